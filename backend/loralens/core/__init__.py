@@ -1,0 +1,1 @@
+"""Pure computation: no torch, no web framework, no network."""
