@@ -1,0 +1,113 @@
+"""The accelerators that are known by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from loralens.core.catalogue._names import LONGEST_NAME, closest, key, shown
+from loralens.core.errors import UnknownGpu
+
+DATA = Path(__file__).parent / "data" / "gpus.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """An on-demand list price, with where and when it was read."""
+
+    usd_per_gpu_hour: float
+    source: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One device as a process sees it (one die of a two-die module). None means: not known.
+
+    Attributes:
+        memory_bytes: total that the driver prints; a process sees 0.3 to 1.5 GiB less (its context).
+        memory_basis: `driver`, or the assumption behind `memory_bytes` in words.
+        marketing_memory_gb: the size on the box.
+        dense_flops_per_second: peak rate per dtype, without sparsity, accumulating in float32.
+        achievable_flops_per_second: fastest rate that published measurements of matrix products reached, per dtype.
+        prices: cheapest first is not promised; each has its own source and date.
+    """
+
+    id: str
+    name: str
+    vendor: str
+    architecture: str
+    aliases: tuple[str, ...]
+    memory_bytes: int
+    memory_basis: str
+    marketing_memory_gb: int
+    memory_bandwidth_bytes_per_second: int | None
+    dense_flops_per_second: Mapping[str, int | None]
+    achievable_flops_per_second: Mapping[str, int]
+    achievable_source: str | None
+    interconnect: Mapping[str, Any]
+    power_watts: int | None
+    launch_year: int | None
+    prices: tuple[Price, ...]
+    sources: tuple[str, ...]
+    notes: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON types, for an API answer."""
+        row = {field.name: getattr(self, field.name) for field in fields(self)}
+        row |= {name: dict(value) for name, value in row.items() if isinstance(value, Mapping)}
+        return row | {
+            "aliases": list(self.aliases),
+            "prices": [asdict(price) for price in self.prices],
+            "sources": list(self.sources),
+        }
+
+
+def gpu(name: str) -> Gpu:
+    """The GPU with this id or alias.
+
+    >>> gpu("RTX 4090").id
+    'rtx-4090'
+
+    Raises:
+        UnknownGpu: no GPU has this name; the hint lists names that look like it.
+    """
+    index = _index()
+    found = index.get(key(name)) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
+    if found is None:
+        near = closest(name, index) if isinstance(name, str) else []
+        raise UnknownGpu(
+            f"no GPU is called {shown(name)}",
+            field="gpu",
+            hint=(f"did you mean {', '.join(near)}? " if near else "") + "`loralens gpus` lists all names",
+        )
+    return found
+
+
+@cache
+def gpus() -> tuple[Gpu, ...]:
+    """Every GPU of the catalogue, vendor by vendor and generation by generation."""
+    return tuple(_gpu(row) for row in json.loads(DATA.read_text(encoding="utf-8"))["gpus"])
+
+
+def _gpu(row: dict[str, Any]) -> Gpu:
+    frozen = ("dense_flops_per_second", "achievable_flops_per_second", "interconnect")
+    return Gpu(
+        **{
+            **row,
+            **{name: MappingProxyType(row[name]) for name in frozen},
+            "aliases": tuple(row["aliases"]),
+            "prices": tuple(Price(**price) for price in row["prices"]),
+            "sources": tuple(row["sources"]),
+        }
+    )
+
+
+@cache
+def _index() -> dict[str, Gpu]:
+    return {key(name): entry for entry in gpus() for name in (entry.id, entry.name, *entry.aliases)}
