@@ -1,0 +1,235 @@
+"""`adapter_config.json`: PEFT's LoRA configuration, read strictly and written so that PEFT reads it back.
+
+PEFT's words are translated at this boundary: `r` is our rank, `lora_alpha` our alpha (glossary).
+A setting that would change what the factors mean and is not handled here is refused by name, never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loralens.core.errors import InputTooLarge, InvalidInput
+from loralens.lab.adapters import patterns
+
+MAX_CONFIG_BYTES: Final = 2**20
+MAX_RANK: Final = 4096
+MAX_NAMES: Final = 20_000
+_FIELD: Final = "adapter_config.json"
+
+_READ: Final = frozenset(
+    "peft_type r lora_alpha target_modules lora_dropout bias use_rslora use_dora modules_to_save "
+    "rank_pattern alpha_pattern base_model_name_or_path".split()
+)
+# Kept for the record by PEFT; none of them changes what saved factors compute.
+_HARMLESS: Final = frozenset(
+    "task_type auto_mapping peft_version revision inference_mode init_lora_weights loftq_config eva_config "
+    "corda_config lora_ga_config exclude_modules layers_to_transform layers_pattern megatron_core qalora_group_size "
+    "ensure_weight_tying runtime_config fan_in_fan_out lora_bias".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """What PEFT's `LoraConfig` says about an adapter, in our words."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...] | str
+    dropout: float = 0.0
+    bias: str = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: tuple[str, ...] = ()
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
+    base_model: str | None = None
+    task_type: str | None = "CAUSAL_LM"
+    fan_in_fan_out: bool = False
+    lora_bias: bool = False
+
+    def rank_of(self, module: str) -> int:
+        """Rank of one module: the first `rank_pattern` that matches its name, else `rank`."""
+        key = patterns.first_match((name for name, _ in self.rank_pattern), module, "adapter_config.rank_pattern")
+        return self.rank if key is None else dict(self.rank_pattern)[key]
+
+    def alpha_of(self, module: str) -> float:
+        """Alpha of one module: the first `alpha_pattern` that matches its name, else `alpha`."""
+        key = patterns.first_match((name for name, _ in self.alpha_pattern), module, "adapter_config.alpha_pattern")
+        return self.alpha if key is None else dict(self.alpha_pattern)[key]
+
+    def scaling_of(self, module: str) -> float:
+        """alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
+
+        Source: `LoraLayer.update_layer`, huggingface/peft 0.21; Kalajdzievski 2023, arXiv:2312.03732.
+        """
+        rank = self.rank_of(module)
+        return self.alpha_of(module) / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def to_peft(self) -> dict[str, Any]:
+        """The JSON object PEFT reads, with PEFT's own key names."""
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return {
+            "peft_type": "LORA",
+            "task_type": self.task_type,
+            "base_model_name_or_path": self.base_model,
+            "inference_mode": True,
+            "r": self.rank,
+            "lora_alpha": _whole_if_possible(self.alpha),
+            "lora_dropout": self.dropout,
+            "target_modules": targets,
+            "bias": self.bias,
+            "use_rslora": self.use_rslora,
+            "use_dora": self.use_dora,
+            "modules_to_save": list(self.modules_to_save) or None,
+            "rank_pattern": dict(self.rank_pattern),
+            "alpha_pattern": {name: _whole_if_possible(alpha) for name, alpha in self.alpha_pattern},
+            "fan_in_fan_out": self.fan_in_fan_out,
+            "lora_bias": self.lora_bias,
+            "init_lora_weights": True,
+        }
+
+    def to_json(self) -> bytes:
+        """`adapter_config.json` as UTF-8 bytes, keys sorted so that equal configs are equal files."""
+        return (json.dumps(self.to_peft(), indent=2, sort_keys=True) + "\n").encode()
+
+
+def read_config(raw: bytes) -> AdapterConfig:
+    """Read and check the bytes of an `adapter_config.json`.
+
+    Raises: `InputTooLarge` above 1 MiB; `InvalidInput` with the field `adapter_config.<PEFT key>` otherwise.
+    """
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise InputTooLarge(f"the config has {len(raw)} bytes, at most {MAX_CONFIG_BYTES} are read", field=_FIELD)
+    try:
+        given = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidInput("the config is nested too deeply", field=_FIELD) from None
+    except InvalidInput:
+        raise
+    except ValueError as error:  # includes UnicodeDecodeError and JSONDecodeError
+        raise InvalidInput(f"the config is not UTF-8 JSON: {error}", field=_FIELD) from None
+    if not isinstance(given, dict):
+        raise InvalidInput("the config is not a JSON object", field=_FIELD)
+    return config_from_mapping(given)
+
+
+def config_from_mapping(given: Mapping[str, Any]) -> AdapterConfig:
+    """Check a decoded PEFT config (see `read_config`)."""
+    if given.get("peft_type") != "LORA":
+        raise _invalid("peft_type", f"only LORA adapters are read, got {str(given.get('peft_type'))[:40]!r}")
+    _refuse_unknown(given)
+    bias = _choice(given, "bias", "none", ("none", "all", "lora_only"))
+    return AdapterConfig(
+        rank=_whole(given.get("r", 8), "r", MAX_RANK),
+        alpha=_positive(given.get("lora_alpha", 8), "lora_alpha"),
+        target_modules=_targets(given.get("target_modules")),
+        dropout=_fraction(given.get("lora_dropout", 0.0), "lora_dropout"),
+        bias=bias,
+        use_rslora=_flag(given, "use_rslora"),
+        use_dora=_flag(given, "use_dora"),
+        modules_to_save=_names(given.get("modules_to_save") or [], "modules_to_save"),
+        rank_pattern=_pattern(given.get("rank_pattern"), "rank_pattern", lambda v, f: _whole(v, f, MAX_RANK)),
+        alpha_pattern=_pattern(given.get("alpha_pattern"), "alpha_pattern", _positive),
+        base_model=_text(given.get("base_model_name_or_path"), "base_model_name_or_path"),
+        task_type=_text(given.get("task_type"), "task_type"),
+        fan_in_fan_out=_flag(given, "fan_in_fan_out"),
+        lora_bias=_flag(given, "lora_bias"),
+    )
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    for key in sorted(set(given) - _READ - _HARMLESS):
+        if given[key] not in (None, False, "", [], {}):
+            raise _invalid(
+                str(key)[:60],
+                f"{str(key)[:60]!r} is set to {str(given[key])[:40]!r}; this changes what the adapter computes "
+                "and is not handled here",
+                hint="only plain LoRA (with rsLoRA, DoRA, rank and alpha patterns, modules_to_save) is read",
+            )
+
+
+def _targets(value: Any) -> tuple[str, ...] | str:
+    if isinstance(value, str):
+        if not 1 <= len(value) <= 4096:
+            raise _invalid("target_modules", "target_modules as text must have 1 to 4096 characters")
+        return value
+    names = _names(value, "target_modules")
+    if not names:
+        raise _invalid("target_modules", "target_modules names no module")
+    return names
+
+
+def _names(value: Any, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_NAMES:
+        raise _invalid(key, f"{key} must be a list of module names")
+    for name in value:
+        if not isinstance(name, str) or not 1 <= len(name) <= 512 or not name.isprintable():
+            raise _invalid(key, f"{key} holds {str(name)[:60]!r}, which is not a module name")
+        if "/" in name or "\\" in name or ".." in name:
+            raise _invalid(key, f"{key} holds {name[:60]!r}, which is not a module name")
+    return tuple(sorted(set(value)))
+
+
+def _pattern(value: Any, key: str, read: Any) -> tuple[tuple[str, Any], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict) or len(value) > MAX_NAMES:
+        raise _invalid(key, f"{key} must map module names to numbers")
+    # Compiling each pattern here refuses an unsafe one even if no module would meet it. Order matters: first wins.
+    for name in value:
+        patterns.first_match([name], "", f"adapter_config.{key}")
+    return tuple((name, read(number, key)) for name, number in value.items())
+
+
+def _whole(value: Any, key: str, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise _invalid(key, f"{key} must be a whole number from 1 to {most}, got {str(value)[:40]}")
+    return value
+
+
+def _positive(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e6:
+        raise _invalid(key, f"{key} must be a number above 0, at most 1000000, got {str(value)[:40]}")
+    return float(value)
+
+
+def _fraction(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise _invalid(key, f"{key} must be a number from 0 to below 1, got {str(value)[:40]}")
+    return float(value)
+
+
+def _flag(given: Mapping[str, Any], key: str) -> bool:
+    value = given.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _invalid(key, f"{key} must be true or false, got {str(value)[:40]}")
+    return bool(value)
+
+
+def _choice(given: Mapping[str, Any], key: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = given.get(key, default)
+    if value not in allowed:
+        raise _invalid(key, f"{key} must be one of {', '.join(allowed)}, got {str(value)[:40]!r}")
+    return str(value)
+
+
+def _text(value: Any, key: str) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > 1024):
+        raise _invalid(key, f"{key} must be text of at most 1024 characters or null")
+    return value
+
+
+def _no_constant(text: str) -> Any:
+    raise InvalidInput(f"the config holds {text}, which JSON does not allow", field=_FIELD)
+
+
+def _whole_if_possible(number: float) -> float | int:
+    return int(number) if float(number).is_integer() else number
+
+
+def _invalid(key: str, message: str, hint: str | None = None) -> InvalidInput:
+    return InvalidInput(message, field=f"adapter_config.{key}", hint=hint)

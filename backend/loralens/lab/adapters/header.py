@@ -1,0 +1,179 @@
+"""Read a safetensors header and refuse whatever the format does not allow, before a single tensor is made.
+
+The file is: 8 bytes, the header's length N as an unsigned little-endian integer; N bytes of UTF-8 JSON; the data.
+Source: huggingface/safetensors README, section "Format" (offsets relative to the data, no holes, no overlaps,
+no duplicate keys, header starts with "{", at most 100 MB). The limits below are smaller: an adapter needs no more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loralens.core.errors import InputTooLarge, InvalidInput
+
+MAX_HEADER_BYTES: Final = 8 * 2**20
+MAX_TENSORS: Final = 20_000
+MAX_NAME_LENGTH: Final = 512
+MAX_DIMENSIONS: Final = 4
+MAX_DIMENSION: Final = 2**31
+
+ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
+"""The number formats PEFT writes adapters in. Everything else (F64, I64, F8_…) is refused by name."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*", re.ASCII)
+_FIELD: Final = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of the file: its name, number format, shape and byte range within the data."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checked header: the tensors in the order of their data, the free-text metadata and where the data starts."""
+
+    tensors: tuple[TensorEntry, ...]
+    metadata: dict[str, str]
+    data_offset: int
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of tensor data, without the header."""
+        return self.tensors[-1].end if self.tensors else 0
+
+
+def read_header(raw: bytes | memoryview) -> Header:
+    """Check a whole safetensors file held in memory and return its table of contents.
+
+    Raises: `InvalidInput` (field `adapter_model.safetensors`) naming the first rule that is broken.
+    """
+    length = _header_length(raw)
+    entries = _json(bytes(raw[8 : 8 + length]))
+    metadata = _metadata(entries.pop("__metadata__", None))
+    if not entries:
+        raise _invalid("the file holds no tensors")
+    if len(entries) > MAX_TENSORS:
+        raise InputTooLarge(f"the file lists {len(entries)} tensors, at most {MAX_TENSORS} are read", field=_FIELD)
+    tensors = sorted((_entry(name, value) for name, value in entries.items()), key=lambda tensor: tensor.begin)
+    _covers(tensors, len(raw) - 8 - length)
+    return Header(tuple(tensors), metadata, 8 + length)
+
+
+def _header_length(raw: bytes | memoryview) -> int:
+    size = len(raw)
+    if size < 8:
+        raise _invalid(f"the file has {size} bytes, too few for a safetensors file (truncated?)")
+    start = bytes(raw[:8])
+    # A pickle's first bytes (0x80, protocol) can also be an honest length; byte 8 tells them apart.
+    if bytes(raw[8:9]) != b"{" and (start[:2] == b"PK" or (start[0] == 0x80 and start[1] <= 5)):
+        raise _invalid(
+            "this is a pickle (PyTorch .bin/.pt), which can run code when it is opened; only safetensors is read",
+            hint="save it again with safe_serialization=True, or convert it with safetensors.torch.save_file",
+        )
+    length = int.from_bytes(start, "little")
+    if length > MAX_HEADER_BYTES:
+        raise _invalid(f"the header claims {length} bytes, at most {MAX_HEADER_BYTES} are read")
+    if length > size - 8:
+        raise _invalid(f"the header claims {length} bytes, the file has {size - 8} after its length (truncated?)")
+    if length < 2 or bytes(raw[8:9]) != b"{":
+        raise _invalid("the header does not start with '{'")
+    return length
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    try:
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise _invalid(f"the header is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise _invalid("the header is nested too deeply") from None
+    except InvalidInput:
+        raise
+    except ValueError as error:
+        raise _invalid(f"the header is not JSON: {error}") from None
+    if not isinstance(entries, dict):
+        raise _invalid("the header is not a JSON object")
+    return entries
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen = dict(pairs)
+    if len(seen) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _invalid(f"{twice[:80]!r} is listed twice")
+    return seen
+
+
+def _no_constant(text: str) -> Any:
+    raise _invalid(f"the header holds {text}, which JSON does not allow")
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _invalid("__metadata__ must map names to text")
+    return dict(value)
+
+
+def _entry(name: str, value: Any) -> TensorEntry:
+    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise _invalid(f"tensor name {name[:80]!r} is not a dotted module name (letters, digits, _ and - only)")
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise _invalid(f"{name}: expected exactly dtype, shape and data_offsets")
+    dtype, shape = value["dtype"], value["shape"]
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise _invalid(f"{name}: dtype {str(dtype)[:40]!r} is not one of {', '.join(ITEM_BYTES)}")
+    if not isinstance(shape, list) or not 1 <= len(shape) <= MAX_DIMENSIONS:
+        raise _invalid(f"{name}: shape must have 1 to {MAX_DIMENSIONS} dimensions, got {str(shape)[:60]}")
+    if not all(_is_count(size) and 1 <= size < MAX_DIMENSION for size in shape):
+        raise _invalid(f"{name}: every dimension must be a whole number from 1 to {MAX_DIMENSION - 1}, got {shape}")
+    begin, end = _offsets(name, value["data_offsets"])
+    needed = ITEM_BYTES[dtype]
+    for size in shape:
+        needed *= size
+    if end - begin != needed:
+        raise _invalid(f"{name}: shape {shape} in {dtype} needs {needed} bytes, its offsets span {end - begin}")
+    return TensorEntry(name, dtype, tuple(shape), begin, end)
+
+
+def _offsets(name: str, value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2 or not all(_is_count(offset) for offset in value):
+        raise _invalid(f"{name}: data_offsets must be two whole numbers, got {str(value)[:60]}")
+    begin, end = value
+    if not 0 <= begin <= end:
+        raise _invalid(f"{name}: data_offsets [{begin}, {end}] run backwards or below zero")
+    return begin, end
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _covers(tensors: list[TensorEntry], available: int) -> None:
+    position = 0
+    for tensor in tensors:
+        if tensor.begin < position:
+            raise _invalid(f"{tensor.name}: its data overlaps the tensor before it (byte {tensor.begin})")
+        if tensor.begin > position:
+            raise _invalid(f"{tensor.name}: {tensor.begin - position} bytes before it belong to no tensor")
+        position = tensor.end
+    if position > available:
+        raise _invalid(f"the tensors need {position} bytes, the file holds {available} (truncated?)")
+    if position < available:
+        raise _invalid(f"{available - position} bytes after the last tensor belong to no tensor")
+
+
+def _invalid(message: str, hint: str | None = None) -> InvalidInput:
+    return InvalidInput(message, field=_FIELD, hint=hint)
