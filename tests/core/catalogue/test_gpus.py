@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from loralens.core.catalogue import gpu, gpus
 from loralens.core.errors import UnknownGpu
 
