@@ -1,0 +1,168 @@
+"""The answers that API, command line and Python share: dictionaries in, the contract's JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loralens.core import catalogue
+from loralens.core.architecture.module import Linear
+from loralens.core.architecture.registry import build
+from loralens.core.errors import InvalidInput
+from loralens.core.memory.estimate import SHOWN_GPUS, Estimate, estimate_model
+from loralens.core.memory.plan import plan_for
+from loralens.core.methods import COMPARED, check
+from loralens.core.model import Model, resolve
+from loralens.core.recipe import Recipe, flat_names, nested
+
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_BODY = {"model", "config", "method", "methods", "recipe", "gpu"}
+
+
+def merged_recipe(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe words that may be nested or flat, as one nested recipe."""
+    flat = set(flat_names())
+    plain = {name: value for name, value in words.items() if name in flat and not isinstance(value, Mapping)}
+    rest = {name: value for name, value in words.items() if name not in plain}
+    result = nested(plain)
+    for name, value in rest.items():
+        if isinstance(value, Mapping) and isinstance(result.get(name), dict):
+            result[name] = {**result[name], **value}
+        else:
+            result[name] = value
+    return result
+
+
+def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...]]:
+    """Model, methods, recipe and GPUs of a request body.
+
+    Raises:
+        InvalidInput: the body is not an object, or a field of it is unknown or malformed.
+        UnknownModel, UnknownGpu: nothing has that name.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput(f"the request must be an object, got {type(body).__name__}", field="body", hint='{"model": "7B"}')
+    for name in body:
+        if name not in _BODY:
+            raise InvalidInput(f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(sorted(_BODY))}; everything else belongs into recipe")
+    model = resolve(body.get("model"), body.get("config"))
+    gpu = body.get("gpu")
+    gpus = SHOWN_GPUS if gpu is None else (catalogue.gpu(gpu).id,)
+    return model, _methods(body), Recipe.from_mapping(body.get("recipe")), gpus
+
+
+def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
+    one, several = body.get("method"), body.get("methods")
+    if one is not None and several is not None:
+        raise InvalidInput("give either method or methods, not both", field="methods")
+    if one is not None:
+        return (check(one),)
+    if several is None:
+        return COMPARED
+    if not isinstance(several, (list, tuple)) or not 0 < len(several) <= 16:
+        raise InvalidInput("methods must be a list of 1 to 16 names", field="methods", hint='try ["full", "lora"]')
+    return tuple(check(name) for name in several)
+
+
+def memory_answer(body: Any) -> dict[str, Any]:
+    """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning."""
+    model, names, recipe, gpus = read_body(body)
+    estimates = [estimate_model(model, name, recipe) for name in names]
+    answer: dict[str, Any] = {
+        "model": model.to_dict(base_parameters(model)),
+        "estimates": [item.to_dict(gpus) for item in estimates],
+    }
+    by_method = {item.method: item for item in estimates}
+    if "full" in by_method and "lora" in by_method:
+        answer["comparison"] = _comparison(by_method["full"], by_method["lora"])
+    else:
+        answer["comparison"] = None
+    return answer
+
+
+def base_parameters(model: Model) -> int:
+    """The model's own parameters, exactly."""
+    return estimate_model(model, "full", Recipe()).total_parameters
+
+
+def parameters_answer(body: Any) -> dict[str, Any]:
+    """`GET /api/parameters`: exact counts, tensor by tensor, for one method (LoRA when none is named).
+
+    Layers of a kind share a row; `count` says how many there are.
+    """
+    model, names, recipe, _ = read_body(body)
+    name = names[0] if len(names) == 1 else "lora"
+    found = estimate_model(model, name, recipe)
+    rank = recipe.lora.rank
+    rows: dict[str, dict[str, Any]] = {}
+    for item in found.plan.held:
+        parameter = item.parameter
+        shape = [dim if isinstance(dim, int) else dim.at(1, 1, rank) for dim in parameter.shape]
+        row = rows.setdefault(
+            f"{parameter.label} {shape} {parameter.trainable}",
+            {
+                "name": parameter.label,
+                "role": parameter.role,
+                "shape": shape,
+                "count": 0,
+                "parameters": 0,
+                "dtype": parameter.dtype if parameter.packing is None else type(parameter.packing).__name__,
+                "bytes": 0,
+                "trainable": parameter.trainable,
+            },
+        )
+        row["count"] += item.count
+        row["parameters"] += parameter.numel.at(1, 1, rank) * item.count
+        row["bytes"] += parameter.bytes.at(1, 1, rank) * item.count
+    total, trainable = found.total_parameters, found.trainable_parameters
+    return {
+        "model": model.to_dict(base_parameters(model)),
+        "method": name,
+        "parameters": {
+            "total": total,
+            "trainable": trainable,
+            "trainable_percent": round(100 * trainable / total, 4) if total else 0.0,
+        },
+        "tensors": list(rows.values()),
+        "target_modules_available": _linear_names(model),
+        "by_rank": [
+            {"rank": r, "trainable": found.plan.trainable.at(1, 1, r), "adapter_file_bytes": found.plan.adapter_bytes.at(1, 1, r)}
+            for r in RANKS
+        ],
+    }
+
+
+def _linear_names(model: Model) -> list[str]:
+    root = build(model.config)
+    names = {name.rsplit(".", 1)[-1]: None for name, module in root.walk() if isinstance(module, Linear) and module is not root.head}
+    return list(names)
+
+
+def _comparison(full: Estimate, lora: Estimate) -> dict[str, Any]:
+    file_bytes = lora.adapter_file_bytes
+    return {
+        "parameters_ratio": round(full.trainable_parameters / lora.trainable_parameters, 4),
+        "memory_ratio": round(full.allocated_bytes / lora.allocated_bytes, 4),
+        "storage_ratio": round(full.checkpoint_bytes / file_bytes, 4) if file_bytes else None,
+        "switch_ratio": None,  # only ever measured
+    }
+
+
+def plan_answer(body: Any) -> dict[str, Any]:
+    """`GET /api/plan`: one plan per method."""
+    model, names, recipe, _ = read_body(body)
+    parameters = base_parameters(model)
+    plans = []
+    for name in names:
+        plan = plan_for(model, name, recipe)
+        plans.append(
+            {
+                "model": model.to_dict(parameters),
+                "method": name,
+                "regime": plan.regime,
+                "recipe": recipe.to_dict(),
+                "assumptions": plan.assumptions,
+                **plan.to_dict(),
+            }
+        )
+    return {"plans": plans}

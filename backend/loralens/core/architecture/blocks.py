@@ -1,0 +1,165 @@
+"""Building blocks that several families share: norms, rotary embedding, attention kernels, gated MLP.
+
+Each is the sequence of operators that the transformers 5.23 code runs, in its order and with its local variables, so
+that tensors live as long as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.memory import ops
+from loralens.core.memory.attention import Attention
+from loralens.core.memory.size import ONE, SEQUENCE, TOKENS, Size
+from loralens.core.memory.tape import Tape, Tensor
+
+
+class RMSNorm(Module):
+    """Root-mean-square norm, computed in float32 and cast back before the weight (LlamaRMSNorm).
+
+    `before_weight=False` multiplies with the weight in float32 and casts last (Gemma, OLMo-2).
+    """
+
+    def __init__(self, width: int, *, weight_in_float32: bool = False, offset: bool = False) -> None:
+        self.weight = Parameter((width,))
+        self._weight_in_float32 = weight_in_float32
+        self._offset = offset  # multiplies with (1 + weight)
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, width) to the same."""
+        dtype = x.dtype
+        x = ops.cast(t, x, "float32", "norm: input in float32")
+        x = self._normalize(t, x)
+        weight = t.parameter(self.weight)
+        if self._weight_in_float32:
+            weight = ops.cast(t, weight, "float32", "norm: weight in float32")
+            if self._offset:
+                weight = ops.scale(t, weight, "norm: 1 + weight")
+            x = ops.mul(t, x, weight, "norm: output in float32")
+            return ops.cast(t, x, dtype, "norm: output")
+        return ops.mul(t, ops.cast(t, x, dtype, "norm: normalized"), weight, "norm: output")
+
+    @staticmethod
+    def _normalize(t: Tape, x: Tensor) -> Tensor:
+        rows = ops.divide(x.numel, x.width)
+        squared = ops.elementwise(t, x, "norm: squares", saves_input=True)
+        variance = _mean(t, squared, rows)
+        del squared
+        shifted = ops.elementwise(t, variance, "norm: variance + eps")
+        reciprocal = ops.elementwise(t, shifted, "norm: 1/rms", saves_output=True)
+        return ops.mul(t, x, reciprocal, "norm: normalized in float32")
+
+
+def _mean(t: Tape, x: Tensor, rows: Size) -> Tensor:
+    out = t.new(rows, x.dtype, 1, "norm: mean")
+    numel, dtype, width = x.numel, x.dtype, x.width
+    # the gradient of a mean is expanded (a view) and divided (a tensor of the input's size)
+    t.record("norm: mean", [out], [x], [], lambda g: t.new(numel, dtype, width, "gradient: norm: mean", "temporaries"))
+    return out
+
+
+class LayerNorm(Module):
+    """torch's layer norm: one kernel that keeps its input, mean and 1/std; float32 under autocast."""
+
+    def __init__(self, width: int, bias: bool = True) -> None:
+        self.weight = Parameter((width,))
+        self.bias = Parameter((width,)) if bias else None
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, width) to the same."""
+        weight = t.parameter(self.weight)
+        bias = None if self.bias is None else t.parameter(self.bias)
+        if t.autocast is not None:
+            x = ops.cast(t, x, "float32", "norm: input in float32")
+            weight = ops.cast(t, weight, "float32", "norm: weight in float32")
+            bias = None if bias is None else ops.cast(t, bias, "float32", "norm: bias in float32")
+        rows = ops.divide(x.numel, x.width)
+        out = t.new(x.numel, x.dtype, x.width, "norm: output")
+        statistics = [t.new(rows, "float32", 1, f"norm: {name}") for name in ("mean", "1/std")]
+        sizes = [None if p is None else (p.numel, p.dtype, p.width) for p in (x, weight, bias)]
+        wants = [p is not None and p.node is not None for p in (x, weight, bias)]
+
+        def apply(g: Tensor) -> list[Tensor | None]:
+            return [
+                t.new(*size, "gradient: norm", "temporaries") if wanted and size else None
+                for size, wanted in zip(sizes, wants, strict=True)
+            ]
+
+        keeps_x = x if (wants[0] or wants[1]) else None
+        t.record("norm", [out], [x, weight, bias], [keeps_x, *statistics, weight if wants[0] else None], apply)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """Rotary position embedding: cos and sin for every position, in the residual stream's dtype."""
+
+    head_dim: int  # number of rotated dimensions
+
+    def tables(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin, (sequence, head_dim) each."""
+        frequencies = t.new(SEQUENCE * (self.head_dim // 2), "float32", self.head_dim // 2, "rotary: angles")
+        angles = t.new(SEQUENCE * self.head_dim, "float32", self.head_dim, "rotary: angles")
+        del frequencies
+        tables = []
+        for name in ("rotary: cos", "rotary: sin"):
+            # cos() and its scaling are both alive while the second is made
+            table = t.new(angles.numel, "float32", self.head_dim, name)
+            table = t.new(angles.numel, "float32", self.head_dim, name)
+            tables.append(table)
+        del table
+        cos, sin = tables
+        tables.clear()
+        return ops.cast(t, cos, x.dtype, "rotary: cos"), ops.cast(t, sin, x.dtype, "rotary: sin")
+
+
+def rotate(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str, rotated: int | None = None) -> Tensor:
+    """`x * cos + rotate_half(x) * sin`; with `rotated` only that many of the last dimensions' values turn."""
+    cos, sin = tables
+    direct = ops.mul(t, x, cos, f"{label}: x*cos")
+    turned = ops.mul(t, _rotate_half(t, x, label), sin, f"{label}: half*sin")
+    return ops.add(t, direct, turned, f"{label} after rotary")
+
+
+def _rotate_half(t: Tape, x: Tensor, label: str) -> Tensor:
+    assert isinstance(x.width, int)
+    first, second = _slices(t, x, 2, f"{label}: half")
+    negated = ops.scale(t, second, f"{label}: -half")
+    return ops.cat(t, [negated, first], x.width, f"{label}: rotated half")
+
+
+def _slices(t: Tape, x: Tensor, count: int, label: str) -> list[Tensor]:
+    """`x[..., a:b]` slices: each one's backward fills a zeroed buffer of x's size."""
+    assert isinstance(x.width, int)
+    outs = []
+    for _ in range(count):
+        out = Tensor(x.storage, x.numel // count, x.dtype, x.width // count)
+        numel, dtype, width = x.numel, x.dtype, x.width
+        t.record(label, [out], [x], [], lambda g: t.new(numel, dtype, width, f"gradient: {label}", "temporaries"))
+        outs.append(out)
+    return outs
+
+
+class GatedMLP(Module):
+    """`down(act(gate(x)) * up(x))`: SwiGLU and its relatives."""
+
+    def __init__(self, hidden: int, intermediate: int, bias: bool = False) -> None:
+        self.gate_proj = Linear(hidden, intermediate, bias, name="mlp gate")
+        self.up_proj = Linear(hidden, intermediate, bias, name="mlp up")
+        self.down_proj = Linear(intermediate, hidden, bias, name="mlp down")
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        return self.down_proj(
+            t,
+            ops.mul(
+                t,
+                ops.elementwise(t, self.gate_proj(t, x), "mlp: activated gate", saves_input=True),
+                self.up_proj(t, x),
+                "mlp: product",
+            ),
+        )
+
+
+__all__ = ["ONE", "TOKENS", "Attention", "GatedMLP", "LayerNorm", "RMSNorm", "Rotary", "rotate"]

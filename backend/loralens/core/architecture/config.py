@@ -1,0 +1,111 @@
+"""Reading a Hugging Face config.json: typed, bounded, and with errors that name the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from loralens.core.errors import InvalidInput
+
+# bounds are assumptions, set far beyond any model that exists, so that sizes stay far below 2**63
+MAX_WIDTH: Final = 2**22
+MAX_VOCABULARY: Final = 2**24
+MAX_LAYERS: Final = 2_000
+MAX_EXPERTS: Final = 8_192
+MAX_KEYS: Final = 1_000
+
+
+class Config:
+    """A config.json with typed access. Every getter raises `InvalidInput` with `field="config.<name>"`."""
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        if not isinstance(entries, Mapping):
+            raise InvalidInput(f"config must be an object, got {type(entries).__name__}", field="config", hint="paste a model's config.json")
+        if len(entries) > MAX_KEYS:
+            raise InvalidInput(f"config has {len(entries)} keys, allowed are {MAX_KEYS}", field="config")
+        self.entries = entries
+
+    def has(self, name: str) -> bool:
+        """True when the key is there and not null."""
+        return self.entries.get(name) is not None
+
+    def _wrong(self, name: str, allowed: str, value: Any) -> InvalidInput:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        return InvalidInput(f"config.{name} must be {allowed}, got {shown}", field=f"config.{name}", hint="compare with the model's config.json on the Hub")
+
+    def integer(self, *names: str, default: int | None = None, low: int = 1, high: int = MAX_WIDTH) -> int:
+        """A whole number under the first of `names` that is present."""
+        for name in names:
+            value = self.entries.get(name)
+            if value is None:
+                continue
+            if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+                value = int(value)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise self._wrong(name, f"a whole number from {low} to {high}", value)
+            return value
+        if default is None:
+            raise InvalidInput(f"config.{names[0]} is missing", field=f"config.{names[0]}", hint="compare with the model's config.json on the Hub")
+        return default
+
+    def number(self, name: str, default: float, low: float = 0.0, high: float = 1e9) -> float:
+        """A finite number."""
+        value = self.entries.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+            raise self._wrong(name, f"a number from {low} to {high}", value)
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self.entries.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false", value)
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        """A short text."""
+        value = self.entries.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str) or len(value) > 200:
+            raise self._wrong(name, "a short text", value)
+        return value
+
+    def words(self, name: str, length: int) -> list[str] | None:
+        """A list of `length` short texts, or None."""
+        value = self.entries.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and len(item) <= 200 for item in value):
+            raise self._wrong(name, f"a list of {length} texts", value)
+        if len(value) < length:
+            raise self._wrong(name, f"a list of {length} texts", value)
+        return list(value[:length])
+
+    def integers(self, name: str, high: int = MAX_WIDTH) -> list[int] | None:
+        """A list of whole numbers, or None."""
+        value = self.entries.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or len(value) > MAX_LAYERS:
+            raise self._wrong(name, "a list of whole numbers", value)
+        for item in value:
+            if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item <= high:
+                raise self._wrong(name, "a list of whole numbers", value)
+        return list(value)
+
+    def nested(self, name: str) -> Config | None:
+        """A sub-config, or None."""
+        value = self.entries.get(name)
+        return Config(value) if isinstance(value, Mapping) else None
+
+    def divides(self, name: str, whole: int, part: int) -> None:
+        """Raise unless `part` divides `whole`."""
+        if whole % part:
+            raise InvalidInput(f"config.{name} {part} must divide {whole}", field=f"config.{name}", hint="compare with the model's config.json on the Hub")

@@ -1,0 +1,1 @@
+"""One module per family of models; see `core.architecture.registry`."""

@@ -1,0 +1,174 @@
+"""The module tree: PyTorch's names and shapes, without tensors.
+
+A family is written like its Hugging Face model: modules own parameters and submodules as attributes (so names come out
+as `model.layers.0.self_attn.q_proj.weight`) and `forward` runs symbolic operations on a tape. Layers of one kind share
+one module object; `Stack` knows how often each stands where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loralens.core.memory import ops
+from loralens.core.memory.size import Dim, Size, volume
+from loralens.core.precision import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from loralens.core.memory.tape import Tape, Tensor
+
+
+class Parameter:
+    """A weight: its shape, how it is held, and whether it trains."""
+
+    __slots__ = ("dtype", "gradient_kept", "label", "numel", "packing", "role", "shape", "trainable")
+
+    def __init__(self, shape: Sequence[Dim], *, role: str = "base") -> None:
+        self.shape = tuple(shape)
+        self.numel: Size = volume(self.shape)
+        self.dtype = "float32"
+        self.trainable = True
+        self.role = role  # base | adapter
+        self.label = ""
+        self.packing: Packing | None = None  # a quantized base weight
+        self.gradient_kept = False  # .grad is alive before backward (gradient accumulation)
+
+    @property
+    def bytes(self) -> Size:
+        """What the parameter itself occupies."""
+        return self.packing.bytes(self) if self.packing else self.numel * ITEM_BYTES[self.dtype]
+
+
+class Packing(Protocol):
+    """How a quantized weight is stored and used; one implementation per format in `core.methods`."""
+
+    def bytes(self, parameter: Parameter) -> Size:
+        """Bytes of the packed weight with its scales."""
+
+    def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """The layer's product on the packed weight."""
+
+
+class Adapter(Protocol):
+    """What a method adds to one linear layer: parameters, and ops around the layer's own product."""
+
+    def parameters(self) -> dict[str, Parameter]:
+        """The added parameters by name (relative to the layer)."""
+
+    def forward(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """The layer's result with the adapter in place."""
+
+
+class Module:
+    """A node of the tree; parameters and submodules are found among its attributes, in order of definition."""
+
+    path: str = ""
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Direct submodules by name."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters held by this module itself."""
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter):
+                yield name, value
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and everything under it with full names; a stack's layers appear once per index."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.walk(f"{prefix}.{name}" if prefix else name)
+
+    def forward(self, t: Tape, *args: Any) -> Any:
+        """Run the module symbolically."""
+        raise TypeError(f"{type(self).__name__} cannot be called")
+
+    def __call__(self, t: Tape, *args: Any) -> Any:
+        return self.forward(t, *args)
+
+
+class Linear(Module):
+    """A linear layer. Shapes: weight (out_features, in_features); Conv1D (GPT-2) holds it transposed."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, name: str = "", transposed: bool = False) -> None:
+        self.in_features = in_features
+        self.out_features = out_features
+        self.transposed = transposed
+        self.weight = Parameter((in_features, out_features) if transposed else (out_features, in_features))
+        self.bias = Parameter((out_features,)) if bias else None
+        self.adapter: Adapter | None = None
+        self.label = name
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: x (rows, in_features) to (rows, out_features)."""
+        return self.adapter.forward(t, self, x) if self.adapter else self.base(t, x)
+
+    def base(self, t: Tape, x: Tensor) -> Tensor:
+        """The layer's own product, without its adapter."""
+        if self.weight.packing:
+            return self.weight.packing.linear(t, self, x)
+        return ops.linear(t, x, self.weight, self.label, self.bias)
+
+
+class Embedding(Module):
+    """A table of vectors. Shapes: weight (entries, width)."""
+
+    def __init__(self, entries: int, width: int) -> None:
+        self.weight = Parameter((entries, width))
+        self.width = width
+
+    def forward(self, t: Tape, rows: Size, label: str = "embeddings") -> Tensor:
+        """Rows of the table for `rows` indices; the weight's gradient is dense.
+
+        Source: aten/src/ATen/native/cuda/Embedding.cu, `embedding_dense_backward`: sorts the indices, four int64 arrays.
+        """
+        weight = t.parameter(self.weight)
+        out = t.new(rows * self.width, self.weight.dtype, self.width, label)
+
+        def apply(g: Tensor) -> Tensor:
+            workspace = t.new(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries")
+            gradient = t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", "temporaries")
+            del workspace
+            return gradient
+
+        t.record(label, [out], [weight], [], apply)
+        return out
+
+
+class Stack(Module):
+    """Repeated layers. `kinds[i]` says what layer i is; `make(kind)` builds one; equal layers share one object."""
+
+    def __init__(self, make: Callable[[Any], Module], kinds: Sequence[Hashable]) -> None:
+        self._make = make
+        self.kinds = list(kinds)
+        built: dict[Hashable, Module] = {}
+        self.layers = [built.setdefault(kind, make(kind)) if kind not in built else built[kind] for kind in self.kinds]
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Every layer with its index."""
+        yield prefix, self
+        for index, layer in enumerate(self.layers):
+            yield from layer.walk(f"{prefix}.{index}")
+
+    def specialise(self, prefix: str, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]) -> None:
+        """Give layers that a method treats differently objects of their own, and apply the method to each.
+
+        `signature(name, module)` says what a method does to a module of that full name; layers with equal kinds and equal
+        signatures stay one object.
+        """
+        built: dict[Hashable, Module] = {}
+        for index, kind in enumerate(self.kinds):
+            signs = tuple(signature(f"{prefix}.{index}.{path}" if path else f"{prefix}.{index}", module) for path, module in self.layers[index].walk())
+            key = (kind, signs)
+            if key not in built:
+                layer = self._make(kind)
+                for (path, module), sign in zip(layer.walk(), signs, strict=True):
+                    apply(f"{prefix}.{index}.{path}", module, sign)
+                built[key] = layer
+            self.layers[index] = built[key]

@@ -1,0 +1,60 @@
+"""Which family a config belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final
+
+from loralens.core.architecture.causal import Root
+from loralens.core.architecture.config import Config
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+
+# model_type -> "module:class" under core.architecture.families; imported when first asked for
+FAMILIES: Final[dict[str, str]] = {
+    "llama": "llama:Llama",
+    "mistral": "llama:Llama",
+    "qwen2": "llama:Llama",
+    "qwen3": "llama:Llama",
+}
+
+
+def build(entries: Mapping[str, Any]) -> Root:
+    """The module tree of a config.json.
+
+    Raises:
+        InvalidInput: a field is missing, malformed or out of range.
+        UnsupportedArchitecture: the model type is not modelled.
+    """
+    config = Config(entries)
+    model_type = config.text("model_type", "")
+    if model_type not in FAMILIES and (inner := config.nested("text_config")) is not None:
+        config, model_type = inner, inner.text("model_type", "")
+    if not model_type:
+        raise InvalidInput("config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like')
+    if model_type not in FAMILIES:
+        raise UnsupportedArchitecture(
+            f"model_type {model_type!r} is not modelled yet",
+            field="config.model_type",
+            hint=f"modelled are: {', '.join(sorted(FAMILIES))}",
+        )
+    module, name = FAMILIES[model_type].split(":")
+    family: type[Root] = getattr(import_module(f"loralens.core.architecture.families.{module}"), name)
+    root = family(config)  # type: ignore[call-arg]
+    return root
+
+
+def label_parameters(root: Root) -> None:
+    """Give every parameter a name without layer indices, so that layers of a kind share one entry of the ledger."""
+    for name, module in root.walk():
+        for own, parameter in module.own_parameters():
+            parameter.label = parameter.label or _label(f"{name}.{own}")
+        adapter = getattr(module, "adapter", None)
+        if adapter is not None:
+            for own, parameter in adapter.parameters().items():
+                parameter.label = parameter.label or _label(f"{name}.{own}")
+
+
+def _label(name: str) -> str:
+    """A parameter's name without layer indices, so that layers of a kind share one entry."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))

@@ -1,0 +1,40 @@
+"""The catalogue as answers: what `GET /api/models`, `GET /api/gpus` and their CLI verbs say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loralens.core import catalogue
+
+
+def models_answer(family: str | None = None) -> dict[str, Any]:
+    """All models, or those of one family (`model_type`), without their configs."""
+    entries = [entry for entry in catalogue.models() if family is None or entry.family == family]
+    return {"models": [_without_config(entry.to_dict()) for entry in entries]}
+
+
+def model_answer(name: str) -> dict[str, Any]:
+    """One model with its config.
+
+    Raises:
+        UnknownModel: nothing in the catalogue has this name.
+    """
+    return catalogue.model(name).to_dict()
+
+
+def gpus_answer() -> dict[str, Any]:
+    """All GPUs of the catalogue."""
+    return {"gpus": [entry.to_dict() for entry in catalogue.gpus()]}
+
+
+def gpu_answer(name: str) -> dict[str, Any]:
+    """One GPU.
+
+    Raises:
+        UnknownGpu: nothing in the catalogue has this name.
+    """
+    return catalogue.gpu(name).to_dict()
+
+
+def _without_config(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "config"}

@@ -1,0 +1,118 @@
+"""LoRA on one linear layer: which layers receive an adapter, its parameters, and the ops it adds.
+
+Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; PEFT 0.21 `LoraConfig` and `tuners/lora/layer.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.errors import InvalidInput
+from loralens.core.memory import ops
+from loralens.core.memory.size import RANK, Dim
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
+    from loralens.core.memory.tape import Tape, Tensor
+    from loralens.core.recipe import Lora
+
+MAX_PATTERN = 200
+
+
+@lru_cache(maxsize=256)
+def _pattern(text: str, field: str) -> re.Pattern[str]:
+    if len(text) > MAX_PATTERN or re.search(r"[+*}]\)?[+*{]", text):
+        raise InvalidInput(f"{field} is not a pattern that is accepted: {text[:60]!r}", field=field, hint="nested repetition is refused; list the module names instead")
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InvalidInput(f"{field} is not a regular expression: {error}", field=field, hint='try ["q_proj", "v_proj"] or all-linear') from error
+
+
+def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
+    """Does this module receive an adapter? PEFT's own meaning of `target_modules`.
+
+    A list names modules by their full name or by its end; a text is a regular expression for the whole name;
+    `all-linear` means every linear layer except the head.
+    Source: PEFT 0.21 `tuners/tuners_utils.py`, `check_target_module_exists` and `_maybe_include_all_linear_layers`.
+    """
+    targets = lora.target_modules if lora.target_modules_given else root.default_targets
+    saved = lora.modules_to_save
+    if targets == "all-linear":
+        return lambda name, module: isinstance(module, Linear) and module is not root.head and not _ends(name, saved)
+    if isinstance(targets, str):
+        pattern = _pattern(targets, "lora.target_modules")
+        return lambda name, module: isinstance(module, Linear) and pattern.fullmatch(name) is not None
+    return lambda name, module: isinstance(module, Linear) and _ends(name, targets) and not _ends(name, saved)
+
+
+def _ends(name: str, keys: tuple[str, ...]) -> bool:
+    return any(name == key or name.endswith("." + key) for key in keys)
+
+
+def rank_of(name: str, lora: Lora) -> Dim:
+    """The adapter's rank on a module: the variable `RANK`, or a number from `rank_pattern`.
+
+    Source: PEFT `get_pattern_key`: a key matches a name's end, as a regular expression.
+    """
+    for key, rank in lora.rank_pattern:
+        if _pattern(rf"(.*\.)?({key})$", "lora.rank_pattern").match(name):
+            return rank
+    return RANK
+
+
+@dataclass(slots=True)
+class LoraAdapter:
+    """`W x + scaling * B A x`. Shapes: lora_a (rank, in_features), lora_b (out_features, rank)."""
+
+    lora_a: Parameter
+    lora_b: Parameter
+    dropout: float
+    converts: bool = False  # PEFT's layer for 4-bit bases: casts only outside autocast
+
+    @staticmethod
+    def on(layer: Linear, name: str, lora: Lora) -> LoraAdapter:
+        """An adapter for `layer` of full name `name`."""
+        rank = rank_of(name, lora)
+        a = Parameter((rank, layer.in_features), role="adapter")
+        b = Parameter((layer.out_features, rank), role="adapter")
+        for parameter in (a, b):
+            parameter.dtype = lora.adapter_dtype
+        return LoraAdapter(a, b, lora.dropout)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """lora_A and lora_B."""
+        return {"lora_A.weight": self.lora_a, "lora_B.weight": self.lora_b}
+
+    def forward(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """PEFT's forward, with its casts."""
+        if layer.weight.packing is not None:
+            return self._on_packed(t, layer, x)
+        result = layer.base(t, x)
+        dtype = result.dtype
+        x = ops.cast(t, x, self.lora_a.dtype, "LoRA: input cast to the adapter's dtype")
+        result = ops.add(t, result, self.update(t, x), "LoRA: base plus update")
+        return ops.cast(t, result, dtype, "LoRA: result cast back")
+
+    def _on_packed(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        result = ops.copy(t, layer.base(t, x), "LoRA: base result, cloned")
+        dtype = result.dtype
+        if t.autocast is None:
+            x = ops.cast(t, x, self.lora_a.dtype, "LoRA: input cast to the adapter's dtype")
+        output = self.update(t, x)
+        if t.autocast is None:
+            output = ops.cast(t, output, dtype, "LoRA: update cast back")
+        return ops.add(t, result, output, "LoRA: base plus update")
+
+    def update(self, t: Tape, x: Tensor) -> Tensor:
+        """`lora_B(lora_A(dropout(x))) * scaling`."""
+        return ops.scale(
+            t,
+            ops.linear(t, ops.linear(t, ops.dropout(t, x, self.dropout, "LoRA: dropout"), self.lora_a, "LoRA: A x"), self.lora_b, "LoRA: B A x"),
+            "LoRA: scaled update",
+        )

@@ -1,0 +1,75 @@
+"""Attention kernels: which one CUDA picks, and what each keeps.
+
+Choice on CUDA (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, torch 2.13): flash for 16-bit inputs without a mask
+and a head dimension up to 256; else the memory-efficient kernel; else math. transformers 5.23 passes grouped keys as they
+are only when there is no mask (`use_gqa_in_sdpa`), and repeats them to all heads otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loralens.core.memory import ops
+from loralens.core.memory.size import ONE, TOKENS, TOKENS_BY_SEQUENCE
+
+if TYPE_CHECKING:
+    from loralens.core.memory.tape import Tape, Tensor
+
+FLASH_MAX_HEAD_DIM = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One attention product. `masked`: an additive or boolean mask is passed."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    implementation: str  # sdpa | flash | eager
+    dropout: float = 0.0
+    softcap: bool = False
+
+    def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Shapes: q (rows, heads*head_dim), k (rows, kv_heads*head_dim), v (rows, kv_heads*value_dim); result like v for all heads."""
+        if self.implementation == "eager":
+            return self._eager(t, q, k, v, mask)
+        if t.autocast is not None:
+            q, k, v = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (q, k, v))
+        if self.implementation == "flash" or (
+            mask is None and q.dtype != "float32" and self.head_dim == self.value_dim and self.head_dim <= FLASH_MAX_HEAD_DIM
+        ):
+            return self._fused(t, q, k, v, None, "attention (flash)")
+        if mask is not None and self.kv_heads != self.heads:
+            k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
+        return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
+
+    def _repeat(self, t: Tape, x: Tensor, name: str) -> Tensor:
+        groups = self.heads // self.kv_heads
+        if groups == 1:
+            return x
+        return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)  # type: ignore[arg-type]
+
+    def _fused(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, label: str) -> Tensor:
+        out = t.new(TOKENS * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
+        logsumexp = t.new(TOKENS * self.heads, "float32", 1, f"{label}: logsumexp")
+        state = t.new(ONE * 3, "int64", 1, f"{label}: random state")
+        sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
+
+        def apply(g: Tensor) -> list[Tensor]:
+            return [t.new(*size, f"gradient: {label} {name}", "temporaries") for size, name in zip(sizes, "qkv", strict=True)]
+
+        t.record(label, [out], [q, k, v], [q, k, v, out, logsumexp, mask, state], apply)
+        return out
+
+    def _eager(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        key, value = self._repeat(t, k, "key"), self._repeat(t, v, "value")
+        scores = TOKENS_BY_SEQUENCE * self.heads
+        weights = ops.scale(t, ops.matmul(t, q, key, scores, 1, "attention: scores"), "attention: scaled scores")
+        if mask is not None:
+            weights = ops.add(t, weights, mask, "attention: masked scores")
+        weights = ops.cast(t, ops.softmax(t, weights, "float32", "attention: softmax in float32"), q.dtype, "attention: probabilities")
+        weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
+        out = ops.matmul(t, weights, value, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention: output by head")
+        return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)

@@ -1,0 +1,220 @@
+"""What each operator allocates, saves for backward and makes there: one rule per op.
+
+Source of the rules: PyTorch v2.13, tools/autograd/derivatives.yaml (what each formula refers to is what is saved) and
+aten/src/ATen/native; checked operator by operator against traces of the real models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from loralens.core.memory.size import Size
+from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.precision import promote
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.module import Parameter
+
+
+def _like(t: Tape, tensor_numel: Size, dtype: str, width: int | Size, label: str) -> Tensor:
+    return t.new(tensor_numel, dtype, width, label, "logits" if t.section == "logits" else "temporaries")
+
+
+def elementwise(
+    t: Tape, x: Tensor, label: str, *, saves_input: bool = False, saves_output: bool = False, dtype: str | None = None
+) -> Tensor:
+    """A pointwise function of one tensor; its gradient has the input's size."""
+    out = t.new(x.numel, dtype or x.dtype, x.width, label)
+    numel, source, width = x.numel, x.dtype, x.width
+    saved = [x] if saves_input else [out] if saves_output else []
+    t.record(label, [out], [x], saved, lambda g: _like(t, numel, source, width, f"gradient: {label}"))
+    return out
+
+
+def cast(t: Tape, x: Tensor, dtype: str, label: str) -> Tensor:
+    """`x.to(dtype)`: a copy, or x itself when the dtype is right already."""
+    return x if x.dtype == dtype else elementwise(t, x, label, dtype=dtype)
+
+
+def scale(t: Tape, x: Tensor, label: str) -> Tensor:
+    """Multiplication with a number."""
+    return elementwise(t, x, label)
+
+
+def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
+    """Product; each factor is kept if the other one needs a gradient. `b` may be broadcast over `a`."""
+    dtype = promote(a.dtype, b.dtype)
+    out = t.new(a.numel, dtype, a.width, label)
+    sizes = ((a.numel, a.dtype, a.width, a.node is not None), (b.numel, b.dtype, b.width, b.node is not None))
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        results: list[Tensor | None] = []
+        for numel, own_dtype, width, wanted in sizes:
+            if not wanted:
+                results.append(None)
+                continue
+            product = _like(t, g.numel, dtype, g.width, f"gradient: {label}")
+            if numel != g.numel:  # reduced over the broadcast dimensions
+                product = _like(t, numel, dtype, width, f"gradient: {label}, summed")
+            if own_dtype != dtype:
+                product = _like(t, numel, own_dtype, width, f"gradient: {label}, cast")
+            results.append(product)
+        return results
+
+    saved = [a if b.node is not None else None, b if a.node is not None else None]
+    t.record(label, [out], [a, b], saved, apply)
+    return out
+
+
+def add(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
+    """Sum of tensors of one size; saves nothing, and both gradients are the incoming one."""
+    dtype = promote(a.dtype, b.dtype)
+    out = t.new(a.numel, dtype, a.width, label)
+    parts = ((a.dtype, a.node is not None, a.numel), (b.dtype, b.node is not None, b.numel))
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        return [
+            None
+            if not wanted
+            else g.view()
+            if own == g.dtype and numel == g.numel
+            else _like(t, numel, own, g.width, f"gradient: {label}, cast")
+            for own, wanted, numel in parts
+        ]
+
+    t.record(label, [out], [a, b], [], apply)
+    return out
+
+
+def linear(t: Tape, x: Tensor, parameter: Parameter | None, label: str, bias: Parameter | None = None, weight: Tensor | None = None) -> Tensor:
+    """`x @ weight.T (+ bias)`: keeps x if the weight trains, and a copied weight if x needs a gradient.
+
+    Shapes: x (rows, in), weight (out, in), result (rows, out). Under autocast both are cast first.
+    """
+    w = t.parameter(parameter) if weight is None and parameter is not None else weight
+    assert w is not None
+    b = None if bias is None else t.parameter(bias)
+    if t.autocast is not None:
+        x = cast(t, x, t.autocast, f"{label}: input cast by autocast")
+        w = t.cast_weight(w, parameter, t.autocast)
+        b = None if b is None else t.cast_weight(b, bias, t.autocast)
+    rows = divide(x.numel, x.width)
+    out_width = divide(w.numel, x.width)
+    out = t.new(rows.times(out_width), x.dtype, _plain(out_width), label)
+    x_size, w_size = (x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)
+    b_size = None if b is None else (b.numel, b.dtype, b.width)
+    wants = (x.node is not None, w.node is not None, b is not None and b.node is not None)
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        grad_b = t.new(*b_size, f"gradient: {label} bias", "temporaries") if wants[2] and b_size else None
+        grad_x = t.new(*x_size, f"gradient: {label} input", "temporaries") if wants[0] else None
+        grad_w = t.new(*w_size, f"gradient: {label} weight", "temporaries") if wants[1] else None
+        return [grad_x, grad_w, grad_b]
+
+    saved = [x if wants[1] else None, w if wants[0] else None]
+    t.record(label, [out], [x, w, b], saved, apply)
+    return out
+
+
+def divide(numel: Size, width: int | Size) -> Size:
+    """Rows of a tensor: its elements divided by its last dimension."""
+    if isinstance(width, int):
+        return numel // width
+    from loralens.core.memory.size import MONOMIALS, RANK, ZERO
+
+    if width != RANK:
+        constant = width[0]
+        return numel // constant
+    result = list(ZERO)
+    for index, coefficient in enumerate(numel):
+        if coefficient:
+            batch, sequence, rank = MONOMIALS[index]
+            result[MONOMIALS.index((batch, sequence, rank - 1))] = coefficient
+    return Size(result)
+
+
+def _plain(width: Size) -> int | Size:
+    return width[0] if not any(width[1:]) else width
+
+
+def matmul(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int | Size, label: str) -> Tensor:
+    """Batched product of two activations; each is kept if the other needs a gradient."""
+    if t.autocast is not None:
+        a = cast(t, a, t.autocast, f"{label}: input cast by autocast")
+        b = cast(t, b, t.autocast, f"{label}: input cast by autocast")
+    out = t.new(numel, a.dtype, width, label)
+    sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        return [_like(t, n, d, w, f"gradient: {label}") if wanted else None for n, d, w, wanted in sizes]
+
+    t.record(label, [out], [a, b], [a if b.node else None, b if a.node else None], apply)
+    return out
+
+
+def copy(t: Tape, x: Tensor, label: str, numel: Size | None = None, width: int | Size | None = None) -> Tensor:
+    """A contiguous or repeated copy; the gradient is made (and summed, when repeated) in the source's size."""
+    out = t.new(numel or x.numel, x.dtype, width or x.width, label)
+    source, dtype, own_width = x.numel, x.dtype, x.width
+
+    def apply(g: Tensor) -> Tensor:
+        return g.view() if source == g.numel else _like(t, source, dtype, own_width, f"gradient: {label}")
+
+    t.record(label, [out], [x], [], apply)
+    return out
+
+
+def dropout(t: Tape, x: Tensor, probability: float, label: str) -> Tensor:
+    """Dropout in training mode: keeps a mask of one byte per element; the identity when the probability is 0."""
+    if probability == 0:
+        return x
+    out = t.new(x.numel, x.dtype, x.width, label)
+    mask = t.new(x.numel, "bool", x.width, f"{label} mask")
+    numel, dtype, width = x.numel, x.dtype, x.width
+    t.record(label, [out], [x], [mask], lambda g: _like(t, numel, dtype, width, f"gradient: {label}"))
+    return out
+
+
+def softmax(t: Tape, x: Tensor, dtype: str | None, label: str) -> Tensor:
+    """Softmax computed (and kept) in `dtype`; its backward returns the input's dtype in one kernel."""
+    return elementwise(t, x, label, saves_output=True, dtype=dtype)
+
+
+def cat(t: Tape, parts: Sequence[Tensor], width: int | Size, label: str) -> Tensor:
+    """Concatenation: a copy; gradients are slices of the incoming one (views)."""
+    numel = parts[0].numel
+    for part in parts[1:]:
+        numel = numel + part.numel
+    out = t.new(numel, parts[0].dtype, width, label)
+    sizes = [(part.numel, part.width) for part in parts]
+
+    def apply(g: Tensor) -> list[Tensor]:
+        return [Tensor(g.storage, numel, g.dtype, width) for numel, width in sizes]
+
+    t.record(label, [out], list(parts), [], apply)
+    return out
+
+
+def split(t: Tape, x: Tensor, widths: Sequence[int], label: str) -> list[Tensor]:
+    """Slices along the last dimension: views; backward fills one buffer per slice and adds them up.
+
+    Source: `SplitBackward` is one node and concatenates the gradients, `SliceBackward` one per slice; this is split.
+    """
+    assert isinstance(x.width, int)
+    outs = [Tensor(x.storage, x.numel // x.width * width, x.dtype, width) for width in widths]
+    numel, dtype, width = x.numel, x.dtype, x.width
+    t.record(label, outs, [x], [], lambda *g: _like(t, numel, dtype, width, f"gradient: {label}"))
+    return outs
+
+
+def function(
+    t: Tape,
+    label: str,
+    inputs: Sequence[Tensor | None],
+    outputs: Sequence[Tensor],
+    saved: Sequence[Tensor | None],
+    apply: Callable[..., object],
+) -> None:
+    """A custom autograd function: as `Tape.record`, for kernels that are one node."""
+    t.record(label, outputs, inputs, saved, apply)

@@ -1,0 +1,127 @@
+"""Optimizers: bytes of state per trainable tensor and the temporaries of a step.
+
+Sources: torch 2.13 torch/optim (adam.py: `_fused_adam`, `_multi_tensor_adam`, `_single_tensor_adam`; moments take the
+parameter's dtype, fused and capturable steps keep one float32 step counter per tensor on the device); bitsandbytes 0.50
+optim/optimizer.py (8-bit states in blocks of 256 with a float32 absmax each; tensors under 4096 elements stay float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from loralens.core.memory.size import ONE, ZERO, Size
+from loralens.core.precision import ITEM_BYTES
+
+EIGHT_BIT_MINIMUM: Final = 4096
+EIGHT_BIT_BLOCK: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A group of equal trainable tensors."""
+
+    numel: Size
+    shape: tuple[int | Size, ...]
+    dtype: str
+    count: int
+    elements: int  # numel at the recipe's rank
+
+    @property
+    def bytes(self) -> Size:
+        """Bytes of one tensor in its own dtype."""
+        return self.numel * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """What an optimizer holds between steps, on the device and on the host, and needs during one."""
+
+    state: Callable[[Trained], Size]
+    step: Callable[[list[Trained]], Size]
+    formula: str
+    source: str
+    paged: bool = False
+    size_dependent: bool = False  # the rule looks at a tensor's number of elements
+
+
+def _no_step(tensors: list[Trained]) -> Size:
+    return ZERO
+
+
+def _all_parameters(tensors: list[Trained]) -> Size:
+    return _sum(tensor.bytes * tensor.count for tensor in tensors)
+
+
+def _two_largest(tensors: list[Trained]) -> Size:
+    largest = max(tensors, key=lambda tensor: tensor.elements * ITEM_BYTES[tensor.dtype], default=None)
+    return ZERO if largest is None else largest.bytes * 2
+
+
+def _one_largest(tensors: list[Trained]) -> Size:
+    return _two_largest(tensors) // 2
+
+
+def _sum(sizes: object) -> Size:
+    total = ZERO
+    for size in sizes:  # type: ignore[attr-defined]
+        total = total + size
+    return total
+
+
+def _two_moments(tensor: Trained) -> Size:
+    return tensor.bytes * 2
+
+
+def _two_moments_and_counter(tensor: Trained) -> Size:
+    return tensor.bytes * 2 + ONE * 4
+
+
+def _one_moment(tensor: Trained) -> Size:
+    return tensor.bytes
+
+
+def _eight_bit(states: int) -> Callable[[Trained], Size]:
+    tables = 2 * 256 * 4  # two quantile maps; one pair is shared by all tensors, booked with the first
+
+    def state(tensor: Trained) -> Size:
+        if tensor.elements < EIGHT_BIT_MINIMUM:
+            return tensor.numel * (4 * states)
+        blocks = Size([-(-coefficient // EIGHT_BIT_BLOCK) for coefficient in tensor.numel])
+        return (tensor.numel + blocks * 4) * states
+
+    del tables
+    return state
+
+
+def _float32(states: int) -> Callable[[Trained], Size]:
+    return lambda tensor: tensor.numel * (4 * states)
+
+
+def _factored(tensor: Trained) -> Size:
+    """Adafactor keeps one row and one column of second moments for a matrix, all of them for a vector."""
+    if len(tensor.shape) < 2:
+        return tensor.numel * 4 + ONE * 4
+    rows, columns = tensor.shape[-2], tensor.shape[-1]
+    sizes = [ONE * dim if isinstance(dim, int) else dim for dim in (rows, columns)]
+    return (sizes[0] + sizes[1]) * 4 + ONE * 4
+
+
+_TORCH = "torch 2.13 torch/optim"
+_BNB = "bitsandbytes 0.50 optim/optimizer.py"
+
+OPTIMIZERS: Final[dict[str, Optimizer]] = {
+    "adamw_fused": Optimizer(_two_moments_and_counter, _no_step, "2 moments in the parameter's dtype + 4 B counter", f"{_TORCH}/adam.py _fused_adam"),
+    "adamw_foreach": Optimizer(_two_moments, _all_parameters, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _multi_tensor_adam"),
+    "adamw_loop": Optimizer(_two_moments, _two_largest, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _single_tensor_adam"),
+    "adamw_8bit": Optimizer(_eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256", _BNB, size_dependent=True),
+    "paged_adamw_8bit": Optimizer(_eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256, paged", _BNB, paged=True, size_dependent=True),
+    "paged_adamw_32bit": Optimizer(_float32(2), _no_step, "2 float32 moments, paged", _BNB, paged=True),
+    "sgd": Optimizer(lambda tensor: ZERO, _no_step, "no state", f"{_TORCH}/sgd.py"),
+    "sgd_momentum": Optimizer(_one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py"),
+    "adafactor": Optimizer(_factored, _two_largest, "row and column of second moments", "transformers 5.23 optimization.py Adafactor"),
+    "lion": Optimizer(_float32(1), _no_step, "1 float32 momentum", _BNB),
+    "lion_8bit": Optimizer(_eight_bit(1), _no_step, "1 momentum of 1 B + 4 B per 256", _BNB, size_dependent=True),
+    "muon": Optimizer(_one_moment, _one_largest, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/_muon.py"),
+}

@@ -1,0 +1,104 @@
+"""Sizes as polynomials in the four things a slider moves.
+
+A size is a sum of terms, each an integer coefficient times a monomial of micro batch B, sequence length S and rank r:
+an activation of 4096 16-bit values per token is `8192 * B*S`. The ledger adds and subtracts such sizes, so what it
+books for one setting is at the same time the formula for all settings: that is what a plan is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
+# exponents of (B, S, r); products that leave this list would be a modelling error and raise
+MONOMIALS: Final[tuple[tuple[int, int, int], ...]] = (
+    (0, 0, 0),
+    (0, 0, 1),
+    (0, 1, 0),
+    (1, 0, 0),
+    (1, 1, 0),
+    (1, 1, 1),
+    (0, 2, 0),
+    (1, 2, 0),
+    (1, 0, 1),
+)
+_INDEX: Final = {exponents: index for index, exponents in enumerate(MONOMIALS)}
+_WIDTH: Final = len(MONOMIALS)
+_PRODUCT: Final = {
+    (i, j): _INDEX.get(tuple(a + b for a, b in zip(MONOMIALS[i], MONOMIALS[j], strict=True)))
+    for i in range(_WIDTH)
+    for j in range(_WIDTH)
+}
+
+
+class Size(tuple[int, ...]):
+    """An integer polynomial over `MONOMIALS`; immutable, hashable, cheap to add."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Size) -> Size:  # type: ignore[override]
+        return Size([a + b for a, b in zip(self, other, strict=True)])
+
+    def __sub__(self, other: Size) -> Size:
+        return Size([a - b for a, b in zip(self, other, strict=True)])
+
+    def __mul__(self, factor: int) -> Size:  # type: ignore[override]
+        return Size([a * factor for a in self])
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, divisor: int) -> Size:
+        return Size([a // divisor for a in self])
+
+    def times(self, other: Size) -> Size:
+        """Product of two polynomials."""
+        result = [0] * _WIDTH
+        for i, a in enumerate(self):
+            if a:
+                for j, b in enumerate(other):
+                    if b:
+                        index = _PRODUCT[i, j]
+                        if index is None:
+                            raise ArithmeticError(f"no monomial for {MONOMIALS[i]} x {MONOMIALS[j]}")
+                        result[index] += a * b
+        return Size(result)
+
+    def at(self, batch: int, sequence: int, rank: int) -> int:
+        """The value in bytes (or elements) at one setting."""
+        return sum(c * v for c, v in zip(self, monomial_values(batch, sequence, rank), strict=True))
+
+    def at_most(self, other: Size) -> bool:
+        """True when no setting can make this size larger than the other."""
+        return all(a <= b for a, b in zip(self, other, strict=True))
+
+
+def monomial_values(batch: int, sequence: int, rank: int) -> tuple[int, ...]:
+    """The monomials' values, in the order of `MONOMIALS`."""
+    tokens = batch * sequence
+    return (1, rank, sequence, batch, tokens, tokens * rank, sequence * sequence, tokens * sequence, batch * rank)
+
+
+def _unit(*exponents: int) -> Size:
+    return Size([1 if index == _INDEX[exponents] else 0 for index in range(_WIDTH)])  # type: ignore[index]
+
+
+ZERO: Final = Size([0] * _WIDTH)
+ONE: Final = _unit(0, 0, 0)
+RANK: Final = _unit(0, 0, 1)
+SEQUENCE: Final = _unit(0, 1, 0)
+BATCH: Final = _unit(1, 0, 0)
+TOKENS: Final = _unit(1, 1, 0)
+SEQUENCE_SQUARED: Final = _unit(0, 2, 0)
+TOKENS_BY_SEQUENCE: Final = _unit(1, 2, 0)
+
+Dim = int | Size
+"""A dimension of a weight: a number, or `RANK` while the rank is a variable."""
+
+
+def volume(shape: Iterable[Dim]) -> Size:
+    """Number of elements of a shape whose dimensions may be symbolic."""
+    result = ONE
+    for dim in shape:
+        result = result * dim if isinstance(dim, int) else result.times(dim)
+    return result

@@ -1,0 +1,253 @@
+"""A symbolic autograd tape: PyTorch's engine with sizes in place of numbers.
+
+Rules taken from PyTorch (torch/csrc/autograd/engine.cpp, input_buffer.cpp, functions/accumulate_grad.h, v2.13):
+- nodes run in the order of their creation, newest first, once all their gradients have arrived;
+- what a node saved is released right after it ran, its incoming gradient after that;
+- a second gradient for the same tensor is added in place when nothing else holds the first;
+- a parameter's first gradient is taken over as `.grad`, a later one is added to it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from loralens.core.memory.ledger import Ledger, Storage
+from loralens.core.memory.size import Size
+from loralens.core.precision import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loralens.core.architecture.module import Parameter
+
+Backward = Callable[..., Any]
+_LEAF = 1 << 62
+
+
+class Node:
+    """One backward function: its inputs' nodes, what it saved, and how it makes gradients."""
+
+    __slots__ = ("apply", "inputs", "label", "outputs", "owning", "saved", "section", "sequence")
+
+    def __init__(
+        self,
+        sequence: int,
+        label: str,
+        section: str,
+        inputs: Sequence[tuple[Node, int] | None],
+        saved: list[Storage],
+        apply: Backward,
+        outputs: int = 1,
+    ) -> None:
+        self.sequence = sequence
+        self.label = label
+        self.section = section
+        self.inputs = inputs
+        self.saved = saved
+        self.apply = apply
+        self.outputs = outputs
+        self.owning = False  # takes the list of gradients itself, and may release them before it is done
+
+
+class Tensor:
+    """A tensor without values: a storage, its number of elements, its dtype and its place in the graph."""
+
+    __slots__ = ("dtype", "node", "numel", "output", "storage", "width")
+
+    def __init__(self, storage: Storage | None, numel: Size, dtype: str, width: int | Size, node: Node | None = None) -> None:
+        self.storage = storage
+        self.numel = numel
+        self.dtype = dtype
+        self.width = width
+        self.node = node
+        self.output = 0
+
+    @property
+    def edge(self) -> tuple[Node, int] | None:
+        """Where this tensor's gradient goes."""
+        return None if self.node is None else (self.node, self.output)
+
+    def view(self, width: int | Size | None = None) -> Tensor:
+        """The same storage and graph node seen with another last dimension (views save and allocate nothing)."""
+        result = Tensor(self.storage, self.numel, self.dtype, self.width if width is None else width, self.node)
+        result.output = self.output
+        return result
+
+
+class Tape:
+    """Builds tensors and nodes, and runs the backward pass, booking everything in a ledger."""
+
+    def __init__(self, ledger: Ledger, *, autocast: str | None = None) -> None:
+        self.ledger = ledger
+        self.autocast = autocast
+        self.grad_enabled = True
+        self.saving = True  # False inside a checkpointed forward: nodes are made, but keep nothing
+        self.section = "activations"  # category of what the forward pass allocates now
+        self.layer = 0  # which simulated layer a parameter belongs to
+        self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends
+        self.gradients: dict[Any, Storage] = {}
+        self.leaves: dict[Any, Node] = {}
+        self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
+        self.on_gradient: Callable[[Parameter, Storage], bool] | None = None
+        self._sequence = 0
+
+    # -- building -----------------------------------------------------------------------------------------------
+
+    def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
+        """Allocate a tensor of `numel` elements."""
+        return Tensor(Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width)
+
+    def record(
+        self, label: str, outputs: Sequence[Tensor], inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None], apply: Backward
+    ) -> None:
+        """Put a node behind `outputs` if gradients flow to any input."""
+        if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):
+            return
+        self._sequence += 1
+        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None] if self.saving else []
+        edges = [None if tensor is None else tensor.edge for tensor in inputs]
+        node = Node(self._sequence, label, self.section, edges, held, apply, len(outputs))
+        for index, output in enumerate(outputs):
+            output.node = node
+            output.output = index
+
+    def parameter(self, parameter: Parameter) -> Tensor:
+        """A parameter as a tensor; its bytes are booked once and for all by the step, not here."""
+        tensor = Tensor(None, parameter.numel, parameter.dtype, parameter.shape[-1])
+        if parameter.trainable and self.grad_enabled:
+            key = (id(parameter), self.layer)
+            node = self.leaves.get(key)
+            if node is None:
+                node = Node(_LEAF, parameter.label, self.section, (), [], lambda grads: ())
+                node.apply = lambda gradient, key=key, parameter=parameter: self._accumulate(key, parameter, gradient)
+                self.leaves[key] = node
+            tensor.node = node
+        return tensor
+
+    def require_grad(self, tensor: Tensor) -> None:
+        """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`)."""
+        if tensor.node is None and self.grad_enabled:
+            held: list[Tensor] = []
+            tensor.node = Node(_LEAF, "input gradient", self.section, (), [], lambda gradient: held.append(gradient))
+
+    def cast_weight(self, weight: Tensor, parameter: Parameter | None, dtype: str) -> Tensor:
+        """Autocast's copy of a weight; copies of trainable leaves are cached until autocast ends.
+
+        Source: aten/src/ATen/autocast_mode.cpp, `cached_cast`.
+        """
+        if weight.dtype == dtype:
+            return weight
+        from loralens.core.memory.ops import cast
+
+        if parameter is None or weight.node is None or weight.node.sequence != _LEAF:
+            return cast(self, weight, dtype, "autocast copy of a weight")
+        key = (id(parameter), self.layer)
+        if key not in self.cast_cache:
+            self.cast_cache[key] = cast(self, weight, dtype, "autocast copies of trainable weights")
+        return self.cast_cache[key]
+
+    def end_autocast(self) -> None:
+        """Leave autocast: its cache of weight copies is dropped, for the layers that were not simulated too."""
+        for layer in sorted({layer for _, layer in self.cast_cache}):
+            before = self.ledger.snapshot()
+            for key in [key for key in self.cast_cache if key[1] == layer]:
+                del self.cast_cache[key]
+            skipped = self.stands_for.get(layer, 0)
+            if skipped:
+                self.ledger.apply(self.ledger.difference(before), skipped)
+
+    # -- running backward ---------------------------------------------------------------------------------------
+
+    def backward(self, root: Tensor, gradient: Tensor | None = None) -> None:
+        """Run the graph behind `root`, whose gradient is `gradient` (a fresh scalar one when left out)."""
+        if root.node is None:
+            return
+        if gradient is None:
+            gradient = self.new(root.numel, root.dtype, 1, "gradient of the loss", "temporaries")
+        waiting = self._dependencies(root.node)
+        buffers: dict[Node, list[Tensor | None]] = {root.node: [None] * root.node.outputs}
+        buffers[root.node][root.output] = gradient
+        ready = [(-root.node.sequence, id(root.node), root.node)]
+        del gradient, root
+        outer = self.section
+        while ready:
+            node = heapq.heappop(ready)[2]
+            arrived = buffers.pop(node)
+            self.section = node.section
+            self.ledger.where = node.label
+            produced = node.apply(arrived) if node.owning else node.apply(*arrived)
+            node.saved.clear()
+            del arrived
+            if node.sequence == _LEAF:
+                continue
+            results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
+            del produced
+            for position, edge in enumerate(node.inputs):
+                if edge is None:
+                    continue
+                target, index = edge
+                value, results[position] = results[position], None
+                if value is not None:
+                    buffer = buffers.setdefault(target, [None] * target.outputs)
+                    buffer[index] = value if buffer[index] is None else self._add(buffer, index, value)
+                del value
+                waiting[target] -= 1
+                if not waiting[target]:
+                    heapq.heappush(ready, (-target.sequence, id(target), target))
+            node.apply = _spent
+        self.section = outer
+
+    def _dependencies(self, root: Node) -> dict[Node, int]:
+        counts: dict[Node, int] = {}
+        seen = {root}
+        stack = [root]
+        while stack:
+            for edge in stack.pop().inputs:
+                if edge is not None:
+                    target = edge[0]
+                    counts[target] = counts.get(target, 0) + 1
+                    if target not in seen:
+                        seen.add(target)
+                        stack.append(target)
+        return counts
+
+    def _add(self, buffer: list[Tensor | None], index: int, second: Tensor) -> Tensor:
+        first = buffer[index]
+        assert first is not None  # the caller looked
+        alone = first.storage is not None and sys.getrefcount(first.storage) == 2
+        if alone:
+            return first
+        if second.storage is not None and sys.getrefcount(second.storage) == 2:
+            return second
+        return self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
+
+    def _accumulate(self, key: Any, parameter: Parameter, gradient: Tensor | None) -> None:
+        if gradient is None or gradient.storage is None:
+            return
+        if key in self.gradients or parameter.gradient_kept:
+            return  # added in place to the .grad that is already there
+        storage = gradient.storage
+        if sys.getrefcount(storage) > 3:  # somebody else holds it: PyTorch clones instead of taking it over
+            storage = self.new(gradient.numel, gradient.dtype, gradient.width, "", "temporaries").storage
+            assert storage is not None
+        if self.on_gradient is not None and self.on_gradient(parameter, storage):
+            return
+        storage.rename("gradients", "gradients: " + parameter.label)
+        self.gradients[key] = storage
+
+    @contextmanager
+    def not_saving(self) -> Iterator[None]:
+        """Forward whose nodes keep nothing (a checkpointed region's first run)."""
+        before, self.saving = self.saving, False
+        try:
+            yield
+        finally:
+            self.saving = before
+
+
+def _spent(*_: Any) -> Any:
+    raise RuntimeError("backward ran twice over one node")

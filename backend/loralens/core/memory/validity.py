@@ -1,0 +1,32 @@
+"""Where a plan holds: every decision that looked at batch, length or rank narrows the range of settings it is true for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loralens.core.recipe import Recipe
+
+LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 16_777_216, "rank": 65_536}
+
+
+class Validity:
+    """The settings of one walk, and the ranges within which all its decisions would have been the same."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._values = {
+            "micro_batch_size": recipe.micro_batch_size,
+            "sequence_length": recipe.sequence_length,
+            "rank": recipe.lora.rank,
+        }
+        self.ranges = {name: [1, high] for name, high in LARGEST.items()}
+
+    def exceeds(self, variable: str, threshold: int) -> bool:
+        """Is the variable above the threshold? The plan is valid on this side of it only."""
+        low, high = self.ranges[variable]
+        above = self._values[variable] > threshold
+        self.ranges[variable] = [max(low, threshold + 1), high] if above else [low, min(high, threshold)]
+        return above
+
+    def covers(self, batch: int, sequence: int, rank: int) -> bool:
+        """Is a setting inside?"""
+        return all(low <= value <= high for (low, high), value in zip(self.ranges.values(), (batch, sequence, rank), strict=True))

@@ -1,0 +1,33 @@
+"""Fine-tuning methods: each says which weights train, how the base is held, and which ops it adds.
+
+A method is one module with a function `prepare(root, recipe) -> Prepared`; it is found by its name in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
+    from loralens.core.methods.base import Prepared
+    from loralens.core.recipe import Recipe
+
+METHODS: Final = {"full": "full", "lora": "lora", "qlora": "qlora", "dora": "dora"}
+COMPARED: Final = ("full", "lora", "qlora")  # answered when no method is named, always in this order
+
+
+def check(method: object) -> str:
+    """The method's name; raises `InvalidInput` for another one."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise InvalidInput(f"unknown method {str(method)[:60]!r}; known: {', '.join(METHODS)}", field="method", hint="try method=lora")
+    return method
+
+
+def prepare(method: str, root: Root, recipe: Recipe) -> Prepared:
+    """Apply a method to a model."""
+    module = import_module(f"loralens.core.methods.{METHODS[check(method)]}")
+    prepared: Prepared = module.prepare(root, recipe)
+    return prepared

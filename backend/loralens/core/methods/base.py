@@ -1,0 +1,74 @@
+"""What methods share: applying a rule to every module, layer objects kept together where the rule is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from loralens.core.architecture.module import Module, Stack
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
+    from loralens.core.architecture.module import Parameter
+    from loralens.core.recipe import Recipe
+
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What a method decided: a one-line regime, assumptions, and whether embeddings must pass a gradient on."""
+
+    regime: str
+    assumptions: list[str] = field(default_factory=list)
+    input_gradients: bool = False
+    checkpointing: bool = False
+
+
+def outside_stacks(module: Module, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    """Every module that is not inside a stack of layers."""
+    yield prefix, module
+    for name, child in module.children():
+        full = f"{prefix}.{name}" if prefix else name
+        if isinstance(child, Stack):
+            yield full, child
+        else:
+            yield from outside_stacks(child, full)
+
+
+def for_each(root: Root, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]) -> None:
+    """Apply a rule to every module of a model; `signature` decides, `apply` does."""
+    for name, module in list(outside_stacks(root)):
+        if isinstance(module, Stack):
+            module.specialise(name, signature, apply)
+        else:
+            apply(name, module, signature(name, module))
+
+
+def parameters(root: Root) -> Iterator[tuple[str, Parameter]]:
+    """Every distinct parameter object (shared layers once), adapters included, by one of its names."""
+    seen: set[int] = set()
+    for name, module in root.walk():
+        owned = list(module.own_parameters())
+        adapter = getattr(module, "adapter", None)
+        if adapter is not None:
+            owned += list(adapter.parameters().items())
+        for own, parameter in owned:
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{name}.{own}" if name else own, parameter
+
+
+def hold_weights(root: Root, recipe: Recipe, *, trainable: bool) -> None:
+    """Set every base parameter's dtype and whether it trains."""
+    for _, parameter in parameters(root):
+        if parameter.role == "base":
+            parameter.dtype = recipe.weights_dtype
+            parameter.trainable = trainable
+
+
+def precision_text(recipe: Recipe) -> str:
+    """The recipe's precision in words."""
+    cast = f"{SHORT[recipe.autocast]} autocast" if recipe.autocast else "no autocast"
+    return f"{SHORT[recipe.weights_dtype]} weights, {cast}"

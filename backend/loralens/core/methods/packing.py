@@ -1,0 +1,155 @@
+"""Quantized base weights: how many bytes they take, and what their product allocates.
+
+Sources: bitsandbytes 0.50 `functional.quantize_4bit` (blocks of 64 values, float32 absmax; double quantization packs
+the absmax to 8 bits in blocks of 256 with an offset), `autograd/_functions.py` (`MatMul4Bit`, `MatMul8bitLt`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loralens.core.errors import InvalidInput
+from loralens.core.memory import ops
+from loralens.core.memory.size import ONE, Size
+from loralens.core.precision import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.module import Linear, Packing, Parameter
+    from loralens.core.memory.tape import Tape, Tensor
+    from loralens.core.recipe import Quantization
+
+BLOCK = 64
+ABSMAX_BLOCK = 256
+
+
+def _ceil(value: int, divisor: int) -> int:
+    return -(-value // divisor)
+
+
+@dataclass(frozen=True, slots=True)
+class FourBit:
+    """bitsandbytes' NF4 and FP4."""
+
+    double_quant: bool
+    compute_dtype: str
+
+    def bytes(self, parameter: Parameter) -> Size:
+        """Packed values, scales, the 16-entry code table and, with double quantization, its 256-entry table and offset."""
+        values = parameter.numel[0]
+        blocks = _ceil(values, BLOCK)
+        packed = _ceil(values, 2) + 16 * 4
+        scales = blocks + _ceil(blocks, ABSMAX_BLOCK) * 4 + 256 * 4 + 4 if self.double_quant else blocks * 4
+        return ONE * (packed + scales)
+
+    def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """Product in the compute dtype, returned in the input's dtype; the weight is unpacked again for backward."""
+        dtype = x.dtype
+        x = ops.cast(t, x, self.compute_dtype, f"{layer.label}: input cast to the compute dtype")
+        if x.dtype == dtype:
+            x = x.view()
+        out = unpacked_product(t, layer, x, self.compute_dtype)
+        return ops.cast(t, out, dtype, f"{layer.label}: result cast back")
+
+
+def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str) -> Tensor:
+    """`x @ unpack(W).T` as one autograd function that keeps only the packed weight."""
+    numel = layer.weight.numel
+    whole = t.new(numel, dtype, layer.in_features, f"{layer.label}: weight unpacked for the product", "temporaries")
+    out = t.new(ops.divide(x.numel, x.width) * layer.out_features, dtype, layer.out_features, layer.label)
+    del whole
+    source = (x.numel, x.dtype, x.width)
+
+    def apply(g: Tensor) -> Tensor:
+        whole = t.new(numel, dtype, layer.in_features, f"{layer.label}: weight unpacked for backward", "temporaries")
+        gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
+        del whole
+        return gradient
+
+    t.record(layer.label, [out], [x], [], apply)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class EightBit:
+    """bitsandbytes' LLM.int8(): int8 values with one float32 scale per output row; outliers stay in 16 bits."""
+
+    compute_dtype: str
+
+    def bytes(self, parameter: Parameter) -> Size:
+        """One byte a value, four a row."""
+        return ONE * (parameter.numel[0] + parameter.shape[0] * 4)  # type: ignore[operator]
+
+    def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """The input is cast to float16 and quantized row by row; backward unpacks the weight."""
+        dtype = x.dtype
+        half = ops.cast(t, x, "float16", f"{layer.label}: input in float16")
+        quantized = t.new(half.numel, "int8", half.width, f"{layer.label}: input in int8")
+        product = t.new(ops.divide(x.numel, x.width) * layer.out_features, "int32", layer.out_features, f"{layer.label}: int32 product")
+        del quantized
+        out = t.new(product.numel, "float16", layer.out_features, layer.label)
+        del product
+        numel, source = layer.weight.numel, (half.numel, half.dtype, half.width)
+
+        def apply(g: Tensor) -> Tensor:
+            whole = t.new(numel, "float16", layer.in_features, f"{layer.label}: weight unpacked for backward", "temporaries")
+            gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
+            del whole
+            return gradient
+
+        t.record(layer.label, [out], [half], [], apply)
+        return ops.cast(t, out, dtype, f"{layer.label}: result cast back")
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """GPTQ: packed values with one float16 scale and one packed zero per column group (AutoGPTQ's layout)."""
+
+    bits: int
+    group_size: int
+    compute_dtype: str
+
+    def bytes(self, parameter: Parameter) -> Size:
+        """bits/8 a value; a float16 scale and a packed zero per output and group; an int32 group index per input."""
+        out_features, in_features = parameter.shape
+        assert isinstance(out_features, int) and isinstance(in_features, int)
+        groups = _ceil(in_features, self.group_size if self.group_size > 0 else in_features)
+        return ONE * (_ceil(out_features * in_features * self.bits, 8) + groups * (out_features * 2 + _ceil(out_features * self.bits, 8)) + in_features * 4)
+
+    def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """As 4 bits: unpacked for the product and again for backward."""
+        dtype = x.dtype
+        x = ops.cast(t, x, self.compute_dtype, f"{layer.label}: input cast to the compute dtype")
+        return ops.cast(t, unpacked_product(t, layer, x, self.compute_dtype), dtype, f"{layer.label}: result cast back")
+
+
+@dataclass(frozen=True, slots=True)
+class Float8:
+    """float8_e4m3 base weights with one float32 scale per tensor, unpacked layer by layer."""
+
+    compute_dtype: str
+
+    def bytes(self, parameter: Parameter) -> Size:
+        """One byte a value and one scale."""
+        return ONE * (parameter.numel[0] * ITEM_BYTES["float8_e4m3"] + 4)
+
+    def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """Unpacked for the product and again for backward."""
+        dtype = x.dtype
+        x = ops.cast(t, x, self.compute_dtype, f"{layer.label}: input cast to the compute dtype")
+        return ops.cast(t, unpacked_product(t, layer, x, self.compute_dtype), dtype, f"{layer.label}: result cast back")
+
+
+def packing_for(quantization: Quantization) -> Packing:
+    """The packing of a recipe's `quantization`."""
+    dtype = quantization.compute_dtype
+    match quantization.type:
+        case "nf4" | "fp4":
+            return FourBit(quantization.double_quant, dtype)
+        case "int8":
+            return EightBit(dtype)
+        case "gptq4" | "gptq8":
+            return Grouped(int(quantization.type[-1]), quantization.group_size, dtype)
+        case "fp8":
+            return Float8(dtype)
+    raise InvalidInput(f"unknown quantization {quantization.type!r}", field="quantization.type")
