@@ -1,0 +1,5 @@
+"""`python -m loralens` is the `loralens` command."""
+
+from loralens.cli.main import main
+
+main()

@@ -1,0 +1,24 @@
+"""`/api/gpus`: the accelerators that are known by name."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from loralens.api.answers import respond
+from loralens.api.problems import documented
+from loralens.api.schemas import GpuRow, GpusAnswer
+from loralens.core.listings import gpu_answer, gpus_answer
+
+router = APIRouter(tags=["catalogue"])
+
+
+@router.get("/gpus", summary="All GPUs of the catalogue", response_model=GpusAnswer)
+def gpus() -> Response:
+    """Memory, rates and prices, each with its source; null means not known."""
+    return respond(gpus_answer())
+
+
+@router.get("/gpus/{id}", summary="One GPU", response_model=GpuRow, responses=documented(404))
+def gpu(id: str) -> Response:
+    """By id or alias."""
+    return respond(gpu_answer(id))

@@ -1,0 +1,260 @@
+"""The shapes of the answers as the OpenAPI schema tells them. The core builds them; the tests hold both together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Bytes = int
+
+
+class Shape(BaseModel):
+    """A documented object: exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelSummary(Shape):
+    """Which model an answer is about."""
+
+    id: str | None = Field(description="Catalogue id; null for a config.json of your own.")
+    name: str
+    family: str = Field(description="`model_type` of the config.")
+    parameters: int = Field(description="Exact count; tied weights count once.")
+
+
+class ParameterCounts(Shape):
+    """Counts, not bytes."""
+
+    total: int
+    trainable: int
+    trainable_percent: float
+
+
+class Peak(Shape):
+    """The fullest moment of one steady-state training step."""
+
+    phase: str = Field(description="forward, backward or optimizer.")
+    at: str = Field(description="The operation at which the peak is reached.")
+    allocated_bytes: Bytes = Field(description="What torch.cuda.max_memory_allocated reports.")
+    reserved_bytes: Bytes = Field(description="What the caching allocator holds.")
+    device_bytes: Bytes = Field(description="What nvidia-smi shows.")
+    reserved_band_bytes: tuple[Bytes, Bytes] = Field(description="Between which values `reserved_bytes` may lie.")
+    device_band_bytes: tuple[Bytes, Bytes] = Field(description="Between which values `device_bytes` may lie.")
+    host_bytes: Bytes = Field(description="Pinned host memory, where something is offloaded.")
+
+
+class Breakdown(Shape):
+    """What the bytes at the peak are; sums to `allocated_bytes`."""
+
+    weights_bytes: Bytes
+    adapter_bytes: Bytes
+    gradients_bytes: Bytes
+    optimizer_state_bytes: Bytes
+    activations_bytes: Bytes
+    logits_bytes: Bytes
+    temporaries_bytes: Bytes
+
+
+class Phase(Shape):
+    """The fullest moment of one phase."""
+
+    phase: str
+    peak_bytes: Bytes
+
+
+class Term(Shape):
+    """One line of the explanation: every byte of the peak belongs to one."""
+
+    name: str
+    category: str = Field(description="The entry of `breakdown` that it is part of.")
+    bytes: Bytes
+    formula: str
+    substituted: str
+    source: str
+
+
+class Storage(Shape):
+    """What is written to disk."""
+
+    checkpoint_bytes: Bytes
+    adapter_file_bytes: Bytes | None
+
+
+class Fit(Shape):
+    """Whether one GPU of the catalogue can hold the step."""
+
+    gpu: str
+    name: str
+    memory_bytes: Bytes
+    verdict: str = Field(description="fits, tight or does_not_fit.")
+    headroom_bytes: int = Field(description="Negative: so much is missing.")
+
+
+class MemoryEstimate(Shape):
+    """One method's answer."""
+
+    method: str
+    regime: str = Field(description="The precision regime in words.")
+    basis: str = Field(description="computed, traced or measured.")
+    recipe: dict[str, Any] = Field(description="The complete recipe that was used, with every default.")
+    parameters: ParameterCounts
+    peak: Peak
+    breakdown: Breakdown
+    phases: list[Phase]
+    terms: list[Term]
+    storage: Storage
+    assumptions: list[str]
+    fits: list[Fit]
+
+
+class Comparison(Shape):
+    """Full fine-tuning against LoRA, from the exact counts."""
+
+    parameters_ratio: float | None
+    memory_ratio: float | None
+    storage_ratio: float | None
+    switch_ratio: float | None = Field(description="Measured, or null: not measured yet.")
+
+
+class MemoryAnswer(Shape):
+    """Answer of /api/memory."""
+
+    model: ModelSummary
+    estimates: list[MemoryEstimate]
+    comparison: Comparison | None = Field(description="Null unless both full and lora were asked for.")
+
+
+class TensorRow(Shape):
+    """A parameter tensor and how often it repeats."""
+
+    name: str = Field(description="With * for the number of a repeated layer.")
+    role: str = Field(description="base, adapter, …")
+    shape: list[int]
+    count: int
+    parameters: int = Field(description="Of all repetitions together.")
+    dtype: str
+    bytes: Bytes
+    trainable: bool
+
+
+class RankRow(Shape):
+    """What another rank would train."""
+
+    rank: int
+    trainable: int
+    adapter_file_bytes: Bytes
+
+
+class ParametersAnswer(Shape):
+    """Answer of /api/parameters."""
+
+    model: ModelSummary
+    method: str
+    parameters: ParameterCounts
+    tensors: list[TensorRow]
+    target_modules_available: list[str]
+    by_rank: list[RankRow]
+
+
+class PlanAnswer(BaseModel):
+    """Answer of /api/plan. A value is the sum over monomials of coefficient × variables to their exponents."""
+
+    plans: list[dict[str, Any]]
+
+
+class ModelRow(Shape):
+    """One model of the catalogue."""
+
+    id: str
+    name: str
+    hf_id: str
+    publisher: str
+    family: str
+    aliases: list[str]
+    published_parameters: int | None
+    published_parameters_source: str | None
+    licence: str
+    source: str
+    provenance: str
+    notes: str | None
+
+
+class ModelDetail(ModelRow):
+    """One model of the catalogue with its architecture."""
+
+    config: dict[str, Any] = Field(description="The architecture keys of config.json.")
+
+
+class ModelsAnswer(Shape):
+    """Answer of /api/models."""
+
+    models: list[ModelRow]
+
+
+class PriceRow(Shape):
+    """A list price with its source."""
+
+    usd_per_gpu_hour: float
+    source: str
+    date: str
+
+
+class GpuRow(Shape):
+    """One GPU; null means: not known."""
+
+    id: str
+    name: str
+    vendor: str
+    architecture: str
+    aliases: list[str]
+    memory_bytes: Bytes = Field(description="What the driver reports.")
+    memory_basis: str
+    marketing_memory_gb: int
+    memory_bandwidth_bytes_per_second: int | None
+    dense_flops_per_second: dict[str, int | None]
+    achievable_flops_per_second: dict[str, int]
+    achievable_source: str | None
+    interconnect: dict[str, Any]
+    power_watts: int | None
+    launch_year: int | None
+    prices: list[PriceRow]
+    sources: list[str]
+    notes: str | None
+
+
+class GpusAnswer(Shape):
+    """Answer of /api/gpus."""
+
+    gpus: list[GpuRow]
+
+
+class Device(Shape):
+    """Something in this machine that can run jobs."""
+
+    id: str = Field(description="cpu, cuda:0, mps, …")
+    kind: Literal["cpu", "cuda", "mps"]
+    name: str
+    memory_bytes: Bytes | None
+    free_bytes: Bytes | None
+    driver: str | None
+
+
+class SystemAnswer(Shape):
+    """Answer of /api/system."""
+
+    loralens: str
+    python: str
+    platform: str
+    cpu_cores: int
+    memory_bytes: Bytes | None
+    devices: list[Device]
+    packages: dict[str, str | None] = Field(description="Versions of the optional packages; null: not installed.")
+
+
+class HealthAnswer(Shape):
+    """Answer of /api/health."""
+
+    status: Literal["ok"]
+    version: str

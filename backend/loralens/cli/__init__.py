@@ -1,0 +1,1 @@
+"""The `loralens` command: one module per verb, imported only when that verb runs."""

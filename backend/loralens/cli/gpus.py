@@ -1,0 +1,44 @@
+"""`loralens gpus`: the catalogue of GPUs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from loralens.cli.options import Json
+from loralens.cli.render import gib, line, print_json, table
+from loralens.core.listings import gpu_answer, gpus_answer
+
+Name = Annotated[str | None, typer.Argument(help="Show one GPU: id or alias.", show_default=False)]
+
+
+def command(gpu: Name = None, json: Json = False) -> None:
+    """GPUs that are known by name: memory, rates and prices, each with its source."""
+    if gpu is not None:
+        row = gpu_answer(gpu)
+        if json:
+            return print_json(row)
+        for name, value in row.items():
+            if value not in (None, [], {}):
+                line(f"{name}: {value}")
+        return None
+    answer = gpus_answer()
+    if json:
+        return print_json(answer)
+    columns = ["id", "name", "memory", "bandwidth", "bfloat16", "cheapest"]
+    return table(columns, [_row(row) for row in answer["gpus"]], left=2)
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    bandwidth = row["memory_bandwidth_bytes_per_second"]
+    rate = row["dense_flops_per_second"].get("bfloat16")
+    prices = [price["usd_per_gpu_hour"] for price in row["prices"]]
+    return (
+        row["id"],
+        row["name"],
+        gib(row["memory_bytes"]),
+        "?" if bandwidth is None else f"{bandwidth / 1e9:,.0f} GB/s",
+        "?" if rate is None else f"{rate / 1e12:,.0f} TFLOP/s",
+        f"${min(prices):.2f}/h" if prices else "?",
+    )

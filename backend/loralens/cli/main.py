@@ -1,0 +1,100 @@
+"""Entry point: finds the verb, imports its module alone, and turns every error into one line and an exit code.
+
+Exit codes: 2 for input, 3 for missing hardware or packages, 1 otherwise, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, NoReturn
+
+import typer
+
+import loralens
+from loralens.cli.render import fail
+from loralens.core.errors import LoraLensError
+
+VERBS = {
+    "memory": "Memory of one training step, byte by byte.",
+    "params": "Exact parameter counts, tensor by tensor.",
+    "models": "Models that are known by name.",
+    "gpus": "GPUs that are known by name.",
+    "plan": "Coefficients with which a program computes answers itself.",
+    "adapter": "Inspect and resize PEFT adapters.",
+    "serve": "Serve the page and the API.",
+}
+"""Verb to one line of help. `loralens.cli.VERB` has a function `command`, or a typer `app` with subcommands."""
+
+EPILOG = "Every verb has --json and then prints what the API answers. Details: loralens VERB --help."
+
+
+def build(verb: str | None) -> typer.Typer:
+    """The command line with one verb, or with all of them for `--help`."""
+    app = typer.Typer(
+        name="loralens",
+        epilog=EPILOG,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(help="What full fine-tuning, LoRA and QLoRA cost in memory, explained byte by byte.")(_options)
+    for name in [verb] if verb in VERBS else VERBS:
+        module = import_module(f"loralens.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, help=VERBS[name])
+        else:
+            app.command(name, help=module.command.__doc__, short_help=VERBS[name])(module.command)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"loralens {loralens.__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")]
+
+
+def _options(version: Version = False) -> None:
+    """Options before the verb."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(arguments) or ["--help"]
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        result = build(verb)(args=arguments, prog_name="loralens", standalone_mode=False)
+        sys.stdout.flush()
+    except LoraLensError as error:
+        return fail(error.message, error.hint, error.exit_code)
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) is gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _outermost(error, verb)
+    return result if isinstance(result, int) else 0
+
+
+def _outermost(error: Exception, verb: str | None) -> int:
+    """Usage errors, and the last stop for a fault of our own: no traceback reaches a user unasked."""
+    format_message = getattr(error, "format_message", None)
+    if format_message is not None:  # click's exceptions, which typer does not export by name
+        usage = f"loralens {verb} --help" if verb in VERBS else "loralens --help"
+        return fail(str(format_message()).rstrip("."), f"{usage} lists what is possible", 2)
+    if os.environ.get("LORALENS_DEBUG"):
+        raise error
+    return fail(f"internal error: {type(error).__name__}: {error}", "set LORALENS_DEBUG=1 to see where", 1)

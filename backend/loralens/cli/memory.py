@@ -1,0 +1,63 @@
+"""`loralens memory`: what one training step needs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from loralens.cli.options import Body, Json, takes_recipe
+from loralens.cli.render import gib, line, print_json, table
+
+PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
+Explain = Annotated[bool, typer.Option("--explain", help="Show the formula and source of every term.")]
+
+
+@takes_recipe
+def command(body: Body, explain: Explain = False, json: Json = False) -> None:
+    """Memory of one training step: peak, phases and what each byte is.
+
+    Without --method the three methods are compared: full fine-tuning, LoRA and QLoRA.
+    """
+    from loralens.core.answers import memory_answer
+
+    answer = memory_answer(body)
+    if json:
+        return print_json(answer)
+    _show(answer, explain)
+
+
+def _show(answer: dict[str, Any], explain: bool) -> None:
+    estimates = answer["estimates"]
+    model = answer["model"]
+    line(f"{model['name']}  {model['parameters']:,} parameters")
+    rows = [
+        ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),
+        ("of all", *(f"{e['parameters']['trainable_percent']:.4g} %" for e in estimates)),
+        *((part.replace("_", " "), *(gib(e["breakdown"][f"{part}_bytes"]) for e in estimates)) for part in PARTS),
+        ("peak allocated", *(gib(e["peak"]["allocated_bytes"]) for e in estimates)),
+        ("  in phase", *(e["peak"]["phase"] for e in estimates)),
+        ("reserved", *(gib(e["peak"]["reserved_bytes"]) for e in estimates)),
+        ("on the device", *(gib(e["peak"]["device_bytes"]) for e in estimates)),
+        ("file to keep", *(gib(_kept(e["storage"])) for e in estimates)),
+    ]
+    table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
+    for estimate in estimates:
+        line(f"{estimate['method']}: {estimate['regime']}")
+    if explain:
+        for estimate in estimates:
+            _explain(estimate)
+    else:
+        line("--explain shows every term with its formula, --json everything.")
+
+
+def _kept(storage: dict[str, int]) -> int:
+    return storage["adapter_file_bytes"] or storage["checkpoint_bytes"]
+
+
+def _explain(estimate: dict[str, Any]) -> None:
+    rows = [(t["name"], t["formula"], t["substituted"], gib(t["bytes"])) for t in estimate["terms"]]
+    line()
+    table(["term", "formula", "with numbers", "size"], rows, title=estimate["method"], left=3)
+    for assumption in estimate["assumptions"]:
+        line(f"assumed: {assumption}")

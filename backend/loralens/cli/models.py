@@ -1,0 +1,33 @@
+"""`loralens models`: the catalogue of models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from loralens.cli.options import Json
+from loralens.cli.render import line, print_json, table
+from loralens.core.listings import model_answer, models_answer
+
+Name = Annotated[str | None, typer.Argument(help="Show one model: id, alias or Hugging Face id.", show_default=False)]
+Family = Annotated[str | None, typer.Option("--family", help="Only this model_type, such as llama.")]
+
+
+def command(model: Name = None, family: Family = None, json: Json = False) -> None:
+    """Models that are known by name, each with the source of its numbers."""
+    if model is not None:
+        row = model_answer(model)
+        if json:
+            return print_json(row)
+        for name, value in row.items():
+            if name != "config" and value is not None:
+                line(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+        for name, value in row["config"].items():
+            line(f"  {name}: {value}")
+        return None
+    answer = models_answer(family)
+    if json:
+        return print_json(answer)
+    rows = [(row["id"], row["hf_id"], row["family"], ", ".join(row["aliases"])) for row in answer["models"]]
+    return table(["id", "on the Hub", "family", "aliases"], rows, left=4)

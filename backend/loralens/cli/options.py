@@ -1,0 +1,131 @@
+"""The options that every recipe verb shares: model, method, recipe words, config.json, request file."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loralens.core.errors import InvalidInput
+from loralens.core.jsontext import depth
+from loralens.core.recipe import flat_to_nested
+from loralens.core.recipe_words import WORDS, Word
+
+MAX_FILE_BYTES = 1_048_576
+MAX_DEPTH = 32
+
+Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Body = dict[str, Any]
+
+
+def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `MODEL`, `--method`, `--config`, `--request` and one option per recipe word.
+
+    The command itself is called with `body` (that of the POST request) and with its own options.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [one.replace(kind=one.KEYWORD_ONLY) for name, one in signature.parameters.items() if name != "body"]
+    words = {word.name: word for word in WORDS}
+
+    def wrapper(**values: Any) -> None:
+        given = {name: values.pop(name) for name in words}
+        subject = {name: values.pop(name) for name in ("model", "method", "config", "gpu", "request")}
+        command(
+            body=_body(**subject, flat={name: value for name, value in given.items() if value is not None}), **values
+        )
+
+    parameters = [*_subject(), *own, *(_option(word) for word in WORDS)]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    wrapper.__doc__ = command.__doc__
+    return wrapper
+
+
+def _subject() -> list[inspect.Parameter]:
+    model = typer.Argument(metavar="MODEL", help="Alias (7B), catalogue id or Hugging Face id.", show_default=False)
+    method = typer.Option("--method", "-m", help="full, lora, qlora, …; may be repeated.")
+    config = typer.Option("--config", help="A config.json in place of MODEL.")
+    gpu = typer.Option("--gpu", help="Judge only this GPU; loralens gpus lists all names.")
+    request = typer.Option("--request", help="Body of the POST request: a file, or - for stdin.")
+    return [
+        _parameter("model", str | None, model),
+        _parameter("method", list[str] | None, method),
+        _parameter("config", Path | None, config),
+        _parameter("gpu", str | None, gpu),
+        _parameter("request", str | None, request),
+    ]
+
+
+def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info])
+
+
+def _option(word: Word) -> inspect.Parameter:
+    flag = "--" + word.name.replace("_", "-")
+    text = word.help + (f" One of {', '.join(word.choices)}." if word.choices else "")
+    kind: Any = bool | None if word.kind == "boolean" else str | None
+    names = f"{flag}/--no-{flag[2:]}" if word.kind == "boolean" else flag
+    metavar = None if word.kind == "boolean" else word.kind.upper()
+    info = typer.Option(names, help=text, metavar=metavar, rich_help_panel="Recipe", show_default=False)
+    return _parameter(word.name, kind, info)
+
+
+def _body(
+    model: str | None,
+    method: list[str] | None,
+    config: Path | None,
+    gpu: str | None,
+    request: str | None,
+    flat: dict[str, Any],
+) -> Body:
+    if request is not None:
+        if model or method or config or gpu or flat:
+            hint = "leave out MODEL and the other options"
+            raise InvalidInput("--request is the whole input", field="request", hint=hint)
+        return read_json(request)
+    if (model is None) == (config is None):
+        hint = "try: loralens memory 7B; loralens models lists all names"
+        raise InvalidInput("give either MODEL or --config", field="model", hint=hint)
+    body: Body = {"model": model} if config is None else {"config": read_json(str(config))}
+    methods = [part.strip() for text in method or [] for part in text.split(",") if part.strip()]
+    if methods:
+        body["methods"] = methods
+    if gpu is not None:
+        body["gpu"] = gpu
+    body["recipe"] = flat_to_nested(flat)
+    return body
+
+
+def read_json(path: str) -> Body:
+    """A JSON object from a file, or from stdin for `-`.
+
+    Raises:
+        InvalidInput: not readable, too large, not JSON or no object.
+    """
+    name = "stdin" if path == "-" else path
+    try:
+        if path == "-":
+            raw = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        else:
+            with Path(path).open("rb") as file:
+                raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {name}: {error.strerror}", hint="give the path of a JSON file") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise InvalidInput(f"{name} is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        value = json.loads(raw)
+    except RecursionError:
+        raise InvalidInput(f"{name} is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise InvalidInput(f"{name} is not JSON: {str(error)[:200]}") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{name} must hold a JSON object, got {type(value).__name__}")
+    if depth(value, MAX_DEPTH) > MAX_DEPTH:
+        raise InvalidInput(f"{name} is nested deeper than {MAX_DEPTH} levels")
+    return value

@@ -1,0 +1,32 @@
+"""`loralens params`: exact parameter counts."""
+
+from __future__ import annotations
+
+from loralens.cli.options import Body, Json, takes_recipe
+from loralens.cli.render import line, print_json, table
+
+
+@takes_recipe
+def command(body: Body, json: Json = False) -> None:
+    """Exact parameter counts, tensor by tensor, and which of them train."""
+    from loralens.core.answers import parameters_answer
+
+    answer = parameters_answer(body)
+    if json:
+        return print_json(answer)
+    counts = answer["parameters"]
+    line(f"{answer['model']['name']}  {answer['model']['parameters']:,} parameters")
+    rows = [
+        (
+            row["name"],
+            " × ".join(str(size) for size in row["shape"]),
+            row["dtype"],
+            str(row["count"]),
+            f"{row['parameters']:,}",
+            "yes" if row["trainable"] else "",
+        )
+        for row in answer["tensors"]
+    ]
+    table(["tensor", "shape", "held as", "times", "parameters", "trains"], rows, left=3)
+    line(f"trainable: {counts['trainable']:,} of {counts['total']:,} ({counts['trainable_percent']:.4g} %)")
+    line(f"adapters can go to: {', '.join(answer['target_modules_available'])}")

@@ -1,0 +1,58 @@
+"""Settings of the server: environment variables `LORALENS_*`, overridden by the flags of `loralens serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = _PACKAGE.parent.parent
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; lists are written with commas."""
+
+    model_config = SettingsConfigDict(env_prefix="LORALENS_", extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens the server to the network.")
+    port: int = Field(5173, ge=0, le=65_535, description="Port of page and API; 0 picks a free one.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Host names beside localhost and IP addresses under which the server may be called."
+    )
+    embed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("'self'",), description="Sites that may show the page in a frame (CSP frame-ancestors)."
+    )
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body that is read.")
+    max_depth: int = Field(32, ge=4, le=200, description="Deepest nesting of a JSON body.")
+    web_dir: Path | None = Field(None, description="Folder of the built page; default: found by itself.")
+    state_dir: Path | None = Field(None, description="Folder for jobs and their results; default: found by itself.")
+    shutdown_seconds: int = Field(3, ge=0, description="How long open streams may take to end when the server stops.")
+    log_level: str = Field("warning", description="critical, error, warning, info or debug.")
+
+    @field_validator("allowed_hosts", "embed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("embed_origins")
+    @classmethod
+    def _one_source_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # A space or semicolon would let one entry write further directives into the policy.
+        if any(symbol in origin for origin in value for symbol in " ;\r\n"):
+            raise ValueError("each origin is one word, like https://course.example")
+        return value
+
+    def page_directory(self) -> Path | None:
+        """Where the built page lies: the setting, the package (image, wheel) or the checkout; None if nowhere."""
+        candidates = [self.web_dir] if self.web_dir else [_PACKAGE / "web", _CHECKOUT / "frontend" / "dist"]
+        return next((folder for folder in candidates if (folder / "index.html").is_file()), None)
+
+    def state_directory(self) -> Path:
+        """Where jobs are kept: the setting, `.loralens` of the checkout, or the user's state folder."""
+        if self.state_dir:
+            return self.state_dir
+        in_checkout = (_CHECKOUT / "backend" / "pyproject.toml").is_file()
+        return _CHECKOUT / ".loralens" if in_checkout else Path.home() / ".local" / "state" / "loralens"
