@@ -95,6 +95,7 @@ def linear(t: Tape, x: Tensor, parameter: Parameter | None, label: str, bias: Pa
     w = t.parameter(parameter) if weight is None and parameter is not None else weight
     assert w is not None
     b = None if bias is None else t.parameter(bias)
+    given = x  # the calling frames hold the uncast input until the product is made
     if t.autocast is not None:
         x = cast(t, x, t.autocast, f"{label}: input cast by autocast")
         w = t.cast_weight(w, parameter, t.autocast)
@@ -114,6 +115,7 @@ def linear(t: Tape, x: Tensor, parameter: Parameter | None, label: str, bias: Pa
 
     saved = [x if wants[1] else None, w if wants[0] else None]
     t.record(label, [out], [x, w, b], saved, apply)
+    del given
     return out
 
 

@@ -7,11 +7,12 @@ the way forward, and what the third did on the way back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from loralens.core.memory.tape import Node, Tape, Tensor
+from loralens.core.memory.checkpoint import checkpoint
+from loralens.core.memory.tape import Tape, Tensor
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Call
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 SIMULATED: Final = 4
 LONGEST_UNIT: Final = 8
-
-Layer = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -65,7 +63,10 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 t.stands_for[t.layer] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{index}"
                 hidden = _boundary(t, hidden, label, gap if layer is run.unit[0] else None, copy)
-                hidden = _checkpointed(t, layer, hidden, call, label) if checkpointing else layer(t, hidden, call)
+                if checkpointing:
+                    hidden = checkpoint(t, partial(_run, t, layer, call), hidden, call.tensors(), label)
+                else:
+                    hidden = layer(t, hidden, call)
                 t.ledger.settle()
                 t.ledger.mark(label)
                 index += 1
@@ -73,6 +74,11 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 t.ledger.repeat(t.ledger.difference(before), skipped, gap.label)
                 index += skipped * len(run.unit)
     return hidden
+
+
+def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> Tensor:
+    out: Tensor = layer(t, hidden, call)
+    return out
 
 
 class _Gap:
@@ -105,41 +111,3 @@ def _boundary(t: Tape, hidden: Tensor, label: str, gap: _Gap | None, copy: int) 
 
     t.record(label, [inside], [hidden], [], apply)
     return inside
-
-
-def _checkpointed(t: Tape, layer: Module, hidden: Tensor, call: Call, label: str) -> Tensor:
-    """Keep only the layer's input; run it again when its gradient arrives.
-
-    Source: torch 2.13 utils/checkpoint.py, non-reentrant: the first run makes nodes whose saved tensors are dropped.
-    """
-    with t.not_saving():
-        out = layer(t, hidden, call)
-    if out.node is None:
-        return out
-    number = t.layer
-    kept = hidden.view()
-    kept.node = None
-    edge = hidden.edge
-
-    def apply(arrived: list[Tensor]) -> Tensor | None:
-        outside_cache, t.cast_cache = t.cast_cache, {}
-        outside_layer, t.layer = t.layer, number
-        outside_section, t.section = t.section, "activations"
-        t.ledger.where = f"{label}: recomputed"
-        received: list[Tensor] = []
-        inside = kept.view()
-        inside.node = Node(1 << 62, "layer input", "activations", (), [], received.append)
-        again = layer(t, inside, call)
-        t.cast_cache = outside_cache
-        result = Tensor(None, again.numel, again.dtype, again.width, again.node)
-        del again, inside
-        t.section = outside_section
-        t.backward(result, arrived.pop())
-        t.layer = outside_layer
-        return received[0] if received and edge is not None else None
-
-    arguments = [x for x in call.tensors() if x is not None]
-    t.record(label, [out], [hidden], [kept, *arguments], apply)
-    if out.node is not None:
-        out.node.owning = True
-    return out

@@ -12,7 +12,6 @@ from __future__ import annotations
 import heapq
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from loralens.core.memory.ledger import Ledger, Storage
@@ -20,9 +19,8 @@ from loralens.core.memory.size import Size
 from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from loralens.core.architecture.module import Parameter
+    from loralens.core.memory.checkpoint import Region
 
 Backward = Callable[..., Any]
 _LEAF = 1 << 62
@@ -31,7 +29,7 @@ _LEAF = 1 << 62
 class Node:
     """One backward function: its inputs' nodes, what it saved, and how it makes gradients."""
 
-    __slots__ = ("apply", "inputs", "label", "outputs", "owning", "saved", "section", "sequence")
+    __slots__ = ("apply", "inputs", "label", "outputs", "region", "saved", "section", "sequence")
 
     def __init__(
         self,
@@ -50,7 +48,7 @@ class Node:
         self.saved = saved
         self.apply = apply
         self.outputs = outputs
-        self.owning = False  # takes the list of gradients itself, and may release them before it is done
+        self.region: Region | None = None  # the checkpointed region that still has to bring back what was saved
 
 
 class Tensor:
@@ -85,7 +83,8 @@ class Tape:
         self.ledger = ledger
         self.autocast = autocast
         self.grad_enabled = True
-        self.saving = True  # False inside a checkpointed forward: nodes are made, but keep nothing
+        self.region: Region | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
+        self.refilling: Region | None = None  # the region that runs again
         self.section = "activations"  # category of what the forward pass allocates now
         self.layer = 0  # which simulated layer a parameter belongs to
         self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends
@@ -108,12 +107,18 @@ class Tape:
         if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):
             return
         self._sequence += 1
-        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None] if self.saving else []
+        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None]
+        saves = any(tensor is not None for tensor in saved)
         edges = [None if tensor is None else tensor.edge for tensor in inputs]
-        node = Node(self._sequence, label, self.section, edges, held, apply, len(outputs))
+        node = Node(self._sequence, label, self.section, edges, [] if self.region else held, apply, len(outputs))
         for index, output in enumerate(outputs):
             output.node = node
             output.output = index
+        if saves and self.region is not None:
+            node.region = self.region
+            self.region.forget(node)
+        elif saves and self.refilling is not None:
+            self.refilling.refill(held)
 
     def parameter(self, parameter: Parameter) -> Tensor:
         """A parameter as a tensor; its bytes are booked once and for all by the step, not here."""
@@ -171,6 +176,7 @@ class Tape:
         waiting = self._dependencies(root.node)
         buffers: dict[Node, list[Tensor | None]] = {root.node: [None] * root.node.outputs}
         buffers[root.node][root.output] = gradient
+        seed = gradient.storage  # whoever called backward holds the first gradient to the end
         ready = [(-root.node.sequence, id(root.node), root.node)]
         del gradient, root
         outer = self.section
@@ -179,8 +185,11 @@ class Tape:
             arrived = buffers.pop(node)
             self.section = node.section
             self.ledger.where = node.label
-            produced = node.apply(arrived) if node.owning else node.apply(*arrived)
-            node.saved.clear()
+            if node.region is not None and not node.region.done:
+                node.region.recompute()
+                self.ledger.where = node.label
+            produced = node.apply(*arrived)
+            node.saved, node.region = [], None
             del arrived
             if node.sequence == _LEAF:
                 continue
@@ -200,6 +209,7 @@ class Tape:
                     heapq.heappush(ready, (-target.sequence, id(target), target))
             node.apply = _spent
         self.section = outer
+        del seed
 
     def _dependencies(self, root: Node) -> dict[Node, int]:
         counts: dict[Node, int] = {}
@@ -238,15 +248,6 @@ class Tape:
             return
         storage.rename("gradients", "gradients: " + parameter.label)
         self.gradients[key] = storage
-
-    @contextmanager
-    def not_saving(self) -> Iterator[None]:
-        """Forward whose nodes keep nothing (a checkpointed region's first run)."""
-        before, self.saving = self.saving, False
-        try:
-            yield
-        finally:
-            self.saving = before
 
 
 def _spent(*_: Any) -> Any:

@@ -1,0 +1,79 @@
+"""Gradient checkpointing: nodes that forget what they saved, and the second run that brings it back.
+
+Source: torch 2.13 utils/checkpoint.py, the non-reentrant form (transformers' default): the first run builds the graph as
+usual, but a hook drops every saved tensor; the first backward node that asks for one runs the region again, which stops
+as soon as the last tensor that was dropped has been made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loralens.core.memory.ledger import Storage
+    from loralens.core.memory.tape import Node, Tape, Tensor
+
+
+class _Enough(Exception):  # noqa: N818  a signal, not an error
+    """The second run has made all that was asked for."""
+
+
+class Region:
+    """One checkpointed region. It lives, and with it the region's inputs, while a node still waits for its tensors."""
+
+    def __init__(self, t: Tape, run: Callable[[], Tensor], inputs: Sequence[Tensor | None], label: str) -> None:
+        self._tape = t
+        self._run = run
+        self._label = label
+        self._held = [tensor.storage for tensor in inputs if tensor is not None]
+        self._waiting: list[Node] = []
+        self._arrived = 0
+        self._layer = t.layer
+        self.done = False
+
+    def forget(self, node: Node) -> None:
+        """First run: `node` would have saved something."""
+        self._waiting.append(node)
+
+    def refill(self, saved: list[Storage]) -> None:
+        """Second run: the next node that saves something gives it to its counterpart of the first run."""
+        if self._arrived < len(self._waiting):
+            node = self._waiting[self._arrived]
+            node.saved = saved
+            self._arrived += 1
+        if self._arrived == len(self._waiting):
+            raise _Enough
+
+    def recompute(self) -> None:
+        """Run the region again, with a cache of autocast copies of its own."""
+        t = self._tape
+        self.done = True
+        outside = t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where
+        t.cast_cache, t.layer, t.section, t.region, t.refilling = {}, self._layer, "activations", None, self
+        t.ledger.where = f"{self._label}: recomputed"
+        try:
+            self._run()
+        except _Enough:
+            pass
+        t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where = outside
+        self._waiting.clear()
+        del self._run
+
+
+def checkpoint(t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str) -> Tensor:
+    """Run a region of the forward pass so that backward keeps only its inputs."""
+
+    def again() -> Tensor:
+        inside = hidden_size.view()
+        inside.node = edge
+        return run(inside)
+
+    hidden_size = hidden.view()
+    hidden_size.node, edge = None, hidden.node
+    region = Region(t, again, [hidden, *arguments], label)
+    outside, t.region = t.region, region
+    try:
+        return run(hidden)
+    finally:
+        t.region = outside
