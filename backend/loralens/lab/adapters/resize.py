@@ -56,7 +56,7 @@ def resize_adapter(
 ) -> Resized:
     """Resize to `rank`, or to the smallest rank that keeps the share `energy` of each update.
 
-    With `mixed`, and `energy`, each module gets its own smallest rank (written as PEFT's `rank_pattern`). The scaling is
+    With `mixed`, and `energy`, each module gets its own smallest rank (as PEFT's `rank_pattern`). The scaling is
     folded into the factors, so the new alpha equals the new rank. A rank above the present one pads with zeros.
     Errors are measured on the factors as stored, rounding to their number format included.
     """
