@@ -1,0 +1,1 @@
+"""Everything that runs torch: benchmarks, the tiny model, adapters, forgetting, traces and measurements."""

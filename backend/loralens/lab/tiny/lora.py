@@ -1,0 +1,197 @@
+"""LoRA on any module with `nn.Linear` layers: inject, read and write adapters under PEFT's key names.
+
+    adapted = inject_lora(model, rank=8, alpha=16, targets=("q_proj", "v_proj"), seed=0)   # in place; freezes the rest
+    state = adapter_state(model)                     # {"base_model.model.<path>.lora_A.weight": tensor, ...}
+    load_adapter_state(model, state)                 # shapes and names are checked first, nothing half-loaded
+    config = adapter_config(rank=8, alpha=16, targets=("q_proj",))      # the content of adapter_config.json
+    with disabled_lora(model): ...                   # the base model's own outputs
+    merge_lora(model); unmerge_lora(model)           # fold scaling * B @ A into the frozen weight and back
+    base_hash(model)                                 # digest of the frozen weights' bytes
+
+`LoRALinear` wraps a layer as `base_layer` and computes  y = x W^T + scaling * (x A^T) B^T  with
+lora_a (rank, in_features), lora_b (out_features, rank), scaling = alpha / rank; B starts at zero, so the adapted model
+starts as the base. Rank 0 is allowed and is the base model itself.
+
+Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; initialisation of A (Kaiming uniform with a = sqrt 5) as PEFT's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from loralens.core.errors import InvalidInput
+
+PREFIX = "base_model.model."
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer plus a trainable low-rank update; (..., in_features) -> (..., out_features)."""
+
+    def __init__(self, base_layer: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        weight = base_layer.weight
+        self.rank = rank
+        self.scaling = alpha / rank if rank else 0.0
+        self.enabled = True
+        self.merged = False
+        bound = 1.0 / math.sqrt(base_layer.in_features)  # Kaiming uniform with a = sqrt(5) comes down to this
+        start = (torch.rand(rank, base_layer.in_features, generator=generator) * 2 - 1) * bound
+        self.lora_a = nn.Parameter(start.to(device=weight.device, dtype=weight.dtype))
+        self.lora_b = nn.Parameter(torch.zeros(base_layer.out_features, rank, device=weight.device, dtype=weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base_layer(x)
+        if self.enabled and not self.merged and self.rank:
+            y = y + functional.linear(functional.linear(x, self.lora_a), self.lora_b) * self.scaling
+        return y
+
+    def delta(self) -> Tensor:
+        """The update of the weight, scaling * B @ A, (out_features, in_features)."""
+        return (self.lora_b @ self.lora_a) * self.scaling
+
+
+def inject_lora(
+    model: nn.Module, *, rank: int, alpha: float | None = None, targets: Sequence[str], seed: int = 0
+) -> dict[str, LoRALinear]:
+    """Freeze `model` and wrap each linear layer whose last name is in `targets`; in place.
+
+    Args: alpha defaults to 2 * rank (scaling 2); seed draws the A factors, whatever else was drawn before.
+    Returns: the new layers by path.
+    Raises: InvalidInput when the rank is negative or over the smallest layer's full rank, or a target matches nothing.
+    """
+    found = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and path.rpartition(".")[2] in targets
+    }
+    missing = sorted(set(targets) - {path.rpartition(".")[2] for path in found})
+    if missing or not found:
+        raise InvalidInput(
+            f"no linear layer is named {', '.join(missing) or 'so'}", field="target_modules", hint="try q_proj,v_proj"
+        )
+    full_rank = min(min(m.in_features, m.out_features) for m in found.values())
+    if not 0 <= rank <= full_rank:
+        raise InvalidInput(f"rank must be between 0 and {full_rank} for these layers, got {rank}", field="rank")
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    adapted: dict[str, LoRALinear] = {}
+    for path, linear in found.items():
+        layer = LoRALinear(linear, rank, 2.0 * rank if alpha is None else alpha, generator)
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer)
+        adapted[path] = layer
+    return adapted
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """The adapted layers by path, as PEFT counts paths (without `base_layer`)."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The adapter's tensors under the names of PEFT's adapter_model.safetensors; copies, detached, on the CPU."""
+    state: dict[str, Tensor] = {}
+    for path, layer in lora_layers(model).items():
+        state[f"{PREFIX}{path}.lora_A.weight"] = layer.lora_a.detach().cpu().clone()
+        state[f"{PREFIX}{path}.lora_B.weight"] = layer.lora_b.detach().cpu().clone()
+    return state
+
+
+def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy an adapter into the model's LoRA layers.
+
+    Raises: InvalidInput when names or shapes differ from the model's; the model is then unchanged.
+    """
+    parameters = {}
+    for path, layer in lora_layers(model).items():
+        parameters[f"{PREFIX}{path}.lora_A.weight"] = layer.lora_a
+        parameters[f"{PREFIX}{path}.lora_B.weight"] = layer.lora_b
+    if parameters.keys() != state.keys():
+        odd = sorted(parameters.keys() ^ state.keys())
+        raise InvalidInput(f"the adapter does not fit the model: {odd[0]} and {len(odd) - 1} more", field="adapter")
+    for name, parameter in parameters.items():
+        if parameter.shape != state[name].shape:
+            raise InvalidInput(
+                f"{name} has shape {tuple(state[name].shape)}, the model needs {tuple(parameter.shape)}",
+                field="adapter",
+            )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+
+def adapter_config(*, rank: int, alpha: float, targets: Sequence[str], base: str | None = None) -> dict[str, object]:
+    """The content of PEFT's adapter_config.json for an adapter made here."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": sorted(targets),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "use_rslora": False,
+        "use_dora": False,
+        "inference_mode": True,
+    }
+
+
+@contextmanager
+def disabled_lora(model: nn.Module) -> Iterator[None]:
+    """Run the base model's own forward inside the block; unmerged adapters only."""
+    layers = list(lora_layers(model).values())
+    before = [layer.enabled for layer in layers]
+    for layer in layers:
+        layer.enabled = False
+    try:
+        yield
+    finally:
+        for layer, enabled in zip(layers, before, strict=True):
+            layer.enabled = enabled
+
+
+@torch.no_grad()
+def merge_lora(model: nn.Module) -> None:
+    """Add scaling * B @ A to each base weight; a second call does nothing."""
+    for layer in lora_layers(model).values():
+        if not layer.merged:
+            layer.base_layer.weight += layer.delta()
+            layer.merged = True
+
+
+@torch.no_grad()
+def unmerge_lora(model: nn.Module) -> None:
+    """Subtract it again; the weight returns up to rounding, not bit for bit."""
+    for layer in lora_layers(model).values():
+        if layer.merged:
+            layer.base_layer.weight -= layer.delta()
+            layer.merged = False
+
+
+def base_hash(model: nn.Module) -> str:
+    """SHA-256 of the base weights' names, shapes and bytes; adapters are left out, so it is that of the bare base."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(base_state(model).items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def base_state(model: nn.Module) -> dict[str, Tensor]:
+    """The base model's state under its own names, with or without adapters around it."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in model.state_dict().items()
+        if not name.endswith((".lora_a", ".lora_b"))
+    }
