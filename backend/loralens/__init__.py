@@ -8,15 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralens.core.answers import Estimate, estimate, memory_answer, parameters_answer, plan_answer
+    from loralens.core.answers import memory_answer, parameters_answer, plan_answer
+    from loralens.core.memory.estimate import Estimate, estimate
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Estimate": "loralens.core.memory.estimate",
+    "estimate": "loralens.core.memory.estimate",
+    "memory_answer": "loralens.core.answers",
+    "parameters_answer": "loralens.core.answers",
+    "plan_answer": "loralens.core.answers",
+}
 __all__ = ["Estimate", "__version__", "estimate", "memory_answer", "parameters_answer", "plan_answer"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'loralens' has no attribute {name!r}")
-    from loralens.core import answers
+    from importlib import import_module
 
-    return getattr(answers, name)
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,81 @@
+# Sourced by ./start.sh test after everything is installed: runs every check and test, keeps going after a failure, and
+# closes with one line in pytest's form. Each check counts as one; test runners count their own tests.
+# shellcheck shell=bash
+passed=0 failed=0 skipped=0 failures=()
+
+# check LABEL COMMAND…: one check, passed or failed.
+check() {
+  local label=$1 begun=$SECONDS code=0
+  shift
+  say "== $label"
+  "$@" || code=$?
+  if [ "$code" = 0 ]; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    failures+=("$label (exit code $code)")
+  fi
+  printf '   %s s\n' $((SECONDS - begun))
+}
+
+# tests LABEL COMMAND…: a test runner whose last lines say "3 passed", "1 failed", "2 skipped".
+tests() {
+  local label=$1 begun=$SECONDS code=0 log count summary
+  shift
+  log="$LOGS/$(printf %s "$label" | tr -cs 'a-zA-Z0-9' '-').log"
+  say "== $label"
+  "$@" 2>&1 | tee "$log" || code=$?
+  # Colours would stand between a number and its word.
+  summary=$(sed $'s/\033\\[[0-9;]*m//g' "$log" | grep -E '(^=+ .* in [0-9.]+|^ *Tests +[0-9]|^[0-9]+ passed)' | tail -n 1 || true)
+  for word in passed failed skipped error errors; do
+    count=$(grep -oE "[0-9]+ $word\b" <<<"$summary" | grep -oE '[0-9]+' | tail -n 1 || true)
+    case "$word" in
+      passed) passed=$((passed + ${count:-0})) ;;
+      skipped) skipped=$((skipped + ${count:-0})) ;;
+      *) failed=$((failed + ${count:-0})) ;;
+    esac
+  done
+  if [ "$code" != 0 ]; then
+    failures+=("$label (exit code $code)")
+    [[ "$summary" =~ (failed|error) ]] || failed=$((failed + 1))
+  fi
+  printf '   %s s\n' $((SECONDS - begun))
+}
+
+# The browser tests need Chromium, and a Chinese font: without one every Chinese screenshot shows boxes.
+browser_is_there() {
+  local missing=()
+  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
+    [ -n "${CHROMIUM:-}" ] || missing+=(chromium)
+  [ "$(uname)" = Darwin ] || [ -n "$(fc-list :lang=zh 2>/dev/null | head -n 1)" ] || missing+=(fonts-noto-cjk)
+  [ ${#missing[@]} = 0 ] && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "Installing ${missing[*]} …"
+    { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}" fontconfig; } >"$LOGS/apt.log" 2>&1 ||
+      { tail -n 5 "$LOGS/apt.log" >&2; return 1; }
+    return
+  fi
+  printf 'error: the browser tests need %s; install them and run ./start.sh test again\n' "${missing[*]}" >&2
+  return 1
+}
+
+bin=$VENV/bin
+check "ruff format" "$bin/ruff" format --check --quiet .
+check "ruff" "$bin/ruff" check --quiet .
+check "mypy --strict" "$bin/mypy"
+check "layers (import-linter)" env PYTHONPATH=backend "$bin/lint-imports" --no-logo
+check "page: lint" npm --prefix frontend run --silent lint
+check "page: types" npm --prefix frontend run --silent typecheck
+check "page: build" npm --prefix frontend run --silent build
+sources_of_the_page >frontend/dist/.stamp
+tests "page: unit tests" npm --prefix frontend run --silent test
+tests "Python tests" "$bin/python" -m pytest "$@"
+check "browser and fonts" browser_is_there
+tests "page in the browser" npm --prefix frontend run --silent e2e
+
+for failure in "${failures[@]:+${failures[@]}}"; do printf 'FAILED %s\n' "$failure"; done
+line="$passed passed"
+((failed == 0)) || line="$failed failed, $line"
+((skipped == 0)) || line="$line, $skipped skipped"
+printf '==================== %s in %ss ====================\n' "$line" $((SECONDS - started))
+((failed == 0 && ${#failures[@]} == 0))
