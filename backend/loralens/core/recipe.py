@@ -21,6 +21,8 @@ OPTIMIZERS: Final = (
     "adamw_8bit",
     "paged_adamw_8bit",
     "paged_adamw_32bit",
+    "adamw_4bit",
+    "adamw_anyprecision",
     "sgd",
     "sgd_momentum",
     "adafactor",
@@ -116,7 +118,7 @@ class Parallelism:
                 field="parallelism.strategy",
                 hint="try strategy=ddp, or fsdp to shard the weights",
             )
-        return Parallelism(gpus, strategy, read.choice("offload", "none", ("none", "optimizer", "parameters")))
+        return Parallelism(gpus, strategy, read.choice("offload", "none", ("none", "optimizer", "parameters", "activations")))
 
 
 @dataclass(frozen=True, slots=True)

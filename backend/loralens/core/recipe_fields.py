@@ -82,7 +82,9 @@ class Reader:
     """Reads typed values out of one object and names the field in every complaint."""
 
     def __init__(self, entries: Mapping[str, Any], prefix: str) -> None:
-        self._entries = entries
+        # null means: not given
+        self._entries = {name: value for name, value in entries.items() if value is not None}
+        self._nulls = {name for name, value in entries.items() if value is None}
         self._prefix = prefix
 
     def _path(self, name: str) -> str:
@@ -130,7 +132,7 @@ class Reader:
 
     def optional_choice(self, name: str, default: str | None, allowed: Sequence[str]) -> str | None:
         """One of a fixed set of words, or null."""
-        if self._entries.get(name, default) is None:
+        if name in self._nulls or self._entries.get(name, default) is None:
             return None
         return self.choice(name, default or allowed[0], allowed)
 
@@ -173,9 +175,9 @@ class Reader:
         value = self._entries.get(name, False)
         if value in (False, None, "none"):
             return "none"
-        if value in (True, "yes"):
+        if value in (True, "yes", "rmsnorm+rope"):
             return "yes"
-        if value == "+lora":
+        if value in ("+lora", "rmsnorm+rope+lora"):
             return "+lora"
         raise self._wrong(name, 'false, true or "+lora"', value)
 

@@ -1,38 +1,75 @@
 """Language-modelling loss: the head, the logits, and what backward holds of them.
 
 Source: transformers 5.23 loss/loss_utils.py `ForCausalLMLoss`: logits are upcast to float32, labels shifted, and
-cross entropy is log-softmax followed by the negative log likelihood.
+cross entropy is log-softmax followed by the negative log likelihood. Older versions copy more: see `versions`.
+Bytes per token, for V vocabulary entries and 16-bit weights, peak in forward and in backward:
+full 10V, 12V (5.x); 14V, 12V (4.46-4.49); 12V, 12V (before). kernel: no log-probabilities, gradient in place.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.memory import ops
 from loralens.core.memory.size import BATCH, ONE, TOKENS
+from loralens.core.memory.tape import Tensor
+from loralens.core.memory.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SINCE, version
 
 if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Call
     from loralens.core.architecture.module import Linear
-    from loralens.core.memory.tape import Tape, Tensor
-    from loralens.core.memory.validity import Validity
+    from loralens.core.memory.tape import Tape
+
+CHUNKS: Final = 8  # torchtune's CEWithChunkedOutputLoss: num_output_chunks
 
 
-def causal_loss(t: Tape, head: Linear, hidden: Tensor, validity: Validity) -> Tensor:
-    """The whole loss as transformers computes it; logits are alive until the forward pass returns."""
+def causal_loss(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
+    """The loss of a causal language model, as the recipe's `loss` and `stack` say."""
+    match call.recipe.loss:
+        case "fused":
+            return _fused(t, head, hidden, call)
+        case "chunked":
+            return _chunked(t, head, hidden)
     logits = head(t, hidden)
-    loss = _full(t, logits, validity)
-    del logits
+    if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
+        logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
+    loss = _whole(t, logits, call)
+    del logits, hidden
     return loss
 
 
-def _full(t: Tape, logits: Tensor, validity: Validity) -> Tensor:
-    logits = ops.cast(t, logits, "float32", "logits in float32")
-    labels = shifted = t.new(TOKENS + BATCH, "int64", 1, "labels, padded by one")
-    if validity.exceeds("micro_batch_size", 1):  # for a single sample the shifted slice is contiguous already
-        shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
-    loss = cross_entropy(t, logits, shifted)
+def _float32(t: Tape, logits: Tensor) -> Tensor:
+    return ops.cast(t, logits, "float32", "logits in float32")
+
+
+def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
+    logits = _float32(t, logits)
+    if version(call.recipe, "transformers") >= LABELS_SHIFTED_SINCE:
+        labels = shifted = t.new(TOKENS + BATCH, "int64", 1, "labels, padded by one")
+        if call.validity.exceeds("micro_batch_size", 1):  # for a single sample the shifted slice is contiguous already
+            shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
+    else:
+        given = logits
+        logits = _shifted_copy(t, logits)
+        labels = shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
+        loss = _entropy(t, logits, shifted, call)
+        del given, labels
+        return loss
+    loss = _entropy(t, logits, shifted, call)
     del labels
     return loss
+
+
+def _shifted_copy(t: Tape, logits: Tensor) -> Tensor:
+    """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor."""
+    out = t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy")
+    numel, dtype, width = logits.numel, logits.dtype, logits.width
+    t.record("logits, shifted copy", [out], [logits], [], lambda g: t.new(numel, dtype, width, "gradient: shifted logits", "logits"))
+    return out
+
+
+def _entropy(t: Tape, logits: Tensor, labels: Tensor, call: Call) -> Tensor:
+    return _kernel(t, logits, labels) if call.recipe.loss == "kernel" else cross_entropy(t, logits, labels)
 
 
 def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
@@ -49,3 +86,84 @@ def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
         lambda g: t.new(numel, "float32", width, "gradient: log-probabilities", "logits"),
     )
     return loss
+
+
+def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
+    """A fused cross-entropy kernel on whole logits: keeps them and one value per row, and overwrites them in backward.
+
+    Source: Unsloth's and FMS acceleration's Triton cross entropy (`fast_cross_entropy_loss`).
+    """
+    loss = t.new(ONE, "float32", 1, "loss")
+    losses = t.new(TOKENS, "float32", 1, "loss per row")
+    logsumexp = t.new(TOKENS, "float32", 1, "logsumexp per row")
+    storage, numel, dtype, width = logits.storage, logits.numel, logits.dtype, logits.width
+    held = [storage]
+
+    def apply(g: Tensor) -> Tensor:
+        return Tensor(held.pop(), numel, dtype, width)
+
+    del storage
+    t.record("loss", [loss], [logits], [logsumexp, labels], apply)
+    del losses
+    return loss
+
+
+def _chunked(t: Tape, head: Linear, hidden: Tensor) -> Tensor:
+    """The head runs on the whole sequence; cross entropy sees one chunk at a time in float32.
+
+    Source: torchtune `CEWithChunkedOutputLoss` (8 chunks): the 16-bit logits are whole, the float32 ones of one chunk.
+    """
+    logits = head(t, hidden)
+    numel, width = logits.numel, logits.width
+    loss = t.new(ONE, "float32", 1, "loss")
+    kept = t.new(numel, "float32", width, "log-probabilities of the chunks")
+    dtype = logits.dtype
+
+    def apply(g: Tensor) -> Tensor:
+        whole = t.new(numel, dtype, width, "gradient: logits", "logits")
+        piece = t.new(numel // CHUNKS, "float32", width, "gradient: log-probabilities of a chunk", "logits")
+        second = t.new(numel // CHUNKS, "float32", width, "gradient: logits of a chunk", "logits")
+        del piece, second
+        return whole
+
+    t.record("loss", [loss], [logits], [kept], apply)
+    return loss
+
+
+def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
+    """Head and cross entropy in one function, chunk by chunk; gradients are made in the forward pass.
+
+    Source: Liger-Kernel ops/fused_linear_cross_entropy.py: chunk = next power of two of tokens / ceil(V / h); a chunk's
+    logits in 16 bits and in float32; the gradient of the input always, that of the weight if it trains.
+    """
+    weight = t.parameter(head.weight)
+    tokens = _chunk_tokens(call, head)
+    grad_input = t.new(hidden.numel, hidden.dtype, hidden.width, "gradient: head input, made in forward")
+    grad_weight = t.new(weight.numel, weight.dtype, weight.width, "gradient: head weight, made in forward") if weight.node else None
+    chunk = t.new(ONE * (tokens * head.out_features), hidden.dtype, head.out_features, "logits of a chunk")
+    chunk_float = t.new(ONE * (tokens * head.out_features), "float32", head.out_features, "logits of a chunk in float32")
+    del chunk, chunk_float
+    loss = t.new(ONE, "float32", 1, "loss")
+    held = [grad_input, grad_weight]
+    del grad_input, grad_weight
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        first, second = held
+        held.clear()
+        return [first, second]
+
+    t.record("loss", [loss], [hidden, weight], [], apply)
+    return loss
+
+
+def _chunk_tokens(call: Call, head: Linear) -> int:
+    batch, sequence = call.recipe.micro_batch_size, call.recipe.sequence_length
+    parts = -(-head.out_features // head.in_features)
+    wanted = -(-batch * sequence // parts)
+    chunk = 1 << (wanted - 1).bit_length()
+    # the plan holds while batch stays and the length rounds to the same chunk
+    call.validity.exceeds("micro_batch_size", batch)
+    call.validity.exceeds("micro_batch_size", batch - 1)
+    call.validity.exceeds("sequence_length", chunk * parts // batch)
+    call.validity.exceeds("sequence_length", chunk // 2 * parts // batch)
+    return chunk

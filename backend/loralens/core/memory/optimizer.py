@@ -83,16 +83,20 @@ def _one_moment(tensor: Trained) -> Size:
 
 
 def _eight_bit(states: int) -> Callable[[Trained], Size]:
-    tables = 2 * 256 * 4  # two quantile maps; one pair is shared by all tensors, booked with the first
-
     def state(tensor: Trained) -> Size:
         if tensor.elements < EIGHT_BIT_MINIMUM:
             return tensor.numel * (4 * states)
         blocks = Size([-(-coefficient // EIGHT_BIT_BLOCK) for coefficient in tensor.numel])
         return (tensor.numel + blocks * 4) * states
 
-    del tables
     return state
+
+
+def _four_bit(tensor: Trained) -> Size:
+    if tensor.elements < EIGHT_BIT_MINIMUM:
+        return tensor.numel * 8
+    blocks = Size([-(-coefficient // 128) for coefficient in tensor.numel])
+    return Size([-(-coefficient // 2) for coefficient in tensor.numel]) * 2 + blocks * 8
 
 
 def _float32(states: int) -> Callable[[Trained], Size]:
@@ -118,6 +122,8 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
     "adamw_8bit": Optimizer(_eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256", _BNB, size_dependent=True),
     "paged_adamw_8bit": Optimizer(_eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256, paged", _BNB, paged=True, size_dependent=True),
     "paged_adamw_32bit": Optimizer(_float32(2), _no_step, "2 float32 moments, paged", _BNB, paged=True),
+    "adamw_4bit": Optimizer(_four_bit, _no_step, "2 moments of 0.5 B + 4 B per 128", "torchao 0.7 optim/subclass_4bit.py", size_dependent=True),
+    "adamw_anyprecision": Optimizer(_two_moments, _two_largest, "2 moments in bfloat16", "torchdistx optimizers/anyprecision_optimizer.py"),
     "sgd": Optimizer(lambda tensor: ZERO, _no_step, "no state", f"{_TORCH}/sgd.py"),
     "sgd_momentum": Optimizer(_one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py"),
     "adafactor": Optimizer(_factored, _two_largest, "row and column of second moments", "transformers 5.23 optimization.py Adafactor"),

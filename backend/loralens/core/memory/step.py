@@ -112,7 +112,7 @@ def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validit
     hidden = root.finish(tape, hidden)
     del embedded, call
     tape.section = "logits"
-    loss = causal_loss(tape, root.head, hidden, validity)
+    loss = causal_loss(tape, root.head, hidden, Call(recipe, validity))
     tape.section = "activations"
     del hidden
     tape.end_autocast()

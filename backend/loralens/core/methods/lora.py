@@ -7,20 +7,50 @@ from typing import TYPE_CHECKING
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.errors import InvalidInput
 from loralens.core.lora import LoraAdapter, selector
-from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, precision_text
+from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, parameters, precision_text
+from loralens.core.methods.packing import packing_for
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.recipe import Recipe
+    from loralens.core.recipe import Quantization, Recipe
 
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:
-    """Freeze the base and inject adapters."""
+    """Freeze the base and inject adapters; on a quantized base when the recipe names one."""
+    if recipe.quantization is not None:
+        return prepare_packed(root, recipe, recipe.quantization)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     weights, _, cast = precision_text(recipe).partition(", ")
     return Prepared(
         f"{weights}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
+        assumptions,
+        input_gradients=recipe.gradient_checkpointing,
+        checkpointing=recipe.gradient_checkpointing,
+    )
+
+
+def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Prepared:
+    """Add adapters, then pack every linear layer but the head.
+
+    Source: transformers 5.23 `get_keys_to_not_convert` leaves the output embedding unpacked; PEFT 0.21
+    `prepare_model_for_kbit_training` raises all that is not packed to float32.
+    """
+    assumptions = inject(root, recipe)
+    hold_weights(root, recipe, trainable=False)
+    packing = packing_for(quantization)
+    for _, module in root.walk():
+        if isinstance(module, Linear) and module is not root.head:
+            module.weight.packing = packing
+    if quantization.prepare_kbit:
+        for _, parameter in parameters(root):
+            if parameter.role == "base" and parameter.packing is None:
+                parameter.dtype = "float32"
+    double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
+    kbit = ", the rest raised to fp32" if quantization.prepare_kbit else ""
+    cast = f"{SHORT[recipe.autocast]} autocast" if recipe.autocast else "no autocast"
+    return Prepared(
+        f"{quantization.type} base{double}{kbit}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
         assumptions,
         input_gradients=recipe.gradient_checkpointing,
         checkpointing=recipe.gradient_checkpointing,
