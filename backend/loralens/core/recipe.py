@@ -135,6 +135,7 @@ class Recipe:
     gradient_checkpointing: bool = False
     checkpoint_every: int = 1
     checkpoint_offload: str = "none"
+    checkpoint_reentrant: bool | None = None  # None: what the stack's transformers version does
     attention: str = "sdpa"
     optimizer_in_backward: bool = False
     max_grad_norm: float | None = None
@@ -193,6 +194,7 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
         gradient_checkpointing=read.boolean("gradient_checkpointing", False),
         checkpoint_every=read.integer("checkpoint_every", 1, 1, 10_000),
         checkpoint_offload=read.choice("checkpoint_offload", "none", ("none", "cpu")),
+        checkpoint_reentrant=read.optional_boolean("checkpoint_reentrant"),
         attention=read.choice("attention", "sdpa", ("sdpa", "flash", "eager")),
         optimizer_in_backward=read.boolean("optimizer_in_backward", False),
         max_grad_norm=read.optional_number("max_grad_norm", None, 0, 1e9),

@@ -122,6 +122,10 @@ class Reader:
             raise self._wrong(name, "true or false", value)
         return value
 
+    def optional_boolean(self, name: str) -> bool | None:
+        """True, false or null."""
+        return None if name not in self._entries else self.boolean(name, False)
+
     def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
         """One of a fixed set of words."""
         value = self._entries.get(name, default)

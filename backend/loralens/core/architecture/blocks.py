@@ -28,6 +28,8 @@ class RMSNorm(Module):
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, width) to the same."""
+        if t.fused_norms:
+            return fused_rms_norm(t, x, t.parameter(self.weight))
         dtype = x.dtype
         x = ops.cast(t, x, "float32", "norm: input in float32")
         x = self._normalize(t, x)
@@ -49,6 +51,24 @@ class RMSNorm(Module):
         shifted = ops.elementwise(t, variance, "norm: variance + eps")
         reciprocal = ops.elementwise(t, shifted, "norm: 1/rms", saves_output=True)
         return ops.mul(t, x, reciprocal, "norm: normalized in float32")
+
+
+def fused_rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
+    """One Triton kernel: keeps its input and 1/rms per row, in place of float32 copies.
+
+    Source: Unsloth kernels/rms_layernorm.py, Liger-Kernel ops/rms_norm.py.
+    """
+    out = t.new(x.numel, x.dtype, x.width, "norm: output")
+    reciprocal = t.new(ops.divide(x.numel, x.width), "float32", 1, "norm: 1/rms")
+    numel, dtype, width, trains = x.numel, x.dtype, x.width, weight.node is not None
+    size = (weight.numel, weight.dtype, weight.width)
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        grad_weight = t.new(*size, "gradient: norm weight", "temporaries") if trains else None
+        return [t.new(numel, dtype, width, "gradient: norm", "temporaries"), grad_weight]
+
+    t.record("norm (fused)", [out], [x, weight], [x, reciprocal], apply)
+    return out
 
 
 def _mean(t: Tape, x: Tensor, rows: Size) -> Tensor:

@@ -1,8 +1,9 @@
 """Gradient checkpointing: nodes that forget what they saved, and the second run that brings it back.
 
-Source: torch 2.13 utils/checkpoint.py, the non-reentrant form (transformers' default): the first run builds the graph as
-usual, but a hook drops every saved tensor; the first backward node that asks for one runs the region again, which stops
-as soon as the last tensor that was dropped has been made anew.
+Source: torch 2.13 utils/checkpoint.py. The non-reentrant form (transformers' default since 5): the first run builds the
+graph as usual, but a hook drops every saved tensor; the first backward node that asks for one runs the region again, which
+stops as soon as the last tensor that was dropped has been made anew. The reentrant form (before): the first run has no
+graph; backward runs the whole region again and then a backward pass of its own, while its caller holds the gradient.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from loralens.core.memory.tape import LEAF, Node
+from loralens.core.memory.versions import version
+
 if TYPE_CHECKING:
     from loralens.core.memory.ledger import Storage
-    from loralens.core.memory.tape import Node, Tape, Tensor
+    from loralens.core.memory.tape import Tape, Tensor
+    from loralens.core.recipe import Recipe
 
 
 class _Enough(Exception):  # noqa: N818  a signal, not an error
@@ -59,6 +64,45 @@ class Region:
         t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where = outside
         self._waiting.clear()
         del self._run
+
+
+def is_reentrant(recipe: Recipe) -> bool:
+    """Does the recipe's checkpointing use the reentrant form?"""
+    if recipe.checkpoint_reentrant is not None:
+        return recipe.checkpoint_reentrant
+    return version(recipe, "transformers") < (5,)
+
+
+def reentrant(t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str) -> Tensor:
+    """The older form: no graph at first, and a nested backward pass later."""
+    outside, t.grad_enabled = t.grad_enabled, False
+    try:
+        out = run(hidden)
+    finally:
+        t.grad_enabled = outside
+    kept = hidden.view()
+    kept.node = None
+    number = t.layer
+
+    def apply(arrived: list[Tensor]) -> Tensor | None:
+        outside = t.cast_cache, t.layer, t.section
+        t.cast_cache, t.layer, t.section = {}, number, "activations"
+        t.ledger.where = f"{label}: recomputed"
+        received: list[Tensor] = []
+        inside = kept.view()
+        inside.node = Node(LEAF, "layer input", "activations", (), [], received.append)
+        again = run(inside)
+        del inside
+        t.cast_cache, t.layer, t.section = outside
+        t.layer = number
+        t.backward(again, arrived[0])
+        t.layer = outside[1]
+        return received[0] if received else None
+
+    t.record(label, [out], [hidden], [kept, *arguments], apply)
+    if out.node is not None:
+        out.node.owning = True
+    return out
 
 
 def checkpoint(t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str) -> Tensor:

@@ -42,6 +42,31 @@ def scale(t: Tape, x: Tensor, label: str) -> Tensor:
     return elementwise(t, x, label)
 
 
+def shift(t: Tape, x: Tensor, label: str) -> Tensor:
+    """Addition of a number: a new tensor, whose gradient is the incoming one."""
+    out = t.new(x.numel, x.dtype, x.width, label)
+    t.record(label, [out], [x], [], lambda g: g.view())
+    return out
+
+
+def power(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`x ** n`: float32 under autocast; backward makes `x**(n-1)`, its multiple and their product.
+
+    Source: torch/csrc/autograd/FunctionsManual.cpp, `pow_backward`; aten/src/ATen/autocast_mode.h (float32 list).
+    """
+    if t.autocast is not None:
+        x = cast(t, x, "float32", f"{label}: cast by autocast")
+    out = t.new(x.numel, x.dtype, x.width, f"{label}: power")
+    numel, dtype, width = x.numel, x.dtype, x.width
+
+    def apply(g: Tensor) -> Tensor:
+        parts = [_like(t, numel, dtype, width, f"gradient: {label}: power") for _ in range(3)]
+        return parts.pop()
+
+    t.record(label, [out], [x], [x], apply)
+    return out
+
+
 def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     """Product; each factor is kept if the other one needs a gradient. `b` may be broadcast over `a`."""
     dtype = promote(a.dtype, b.dtype)
@@ -208,6 +233,17 @@ def split(t: Tape, x: Tensor, widths: Sequence[int], label: str) -> list[Tensor]
     numel, dtype, width = x.numel, x.dtype, x.width
     t.record(label, outs, [x], [], lambda *g: _like(t, numel, dtype, width, f"gradient: {label}"))
     return outs
+
+
+def slice_last(t: Tape, x: Tensor, width: int, label: str) -> Tensor:
+    """`x[..., a:a + width]`: a view; its backward fills a zeroed buffer of x's size. The whole of x is x itself."""
+    assert isinstance(x.width, int)
+    if width == x.width:
+        return x.view()
+    out = Tensor(x.storage, x.numel // x.width * width, x.dtype, width)
+    numel, dtype, own = x.numel, x.dtype, x.width
+    t.record(label, [out], [x], [], lambda g: _like(t, numel, dtype, own, f"gradient: {label}"))
+    return out
 
 
 def function(

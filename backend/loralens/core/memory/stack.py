@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from loralens.core.memory.checkpoint import checkpoint
+from loralens.core.memory.checkpoint import checkpoint, is_reentrant, reentrant
 from loralens.core.memory.tape import Tape, Tensor
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def runs(layers: list[Module]) -> list[Run]:
 
 def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool) -> Tensor:
     """Run every layer forward; the nodes that are left behind run it backward."""
+    keep_input = reentrant if is_reentrant(call.recipe) else checkpoint
     for run in runs(layers):
         skipped = max(0, run.repeat - SIMULATED)
         index = run.start
@@ -64,7 +65,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 t.ledger.where = label = f"{name}.{index}"
                 hidden = _boundary(t, hidden, label, gap if layer is run.unit[0] else None, copy)
                 if checkpointing:
-                    hidden = checkpoint(t, partial(_run, t, layer, call), hidden, call.tensors(), label)
+                    hidden = keep_input(t, partial(_run, t, layer, call), hidden, call.tensors(), label)
                 else:
                     hidden = layer(t, hidden, call)
                 t.ledger.settle()

@@ -70,7 +70,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     validity = Validity(recipe)
     held = held_parameters(root)
     host = _book_static(ledger, root, held, recipe, validity)
-    tape = Tape(ledger, autocast=recipe.autocast)
+    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels)
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
     inputs = [Storage(ledger, TOKENS * 8, "activations", name) for name in ("token ids", "labels")]

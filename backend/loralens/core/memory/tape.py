@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from loralens.core.memory.checkpoint import Region
 
 Backward = Callable[..., Any]
-_LEAF = 1 << 62
+LEAF = 1 << 62
 
 
 class Node:
     """One backward function: its inputs' nodes, what it saved, and how it makes gradients."""
 
-    __slots__ = ("apply", "inputs", "label", "outputs", "region", "saved", "section", "sequence")
+    __slots__ = ("apply", "inputs", "label", "outputs", "owning", "region", "saved", "section", "sequence")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Node:
         self.saved = saved
         self.apply = apply
         self.outputs = outputs
+        self.owning = False  # takes the list of gradients itself
         self.region: Region | None = None  # the checkpointed region that still has to bring back what was saved
 
 
@@ -79,9 +80,11 @@ class Tensor:
 class Tape:
     """Builds tensors and nodes, and runs the backward pass, booking everything in a ledger."""
 
-    def __init__(self, ledger: Ledger, *, autocast: str | None = None) -> None:
+    def __init__(self, ledger: Ledger, *, autocast: str | None = None, fused_kernels: str = "none") -> None:
         self.ledger = ledger
         self.autocast = autocast
+        self.fused_norms = fused_kernels != "none"
+        self.fused_lora = fused_kernels == "+lora"
         self.grad_enabled = True
         self.region: Region | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
         self.refilling: Region | None = None  # the region that runs again
@@ -127,7 +130,7 @@ class Tape:
             key = (id(parameter), self.layer)
             node = self.leaves.get(key)
             if node is None:
-                node = Node(_LEAF, parameter.label, self.section, (), [], lambda grads: ())
+                node = Node(LEAF, parameter.label, self.section, (), [], lambda grads: ())
                 node.apply = lambda gradient, key=key, parameter=parameter: self._accumulate(key, parameter, gradient)
                 self.leaves[key] = node
             tensor.node = node
@@ -137,7 +140,7 @@ class Tape:
         """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`)."""
         if tensor.node is None and self.grad_enabled:
             held: list[Tensor] = []
-            tensor.node = Node(_LEAF, "input gradient", self.section, (), [], lambda gradient: held.append(gradient))
+            tensor.node = Node(LEAF, "input gradient", self.section, (), [], lambda gradient: held.append(gradient))
 
     def cast_weight(self, weight: Tensor, parameter: Parameter | None, dtype: str) -> Tensor:
         """Autocast's copy of a weight; copies of trainable leaves are cached until autocast ends.
@@ -148,7 +151,7 @@ class Tape:
             return weight
         from loralens.core.memory.ops import cast
 
-        if parameter is None or weight.node is None or weight.node.sequence != _LEAF:
+        if parameter is None or not parameter.trainable:
             return cast(self, weight, dtype, "autocast copy of a weight")
         key = (id(parameter), self.layer)
         if key not in self.cast_cache:
@@ -188,10 +191,10 @@ class Tape:
             if node.region is not None and not node.region.done:
                 node.region.recompute()
                 self.ledger.where = node.label
-            produced = node.apply(*arrived)
+            produced = node.apply(arrived) if node.owning else node.apply(*arrived)
             node.saved, node.region = [], None
             del arrived
-            if node.sequence == _LEAF:
+            if node.sequence == LEAF:
                 continue
             results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
             del produced

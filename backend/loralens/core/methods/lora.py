@@ -43,8 +43,11 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
         if isinstance(module, Linear) and module is not root.head:
             module.weight.packing = packing
     if quantization.prepare_kbit:
+        # TRL puts embeddings and head back into 16 bits (`peft_module_casting_to_bf16`), the norms stay float32
+        trl = any(library == "trl" for library, _ in recipe.stack)
         for _, parameter in parameters(root):
-            if parameter.role == "base" and parameter.packing is None:
+            matrix = len(parameter.shape) > 1
+            if parameter.role == "base" and parameter.packing is None and not (trl and matrix):
                 parameter.dtype = "float32"
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
     kbit = ", the rest raised to fp32" if quantization.prepare_kbit else ""
