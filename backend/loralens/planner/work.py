@@ -9,7 +9,7 @@ A multiply and an add are two operations. For a linear layer with n weights, per
 Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1 (2n forward, twice that backward); the same accounting as
 PaLM's appendix B (arXiv:2204.02311) for attention.
 Leaves out: norms, activations, softmax, rotary embeddings, optimizer (each below 1 % from 1B parameters up); that the
-first layer of a frozen model needs no input gradient; flash attention's own recomputation; dequantization of a 4-bit base.
+first layer of a frozen model needs no input gradient; flash attention's own recomputation; unpacking a 4-bit base.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Work:
     @property
     def total(self) -> float:
         """Operations per token of one training step."""
-        return sum(asdict(self).values())
+        return float(sum(asdict(self).values()))
 
     def to_dict(self) -> dict[str, float]:
         """By cause, and their sum."""
@@ -102,10 +102,11 @@ def reasons(method: str) -> dict[str, str]:
     if method == "full":
         return {
             "zh": "前向 2、输入的梯度 2、权重的梯度 2：每个参数每个词元 6 次运算。",
-            "en": "Forward 2, gradient of the input 2, gradient of the weight 2: six operations per parameter and token.",
+            "en": "Forward 2, gradient of the input 2, gradient of the weight 2: six operations a parameter and token.",
         }
     return {
-        "zh": "冻结的权重没有权重梯度：前向 2、输入的梯度 2，共 4 次，而不是 6 次。梯度仍要穿过每一层，所以最多省三分之一。",
+        "zh": "冻结的权重没有权重梯度：前向 2、输入的梯度 2，共 4 次，而不是 6 次。"
+        "梯度仍要穿过每一层，所以最多省三分之一。",
         "en": "A frozen weight has no weight gradient: forward 2 and gradient of the input 2 make four operations, not "
         "six. The gradient still passes through every layer, so a third is the most that is saved.",
     }

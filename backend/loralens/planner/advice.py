@@ -1,0 +1,147 @@
+"""What to change so that a step fits: single changes with what each saves, and the shortest mild way to get there."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from loralens.core import catalogue
+from loralens.core.catalogue import Gpu
+from loralens.core.errors import LoraLensError
+from loralens.planner.changes import CHANGES, COSTS, Change
+from loralens.planner.question import Question
+
+MAX_STEPS: Final = 40
+WORTH_SAYING: Final = 2**20
+"""Bytes. A change that saves less is not shown."""
+
+
+def advise(question: Question, device: Gpu) -> dict[str, Any]:
+    """What would make a step fit.
+
+    `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest.
+    `path`: changes to make together, mildest first, none of them superfluous; None where no path is known.
+    `smallest_gpu`: the same vendor's GPU with the least memory that fits without any change.
+    """
+    before = question.estimate()
+    changes = [
+        {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
+         "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.device[2],
+         "fits": after.overhead.device[2] <= device.memory_bytes}
+        for change, changed in _applicable(question)
+        if before.allocated_bytes - (after := changed.estimate()).allocated_bytes >= WORTH_SAYING
+    ]  # fmt: skip
+    changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), -row["saves_bytes"]))
+    return {"changes": changes, "path": path(question, device), "smallest_gpu": smallest_gpu(question, device.vendor)}
+
+
+def path(question: Question, device: Gpu) -> list[dict[str, Any]] | None:
+    """Changes that together make the step fit.
+
+    Takes the largest saving of the mildest kind that still saves anything, until it fits; then takes back, the harshest
+    first, whatever is not needed. None where everything together is not enough.
+    """
+    # Per field the values it went through, so that repeated halvings can be taken back one by one.
+    taken: dict[str, list[tuple[Change, Any]]] = {}
+    now = question
+    for _ in range(MAX_STEPS):
+        if _fits(now, device):
+            return _rows(question, _needed(question, taken, device))
+        best = _best(now)
+        if best is None:
+            return None
+        change, now = best
+        taken.setdefault(change.field, []).append((change, now.get(change.field)))
+    return None
+
+
+def smallest_gpu(question: Question, vendor: str) -> dict[str, Any] | None:
+    """The vendor's GPU with the least memory that fits the step as asked; only where the driver's figure is known."""
+    needed = question.estimate().overhead.device[2]
+    known = [gpu for gpu in catalogue.gpus() if gpu.vendor == vendor and gpu.memory_basis.startswith("driver")]
+    enough = [gpu for gpu in known if gpu.memory_bytes >= needed]
+    if not enough:
+        return None
+    best = min(enough, key=lambda gpu: gpu.memory_bytes)
+    return {"id": best.id, "name": best.name, "memory_bytes": best.memory_bytes}
+
+
+def _applicable(question: Question) -> list[tuple[Change, Question]]:
+    found = []
+    for change in CHANGES:
+        value = change.to(question)
+        if value is None:
+            continue
+        changed = question.with_(change.field, value)
+        try:
+            changed.estimate()
+        except LoraLensError:  # this combination is not modelled or not allowed: then it is no advice
+            continue
+        found.append((change, changed))
+    return found
+
+
+def _best(question: Question) -> tuple[Change, Question] | None:
+    """The mildest kind first; within it the largest saving. Methods are tried in their order: LoRA before QLoRA."""
+    before = question.estimate().allocated_bytes
+    rows = [(change, changed, before - changed.estimate().allocated_bytes) for change, changed in _applicable(question)]
+    saving = [row for row in rows if row[2] > 0]
+    if not saving:
+        return None
+    change, changed, _ = min(
+        saving, key=lambda row: (COSTS.index(row[0].cost), 0 if row[0].cost == "method" else -row[2])
+    )
+    return change, changed
+
+
+def _needed(question: Question, taken: dict[str, list[tuple[Change, Any]]], device: Gpu) -> list[tuple[Change, Any]]:
+    """What remains of the changes when everything superfluous is taken back."""
+    kept = {field: list(values) for field, values in taken.items()}
+    for field in sorted(kept, key=lambda field: COSTS.index(kept[field][-1][0].cost), reverse=True):
+        while kept[field]:
+            shorter = {**kept, field: kept[field][:-1]}
+            if not _fits(_apply(question, shorter), device):
+                break
+            kept = shorter
+    return [values[-1] for values in kept.values() if values]
+
+
+def _apply(question: Question, taken: dict[str, list[tuple[Change, Any]]]) -> Question:
+    for field, values in taken.items():
+        if values:
+            question = question.with_(field, values[-1][1])
+    return question
+
+
+def _fits(question: Question, device: Gpu) -> bool:
+    return question.estimate().overhead.device[2] <= device.memory_bytes
+
+
+def _rows(question: Question, taken: list[tuple[Change, Any]]) -> list[dict[str, Any]]:
+    """The changes one after the other, each time the one that saves most by then."""
+    rows = []
+    left = list(taken)
+    while left:
+        change, value = min(left, key=lambda one: _peak(question, one))
+        left.remove((change, value))
+        changed = question.with_(change.field, value)
+        before, after = question.estimate(), changed.estimate()
+        rows.append(
+            {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
+             "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.device[2]}
+        )  # fmt: skip
+        question = changed
+    return rows
+
+
+def _peak(question: Question, one: tuple[Change, Any]) -> int:
+    return question.with_(one[0].field, one[1]).estimate().allocated_bytes
+
+
+def _row(change: Change, before: Question, after: Question) -> dict[str, Any]:
+    return {
+        "field": change.field,
+        "from": before.get(change.field),
+        "to": after.get(change.field),
+        "cost": change.cost,
+        "why": {"zh": change.zh, "en": change.en},
+    }

@@ -1,0 +1,112 @@
+"""Does it fit, what is the largest step that fits, and what would make it fit.
+
+A GPU fits when its memory covers the upper end of what the device will show for a step (allocator cache and CUDA
+context included), so the answer is cautious; the typical figure is given beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from loralens.core import catalogue
+from loralens.core.catalogue import Gpu
+from loralens.core.errors import InvalidInput
+from loralens.planner.advice import advise
+from loralens.planner.question import Question, read_question
+from loralens.planner.time import training_time
+
+VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
+LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 1_048_576, "rank": 65_536}
+OWN_WORDS: Final = ("gpu", "tokens", "utilization")
+
+
+def fit_answer(body: Any) -> dict[str, Any]:
+    """`POST /api/fit`: verdict, largest values, changes that help, and time and cost when `tokens` are given.
+
+    Raises:
+        InvalidInput: no GPU, several methods, or anything else in the body that is unknown or malformed.
+        UnknownModel, UnknownGpu: nothing has that name.
+    """
+    question, own = read_question(body, OWN_WORDS)
+    if own.get("gpu") is None:
+        raise InvalidInput("no GPU was named", field="gpu", hint="try gpu=rtx-4090; GET /api/gpus lists all names")
+    device = catalogue.gpu(own["gpu"])
+    time = None
+    if own.get("tokens") is not None:
+        time = training_time(question, device, own["tokens"], own.get("utilization"))
+    found = question.estimate()
+    high = found.overhead.device[2]
+    return {
+        "model": question.model_dict(),
+        "method": question.method,
+        "regime": found.plan.regime,
+        "recipe": question.recipe.to_dict(),
+        "gpu": {
+            "id": device.id,
+            "name": device.name,
+            "memory_bytes": device.memory_bytes,
+            "memory_basis": device.memory_basis,
+        },
+        "verdict": found.fits([device.id])[0]["verdict"],
+        "peak": found.to_dict(())["peak"],
+        "headroom_bytes": device.memory_bytes - high,
+        "largest": {name: largest(question, device, name) for name in VARIABLES if applies(question, name)},
+        "advice": advise(question, device) if high > device.memory_bytes else None,
+        "time": time,
+    }
+
+
+def applies(question: Question, variable: str) -> bool:
+    """Rank means nothing without an adapter."""
+    return variable != "rank" or question.method != "full"
+
+
+def needed_bytes(question: Question) -> int:
+    """What the device must have: the upper end of the band."""
+    return question.estimate().overhead.device[2]
+
+
+def largest(question: Question, device: Gpu, variable: str) -> dict[str, Any]:
+    """The largest value of one variable, all else as asked, with which the step still fits.
+
+    Found by bisection: a step never needs less memory for a larger batch, length or rank. `value` is None where not
+    even 1 fits; `bounded_by` says whether memory or the range of the question ended the search.
+    """
+    high = _upper(question, variable)
+    low = 0
+
+    def fits(value: int) -> bool:
+        return needed_bytes(question.with_(variable, value)) <= device.memory_bytes
+
+    if fits(high):
+        low = high
+    else:
+        # Gallop first: the answer is usually near the value asked for, and large values cost a new plan each.
+        step = 1
+        while step < high and fits(step):
+            low, step = step, step * 2
+        high = min(step, high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+    result: dict[str, Any] = {
+        "value": low or None,
+        "asked": question.get(variable),
+        "bounded_by": "range" if low == _upper(question, variable) else "memory",
+    }
+    if low:
+        found = question.with_(variable, low).estimate()
+        result["peak_allocated_bytes"] = found.allocated_bytes
+        result["device_high_bytes"] = found.overhead.device[2]
+    context = question.model.config.get("max_position_embeddings")
+    if variable == "sequence_length" and isinstance(context, int):
+        result["model_context"] = context
+    return result
+
+
+def _upper(question: Question, variable: str) -> int:
+    if variable == "rank":
+        # A rank above the width of the matrix adds parameters, but nothing that a smaller one could not express.
+        width = question.model.config.get("hidden_size")
+        return min(LARGEST["rank"], width) if isinstance(width, int) and width > 0 else LARGEST["rank"]
+    return LARGEST[variable]

@@ -1,0 +1,169 @@
+"""Many settings at once: the peak over a grid of batch, length and rank, read off the plan's coefficients with NumPy.
+
+A plan holds for a range of settings (a sliding window or the smallest 8-bit tensor ends it); points outside are handed
+to the next plan, until every point is covered. The numbers are the ones that single estimates give, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core import catalogue
+from loralens.core.answers import read_body
+from loralens.core.errors import InvalidInput
+from loralens.core.memory.overhead import overhead
+from loralens.core.memory.plan import PHASES, Plan, plan_for
+from loralens.core.memory.size import VARIABLES, monomial_values
+from loralens.core.recipe import Recipe
+from loralens.planner.question import SUBJECT, Question
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_POINTS: Final = 100_000
+SAFE_INT64: Final = 2**56
+"""Bytes. Above it the bands' percentages could leave 64 bits, and Python's integers take over."""
+
+
+def sweep_answer(body: Any) -> dict[str, Any]:
+    """`POST /api/sweep`: `sweep` names one list of values per variable; the answer's arrays run over their product.
+
+    Arrays are flat, in C order: the last variable of `variables` changes fastest. `phases` holds indices into
+    `phase_names`. With a `gpu`, `fits` says for which points its memory covers the upper end of the device's band.
+
+    Raises:
+        InvalidInput: no sweep, a value out of range, too many points, or anything else in the body that is malformed.
+        UnknownModel, UnknownGpu: nothing has that name.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput(f"the request must be an object, got {type(body).__name__}", field="body", hint=_HINT)
+    allowed = SUBJECT | {"methods", "gpu", "sweep"}
+    for name in body:
+        if name not in allowed:
+            hint = f"allowed: {', '.join(sorted(allowed))}"
+            raise InvalidInput(f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=hint)
+    axes = _axes(body.get("sweep"))
+    model, methods, recipe, _ = read_body({name: value for name, value in body.items() if name not in ("sweep", "gpu")})
+    device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
+    sweeps = []
+    for method in methods:
+        allocated, phases = peaks(Question(model, method, recipe), axes)
+        high = overhead(allocated).device[2]  # type: ignore[arg-type]
+        row: dict[str, Any] = {
+            "method": method,
+            "peak_allocated_bytes": [int(size) for size in allocated],
+            "device_high_bytes": [int(size) for size in high],
+            "phases": [int(index) for index in phases],
+        }
+        if device is not None:
+            row["fits"] = [size <= device.memory_bytes for size in row["device_high_bytes"]]
+        sweeps.append(row)
+    question = Question(model, methods[0], recipe)
+    return {
+        "model": question.model_dict(),
+        "recipe": recipe.to_dict(),
+        "gpu": None if device is None else {"id": device.id, "name": device.name, "memory_bytes": device.memory_bytes},
+        "variables": [{"name": name, "values": values} for name, values in axes.items()],
+        "shape": [len(values) for values in axes.values()],
+        "phase_names": list(PHASES),
+        "sweeps": sweeps,
+    }
+
+
+def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    """Peak bytes and the phase of the peak for every point of the product of `axes`.
+
+    Shapes: both (points,), in C order over the axes as given.
+    """
+    import numpy as np
+
+    recipe = question.recipe
+    base = {
+        "micro_batch_size": recipe.micro_batch_size,
+        "sequence_length": recipe.sequence_length,
+        "rank": recipe.lora.rank,
+    }
+    grid = np.meshgrid(*(np.asarray(values, dtype=np.int64) for values in axes.values()), indexing="ij")
+    columns = dict(zip(axes, (array.ravel() for array in grid), strict=True))
+    count = prod(len(values) for values in axes.values())
+    points = [columns.get(name, np.full(count, base[name], dtype=np.int64)) for name in VARIABLES]
+    sizes = np.zeros(count, dtype=object)
+    phases = np.zeros(count, dtype=np.int8)
+    left = np.ones(count, dtype=bool)
+    while left.any():
+        first = int(np.argmax(left))
+        batch, length, rank = (int(values[first]) for values in points)
+        plan = plan_for(question.model, question.method, _at(recipe, batch, length, rank))
+        here = left & _covered(plan, points)
+        sizes[here], phases[here] = _evaluate(plan, [values[here] for values in points])
+        left &= ~here
+    narrow = sizes.max() <= SAFE_INT64
+    return (sizes.astype(np.int64) if narrow else sizes), phases
+
+
+def _evaluate(plan: Plan, points: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    import numpy as np
+
+    largest = max(plan.peaks(*(int(values.max()) for values in points))[0].values())
+    if largest > SAFE_INT64:
+        points = [values.astype(object) for values in points]
+    # `monomial_values` multiplies whatever it is given: numbers for an estimate, arrays here.
+    values = monomial_values(*points)  # type: ignore[arg-type]
+    best = np.full(len(points[0]), -1, dtype=points[0].dtype)
+    phases = np.zeros(len(points[0]), dtype=np.int8)
+    for moment, terms in zip(plan.moments, plan.terms, strict=True):
+        size = sum(coefficient * values[index] for index, coefficient in terms)
+        above = size > best
+        best = np.where(above, size, best)
+        phases[np.broadcast_to(above, phases.shape)] = PHASES.index(moment.phase)
+    return best, phases
+
+
+def _covered(plan: Plan, points: list[NDArray[Any]]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    inside = np.ones(len(points[0]), dtype=bool)
+    for name, values in zip(VARIABLES, points, strict=True):
+        low, high = plan.validity.ranges[name]
+        inside &= (values >= low) & (values <= high)
+    return inside
+
+
+def _at(recipe: Recipe, batch: int, length: int, rank: int) -> Recipe:
+    return replace(recipe, micro_batch_size=batch, sequence_length=length, lora=replace(recipe.lora, rank=rank))
+
+
+def _axes(given: Any) -> dict[str, list[int]]:
+    if not isinstance(given, Mapping) or not given:
+        raise InvalidInput("sweep must name at least one variable with a list of values", field="sweep", hint=_HINT)
+    axes: dict[str, list[int]] = {}
+    for name, values in given.items():
+        if name not in VARIABLES:
+            raise InvalidInput(
+                f"cannot sweep over {str(name)[:60]!r}", field="sweep", hint=f"allowed: {', '.join(VARIABLES)}"
+            )
+        field = f"sweep.{name}"
+        if not isinstance(values, (list, tuple)) or not values:
+            raise InvalidInput(f"{field} must be a list of integers", field=field, hint=_HINT)
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InvalidInput(f"{field} must hold integers, got {value!r:.40}", field=field, hint=_HINT)
+        # The recipe knows the ranges; its two ends speak for the rest.
+        for value in (min(values), max(values)):
+            Recipe.from_mapping({"lora": {"rank": value}} if name == "rank" else {name: value})
+        axes[name] = list(values)
+    count = prod(len(values) for values in axes.values())
+    if count > MAX_POINTS:
+        raise InvalidInput(
+            f"the sweep has {count:,} points; at most {MAX_POINTS:,} are answered",
+            field="sweep",
+            hint="use fewer values",
+        )
+    return axes
+
+
+_HINT: Final = 'try {"model": "7B", "method": "lora", "sweep": {"rank": [4, 8, 16], "sequence_length": [512, 2048]}}'
