@@ -6,6 +6,7 @@ import json
 import struct
 
 import torch
+
 from loralens.lab.adapters.adapter import Adapter, assemble
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import weights_bytes

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import (

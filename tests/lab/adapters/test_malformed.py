@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
+
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.files import read_adapter_bytes
 from loralens.lab.adapters.header import MAX_HEADER_BYTES, read_header
-from safetensors.torch import save
 
 from .helpers import container, files, peft_config, random_tensors
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from loralens.lab.adapters.files import CONFIG_FILE, WEIGHTS_FILE, read_adapter, write_adapter
 
 peft = pytest.importorskip("peft")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import Adapter, assemble
 from loralens.lab.adapters.files import read_adapter_bytes, weights_bytes

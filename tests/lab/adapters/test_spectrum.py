@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import Factors
 from loralens.lab.adapters.inspect import inspect_adapter

@@ -47,7 +47,7 @@ def singular_values(factors: Factors) -> torch.Tensor:
 
 
 def effective_rank(values: torch.Tensor) -> float:
-    """exp of the entropy of the singular values' shares: between 1 and their number; 0 for a zero update.
+    """Exp of the entropy of the singular values' shares: between 1 and their number; 0 for a zero update.
 
     Source: Roy and Vetterli 2007, "The effective rank", definition 1.
 

@@ -1,0 +1,372 @@
+"""One base model, many adapters: load, switch, generate, and prove that the base is untouched.
+
+    hub = Hub(TinyBase(folder))
+    hub.load("sql_query", folder / "adapters" / "sql_query")
+    hub.switch("sql_query")                                   # one write, whatever the number of layers
+    hub.generate("Request: …\\nAnswer:")                       # by the active adapter
+    hub.generate("Request: …\\nAnswer:", adapter="translation")  # by another one, without switching
+    hub.storage(), hub.verify("Request: …\\nAnswer:")
+
+All methods may be called from any thread. A request keeps the adapter with which it began: its slot is pinned until it
+ends, and a slot is written only when nobody reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from loralens.core.errors import InvalidInput, NotFound
+from loralens.lab.adapters.adapter import Adapter
+from loralens.lab.adapters.base import BaseModel, base_tensors, hash_tensors, target_layers
+from loralens.lab.adapters.files import read_adapter, stored_bytes, weights_bytes, write_adapter
+from loralens.lab.adapters.generation import Token, stream_tokens
+from loralens.lab.adapters.layer import BASE, Selection, Switchboard, SwitchedLinear
+
+WAYS: Final = ("index", "pointer", "file", "merge")
+MAX_ADAPTERS: Final = 256
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An adapter in the hub."""
+
+    name: str
+    slot: int
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...] | str
+    parameters: int
+    tensor_bytes: int
+    file_bytes: int
+    folder: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """One switch: to which adapter, in which way, how long it took (checks included)."""
+
+    adapter: str | None
+    way: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Bytes on disk: base and adapters against one full model per task."""
+
+    base_bytes: int
+    adapter_bytes: dict[str, int]
+    shared_bytes: int
+    separate_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `Hub.verify` saw."""
+
+    distinct_outputs: int
+    adapters: int
+    returns_bit_for_bit: bool
+    base_unchanged: bool
+    base_sha256: str
+
+
+class Hub:
+    """A base model whose adapters are switched."""
+
+    def __init__(self, base: BaseModel, *, slots: int = 8, width: int = 8) -> None:
+        self.base = base
+        self.board = Switchboard()
+        self._linears = target_layers(base.module)
+        self._tensors = base_tensors(base.module)
+        self._layers: dict[str, SwitchedLinear] = {}
+        self._loaded: dict[str, Loaded] = {}
+        self._adapters: dict[str, Adapter] = {}
+        self._pins: Counter[int] = Counter()
+        self._slots, self._width = slots, width
+        self._active: str | None = None
+        self._way = "index"
+        self._lock = threading.RLock()
+        self._sha256 = hash_tensors(self._tensors)
+
+    # What is there
+
+    @property
+    def adapters(self) -> tuple[Loaded, ...]:
+        """The loaded adapters, in the order of loading."""
+        with self._lock:
+            return tuple(self._loaded.values())
+
+    @property
+    def active(self) -> str | None:
+        """Name of the active adapter, None for the base alone."""
+        return self._active
+
+    @property
+    def way(self) -> str:
+        """How the active adapter was switched to."""
+        return self._way
+
+    @property
+    def layers(self) -> Mapping[str, SwitchedLinear]:
+        """Layers that carry at least one adapter, by full name."""
+        return self._layers
+
+    def adapter(self, name: str) -> Adapter:
+        """The factors of a loaded adapter."""
+        self._find(name)
+        return self._adapters[name]
+
+    def base_sha256(self) -> str:
+        """Hash of the base weights' bytes as they are now."""
+        return hash_tensors(self._tensors)
+
+    # Load, unload, save
+
+    def load(self, name: str, source: Adapter | str | os.PathLike[str]) -> Loaded:
+        """Load an adapter under a name, from memory or from its folder; a name that is taken is replaced.
+
+        Raises: `InvalidInput` when it does not fit the base; the hub is then as before.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                f"{name[:80]!r} is not a name for an adapter: 1 to 64 letters, digits, '_', '-' and '.'", field="name"
+            )
+        folder = None if isinstance(source, Adapter) else Path(source)
+        adapter = source if isinstance(source, Adapter) else read_adapter(source)
+        self._check(adapter)
+        with self._lock:
+            if name not in self._loaded and len(self._loaded) >= MAX_ADAPTERS:
+                raise InvalidInput(f"the hub holds {MAX_ADAPTERS} adapters already", hint="unload one first")
+            slot = self._room(max(factors.rank for factors in adapter.factors.values()))
+            with torch.no_grad():
+                for module, factors in adapter.factors.items():
+                    layer = self._layers[module] if module in self._layers else self._wrap(module)
+                    layer.table.put(slot, factors.lora_a, factors.lora_b, factors.scaling)
+                    layer.filled |= {slot}
+            size = stored_bytes(folder) if folder else len(weights_bytes(adapter)) + len(adapter.config.to_json())
+            loaded = Loaded(
+                name=name,
+                slot=slot,
+                rank=adapter.config.rank,
+                alpha=adapter.config.alpha,
+                target_modules=adapter.config.target_modules,
+                parameters=adapter.parameters,
+                tensor_bytes=adapter.tensor_bytes,
+                file_bytes=size,
+                folder=folder,
+            )
+            self._loaded[name] = loaded
+            self._adapters[name] = adapter
+            if self._active == name:
+                self.board.selection, self._way = Selection(slot=slot), "index"
+            return loaded
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter; running requests that use it finish first. The base becomes active if it was."""
+        with self._lock:
+            self._find(name)
+            if self._active == name:
+                self.switch(None)
+            del self._loaded[name], self._adapters[name]
+
+    def save(self, name: str, folder: str | os.PathLike[str]) -> int:
+        """Write a loaded adapter in PEFT's format; returns the bytes on disk."""
+        return write_adapter(self.adapter(name), folder)
+
+    # Switch
+
+    def activate(self, name: str | None) -> None:
+        """The bare switch by index: look up the slot, write one selection."""
+        with self._lock:
+            self.board.selection = Selection(slot=self._loaded[name].slot) if name is not None else Selection()
+            self._active, self._way = name, "index"
+
+    def switch(self, name: str | None, way: str = "index") -> Switched:
+        """Make an adapter (or with None the base) the one that requests without a choice of their own get.
+
+        Ways: index, one write; pointer, factor pairs handed to each layer; file, read again from its folder, then
+        index; merge, a merged copy of each adapted weight (the base itself is never written).
+        """
+        started = time.perf_counter()
+        if way not in WAYS:
+            raise InvalidInput(f"way must be one of {', '.join(WAYS)}, got {way[:40]!r}", field="way")
+        with self._lock:
+            loaded = None if name is None else self._find(name)
+            if loaded is None:
+                self.activate(None)
+            elif way == "index":
+                self.activate(loaded.name)
+            elif way == "file":
+                if loaded.folder is None:
+                    raise InvalidInput(f"{loaded.name} was not loaded from a folder", field="way", hint="save it first")
+                self.load(loaded.name, loaded.folder)
+                self.activate(loaded.name)
+            else:
+                self.board.selection = self.pointers(loaded.name) if way == "pointer" else self.merged(loaded.name)
+                self._active = loaded.name
+            self._way = way if loaded is not None else "index"
+        return Switched(name, self._way, time.perf_counter() - started)
+
+    def pointers(self, name: str) -> Selection:
+        """A selection that hands each layer its factor pair."""
+        slot = self._find(name).slot
+        return Selection(pairs={n: layer.table.pair(slot) for n, layer in self._layers.items() if slot in layer.filled})
+
+    @torch.no_grad()
+    def merged(self, name: str) -> Selection:
+        """A selection with merged copies W + scaling · BA of the adapted weights; exact up to one rounding."""
+        slot = self._find(name).slot
+        weights = {}
+        for module, layer in self._layers.items():
+            if slot in layer.filled:
+                weight = layer.base_layer.weight
+                if not weight.is_floating_point():
+                    raise InvalidInput("a quantized base cannot be merged here", field="way", hint="use index")
+                a, b = layer.table.pair(slot)
+                weights[module] = torch.addmm(weight, b.T, a)
+        return Selection(weights=weights)
+
+    # Run
+
+    def stream(
+        self,
+        prompt: str,
+        adapters: Sequence[str | None] | None = None,
+        *,
+        tokens: int = 48,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[Token]:
+        """Continue a prompt, token by token: one row for each adapter named (None: the base), all in one batch.
+
+        Without `adapters`, one row by the active adapter. What is switched or unloaded meanwhile changes nothing here.
+        """
+        with self._pinned(adapters) as (names, selection):
+            yield from stream_tokens(
+                self.base, prompt, names, selection, tokens=tokens, temperature=temperature, seed=seed
+            )
+
+    def generate(self, prompt: str, adapter: str | None = "", *, tokens: int = 48) -> str:
+        """The whole continuation of a prompt by one adapter (None: the base; left out: the active one)."""
+        chosen = None if adapter == "" else [adapter]
+        return "".join(token.text for token in self.stream(prompt, chosen, tokens=tokens))
+
+    @torch.no_grad()
+    def logits(self, prompt: str, adapter: str | None = "") -> Tensor:
+        """Next-token logits after a prompt, (vocabulary,): the number to compare bit for bit."""
+        from loralens.lab.adapters.layer import using
+
+        with self._pinned(None if adapter == "" else [adapter]) as (_, selection), using(selection):
+            return self.base.step(torch.tensor([self.base.encode(prompt)]), None)[0][0].clone()
+
+    # Prove
+
+    def storage(self) -> Storage:
+        """Bytes on disk of base and adapters, and of the same number of full models."""
+        base, sizes = self.base.stored_bytes(), {loaded.name: loaded.file_bytes for loaded in self.adapters}
+        return Storage(base, sizes, base + sum(sizes.values()), base * len(sizes))
+
+    def verify(self, prompt: str) -> Verification:
+        """Do the adapters answer differently, does each return bit for bit, are the base's bytes unchanged?"""
+        names: list[str | None] = [None, *(loaded.name for loaded in self.adapters)]
+        first = {name: self.logits(prompt, name) for name in names}
+        again = {name: self.logits(prompt, name) for name in reversed(names)}
+        distinct = {logits.numpy(force=True).tobytes() for name, logits in first.items() if name is not None}
+        sha256 = self.base_sha256()
+        return Verification(
+            distinct_outputs=len(distinct),
+            adapters=len(names) - 1,
+            returns_bit_for_bit=all(torch.equal(first[name], again[name]) for name in names),
+            base_unchanged=sha256 == self._sha256,
+            base_sha256=sha256,
+        )
+
+    # Inside
+
+    def _find(self, name: str) -> Loaded:
+        loaded = self._loaded.get(name)
+        if loaded is None:
+            known = ", ".join(self._loaded) or "none"
+            raise NotFound(f"no adapter {name[:80]!r} is loaded", field="adapter", hint=f"loaded: {known}")
+        return loaded
+
+    def _check(self, adapter: Adapter) -> None:
+        config = adapter.config
+        if config.use_dora or config.lora_bias or adapter.extra or config.bias != "none":
+            raise InvalidInput(
+                "this adapter carries more than factor pairs (DoRA, biases or modules stored in full)",
+                field="adapter",
+                hint="it can be inspected; switching needs plain LoRA or rsLoRA",
+            )
+        for module, factors in adapter.factors.items():
+            linear = self._linears.get(module)
+            if linear is None or factors.is_embedding:
+                raise InvalidInput(f"the base {self.base.name} has no linear layer {module}", field="adapter")
+            given = (int(factors.lora_b.shape[0]), int(factors.lora_a.shape[1]))
+            if given != (linear.out_features, linear.in_features):
+                raise InvalidInput(
+                    f"{module}: the adapter is for {given[0]} × {given[1]}, the base has "
+                    f"{linear.out_features} × {linear.in_features}",
+                    field="adapter",
+                    hint="it was trained on another base model",
+                )
+
+    def _wrap(self, module: str) -> SwitchedLinear:
+        layer = SwitchedLinear(self._linears[module], module, self.board, self._slots, self._width)
+        parent, _, name = module.rpartition(".")
+        setattr(self.base.module.get_submodule(parent), name, layer.eval())
+        self._layers[module] = layer
+        return layer
+
+    def _room(self, rank: int) -> int:
+        """A slot that no adapter has and no request reads; the tables grow where there is none."""
+        taken = {loaded.slot for loaded in self._loaded.values()} | {slot for slot, pins in self._pins.items() if pins}
+        free = next((slot for slot in range(self._slots) if slot not in taken), None)
+        width = max(self._width, rank)
+        if free is None or width > self._width:
+            slots = self._slots if free is not None else self._slots * 2
+            free = free if free is not None else self._slots
+            with torch.no_grad():
+                for layer in self._layers.values():
+                    layer.table = layer.table.grown(slots, width, layer.base_layer)
+            self._slots, self._width = slots, width
+            selection = self.board.selection
+            if selection.pairs is not None and self._active is not None:
+                self.board.selection = self.pointers(self._active)
+        for layer in self._layers.values():
+            if free in layer.filled:
+                layer.filled -= {free}
+        return free
+
+    @contextmanager
+    def _pinned(self, adapters: Sequence[str | None] | None) -> Iterator[tuple[list[str | None], Selection]]:
+        with self._lock:
+            if adapters is None:
+                names: list[str | None] = [self._active]
+                selection = self.board.selection
+            else:
+                names = list(adapters)
+                slots = tuple(BASE if name is None else self._find(name).slot for name in names)
+                same = len(set(slots)) == 1
+                selection = Selection(slot=slots[0]) if same else Selection(rows=slots)
+            pins = [self._find(name).slot for name in names if name is not None]
+            self._pins.update(pins)
+        try:
+            yield names, selection
+        finally:
+            with self._lock:
+                self._pins.subtract(pins)

@@ -1,0 +1,224 @@
+"""Train the hub: one small base model, then one adapter for each task. A generator, so that a job can stream it.
+
+The base learns English prose and Python code (what every Python installation carries) and the wording of the requests,
+but none of the answers. Each adapter then learns one kind of answer on a frozen base. Everything is kept in a folder
+named after a hash of all that went in, so a second call reads instead of training.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from loralens.core.errors import InvalidInput
+from loralens.lab.adapters.adapter import assemble
+from loralens.lab.adapters.config import config_from_mapping
+from loralens.lab.adapters.files import write_adapter
+from loralens.lab.adapters.tasks import TASKS, Facts, Task, grammar_hash, prompt_for, training_facts
+from loralens.lab.tiny.corpus import code_corpus, prose_corpus
+from loralens.lab.tiny.lora import adapter_config, adapter_state, inject_lora
+from loralens.lab.tiny.model import LINEAR_NAMES, TinyConfig, TinyLM, parameter_count
+from loralens.lab.tiny.tokenizer import load_tokenizer
+from loralens.lab.tiny.train import TrainConfig, Trainer
+
+BASE_FILE: Final = "model.safetensors"
+FORMAT: Final = 1
+"""Raised whenever this module would train something else from the same settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubRecipe:
+    """All that decides what is trained."""
+
+    model: TinyConfig
+    base_steps: int
+    adapter_steps: int
+    rank: int = 8
+    alpha: float = 16
+    target_modules: tuple[str, ...] = LINEAR_NAMES
+    base_batch: int = 8
+    adapter_batch: int = 8
+    sequence_length: int = 128
+    base_rate: float = 3e-3
+    adapter_rate: float = 1e-2
+    seed: int = 0
+
+    def content_hash(self) -> str:
+        """Name of the cache folder: recipe, texts, tokenizer and grammar."""
+        parts = [FORMAT, asdict(self), grammar_hash(), load_tokenizer().content_hash, prose_corpus().content_hash]
+        parts.append(code_corpus().content_hash)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+PRESETS: Final = {
+    "standard": HubRecipe(
+        TinyConfig(
+            hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=6
+        ),
+        base_steps=400,
+        adapter_steps=200,
+    ),
+    "quick": HubRecipe(
+        TinyConfig(hidden_size=96, intermediate_size=256, num_hidden_layers=3), base_steps=150, adapter_steps=120
+    ),
+    "test": HubRecipe(
+        TinyConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
+        ),
+        base_steps=20,
+        adapter_steps=20,
+        rank=4,
+        alpha=8,
+        sequence_length=64,
+        target_modules=("q_proj", "v_proj"),
+    ),
+}
+
+
+def recipe_named(preset: str) -> HubRecipe:
+    """The recipe of a preset: standard (minutes), quick (under a minute or so) or test (seconds, learns nothing)."""
+    if preset not in PRESETS:
+        raise InvalidInput(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}", field="preset")
+    return PRESETS[preset]
+
+
+def hub_folder(root: Path, recipe: HubRecipe) -> Path:
+    """Where the trained hub of a recipe lies below `root`."""
+    return root / recipe.content_hash()
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the folder holds a finished hub (it is renamed into place as a whole)."""
+    return (folder / "hub.json").is_file()
+
+
+def train(root: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
+    """Train base and adapters unless they are there; yields progress events and at the end the result.
+
+    Events: {"type": "progress", "stage", "step", "steps", "loss"} and {"type": "result", "folder", "cached", …}.
+    """
+    folder = hub_folder(root, recipe)
+    cached = is_trained(folder)
+    if not cached:
+        root.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".hub-", dir=root))
+        try:
+            yield from _train_into(staging, recipe)
+            if not is_trained(folder):  # another process may have been as fast
+                staging.rename(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    yield {"type": "result", "cached": cached, **json.loads((folder / "hub.json").read_text())}
+
+
+def load_base(folder: Path) -> TinyLM:
+    """The base model of a trained hub, frozen."""
+    config = json.loads((folder / "config.json").read_text())
+    model = TinyLM(TinyConfig(**{name: config[name] for name in TinyConfig.__dataclass_fields__}))
+    load_base_weights(model, folder / BASE_FILE)
+    return model.eval().requires_grad_(False)
+
+
+def load_base_weights(model: torch.nn.Module, path: Path) -> None:
+    """Read the base weights from their file into the model: what a switch by reloading the base has to do."""
+    state = load_file(path)
+    if getattr(model, "config", None) is not None and model.config.tie_word_embeddings:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state, strict=True)
+
+
+def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
+    torch.manual_seed(recipe.seed)
+    base = TinyLM(recipe.model)
+    config = TrainConfig(
+        steps=recipe.base_steps,
+        batch_size=recipe.base_batch,
+        sequence_length=recipe.sequence_length,
+        learning_rate=recipe.base_rate,
+        decay=True,
+        seed=recipe.seed,
+        mix=0.5,
+    )
+    yield from _run(Trainer(base, _general_tokens(), config, second=_request_tokens()), "base")
+    state = {name: tensor.detach().clone() for name, tensor in base.state_dict().items()}
+    if recipe.model.tie_word_embeddings:
+        del state["lm_head.weight"]
+    save_file(state, folder / BASE_FILE, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(recipe.model.to_hf(), indent=2) + "\n")
+    losses = {}
+    for index, task in enumerate(TASKS):
+        last = None
+        for event in _train_adapter(base, task, index, recipe, folder / "adapters" / task.name):
+            yield event
+            last = event
+        losses[task.name] = last["loss"] if last else None
+    (folder / "hub.json").write_text(
+        json.dumps(
+            {
+                "hash": recipe.content_hash(),
+                "parameters": parameter_count(base),
+                "adapters": [task.name for task in TASKS],
+                "final_losses": losses,
+            }
+        )
+    )
+
+
+def _train_adapter(base: TinyLM, task: Task, index: int, recipe: HubRecipe, folder: Path) -> Iterator[dict[str, Any]]:
+    model = copy.deepcopy(base)
+    inject_lora(
+        model, rank=recipe.rank, alpha=recipe.alpha, targets=recipe.target_modules, seed=recipe.seed + 1 + index
+    )
+    config = TrainConfig(
+        steps=recipe.adapter_steps,
+        batch_size=recipe.adapter_batch,
+        sequence_length=recipe.sequence_length,
+        learning_rate=recipe.adapter_rate,
+        decay=True,
+        seed=recipe.seed + 1 + index,
+    )
+    yield from _run(Trainer(model, task_tokens(task, training_facts()), config), task.name)
+    written = adapter_config(rank=recipe.rank, alpha=recipe.alpha, targets=recipe.target_modules, base="loralens-tiny")
+    write_adapter(assemble(config_from_mapping(written), adapter_state(model)), folder)
+
+
+def _run(trainer: Trainer, stage: str) -> Iterator[dict[str, Any]]:
+    steps = trainer.config.steps
+    for step in trainer.steps():
+        if step.step % 10 == 0 or step.step == steps:
+            yield {"type": "progress", "stage": stage, "step": step.step, "steps": steps, "loss": round(step.loss, 4)}
+
+
+def task_tokens(task: Task, facts: list[Facts]) -> torch.Tensor:
+    """Requests with this task's answers, each ended by end-of-text. Shape (count,) int64."""
+    tokenizer = load_tokenizer()
+    ids: list[int] = []
+    for each in facts:
+        ids += [*tokenizer.encode(f"{prompt_for(each.request)} {task.answer(each)}"), tokenizer.eos_id]
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def _request_tokens() -> torch.Tensor:
+    """Requests that are answered by repeating them: the base learns their words and to look back, no task."""
+    tokenizer = load_tokenizer()
+    ids: list[int] = []
+    for each in training_facts():
+        ids += [*tokenizer.encode(f"{prompt_for(each.request)} {each.request}"), tokenizer.eos_id]
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def _general_tokens() -> torch.Tensor:
+    tokenizer = load_tokenizer()
+    prose, code = prose_corpus().text("train"), code_corpus().text("train")
+    size = min(len(prose), len(code))
+    return torch.tensor(tokenizer.encode(prose[:size] + code[:size]), dtype=torch.int64)
