@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loralens.core.architecture.activations import activation
 from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.memory import ops
 from loralens.core.memory.attention import Attention
@@ -16,15 +17,10 @@ from loralens.core.memory.tape import Tape, Tensor
 
 
 class RMSNorm(Module):
-    """Root-mean-square norm, computed in float32 and cast back before the weight (LlamaRMSNorm).
+    """Root-mean-square norm, computed in float32 and cast back before the weight (LlamaRMSNorm)."""
 
-    `before_weight=False` multiplies with the weight in float32 and casts last (Gemma, OLMo-2).
-    """
-
-    def __init__(self, width: int, *, weight_in_float32: bool = False, offset: bool = False) -> None:
+    def __init__(self, width: int) -> None:
         self.weight = Parameter((width,))
-        self._weight_in_float32 = weight_in_float32
-        self._offset = offset  # multiplies with (1 + weight)
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, width) to the same."""
@@ -33,14 +29,10 @@ class RMSNorm(Module):
         dtype = x.dtype
         x = ops.cast(t, x, "float32", "norm: input in float32")
         x = self._normalize(t, x)
-        weight = t.parameter(self.weight)
-        if self._weight_in_float32:
-            weight = ops.cast(t, weight, "float32", "norm: weight in float32")
-            if self._offset:
-                weight = ops.scale(t, weight, "norm: 1 + weight")
-            x = ops.mul(t, x, weight, "norm: output in float32")
-            return ops.cast(t, x, dtype, "norm: output")
-        return ops.mul(t, ops.cast(t, x, dtype, "norm: normalized"), weight, "norm: output")
+        return self._weighted(t, x, dtype)
+
+    def _weighted(self, t: Tape, x: Tensor, dtype: str) -> Tensor:
+        return ops.mul(t, ops.cast(t, x, dtype, "norm: normalized"), t.parameter(self.weight), "norm: output")
 
     @staticmethod
     def _normalize(t: Tape, x: Tensor) -> Tensor:
@@ -51,6 +43,23 @@ class RMSNorm(Module):
         shifted = ops.elementwise(t, variance, "norm: variance + eps")
         reciprocal = ops.elementwise(t, shifted, "norm: 1/rms", saves_output=True)
         return ops.mul(t, x, reciprocal, "norm: normalized in float32")
+
+
+class LateCastRMSNorm(RMSNorm):
+    """Multiplies with the weight in float32 and casts last (OLMo-2, GLM's successors)."""
+
+    def _weighted(self, t: Tape, x: Tensor, dtype: str) -> Tensor:
+        x = ops.mul(t, x, t.parameter(self.weight), "norm: output in float32")
+        return ops.cast(t, x, dtype, "norm: output")
+
+
+class GemmaRMSNorm(RMSNorm):
+    """Multiplies with 1 + weight, in float32, and casts last."""
+
+    def _weighted(self, t: Tape, x: Tensor, dtype: str) -> Tensor:
+        weight = ops.shift(t, ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32"), "norm: 1 + weight")
+        x = ops.mul(t, x, weight, "norm: output in float32")
+        return ops.cast(t, x, dtype, "norm: output")
 
 
 def fused_rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
@@ -164,7 +173,8 @@ def _slices(t: Tape, x: Tensor, count: int, label: str) -> list[Tensor]:
 class GatedMLP(Module):
     """`down(act(gate(x)) * up(x))`: SwiGLU and its relatives."""
 
-    def __init__(self, hidden: int, intermediate: int, bias: bool = False) -> None:
+    def __init__(self, hidden: int, intermediate: int, bias: bool = False, act: str = "silu") -> None:
+        self._act = act
         self.gate_proj = Linear(hidden, intermediate, bias, name="mlp gate")
         self.up_proj = Linear(hidden, intermediate, bias, name="mlp up")
         self.down_proj = Linear(intermediate, hidden, bias, name="mlp down")
@@ -175,11 +185,61 @@ class GatedMLP(Module):
             t,
             ops.mul(
                 t,
-                ops.elementwise(t, self.gate_proj(t, x), "mlp: activated gate", saves_input=True),
+                activation(t, self.gate_proj(t, x), self._act, "mlp: activated gate"),
                 self.up_proj(t, x),
                 "mlp: product",
             ),
         )
 
 
-__all__ = ["ONE", "TOKENS", "Attention", "GatedMLP", "LayerNorm", "RMSNorm", "Rotary", "rotate"]
+class PlainMLP(Module):
+    """`second(act(first(x)))` under a family's own names for the two linear layers."""
+
+    def __init__(self, hidden: int, intermediate: int, names: tuple[str, str], act: str, bias: bool = True, dropout: float = 0.0) -> None:
+        self._names = names
+        self._act = act
+        self._dropout = dropout
+        setattr(self, names[0], Linear(hidden, intermediate, bias, name="mlp up"))
+        setattr(self, names[1], Linear(intermediate, hidden, bias, name="mlp down"))
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        first, second = (getattr(self, name) for name in self._names)
+        x = first(t, x)
+        x = activation(t, x, self._act, "mlp: activated")
+        x = second(t, x)
+        return ops.dropout(t, x, self._dropout, "mlp: dropout")
+
+
+class FusedGatedMLP(Module):
+    """Gate and up in one matrix, cut in two: `down(up * act(gate))` (Phi-3, GLM)."""
+
+    def __init__(self, hidden: int, intermediate: int, act: str) -> None:
+        self._act = act
+        self.gate_up_proj = Linear(hidden, 2 * intermediate, name="mlp gate and up")
+        self.down_proj = Linear(intermediate, hidden, name="mlp down")
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        up = self.gate_up_proj(t, x)
+        assert isinstance(up.width, int)
+        gate, up = ops.split(t, up, [up.width // 2] * 2, "mlp: gate and up")
+        up = ops.mul(t, up, activation(t, gate, self._act, "mlp: activated gate"), "mlp: product")
+        out: Tensor = self.down_proj(t, up)
+        return out
+
+
+__all__ = [
+    "ONE",
+    "TOKENS",
+    "Attention",
+    "FusedGatedMLP",
+    "GatedMLP",
+    "GemmaRMSNorm",
+    "LateCastRMSNorm",
+    "LayerNorm",
+    "PlainMLP",
+    "RMSNorm",
+    "Rotary",
+    "rotate",
+]

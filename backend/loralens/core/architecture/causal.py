@@ -20,8 +20,12 @@ class Call:
 
     recipe: Recipe
     validity: Validity
+    attention: str = ""  # the implementation that runs; a family may have fewer than the recipe can name
     masks: dict[str, Tensor | None] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)  # rotary tables, encoder states, position biases
+
+    def __post_init__(self) -> None:
+        self.attention = self.attention or self.recipe.attention
 
     def tensors(self) -> list[Tensor | None]:
         """Every tensor among the arguments: a checkpoint holds them until it has recomputed."""
@@ -37,11 +41,19 @@ class Root(Module):
     vocabulary: int
     head: Linear
     tied: bool
-    default_targets: tuple[str, ...]
+    default_targets: tuple[str, ...] | str
 
     def stacks(self) -> list[tuple[str, Stack]]:
         """Every stack with its full name, in the order in which they run."""
         return [(name, module) for name, module in self.walk() if isinstance(module, Stack)]
+
+    def logits(self, t: Tape, hidden: Tensor) -> Tensor:
+        """The head, and what a family does to its result before the loss."""
+        return self.head(t, hidden)
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """What had to be assumed about this model under this recipe."""
+        return []
 
 
 def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None) -> Tensor | None:
@@ -51,10 +63,10 @@ def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None) -> Te
     window covers the sequence; eager always gets an additive float mask.
     """
     recipe = call.recipe
-    windowed = sliding_window is not None and call.validity.exceeds("sequence_length", sliding_window)
-    if recipe.attention == "flash":
+    windowed = sliding_window is not None and call.validity.exceeds("sequence_length", sliding_window - 1)
+    if call.attention == "flash":
         return None
-    if recipe.attention == "eager":
+    if call.attention == "eager":
         rows = TOKENS_BY_SEQUENCE if recipe.padded else SEQUENCE_SQUARED
         return t.new(rows, recipe.weights_dtype, 1, "attention mask")
     if not recipe.padded and not windowed:
