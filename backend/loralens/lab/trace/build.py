@@ -1,0 +1,177 @@
+"""From a config and a recipe to the real model on the fake GPU: transformers builds it, PEFT adapts it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.recipe import Recipe
+from loralens.lab.trace import quantize
+from loralens.lab.trace.families import model_class
+from loralens.lab.trace.ledger import Ledger
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# keys that would fetch, run or override something; the recipe has its own words for them
+_IGNORED: Final = ("auto_map", "quantization_config", "torch_dtype", "dtype", "_name_or_path", "transformers_version")
+
+
+def read_config(given: Mapping[str, Any]) -> Any:
+    """The transformers configuration object of a config.json; nothing is fetched, no remote code is run.
+
+    Raises:
+        InvalidInput: no `model_type`, or values that the family's own class refuses.
+        UnsupportedArchitecture: transformers does not know the family.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    entries = {key: value for key, value in given.items() if key not in _IGNORED}
+    text = entries.get("text_config")
+    if isinstance(text, Mapping) and text.get("model_type"):  # the language model is what is fine-tuned
+        entries = {key: value for key, value in text.items() if key not in _IGNORED}
+    name = entries.pop("model_type", None)
+    if not isinstance(name, str):
+        raise InvalidInput("config.model_type is missing", field="config.model_type", hint="paste a whole config.json")
+    if name not in CONFIG_MAPPING:
+        raise UnsupportedArchitecture(
+            f"transformers does not know model_type {name!r:.60}", field="config.model_type", hint="see its list of models"
+        )
+    try:
+        config = CONFIG_MAPPING[name](**entries)
+    except (TypeError, ValueError, KeyError, AttributeError) as problem:
+        raise InvalidInput(f"config is refused by transformers: {problem}", field="config") from problem
+    config.use_cache = False
+    return config
+
+
+def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
+    """The model with the recipe's weights dtype and attention, on the meta device."""
+    maker = model_class(config)
+    implementation = "eager" if recipe.attention == "eager" else "sdpa"
+    with torch.device("meta"):
+        try:
+            return maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation=implementation)
+        except ValueError as problem:
+            if "attention implementation" not in str(problem) and "scaled_dot_product" not in str(problem):
+                raise InvalidInput(f"transformers cannot build this model: {problem}", field="config") from problem
+            return maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation="eager")
+
+
+def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Module:
+    """Apply the method: quantize and prepare the base, add the adapters, freeze, switch checkpointing on."""
+    if method == "full":
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.dtype.is_floating_point)
+        _freeze_first_layers(model, recipe)
+        if recipe.gradient_checkpointing:
+            _checkpoint(model)
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    if recipe.quantization is not None:
+        quantize.quantize(model, recipe.quantization)
+    if recipe.quantization is not None and recipe.quantization.prepare_kbit:
+        _prepare_kbit(model, recipe)
+    elif recipe.gradient_checkpointing:
+        _checkpoint(model)
+        model.enable_input_require_grads()
+    lora = recipe.lora
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_dora=lora.use_dora or method == "dora",
+        use_rslora=lora.use_rslora,
+        bias=lora.bias,
+        modules_to_save=list(lora.modules_to_save) or None,
+        rank_pattern=dict(lora.rank_pattern),
+        fan_in_fan_out=_all_conv1d(model),
+    )
+    try:
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=lora.adapter_dtype == "float32")
+    except ValueError as problem:
+        raise InvalidInput(f"PEFT refuses: {problem}", field="lora.target_modules") from problem
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad and "lora_" in name:
+            parameter.data = parameter.data.to(DTYPES[lora.adapter_dtype])
+    return adapted
+
+
+def _all_conv1d(model: torch.nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def _checkpoint(model: Any) -> None:
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise InvalidInput("this family has no gradient checkpointing in transformers", field="recipe.gradient_checkpointing")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _prepare_kbit(model: Any, recipe: Recipe) -> None:
+    from peft import prepare_model_for_kbit_training
+
+    prepare_model_for_kbit_training(
+        model,
+        use_gradient_checkpointing=recipe.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+    )
+
+
+def _freeze_first_layers(model: torch.nn.Module, recipe: Recipe) -> None:
+    """`trainable_layers` = n: only the last n layers (and what comes after them) train."""
+    if recipe.trainable_layers is None:
+        return
+    from loralens.lab.trace.families import layer_list
+
+    name, layers = layer_list(model)
+    first = max(0, len(layers) - recipe.trainable_layers)
+    trained = {id(p) for layer in layers[first:] for p in layer.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+
+def to_fake_gpu(model: torch.nn.Module, ledger: Ledger, *, adapted: bool) -> None:
+    """Give every meta tensor an equal one on the fake GPU (ties kept) and book it."""
+    moved: dict[int, torch.Tensor] = {}
+    for path, module in model.named_modules(remove_duplicate=True):
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None:
+                    continue
+                known = moved.get(id(tensor))
+                if known is None:
+                    with ledger.naming(_kind(tensor, table is module._parameters, adapted), f"{path}.{name}"):
+                        known = moved[id(tensor)] = _fresh(tensor)
+                table[name] = known
+        quantize.to_fake_gpu(module, ledger, path)
+    _loose_tensors(model, ledger)
+
+
+def _fresh(tensor: torch.Tensor) -> torch.Tensor:
+    if quantize.is_packed(tensor):
+        return quantize.fresh(tensor)
+    data = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(data, requires_grad=tensor.requires_grad)
+    return data
+
+
+def _kind(tensor: torch.Tensor, is_parameter: bool, adapted: bool) -> str:
+    if not is_parameter:
+        return "buffer"
+    return "adapter" if adapted and tensor.requires_grad else "weight"
+
+
+def _loose_tensors(model: torch.nn.Module, ledger: Ledger) -> None:
+    """Plain tensor attributes that are neither parameters nor buffers (`original_inv_freq`)."""
+    for path, module in model.named_modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, torch.Tensor) and value.device.type == "meta":
+                with ledger.naming("buffer", f"{path}.{name}"):
+                    setattr(module, name, _fresh(value))

@@ -1,0 +1,66 @@
+"""Which transformers class trains a family, what its inputs are, and where its layers lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from loralens.core.errors import UnsupportedArchitecture
+
+
+def model_class(config: Any) -> Any:
+    """The class with a training loss: causal language model first, then the encoders' and seq2seq's own heads."""
+    from transformers.models.auto import modeling_auto as auto
+
+    for mapping in (
+        auto.MODEL_FOR_CAUSAL_LM_MAPPING if not config.is_encoder_decoder else {},
+        auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        auto.MODEL_FOR_MASKED_LM_MAPPING,
+        auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+    ):
+        if type(config) in mapping and not (config.model_type in _ENCODERS and mapping is auto.MODEL_FOR_CAUSAL_LM_MAPPING):
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, tuple) else found
+    raise UnsupportedArchitecture(
+        f"transformers has no model with a training loss for model_type {config.model_type!r}", field="config.model_type"
+    )
+
+
+_ENCODERS = frozenset({"bert", "roberta", "distilbert", "electra", "deberta", "deberta-v2", "modernbert", "xlm-roberta", "albert"})
+
+
+def layer_list(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList]:
+    """The longest list of layers and its path.
+
+    Raises:
+        UnsupportedArchitecture: the model has no list of layers.
+    """
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    if not lists:
+        raise UnsupportedArchitecture("the model has no list of layers", field="recipe.trainable_layers")
+    return max(lists, key=lambda entry: len(entry[1]))
+
+
+def inputs(config: Any, batch: int, length: int, *, padded: bool) -> dict[str, torch.Tensor]:
+    """One batch on the fake GPU, with labels."""
+
+    def tokens(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.int64, device="cuda")
+
+    kind = config.model_type
+    if hasattr(config, "num_channels") and hasattr(config, "patch_size"):
+        size = config.image_size
+        height, width = size if isinstance(size, (tuple, list)) else (size, size)
+        pixels = torch.empty(batch, config.num_channels, height, width, device="cuda", dtype=torch.float32)
+        return {"pixel_values": pixels, "labels": tokens(batch)}
+    if kind == "whisper":
+        frames = 2 * config.max_source_positions
+        sound = torch.empty(batch, config.num_mel_bins, frames, device="cuda", dtype=torch.float32)
+        return {"input_features": sound, "labels": tokens(batch, min(length, config.max_target_positions))}
+    batch_inputs = {"input_ids": tokens(batch, length), "labels": tokens(batch, length)}
+    if padded:
+        batch_inputs["attention_mask"] = tokens(batch, length)
+    return batch_inputs

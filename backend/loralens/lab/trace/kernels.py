@@ -1,0 +1,138 @@
+"""Let each operator on fake CUDA tensors behave as its CUDA kernel: the right attention kernel, no decompositions.
+
+A CPU build holds no CUDA kernels, so an operator with a composite fallback would decompose into pieces that never
+exist on a card (`silu_backward` into seven), and `scaled_dot_product_attention` would fall to its math path. The
+registrations here are for the CUDA dispatch keys only, which nothing else uses in such a build.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+_libraries: list[torch.library.Library] = []
+# operators with a CUDA kernel beside a composite fallback (aten/src/ATen/native/native_functions.yaml)
+WHOLE: Final = ("silu_backward", "mish_backward")
+_ALIGNMENT: Final = 16  # the efficient kernel reads masks in 16-byte rows (sdp_utils: pad_bias)
+
+
+def install() -> None:
+    """Register once per process; a build with CUDA keeps its own kernels."""
+    if _libraries or torch.version.cuda is not None:
+        return
+    library = torch.library.Library("aten", "IMPL")
+    for name in WHOLE:
+        library.impl(name, torch.library.fallthrough_kernel, "AutogradCUDA")
+        library.impl(name, _like_gradient, "CUDA")
+    library.impl("scaled_dot_product_attention", attention, "AutogradCUDA")
+    _libraries.append(library)
+
+
+def _like_gradient(gradient: torch.Tensor, input_: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(gradient)
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """`scaled_dot_product_attention` with the kernel that a card of compute capability 8.0 or later picks.
+
+    Source: aten/src/ATen/native/transformers/attention.cpp (`scaled_dot_product_attention`) and
+    cuda/sdp_utils.cpp (`can_use_flash_attention`, `can_use_mem_efficient_attention`), torch 2.13.
+    """
+    aten = torch.ops.aten
+    chosen = choose(query, key, value, attn_mask, is_causal=is_causal, enable_gqa=enable_gqa)
+    if chosen == "flash":
+        width = query.shape[-1]
+        scale = width**-0.5 if scale is None else scale
+        if width % 8:
+            query, key, value = (torch.nn.functional.pad(x, (0, 8 - width % 8)) for x in (query, key, value))
+        output = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+        return output if output.shape[-1] == width else output[..., :width]
+    if chosen == "efficient":
+        mask = _mask_for_efficient(attn_mask, query, key)
+        needs = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        return aten._scaled_dot_product_efficient_attention(query, key, value, mask, needs, dropout_p, is_causal, scale=scale)[0]
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = _as_bias(attn_mask, query)
+    return aten._scaled_dot_product_attention_math(
+        query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+    )[0]
+
+
+def choose(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    *,
+    is_causal: bool,
+    enable_gqa: bool,
+) -> str:
+    """`flash`, `efficient` or `math`: the first that CUDA's rules allow, in this order."""
+    if query.dim() != 4:
+        return "math"
+    widths = {x.shape[-1] for x in (query, key, value)}
+    same_heads = query.shape[1] == key.shape[1] == value.shape[1]
+    grouped = enable_gqa and key.shape[1] == value.shape[1] and query.shape[1] % key.shape[1] == 0
+    if (
+        query.dtype in (torch.bfloat16, torch.float16)
+        and attn_mask is None
+        and len(widths) == 1
+        and max(widths) <= 256
+        and (same_heads or grouped)
+        and not (is_causal and query.shape[2] != key.shape[2])
+    ):
+        return "flash"
+    aligned = 16 // query.element_size()
+    if same_heads and all(width % aligned == 0 for width in widths) and query.shape[-1] == key.shape[-1]:
+        return "efficient"
+    return "math"
+
+
+def _as_bias(mask: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """A boolean mask as zeros and minus infinities (`convert_boolean_attn_mask`)."""
+    minus = torch.full((), -torch.inf, dtype=query.dtype, device=query.device)
+    return torch.where(mask, torch.zeros((), dtype=query.dtype, device=query.device), minus)
+
+
+def _mask_for_efficient(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
+    if mask is None:
+        return None
+    if mask.dtype == torch.bool:
+        mask = _as_bias(mask, query)
+    length = mask.shape[-1]
+    if length % _ALIGNMENT:  # padded to aligned rows, then cut: the storage stays the padded one
+        mask = torch.nn.functional.pad(mask, (0, _ALIGNMENT - length % _ALIGNMENT))[..., :length]
+    return mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+
+
+def known_values(func: Any, tensor: torch.Tensor) -> Any:
+    """What code that reads a value finds: a mask that hides something, finite numbers, a count of one."""
+    if tensor.dtype == torch.bool:
+        return False
+    return 1.0 if tensor.dtype.is_floating_point else 1
+
+
+def embedding_scratch(gradient: torch.Tensor, indices: torch.Tensor, *_rest: Any) -> tuple[int, ...]:
+    """Sorting the indices: keys and values, in and out, 8 bytes each per token.
+
+    Source: aten/src/ATen/native/cuda/Embedding.cu (`embedding_dense_backward_cuda`), torch 2.13.
+    """
+    return (4 * 8 * indices.numel(),)
+
+
+def equip(ledger: Any) -> None:
+    """Teach a ledger the operators whose CUDA kernels differ from what a fake tensor shows."""
+    aten = torch.ops.aten
+    ledger.overrides[aten._local_scalar_dense.default] = known_values
+    ledger.workspaces[aten.embedding_dense_backward.default] = embedding_scratch

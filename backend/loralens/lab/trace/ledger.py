@@ -1,0 +1,170 @@
+"""The ledger: every storage on the fake GPU from the operator that made it to the moment it was released."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ROUNDING_BYTES = 512  # the caching allocator's smallest block (kMinBlockSize, c10/cuda/CUDACachingAllocator.cpp)
+
+
+@dataclass(slots=True)
+class Storage:
+    """One storage: how large, what made it, when and for which module."""
+
+    index: int
+    size_bytes: int
+    kind: str
+    phase: str
+    op: str
+    owner: str
+    shape: tuple[int, ...]
+    dtype: str
+    recomputed: bool = False
+
+    @property
+    def rounded_bytes(self) -> int:
+        """What the caching allocator hands out for it."""
+        return -(-self.size_bytes // ROUNDING_BYTES) * ROUNDING_BYTES
+
+
+class Owners:
+    """Which module an operator works for: the innermost running forward, or the forward that made a backward node."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.running: list[str] = []
+        self.of_node: dict[int, str] = {}
+        self._handles: list[Any] = []
+        self._main = threading.get_ident()
+
+    def follow(self, model: torch.nn.Module) -> None:
+        """Watch every forward of this model's modules."""
+        self.names = {id(module): name for name, module in model.named_modules()}
+        register = torch.nn.modules.module
+        self._handles = [
+            register.register_module_forward_pre_hook(self._enter),
+            register.register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def stop(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _enter(self, module: torch.nn.Module, _inputs: Any) -> None:
+        self.running.append(self.names.get(id(module), ""))
+
+    def _leave(self, _module: torch.nn.Module, _inputs: Any, _output: Any) -> None:
+        if self.running:
+            self.running.pop()
+
+    def current(self, phase: str) -> str:
+        """The owner of the operator that runs now."""
+        if self.running:
+            owner = self.running[-1]
+        elif phase == "backward":
+            node = torch._C._current_autograd_node()
+            return self.of_node.get(node._sequence_nr(), "") if node is not None else ""
+        else:
+            owner = ""
+        if threading.get_ident() == self._main:
+            # the node was numbered just before its operator ran; later operators without a node must not take it over
+            self.of_node.setdefault(torch.autograd._get_sequence_nr() - 1, owner)
+        return owner
+
+
+class Ledger(TorchDispatchMode):
+    """Log each storage's birth (an operator returns one not seen before) and death (its last reference goes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase = "setup"
+        self.kind: str | None = None
+        self.owner: str | None = None
+        self.owners = Owners()
+        self.storages: list[Storage] = []
+        self.events: list[int] = []  # index + 1 when born, -(index + 1) when released
+        self.marks: list[tuple[str, int]] = []  # a phase and the event at which it begins
+        self.overrides: dict[Any, Callable[..., Any]] = {}
+        self.workspaces: dict[Any, Callable[..., Iterable[int]]] = {}
+        self._live: dict[int, tuple[int, Any]] = {}
+
+    def begin(self, phase: str) -> None:
+        """A new phase starts here."""
+        self.phase = phase
+        self.marks.append((phase, len(self.events)))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        override = self.overrides.get(func)
+        if override is not None:
+            result = override(func, *args, **kwargs)
+        else:
+            result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor):
+            self._book(result, func)
+        elif isinstance(result, (tuple, list)):
+            for item in result:
+                if isinstance(item, torch.Tensor):
+                    self._book(item, func)
+                elif isinstance(item, (tuple, list)):
+                    for inner in item:
+                        if isinstance(inner, torch.Tensor):
+                            self._book(inner, func)
+        workspace = self.workspaces.get(func)
+        if workspace is not None:
+            self._borrow(func, workspace(*args, **kwargs))
+        return result
+
+    @contextmanager
+    def naming(self, kind: str, owner: str = "") -> Iterator[None]:
+        """Give everything that is born inside this kind and owner (a weight, a buffer, an optimizer's state)."""
+        before = self.kind, self.owner
+        self.kind, self.owner = kind, owner
+        try:
+            yield
+        finally:
+            self.kind, self.owner = before
+
+    def live_index(self, tensor: torch.Tensor) -> int | None:
+        """The storage's place in the ledger, or None when it is not booked."""
+        entry = self._live.get(tensor.untyped_storage()._cdata)
+        return None if entry is None else entry[0]
+
+    def _book(self, tensor: torch.Tensor, op: Any) -> None:
+        if tensor.device.type != "cuda":
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._live:
+            return
+        index = self._append(storage.nbytes(), str(op), tuple(tensor.shape), str(tensor.dtype)[6:])
+        self._live[key] = (index, weakref.ref(storage, lambda _ref, key=key, index=index: self._release(key, index)))
+
+    def _append(self, size: int, op: str, shape: tuple[int, ...], dtype: str) -> int:
+        index = len(self.storages)
+        owner = self.owner or self.owners.current(self.phase)
+        again = self.phase == "backward" and bool(self.owners.running)  # a forward runs again inside backward
+        self.storages.append(Storage(index, size, self.kind or "", self.phase, op, owner, shape, dtype, again))
+        self.events.append(index + 1)
+        return index
+
+    def _release(self, key: int, index: int) -> None:
+        del self._live[key]
+        self.events.append(-(index + 1))
+
+    def _borrow(self, op: Any, sizes: Iterable[int]) -> None:
+        """Scratch that a kernel allocates beside its result and gives back before it returns."""
+        kind, self.kind = self.kind, "workspace"
+        taken = [self._append(size, f"{op} (scratch)", (size,), "uint8") for size in sizes if size]
+        self.kind = kind
+        self.events.extend(-(index + 1) for index in taken)
