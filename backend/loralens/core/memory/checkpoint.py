@@ -73,7 +73,9 @@ def is_reentrant(recipe: Recipe) -> bool:
     return version(recipe, "transformers") < (5,)
 
 
-def reentrant(t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str) -> Tensor:
+def reentrant(
+    t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str, *, frozen: bool
+) -> Tensor:
     """The older form: no graph at first, and a nested backward pass later."""
     outside, t.grad_enabled = t.grad_enabled, False
     try:
@@ -97,7 +99,14 @@ def reentrant(t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, argument
         t.layer = number
         t.backward(again, arrived[0])
         t.layer = outside[1]
-        return received[0] if received else None
+        if not received:
+            return None
+        if t.sharding.keeps_inputs and frozen:
+            # FSDP reshards frozen units by a hook on their inputs; the hook holds the detached input's AccumulateGrad
+            # node, hence the input and its .grad, until backward is over (torch fsdp/_runtime_utils.py,
+            # _register_post_backward_reshard_only_hook; autograd/graph.py, register_multi_grad_hook)
+            t.keep_by_hooks([storage for storage in (kept.storage, received[0].storage) if storage is not None])
+        return received[0]
 
     t.record(label, [out], [hidden], [kept, *arguments], apply)
     if out.node is not None:
@@ -105,7 +114,9 @@ def reentrant(t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, argument
     return out
 
 
-def checkpoint(t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str) -> Tensor:
+def checkpoint(
+    t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str, *, frozen: bool = False
+) -> Tensor:
     """Run a region of the forward pass so that backward keeps only its inputs."""
 
     def again() -> Tensor:

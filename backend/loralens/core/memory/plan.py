@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import methods
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.memory.ledger import CATEGORIES, Moment, Point
+from loralens.core.memory.parallel import Sharding
 from loralens.core.memory.size import MONOMIALS, VARIABLES, ZERO, Size, monomial_values
 from loralens.core.memory.step import Held, walk_step
 from loralens.core.precision import ITEM_BYTES
@@ -137,7 +138,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     return Plan(
         method=method,
         regime=prepared.regime,
-        assumptions=prepared.assumptions,
+        assumptions=[*prepared.assumptions, *Sharding.of(recipe).assumptions()],
         total=total,
         trainable=trainable,
         checkpoint_bytes=checkpoint,

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.memory.checkpoint import checkpoint, is_reentrant, reentrant
+from loralens.core.memory.parallel import gathered, has_frozen
 from loralens.core.memory.tape import Tape, Tensor
 
 if TYPE_CHECKING:
@@ -64,10 +65,13 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 t.stands_for[t.layer] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{index}"
                 hidden = _boundary(t, hidden, label, gap if layer is run.unit[0] else None, copy)
+                together = gathered(t.ledger, t.sharding, layer, ahead=index < len(layers) - 1)
                 if checkpointing:
-                    hidden = keep_input(t, partial(_run, t, layer, call), hidden, call.tensors(), label)
+                    hidden = keep_input(t, partial(_run, t, layer, call), hidden, call.tensors(), label, frozen=has_frozen(layer))
                 else:
                     hidden = layer(t, hidden, call)
+                del together
+                hidden = _gathering(t, hidden, layer, ahead=index > 0)
                 t.ledger.settle()
                 t.ledger.mark(label)
                 index += 1
@@ -75,6 +79,21 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 t.ledger.repeat(t.ledger.difference(before), skipped, gap.label)
                 index += skipped * len(run.unit)
     return hidden
+
+
+def _gathering(t: Tape, hidden: Tensor, layer: Module, *, ahead: bool) -> Tensor:
+    """Where weights are sharded: a node behind the layer that brings them together before its backward."""
+    if not t.sharding.gathers:
+        return hidden
+    outside = hidden.view()
+    number = t.layer
+
+    def apply(gradient: Tensor) -> Tensor:
+        t.gathered[number] = gathered(t.ledger, t.sharding, layer, ahead=ahead)
+        return gradient.view()
+
+    t.record("gather", [outside], [hidden], [], apply)
+    return outside
 
 
 def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> Tensor:
@@ -102,9 +121,12 @@ class _Gap:
 def _boundary(t: Tape, hidden: Tensor, label: str, gap: _Gap | None, copy: int) -> Tensor:
     """A view with a node that tells when backward has passed a layer."""
     inside = hidden.view()
+    number = t.layer
 
     def apply(gradient: Tensor) -> Tensor:
         t.ledger.settle()
+        t.gathered.pop(number, None)
+        t.reduce_gradients(number)
         t.ledger.mark(label)
         if gap is not None:
             gap.leaving(copy)

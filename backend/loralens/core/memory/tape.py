@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loralens.core.memory.ledger import Ledger, Storage
+from loralens.core.memory.parallel import Sharding, share
 from loralens.core.memory.size import Size
 from loralens.core.precision import ITEM_BYTES
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Backward = Callable[..., Any]
 LEAF = 1 << 62
+KEPT_BY_HOOKS = "FSDP hooks: layer inputs and their gradients"
 
 
 class Node:
@@ -80,7 +82,7 @@ class Tensor:
 class Tape:
     """Builds tensors and nodes, and runs the backward pass, booking everything in a ledger."""
 
-    def __init__(self, ledger: Ledger, *, autocast: str | None = None, fused_kernels: str = "none") -> None:
+    def __init__(self, ledger: Ledger, *, autocast: str | None = None, fused_kernels: str = "none", sharding: Sharding | None = None) -> None:
         self.ledger = ledger
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
@@ -94,6 +96,9 @@ class Tape:
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
+        self.sharding = sharding or Sharding()
+        self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
+        self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
         self.on_gradient: Callable[[Parameter, Storage], bool] | None = None
         self._sequence = 0
 
@@ -167,6 +172,33 @@ class Tape:
             skipped = self.stands_for.get(layer, 0)
             if skipped:
                 self.ledger.apply(self.ledger.difference(before), skipped)
+
+    def reduce_gradients(self, layer: int) -> None:
+        """A layer is done: its gradients are reduced, and this GPU keeps its share (none when the host does)."""
+        parts, host = self.sharding.gradients, self.sharding.host_states
+        if parts == 1 and not host:
+            return
+        for key in [key for key in self.gradients if key[1] == layer]:
+            storage = self.gradients.pop(key)
+            if not host:
+                self.ledger.book(share(storage.size, parts), "gradients", "gradients, this GPU's share")
+            del storage
+
+    def end_backward(self) -> None:
+        """Backward is over: hooks let go of what they held, for the layers that were not simulated too."""
+        left = self.ledger.entries.get(("activations", KEPT_BY_HOOKS))
+        if left is None:
+            return
+        for storage in {id(storage): storage for storage in self.kept_by_hooks}.values():
+            left = left - storage.size
+        self.ledger.release(left, "activations", KEPT_BY_HOOKS)
+        self.kept_by_hooks.clear()
+
+    def keep_by_hooks(self, storages: list[Storage]) -> None:
+        """A framework's hook holds these until backward is over."""
+        for storage in storages:
+            storage.rename("activations", KEPT_BY_HOOKS)
+        self.kept_by_hooks += storages
 
     # -- running backward ---------------------------------------------------------------------------------------
 

@@ -42,7 +42,9 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     for _, module in root.walk():
         if isinstance(module, Linear) and module is not root.head:
             module.weight.packing = packing
-    if quantization.prepare_kbit:
+    # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`)
+    raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", "zero3")
+    if raised:
         # TRL puts embeddings and head back into 16 bits (`peft_module_casting_to_bf16`), the norms stay float32
         trl = any(library == "trl" for library, _ in recipe.stack)
         for _, parameter in parameters(root):
@@ -50,7 +52,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
             if parameter.role == "base" and parameter.packing is None and not (trl and matrix):
                 parameter.dtype = "float32"
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
-    kbit = ", the rest raised to fp32" if quantization.prepare_kbit else ""
+    kbit = ", the rest raised to fp32" if raised else ""
     cast = f"{SHORT[recipe.autocast]} autocast" if recipe.autocast else "no autocast"
     return Prepared(
         f"{quantization.type} base{double}{kbit}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
