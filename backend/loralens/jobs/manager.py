@@ -1,0 +1,298 @@
+"""Queues jobs per device, runs them, and keeps what they tell."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from loralens.core.errors import DeviceBusy, InvalidInput, JobFailed, LoraLensError, Unavailable
+from loralens.jobs import errors
+from loralens.jobs.local import LocalRunner, Reported
+from loralens.jobs.locks import FileLock, holder_lives
+from loralens.jobs.model import Job, JobEvent, JobSpec, Status
+from loralens.jobs.runner import JobCancelled, Runner
+from loralens.jobs.store import JobStore, StorageFull
+
+log = logging.getLogger("loralens.jobs")
+
+MAX_WAITING = 50
+MAX_EVENTS = 100_000
+BATCH_SECONDS = 0.1
+"""One commit costs some milliseconds, a thousand rows in one commit hardly more: events are written in batches."""
+_DEVICE = re.compile(r"[a-z]{1,10}(:\d{1,3})?")
+
+
+class JobManager:
+    """All jobs of one server.
+
+    `start()` and `close()` are quick and may be called from an event loop's thread; `close()` ends running jobs as
+    `interrupted` and may take up to two seconds. Every other method may be called from any thread. Several servers
+    may share one state directory: a device runs one job at a time over all of them, and what a dead server left
+    behind is marked `interrupted` by the next one that starts.
+
+    Args:
+        state_dir: folder for `jobs.sqlite` and the lock files; created if missing.
+        new_runner: makes the runner of one device.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        new_runner: Callable[[], Runner] = LocalRunner,
+        max_waiting: int = MAX_WAITING,
+        max_store_bytes: int | None = None,
+    ) -> None:
+        self._directory = state_dir
+        self._new_runner = new_runner
+        self._max_waiting = max_waiting
+        self._max_store_bytes = max_store_bytes
+        self._owner = secrets.token_hex(8)
+        self._alive: FileLock | None = None
+        self._opened: JobStore | None = None
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._queues: dict[str, SimpleQueue[JobSpec | None]] = {}
+        self._threads: list[threading.Thread] = []
+        self._runners: dict[str, Runner] = {}
+        self._running: dict[str, str] = {}
+        self._cancelled: set[str] = set()
+        self._unsaved: dict[str, tuple[Status, dict[str, Any] | None]] = {}
+
+    def start(self) -> None:
+        """Open the store and mark what dead servers left. A full disk is logged: calculators need no store."""
+        try:
+            self._store()
+        except Unavailable as error:
+            log.error("jobs cannot run: %s", error.message)
+
+    def close(self) -> None:
+        """End running jobs, keep the store."""
+        self._closing.set()
+        for queue in self._queues.values():
+            queue.put(None)
+        for runner in list(self._runners.values()):
+            runner.close()
+        for thread in self._threads:
+            thread.join(timeout=2)
+        if self._opened is not None:
+            self._interrupt(self._owner, "the server was stopped")
+            self._opened.close()
+        if self._alive is not None:
+            self._alive.release(remove=True)
+
+    def submit(
+        self, kind: str, function: str, spec: Mapping[str, Any], device: str = "cpu", *, queue: bool = True
+    ) -> Job:
+        """Queue a job on a device.
+
+        Args:
+            kind: see `JobSpec`, as `function` and `spec`.
+            function: "module:name", chosen by the program.
+            spec: JSON-able, without NaN.
+            device: "cpu", "cuda:0", "mps".
+            queue: False refuses when the device has anything to do.
+
+        Raises:
+            DeviceBusy: queueing was refused, or too many jobs wait already.
+            StorageFull: the store cannot be written.
+        """
+        if not _DEVICE.fullmatch(device):
+            raise InvalidInput(f"no device is called {device[:40]!r}", field="device", hint="cpu, cuda:0 or mps")
+        job_spec = JobSpec(kind, function, spec, device)
+        with self._lock:
+            store = self._store()
+            waiting = store.waiting(device)
+            if waiting and not queue:
+                raise DeviceBusy(f"{device} runs another job", field="device", hint="queue the job, or wait")
+            if waiting >= self._max_waiting:
+                raise DeviceBusy(f"{waiting} jobs wait for {device} already", field="device", hint="wait, or cancel")
+            job = store.add(job_spec, self._owner)
+            self._queue(device).put(job_spec)
+        return job
+
+    def job(self, job_id: str) -> Job:
+        """One job as it stands. Raises `JobNotFound`."""
+        return self._with_unsaved(self._store().job(job_id))
+
+    def jobs(self, *, kind: str | None = None, limit: int = 50, before: str | None = None) -> list[Job]:
+        """The newest jobs first."""
+        return [self._with_unsaved(job) for job in self._store().jobs(kind=kind, limit=limit, before=before)]
+
+    def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+        """What a job told after the event with sequence number `after`."""
+        return self._store().events(job_id, after, limit)
+
+    def result(self, job_id: str) -> Mapping[str, Any] | None:
+        """The data of the job's `result` event, if it came that far."""
+        event = self._store().last_of_type(job_id, "result")
+        return None if event is None else event.data
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job; one that has ended stays as it is. A running one ends within about a second."""
+        store = self._store()
+        job = store.job(job_id)
+        with self._lock:
+            runner = self._runners.get(job.device) if self._running.get(job.device) == job_id else None
+            if runner is not None:
+                self._cancelled.add(job_id)
+        if runner is not None:
+            runner.cancel()
+        elif job.active:
+            # Queued, or of another server: that one sees it at its next batch.
+            store.end(job_id, "cancelled")
+        return self.job(job_id)
+
+    def runner_pid(self, device: str = "cpu") -> int | None:
+        """Process id of the warm child of a device, for the system page and the tests."""
+        runner = self._runners.get(device)
+        return runner.pid if isinstance(runner, LocalRunner) else None
+
+    def _store(self) -> JobStore:
+        with self._lock:
+            if self._opened is None:
+                store = JobStore(self._directory / "jobs.sqlite", max_bytes=self._max_store_bytes)
+                try:
+                    self._alive = FileLock(self._owner_file(self._owner))
+                    self._alive.acquire()
+                except OSError as error:
+                    raise StorageFull(f"{self._directory} cannot be written: {error.strerror}") from None
+                self._opened = store
+                self._mark_dead()
+            return self._opened
+
+    def _mark_dead(self) -> None:
+        try:
+            for owner in self._store().active_owners():
+                if owner != self._owner and not holder_lives(self._owner_file(owner)):
+                    self._interrupt(owner, "the server that ran it died")
+            self._store().prune()
+        except StorageFull as error:
+            log.error("%s", error.message)
+
+    def _interrupt(self, owner: str, reason: str) -> None:
+        assert self._opened is not None
+        error = errors.record(JobFailed(f"{reason} before the job ended", hint="start it again"))
+        for job_id in self._opened.active_owners().get(owner, ()):
+            try:
+                self._opened.end(job_id, "interrupted", error)
+            except StorageFull as full:
+                log.error("%s", full.message)
+
+    def _owner_file(self, owner: str) -> Path:
+        return self._directory / f"server-{owner}.lock"
+
+    def _queue(self, device: str) -> SimpleQueue[JobSpec | None]:
+        if device not in self._queues:
+            self._queues[device] = SimpleQueue()
+            self._runners[device] = self._new_runner()
+            thread = threading.Thread(target=self._work, args=(device,), name=f"jobs-{device}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return self._queues[device]
+
+    def _work(self, device: str) -> None:
+        lock = FileLock(self._directory / f"device-{device.replace(':', '-')}.lock")
+        while (spec := self._queues[device].get()) is not None:
+            if self._closing.is_set():
+                return
+            try:
+                if self._wait_for_turn(spec, lock):
+                    self._run(spec)
+            except Exception:  # a fault of ours must not end the queue of a device
+                log.exception("job %s failed in the manager", spec.id)
+                self._end(spec.id, "failed", JobFailed("the server met an error that it did not expect"))
+            finally:
+                lock.release()
+
+    def _wait_for_turn(self, spec: JobSpec, lock: FileLock) -> bool:
+        while self._store().job(spec.id).status == "queued":
+            if lock.acquire():
+                return True
+            if self._closing.wait(BATCH_SECONDS):
+                return False
+        return False
+
+    def _run(self, spec: JobSpec) -> None:
+        runner = self._runners[spec.device]
+        with self._lock:
+            self._running[spec.device] = spec.id
+        status: Status = "finished"
+        error: LoraLensError | None = None
+        try:
+            if not self._store().start(spec.id):
+                return
+            self._follow(spec, runner)
+        except JobCancelled:
+            status = "cancelled"
+        except LoraLensError as failed:
+            status, error = "failed", failed
+        finally:
+            with self._lock:
+                self._running.pop(spec.device, None)
+                self._cancelled.discard(spec.id)
+        if self._closing.is_set():
+            return  # close() marks it as interrupted
+        self._end(spec.id, status, error)
+
+    def _follow(self, spec: JobSpec, runner: Runner) -> None:
+        """Write what the job tells until it ends; raises what it raises, after its last events are kept."""
+        store = self._store()
+        told: list[JobEvent] = []
+        sequence, written_at = 0, 0.0
+        failed: LoraLensError | None = None
+        events = runner.start(spec)
+        try:
+            for event in events:
+                if event is not None and failed is None:
+                    sequence += 1
+                    told.append(JobEvent(sequence, event.pop("type"), event, time.time()))
+                    if sequence >= MAX_EVENTS:
+                        failed = JobFailed(f"the job told more than {MAX_EVENTS} events")
+                        runner.cancel()
+                if time.monotonic() - written_at >= BATCH_SECONDS:
+                    written_at = time.monotonic()
+                    try:
+                        batch, told = told, []
+                        if batch:
+                            store.append(spec.id, batch)
+                    except StorageFull as full:
+                        failed = full
+                    if failed or spec.id in self._cancelled or store.job(spec.id).status != "running":
+                        runner.cancel()
+        except JobCancelled:
+            if failed is not None:
+                raise failed from None
+            raise
+        finally:
+            if told and not isinstance(failed, StorageFull):
+                store.append(spec.id, told)
+        if failed is not None:
+            raise failed
+
+    def _end(self, job_id: str, status: Status, error: LoraLensError | None = None) -> None:
+        told = None
+        if error is not None:
+            told = error.told if isinstance(error, Reported) else errors.record(error)
+        self._unsaved[job_id] = (status, told)
+        for unsaved, (last, record) in list(self._unsaved.items()):
+            try:
+                self._store().end(unsaved, last, record)
+                del self._unsaved[unsaved]
+            except StorageFull as full:
+                log.error("job %s ended as %s, which could not be kept: %s", unsaved, last, full.message)
+
+    def _with_unsaved(self, job: Job) -> Job:
+        """What could not be written is still true for as long as this server lives."""
+        if job.id not in self._unsaved or not job.active:
+            return job
+        status, error = self._unsaved[job.id]
+        return replace(job, status=status, error=error, place=None)

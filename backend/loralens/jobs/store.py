@@ -1,0 +1,278 @@
+"""Jobs and their events in one SQLite file.
+
+Write-ahead logging lets any number of readers tail a job while one writer appends. A kill at any moment leaves a
+readable file: a transaction is there as a whole or not at all.
+Source: sqlite.org/wal.html, "Concurrency" and "Durability"; with synchronous=NORMAL a power cut may lose the last
+transactions, never the file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loralens.core.errors import JobNotFound, Unavailable
+from loralens.jobs.model import Job, JobEvent, JobSpec, Status
+
+log = logging.getLogger("loralens.jobs")
+
+VERSION = 1
+KEPT_JOBS = 1000
+"""Assumption: as much history as anyone scrolls through; older jobs go when a server starts."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL,
+  function TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  device TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  status TEXT NOT NULL,
+  created REAL NOT NULL,
+  started REAL,
+  ended REAL,
+  error TEXT
+);
+CREATE INDEX IF NOT EXISTS jobs_by_device ON jobs (device, status, number);
+CREATE TABLE IF NOT EXISTS events (
+  job TEXT NOT NULL,
+  sequence INTEGER NOT NULL,
+  type TEXT NOT NULL,
+  data TEXT NOT NULL,
+  time REAL NOT NULL,
+  PRIMARY KEY (job, sequence)
+) WITHOUT ROWID;
+"""
+_COLUMNS = """id, kind, device, status, spec, created, started, ended, error,
+  (SELECT COALESCE(MAX(sequence), 0) FROM events WHERE events.job = jobs.id),
+  (SELECT COUNT(*) FROM jobs AS ahead WHERE ahead.device = jobs.device
+     AND (ahead.status = 'running' OR (ahead.status = 'queued' AND ahead.number < jobs.number)))"""
+
+
+class StorageFull(Unavailable):
+    """The job store cannot be written: the disk is full or not writable."""
+
+    code = "storage_full"
+    title = "Job store cannot be written"
+
+
+class JobStore:
+    """All jobs of a state directory; safe for threads and for several processes.
+
+    Args:
+        path: the SQLite file; its folder is created.
+        max_bytes: limit for the file; None leaves it to the disk.
+
+    Raises:
+        StorageFull: the folder or file cannot be written (also by every method that writes).
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int | None = None) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_writable(path, error) from None
+        try:
+            self._create()
+        except sqlite3.OperationalError as error:
+            raise _not_writable(path, error) from None
+        except sqlite3.DatabaseError as error:
+            self._set_aside(error)
+            self._create()
+
+    def add(self, spec: JobSpec, owner: str) -> Job:
+        """Append a job to the queue of its device."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO jobs (id, kind, function, spec, device, owner, status, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
+                (spec.id, spec.kind, spec.function, _json(spec.spec), spec.device, owner, time.time()),
+            )
+        return self.job(spec.id)
+
+    def append(self, job_id: str, events: Iterable[JobEvent]) -> None:
+        """Write a batch of events in one transaction."""
+        rows = [(job_id, event.sequence, event.type, _json(event.data), event.time_seconds) for event in events]
+        with self._writing() as db:
+            db.executemany("INSERT INTO events (job, sequence, type, data, time) VALUES (?, ?, ?, ?, ?)", rows)
+
+    def start(self, job_id: str) -> bool:
+        """Mark a queued job as running; False if it is not queued any more (it was cancelled)."""
+        with self._writing() as db:
+            cursor = db.execute(
+                "UPDATE jobs SET status = 'running', started = ? WHERE id = ? AND status = 'queued'",
+                (time.time(), job_id),
+            )
+            return cursor.rowcount == 1
+
+    def end(self, job_id: str, status: Status, error: Mapping[str, Any] | None = None) -> bool:
+        """Give an active job its last state; False if it had one already."""
+        with self._writing() as db:
+            cursor = db.execute(
+                "UPDATE jobs SET status = ?, ended = ?, error = ? WHERE id = ? AND status IN ('queued', 'running')",
+                (status, time.time(), None if error is None else _json(error), job_id),
+            )
+            return cursor.rowcount == 1
+
+    def job(self, job_id: str) -> Job:
+        """One job.
+
+        Raises:
+            JobNotFound: no such id.
+        """
+        row = self._db().execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise JobNotFound(
+                f"no job is called {job_id[:60]!r}", field="id", hint="GET /api/jobs lists the jobs of this server"
+            )
+        return _job(row)
+
+    def jobs(self, *, kind: str | None = None, limit: int = 50, before: str | None = None) -> list[Job]:
+        """The newest jobs first; `before` continues after the job with that id."""
+        where, values = ["1"], list[Any]()
+        if kind is not None:
+            where.append("kind = ?")
+            values.append(kind)
+        if before is not None:
+            where.append("number < (SELECT number FROM jobs WHERE id = ?)")
+            values.append(before)
+        query = f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
+        return [_job(row) for row in self._db().execute(query, (*values, limit))]
+
+    def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+        """Events of a job with a higher sequence number than `after`, oldest first."""
+        rows = self._db().execute(
+            "SELECT sequence, type, data, time FROM events WHERE job = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+            (job_id, after, limit),
+        )
+        return [JobEvent(sequence, kind, json.loads(data), at) for sequence, kind, data, at in rows]
+
+    def last_of_type(self, job_id: str, kind: str) -> JobEvent | None:
+        """The newest event of one type, such as the result."""
+        row = self._db().execute(
+            "SELECT sequence, type, data, time FROM events WHERE job = ? AND type = ? ORDER BY sequence DESC LIMIT 1",
+            (job_id, kind),
+        ).fetchone()  # fmt: skip
+        return None if row is None else JobEvent(row[0], row[1], json.loads(row[2]), row[3])
+
+    def active_owners(self) -> dict[str, list[str]]:
+        """Owner to ids of the jobs that it has not ended."""
+        found: dict[str, list[str]] = {}
+        rows = self._db().execute("SELECT owner, id FROM jobs WHERE status IN ('queued', 'running') ORDER BY number")
+        for owner, job_id in rows:
+            found.setdefault(owner, []).append(job_id)
+        return found
+
+    def waiting(self, device: str) -> int:
+        """How many jobs are queued or running on a device, of whichever server."""
+        query = "SELECT COUNT(*) FROM jobs WHERE device = ? AND status IN ('queued', 'running')"
+        return int(self._db().execute(query, (device,)).fetchone()[0])
+
+    def prune(self, keep: int = KEPT_JOBS) -> None:
+        """Forget all but the newest ended jobs."""
+        with self._writing() as db:
+            db.execute(
+                "DELETE FROM jobs WHERE status NOT IN ('queued', 'running') AND number <= "
+                "(SELECT MAX(number) FROM jobs) - ?",
+                (keep,),
+            )
+            db.execute("DELETE FROM events WHERE job NOT IN (SELECT id FROM jobs)")
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        with self._lock:
+            for connection in self._all:
+                connection.close()
+            self._all.clear()
+        self._local = threading.local()
+
+    def _create(self) -> None:
+        db = self._db()
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise Unavailable(
+                f"{self.path} was written by a newer LoRA Lens (format {version}, this one reads {VERSION})",
+                hint="update LoRA Lens, or set LORALENS_STATE_DIR to another folder",
+            )
+        db.executescript(_SCHEMA + f"PRAGMA user_version = {VERSION};")
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        """A file that SQLite cannot read must not keep the server down: keep it beside, start afresh."""
+        self.close()
+        aside = self.path.with_name(f"{self.path.name}.unreadable-{int(time.time())}")
+        log.error("%s cannot be read (%s); it is kept as %s", self.path, error, aside.name)
+        self.path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def _db(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            # Only close() uses a connection from another thread, when no other thread works any more.
+            connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+            with self._lock:
+                self._all.append(connection)
+            self._local.connection = connection
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if self._max_bytes is not None:
+                page = connection.execute("PRAGMA page_size").fetchone()[0]
+                connection.execute(f"PRAGMA max_page_count = {max(1, self._max_bytes // page)}")
+        return connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            db = self._db()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # a full disk makes SQLite roll back by itself
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise _not_writable(self.path, error) from None
+
+
+def _not_writable(path: Path, error: Exception) -> StorageFull:
+    return StorageFull(
+        f"the job store {path.name} cannot be written: {error}",
+        hint="free some disk space, or set LORALENS_STATE_DIR to a folder that can be written",
+    )
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _job(row: Sequence[Any]) -> Job:
+    job_id, kind, device, status, spec, created, started, ended, error, last_event, ahead = row
+    return Job(
+        id=job_id,
+        kind=kind,
+        device=device,
+        status=status,
+        spec=json.loads(spec),
+        created_seconds=created,
+        started_seconds=started,
+        ended_seconds=ended,
+        error=None if error is None else json.loads(error),
+        last_event=last_event,
+        place={"queued": ahead, "running": 0}.get(status),
+    )

@@ -1,0 +1,37 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from loralens.jobs.manager import JobManager
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _children_find_the_jobs(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+@pytest.fixture
+def manager(tmp_path):
+    manager = JobManager(tmp_path / "state")
+    manager.start()
+    yield manager
+    manager.close()
+
+
+@pytest.fixture
+def wait():
+    """Wait until a condition of a job holds, at most 30 s."""
+
+    def until(manager, job_id, condition=lambda job: not job.active):
+        pause = threading.Event()
+        for _ in range(3000):
+            job = manager.job(job_id)
+            if condition(job):
+                return job
+            pause.wait(0.01)
+        raise AssertionError(f"still {job}")
+
+    return until

@@ -1,0 +1,70 @@
+"""Jobs that the tests run in real child processes."""
+
+import os
+import signal
+import time
+
+
+def counting(spec):
+    for number in range(spec["count"]):
+        yield {"type": "progress", "number": number}
+    yield {"type": "result", "sum": sum(range(spec["count"])), "pid": os.getpid()}
+
+
+def endless(spec):
+    number = 0
+    while True:
+        number += 1
+        yield {"type": "progress", "number": number, "pid": os.getpid()}
+        time.sleep(0.01)
+
+
+def deaf(spec):
+    """Reaches no second event, whatever it is asked."""
+    yield {"type": "progress", "pid": os.getpid()}
+    while True:
+        time.sleep(60)
+
+
+def killed(spec):
+    yield {"type": "progress", "number": 1}
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield {"type": "progress", "number": 2}
+
+
+def exits(spec):
+    yield {"type": "progress", "number": 1}
+    os._exit(7)
+
+
+def faulty(spec):
+    yield {"type": "progress", "number": 1}
+    raise ValueError(f"cannot use {spec['value']}")
+
+
+def refuses(spec):
+    from loralens.core.errors import InvalidInput
+
+    raise InvalidInput("rank must be at least 1, got 0", field="rank", hint="try rank=8")
+    yield {"type": "never"}
+
+
+def out_of_memory(spec):
+    yield {"type": "progress", "number": 1}
+    bytearray(2**62)
+
+
+def prints(spec):
+    print("a library that talks")
+    os.write(1, b'{"event": {"type": "forged"}}\n')
+    yield {"type": "result", "value": 1}
+
+
+def not_a_number(spec):
+    yield {"type": "point", "value": float("nan")}
+
+
+def large(spec):
+    for number in range(spec["count"]):
+        yield {"type": "progress", "number": number, "filler": "x" * 10_000}
+    yield {"type": "result"}
