@@ -19,8 +19,12 @@ RESERVED_HIGH: Final = 0.20
 CONTEXT_LOW: Final = 400 * MIB
 CONTEXT_TYPICAL: Final = 500 * MIB
 CONTEXT_HIGH: Final = 600 * MIB
-# cuBLAS workspaces, allocated inside torch's pool: two of 8.125 MiB (seen on A100; 32 MiB a handle on Hopper)
-WORKSPACES: Final = int(16.25 * MIB)
+# cuBLAS's workspace, one per handle (forward thread, backward thread), allocated inside torch's pool
+# source: torch aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize: 32 MiB on Hopper, else 4096 KiB x 2 + 16 KiB x 8
+WORKSPACE: Final = (4096 * 2 + 16 * 8) * 1024
+WORKSPACE_HOPPER: Final = 32 * MIB
+HANDLES: Final = 2
+HOPPER: Final = ("h100", "h200", "h800", "h20", "gh200")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +35,15 @@ class Overhead:
     device: tuple[int, int, int]
 
 
-def overhead(allocated_bytes: int) -> Overhead:
+def workspace_bytes(gpu: str = "") -> int:
+    """cuBLAS workspaces of a training process on a card; part of what `max_memory_allocated` reports there."""
+    hopper = any(name in gpu.lower() for name in HOPPER)
+    return HANDLES * (WORKSPACE_HOPPER if hopper else WORKSPACE)
+
+
+def overhead(allocated_bytes: int, gpu: str = "") -> Overhead:
     """The bands above an allocated peak."""
-    base = allocated_bytes + WORKSPACES
+    base = allocated_bytes + workspace_bytes(gpu)
     reserved = tuple(_segments(base * (100 + percent) // 100) for percent in (0, int(100 * RESERVED_TYPICAL), int(100 * RESERVED_HIGH)))
     contexts = (CONTEXT_LOW, CONTEXT_TYPICAL, CONTEXT_HIGH)
     device = tuple(held + context for held, context in zip(reserved, contexts, strict=True))
@@ -48,5 +58,5 @@ ASSUMPTIONS: Final = (
     "reserved: 0 to 20 % above allocated, typically 3 % (assumption, from simulated allocators); "
     "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True narrows it",
     "device: reserved plus 400 to 600 MiB of CUDA context (assumption)",
-    "cuBLAS workspaces: 16.25 MiB (as on an A100)",
+    "allocated leaves out cuBLAS's workspaces, which torch counts too: 16.25 MiB, 64 MiB on Hopper",
 )

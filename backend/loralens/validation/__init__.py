@@ -1,0 +1,1 @@
+"""Predicted against measured: rows of real runs in, a table of errors out."""

@@ -1,0 +1,149 @@
+"""Rows of measured runs, and what the estimator says about each.
+
+A row is one JSON object: `model` (catalogue id) or `config`, `method`, `recipe` (the contract's words), `metric`
+(allocated, reserved, device or unclear), `peak_bytes`, and where it comes from. `loralens measure` writes the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.core.memory.estimate import Estimate, estimate_model
+from loralens.core.memory.overhead import overhead, workspace_bytes
+from loralens.core.model import resolve
+from loralens.core.recipe import Recipe
+
+MAX_ROWS: Final = 100_000
+MAX_LINE: Final = 1_000_000
+METRICS: Final = ("allocated", "reserved", "device", "unclear")
+
+# Facts about a published quantized checkpoint that its row does not say: (model, type) -> (word, value, reason).
+KNOWN: Final[Mapping[tuple[str, str], tuple[str, int, str]]] = {
+    ("meta-llama/Llama-2-70b-hf", "gptq4"): (
+        "group_size",
+        -1,
+        "the published 4-bit GPTQ checkpoint of Llama-2-70B has one group per column, its README says to lower VRAM",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured run."""
+
+    id: str
+    data: Mapping[str, Any]
+
+    @property
+    def metric(self) -> str:
+        """What the measured figure is."""
+        metric = self.data.get("metric")
+        return metric if metric in METRICS else "unclear"
+
+    @property
+    def measured_bytes(self) -> int:
+        """The measured peak of one GPU."""
+        return int(self.data["peak_bytes"])
+
+    @property
+    def gpu(self) -> str:
+        """The card, as published."""
+        return str(self.data.get("gpu") or "")
+
+    @property
+    def project(self) -> str:
+        """Who measured."""
+        return str(self.data.get("source") or "own measurement").split(" ")[0].removeprefix("https://github.com/")
+
+    @property
+    def stack(self) -> str:
+        """`huggingface`, or the framework whose own model code ran."""
+        for name in ("litgpt", "torchtune", "LLMs-from-scratch"):
+            if name in self.project:
+                return name
+        return "gpt_bigcode" if (self.data.get("config") or {}).get("model_type") == "gpt_bigcode" else "huggingface"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A row beside its estimate; `estimate` is None where `refused` says why there is none."""
+
+    row: Row
+    estimate: Estimate | None
+    refused: str | None
+    predicted_bytes: int = 0
+    low_bytes: int = 0
+    high_bytes: int = 0
+
+    @property
+    def error(self) -> float:
+        """(predicted - measured) / measured."""
+        return self.predicted_bytes / self.row.measured_bytes - 1
+
+    @property
+    def inside(self) -> bool:
+        """Does the printed band hold the measured figure?"""
+        return self.low_bytes <= self.row.measured_bytes <= self.high_bytes
+
+
+def read_rows(lines: Iterable[str]) -> list[Row]:
+    """Rows of a JSON-lines file.
+
+    Raises:
+        InvalidInput: a line is not a row; it names the line.
+    """
+    rows = []
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        if len(text) > MAX_LINE or len(rows) >= MAX_ROWS:
+            raise InvalidInput(f"line {number}: over the limit of {MAX_ROWS} rows or {MAX_LINE} characters a line", field="runs")
+        rows.append(_row(number, text))
+    return rows
+
+
+def _row(number: int, text: str) -> Row:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"line {number} is not JSON: {error}", field="runs", hint="one JSON object per line") from error
+    if not isinstance(data, Mapping):
+        raise InvalidInput(f"line {number} is not a JSON object", field="runs", hint="one JSON object per line")
+    peak = data.get("peak_bytes")
+    if isinstance(peak, bool) or not isinstance(peak, int) or peak <= 0:
+        raise InvalidInput(f"line {number}: peak_bytes must be a positive whole number", field="peak_bytes")
+    if not isinstance(data.get("recipe"), Mapping):
+        raise InvalidInput(f"line {number}: recipe must be an object", field="recipe")
+    return Row(str(data.get("id") or f"line {number}"), data)
+
+
+def judge(row: Row) -> Outcome:
+    """Estimate a row's run and lay the figure that its metric asks for beside it."""
+    try:
+        found = _estimate(row)
+    except LoraLensError as error:
+        return Outcome(row, None, error.message)
+    allocated = found.allocated_bytes + workspace_bytes(row.gpu)
+    bands = overhead(found.allocated_bytes, row.gpu)
+    if row.metric == "allocated":
+        return Outcome(row, found, None, allocated, allocated, allocated)
+    low, typical, high = bands.reserved if row.metric == "reserved" else bands.device
+    return Outcome(row, found, None, typical, low, high)
+
+
+def _estimate(row: Row) -> Estimate:
+    config, name = row.data.get("config"), row.data.get("model")
+    if config is None and name is None:
+        raise InvalidInput("the row names a model whose config is not published with it", field="model")
+    model = resolve(name) if name else resolve(config=config)
+    words = dict(row.data["recipe"])
+    quantization = words.get("quantization")
+    if isinstance(quantization, Mapping):
+        known = KNOWN.get((str(row.data.get("hf_id")), str(quantization.get("type"))))
+        if known:
+            words["quantization"] = {**quantization, known[0]: known[1]}
+    return estimate_model(model, str(row.data.get("method") or "lora"), Recipe.from_mapping(words))
