@@ -1,0 +1,188 @@
+"""What is run: arms, learning rates, seeds and sizes, fixed before anything starts.
+
+An arm is one way to adapt the base to the new text:
+
+    full              every weight trains
+    mixed             every weight trains, a quarter of each batch is old text (rehearsal)
+    linear            only the weights LoRA could reach train, in full: separates low rank from frozen embeddings
+    lora-r8           LoRA of rank 8 on every linear layer
+    lora-r8-qv        LoRA of rank 8 on q_proj and v_proj
+    lora-full-rank    LoRA of the largest rank, embeddings and norms trained beside it: must come close to `full`
+
+A comparison at one learning rate is unfair: LoRA's best rate is several times that of full fine-tuning. So each family
+of arms first sweeps its rates with another seed, and the rate with the lowest *validation* loss on the new text is
+used; test text is used for the figures only.
+
+Source: Biderman et al. 2024, "LoRA Learns Less and Forgets Less", arXiv:2405.09673, section 5 (sensitivity to rates).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from loralens.core.errors import InvalidInput
+from loralens.lab.tiny.checkpoints import PRESETS, BasePreset
+from loralens.lab.tiny.model import LINEAR_NAMES
+
+FORMAT = 1
+QV = ("q_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to adapt; `rank` None trains the weights themselves, `targets` None all of them."""
+
+    id: str
+    family: str
+    rank: int | None = None
+    targets: tuple[str, ...] | None = None
+    train_rest: bool = False
+    mix: float = 0.0
+
+    @property
+    def method(self) -> str:
+        """Full or lora."""
+        return "full" if self.rank is None else "lora"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the curves, plus the announced time."""
+
+    budget: str
+    seconds: float
+    preset: BasePreset
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    rates: Mapping[str, tuple[float, ...]]
+    sweep_steps: int
+    evaluation_steps: tuple[int, ...]
+    batch_size: int
+    sequence_length: int
+    windows: int
+    ranks: tuple[int, ...]
+    cost_steps: int = 8
+    workers: int = 2
+    resident: bool = True
+    """Keep every run in memory and let their curves grow together; else one run after another."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of each main run."""
+        return self.evaluation_steps[-1]
+
+    @property
+    def sweep_seed(self) -> int:
+        """Seed of the sweep: none of the seeds that the figures are made with."""
+        return max(self.seeds) + 1
+
+    def families(self) -> dict[str, Arm]:
+        """The arm that stands for each family in the sweep: its first."""
+        first: dict[str, Arm] = {}
+        for arm in self.arms:
+            first.setdefault(arm.family, arm)
+        return first
+
+    def digest(self, *texts: str) -> str:
+        """Name of this experiment on these texts: everything that the curves depend on."""
+        parts = asdict(self)
+        for name in ("seconds", "workers", "resident", "cost_steps"):
+            del parts[name]
+        return hashlib.sha256(json.dumps([FORMAT, parts, texts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def make_arms(ranks: tuple[int, ...], reference: int, full_rank: int) -> tuple[Arm, ...]:
+    """The arms of a budget: LoRA at each rank on all linear layers, and at the reference rank on q and v alone."""
+    loras = [Arm(f"lora-r{rank}", "lora", rank=rank, targets=LINEAR_NAMES) for rank in ranks]
+    loras.sort(key=lambda arm: arm.rank != reference)  # the reference rank stands for the family in the sweep
+    return (
+        Arm("full", "full"),
+        Arm("mixed", "full", mix=0.25),
+        Arm("linear", "full", targets=LINEAR_NAMES),
+        *loras,
+        Arm(f"lora-r{reference}-qv", "lora", rank=reference, targets=QV),
+        Arm("lora-full-rank", "full_rank", rank=full_rank, targets=LINEAR_NAMES, train_rest=True),
+    )
+
+
+def _budgets() -> dict[str, Plan]:
+    quick, full = PRESETS["quick"], PRESETS["full"]
+    return {
+        "quick": Plan(
+            budget="quick",
+            seconds=60,
+            preset=quick,
+            arms=make_arms((1, 8), 8, quick.config.hidden_size),
+            seeds=(0, 1, 2),
+            rates={"full": (1e-3, 3e-3, 1e-2), "lora": (3e-3, 1e-2, 3e-2), "full_rank": (1e-3, 3e-3)},
+            sweep_steps=24,
+            evaluation_steps=(4, 8, 16, 24, 36, 48),
+            batch_size=8,
+            sequence_length=64,
+            windows=24,
+            ranks=(0, 1, 2, 4, 8, 16, 32, 64, 96),
+        ),
+        "full": Plan(
+            budget="full",
+            seconds=600,
+            preset=full,
+            arms=make_arms((1, 4, 16, 64, 192), 16, full.config.hidden_size),
+            seeds=(0, 1, 2),
+            rates={
+                "full": (3e-4, 1e-3, 3e-3, 1e-2),
+                "lora": (1e-3, 3e-3, 1e-2, 3e-2),
+                "full_rank": (3e-4, 1e-3, 3e-3),
+            },
+            sweep_steps=60,
+            evaluation_steps=(2, 4, 8, 16, 32, 48, 64, 96, 128, 160),
+            batch_size=8,
+            sequence_length=64,
+            windows=48,
+            ranks=(0, 1, 2, 4, 8, 16, 32, 64, 128, 192),
+        ),
+    }
+
+
+BUDGETS = _budgets()
+
+
+def plan_from_spec(spec: Mapping[str, Any]) -> Plan:
+    """The plan of a request: `budget`, `seed`, `seeds`, `ranks`.
+
+    Raises: InvalidInput naming the field that is unknown or out of range.
+    """
+    known = {"budget", "seed", "seeds", "ranks", "old_text", "new_text", "old_name", "new_name", "fresh", "state_dir"}
+    for name in spec.keys() - known:
+        raise InvalidInput(
+            f"there is no field {name!r}", field=str(name)[:80], hint=f"known: {', '.join(sorted(known))}"
+        )
+    budget = spec.get("budget", "quick")
+    if not isinstance(budget, str) or budget not in BUDGETS:
+        raise InvalidInput(f"budget must be quick or full, got {budget!r}", field="budget", hint="quick takes a minute")
+    plan = BUDGETS[budget]
+    seed = _integer(spec.get("seed", 0), "seed", 0, 2**31 - 1_000)
+    count = _integer(spec.get("seeds", len(plan.seeds)), "seeds", 2, 10)
+    plan = replace(plan, seeds=tuple(range(seed, seed + count)))
+    ranks = spec.get("ranks")
+    if ranks is not None:
+        largest = plan.preset.config.hidden_size
+        if not isinstance(ranks, list) or not 1 <= len(ranks) <= 8:
+            raise InvalidInput("ranks must be a list of 1 to 8 ranks", field="ranks", hint="try [1, 8]")
+        chosen = tuple(sorted({_integer(rank, "ranks", 1, largest) for rank in ranks}))
+        reference = min(chosen, key=lambda rank: abs(rank - 8))
+        plan = replace(
+            plan,
+            arms=make_arms(chosen, reference, largest),
+            ranks=tuple(sorted({*plan.ranks, *chosen})),
+        )
+    return plan
+
+
+def _integer(value: object, name: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(f"{name} must be a whole number between {low} and {high}, got {value!r}", field=name)
+    return value
