@@ -9,13 +9,15 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, NoReturn
-
-import typer
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import loralens
 from loralens.cli.render import fail
+from loralens.cli.words import Option, for_typer, read
 from loralens.core.errors import LoraLensError
+
+if TYPE_CHECKING:
+    import typer
 
 VERBS = {
     "memory": "Memory of one training step, byte by byte.",
@@ -23,6 +25,7 @@ VERBS = {
     "models": "Models that are known by name.",
     "gpus": "GPUs that are known by name.",
     "plan": "Coefficients with which a program computes answers itself.",
+    "fit": "What fits a GPU, and what makes it fit.",
     "adapter": "Inspect and resize PEFT adapters.",
     "serve": "Serve the page and the API.",
 }
@@ -33,32 +36,25 @@ EPILOG = "Every verb has --json and then prints what the API answers. Details: l
 
 def build(verb: str | None) -> typer.Typer:
     """The command line with one verb, or with all of them for `--help`."""
+    import typer
+
     app = typer.Typer(
-        name="loralens",
-        epilog=EPILOG,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        name="loralens", epilog=EPILOG, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
     )
-    app.callback(help="What full fine-tuning, LoRA and QLoRA cost in memory, explained byte by byte.")(_options)
+    summary = "What full fine-tuning, LoRA and QLoRA cost in memory, explained byte by byte."
+    app.callback(help=summary)(for_typer(_options))
     for name in [verb] if verb in VERBS else VERBS:
         module = import_module(f"loralens.cli.{name}")
         if hasattr(module, "app"):
+            for entry in module.app.registered_commands:
+                entry.callback = entry.callback and for_typer(entry.callback)
             app.add_typer(module.app, name=name, help=VERBS[name])
         else:
-            app.command(name, help=module.command.__doc__, short_help=VERBS[name])(module.command)
+            app.command(name, help=module.command.__doc__, short_help=VERBS[name])(for_typer(module.command))
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"loralens {loralens.__version__}")
-        raise typer.Exit
-
-
-Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")]
-
-
-def _options(version: Version = False) -> None:
+def _options(version: Annotated[bool, Option("--version", help="Print the version.")] = False) -> None:
     """Options before the verb."""
 
 
@@ -70,14 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(arguments) or ["--help"]
+    if arguments == ["--version"]:
+        print(f"loralens {loralens.__version__}")
+        return 0
     verb = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        result = build(verb)(args=arguments, prog_name="loralens", standalone_mode=False)
+        result = _quickly(arguments)
+        if result is None:
+            result = build(verb)(args=arguments, prog_name="loralens", standalone_mode=False)
         sys.stdout.flush()
     except LoraLensError as error:
         return fail(error.message, error.hint, error.exit_code)
-    except typer.Abort:
-        return 130
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -87,6 +86,19 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         return _outermost(error, verb)
     return result if isinstance(result, int) else 0
+
+
+def _quickly(arguments: Sequence[str]) -> int | None:
+    """Run a plain command line without typer; None if it is not plain."""
+    verb, *words = arguments
+    if verb not in VERBS:
+        return None
+    command = getattr(import_module(f"loralens.cli.{verb}"), "command", None)
+    values = None if command is None else read(command, words)
+    if command is None or values is None:
+        return None
+    command(**values)
+    return 0
 
 
 def _outermost(error: Exception, verb: str | None) -> int:

@@ -65,7 +65,7 @@ CHANGES: Final = (
     Change("loss", _set("loss", "fused", "full", "kernel", "chunked"), "none",
            "融合的损失从不形成完整的 logits（词元数 × 词表）。",
            "A fused loss never forms the whole logits (tokens × vocabulary)."),
-    Change("fused_kernels", _set("fused_kernels", "yes", "none"), "none",
+    Change("fused_kernels", _set("fused_kernels", True, False), "none",
            "融合的归一化与旋转位置编码少保存中间结果。",
            "Fused norm and rotary kernels keep fewer intermediates."),
     Change("optimizer", _set("optimizer", "adamw_fused", "adamw_foreach", "adamw_loop"), "none",

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 class Verdict(NamedTuple):
     """What a reader should make of a printed figure.
 
-    `kind`: `exact` (true as printed), `one case` (true for one choice of model and layers), `rule of thumb`
+    `kind`: `exact` (true as printed), `one case` (true for one choice of model and layers), `not true` (the rule gives
+    it, the model does not), `rule of thumb`
     (follows from the rule, not what a step holds), `unsupported` (no source), `simulated` (a constant in the code).
     """
 
@@ -24,6 +25,7 @@ KINDS: Final = {
     "exact": ("精确", "exact"),
     "one case": ("只对一种情形成立", "true for one case"),
     "rule of thumb": ("经验估算", "rule of thumb"),
+    "not true": ("对这个模型不成立", "not true for this model"),
     "unsupported": ("没有依据", "unsupported"),
     "simulated": ("模拟出来的", "simulated"),
 }
@@ -66,9 +68,9 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "full-activations-13": Verdict(
         "rule of thumb",
-        "“权重的一半”没有道理：激活由批量、长度和算子决定，与权重无关。批量 1、长度 2048 时反向开始前是 {exact}。",
+        "“权重的一半”没有道理：激活由批量、长度和算子决定，与权重无关。批量 1、长度 2048 时最多是 {exact}。",
         "Half of the weights has no reason: batch, length and kernels decide activations, not the weights. At batch 1 "
-        "and length 2048 they are {exact} at the peak.",
+        "and length 2048 they reach {exact}.",
     ),
     "full-total-117": Verdict(
         "rule of thumb",
@@ -93,8 +95,8 @@ VERDICTS: Final[dict[str, Verdict]] = {
         "is {exact}.",
     ),
     "adapter-7b": Verdict("one case", *_ADAPTER),
-    "adapter-13b": Verdict("one case", *_ADAPTER),
-    "adapter-70b": Verdict("one case", *_ADAPTER),
+    "adapter-13b": Verdict("not true", *_ADAPTER),
+    "adapter-70b": Verdict("not true", *_ADAPTER),
     "share-0.03": Verdict(
         "one case",
         "除以名义的 7.0e9。只训练 q_proj 时精确值是 {exact}；常用的 q_proj 加 v_proj 是它的两倍。",
@@ -105,8 +107,8 @@ VERDICTS: Final[dict[str, Verdict]] = {
         "是“0.03 %”四舍五入以后的倒数，与另外两个倍数的算法不同。只训练 q_proj 时精确值是 {exact}。",
         "The inverse of 0.03 % after rounding, unlike the other two factors. With q_proj alone it is {exact}.",
     ),
-    "fewer-13b": Verdict("one case", *_FEWER),
-    "fewer-70b": Verdict("one case", *_FEWER),
+    "fewer-13b": Verdict("not true", *_FEWER),
+    "fewer-70b": Verdict("not true", *_FEWER),
     "memory-3.8x": Verdict(
         "rule of thumb",
         "用一条规则的 98 除以另一条规则的 26。同一设置下两个真实峰值之比是 {exact}。",
@@ -117,7 +119,7 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "faster-100x": Verdict(
         "unsupported",
-        "没有给出来源，所以这里不重复。换成在你自己的机器上测量：切换适配器的时间与重新载入基座相比（第 4 课）。{exact}。",
+        "没有给出来源，所以这里不重复。改为在你的机器上测量：切换适配器的时间与重新载入基座相比（第 4 课）。{exact}。",
         "No source is given, so it is not repeated. Measured on your own machine instead: time to switch an adapter "
         "against loading the base again (lesson 4). {exact}.",
     ),

@@ -13,7 +13,7 @@ from loralens.core.methods import METHODS
 from loralens.core.model import Model
 from loralens.core.recipe import Recipe
 
-SUBJECT = frozenset({"model", "config", "method", "recipe"})
+SUBJECT = frozenset({"model", "config", "method", "methods", "recipe"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ class Question:
             return list(value) if isinstance(value, tuple) else value
         if field in _QUANTIZATION:
             return getattr(self.recipe.quantization, field) if self.recipe.quantization else None
-        return getattr(self.recipe, field)
+        value = getattr(self.recipe, field)
+        # The recipe keeps this word as text; outside it is false, true or "+lora".
+        return {"none": False, "yes": True}.get(value, value) if field == "fused_kernels" else value
 
     def with_(self, field: str, value: Any) -> Question:
         """The same question with one field changed."""
@@ -56,6 +58,8 @@ class Question:
             return replace(
                 self, recipe=replace(self.recipe, quantization=replace(self.recipe.quantization, **{field: value}))
             )
+        if field == "fused_kernels":
+            value = {False: "none", True: "yes"}.get(value, value)
         return replace(self, recipe=replace(self.recipe, **{field: value}))
 
 
@@ -82,7 +86,10 @@ def read_question(body: Any, own: Iterable[str] = ()) -> tuple[Question, dict[st
             raise InvalidInput(
                 f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(sorted(allowed))}"
             )
-    model, methods, recipe, _ = read_body({"method": "lora"} | {name: body[name] for name in body if name in SUBJECT})
+    subject = {name: body[name] for name in body if name in SUBJECT}
+    if "methods" not in subject:
+        subject.setdefault("method", "lora")
+    model, methods, recipe, _ = read_body(subject)
     if len(methods) != 1:
         raise InvalidInput("one method at a time", field="method", hint=f"one of {', '.join(METHODS)}")
     return Question(model, methods[0], recipe), {name: body[name] for name in body if name not in SUBJECT}

@@ -49,10 +49,7 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
     dtype = compute_dtype(recipe)
     flops = work.total * tokens
     rates = _rates(device, dtype, utilization)
-    hours = {
-        name: None if rates[rate] is None else flops / rates[rate] / SECONDS_PER_HOUR
-        for name, rate in (("least", "least_flops_per_second"), ("expected", "expected_flops_per_second"))
-    }
+    hours = gpu_hours(device, dtype, flops, utilization)
     return {
         "tokens": tokens,
         "flops_per_token": work.to_dict(),
@@ -63,6 +60,15 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         "gpu_hours": hours,
         "cost": _cost(device, hours),
         "assumptions": _assumptions(device, dtype, rates),
+    }
+
+
+def gpu_hours(device: Gpu, dtype: str, flops: float, utilization: float | None = None) -> dict[str, float | None]:
+    """GPU hours for that many operations: the least, and those to expect; None where the GPU's rate is not known."""
+    rates = _rates(device, dtype, utilization)
+    return {
+        name: None if rates[rate] is None else flops / rates[rate] / SECONDS_PER_HOUR
+        for name, rate in (("least", "least_flops_per_second"), ("expected", "expected_flops_per_second"))
     }
 
 

@@ -1,0 +1,160 @@
+"""The shapes of the planner's answers as the OpenAPI schema tells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from loralens.api.schemas import ModelSummary, Peak, Shape
+
+
+class Both(Shape):
+    """One text in both languages."""
+
+    zh: str
+    en: str
+
+
+class FitGpu(Shape):
+    """The GPU in question."""
+
+    id: str
+    name: str
+    memory_bytes: int
+    memory_basis: str = Field(description="driver, or the assumption behind `memory_bytes`.")
+
+
+class Largest(Shape):
+    """The largest value of one variable with which the step fits, all else as asked."""
+
+    value: int | None = Field(description="null: not even 1 fits.")
+    asked: int
+    bounded_by: str = Field(description="memory, or the range of the question.")
+    peak_allocated_bytes: int | None = None
+    device_high_bytes: int | None = None
+    model_context: int | None = Field(None, description="`max_position_embeddings` of the model, for a length.")
+
+
+class AdvisedChange(Shape):
+    """One field to change."""
+
+    field: str
+    before: Any = Field(alias="from")
+    to: Any
+    cost: str = Field(description="What it costs otherwise: none, time, quality, or another method.")
+    why: Both
+    saves_bytes: int = Field(description="Of the allocated peak; predicted for this very question.")
+    peak_allocated_bytes: int
+    device_high_bytes: int
+    fits: bool | None = Field(None, description="Whether this change is enough by itself.")
+
+
+class SmallestGpu(Shape):
+    """A GPU that fits without any change."""
+
+    id: str
+    name: str
+    memory_bytes: int
+
+
+class Advice(Shape):
+    """What to change so that it fits."""
+
+    changes: list[AdvisedChange]
+    path: list[AdvisedChange] | None = Field(description="Changes to make together; null: no path is known.")
+    smallest_gpu: SmallestGpu | None
+
+
+class Time(Shape):
+    """Operations, GPU hours and cost; null stands for: not known."""
+
+    tokens: int
+    flops_per_token: dict[str, float]
+    flops: float
+    reasons: Both
+    gpu: dict[str, str]
+    rate: dict[str, Any]
+    gpu_hours: dict[str, float | None]
+    cost: list[dict[str, Any]]
+    assumptions: list[str]
+
+
+class FitAnswer(Shape):
+    """`POST /api/fit`."""
+
+    model: ModelSummary
+    method: str
+    regime: str
+    recipe: dict[str, Any]
+    gpu: FitGpu
+    verdict: str = Field(description="fits, tight or does_not_fit.")
+    peak: Peak
+    headroom_bytes: int = Field(description="Above the upper end of the device's band; negative: so much is missing.")
+    largest: dict[str, Largest]
+    advice: Advice | None = Field(description="null where nothing has to change.")
+    time: Time | None
+
+
+class SweepVariable(Shape):
+    """One axis of the grid."""
+
+    name: str
+    values: list[int]
+
+
+class Sweep(Shape):
+    """One method over the whole grid; arrays in C order."""
+
+    method: str
+    peak_allocated_bytes: list[int]
+    device_high_bytes: list[int]
+    phases: list[int] = Field(description="Indices into `phase_names`.")
+    fits: list[bool] | None = None
+
+
+class SweepAnswer(Shape):
+    """`POST /api/sweep`."""
+
+    model: ModelSummary
+    recipe: dict[str, Any]
+    gpu: SmallestGpu | None
+    variables: list[SweepVariable]
+    shape: list[int]
+    phase_names: list[str]
+    sweeps: list[Sweep]
+
+
+class Exact(Shape):
+    """What the calculator says in place of a printed figure."""
+
+    value: float | None
+    unit: str
+    text: Both
+    regime: str = Field(description="Which model and set-up the value is for.")
+    basis: str = Field(description="computed, or not measured.")
+
+
+class CourseNumber(Shape):
+    """One printed figure of the course."""
+
+    id: str
+    printed: str
+    printed_value: float | None
+    rule: str
+    formula: str
+    substituted: str
+    reproduced: float | None = Field(description="What the rule gives, rounded as it was printed.")
+    reproduced_unrounded: float | None
+    unit: str
+    is_reproduced: bool
+    exact: Exact
+    verdict: str
+    verdict_text: Both
+    text: Both
+
+
+class CourseAnswer(Shape):
+    """`GET /api/course-numbers`."""
+
+    rows: list[CourseNumber]

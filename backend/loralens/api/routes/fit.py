@@ -1,0 +1,46 @@
+"""`/api/fit`: does a step fit a GPU, what is the largest that does, and what would make it fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from loralens.api.answers import respond
+from loralens.api.bodies import JsonObject
+from loralens.api.openapi import request_body
+from loralens.api.planner_schemas import FitAnswer
+from loralens.api.problems import documented
+from loralens.planner.fit import fit_answer
+
+router = APIRouter(tags=["planner"])
+
+
+def _request_body() -> dict[str, Any]:
+    body = request_body()
+    content = body["content"]["application/json"]
+    content["schema"]["properties"] |= {
+        "tokens": {
+            "type": "integer",
+            "description": "Tokens of the whole training: then time and cost are answered too.",
+        },
+        "utilization": {
+            "type": "number",
+            "description": "Share of the GPU's dense peak to expect; an assumption else.",
+        },
+    }
+    content["schema"]["required"] = ["gpu"]
+    content["example"] = {"model": "7B", "method": "lora", "gpu": "rtx-4090", "tokens": 10_000_000}
+    return body
+
+
+@router.post(
+    "/fit",
+    summary="What fits a GPU, and what makes it fit",
+    response_model=FitAnswer,
+    responses=documented(400, 404, 413, 415, 422),
+    openapi_extra={"requestBody": _request_body()},
+)
+def fit(body: JsonObject) -> Response:
+    """Not fitting is an answer, with the changes that would help, in order; it is no error."""
+    return respond(fit_answer(body))

@@ -1,0 +1,48 @@
+"""`/api/sweep`: the peak over a grid of batch sizes, lengths and ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from loralens.api.answers import respond
+from loralens.api.bodies import JsonObject
+from loralens.api.openapi import request_body
+from loralens.api.planner_schemas import SweepAnswer
+from loralens.api.problems import documented
+from loralens.core.memory.size import VARIABLES
+from loralens.planner.sweep import MAX_POINTS, sweep_answer
+
+router = APIRouter(tags=["planner"])
+
+
+def _request_body() -> dict[str, Any]:
+    body = request_body()
+    content = body["content"]["application/json"]
+    values = {"type": "array", "items": {"type": "integer"}}
+    content["schema"]["properties"]["sweep"] = {
+        "type": "object",
+        "description": f"Values per variable; at most {MAX_POINTS:,} points in all.",
+        "properties": dict.fromkeys(VARIABLES, values),
+        "additionalProperties": False,
+    }
+    content["schema"]["required"] = ["sweep"]
+    content["example"] = {
+        "model": "7B",
+        "method": "lora",
+        "sweep": {"rank": [4, 8, 16], "sequence_length": [512, 2048]},
+    }
+    return body
+
+
+@router.post(
+    "/sweep",
+    summary="Peaks over a grid",
+    response_model=SweepAnswer,
+    responses=documented(400, 404, 413, 415, 422),
+    openapi_extra={"requestBody": _request_body()},
+)
+def sweep(body: JsonObject) -> Response:
+    """The same numbers as single requests, for a whole grid at once."""
+    return respond(sweep_answer(body))

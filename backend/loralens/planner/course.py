@@ -1,0 +1,220 @@
+"""The ledger of the course's numbers: printed, reproduced by its rule, exact, and what to make of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from loralens.core import textbook
+from loralens.core.catalogue import gpu, model
+from loralens.core.memory.estimate import Estimate, estimate
+from loralens.core.memory.ledger import CATEGORIES
+from loralens.core.textbook import Figure
+from loralens.planner.course_texts import KINDS, VERDICTS
+from loralens.planner.time import gpu_hours
+from loralens.planner.work import Network, training_work
+
+GIB: Final = 2**30
+REGIME: Final = "Llama-2-7B, batch 1 × 2048, adamw_fused"
+FLOAT32: Final = {"weights_dtype": "float32", "autocast": None}
+
+# The course names neither a data set nor a GPU. These make its last example concrete; they are assumptions.
+EXAMPLE_TOKENS: Final = 10_000 * 512 * 3
+EXAMPLE_PARAMETERS: Final = 17_500_000_000
+EXAMPLE_GPU: Final = "a100-sxm4-80"
+ASSUMED: Final = "computed from assumptions"
+EXAMPLE: Final = (
+    "17.5e9 parameters, assumed: 10,000 samples × 512 tokens × 3 epochs on an A100 80GB at 40 % of its peak"
+)
+
+
+class Exact(NamedTuple):
+    """An exact value: number and unit, text in both languages, and for which model and set-up it holds."""
+
+    value: float | None
+    unit: str
+    zh: str
+    en: str
+    regime: str
+    basis: str = "computed"
+
+
+@cache
+def course_answer() -> dict[str, Any]:
+    """`GET /api/course-numbers`: one row per printed figure."""
+    exact = _exact()
+    return {"rows": [_row(figure, exact[figure.id]) for figure in textbook.figures()]}
+
+
+def _row(figure: Figure, exact: Exact) -> dict[str, Any]:
+    verdict = VERDICTS[figure.id]
+    name = figure.printed.partition("(")[2].rstrip(")")
+    names = {"name": model(name).name if figure.id.startswith("adapter-") and name else ""}
+    rounded = None if figure.value is None else textbook.round_half_up(figure.value, figure.decimals)
+    return {
+        "id": figure.id,
+        "printed": figure.printed,
+        "printed_value": figure.printed_value,
+        "rule": figure.rule,
+        "formula": figure.formula,
+        "substituted": figure.substituted,
+        "reproduced": rounded,
+        "reproduced_unrounded": figure.value,
+        "unit": figure.unit,
+        "is_reproduced": figure.reproduced,
+        "exact": {
+            "value": exact.value,
+            "unit": exact.unit,
+            "text": {"zh": exact.zh, "en": exact.en},
+            "regime": exact.regime,
+            "basis": exact.basis,
+        },
+        "verdict": verdict.kind,
+        "verdict_text": dict(zip(("zh", "en"), KINDS[verdict.kind], strict=True)),
+        "text": {"zh": verdict.zh.format(exact=exact.zh, **names), "en": verdict.en.format(exact=exact.en, **names)},
+    }
+
+
+def _same(value: float, unit: str, text: str, regime: str) -> Exact:
+    """A value that reads alike in both languages."""
+    return Exact(value, unit, text, text, regime)
+
+
+def _size(size: int, regime: str) -> Exact:
+    return _same(size, "bytes", f"{size / GIB:.2f} GiB = {size / 10**9:.2f} GB", regime)
+
+
+def _exact() -> dict[str, Exact]:
+    return {**_memory(), **_counts(), **_storage(), **_mechanism(), **_measured(), **_training()}
+
+
+def _memory() -> dict[str, Exact]:
+    full, lora = estimate("7B", method="full"), estimate("7B", method="lora")
+    checkpointed = estimate("7B", method="lora", gradient_checkpointing=True)
+    wide = estimate("7B", method="full", **FLOAT32)
+    alone = _q_only("7B")
+    own = alone.trainable_parameters * 16  # adapter weight 4, gradient 4, two moments of 4
+    usual, floats = f"{REGIME}, {full.plan.regime}", f"{REGIME}, {wide.plan.regime}"
+    small, large = _peak(lora), _peak(full)
+    ratio = full.allocated_bytes / lora.allocated_bytes
+    saved = 100 * (1 - lora.allocated_bytes / full.allocated_bytes)
+    both = {
+        "zh": f"{small}（梯度检查点：{_peak(checkpointed)}）",
+        "en": f"{small} ({_peak(checkpointed)} with gradient checkpointing)",
+    }
+    compared = f"{REGIME}: {full.plan.regime} against {lora.plan.regime}"
+    return {
+        "full-98": _same(full.allocated_bytes, "bytes", large, usual),
+        "full-weights-26": _size(wide.total_parameters * 4, floats),
+        "full-optimizer-52": _size(wide.breakdown["optimizer_state_bytes"], floats),
+        "full-gradients-26": _size(wide.trainable_parameters * 4, floats),
+        "full-activations-13": _activations(usual),
+        "full-total-117": _size(wide.allocated_bytes, floats),
+        "lora-weights-13": _size(lora.breakdown["weights_bytes"], f"{REGIME}, {lora.plan.regime}"),
+        "lora-own-0.04": _same(own, "bytes", f"{own / GIB:.5f} GiB = {own:,} B", "q_proj alone, rank 8, fp32 adapter"),
+        "lora-26": Exact(lora.allocated_bytes, "bytes", both["zh"], both["en"], f"{REGIME}, {lora.plan.regime}"),
+        "memory-3.8x": _same(ratio, "x", f"{ratio:.2f}×", compared),
+        "saved-73.5": _same(saved, "%", f"{saved:.1f} %", compared),
+    }
+
+
+def _activations(regime: str) -> Exact:
+    """The most that autograd holds at any moment, for two batch sizes: it moves with the tokens alone."""
+    one, four = (_most_activations(estimate("7B", method="full", micro_batch_size=batch)) for batch in (1, 4))
+    return Exact(
+        one,
+        "bytes",
+        f"{one / GIB:.2f} GiB（批量 4：{four / GIB:.2f} GiB）",
+        f"{one / GIB:.2f} GiB ({four / GIB:.2f} GiB at batch 4)",
+        regime,
+    )
+
+
+def _most_activations(found: Estimate) -> int:
+    column = CATEGORIES.index("activations")
+    return max(moment.by_category()[column].at(*found.point) for moment in found.plan.moments)
+
+
+def _counts() -> dict[str, Exact]:
+    found: dict[str, Exact] = {}
+    for size in ("7B", "13B", "70B"):
+        alone = _q_only(size)
+        base = alone.total_parameters - alone.trainable_parameters
+        ratio = base / alone.trainable_parameters
+        regime = f"{alone.model.name}, rank 8, q_proj alone"
+        found[f"adapter-{size.lower()}"] = _same(
+            alone.trainable_parameters, "parameters", f"{alone.trainable_parameters:,}", regime
+        )
+        found[f"fewer-{size.lower()}"] = _same(ratio, "x", f"{ratio:,.0f}×", regime)
+    alone = _q_only("7B")
+    share = 100 * alone.trainable_parameters / alone.total_parameters
+    found["share-0.03"] = _same(share, "%", f"{share:.4f} %", f"{alone.model.name}, rank 8, q_proj alone")
+    return found
+
+
+def _storage() -> dict[str, Exact]:
+    alone = _q_only("7B")
+    base, file = alone.checkpoint_bytes, alone.adapter_file_bytes or 0
+    regime = f"{alone.model.name} in bfloat16 on disk; adapter of rank 8 on q_proj in float32"
+    found = {
+        "adapter-file-4": _same(file, "bytes", f"{file / 2**20:.0f} MiB ({file:,} B)", regime),
+        "storage-3250x": _same(base / file, "x", f"{base / file:,.0f}×", regime),
+    }
+    for tasks in (10, 6):
+        full, lora = tasks * base, base + tasks * file
+        share = 100 * (1 - lora / full)
+        found |= {
+            f"storage-{tasks}-full": _size(full, regime),
+            f"storage-{tasks}-lora": _size(lora, regime),
+            f"storage-{tasks}-saved": _same(share, "%", f"{share:.2f} %", regime),
+            f"storage-{tasks}-saved-gb": _size(full - lora, regime),
+        }
+    return found
+
+
+def _mechanism() -> dict[str, Exact]:
+    square = 2 * 1024 * 8
+    regime = "one 1024 × 1024 matrix, rank 8"
+    return {
+        "square-16384": _same(square, "parameters", f"{square:,}", regime),
+        "square-1.5625": _same(100 * square / 1024**2, "%", f"{100 * square / 1024**2:.4f} %", regime),
+    }
+
+
+def _measured() -> dict[str, Exact]:
+    """What no formula gives: this ledger says so, and the lessons measure it."""
+    missing = Exact(None, "", "这里尚未测量", "Not measured here yet", "measured on your machine", "not measured")
+    return {"faster-100x": missing, "knowledge-47.5": missing}
+
+
+def _training() -> dict[str, Exact]:
+    """The last example from its number of operations: six per parameter and token, attention left out."""
+    device = gpu(EXAMPLE_GPU)
+    work = training_work(Network(EXAMPLE_PARAMETERS, EXAMPLE_PARAMETERS, 0, EXAMPLE_PARAMETERS, 0, 0.0))
+    hours = gpu_hours(device, "bfloat16", work.total * EXAMPLE_TOKENS)["expected"]
+    price = min(device.prices, key=lambda price: price.usd_per_gpu_hour)
+    if hours is None:
+        raise LookupError(f"{EXAMPLE_GPU} has no bfloat16 rate")
+    dollars = hours * price.usd_per_gpu_hour
+    source = f"{price.usd_per_gpu_hour} USD per GPU hour: {price.source}"
+    return {
+        "hours-17500": Exact(
+            hours, "GPU hours", f"约 {hours:.1f} GPU 小时", f"about {hours:.1f} GPU hours", EXAMPLE, ASSUMED
+        ),
+        "dollars-1.75m": Exact(
+            dollars,
+            "US dollars",
+            f"约 {dollars:.1f} 美元",
+            f"about {dollars:.1f} US dollars",
+            f"{EXAMPLE}; {source}",
+            ASSUMED,
+        ),
+    }
+
+
+def _q_only(name: str) -> Estimate:
+    return estimate(name, method="lora", rank=8, target_modules=["q_proj"])
+
+
+def _peak(found: Estimate) -> str:
+    return f"{found.allocated_bytes / GIB:.2f} GiB"

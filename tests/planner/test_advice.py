@@ -1,0 +1,84 @@
+"""Advice: each saving is the one that the estimate gives, and a path makes the step fit with nothing to spare in it."""
+
+from typing import Any
+
+import pytest
+
+from loralens.core.catalogue import gpu
+from loralens.planner.advice import advise
+from loralens.planner.changes import CHANGES, COSTS
+from loralens.planner.question import Question, read_question
+
+CASES = [
+    ({"model": "7B", "method": "full"}, "rtx-4090"),
+    ({"model": "7B", "method": "lora", "recipe": {"micro_batch_size": 4}}, "rtx-4090"),
+    ({"model": "70B", "method": "lora"}, "a100"),
+    ({"model": "13B", "method": "lora", "recipe": {"lora": {"target_modules": "all-linear", "dropout": 0.1}}}, "a6000"),
+    ({"model": "7B", "method": "full", "recipe": {"weights_dtype": "float32", "optimizer": "adamw_foreach"}}, "a100"),
+    ({"model": "7B", "method": "lora", "recipe": {"attention": "eager", "padded": True}}, "rtx-4090"),
+]
+
+
+def ask(body: dict[str, Any]) -> Question:
+    return read_question(body)[0]
+
+
+@pytest.mark.parametrize(("body", "device"), CASES)
+def test_every_saving_is_the_difference_of_two_estimates(body: dict[str, Any], device: str) -> None:
+    question = ask(body)
+    advice = advise(question, gpu(device))
+    assert advice["changes"]
+    for row in advice["changes"]:
+        changed = question.with_(row["field"], row["to"])
+        assert changed.get(row["field"]) == row["to"] != row["from"] == question.get(row["field"])
+        saved = question.estimate().allocated_bytes - changed.estimate().allocated_bytes
+        assert row["saves_bytes"] == saved > 0
+        assert row["fits"] == (changed.estimate().overhead.device[2] <= gpu(device).memory_bytes)
+        assert row["why"]["zh"] and row["why"]["en"]
+    order = [(not row["fits"], COSTS.index(row["cost"])) for row in advice["changes"]]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize(("body", "device"), CASES)
+def test_the_path_fits_and_every_step_of_it_is_needed(body: dict[str, Any], device: str) -> None:
+    question, memory = ask(body), gpu(device).memory_bytes
+    path = advise(question, gpu(device))["path"]
+    assert path
+
+    def after(rows: list[dict[str, Any]]) -> int:
+        changed = question
+        for row in rows:
+            changed = changed.with_(row["field"], row["to"])
+        return changed.estimate().overhead.device[2]
+
+    assert after(path) <= memory
+    for row in path:
+        assert after([other for other in path if other is not row]) > memory
+    start = question.estimate().allocated_bytes
+    assert start - sum(row["saves_bytes"] for row in path) == path[-1]["peak_allocated_bytes"]
+
+
+def test_a_milder_change_is_preferred_to_another_method() -> None:
+    question = ask({"model": "7B", "method": "lora", "recipe": {"micro_batch_size": 4}})
+    assert [row["field"] for row in advise(question, gpu("4090"))["path"]] == ["gradient_checkpointing"]
+
+
+def test_there_is_no_path_where_nothing_helps() -> None:
+    question = ask({"model": "llama-3.1-405b", "method": "qlora"})
+    advice = advise(question, gpu("rtx-3060"))
+    assert advice["path"] is None
+
+
+def test_the_smallest_gpu_is_of_the_same_vendor_and_fits() -> None:
+    question = ask({"model": "7B", "method": "full"})
+    for device, vendor in (("rtx-4090", "NVIDIA"), ("rx-7900-xtx", "AMD")):
+        found = advise(question, gpu(device))["smallest_gpu"]
+        assert gpu(found["id"]).vendor == vendor
+        assert found["memory_bytes"] >= question.estimate().overhead.device[2]
+
+
+def test_each_change_has_words_in_both_languages() -> None:
+    for change in CHANGES:
+        assert change.cost in COSTS
+        assert any("一" <= letter <= "鿿" for letter in change.zh)
+        assert change.en.isascii() or "×" in change.en

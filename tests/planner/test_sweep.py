@@ -1,0 +1,67 @@
+"""A sweep is many estimates at once: equal to the byte, also across the ranges of several plans."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from loralens.core.errors import InvalidInput
+from loralens.planner.question import read_question
+from loralens.planner.sweep import MAX_POINTS, sweep_answer
+
+
+@pytest.mark.parametrize("model", ["7B", "mistral-7b-v0.1", "qwen2.5-0.5b"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_every_point_is_what_a_single_estimate_says(model: str, method: str) -> None:
+    # 4095..5000 crosses Mistral's sliding window, ranks 1..64 the smallest 8-bit optimizer tensors
+    axes = {"sequence_length": [1, 100, 4095, 4096, 4097, 5000], "rank": [1, 2, 64], "micro_batch_size": [1, 2, 7]}
+    recipe = {"optimizer": "adamw_8bit"}
+    answer = sweep_answer({"model": model, "method": method, "recipe": recipe, "sweep": axes, "gpu": "a100"})
+    assert answer["shape"] == [6, 3, 3]
+    (sweep,) = answer["sweeps"]
+    for index, (length, rank, batch) in enumerate(product(*axes.values())):
+        body = {
+            "model": model,
+            "method": method,
+            "recipe": {**recipe, "sequence_length": length, "micro_batch_size": batch, "lora": {"rank": rank}},
+        }
+        found = read_question(body)[0].estimate()
+        assert sweep["peak_allocated_bytes"][index] == found.allocated_bytes
+        assert sweep["device_high_bytes"][index] == found.overhead.device[2]
+        assert answer["phase_names"][sweep["phases"][index]] == found.phase
+        assert sweep["fits"][index] == (found.fits(["a100"])[0]["verdict"] == "fits")
+
+
+def test_sizes_beyond_64_bits_are_still_exact() -> None:
+    recipe = {"attention": "eager"}
+    axes = {"sequence_length": [1, 16_777_216], "micro_batch_size": [65_536]}
+    (sweep,) = sweep_answer({"model": "7B", "method": "full", "recipe": recipe, "sweep": axes})["sweeps"]
+    body = {"model": "7B", "method": "full", "recipe": {**recipe, "sequence_length": 2**24, "micro_batch_size": 65_536}}
+    assert sweep["peak_allocated_bytes"][1] == read_question(body)[0].estimate().allocated_bytes > 2**63
+
+
+def test_without_a_method_the_three_are_compared() -> None:
+    answer = sweep_answer({"model": "7B", "sweep": {"rank": [8]}})
+    assert [row["method"] for row in answer["sweeps"]] == ["full", "lora", "qlora"]
+    assert "fits" not in answer["sweeps"][0]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "field"),
+    [
+        (None, "sweep"),
+        ({}, "sweep"),
+        ({"alpha": [1]}, "sweep"),
+        ({"rank": []}, "sweep.rank"),
+        ({"rank": 8}, "sweep.rank"),
+        ({"rank": ["8"]}, "sweep.rank"),
+        ({"rank": [True]}, "sweep.rank"),
+        ({"rank": [8, 0]}, "lora.rank"),
+        ({"micro_batch_size": [10**9]}, "micro_batch_size"),
+        ({"rank": list(range(1, 1001)), "sequence_length": list(range(1, MAX_POINTS // 1000 + 2))}, "sweep"),
+    ],
+)
+def test_what_is_malformed_names_its_field(sweep: Any, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        sweep_answer({"model": "7B", "sweep": sweep})
+    assert caught.value.field == field

@@ -1,0 +1,77 @@
+"""Operations per token against PyTorch's own counter on real models, forward and backward."""
+
+import pytest
+
+from loralens.planner.network import network_of
+from loralens.planner.question import read_question
+from loralens.planner.work import keys_per_token, training_work
+
+BATCH, LENGTH = 2, 48
+CONFIGS = {
+    "llama": {"model_type": "llama", "num_key_value_heads": 4},
+    "grouped": {"model_type": "mistral", "num_key_value_heads": 2},
+    "qwen2": {"model_type": "qwen2", "num_key_value_heads": 2, "tie_word_embeddings": True},
+}
+COMMON = {
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": 300,
+    "max_position_embeddings": 64,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+
+
+def counted(config: dict[str, object], method: str, checkpointing: bool) -> int:
+    """What torch's FlopCounterMode counts for one step of the real Hugging Face model with eager attention."""
+    import peft
+    import torch
+    import transformers
+    from torch.utils.flop_counter import FlopCounterMode
+
+    built = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**config), attn_implementation="eager"
+    )
+    if method == "lora":
+        built = peft.get_peft_model(built, peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
+        built.enable_input_require_grads()  # else the first layer's inputs need no gradient
+    if checkpointing:
+        built.activation_checkpointing_enable({"use_reentrant": False})
+    built.train()
+    ids = torch.randint(0, 300, (BATCH, LENGTH))
+    with FlopCounterMode(display=False) as counter:
+        built(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21 asks for it
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_operations_equal_what_torch_counts(name: str, method: str, checkpointing: bool) -> None:
+    config = COMMON | CONFIGS[name]
+    recipe = {"sequence_length": LENGTH, "attention": "eager", "lora": {"rank": 8}}
+    question, _ = read_question({"config": config, "method": method, "recipe": recipe})
+    work = training_work(network_of(question), gradient_checkpointing=checkpointing)
+    # a non-reentrant checkpoint stops before the layer's last product: nothing saved comes after it
+    skipped = BATCH * LENGTH * 3 * 2 * 64 * 160 if checkpointing else 0
+    assert counted(config, method, checkpointing) == work.total * BATCH * LENGTH - skipped
+
+
+def test_a_causal_kernel_meets_half_of_the_keys() -> None:
+    assert keys_per_token(1000, None, causal=True) == 500.5
+    assert keys_per_token(1000, None, causal=False) == 1000
+
+
+def test_a_window_bounds_the_keys() -> None:
+    assert keys_per_token(100, 10, causal=True) == sum(min(position, 10) for position in range(1, 101)) / 100
+
+
+def test_a_mixture_counts_the_experts_that_a_token_visits() -> None:
+    from loralens.planner.network import _experts
+
+    assert _experts({"num_local_experts": 8, "num_experts_per_tok": 2}) == (8, 2)
+    assert _experts({}) == (None, None)
