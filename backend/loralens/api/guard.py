@@ -17,6 +17,7 @@ from loralens.api.problems import http_problem, respond
 from loralens.settings import Settings
 
 _INLINE = re.compile(rb"<(script|style)(?![^>]*\ssrc=)[^>]*>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[^\s:\[\]]+?)\.?)(?::\d{1,5})?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -49,10 +50,10 @@ def host_allowed(host: str | None, names: Iterable[str]) -> bool:
     >>> host_allowed("localhost:5173", ()), host_allowed("[::1]:5173", ()), host_allowed("evil.example", ())
     (True, True, False)
     """
-    if not host:
+    parsed = _HOST.fullmatch(host or "")
+    if parsed is None:
         return False
-    name = host.rsplit("]", 1)[0].lstrip("[") if host.startswith("[") else host.split(":", 1)[0]
-    name = name.lower().rstrip(".")
+    name = (parsed["address"] or parsed["name"]).lower()
     if name == "localhost" or name.endswith(".localhost") or name in {known.lower() for known in names}:
         return True
     try:

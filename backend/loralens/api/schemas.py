@@ -18,7 +18,7 @@ class Shape(BaseModel):
 class ModelSummary(Shape):
     """Which model an answer is about."""
 
-    id: str | None = Field(description="Catalogue id; null for a config.json of your own.")
+    id: str = Field(description="Catalogue id, or `custom` for a config.json of your own.")
     name: str
     family: str = Field(description="`model_type` of the config.")
     parameters: int = Field(description="Exact count; tied weights count once.")

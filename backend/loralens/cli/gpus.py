@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from loralens.cli.options import Json
 from loralens.cli.render import gib, line, print_json, table
+from loralens.cli.words import Argument
 from loralens.core.listings import gpu_answer, gpus_answer
 
-Name = Annotated[str | None, typer.Argument(help="Show one GPU: id or alias.", show_default=False)]
+Name = Annotated[str | None, Argument("GPU", help="Show one GPU: id or alias.")]
 
 
 def command(gpu: Name = None, json: Json = False) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.render import gib, line, print_json, table
+from loralens.cli.words import Option
 
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
-Explain = Annotated[bool, typer.Option("--explain", help="Show the formula and source of every term.")]
+Explain = Annotated[bool, Option("--explain", help="Show the formula and source of every term.")]
 
 
 @takes_recipe

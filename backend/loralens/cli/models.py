@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
+from loralens.cli.words import Argument, Option
 from loralens.core.listings import model_answer, models_answer
 
-Name = Annotated[str | None, typer.Argument(help="Show one model: id, alias or Hugging Face id.", show_default=False)]
-Family = Annotated[str | None, typer.Option("--family", help="Only this model_type, such as llama.")]
+Name = Annotated[str | None, Argument("MODEL", help="Show one model: id, alias or Hugging Face id.")]
+Family = Annotated[str | None, Option("--family", help="Only this model_type, such as llama.")]
 
 
 def command(model: Name = None, family: Family = None, json: Json = False) -> None:

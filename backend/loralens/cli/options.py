@@ -5,12 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from loralens.cli.words import Argument, Command, Option
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth
 from loralens.core.recipe import flat_to_nested
@@ -19,11 +17,11 @@ from loralens.core.recipe_words import WORDS, Word
 MAX_FILE_BYTES = 1_048_576
 MAX_DEPTH = 32
 
-Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Json = Annotated[bool, Option("--json", help="Print the API's JSON.")]
 Body = dict[str, Any]
 
 
-def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+def takes_recipe(command: Command) -> Command:
     """Give a command `MODEL`, `--method`, `--config`, `--request` and one option per recipe word.
 
     The command itself is called with `body` (that of the POST request) and with its own options.
@@ -47,11 +45,11 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _subject() -> list[inspect.Parameter]:
-    model = typer.Argument(metavar="MODEL", help="Alias (7B), catalogue id or Hugging Face id.", show_default=False)
-    method = typer.Option("--method", "-m", help="full, lora, qlora, …; may be repeated.")
-    config = typer.Option("--config", help="A config.json in place of MODEL.")
-    gpu = typer.Option("--gpu", help="Judge only this GPU; loralens gpus lists all names.")
-    request = typer.Option("--request", help="Body of the POST request: a file, or - for stdin.")
+    model = Argument("MODEL", help="Alias (7B), catalogue id or Hugging Face id.")
+    method = Option("--method", short="-m", help="full, lora, qlora, …; may be repeated.")
+    config = Option("--config", help="A config.json in place of MODEL.")
+    gpu = Option("--gpu", help="Judge only this GPU; loralens gpus lists all names.")
+    request = Option("--request", help="Body of the POST request: a file, or - for stdin.")
     return [
         _parameter("model", str | None, model),
         _parameter("method", list[str] | None, method),
@@ -69,9 +67,9 @@ def _option(word: Word) -> inspect.Parameter:
     flag = "--" + word.name.replace("_", "-")
     text = word.help + (f" One of {', '.join(word.choices)}." if word.choices else "")
     kind: Any = bool | None if word.kind == "boolean" else str | None
-    names = f"{flag}/--no-{flag[2:]}" if word.kind == "boolean" else flag
+    name = f"{flag}/--no-{flag[2:]}" if word.kind == "boolean" else flag
     metavar = None if word.kind == "boolean" else word.kind.upper()
-    info = typer.Option(names, help=text, metavar=metavar, rich_help_panel="Recipe", show_default=False)
+    info = Option(name, help=text, metavar=metavar, panel="Recipe")
     return _parameter(word.name, kind, info)
 
 

@@ -42,8 +42,27 @@ def gib(count: int | None) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, left: int = 1) -> None:
     """A table; the first `left` columns are aligned left, the others right."""
-    # rich costs 50 ms: `--json` does without it
+    if sys.stdout.isatty():
+        return _folded_table(columns, list(rows), title, left)
+    # Piped output keeps whole lines, for grep and awk, and does not wait for rich.
+    cells = [tuple(columns), *rows]
+    widths = [max(len(row[position]) for row in cells) for position in range(len(columns))]
+    lines = [_aligned(row, widths, left) for row in cells]
+    print(*([title] if title else []), lines[0], "─" * (sum(widths) + 2 * len(widths) - 2), *lines[1:], "", sep="\n")
+    return None
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], left: int) -> str:
+    cells = [
+        cell.ljust(width) if position < left else cell.rjust(width)
+        for position, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _folded_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None, left: int) -> None:
     from rich.box import SIMPLE_HEAD
+    from rich.console import Console
     from rich.table import Table
 
     drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
@@ -51,16 +70,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
         drawn.add_column(name, justify="left" if position < left else "right", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    _console().print(drawn)
+    Console().print(drawn, markup=False)
 
 
 def line(text: str = "") -> None:
-    """One line of text, wrapped to the terminal."""
-    _console().print(text, markup=False, highlight=False)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # Piped output keeps whole lines: a table cut at 80 columns is of no use to grep.
-    return Console(width=None if sys.stdout.isatty() else 160)
+    """One line of text."""
+    print(text)

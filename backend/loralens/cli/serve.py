@@ -7,14 +7,13 @@ import socket
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from loralens.cli.words import Option
 from loralens.core.errors import DependencyMissing, InvalidInput, LoraLensError
 
-Host = Annotated[str | None, typer.Option("--host", help="Address to listen on; 0.0.0.0 opens it to the network.")]
-Port = Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="Port; 0 picks a free one.")]
-Reload = Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")]
-LogLevel = Annotated[str | None, typer.Option("--log-level", help="critical, error, warning, info or debug.")]
+Host = Annotated[str | None, Option("--host", help="Address to listen on; 0.0.0.0 opens it to the network.")]
+Port = Annotated[int | None, Option("--port", min=0, max=65_535, help="Port; 0 picks a free one.")]
+Reload = Annotated[bool, Option("--reload", help="Restart when a source file changes.")]
+LogLevel = Annotated[str | None, Option("--log-level", help="critical, error, warning, info or debug.")]
 LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -86,6 +85,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(2048)  # a browser that is told the address may come before the server is up: it waits
     except OSError as error:
         reason = error.strerror or str(error)
         raise PortTaken(

@@ -33,6 +33,7 @@ WORDS: Final = (
     Word("optimizer", "text", "Optimizer and its implementation.", recipe.OPTIMIZERS),
     Word("gradient_checkpointing", "boolean", "Recompute activations in the backward pass instead of keeping them."),
     Word("checkpoint_every", "integer", "Layers per checkpointed segment."),
+    Word("checkpoint_reentrant", "boolean", "Use torch's reentrant checkpoint; none: what the library defaults to."),
     Word("checkpoint_offload", "text", "Where the kept inputs of checkpointed segments wait.", ("none", "cpu")),
     Word("attention", "text", "Attention implementation.", ("sdpa", "flash", "eager")),
     Word("optimizer_in_backward", "boolean", "Step inside the backward pass, so that no gradient outlives its layer."),

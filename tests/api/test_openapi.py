@@ -1,0 +1,68 @@
+"""The schema tells what the API does."""
+
+from __future__ import annotations
+
+import pytest
+
+from loralens.core.recipe import flat_names
+
+
+@pytest.fixture(scope="module")
+def schema(client):
+    return client.get("/api/openapi.json").json()
+
+
+def test_every_operation_documents_itself(schema):
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            assert operation["summary"], where
+            assert operation["operationId"], where
+            success = next(code for code in operation["responses"] if code.startswith("2"))
+            content = operation["responses"][success].get("content", {})
+            assert all(kind["schema"] for kind in content.values()), where
+
+
+def test_operation_ids_are_unique(schema):
+    ids = [operation["operationId"] for path in schema["paths"].values() for operation in path.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_errors_are_documented_as_problems(schema):
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            for code, response in operation["responses"].items():
+                if code.startswith(("4", "5")):
+                    schema_of = response["content"]["application/problem+json"]["schema"]
+                    assert schema_of == {"$ref": "#/components/schemas/Problem"}, path
+    assert "HTTPValidationError" not in schema["components"]["schemas"]
+
+
+def test_all_references_lead_somewhere(schema):
+    def references(value):
+        if isinstance(value, dict):
+            yield from ([value["$ref"]] if isinstance(value.get("$ref"), str) else [])
+            value = list(value.values())
+        if isinstance(value, list):
+            for item in value:
+                yield from references(item)
+
+    for reference in set(references(schema)):
+        assert reference.startswith("#/components/schemas/"), reference
+        assert reference.rsplit("/", 1)[-1] in schema["components"]["schemas"]
+
+
+def test_every_recipe_word_is_a_query_parameter(schema):
+    names = {parameter["name"] for parameter in schema["paths"]["/api/memory"]["get"]["parameters"]}
+    assert names == {"model", "method", "gpu", *flat_names()}
+
+
+@pytest.mark.parametrize("path", ["/api/memory", "/api/parameters", "/api/plan"])
+def test_the_example_body_works(client, schema, path):
+    content = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    assert client.post(path, json=content["example"]).status_code == 200
+
+
+def test_every_promised_endpoint_is_there(schema):
+    promised = {"memory", "parameters", "models", "models/{id}", "gpus", "plan", "system", "health"}
+    assert {f"/api/{name}" for name in promised} <= set(schema["paths"])

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+
+def test_the_list_and_one_row(run):
+    _, out, _ = run("models", "--family", "llama")
+    assert "llama-2-7b" in out
+    assert "meta-llama/Llama-2-7b-hf" in out
+    code, out, _ = run("models", "7B")
+    assert code == 0
+    assert "hidden_size: 4096" in out
+    assert "source: " in out

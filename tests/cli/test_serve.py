@@ -1,0 +1,48 @@
+"""The server as a process: it says where it listens, ends on request, and says in one line why it cannot start."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from cli.conftest import ENVIRONMENT
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "loralens", "serve", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_stops(how):
+    with start("--port", "0") as process:
+        try:
+            first = process.stdout.readline()
+            address = "http://localhost:" + first.split("http://localhost:")[1].split("/")[0].strip()
+            assert httpx.get(f"{address}/api/health", timeout=30).json()["status"] == "ok"
+        finally:
+            process.send_signal(how)
+            _, complaints = process.communicate(timeout=30)
+    assert complaints == ""
+    assert process.returncode in (0, -how, 128 + how)
+
+
+def test_a_taken_port_is_one_line(loralens_command):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = loralens_command("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot listen on 127.0.0.1:")
+    assert "hint: " in done.stderr
+
+
+def test_a_wrong_setting_names_its_variable(monkeypatch):
+    environment = {**ENVIRONMENT, "LORALENS_MAX_DEPTH": "many"}
+    command = [sys.executable, "-m", "loralens", "serve", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 2
+    assert "LORALENS_MAX_DEPTH" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from loralens.core import catalogue
+from loralens.core.errors import UnknownGpu, UnknownModel
+from loralens.core.listings import gpu_answer, gpus_answer, model_answer, models_answer
+
+
+def test_lists_are_complete_and_short():
+    assert len(models_answer()["models"]) == len(catalogue.models())
+    assert len(gpus_answer()["gpus"]) == len(catalogue.gpus())
+    assert all("config" not in row for row in models_answer()["models"])
+
+
+def test_a_family_is_a_part():
+    families = {entry.family for entry in catalogue.models()}
+    assert sum(len(models_answer(family)["models"]) for family in families) == len(catalogue.models())
+
+
+def test_one_row_is_the_catalogues():
+    assert model_answer("7B") == catalogue.model("7B").to_dict()
+    assert gpu_answer("rtx-4090") == catalogue.gpu("rtx-4090").to_dict()
+
+
+def test_unknown_names():
+    with pytest.raises(UnknownModel):
+        model_answer("8X")
+    with pytest.raises(UnknownGpu):
+        gpu_answer("abacus")
