@@ -92,7 +92,8 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         fan_in_fan_out=_all_conv1d(model),
     )
     try:
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=lora.adapter_dtype == "float32")
+        with torch.device("meta"):
+            adapted = get_peft_model(model, config, autocast_adapter_dtype=lora.adapter_dtype == "float32")
     except ValueError as problem:
         raise InvalidInput(f"PEFT refuses: {problem}", field="lora.target_modules") from problem
     for name, parameter in adapted.named_parameters():
@@ -136,7 +137,7 @@ def _freeze_first_layers(model: torch.nn.Module, recipe: Recipe) -> None:
         parameter.requires_grad_(id(parameter) in trained)
 
 
-def to_fake_gpu(model: torch.nn.Module, ledger: Ledger, *, adapted: bool) -> None:
+def to_fake_gpu(model: torch.nn.Module, ledger: Ledger, *, adapted: bool, dtype: torch.dtype) -> None:
     """Give every meta tensor an equal one on the fake GPU (ties kept) and book it."""
     moved: dict[int, torch.Tensor] = {}
     for path, module in model.named_modules(remove_duplicate=True):
@@ -147,15 +148,14 @@ def to_fake_gpu(model: torch.nn.Module, ledger: Ledger, *, adapted: bool) -> Non
                 known = moved.get(id(tensor))
                 if known is None:
                     with ledger.naming(_kind(tensor, table is module._parameters, adapted), f"{path}.{name}"):
-                        known = moved[id(tensor)] = _fresh(tensor)
+                        packed = quantize.is_packed(tensor)
+                        known = quantize.fresh(tensor, module, dtype, ledger) if packed else _fresh(tensor)
+                        moved[id(tensor)] = known
                 table[name] = known
-        quantize.to_fake_gpu(module, ledger, path)
     _loose_tensors(model, ledger)
 
 
 def _fresh(tensor: torch.Tensor) -> torch.Tensor:
-    if quantize.is_packed(tensor):
-        return quantize.fresh(tensor)
     data = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
     if isinstance(tensor, torch.nn.Parameter):
         return torch.nn.Parameter(data, requires_grad=tensor.requires_grad)

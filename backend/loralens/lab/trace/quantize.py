@@ -1,4 +1,9 @@
-"""The quantized base: bitsandbytes' own layers with packed weights and their tables on the fake GPU."""
+"""The quantized base: bitsandbytes' own layers, with packed weights and their tables on the fake GPU.
+
+On the meta device the layers hold unpacked weights (PEFT needs only their shapes and class). Packing happens on the
+fake GPU with bitsandbytes' own functions, so the tables are those that it really makes. A fake tensor cannot be
+`Params4bit`; the packed weight is a plain parameter that carries the same attributes.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,122 @@ from typing import Any
 
 import torch
 
+from loralens.core.errors import DependencyMissing, InvalidInput
+from loralens.core.recipe import Quantization
+from loralens.lab.trace.ledger import Ledger
 
-def quantize(model: torch.nn.Module, quantization: Any) -> None:
-    raise NotImplementedError
+
+def quantize(model: Any, quantization: Quantization) -> None:
+    """Replace linear layers by bitsandbytes' as `from_pretrained(quantization_config=...)` does.
+
+    Raises:
+        InvalidInput: a type that has no kernels to trace here.
+        DependencyMissing: bitsandbytes is not installed.
+    """
+    if quantization.type not in ("nf4", "fp4", "int8"):
+        raise InvalidInput(
+            f"quantization {quantization.type} cannot be traced; allowed: nf4, fp4, int8",
+            field="recipe.quantization.type",
+            hint="loralens memory computes it",
+        )
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as problem:
+        raise DependencyMissing("tracing a quantized base needs bitsandbytes", hint='pip install "loralens[trace]"') from problem
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    dtypes = {name: p.dtype for name, p in model.named_parameters()}
+    eight = quantization.type == "int8"
+    settings = BitsAndBytesConfig(
+        load_in_8bit=eight,
+        load_in_4bit=not eight,
+        bnb_4bit_quant_type="nf4" if eight else quantization.type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, quantization.compute_dtype),
+    )
+    replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != dtypes[name] and type(parameter) is torch.nn.Parameter:  # new biases, made in float32
+            parameter.data = parameter.data.to(dtypes[name])
+    model.is_loaded_in_8bit = eight
+    model.is_loaded_in_4bit = not eight
+    model.is_quantized = True
 
 
 def is_packed(tensor: torch.Tensor) -> bool:
-    return False
+    """Whether this is one of bitsandbytes' weights."""
+    return type(tensor).__name__ in ("Params4bit", "Int8Params")
 
 
-def fresh(tensor: torch.Tensor) -> torch.Tensor:
-    raise NotImplementedError
+def fresh(tensor: Any, module: Any, dtype: torch.dtype, ledger: Ledger) -> torch.nn.Parameter:
+    """The packed weight on the fake GPU; tables are booked beside it."""
+    from bitsandbytes import functional
+
+    shape = tensor.shape
+    source = getattr(module, "source_cls", torch.nn.Linear).__name__
+    whole = torch.empty(shape, dtype=dtype, device="cuda")
+    del source
+    with ledger.naming("quantization_state", ledger.owner or ""):
+        if type(tensor).__name__ == "Params4bit":
+            packed, state = functional.quantize_4bit(
+                whole, compress_statistics=tensor.compress_statistics, quant_type=tensor.quant_type
+            )
+            weight = torch.nn.Parameter(packed, requires_grad=False)
+            weight.quant_state = module.quant_state = state  # type: ignore[attr-defined]
+        else:
+            packed = torch.empty(shape, dtype=torch.int8, device="cuda")
+            weight = torch.nn.Parameter(packed, requires_grad=False)
+            weight.CB = packed  # type: ignore[attr-defined]
+            weight.SCB = torch.empty(shape[0], dtype=torch.float32, device="cuda")  # type: ignore[attr-defined]
+    index = ledger.live_index(packed)
+    if index is not None:
+        ledger.storages[index].kind = "weight"
+    return weight
 
 
-def to_fake_gpu(module: torch.nn.Module, ledger: Any, path: str) -> None:
-    return None
+def equip(ledger: Ledger) -> None:
+    """Teach the ledger what bitsandbytes' CUDA kernels allocate; nothing to do when it is not installed."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        return
+
+    def gemm_4bit(
+        _func: Any,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        shape: Any,
+        absmax: torch.Tensor,
+        _blocksize: int,
+        _quant_type: str,
+        bias: torch.Tensor | None = None,
+        absmax_8bit: torch.Tensor | None = None,
+        absmax_code: torch.Tensor | None = None,
+        absmax_offset: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The kernel for more than a few tokens: the weight is unpacked, then multiplied.
+
+        Source: bitsandbytes/backends/cuda/ops.py (`_dequant_linear_fallback`), 0.50.2; it is taken for more than
+        1,536 tokens on every card, and for fewer on most.
+        """
+        with ledger:
+            if absmax_8bit is not None and absmax_offset is not None:
+                unpacked = torch.empty_like(absmax_8bit, dtype=torch.float32)
+                absmax = unpacked + absmax_offset
+            whole = torch.empty(tuple(shape), dtype=a.dtype, device=a.device)
+            return torch.nn.functional.linear(a, whole, bias)
+
+    def vectorwise(_func: Any, a: torch.Tensor, threshold: float = 0.0) -> Any:
+        """Without outlier columns: their number depends on values (an assumption)."""
+        with ledger:
+            rows = a.shape[:-1].numel()
+            out = torch.empty(a.shape, dtype=torch.int8, device=a.device)
+            stats = torch.empty(rows, dtype=torch.float32, device=a.device)
+            columns = torch.empty(0, dtype=torch.int64, device=a.device) if threshold else None
+            return out, stats, columns
+
+    ops = torch.ops.bitsandbytes
+    ledger.overrides[ops.gemm_4bit.default] = gemm_4bit
+    ledger.overrides[ops.int8_vectorwise_quant.default] = vectorwise

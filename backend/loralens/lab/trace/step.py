@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from loralens.core.recipe import Recipe
-from loralens.lab.trace import build, cuda_on_cpu, families, kernels, optimizers
+from loralens.lab.trace import build, cuda_on_cpu, families, kernels, optimizers, quantize
 from loralens.lab.trace.ledger import Ledger
 
 
@@ -55,6 +55,7 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, torch.nn.Modu
     counts = count(model)
     ledger = Ledger()
     kernels.equip(ledger)
+    quantize.equip(ledger)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -63,7 +64,7 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, torch.nn.Modu
         stack.enter_context(_quiet_collector())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(ledger)
-        build.to_fake_gpu(model, ledger, adapted=method != "full")
+        build.to_fake_gpu(model, ledger, adapted=method != "full", dtype=build.DTYPES[recipe.weights_dtype])
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = optimizers.make(recipe.optimizer, trained)
         _warm_up(optimizer, trained, ledger)
@@ -78,11 +79,6 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, torch.nn.Modu
 
 def count(model: torch.nn.Module) -> dict[str, int]:
     """Parameter counts as PEFT's `get_nb_trainable_parameters` reports them (packed weights unpacked, ties once)."""
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel):
-        trainable, total = model.get_nb_trainable_parameters()
-        return {"trainable": trainable, "total": total}
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return {"trainable": sum(n for n, trained in sizes if trained), "total": sum(n for n, _ in sizes)}
 
@@ -127,18 +123,16 @@ def classify(ledger: Ledger, model: torch.nn.Module) -> None:
     """Name the kind of every storage that the step itself made."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     vocabulary = head.weight.shape[0] if head is not None and hasattr(head, "weight") else -1
-    shapes = {tuple(p.shape) for p in model.parameters()} | {tuple(reversed(p.shape)) for p in model.parameters()}
+    shapes = {tuple(p.shape) for p in model.parameters()}
     for storage in ledger.storages:
         if storage.kind:
             continue
-        if storage.shape and storage.shape[-1] == vocabulary and storage.shape not in shapes:
+        copied = storage.op.startswith("aten._to_copy") and storage.shape in shapes
+        if len(storage.shape) > 1 and storage.shape[-1] == vocabulary and storage.shape not in shapes:
             storage.kind = "logits"
         elif storage.phase == "forward":
-            copied = storage.op.startswith("aten._to_copy") and storage.shape in shapes
             storage.kind = "weight_copy" if copied else "activation"
-        elif storage.phase == "backward":
-            storage.kind = "recomputed" if storage.recomputed else "backward_temporary"
-        elif storage.phase == "optimizer":
-            storage.kind = "optimizer_temporary"
+        elif storage.phase == "backward" and storage.recomputed:
+            storage.kind = "weight_copy" if copied else "recomputed"
         else:
-            storage.kind = "backward_temporary"
+            storage.kind = "optimizer_temporary" if storage.phase == "optimizer" else "backward_temporary"
