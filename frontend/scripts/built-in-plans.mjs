@@ -1,0 +1,27 @@
+/**
+ * Writes the plans that ship with the page for the time when no server answers: node scripts/built-in-plans.mjs http://localhost:5173
+ *
+ * The bodies are the page's own requests at default settings; a unit test holds them equal.
+ */
+import { writeFileSync } from 'node:fs'
+
+const origin = process.argv[2] ?? 'http://localhost:5173'
+const models = ['llama-2-7b', 'llama-2-13b', 'llama-2-70b', 'qwen2.5-7b']
+const recipe = {
+  weights_dtype: 'bfloat16',
+  autocast: 'bfloat16',
+  micro_batch_size: 1,
+  sequence_length: 2048,
+  optimizer: 'adamw_fused',
+  gradient_checkpointing: false,
+  loss: 'full',
+  lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] },
+}
+const rows = []
+for (const model of models) {
+  const body = { model, methods: ['full', 'lora', 'qlora'], recipe }
+  const response = await fetch(`${origin}/api/plan`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`)
+  rows.push({ body, plans: (await response.json()).plans })
+}
+writeFileSync(new URL('../src/shared/api/builtInPlans.json', import.meta.url), JSON.stringify(rows) + '\n')

@@ -1,0 +1,23 @@
+/** Light, dark, or what the system says. index.html sets the first one before anything is painted. */
+import { ref, type Ref } from 'vue'
+
+export type Theme = 'system' | 'light' | 'dark'
+
+const current = document.documentElement.dataset.theme
+const theme = ref<Theme>(current === 'light' || current === 'dark' ? current : 'system')
+
+export function useTheme(): { theme: Ref<Theme>; setTheme: (next: Theme) => void } {
+  return {
+    theme,
+    setTheme(next) {
+      theme.value = next
+      if (next === 'system') delete document.documentElement.dataset.theme
+      else document.documentElement.dataset.theme = next
+      try {
+        localStorage.setItem('loralens.theme', next)
+      } catch {
+        // Private windows may refuse; the theme then lasts as long as the page.
+      }
+    },
+  }
+}

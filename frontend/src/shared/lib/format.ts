@@ -1,0 +1,57 @@
+/** Numbers as text. Bytes stay integers until they come here; memory and files are shown in binary units. */
+
+export type Locale = 'zh-CN' | 'en'
+
+const formatters = new Map<string, Intl.NumberFormat>()
+
+function formatter(locale: Locale, options: Intl.NumberFormatOptions): Intl.NumberFormat {
+  const key = locale + JSON.stringify(options)
+  let found = formatters.get(key)
+  if (!found) formatters.set(key, (found = new Intl.NumberFormat(locale, options)))
+  return found
+}
+
+const fixed = (value: number, digits: number, locale: Locale): string =>
+  formatter(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value)
+
+const KIB = 2 ** 10
+const MIB = 2 ** 20
+const GIB = 2 ** 30
+const TIB = 2 ** 40
+
+/** Three significant digits or so: 22.4 GiB, 4.00 MiB. */
+export function formatBytes(bytes: number, locale: Locale): string {
+  const size = Math.abs(bytes)
+  if (size < KIB) return `${formatInteger(bytes, locale)} B`
+  const [unit, name] = size >= 10 * TIB ? [TIB, 'TiB'] : size >= 0.1 * GIB ? [GIB, 'GiB'] : size >= MIB ? [MIB, 'MiB'] : [KIB, 'KiB']
+  const value = bytes / (unit as number)
+  const magnitude = Math.abs(value)
+  return `${fixed(value, magnitude >= 1000 ? 0 : magnitude >= 10 ? 1 : 2, locale)} ${name}`
+}
+
+export const formatInteger = (value: number, locale: Locale): string => formatter(locale, { maximumFractionDigits: 0 }).format(value)
+
+/** 419 万 / 4.19 million, in the way readers of the language count. */
+export function formatCount(value: number, locale: Locale): string {
+  if (value < 10_000) return formatInteger(value, locale)
+  return formatter(locale, { notation: 'compact', compactDisplay: locale === 'en' ? 'long' : 'short', maximumSignificantDigits: 3 }).format(value)
+}
+
+/** 2.24×, 1,607×. */
+export function formatRatio(value: number, locale: Locale): string {
+  return `${fixed(value, value >= 100 ? 0 : value >= 10 ? 1 : 2, locale)}×`
+}
+
+/** Four decimals as the API rounds below one percent, fewer above. */
+export function formatPercent(value: number, locale: Locale): string {
+  return `${fixed(value, value >= 99.95 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 4, locale)}%`
+}
+
+export function formatSeconds(seconds: number, locale: Locale): string {
+  if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)} min`
+  if (seconds >= 1) return `${fixed(seconds, 2, locale)} s`
+  if (seconds >= 1e-3) return `${fixed(seconds * 1e3, seconds >= 0.1 ? 0 : 2, locale)} ms`
+  return `${fixed(seconds * 1e6, 1, locale)} µs`
+}
+
+export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)

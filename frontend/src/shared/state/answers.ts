@@ -1,0 +1,185 @@
+/**
+ * What the API says about the current settings.
+ *
+ * `values` comes from plans and follows a slider in the same frame; `answer` is the API's full answer for settings that
+ * have come to rest (terms, assumptions, verdicts). Both are the same ledger; a test holds them equal.
+ */
+import { keepPreviousData, useQuery } from '@tanstack/vue-query'
+import { computed, inject, provide, ref, shallowRef, watch, type ComputedRef, type InjectionKey, type Ref } from 'vue'
+import { ApiError, OfflineError, request, type GpuRow, type MemoryAnswer, type MemoryEstimate, type ModelRow } from '@/shared/api/client'
+import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/shared/api/plan'
+import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
+import { bodyOf, type JsonObject, type ModelChoice } from './requests'
+
+export interface TensorRow {
+  name: string
+  role: string
+  shape: number[]
+  count: number
+  parameters: number
+  dtype: string
+  bytes: number
+  trainable: boolean
+}
+
+export interface ParametersAnswer {
+  parameters: { total: number; trainable: number; trainable_percent: number }
+  tensors: TensorRow[]
+  target_modules_available: string[]
+}
+
+export interface Answers {
+  models: ComputedRef<ModelRow[]>
+  gpus: ComputedRef<GpuRow[]>
+  gpu: ComputedRef<GpuRow | undefined>
+  modelName: ComputedRef<string>
+  modelParameters: ComputedRef<number | undefined>
+  /** Values of each method at the slider's position, from the plan. */
+  values: ComputedRef<Map<string, PlanValues>>
+  /** The reader's own config.json, when one was given. */
+  ownConfig: Ref<JsonObject | null>
+  choice: ComputedRef<ModelChoice>
+  answer: ComputedRef<MemoryAnswer | undefined>
+  /** The full answer for one method, only while it belongs to the numbers on the screen. */
+  estimate: (method: string) => MemoryEstimate | undefined
+  parameters: ComputedRef<ParametersAnswer | undefined>
+  settled: ComputedRef<boolean>
+  offline: ComputedRef<boolean>
+  /** The plans shown come from the page itself, because the server cannot be reached. */
+  builtIn: ComputedRef<boolean>
+  error: ComputedRef<ApiError | null>
+  loading: ComputedRef<boolean>
+  retry: () => void
+}
+
+const KEY: InjectionKey<Answers> = Symbol('answers')
+
+/** Plans for a few models that ship with the page and are loaded only when the server is away. */
+async function builtInPlans(body: JsonObject): Promise<Plan[]> {
+  const all = (await import('@/shared/api/builtInPlans.json')).default as unknown as { body: JsonObject; plans: Plan[] }[]
+  const strip = (value: JsonObject): string => {
+    const recipe = value.recipe as JsonObject
+    const lora = recipe.lora as JsonObject
+    const rest = { ...recipe, micro_batch_size: 0, sequence_length: 0, lora: { ...lora, rank: 0, alpha: 0 } }
+    return JSON.stringify([value.model, value.methods, rest])
+  }
+  const recipe = body.recipe as JsonObject
+  const at: Variables = { micro_batch_size: Number(recipe.micro_batch_size), sequence_length: Number(recipe.sequence_length), rank: Number((recipe.lora as JsonObject).rank) }
+  const found = all.find((item) => strip(item.body) === strip(body) && item.plans.every((plan) => covers(plan, at)))
+  if (!found) throw new OfflineError()
+  return found.plans
+}
+
+export function provideAnswers(settings: Part2Settings): Answers {
+  const ownConfig = shallowRef<JsonObject | null>(null)
+  const choice = computed<ModelChoice>(() => (ownConfig.value ? { config: ownConfig.value } : { model: settings.model }))
+  const at = computed<Variables>(() => ({ micro_batch_size: settings.batch, sequence_length: settings.length, rank: settings.rank }))
+
+  const models = useQuery({ queryKey: ['models'], queryFn: ({ signal }) => request<{ models: ModelRow[] }>('GET', '/api/models', undefined, signal), staleTime: Infinity })
+  const gpus = useQuery({ queryKey: ['gpus'], queryFn: ({ signal }) => request<{ gpus: GpuRow[] }>('GET', '/api/gpus', undefined, signal), staleTime: Infinity })
+
+  // A plan holds for a range of batch, length and rank; `anchor` moves only when a slider leaves that range.
+  const anchor = ref<Variables>({ ...at.value })
+  const fixed = computed(() => {
+    const body = bodyOf(choice.value, { ...settings, batch: anchor.value.micro_batch_size, length: anchor.value.sequence_length, rank: anchor.value.rank, alpha: null })
+    return JSON.stringify(body)
+  })
+  const plans = useQuery({
+    queryKey: ['plan', fixed],
+    queryFn: async ({ signal, queryKey }) => {
+      const body = JSON.parse(queryKey[1]!) as JsonObject
+      try {
+        return { plans: (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans, builtIn: false }
+      } catch (error) {
+        if (error instanceof OfflineError) return { plans: await builtInPlans(body), builtIn: true }
+        throw error
+      }
+    },
+    placeholderData: keepPreviousData,
+    staleTime: Infinity,
+  })
+  watch(at, (now) => {
+    const current = plans.data.value?.plans
+    if (current && !current.every((plan) => covers(plan, now))) anchor.value = { ...now }
+  })
+
+  let lastGood = new Map<string, PlanValues>()
+  const values = computed(() => {
+    const current = plans.data.value?.plans ?? []
+    if (current.length > 0 && current.every((plan) => covers(plan, at.value)))
+      lastGood = new Map(current.map((plan) => [plan.method, evaluate(plan, at.value)]))
+    return lastGood
+  })
+
+  // The full answer is asked for once the settings have come to rest.
+  const resting = ref('')
+  const wanted = computed(() => JSON.stringify({ ...bodyOf(choice.value, settings), gpu: settings.gpu }))
+  let timer: ReturnType<typeof setTimeout> | undefined
+  watch(
+    wanted,
+    (text) => {
+      clearTimeout(timer)
+      timer = setTimeout(() => (resting.value = text), resting.value === '' ? 0 : 200)
+    },
+    { immediate: true },
+  )
+  const memory = useQuery({
+    queryKey: ['memory', resting],
+    queryFn: ({ signal, queryKey }) => request<MemoryAnswer>('POST', '/api/memory', JSON.parse(queryKey[1]!) as JsonObject, signal),
+    enabled: computed(() => resting.value !== ''),
+    placeholderData: keepPreviousData,
+    staleTime: Infinity,
+  })
+  const settled = computed(() => memory.data.value !== undefined && !memory.isPlaceholderData.value && resting.value === wanted.value)
+
+  const parameters = useQuery({
+    queryKey: ['parameters', resting, computed(() => (settings.method === 'full' ? 'lora' : settings.method))],
+    queryFn: ({ signal, queryKey }) => {
+      const { model, config, recipe } = JSON.parse(queryKey[1] as string) as JsonObject
+      return request<ParametersAnswer>('POST', '/api/parameters', { model, config, recipe, method: queryKey[2] as string }, signal)
+    },
+    enabled: computed(() => resting.value !== ''),
+    placeholderData: keepPreviousData,
+    staleTime: Infinity,
+  })
+
+  const queries = [plans, memory, parameters, models, gpus]
+  const answers: Answers = {
+    models: computed(() => models.data.value?.models ?? []),
+    gpus: computed(() => gpus.data.value?.gpus ?? []),
+    gpu: computed(() => gpus.data.value?.gpus.find((row) => row.id === settings.gpu)),
+    modelName: computed(() => plans.data.value?.plans[0]?.model.name ?? models.data.value?.models.find((row) => row.id === settings.model)?.name ?? settings.model),
+    modelParameters: computed(() => plans.data.value?.plans[0]?.model.parameters),
+    values,
+    ownConfig,
+    choice,
+    answer: computed(() => memory.data.value),
+    estimate: (method) => (settled.value ? memory.data.value?.estimates.find((item) => item.method === method) : undefined),
+    parameters: computed(() => parameters.data.value),
+    settled,
+    offline: computed(() => queries.some((query) => query.error.value instanceof OfflineError) || plans.data.value?.builtIn === true),
+    builtIn: computed(() => plans.data.value?.builtIn === true),
+    error: computed(() => {
+      const found = [plans, memory].map((query) => query.error.value).find((error) => error instanceof ApiError)
+      return (found as ApiError | undefined) ?? null
+    }),
+    loading: computed(() => values.value.size === 0 && plans.isPending.value),
+    retry: () => {
+      for (const query of queries) if (query.error.value || plans.data.value?.builtIn) void query.refetch()
+    },
+  }
+
+  // A model that does not exist must not leave an empty page behind: the numbers fall back, the message stays.
+  watch(answers.error, (error) => {
+    if (error?.problem.code === 'unknown_model' && settings.model !== DEFAULTS.model && values.value.size === 0) settings.model = DEFAULTS.model
+  })
+
+  provide(KEY, answers)
+  return answers
+}
+
+export function useAnswers(): Answers {
+  const answers = inject(KEY)
+  if (!answers) throw new Error('useAnswers needs provideAnswers above it')
+  return answers
+}

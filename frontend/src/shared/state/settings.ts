@@ -1,0 +1,67 @@
+/** The page's settings: the address bar is the store, this is its typed, reactive face. */
+import { inject, nextTick, provide, reactive, ref, watch, type InjectionKey, type Ref } from 'vue'
+import { useRoute, useRouter } from 'vue-router'
+import { formatQuery, parseQuery, type Complaint, type Part2Settings, type Query } from '@/shared/url/part2Query'
+
+/** Words of the address that are not settings: language and theme travel only when shared on purpose. */
+const FOREIGN = ['lang', 'theme'] as const
+
+export interface SettingsStore {
+  settings: Part2Settings
+  complaints: Ref<Complaint[]>
+}
+
+const KEY: InjectionKey<SettingsStore> = Symbol('settings')
+
+function plain(query: Record<string, unknown>): Query {
+  return Object.fromEntries(Object.entries(query).flatMap(([key, value]) => (typeof value === 'string' ? [[key, value]] : [])))
+}
+
+export function provideSettings(): SettingsStore {
+  const route = useRoute()
+  const router = useRouter()
+  const first = parseQuery(plain(route.query))
+  const settings = reactive(first.settings)
+  const complaints = ref(first.complaints)
+  let written = JSON.stringify(formatQuery(settings))
+  let timer: ReturnType<typeof setTimeout> | undefined
+
+  watch(settings, () => {
+    const query = formatQuery(settings)
+    const text = JSON.stringify(query)
+    if (text === written) return
+    clearTimeout(timer)
+    timer = setTimeout(() => {
+      // A picker is a step one wants to come back from; a slider's every stop is not.
+      const before = JSON.parse(written) as Query
+      const picked = ['m', 'g', 'k'].some((key) => before[key] !== query[key])
+      written = text
+      const foreign = Object.fromEntries(Object.entries(plain(route.query)).filter(([key]) => (FOREIGN as readonly string[]).includes(key)))
+      void router[picked ? 'push' : 'replace']({ path: route.path, query: { ...query, ...foreign }, hash: route.hash })
+    }, 120)
+  })
+
+  watch(
+    () => route.query,
+    (query) => {
+      const parsed = parseQuery(plain(query))
+      const text = JSON.stringify(formatQuery(parsed.settings))
+      if (text === written || route.path !== '/part2') return
+      clearTimeout(timer)
+      written = text
+      complaints.value = parsed.complaints
+      Object.assign(settings, parsed.settings)
+      void nextTick()
+    },
+  )
+
+  const store = { settings, complaints }
+  provide(KEY, store)
+  return store
+}
+
+export function useSettings(): SettingsStore {
+  const store = inject(KEY)
+  if (!store) throw new Error('useSettings needs provideSettings above it')
+  return store
+}

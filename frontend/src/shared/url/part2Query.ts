@@ -1,0 +1,170 @@
+/**
+ * The page's state as a query string: one place that parses and formats.
+ *
+ * Defaults are left out. A value that cannot be used falls back to the default and is reported, never thrown.
+ */
+
+export const PRECISIONS = ['bf16', 'mixed', 'pure-bf16', 'fp32'] as const
+export const OPTIMIZERS = ['adamw', 'adamw8bit', 'paged8bit', 'sgd', 'adafactor', 'lion'] as const
+export const LOSSES = ['full', 'kernel', 'chunked', 'fused'] as const
+export const METHODS = ['full', 'lora', 'qlora', 'dora'] as const
+export const EMBEDS = ['compare', 'fit', 'timeline', 'decomposition', 'hub', 'benchmark', 'forgetting'] as const
+
+export type Precision = (typeof PRECISIONS)[number]
+export type OptimizerName = (typeof OPTIMIZERS)[number]
+export type Loss = (typeof LOSSES)[number]
+export type Method = (typeof METHODS)[number]
+export type Embed = (typeof EMBEDS)[number]
+
+export interface Part2Settings {
+  model: string
+  gpu: string
+  method: Method
+  rank: number
+  /** null: twice the rank */
+  alpha: number | null
+  targets: string[]
+  batch: number
+  length: number
+  precision: Precision
+  optimizer: OptimizerName
+  checkpointing: boolean
+  loss: Loss
+  adapters: number
+  activeAdapter: number
+  row: number
+  column: number
+  zoom: number
+  run: string | null
+  experiment: string | null
+  embed: Embed | null
+}
+
+export const DEFAULTS: Readonly<Part2Settings> = {
+  model: 'llama-2-7b',
+  gpu: 'rtx-4090',
+  method: 'lora',
+  rank: 8,
+  alpha: null,
+  targets: ['q_proj', 'v_proj'],
+  batch: 1,
+  length: 2048,
+  precision: 'bf16',
+  optimizer: 'adamw',
+  checkpointing: false,
+  loss: 'full',
+  adapters: 6,
+  activeAdapter: 0,
+  row: 1280,
+  column: 2560,
+  zoom: 0,
+  run: null,
+  experiment: null,
+  embed: null,
+}
+
+export const LIMITS = {
+  rank: [1, 512],
+  alpha: [1, 1024],
+  batch: [1, 1024],
+  length: [1, 131_072],
+  adapters: [1, 50],
+  cell: [0, 1_000_000],
+  zoom: [0, 2],
+} as const
+
+/** A part of the address that was not understood. */
+export interface Complaint {
+  key: string
+  value: string
+}
+
+export type Query = Record<string, string>
+
+const ID = /^[\w.\-/]{1,200}$/
+const RUN = /^[\w-]{1,80}$/
+const TARGET = /^[\w.-]{1,80}$/
+
+export function parseQuery(query: Query): { settings: Part2Settings; complaints: Complaint[] } {
+  const complaints: Complaint[] = []
+  const read = <T>(key: string, fallback: T, parse: (text: string) => T | undefined): T => {
+    const text = query[key]
+    if (text === undefined) return fallback
+    const value = parse(text)
+    if (value === undefined) {
+      complaints.push({ key, value: text.slice(0, 80) })
+      return fallback
+    }
+    return value
+  }
+  const integer = (range: readonly [number, number]) => (text: string): number | undefined => {
+    if (!/^\d{1,9}$/.test(text)) return undefined
+    const value = Number(text)
+    return value >= range[0] && value <= range[1] ? value : undefined
+  }
+  const oneOf = <T extends string>(words: readonly T[]) => (text: string): T | undefined => words.find((word) => word === text)
+  const matching = (pattern: RegExp) => (text: string): string | undefined => (pattern.test(text) ? text : undefined)
+  const [row, column] = read('c', [DEFAULTS.row, DEFAULTS.column], (text) => {
+    const parts = text.split('.').map(integer(LIMITS.cell))
+    return parts.length === 2 && parts[0] !== undefined && parts[1] !== undefined ? [parts[0], parts[1]] : undefined
+  })
+  const settings: Part2Settings = {
+    model: read('m', DEFAULTS.model, matching(ID)),
+    gpu: read('g', DEFAULTS.gpu, matching(ID)),
+    method: read('k', DEFAULTS.method, oneOf(METHODS)),
+    rank: read('r', DEFAULTS.rank, integer(LIMITS.rank)),
+    alpha: read<number | null>('a', DEFAULTS.alpha, integer(LIMITS.alpha)),
+    targets: read('t', DEFAULTS.targets, (text) => {
+      const names = text.split(',').filter(Boolean)
+      return names.length > 0 && names.length <= 32 && names.every((name) => TARGET.test(name)) ? [...new Set(names.map(longName))] : undefined
+    }),
+    batch: read('b', DEFAULTS.batch, integer(LIMITS.batch)),
+    length: read('s', DEFAULTS.length, integer(LIMITS.length)),
+    precision: read('p', DEFAULTS.precision, oneOf(PRECISIONS)),
+    optimizer: read('o', DEFAULTS.optimizer, oneOf(OPTIMIZERS)),
+    checkpointing: read('gc', DEFAULTS.checkpointing, (text) => (text === '1' ? true : text === '0' ? false : undefined)),
+    loss: read('l', DEFAULTS.loss, oneOf(LOSSES)),
+    adapters: read('n', DEFAULTS.adapters, integer(LIMITS.adapters)),
+    activeAdapter: read('x', DEFAULTS.activeAdapter, integer([0, LIMITS.adapters[1] - 1])),
+    row: row!,
+    column: column!,
+    zoom: read('z', DEFAULTS.zoom, integer(LIMITS.zoom)),
+    run: read<string | null>('run', DEFAULTS.run, matching(RUN)),
+    experiment: read<string | null>('exp', DEFAULTS.experiment, matching(RUN)),
+    embed: read<Embed | null>('embed', DEFAULTS.embed, oneOf(EMBEDS)),
+  }
+  if (settings.activeAdapter >= settings.adapters) settings.activeAdapter = 0
+  return { settings, complaints }
+}
+
+/** `q` in an address means `q_proj`. */
+const longName = (name: string): string => (/^(q|k|v|o|gate|up|down)$/.test(name) ? `${name}_proj` : name)
+const shortName = (name: string): string => name.replace(/^(q|k|v|o|gate|up|down)_proj$/, '$1')
+
+export function formatQuery(settings: Part2Settings): Query {
+  const query: Query = {}
+  const put = (key: string, value: string, fallback: string): void => {
+    if (value !== fallback) query[key] = value
+  }
+  const targets = (names: string[]): string => names.map(shortName).join(',')
+  put('m', settings.model, DEFAULTS.model)
+  put('g', settings.gpu, DEFAULTS.gpu)
+  put('k', settings.method, DEFAULTS.method)
+  put('r', String(settings.rank), String(DEFAULTS.rank))
+  put('a', String(settings.alpha), 'null')
+  put('t', targets(settings.targets), targets(DEFAULTS.targets))
+  put('b', String(settings.batch), String(DEFAULTS.batch))
+  put('s', String(settings.length), String(DEFAULTS.length))
+  put('p', settings.precision, DEFAULTS.precision)
+  put('o', settings.optimizer, DEFAULTS.optimizer)
+  put('gc', settings.checkpointing ? '1' : '0', '0')
+  put('l', settings.loss, DEFAULTS.loss)
+  put('n', String(settings.adapters), String(DEFAULTS.adapters))
+  put('x', String(settings.activeAdapter), '0')
+  put('c', `${settings.row}.${settings.column}`, `${DEFAULTS.row}.${DEFAULTS.column}`)
+  put('z', String(settings.zoom), '0')
+  if (settings.run !== null) query.run = settings.run
+  if (settings.experiment !== null) query.exp = settings.experiment
+  if (settings.embed !== null) query.embed = settings.embed
+  return query
+}

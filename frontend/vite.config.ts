@@ -1,0 +1,22 @@
+import { fileURLToPath, URL } from 'node:url'
+import VueI18n from '@intlify/unplugin-vue-i18n/vite'
+import vue from '@vitejs/plugin-vue'
+import { defineConfig } from 'vitest/config'
+import { lessons } from './vite/lessons.ts'
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
+
+export default defineConfig({
+  plugins: [
+    vue(),
+    VueI18n({ include: [here('./src/locales/**')], runtimeOnly: true, compositionOnly: true, fullInstall: false, dropMessageCompiler: true }),
+    lessons(here('../code/part2')),
+  ],
+  resolve: { alias: { '@': here('./src') } },
+  build: { target: 'es2022', modulePreload: { polyfill: false } },
+  server: {
+    port: 5173,
+    proxy: { '/api': { target: process.env.LORALENS_API ?? 'http://127.0.0.1:8000' } },
+  },
+  test: { environment: 'happy-dom', include: ['src/**/*.test.ts'] },
+})
