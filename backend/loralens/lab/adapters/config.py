@@ -21,11 +21,44 @@ MAX_NAMES: Final = 20_000
 _FIELD: Final = "adapter_config.json"
 
 _READ: Final = frozenset(
-    ["peft_type", "r", "lora_alpha", "target_modules", "lora_dropout", "bias", "use_rslora", "use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "base_model_name_or_path"]
+    [
+        "peft_type",
+        "r",
+        "lora_alpha",
+        "target_modules",
+        "lora_dropout",
+        "bias",
+        "use_rslora",
+        "use_dora",
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+        "base_model_name_or_path",
+    ]
 )
 # Kept for the record by PEFT; none of them changes what saved factors compute.
 _HARMLESS: Final = frozenset(
-    ["task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "ensure_weight_tying", "runtime_config", "fan_in_fan_out", "lora_bias"]
+    [
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "revision",
+        "inference_mode",
+        "init_lora_weights",
+        "loftq_config",
+        "eva_config",
+        "corda_config",
+        "lora_ga_config",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "megatron_core",
+        "qalora_group_size",
+        "ensure_weight_tying",
+        "runtime_config",
+        "fan_in_fan_out",
+        "lora_bias",
+    ]
 )
 
 

@@ -52,7 +52,7 @@ class Header:
         return self.tensors[-1].end if self.tensors else 0
 
 
-def read_header(raw: bytes | memoryview) -> Header:
+def read_header(raw: bytes | bytearray | memoryview) -> Header:
     """Check a whole safetensors file held in memory and return its table of contents.
 
     Raises: `InvalidInput` (field `adapter_model.safetensors`) naming the first rule that is broken.
@@ -69,7 +69,7 @@ def read_header(raw: bytes | memoryview) -> Header:
     return Header(tuple(tensors), metadata, 8 + length)
 
 
-def _header_length(raw: bytes | memoryview) -> int:
+def _header_length(raw: bytes | bytearray | memoryview) -> int:
     size = len(raw)
     if size < 8:
         raise _invalid(f"the file has {size} bytes, too few for a safetensors file (truncated?)")

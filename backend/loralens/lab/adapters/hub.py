@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -30,7 +29,7 @@ from torch import Tensor
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.base import BaseModel, base_tensors, hash_tensors, target_layers
-from loralens.lab.adapters.files import read_adapter, stored_bytes, weights_bytes, write_adapter
+from loralens.lab.adapters.files import read_folder, weights_bytes, write_adapter
 from loralens.lab.adapters.generation import Token, stream_tokens
 from loralens.lab.adapters.layer import BASE, Selection, Switchboard, SwitchedLinear
 
@@ -51,7 +50,7 @@ class Loaded:
     parameters: int
     tensor_bytes: int
     file_bytes: int
-    folder: Path | None
+    folder: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,7 @@ class Hub:
         self._adapters: dict[str, Adapter] = {}
         self._pins: Counter[int] = Counter()
         self._slots, self._width = slots, width
-        self._active: str | None = None
-        self._way = "index"
+        self._selections: dict[str | None, Selection] = {None: Selection()}
         self._lock = threading.RLock()
         self._sha256 = hash_tensors(self._tensors)
 
@@ -113,12 +111,12 @@ class Hub:
     @property
     def active(self) -> str | None:
         """Name of the active adapter, None for the base alone."""
-        return self._active
+        return self.board.selection.adapter
 
     @property
     def way(self) -> str:
         """How the active adapter was switched to."""
-        return self._way
+        return self.board.selection.way
 
     @property
     def layers(self) -> Mapping[str, SwitchedLinear]:
@@ -145,8 +143,8 @@ class Hub:
             raise InvalidInput(
                 f"{name[:80]!r} is not a name for an adapter: 1 to 64 letters, digits, '_', '-' and '.'", field="name"
             )
-        folder = None if isinstance(source, Adapter) else Path(source)
-        adapter = source if isinstance(source, Adapter) else read_adapter(source)
+        folder = None if isinstance(source, Adapter) else os.fspath(source)
+        adapter, size = (source, None) if isinstance(source, Adapter) else read_folder(source)
         self._check(adapter)
         with self._lock:
             if name not in self._loaded and len(self._loaded) >= MAX_ADAPTERS:
@@ -157,7 +155,8 @@ class Hub:
                     layer = self._layers[module] if module in self._layers else self._wrap(module)
                     layer.table.put(slot, factors.lora_a, factors.lora_b, factors.scaling)
                     layer.filled |= {slot}
-            size = stored_bytes(folder) if folder else len(weights_bytes(adapter)) + len(adapter.config.to_json())
+            if size is None:
+                size = len(weights_bytes(adapter)) + len(adapter.config.to_json())
             loaded = Loaded(
                 name=name,
                 slot=slot,
@@ -171,17 +170,18 @@ class Hub:
             )
             self._loaded[name] = loaded
             self._adapters[name] = adapter
-            if self._active == name:
-                self.board.selection, self._way = Selection(slot=slot), "index"
+            self._selections[name] = Selection(name, slot=slot)
+            if self.active == name:
+                self.activate(name)
             return loaded
 
     def unload(self, name: str) -> None:
         """Forget an adapter; running requests that use it finish first. The base becomes active if it was."""
         with self._lock:
             self._find(name)
-            if self._active == name:
-                self.switch(None)
-            del self._loaded[name], self._adapters[name]
+            if self.active == name:
+                self.activate(None)
+            del self._loaded[name], self._adapters[name], self._selections[name]
 
     def save(self, name: str, folder: str | os.PathLike[str]) -> int:
         """Write a loaded adapter in PEFT's format; returns the bytes on disk."""
@@ -190,10 +190,8 @@ class Hub:
     # Switch
 
     def activate(self, name: str | None) -> None:
-        """The bare switch by index: look up the slot, write one selection."""
-        with self._lock:
-            self.board.selection = Selection(slot=self._loaded[name].slot) if name is not None else Selection()
-            self._active, self._way = name, "index"
+        """The bare switch by index: look up the prepared selection, write it."""
+        self.board.selection = self._selections[name]
 
     def switch(self, name: str | None, way: str = "index") -> Switched:
         """Make an adapter (or with None the base) the one that requests without a choice of their own get.
@@ -213,18 +211,20 @@ class Hub:
             elif way == "file":
                 if loaded.folder is None:
                     raise InvalidInput(f"{loaded.name} was not loaded from a folder", field="way", hint="save it first")
-                self.load(loaded.name, loaded.folder)
-                self.activate(loaded.name)
+                slot = self.load(loaded.name, loaded.folder).slot
+                self.board.selection = Selection(name, "file", slot=slot)
             else:
                 self.board.selection = self.pointers(loaded.name) if way == "pointer" else self.merged(loaded.name)
-                self._active = loaded.name
-            self._way = way if loaded is not None else "index"
-        return Switched(name, self._way, time.perf_counter() - started)
+        return Switched(name, self.way, time.perf_counter() - started)
 
     def pointers(self, name: str) -> Selection:
         """A selection that hands each layer its factor pair."""
         slot = self._find(name).slot
-        return Selection(pairs={n: layer.table.pair(slot) for n, layer in self._layers.items() if slot in layer.filled})
+        return Selection(
+            name,
+            "pointer",
+            pairs={n: layer.table.pair(slot) for n, layer in self._layers.items() if slot in layer.filled},
+        )
 
     @torch.no_grad()
     def merged(self, name: str) -> Selection:
@@ -238,7 +238,7 @@ class Hub:
                     raise InvalidInput("a quantized base cannot be merged here", field="way", hint="use index")
                 a, b = layer.table.pair(slot)
                 weights[module] = torch.addmm(weight, b.T, a)
-        return Selection(weights=weights)
+        return Selection(name, "merge", weights=weights)
 
     # Run
 
@@ -344,9 +344,8 @@ class Hub:
                 for layer in self._layers.values():
                     layer.table = layer.table.grown(slots, width, layer.base_layer)
             self._slots, self._width = slots, width
-            selection = self.board.selection
-            if selection.pairs is not None and self._active is not None:
-                self.board.selection = self.pointers(self._active)
+            if self.board.selection.pairs is not None and self.active is not None:
+                self.board.selection = self.pointers(self.active)
         for layer in self._layers.values():
             if free in layer.filled:
                 layer.filled -= {free}
@@ -356,8 +355,11 @@ class Hub:
     def _pinned(self, adapters: Sequence[str | None] | None) -> Iterator[tuple[list[str | None], Selection]]:
         with self._lock:
             if adapters is None:
-                names: list[str | None] = [self._active]
                 selection = self.board.selection
+                names: list[str | None] = [selection.adapter]
+                if selection.adapter is not None and selection.adapter not in self._loaded:
+                    # Unloaded between its look-up and its activation by another thread.
+                    names, selection = [None], self._selections[None]
             else:
                 names = list(adapters)
                 slots = tuple(BASE if name is None else self._find(name).slot for name in names)

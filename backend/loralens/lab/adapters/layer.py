@@ -24,10 +24,12 @@ BASE = -1
 class Selection:
     """What a forward pass uses; exactly one of the four ways, the base model by default.
 
-    slot: one slot of the tables for all rows. rows: a slot for each row of the batch. pairs: factor pairs by layer,
+    adapter, way: what was chosen and how, for people to read. slot: one slot of the tables for all rows. rows: a slot for each row of the batch. pairs: factor pairs by layer,
     A (rank, in_features) and scaled B transposed (rank, out_features). weights: merged weights by layer.
     """
 
+    adapter: str | None = None
+    way: str = "index"
     slot: int = BASE
     rows: tuple[int, ...] | None = None
     pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None
@@ -76,15 +78,11 @@ class SlotTable:
         """Write a pair into a slot that no running request reads."""
         start, rank = slot * self.width, lora_a.shape[0]
         self.a[start : start + rank].copy_(lora_a)
-        # Scaled in the factors' own precision and rounded once, when the table's format is narrower.
-        self.b[start : start + rank].copy_(lora_b.T * scaling)
-        self.a[start + rank : start + self.width].zero_()
-        self.b[start + rank : start + self.width].zero_()
-
-    def clear(self, slot: int) -> None:
-        """Make the slot an empty adapter."""
-        self.a[slot * self.width : (slot + 1) * self.width].zero_()
-        self.b[slot * self.width : (slot + 1) * self.width].zero_()
+        # Scaled and rounded once, straight into its place.
+        torch.mul(lora_b.T, scaling, out=self.b[start : start + rank])
+        if rank < self.width:
+            self.a[start + rank : start + self.width].zero_()
+            self.b[start + rank : start + self.width].zero_()
 
     def pair(self, slot: int) -> tuple[Tensor, Tensor]:
         """Views of one slot's factors. Shapes: (width, in_features), (width, out_features)."""

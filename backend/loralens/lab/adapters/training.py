@@ -51,6 +51,7 @@ class HubRecipe:
     sequence_length: int = 128
     base_rate: float = 3e-3
     adapter_rate: float = 1e-2
+    request_share: float = 0.75
     seed: int = 0
 
     def content_hash(self) -> str:
@@ -60,17 +61,11 @@ class HubRecipe:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_SMALL: Final = TinyConfig(hidden_size=96, intermediate_size=256, num_hidden_layers=3)
+
 PRESETS: Final = {
-    "standard": HubRecipe(
-        TinyConfig(
-            hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=6
-        ),
-        base_steps=400,
-        adapter_steps=200,
-    ),
-    "quick": HubRecipe(
-        TinyConfig(hidden_size=96, intermediate_size=256, num_hidden_layers=3), base_steps=150, adapter_steps=120
-    ),
+    "standard": HubRecipe(_SMALL, base_steps=700, adapter_steps=300),
+    "quick": HubRecipe(_SMALL, base_steps=150, adapter_steps=100),
     "test": HubRecipe(
         TinyConfig(
             hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
@@ -86,7 +81,7 @@ PRESETS: Final = {
 
 
 def recipe_named(preset: str) -> HubRecipe:
-    """The recipe of a preset: standard (minutes), quick (under a minute or so) or test (seconds, learns nothing)."""
+    """The recipe of a preset: standard (minutes, answers right), quick (a minute, learns the form) or test (seconds)."""
     if preset not in PRESETS:
         raise InvalidInput(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}", field="preset")
     return PRESETS[preset]
@@ -147,7 +142,7 @@ def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
         learning_rate=recipe.base_rate,
         decay=True,
         seed=recipe.seed,
-        mix=0.5,
+        mix=recipe.request_share,
     )
     yield from _run(Trainer(base, _general_tokens(), config, second=_request_tokens()), "base")
     state = {name: tensor.detach().clone() for name, tensor in base.state_dict().items()}
