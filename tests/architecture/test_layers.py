@@ -36,7 +36,7 @@ def module_level_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.If):
             typing_only = "TYPE_CHECKING" in ast.unparse(node.test)
             todo += node.orelse if typing_only else [*node.body, *node.orelse]
-        elif isinstance(node, (ast.Try, ast.With)) or isinstance(node, ast.ClassDef):
+        elif isinstance(node, (ast.Try, ast.With, ast.ClassDef)):
             todo += node.body
     return found
 

@@ -1,0 +1,42 @@
+# One image: the page is built in the first stage, the second serves it together with the API.
+# Build arguments for machines behind a mirror: PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, PIP_CERT, NPM_CONFIG_REGISTRY.
+ARG PYTHON_IMAGE=python:3.11-slim
+ARG NODE_IMAGE=node:22-slim
+
+FROM ${NODE_IMAGE} AS page
+ARG NPM_CONFIG_REGISTRY
+WORKDIR /source/frontend
+COPY frontend/package.json frontend/package-lock.json ./
+RUN --mount=type=cache,target=/root/.npm npm ci --no-audit --no-fund
+COPY frontend/ ./
+# The page shows the lessons' own text.
+COPY code/ ../code/
+RUN npm run build
+
+FROM ${PYTHON_IMAGE}
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_CERT
+# `lab` brings PyTorch for the benchmark and the experiments; an empty value leaves a calculator of some 200 MB.
+ARG EXTRAS=lab,gpu
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /app
+COPY backend/pyproject.toml backend/constraints.txt backend/
+# The dependencies change less often than the code: a layer of their own, installed for an empty package.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir backend/loralens && touch backend/loralens/__init__.py && \
+    pip install -c backend/constraints.txt "./backend[${EXTRAS}]" && \
+    pip uninstall --yes loralens
+COPY backend/ backend/
+COPY --from=page /source/frontend/dist/ backend/loralens/web/
+COPY code/ code/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-deps -c backend/constraints.txt ./backend && \
+    mkdir /data && chown 10001:10001 /data
+USER 10001:10001
+VOLUME /data
+ENV LORALENS_HOST=0.0.0.0 LORALENS_PORT=5173 LORALENS_STATE_DIR=/data HOME=/data
+EXPOSE 5173
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", \
+    "import urllib.request; urllib.request.urlopen('http://127.0.0.1:5173/api/health', timeout=4)"]
+CMD ["loralens", "serve"]

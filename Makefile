@@ -1,0 +1,62 @@
+# For contributors. Users need ./start.sh alone.
+PY := .venv/bin
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: setup
+setup: ## Install everything and run every test once
+	./start.sh test
+
+.PHONY: dev
+dev: ## Serve with hot reload of Python and of the page
+	./start.sh dev
+
+.PHONY: check
+check: ## Format, lint, types and layers, Python and page (half a minute)
+	$(PY)/ruff format --check --quiet .
+	$(PY)/ruff check --quiet .
+	$(PY)/mypy
+	PYTHONPATH=backend $(PY)/lint-imports --no-logo
+	npm --prefix frontend run --silent lint
+	npm --prefix frontend run --silent typecheck
+
+.PHONY: format
+format: ## Format and mend what can be mended
+	$(PY)/ruff format .
+	$(PY)/ruff check --fix .
+
+.PHONY: test
+test: ## The Python tests and the page's unit tests
+	$(PY)/python -m pytest
+	npm --prefix frontend run --silent test
+
+.PHONY: test-gpu
+test-gpu: ## The tests that need a CUDA device
+	$(PY)/python -m pytest -m gpu
+
+.PHONY: test-docker
+test-docker: ## Build the image, start it, ask it, stop it (needs a Docker engine)
+	$(PY)/python -m pytest -m docker
+
+.PHONY: e2e
+e2e: ## The page in a real browser
+	npm --prefix frontend run --silent e2e
+
+.PHONY: api-types
+api-types: ## Write frontend/openapi.json and the page's API types from the backend
+	PYTHONPATH=backend $(PY)/python -c "import json; from loralens.api.app import create_app; print(json.dumps(create_app().openapi(), ensure_ascii=False, indent=1))" > frontend/openapi.json
+	npm --prefix frontend run --silent api-types
+
+.PHONY: docs
+docs: ## Write the output of every command in the READMEs and docs/cli.md anew
+	PYTHONPATH=backend:. $(PY)/python -m tests.architecture.documents
+
+.PHONY: image
+image: ## Build the container image
+	docker compose build
+
+.PHONY: lock
+lock: ## Pin the versions that are installed now
+	$(PY)/python .ci/lock.py
