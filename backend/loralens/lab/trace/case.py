@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loralens.core.errors import DependencyMissing
 from loralens.core.recipe import Recipe
 from loralens.lab.trace import peaks
 from loralens.lab.trace.ledger import Ledger, Storage
@@ -46,10 +47,16 @@ def trace(config: Mapping[str, Any], method: str = "full", recipe: Recipe | Mapp
         UnsupportedArchitecture: transformers has no such family, or none with a loss.
         DependencyMissing: transformers, PEFT or bitsandbytes is missing, or this build of torch cannot trace.
     """
-    from loralens.lab.trace import build, step
+    try:
+        import peft  # noqa: F401
+        import transformers  # noqa: F401
+
+        from loralens.lab.trace import build, step
+    except ImportError as problem:
+        raise DependencyMissing(f"tracing needs {problem.name}", hint='pip install "loralens[trace]"') from problem
 
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(recipe or {})
-    ledger, _model, counts = step.run(build.read_config(config), method, recipe)
+    ledger, counts = step.run(build.read_config(config), method, recipe)
     return summarize(ledger, counts)
 
 

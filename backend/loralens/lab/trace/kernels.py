@@ -117,10 +117,14 @@ def _mask_for_efficient(mask: torch.Tensor | None, query: torch.Tensor, key: tor
 
 
 def known_values(func: Any, tensor: torch.Tensor) -> Any:
-    """What code that reads a value finds: a mask that hides something, finite numbers, a count of one."""
+    """What code that reads a value finds: a mask that hides something, no infinities, a first step counted.
+
+    Step counters lie on the host, a scaler's count of infinities on the device.
+    """
     if tensor.dtype == torch.bool:
         return False
-    return 1.0 if tensor.dtype.is_floating_point else 1
+    one = 1 if tensor.device.type == "cpu" else 0
+    return float(one) if tensor.dtype.is_floating_point else one
 
 
 def embedding_scratch(gradient: torch.Tensor, indices: torch.Tensor, *_rest: Any) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from loralens.core.recipe import Recipe
-from loralens.lab.trace import build, cuda_on_cpu, families, kernels, optimizers, quantize
+from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, optimizers, quantize
 from loralens.lab.trace.ledger import Ledger
 
 
@@ -43,80 +43,134 @@ def _transformers_as_eager() -> Iterator[None]:
         import_utils.is_fake_tensor, masking_utils.find_packed_sequence_indices = before
 
 
-def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, torch.nn.Module, dict[str, int]]:
+def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int]]:
     """Build, warm the optimizer up, run one step; the ledger holds all that happened."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    limits.check(method, recipe)
     cuda_on_cpu.install()
     kernels.install()
-    meta = build.build_on_meta(config, recipe)
-    model = build.adapt(meta, method, recipe)
-    model.train()
-    counts = count(model)
     ledger = Ledger()
     kernels.equip(ledger)
     quantize.equip(ledger)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
+        model.train()
+        counts = count(model)
         stack.enter_context(cuda_on_cpu.cuda_words())
         stack.enter_context(_transformers_as_eager())
+        stack.enter_context(optimizers.bitsandbytes_on_fakes())
         stack.enter_context(_quiet_collector())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(ledger)
         build.to_fake_gpu(model, ledger, adapted=method != "full", dtype=build.DTYPES[recipe.weights_dtype])
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = optimizers.make(recipe.optimizer, trained)
-        _warm_up(optimizer, trained, ledger)
         ledger.owners.follow(model)
         try:
-            _step(model, config, optimizer, trained, recipe, ledger)
+            _Step(model, config, recipe, ledger).run()
         finally:
             ledger.owners.stop()
     classify(ledger, model)
-    return ledger, model, counts
+    return ledger, counts
 
 
 def count(model: torch.nn.Module) -> dict[str, int]:
-    """Parameter counts as PEFT's `get_nb_trainable_parameters` reports them (packed weights unpacked, ties once)."""
+    """Parameters as PEFT counts them: ties once, packed weights as what they stand for (still unpacked here)."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return {"trainable": sum(n for n, trained in sizes if trained), "total": sum(n for n, _ in sizes)}
 
 
-def _warm_up(optimizer: Any, trained: list[torch.nn.Parameter], ledger: Ledger) -> None:
-    """One update with made-up gradients, so that the optimizer's states exist before the step that counts."""
-    with ledger.naming("optimizer_state", "optimizer"):
-        for parameter in trained:
-            parameter.grad = torch.empty_like(parameter)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    gc.collect()
+class _Step:
+    """The training loop of one step, with the recipe's switches."""
 
+    def __init__(self, model: Any, config: Any, recipe: Recipe, ledger: Ledger) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.ledger = ledger
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.scaler: Any = None
+        if recipe.autocast == "float16" and all(p.dtype == torch.float32 for p in self.trained):
+            with ledger.naming("optimizer_state", "scaler"):
+                self.scaler = torch.amp.GradScaler("cuda")
+                self.scaler._lazy_init_scale_growth_tracker(torch.device("cuda"))
+        self.optimizers: list[Any] = []
+        if recipe.optimizer_in_backward:
+            for parameter in self.trained:
+                self.optimizers.append(optimizers.make(recipe.optimizer, [parameter]))
+        else:
+            self.optimizers.append(optimizers.make(recipe.optimizer, self.trained))
+        self._warm_up()
+        if recipe.optimizer_in_backward:
+            self._step_in_backward()
+        with ledger.naming("input", "batch"):
+            self.batch = families.inputs(
+                config, recipe.micro_batch_size, recipe.sequence_length, padded=recipe.padded
+            )
 
-def _step(model: Any, config: Any, optimizer: Any, trained: list[Any], recipe: Recipe, ledger: Ledger) -> None:
-    with ledger.naming("input", "batch"):
-        batch = families.inputs(config, recipe.micro_batch_size, recipe.sequence_length, padded=recipe.padded)
-    for _ in range(min(recipe.gradient_accumulation_steps, 2)):  # every micro-step after the first is alike
-        ledger.begin("forward")
-        loss = _loss(model, batch, recipe)
-        ledger.begin("backward")
-        loss.backward()
-        del loss
-        for parameter in trained:
-            if parameter.grad is not None:
-                index = ledger.live_index(parameter.grad)
-                if index is not None and not ledger.storages[index].kind:
-                    ledger.storages[index].kind = "gradient"
-    ledger.begin("optimizer")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    def _warm_up(self) -> None:
+        """One update with made-up gradients, so that the optimizer's states exist before the step that counts."""
+        with self.ledger.naming("optimizer_state", "optimizer"):
+            for parameter in self.trained:
+                parameter.grad = torch.empty_like(parameter)
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        gc.collect()
 
+    def _step_in_backward(self) -> None:
+        for parameter, optimizer in zip(self.trained, self.optimizers, strict=True):
 
-def _loss(model: Any, batch: dict[str, torch.Tensor], recipe: Recipe) -> torch.Tensor:
-    with ExitStack() as stack:
-        if recipe.autocast is not None:
-            stack.enter_context(torch.autocast("cuda", dtype=build.DTYPES[recipe.autocast]))
-        return model(**batch).loss
+            def update(parameter: torch.Tensor, optimizer: Any = optimizer) -> None:
+                self._mark_gradient(parameter)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+            parameter.register_post_accumulate_grad_hook(update)
+
+    def run(self) -> None:
+        """Forward, backward (twice when gradients accumulate: every later micro-step is like the second), update."""
+        for _ in range(min(self.recipe.gradient_accumulation_steps, 2)):
+            self.ledger.begin("forward")
+            loss = self._loss()
+            self.ledger.begin("backward")
+            loss.backward()
+            del loss
+            for parameter in self.trained:
+                self._mark_gradient(parameter)
+        self.ledger.begin("optimizer")
+        if not self.recipe.optimizer_in_backward:
+            self._update()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _loss(self) -> torch.Tensor:
+        with ExitStack() as stack:
+            if self.recipe.autocast is not None:
+                stack.enter_context(torch.autocast("cuda", dtype=build.DTYPES[self.recipe.autocast]))
+            loss: torch.Tensor = self.model(**self.batch).loss
+        if self.recipe.gradient_accumulation_steps > 1:
+            loss = loss / self.recipe.gradient_accumulation_steps
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def _update(self) -> None:
+        (optimizer,) = self.optimizers
+        if self.scaler is not None and self.recipe.max_grad_norm is not None:
+            self.scaler.unscale_(optimizer)
+        if self.recipe.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.max_grad_norm)
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+    def _mark_gradient(self, parameter: torch.Tensor) -> None:
+        if parameter.grad is None:
+            return
+        index = self.ledger.live_index(parameter.grad)
+        if index is not None and not self.ledger.storages[index].kind:
+            self.ledger.storages[index].kind = "gradient"
 
 
 def classify(ledger: Ledger, model: torch.nn.Module) -> None:
