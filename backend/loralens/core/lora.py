@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.errors import InvalidInput
 from loralens.core.memory import ops
-from loralens.core.memory.size import RANK, Dim
+from loralens.core.memory.size import ONE, RANK, Dim
+from loralens.core.memory.tape import Tensor
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.memory.tape import Tape, Tensor
+    from loralens.core.memory.tape import Tape
     from loralens.core.recipe import Lora
 
 MAX_PATTERN = 200
@@ -73,7 +74,6 @@ class LoraAdapter:
     lora_a: Parameter
     lora_b: Parameter
     dropout: float
-    converts: bool = False  # PEFT's layer for 4-bit bases: casts only outside autocast
 
     @staticmethod
     def on(layer: Linear, name: str, lora: Lora) -> LoraAdapter:
@@ -116,3 +116,83 @@ class LoraAdapter:
             ops.linear(t, ops.linear(t, ops.dropout(t, x, self.dropout, "LoRA: dropout"), self.lora_a, "LoRA: A x"), self.lora_b, "LoRA: B A x"),
             "LoRA: scaled update",
         )
+
+
+@dataclass(slots=True)
+class DoraAdapter(LoraAdapter):
+    """DoRA: the update's direction by LoRA, its length per output row by a trained magnitude.
+
+    Source: Liu et al. 2024, arXiv:2402.09353, equation 5; PEFT 0.21 `tuners/lora/dora.py`: with dropout the base product is
+    made again on the dropped-out input, and the whole weight is materialised in the input's dtype to take its norm.
+    """
+
+    magnitude: Parameter = field(default_factory=lambda: Parameter((1,)))
+
+    @staticmethod
+    def on(layer: Linear, name: str, lora: Lora) -> DoraAdapter:
+        """An adapter for `layer` of full name `name`."""
+        plain = LoraAdapter.on(layer, name, lora)
+        magnitude = Parameter((layer.out_features,), role="adapter")
+        magnitude.dtype = lora.adapter_dtype
+        return DoraAdapter(plain.lora_a, plain.lora_b, plain.dropout, magnitude)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """lora_A, lora_B and the magnitude vector."""
+        return {**LoraAdapter.parameters(self), "lora_magnitude_vector.weight": self.magnitude}
+
+    def forward(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """PEFT's forward, with its casts."""
+        result = layer.base(t, x)
+        packed = layer.weight.packing is not None
+        if packed:
+            result = ops.copy(t, result, "LoRA: base result, cloned")
+        dtype = result.dtype
+        if not packed or t.autocast is None:
+            x = ops.cast(t, x, self.lora_a.dtype, "LoRA: input cast to the adapter's dtype")
+        base = result if self.dropout == 0 else None
+        x = ops.dropout(t, x, self.dropout, "LoRA: dropout")
+        result = ops.add(t, result, self._turned(t, layer, x, base), "LoRA: base plus update")
+        return ops.cast(t, result, dtype, "LoRA: result cast back")
+
+    def _turned(self, t: Tape, layer: Linear, x: Tensor, base: Tensor | None) -> Tensor:
+        scale, weight = self._scale(t, layer, x.dtype)
+        update = ops.linear(t, ops.linear(t, x, self.lora_a, "LoRA: A x"), self.lora_b, "LoRA: B A x")
+        if base is None:
+            base = ops.linear(t, x, None, "DoRA: base product on the dropped-out input", weight=weight)
+        minus = ops.scale(t, scale, "DoRA: scale - 1")
+        first = ops.mul(t, base, minus, "DoRA: (scale - 1) * base")
+        second = ops.scale(t, ops.mul(t, update, scale, "DoRA: scale * update"), "DoRA: scaled update")
+        return ops.add(t, first, second, "DoRA: update")
+
+    def _scale(self, t: Tape, layer: Linear, dtype: str) -> tuple[Tensor, Tensor]:
+        """magnitude / |W + scaling B A| per row, and the whole weight; the norm is a constant for autograd."""
+        shape = layer.in_features * layer.out_features
+        product = ops.cast(t, self._product(t, layer), dtype, "DoRA: B A in the input's dtype")
+        held = t.new(ONE * shape, layer_dtype(layer), layer.in_features, "DoRA: weight") if layer.weight.packing else None
+        weight = Tensor(held.storage if held else None, ONE * shape, layer_dtype(layer), layer.in_features)
+        weight = ops.cast(t, weight, dtype, "DoRA: weight in the input's dtype")
+        del held
+        scaled = t.new(product.numel, dtype, layer.in_features, "DoRA: scaled B A")
+        total = t.new(product.numel, dtype, layer.in_features, "DoRA: W + scaled B A")
+        del scaled
+        norm = t.new(ONE * layer.out_features, "float32" if t.autocast else dtype, layer.out_features, "DoRA: norms of the rows")
+        norm = ops.cast(t, norm, dtype, "DoRA: norms of the rows")
+        del total, product
+        return self._divide(t, norm), weight
+
+    def _product(self, t: Tape, layer: Linear) -> Tensor:
+        eye = t.new(ONE * (layer.in_features * layer.in_features), self.lora_a.dtype, layer.in_features, "DoRA: identity matrix")
+        return ops.linear(t, ops.linear(t, eye, self.lora_a, "DoRA: A"), self.lora_b, "DoRA: B A")
+
+    def _divide(self, t: Tape, norm: Tensor) -> Tensor:
+        magnitude = t.parameter(self.magnitude)
+        scale = t.new(magnitude.numel, magnitude.dtype, magnitude.width, "DoRA: scale")
+        size = (magnitude.numel, magnitude.dtype, magnitude.width)
+        t.record("DoRA: scale", [scale], [magnitude], [norm], lambda g: t.new(*size, "gradient: DoRA magnitude", "temporaries"))
+        return scale
+
+
+def layer_dtype(layer: Linear) -> str:
+    """The dtype in which a layer's whole weight is seen: its own, or its packing's compute dtype."""
+    packing = layer.weight.packing
+    return str(getattr(packing, "compute_dtype", layer.weight.dtype)) if packing else layer.weight.dtype

@@ -63,11 +63,14 @@ class Module:
     """A node of the tree; parameters and submodules are found among its attributes, in order of definition."""
 
     path: str = ""
+    saved: Module | None = None  # a trainable copy that runs in place of the frozen original (`modules_to_save`)
 
     def children(self) -> Iterator[tuple[str, Module]]:
-        """Direct submodules by name."""
+        """Direct submodules by name; a second name for one of them (`head` for `lm_head`) does not count."""
+        seen: list[Module] = []
         for name, value in vars(self).items():
-            if isinstance(value, Module):
+            if isinstance(value, Module) and value not in seen:
+                seen.append(value)
                 yield name, value
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -87,7 +90,7 @@ class Module:
         raise TypeError(f"{type(self).__name__} cannot be called")
 
     def __call__(self, t: Tape, *args: Any) -> Any:
-        return self.forward(t, *args)
+        return (self.saved or self).forward(t, *args)
 
 
 class Linear(Module):

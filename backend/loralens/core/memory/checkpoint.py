@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from loralens.core.memory.tape import LEAF, Node
 from loralens.core.memory.versions import version
@@ -32,20 +33,21 @@ class Region:
         self._run = run
         self._label = label
         self._held = [tensor.storage for tensor in inputs if tensor is not None]
-        self._waiting: list[Node] = []
+        self._waiting: list[ref[Node]] = []  # a node may be gone before backward asks
         self._arrived = 0
         self._layer = t.layer
         self.done = False
 
     def forget(self, node: Node) -> None:
         """First run: `node` would have saved something."""
-        self._waiting.append(node)
+        self._waiting.append(ref(node))
 
     def refill(self, saved: list[Storage]) -> None:
         """Second run: the next node that saves something gives it to its counterpart of the first run."""
         if self._arrived < len(self._waiting):
-            node = self._waiting[self._arrived]
-            node.saved = saved
+            node = self._waiting[self._arrived]()
+            if node is not None:
+                node.saved = saved
             self._arrived += 1
         if self._arrived == len(self._waiting):
             raise _Enough

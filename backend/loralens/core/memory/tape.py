@@ -31,7 +31,7 @@ KEPT_BY_HOOKS = "FSDP hooks: layer inputs and their gradients"
 class Node:
     """One backward function: its inputs' nodes, what it saved, and how it makes gradients."""
 
-    __slots__ = ("apply", "inputs", "label", "outputs", "owning", "region", "saved", "section", "sequence")
+    __slots__ = ("apply", "inputs", "label", "outputs", "owning", "region", "saved", "section", "sequence", "__weakref__")
 
     def __init__(
         self,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from loralens.core.architecture.module import Linear, Module
+from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.errors import InvalidInput
-from loralens.core.lora import LoraAdapter, selector
+from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
 from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, parameters, precision_text
 from loralens.core.methods.packing import packing_for
 
@@ -21,6 +22,8 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
         return prepare_packed(root, recipe, recipe.quantization)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
+    train_biases(root, recipe)
+    match_copies(root)
     weights, _, cast = precision_text(recipe).partition(", ")
     return Prepared(
         f"{weights}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
@@ -38,9 +41,10 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     """
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
+    train_biases(root, recipe)
     packing = packing_for(quantization)
     for _, module in root.walk():
-        if isinstance(module, Linear) and module is not root.head:
+        if isinstance(module, Linear) and module is not root.head and module.weight.role == "base":
             module.weight.packing = packing
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`)
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", "zero3")
@@ -51,6 +55,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
             matrix = len(parameter.shape) > 1
             if parameter.role == "base" and parameter.packing is None and not (trl and matrix):
                 parameter.dtype = "float32"
+    match_copies(root)
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
     kbit = ", the rest raised to fp32" if raised else ""
     cast = f"{SHORT[recipe.autocast]} autocast" if recipe.autocast else "no autocast"
@@ -63,36 +68,81 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
 
 
 def inject(root: Root, recipe: Recipe) -> list[str]:
-    """Put an adapter on every target; returns the assumptions made.
+    """Put an adapter on every target and a trainable copy beside every module to save; returns the assumptions made.
 
     Raises:
-        InvalidInput: no module matches `target_modules`.
+        InvalidInput: no module matches `target_modules` or one of `modules_to_save`.
     """
     lora = recipe.lora
     wanted = selector(root, lora)
     found: list[str] = []
-    names: dict[str, None] = {}
+    linears: dict[str, None] = {}
+    saved: set[str] = set()
 
-    def signature(name: str, module: Module) -> bool:
+    def signature(name: str, module: Module) -> str:
         if isinstance(module, Linear):
-            names[name.rsplit(".", 1)[-1]] = None
+            linears[name.rsplit(".", 1)[-1]] = None
         if wanted(name, module):
             found.append(name)
-            return True
-        return False
+            return f"adapter of rank {rank_of(name, lora)}"
+        for key in lora.modules_to_save:
+            if name == key or name.endswith("." + key):
+                saved.add(key)
+                return "saved"
+        return ""
 
-    def apply(name: str, module: Module, chosen: object) -> None:
-        if chosen and isinstance(module, Linear):
-            adapter = LoraAdapter.on(module, name, lora)
-            module.adapter = adapter
+    def apply(name: str, module: Module, sign: str) -> None:
+        if sign == "saved":
+            module.saved = trainable_copy(module)
+        elif sign and isinstance(module, Linear):
+            module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
 
     for_each(root, signature, apply)
-    if not found:
+    missing = set(lora.modules_to_save) - saved
+    if not found or missing:
         raise InvalidInput(
-            f"no linear layer of this model matches target_modules {lora.target_modules!r}",
-            field="lora.target_modules",
-            hint=f"this model has: {', '.join(names)}; or all-linear",
+            f"no module of this model is called {', '.join(sorted(missing))}"
+            if missing
+            else f"no linear layer of this model matches target_modules {lora.target_modules!r}",
+            field="lora.modules_to_save" if missing else "lora.target_modules",
+            hint=f"this model has: {', '.join(linears)}; or all-linear",
         )
     if not lora.target_modules_given and tuple(root.default_targets) != ("q_proj", "v_proj"):
         return [f"target modules not given: {', '.join(root.default_targets)} (PEFT's default for this family)"]
     return []
+
+
+def trainable_copy(module: Module) -> Module:
+    """A copy of a module that trains beside the frozen original (PEFT's `ModulesToSaveWrapper`)."""
+    copy = deepcopy(module)
+    for _, part in copy.walk():
+        for _, parameter in part.own_parameters():
+            parameter.role, parameter.trainable = "adapter", True
+    return copy
+
+
+def match_copies(root: Root) -> None:
+    """Hold every trainable copy in its original's dtype."""
+    for _, module in list(root.walk()):
+        if module.saved is not None:
+            originals = dict(_own(module))
+            for name, parameter in _own(module.saved):
+                parameter.dtype = originals[name].dtype
+
+
+def _own(module: Module) -> list[tuple[str, Parameter]]:
+    return [
+        (f"{path}.{own}", parameter)
+        for path, part in module.walk()
+        if path.split(".")[0] != "saved"
+        for own, parameter in part.own_parameters()
+    ]
+
+
+def train_biases(root: Root, recipe: Recipe) -> None:
+    """PEFT's `bias`: all of them, or those of adapted layers."""
+    for _, module in root.walk():
+        for own, parameter in module.own_parameters():
+            adapted = getattr(module, "adapter", None) is not None
+            if own == "bias" and (recipe.lora.bias == "all" or (recipe.lora.bias == "lora_only" and adapted)):
+                parameter.trainable = True
