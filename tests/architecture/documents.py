@@ -56,9 +56,9 @@ def cli_reference() -> str:
 
     parts = [
         "# The command line",
-        "Written by `make docs` from the program's own help. Every verb that answers has `--json` and then prints what the"
-        " API answers, byte for byte. Exit codes: 0, 2 for a mistake in the input, 3 for missing hardware or packages,"
-        " 1 otherwise.",
+        "Written by `make docs` from the program's own help. Every verb that answers has `--json` and then prints what"
+        " the API answers, byte for byte. Exit codes: 0, 2 for a mistake in the input, 3 for missing hardware or"
+        " packages, 1 otherwise.",
     ]
     for verb in VERBS:
         shown = run(f"loralens {verb} --help", ADDRESS)

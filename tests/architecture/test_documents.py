@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from architecture.documents import BLOCK, DOCUMENTS, REFERENCE, ROOT, cli_reference, commands, run
 
 SHOWN = [
