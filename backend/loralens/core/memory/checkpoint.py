@@ -14,6 +14,7 @@ from weakref import ref
 
 from loralens.core.memory.tape import LEAF, Node
 from loralens.core.memory.versions import version
+from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
     from loralens.core.memory.ledger import Storage
@@ -32,7 +33,7 @@ class Region:
         self._tape = t
         self._run = run
         self._label = label
-        self._held = [tensor.storage for tensor in inputs if tensor is not None]
+        self._held = [tensor.storage for tensor in inputs if tensor is not None and tensor.storage is not None]
         self._waiting: list[ref[Node]] = []  # a node may be gone before backward asks
         self._arrived = 0
         self._layer = t.layer
@@ -75,6 +76,23 @@ def is_reentrant(recipe: Recipe) -> bool:
     return version(recipe, "transformers") < (5,)
 
 
+def parked(t: Tape, hidden: Tensor) -> Tensor:
+    """A region's input as it is kept: on the device, or in host memory when checkpoints are offloaded."""
+    kept = hidden.view()
+    kept.node = None
+    if t.offloads_checkpoints:
+        kept.storage = None
+        t.host_bytes += hidden.numel * ITEM_BYTES[hidden.dtype] * (1 + t.stands_for.get(t.layer, 0))
+    return kept
+
+
+def back(t: Tape, kept: Tensor) -> Tensor:
+    """The input for the second run, brought back from the host if it was there."""
+    if kept.storage is None:
+        return t.new(kept.numel, kept.dtype, kept.width, "layer input, back from the host", "activations")
+    return kept.view()
+
+
 def reentrant(
     t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str, *, frozen: bool
 ) -> Tensor:
@@ -84,8 +102,7 @@ def reentrant(
         out = run(hidden)
     finally:
         t.grad_enabled = outside
-    kept = hidden.view()
-    kept.node = None
+    kept = parked(t, hidden)
     number = t.layer
 
     def apply(arrived: list[Tensor]) -> Tensor | None:
@@ -93,7 +110,7 @@ def reentrant(
         t.cast_cache, t.layer, t.section = {}, number, "activations"
         t.ledger.where = f"{label}: recomputed"
         received: list[Tensor] = []
-        inside = kept.view()
+        inside = back(t, kept)
         inside.node = Node(LEAF, "layer input", "activations", (), [], received.append)
         again = run(inside)
         del inside
@@ -122,13 +139,12 @@ def checkpoint(
     """Run a region of the forward pass so that backward keeps only its inputs."""
 
     def again() -> Tensor:
-        inside = hidden_size.view()
+        inside = back(t, kept)
         inside.node = edge
         return run(inside)
 
-    hidden_size = hidden.view()
-    hidden_size.node, edge = None, hidden.node
-    region = Region(t, again, [hidden, *arguments], label)
+    kept, edge = parked(t, hidden), hidden.node
+    region = Region(t, again, [kept, *arguments], label)
     outside, t.region = t.region, region
     try:
         return run(hidden)

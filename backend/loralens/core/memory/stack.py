@@ -23,16 +23,25 @@ if TYPE_CHECKING:
 SIMULATED: Final = 4
 LONGEST_UNIT: Final = 8
 
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A layer and whether only its input is kept."""
+
+    layer: Module
+    checkpointed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """`repeat` equal units of layers, beginning at layer `start`."""
 
     start: int
-    unit: tuple[Module, ...]
+    unit: tuple[Placed, ...]
     repeat: int
 
 
-def runs(layers: list[Module]) -> list[Run]:
+def runs(layers: list[Placed]) -> list[Run]:
     """Cut a stack into runs of repeating units (one layer, or a pattern such as five sliding and one full)."""
     result = []
     position = 0
@@ -54,19 +63,22 @@ def runs(layers: list[Module]) -> list[Run]:
 def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool) -> Tensor:
     """Run every layer forward; the nodes that are left behind run it backward."""
     keep_input = reentrant if is_reentrant(call.recipe) else checkpoint
-    for run in runs(layers):
+    every = call.recipe.checkpoint_every
+    placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers)]
+    for run in runs(placed):
         skipped = max(0, run.repeat - SIMULATED)
         index = run.start
         gap = _Gap(t, skipped, f"{name}.{run.start + 2 * len(run.unit)}..{run.start + (2 + skipped) * len(run.unit) - 1}")
         for copy in range(min(run.repeat, SIMULATED)):
             before = t.ledger.snapshot()
-            for layer in run.unit:
+            for position, place in enumerate(run.unit):
+                layer = place.layer
                 t.layer += 1
                 t.stands_for[t.layer] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{index}"
-                hidden = _boundary(t, hidden, label, gap if layer is run.unit[0] else None, copy)
+                hidden = _boundary(t, hidden, label, None if position else gap, copy)
                 together = gathered(t.ledger, t.sharding, layer, ahead=index < len(layers) - 1)
-                if checkpointing:
+                if place.checkpointed:
                     hidden = keep_input(t, partial(_run, t, layer, call), hidden, call.tensors(), label, frozen=has_frozen(layer))
                 else:
                     hidden = layer(t, hidden, call)

@@ -6,16 +6,18 @@ Steady state: optimizer states exist, and gradients are None when the forward pa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.causal import Call, Root
 from loralens.core.memory.ledger import Ledger, Storage
+from loralens.core.architecture.module import Stack
 from loralens.core.memory.optimizer import EIGHT_BIT_MINIMUM, OPTIMIZERS, Trained
+from loralens.core.memory.parallel import Sharding, share
 from loralens.core.memory.size import ONE, TOKENS, ZERO, Size
-from loralens.core.memory.stack import walk_stack
-from loralens.core.memory.tape import Tape
+from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.memory.validity import Validity
+from loralens.core.methods.base import outside_stacks
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Parameter
@@ -69,24 +71,32 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     ledger = Ledger()
     validity = Validity(recipe)
     held = held_parameters(root)
-    host = _book_static(ledger, root, held, recipe, validity)
-    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels)
+    sharding = Sharding.of(recipe)
+    host = _book_static(ledger, root, held, recipe, validity, sharding)
+    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
+    tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
     inputs = [Storage(ledger, TOKENS * 8, "activations", name) for name in ("token ids", "labels")]
     if recipe.padded:
         inputs.append(Storage(ledger, TOKENS * 8, "activations", "attention mask of the batch"))
+    root_unit = _gathered_root(ledger, root, sharding)
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)
     ledger.mark("loss")
     ledger.enter("backward")
     tape.backward(loss)
+    for layer in {layer for _, layer in tape.gradients}:
+        tape.reduce_gradients(layer)
+    tape.end_backward()
+    del root_unit
     ledger.settle()
     ledger.mark("end of backward")
     del loss
     ledger.enter("optimizer")
     trained = trained_tensors(held, recipe)
-    temporary = ZERO if recipe.optimizer_in_backward else OPTIMIZERS[recipe.optimizer].step(trained)
+    on_device = not (recipe.optimizer_in_backward or sharding.host_states)
+    temporary = share(OPTIMIZERS[recipe.optimizer].step(trained), sharding.states) if on_device else ZERO
     if any(temporary):
         used = Storage(ledger, temporary, "temporaries", "optimizer step")
         ledger.settle()
@@ -95,51 +105,75 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     ledger.mark("end of the step")
     ledger.phase = "setup"  # releasing what is left is no part of the step
     del inputs
-    return Step(ledger, held, validity, host)
+    return Step(ledger, held, validity, host + tape.host_bytes)
 
 
-def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity):  # type: ignore[no-untyped-def]
-    from loralens.core.memory.loss import causal_loss
-
-    call = Call(recipe, validity)
-    hidden = root.embed(tape, call)
-    if prepared.input_gradients:
-        tape.require_grad(hidden)
-    embedded = hidden  # transformers' local `inputs_embeds` lives until the layers are done
-    tape.ledger.mark("embeddings")
-    for name, stack in root.stacks():
-        hidden = walk_stack(tape, name, stack.layers, hidden, call, checkpointing=prepared.checkpointing)
-    hidden = root.finish(tape, hidden)
-    del embedded, call
-    tape.section = "logits"
-    loss = causal_loss(tape, root.head, hidden, Call(recipe, validity))
-    tape.section = "activations"
-    del hidden
+def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> Tensor:
+    # the call is the callee's alone: it ends there as the model's local variables do
+    loss = root.run(tape, Call(recipe, validity, input_gradients=prepared.input_gradients), checkpointing=prepared.checkpointing)
     tape.end_autocast()
     return loss
 
 
-def _book_static(ledger: Ledger, root: Root, held: list[Held], recipe: Recipe, validity: Validity) -> Size:
+def _book_static(
+    ledger: Ledger, root: Root, held: list[Held], recipe: Recipe, validity: Validity, sharding: Sharding
+) -> Size:
+    """Book what exists before the step begins; returns what lives in host memory instead."""
+    host = gradients = ZERO
     for item in held:
         parameter = item.parameter
-        category = "adapter" if parameter.role == "adapter" else "weights"
-        ledger.book(parameter.bytes * item.count, category, parameter.label)
-        if parameter.trainable and recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
-            parameter.gradient_kept = True
-            ledger.book(parameter.bytes * item.count, "gradients", "gradients: " + parameter.label)
+        size = share(parameter.bytes * item.count, sharding.weights)
+        if sharding.host_weights:
+            host = host + size
+        else:
+            ledger.book(size, "adapter" if parameter.role == "adapter" else "weights", parameter.label)
+        if parameter.trainable:
+            gradients = gradients + parameter.bytes * item.count
+            if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
+                parameter.gradient_kept = True
+                kept = share(parameter.bytes * item.count, sharding.gradients)
+                ledger.book(kept, "gradients", "gradients: " + parameter.label)
+    if sharding.buckets and any(gradients):
+        ledger.book(gradients, "gradients", "DDP's communication buckets")
     buffers = getattr(root, "buffer_bytes", 0)
     if buffers:
         ledger.book(ONE * buffers, "weights", "buffers")
+    return host + _book_states(ledger, held, recipe, validity, sharding)
+
+
+def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Validity, sharding: Sharding) -> Size:
     optimizer = OPTIMIZERS[recipe.optimizer]
-    state = ZERO
+    state = master = ZERO
     for tensor in trained_tensors(held, recipe):
+        if sharding.master_weights and tensor.dtype != "float32":
+            master = master + tensor.numel * (4 * tensor.count)
+            tensor = replace(tensor, dtype="float32")  # the optimizer sees the master weights
         state = state + optimizer.state(tensor) * tensor.count
         if optimizer.size_dependent and tensor.numel[1]:  # the rule changes where the tensor outgrows the limit
             validity.exceeds("rank", (EIGHT_BIT_MINIMUM - 1) // tensor.numel[1])
-    on_host = optimizer.paged or recipe.parallelism.offload == "optimizer"
-    if any(state) and not on_host:
+    state, master = share(state, sharding.states), share(master, sharding.states)
+    if optimizer.paged or sharding.host_states:
+        return state + master
+    if any(state):
         ledger.book(state, "optimizer_state", f"{recipe.optimizer}: {optimizer.formula}")
-    return state if on_host else ZERO
+    if any(master):
+        ledger.book(master, "optimizer_state", "float32 master weights")
+    return ZERO
+
+
+def _gathered_root(ledger: Ledger, root: Root, sharding: Sharding) -> Storage | None:
+    """Embedding, norm and head: gathered before forward, released after backward."""
+    if not sharding.gathers:
+        return None
+    size = ZERO
+    seen: set[int] = set()
+    for _, module in outside_stacks(root):
+        if not isinstance(module, Stack):
+            for _, parameter in module.own_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    size = size + parameter.bytes
+    return Storage(ledger, size, "temporaries", "weights of the root unit, gathered")
 
 
 def trained_tensors(held: list[Held], recipe: Recipe) -> list[Trained]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.parallel import Sharding, share
-from loralens.core.memory.size import Size
+from loralens.core.memory.size import ZERO, Size
 from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Tape:
         self.leaves: dict[Any, Node] = {}
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
         self.sharding = sharding or Sharding()
+        self.offloads_checkpoints = False
+        self.host_bytes = ZERO  # checkpoints that were moved to host memory
         self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
         self.on_gradient: Callable[[Parameter, Storage], bool] | None = None
@@ -144,7 +146,7 @@ class Tape:
     def require_grad(self, tensor: Tensor) -> None:
         """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`)."""
         if tensor.node is None and self.grad_enabled:
-            held: list[Tensor] = []
+            held: list[Tensor] = [Tensor(tensor.storage, tensor.numel, tensor.dtype, tensor.width)]  # as AccumulateGrad does
             tensor.node = Node(LEAF, "input gradient", self.section, (), [], lambda gradient: held.append(gradient))
 
     def cast_weight(self, weight: Tensor, parameter: Parameter | None, dtype: str) -> Tensor:
