@@ -27,6 +27,8 @@ VERBS = {
     "plan": "Coefficients with which a program computes answers itself.",
     "fit": "What fits a GPU, and what makes it fit.",
     "adapter": "Inspect and resize PEFT adapters.",
+    "forgetting": "What full fine-tuning and LoRA forget, measured here.",
+    "bench": "Time LoRA's product on this machine, honestly.",
     "serve": "Serve the page and the API.",
 }
 """Verb to one line of help. `loralens.cli.VERB` has a function `command`, or a typer `app` with subcommands."""

@@ -151,6 +151,25 @@ class JobManager:
             store.end(job_id, "cancelled")
         return self.job(job_id)
 
+    @staticmethod
+    def record(state_dir: Path, kind: str, spec: Mapping[str, Any], device: str, events: list[dict[str, Any]]) -> str:
+        """Keep a job that ran elsewhere, such as in the command line's own process; returns its id."""
+        store = JobStore(state_dir / "jobs.sqlite")
+        try:
+            job_spec = JobSpec(kind, "", spec, device)
+            store.add(job_spec, owner="")
+            store.start(job_spec.id)
+            now = time.time()
+            told = [
+                JobEvent(number, event["type"], {name: value for name, value in event.items() if name != "type"}, now)
+                for number, event in enumerate(events, start=1)
+            ]
+            store.append(job_spec.id, told)
+            store.end(job_spec.id, "finished")
+        finally:
+            store.close()
+        return job_spec.id
+
     def runner_pid(self, device: str = "cpu") -> int | None:
         """Process id of the warm child of a device, for the system page and the tests."""
         runner = self._runners.get(device)

@@ -1,0 +1,138 @@
+"""Benchmarks: start one, list what can be measured, read, download and compare results.
+
+`POST /api/benchmarks` takes a `BenchmarkRequest` (all fields optional) and answers 202 `{id, events, status, place}`.
+The event stream of the job (`GET /api/jobs/{id}/events`) then sends, each with its JSON in `data`:
+
+- `started` (`Started`): points planned, variants, time budget, machine; before anything is measured
+- `progress` (`Progress`): several times a second: fraction, ETA, medians so far of the current point
+- `roofline` (`Roofline`): this run's measured limits
+- `point` (`Point`): one finished point with all its rows (`Row`), noise floor, recommendation and warnings
+- `skipped` (`Skipped`): a point that is not measured, and why
+- `result` (`BenchmarkResult`): everything, raw samples included
+- `done` or `error`: the end (see the jobs routes)
+
+`GET /api/jobs?kind=benchmark` is the history; `GET /api/jobs/{id}` has `result`, so a link with the id shares a run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import ValidationError
+
+from loralens import host
+from loralens.api.answers import respond
+from loralens.api.bodies import JsonObject
+from loralens.api.problems import documented
+from loralens.api.routes.jobs import Jobs, JobStarted, started
+from loralens.core.errors import DependencyMissing, DeviceUnavailable, InvalidInput, JobNotFound
+from loralens.jobs.manager import JobManager
+from loralens.lab.bench.compare import BenchmarkComparison, compare
+from loralens.lab.bench.schema import (
+    BenchmarkRequest,
+    BenchmarkResult,
+    Mode,
+    Point,
+    Progress,
+    Roofline,
+    Skipped,
+    Started,
+    VariantInfo,
+    request_from,
+)
+from loralens.lab.matmul.variants.catalogue import VARIANTS
+
+router = APIRouter(tags=["benchmarks"])
+FUNCTION = "loralens.lab.bench.job:run"
+JobId = Annotated[str, Query(max_length=40, description="Id of a finished benchmark.")]
+
+
+class Events(BenchmarkResult):
+    """Never answered as such: names the data of each event type, so that generated clients have the types."""
+
+    started: Started
+    progress: Progress
+    roofline: Roofline
+    point: Point
+    skip: Skipped
+
+
+@router.post(
+    "/benchmarks",
+    status_code=202,
+    summary="Start a benchmark",
+    response_model=JobStarted,
+    responses={**documented(400, 409, 413, 415, 422, 503), 299: {"model": Events, "description": "Event types."}},
+    openapi_extra={
+        "requestBody": {
+            "content": {
+                "application/json": {
+                    "schema": BenchmarkRequest.model_json_schema(ref_template="#/components/schemas/{model}"),
+                    "example": {"dtype": "bfloat16", "tokens": 16, "rank": 8, "seconds": 10},
+                }
+            }
+        }
+    },
+)
+def start_benchmark(
+    body: JsonObject, jobs: Jobs, queue: Annotated[bool, Query(description="False: 409 if the device is busy.")] = True
+) -> dict[str, Any]:
+    """Queues a run on its device. Devices of this machine: GET /api/system."""
+    request = request_from(body)
+    device = request.device if request.device != "cuda" else "cuda:0"
+    _check_device(device)
+    spec = request.model_copy(update={"device": device}).model_dump(mode="json")
+    return started(jobs.submit("benchmark", FUNCTION, spec, device, queue=queue))
+
+
+@router.get("/benchmarks/variants", summary="Every way to compute the product", response_model=list[VariantInfo])
+def list_variants(mode: Mode | None = None) -> list[VariantInfo]:
+    """Id, name and description of each variant; whether it runs here is said by a run."""
+    return [variant for variant in VARIANTS if mode in (None, variant.mode)]
+
+
+@router.get(
+    "/benchmarks/compare",
+    summary="Compare two results",
+    response_model=BenchmarkComparison,
+    responses=documented(404, 422),
+)
+def compare_benchmarks(jobs: Jobs, a: JobId, b: JobId) -> BenchmarkComparison:
+    """Point by point: ratios to dense of both runs, and whether they differ by more than their noise."""
+    return compare(_result(jobs, a), _result(jobs, b))
+
+
+@router.get(
+    "/benchmarks/{job_id}",
+    summary="Download a result",
+    response_model=BenchmarkResult,
+    responses=documented(404),
+)
+def download_benchmark(job_id: str, jobs: Jobs) -> Response:
+    """The stored result as a file, as `loralens bench --compare` reads it."""
+    _result(jobs, job_id)
+    disposition = f'attachment; filename="loralens-benchmark-{job_id}.json"'
+    return respond(dict(jobs.result(job_id) or {}), headers={"content-disposition": disposition})
+
+
+def _result(jobs: JobManager, job_id: str) -> BenchmarkResult:
+    job = jobs.job(job_id)
+    data = jobs.result(job_id)
+    if job.kind != "benchmark" or data is None:
+        raise JobNotFound(f"{job_id} has no benchmark result (it is {job.status})", field="id", hint="run it again")
+    try:
+        return BenchmarkResult.model_validate(data)
+    except ValidationError:
+        raise InvalidInput(f"the result of {job_id} was stored by another version", hint="run it again") from None
+
+
+def _check_device(device: str) -> None:
+    system = host.system_answer()
+    known = [row["id"] for row in system["devices"]]
+    if system["packages"]["torch"] is None:
+        raise DependencyMissing("benchmarks need PyTorch, which is not installed", hint="pip install 'loralens[lab]'")
+    if device not in known:
+        raise DeviceUnavailable(
+            f"this machine has no {device}", field="device", hint=f"devices here: {', '.join(known)}"
+        )

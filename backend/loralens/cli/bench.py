@@ -1,0 +1,220 @@
+"""`loralens bench`: time LoRA's product on this machine, honestly."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loralens.cli.render import line, print_json, table
+from loralens.core.errors import DependencyMissing, InvalidInput
+
+MAX_RESULT_BYTES = 64 * 2**20
+Option = typer.Option
+
+
+def command(
+    mode: Annotated[str, Option(help="forward, training (with backward) or adapters (a mixed batch).")] = "forward",
+    device: Annotated[str, Option(help="cpu, cuda:0 or mps.")] = "cpu",
+    dtype: Annotated[str, Option(help="float32, bfloat16 or float16.")] = "float32",
+    tokens: Annotated[int, Option(help="Rows of x; with mode adapters, rows of each request.")] = 16,
+    width: Annotated[int | None, Option(help="Sets in_features and out_features.")] = None,
+    in_features: Annotated[int, Option(help="Columns of W.")] = 4096,
+    out_features: Annotated[int, Option(help="Rows of W.")] = 4096,
+    rank: Annotated[int, Option(help="Rank of the adapter.")] = 8,
+    alpha: Annotated[float, Option(help="Numerator of the scaling.")] = 16.0,
+    adapters: Annotated[int, Option(help="Mode adapters: how many.")] = 6,
+    requests: Annotated[int, Option(help="Mode adapters: requests in the batch.")] = 8,
+    variants: Annotated[str, Option(help="Only these, with commas; dense is always measured.")] = "",
+    cache: Annotated[str, Option(help="cold: weights come from memory; hot: from the cache.")] = "cold",
+    threads: Annotated[int, Option(help="CPU threads; more than one needs a quiet machine.")] = 1,
+    seconds: Annotated[float, Option(help="Time budget.")] = 20.0,
+    seed: Annotated[int, Option(help="Of the numbers and of the order of measuring.")] = 0,
+    sweep: Annotated[str, Option(help="Vary one axis: rank, width, tokens, dtype or adapters; rank=1,8,64.")] = "",
+    output: Annotated[Path | None, Option("--output", "-o", help="Also write the result to this file.")] = None,
+    compare: Annotated[tuple[Path, Path] | None, Option(help="Compare two result files: a.json b.json.")] = None,
+    goals: Annotated[bool, Option(help="Measure the goals C1–C15 (CPU) and G1–G8 (CUDA) instead.")] = False,
+    keep: Annotated[bool, Option(help="Keep the run in the history that the page shows.")] = True,
+    json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Time every way to compute LoRA's product on this machine, against the dense layer in the same rounds."""
+    if compare is not None:
+        return _compare(*compare, json)
+    if int(os.environ.get("OMP_NUM_THREADS", "1") or 1) != threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    if goals:
+        return _goals(json, seconds)
+    from loralens.lab.bench.schema import request_from
+
+    body: dict[str, Any] = {
+        "mode": mode, "device": device, "dtype": dtype, "tokens": tokens, "rank": rank, "alpha": alpha,
+        "in_features": width or in_features, "out_features": width or out_features, "adapters": adapters,
+        "requests": requests, "cache": cache, "threads": threads, "seconds": seconds, "seed": seed,
+        "variants": [name.strip() for name in variants.split(",") if name.strip()] or None, "sweep": _sweep(sweep),
+    }  # fmt: skip
+    request = request_from(body)
+    result: dict[str, Any] = {}
+    events = _needs_torch(lambda: __import__("loralens.lab.bench.job", fromlist=["run"]).run)
+    told = []
+    for event in _followed(events(request.model_dump(mode="json")), quiet=json):
+        if event["type"] not in ("progress",):
+            told.append(event)
+        if event["type"] == "result":
+            result = {name: value for name, value in event.items() if name != "type"}
+    if output is not None:
+        try:
+            output.write_text(json_module.dumps(result), encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(f"cannot write {output}: {error.strerror}", field="output") from None
+    if keep:
+        _keep(request.model_dump(mode="json"), request.device, told)
+    if json:
+        print_json(result)
+
+
+def _sweep(text: str) -> dict[str, Any] | None:
+    if not text:
+        return None
+    axis, _, values = text.partition("=")
+    parts = [part.strip() for part in values.split(",") if part.strip()]
+    return {"axis": axis.strip(), "values": [int(part) if part.isdecimal() else part for part in parts] or None}
+
+
+def _needs_torch(load: Any) -> Any:
+    try:
+        return load()
+    except ImportError as error:
+        raise DependencyMissing(
+            f"{error.name} is not installed", hint="pip install 'loralens[lab]' brings what benchmarks need"
+        ) from None
+
+
+def _followed(events: Iterator[dict[str, Any]], *, quiet: bool) -> Iterator[dict[str, Any]]:
+    """Show progress on stderr, points as they land on stdout."""
+    shows = sys.stderr.isatty() and not quiet
+    for event in events:
+        if event["type"] == "progress" and shows:
+            print(f"\r\x1b[K{event['fraction']:4.0%}  {event['label']}, {event['eta_seconds']:.0f} s left", end="",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        elif not quiet and event["type"] in ("started", "point", "skipped", "roofline"):
+            if shows:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            _show(event)
+        yield event
+
+
+def _show(event: Mapping[str, Any]) -> None:
+    if event["type"] == "started":
+        machine, points = event["machine"], event["points"]
+        line(f"{machine['name']}, {machine['clock']}, load average {machine['load_average']}")
+        planned = sum(point["planned"] for point in points)
+        line(f"{planned} of {len(points)} points fit into {event['budget_seconds']:.0f} s")
+    elif event["type"] == "roofline":
+        line(
+            f"measured here: {event['flops_per_second'] / 1e9:.0f} GFLOP/s ({event['flops_from']}), "
+            f"{event['read_bytes_per_second'] / 1e9:.1f} GB/s ({event['read_from']})"
+        )
+    elif event["type"] == "skipped":
+        line(f"left out: {event['value'] if event['value'] is not None else 'the point'}: {event['reason']}")
+    else:
+        _show_point(event)
+
+
+def _show_point(point: Mapping[str, Any]) -> None:
+    settings = point["settings"]
+    title = (
+        f"{settings['dtype']}, {settings['rows']} rows, {settings['in_features']} to {settings['out_features']}, "
+        f"rank {settings['rank']}, {point['rounds']} rounds"
+    )
+    rows = []
+    for row in point["rows"]:
+        if not row["available"] or not row.get("seconds"):
+            rows.append([row["name"], "–", row["reason"] or "did not run", "", "", ""])
+            continue
+        ratio, error = row["ratio"], row.get("error")
+        accuracy = "" if error is None else f"{error:.1e}" + ("" if row.get("error_ok") is not False else " too large")
+        rows.append([
+            row["name"], _time(row["seconds"]["median"]),
+            f"{ratio['median']:.3f} [{ratio['q1']:.3f}–{ratio['q3']:.3f}]", f"{row['roofline_fraction']:.2f}", accuracy,
+            "" if row.get("operations") is None else str(row["operations"]),
+        ])  # fmt: skip
+    table(["", "median", "÷ dense [quartiles]", "roofline", "error", "ops"], rows, title)
+    best = point["recommendation"]
+    if best is not None:
+        line(f"What you should run here: {best['name']} ({best['reason']}).")
+    for warning in point["warnings"]:
+        line(f"careful: {warning}")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.2f} µs"
+
+
+def _keep(spec: Mapping[str, Any], device: str, events: list[dict[str, Any]]) -> None:
+    """Put the run into the store of the server, so that the page's history has it."""
+    from loralens.jobs.manager import JobManager
+    from loralens.jobs.store import StorageFull
+    from loralens.settings import Settings
+
+    try:
+        job = JobManager.record(Settings().state_directory(), "benchmark", spec, device, events)
+    except StorageFull as error:
+        print(f"not kept: {error.message}", file=sys.stderr)
+        return
+    print(f"kept as {job}", file=sys.stderr)
+
+
+def _compare(first: Path, second: Path, json: bool) -> None:
+    from loralens.lab.bench.compare import compare
+
+    comparison = compare(_read(first), _read(second))
+    if json:
+        return print_json(comparison.model_dump(mode="json"))
+    for point in comparison.points:
+        rows = [
+            [row.name, _ratio(row.ratio_a), _ratio(row.ratio_b), _ratio(row.change), row.verdict] for row in point.rows
+        ]
+        value = "" if point.value is None else f"{point.value}, "
+        table(["", str(first), str(second), "b ÷ a", "b is"], rows, f"{value}noise ±{point.noise:.1%}")
+    for text in comparison.differences:
+        line(f"differs: {text}")
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _read(path: Path) -> Any:
+    from pydantic import ValidationError
+
+    from loralens.lab.bench.schema import BenchmarkResult
+
+    try:
+        if path.stat().st_size > MAX_RESULT_BYTES:
+            raise InvalidInput(f"{path} is larger than {MAX_RESULT_BYTES} bytes", field="compare")
+        return BenchmarkResult.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}", field="compare") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(
+            f"{path} is no benchmark result: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            field="compare",
+            hint="loralens bench -o a.json writes one",
+        ) from None
+
+
+def _goals(json: bool, seconds: float) -> None:
+    goals = _needs_torch(lambda: __import__("loralens.lab.bench.goals", fromlist=["goals"]))
+    rows = []
+    for row in goals.measure(seconds):
+        rows.append(row)
+        if not json:
+            line(f"{row['id']:4} {row['verdict']:12} {row['measured']}   (goal {row['goal']}) {row['line']}")
+    if json:
+        print_json({"goals": rows})

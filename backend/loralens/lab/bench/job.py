@@ -1,0 +1,130 @@
+"""The benchmark as a job: plan, roofline, points one by one, result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from loralens.lab.bench import plan, point, roofline
+from loralens.lab.bench.schema import FORMAT, request_from
+from loralens.lab.device import Device, is_out_of_memory
+from loralens.lab.matmul.variants.catalogue import of_mode
+
+PROGRESS_SECONDS = 0.2
+
+
+def run(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run a benchmark; yields the events described in `api/routes/benchmarks.py`.
+
+    Raises:
+        InvalidInput: the request is not valid.
+        DeviceUnavailable: the device is not in this machine.
+    """
+    request = request_from(spec)
+    clock = _Clock(request.seconds)
+    yield clock.progress(0.0, 0, 1, "measuring what this device can do")
+    device = Device(request.device, request.threads)
+    machine = device.describe()
+    limits = {request.dtype: roofline.measure(device, request.dtype)}
+    planned = plan.plan(request, device, limits[request.dtype])
+    yield {
+        "type": "started",
+        "request": request.model_dump(mode="json"),
+        "points": [
+            {
+                "value": item.value,
+                "planned": item.reason is None,
+                "reason": item.reason,
+                "predicted_seconds": item.predicted_seconds,
+            }
+            for item in planned
+        ],
+        "variants": [info.model_dump(mode="json") for info in of_mode(request.mode)],
+        "budget_seconds": request.seconds,
+        "machine": machine,
+    }
+    yield {"type": "roofline", **limits[request.dtype].to_dict()}
+    points: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
+    for number, item in enumerate(planned):
+        if item.reason is not None:
+            skipped.append({"value": item.value, "reason": item.reason})
+            yield {"type": "skipped", **skipped[-1]}
+            continue
+        dtype = item.request.dtype
+        if dtype not in limits:
+            limits[dtype] = roofline.measure(device, dtype)
+        try:
+            for kind, data in point.measure(item.request, device, limits[dtype], clock.share(item, planned[number:])):
+                if kind == "progress":
+                    done = (number + data["share"]) / len(planned)
+                    event = clock.progress(done, number, len(planned), data["label"], data["ratios"])
+                    if clock.due(data["share"] == 0.0):
+                        yield event
+                else:
+                    points.append({"value": item.value, **data})
+                    yield {"type": "point", **points[-1]}
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(planned) == 1:
+                raise
+            skipped.append({"value": item.value, "reason": "the device ran out of memory at this point"})
+            yield {"type": "skipped", **skipped[-1]}
+        device.empty_cache()
+    yield {
+        "type": "result",
+        "format": FORMAT,
+        "request": request.model_dump(mode="json"),
+        "started_at": clock.started_at,
+        "elapsed_seconds": clock.elapsed(),
+        "machine": machine,
+        "points": points,
+        "skipped": skipped,
+        "warnings": list(dict.fromkeys(text for item in points for text in item["warnings"])),
+    }
+
+
+class _Clock:
+    """Time that has passed, and how it is told."""
+
+    def __init__(self, budget_seconds: float) -> None:
+        self._budget = budget_seconds
+        self._begin = time.monotonic()
+        self._told = 0.0
+        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._begin
+
+    def due(self, now: bool) -> bool:
+        """Whether the next progress event should be sent."""
+        if now or time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            return True
+        return False
+
+    def share(self, item: plan.Planned, rest: list[plan.Planned]) -> float:
+        """Seconds of measuring for a point: what was planned, less what earlier points overran."""
+        wanted = sum(other.seconds for other in rest if other.reason is None)
+        left = max(0.0, self._budget - self.elapsed())
+        # Preparing takes as long as it takes; without time to measure it would have been for nothing.
+        return item.seconds * max(0.5, min(1.0, left / wanted)) if wanted else item.seconds
+
+    def progress(
+        self, fraction: float, number: int, count: int, label: str, ratios: dict[str, float] | None = None
+    ) -> dict[str, Any]:
+        elapsed = self.elapsed()
+        left = max(self._budget - elapsed, 0.0) if fraction < 0.9 else elapsed * (1 - fraction)
+        return {
+            "type": "progress",
+            "fraction": min(1.0, fraction),
+            "elapsed_seconds": elapsed,
+            "eta_seconds": left,
+            "point": number,
+            "points": count,
+            "label": label,
+            "ratios": ratios or {},
+        }

@@ -1,0 +1,207 @@
+"""One point: prepare every variant, check it against float64, count what it does, race them, and judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loralens.core.errors import LoraLensError
+from loralens.lab.bench import trust
+from loralens.lab.bench.roofline import Measured
+from loralens.lab.bench.schema import BenchmarkRequest, VariantInfo
+from loralens.lab.device import Device
+from loralens.lab.matmul import cost
+from loralens.lab.matmul.counts import count, saved_bytes
+from loralens.lab.matmul.problem import Problem, relative_error
+from loralens.lab.matmul.variants.base import Variant
+from loralens.lab.matmul.variants.catalogue import EAGER, NOISE, REFERENCE, of_mode
+from loralens.lab.matmul.variants.registry import REGISTRY
+from loralens.lab.timing import Timings, interval, race
+
+ERROR_FACTOR = {"float32": 2.0, "bfloat16": 1.05, "float16": 1.05}
+"""How much larger than the error of PEFT's form a variant's error may be."""
+FLOAT32_LIMIT = 1e-6
+PREPARED_SHARE = 0.5
+"""Assumption: copies that variants derive from W may take this share of the free memory."""
+
+
+def measure(request: BenchmarkRequest, device: Device, roofline: Measured, seconds: float) -> Iterator[tuple[str, Any]]:
+    """Yields ("progress", {label, share, ratios}) while it works and ("point", data) at the end."""
+    yield "progress", {"label": "making the tensors", "share": 0.0, "ratios": {}}
+    with torch.inference_mode(request.mode != "training"):
+        problem = Problem(request, device)
+        rows, runs = {}, {}
+        for info in _wanted(request):
+            yield "progress", {"label": f"preparing {info.name}", "share": 0.0, "ratios": {}}
+            rows[info.id], run = _prepare(info, problem)
+            if run is not None:
+                runs[info.id] = run
+        yield "progress", {"label": "checking against float64", "share": 0.05, "ratios": {}}
+        _check(problem, runs, rows)
+        timings = Timings(REFERENCE)
+        flush = None if problem.leaves_cache or request.cache == "hot" else device.flusher()
+        begin = time.perf_counter()
+        for timings in race(
+            device, runs, reference=REFERENCE, seconds=seconds, copies=problem.copies, flush=flush,
+            seed=request.seed, always=frozenset({REFERENCE, NOISE}),
+        ):  # fmt: skip
+            share = min(1.0, (time.perf_counter() - begin) / max(seconds, 1e-9))
+            medians = {name: _median(timings.ratios(name)) for name in runs if timings.of(name)}
+            yield "progress", {"label": "measuring", "share": share, "ratios": medians}
+        for run in runs.values():
+            run.finish()
+    yield "point", _point(problem, runs, rows, timings, roofline)
+
+
+def _wanted(request: BenchmarkRequest) -> list[VariantInfo]:
+    known = of_mode(request.mode)
+    if request.variants is None:
+        return known
+    needed = {*request.variants, REFERENCE, NOISE, EAGER[request.mode]}
+    return [info for info in known if info.id in needed]
+
+
+def _prepare(info: VariantInfo, problem: Problem) -> tuple[dict[str, Any], Variant | None]:
+    row: dict[str, Any] = {"id": info.id, "name": info.name, "group": info.group, "available": False, "reason": None}
+    kind = REGISTRY[info.mode, info.id]
+    row["reason"] = kind.why_not(problem) or _no_room(kind, problem)
+    if row["reason"] is not None:
+        return row, None
+    begin = time.perf_counter()
+    try:
+        run = kind(problem)
+        run.prepare()
+        if kind.warm:
+            run(0)
+    except LoraLensError as error:
+        row["reason"] = error.message
+        return row, None
+    except (RuntimeError, NotImplementedError, ImportError) as error:
+        if info.id in (REFERENCE, NOISE) or "memory" in str(error):
+            raise
+        row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return row, None
+    problem.device.synchronize()
+    row |= {"available": True, "setup_seconds": time.perf_counter() - begin, "notes": run.notes}
+    return row, run
+
+
+def _no_room(kind: type[Variant], problem: Problem) -> str | None:
+    weights = problem.copies * problem.in_features * problem.out_features * problem.element_bytes
+    needed, free = int(kind.copies_of_weight * weights), problem.device.free_bytes()
+    if needed > free * PREPARED_SHARE:
+        return f"its copies of W need {needed} bytes, and {free} are free"
+    return None
+
+
+def _check(problem: Problem, runs: Mapping[str, Variant], rows: dict[str, dict[str, Any]]) -> None:
+    """Errors against float64, and what one call does."""
+    expected = problem.expected()
+    exact = problem.expected_gradients() if problem.request.mode == "training" else {}
+    for name, run in list(runs.items()):
+        row = rows[name]
+        output = run(0)
+        row["operations"], row["materialised_bytes"] = _counts(run)
+        if _computes_lora(run):
+            row["error"] = relative_error(output[problem.checked.to(output.device)], expected)
+        if exact:
+            row["saved_bytes"] = _saved(problem, run)
+            found = run.gradients()
+            row["gradient_errors"] = {
+                key: relative_error(_rows_of(key, value, problem), exact[key])
+                for key, value in found.items()
+                if key in exact and _computes_lora(run)
+            }
+        if problem.device.kind == "cuda":
+            row["peak_bytes"] = _peak(run)
+    eager = rows.get(EAGER[problem.request.mode], {}).get("error")
+    for name in runs:
+        _judge(rows[name], eager, problem.request.dtype)
+
+
+def _judge(row: dict[str, Any], eager: float | None, dtype: str) -> None:
+    if "error" not in row or eager is None:
+        return
+    limit = eager * ERROR_FACTOR[dtype]
+    if dtype == "float32":
+        limit = min(limit, FLOAT32_LIMIT) if eager <= FLOAT32_LIMIT else limit
+    row["error_limit"] = limit
+    row["error_ok"] = row["error"] is not None and row["error"] <= limit
+
+
+def _computes_lora(run: Variant) -> bool:
+    """Dense variants compute something else on purpose."""
+    return not run.id.startswith(("dense", "packed_dense", "graph_dense", "full_gradient"))
+
+
+def _counts(run: Variant) -> tuple[int | None, int | None]:
+    if run.id in ("compiled", "graph_dense", "graph_addmm", "triton_split"):
+        return None, None  # what runs is not what Python dispatches
+    counts = count(lambda: run.forward(0) if hasattr(run, "forward") else run(0))
+    return counts.operations, counts.materialised_bytes
+
+
+def _saved(problem: Problem, run: Variant) -> int | None:
+    if run.id == "compiled" or not hasattr(run, "forward"):
+        return None
+    return saved_bytes(lambda: run.forward(0), [problem.x, *problem.weights, *run.parameters()])  # type: ignore[attr-defined]
+
+
+def _rows_of(key: str, value: Tensor, problem: Problem) -> Tensor:
+    return value[problem.checked.to(value.device)] if key == "dx" else value
+
+
+def _peak(run: Callable[[int], object]) -> int:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run(0)
+    torch.cuda.synchronize()
+    return max(0, torch.cuda.max_memory_allocated() - before)
+
+
+def _median(values: list[float]) -> float:
+    return float(interval(values)["median"]) if values else 0.0  # type: ignore[arg-type]
+
+
+def _point(
+    problem: Problem,
+    runs: Mapping[str, Variant],
+    rows: dict[str, dict[str, Any]],
+    timings: Timings,
+    roofline: Measured,
+) -> dict[str, Any]:
+    for name, run in runs.items():
+        samples = timings.of(name)
+        if samples:
+            roofline.saw(run.work(), float(interval(samples)["median"]), run.id)  # type: ignore[arg-type]
+    for name, run in runs.items():
+        samples = timings.of(name)
+        if not samples:
+            continue
+        row, work = rows[name], run.work()
+        row["seconds"] = interval(samples)
+        row["ratio"] = interval(timings.ratios(name))
+        row["rounds"] = list(timings.seconds[name])
+        middle = row["seconds"]["median"]
+        row |= {"flops": work.flops, "bytes": work.bytes}
+        row |= {"flops_per_second": work.flops / middle, "bytes_per_second": work.bytes / middle}
+        row["roofline_fraction"] = roofline.floor_seconds(work) / middle
+    request = problem.request
+    settings = request.model_dump(
+        mode="json", include={"tokens", "in_features", "out_features", "rank", "alpha", "dtype", "adapters", "requests"}
+    )
+    return {
+        "settings": settings | {"rows": problem.rows, "copies": problem.copies},
+        "rows": list(rows.values()),
+        "noise": rows.get(NOISE, {}).get("ratio"),
+        "recommendation": cost.recommend(problem, rows, roofline),
+        "roofline": roofline.to_dict(),
+        "clock": problem.device.clock,
+        "rounds": timings.rounds,
+        "warnings": trust.warnings(problem.device, timings, NOISE),
+    }

@@ -1,0 +1,173 @@
+"""Which form to run: predicted from sizes before anything is measured, and judged from measurements after.
+
+A form costs its base product, its further passes over the output, its own products, and a fixed price per operation.
+The figures below are assumptions that rank forms, nothing more; a recommendation made after a run rests on the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from loralens.lab.bench.schema import Mode
+from loralens.lab.matmul import packed
+from loralens.lab.matmul.variants.catalogue import of_mode
+
+if TYPE_CHECKING:
+    from loralens.lab.bench.roofline import Measured
+    from loralens.lab.matmul.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Speed of a kind of device; assumptions until a run has measured them."""
+
+    flops_per_second: float
+    bytes_per_second: float
+    operation_seconds: float
+
+
+ASSUMED: Final = {
+    "cpu": Rates(1e11, 2e10, 3e-6),
+    "cuda": Rates(7e14, 4e12, 4e-6),
+    "mps": Rates(1e13, 2e11, 1e-5),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a form adds to the base product.
+
+    Args:
+        passes: reads and writes of the whole output (rows × out_features) beyond the base product's own.
+        operations: launches beyond the base product.
+        packed: computes the base from a prepacked weight.
+        graph: replays all launches as one.
+    """
+
+    passes: float
+    operations: int
+    packed: bool = False
+    graph: bool = False
+
+
+FORMS: Final[dict[Mode, dict[str, Form]]] = {
+    # Passes counted from the operations: eager writes and reads the delta, scales it, adds two into a third.
+    "forward": {
+        "eager": Form(6, 4),
+        "addmm": Form(2, 2),
+        "packed_addmm": Form(2, 2, packed=True),
+        "packed_epilogue": Form(2.2, 3, packed=True),
+        "graph_addmm": Form(2, 2, graph=True),
+        "triton_split": Form(0, 1),
+    },
+    "training": {"eager": Form(12, 12), "addmm": Form(8, 11), "own": Form(6, 11)},
+    "adapters": {
+        "loop_adapters": Form(6, 30),
+        "gather_bmm": Form(4, 6),
+        "grouped_mm": Form(6, 8),
+        "stacked_mask": Form(2, 3),
+        "packed_stacked": Form(2, 3, packed=True),
+        "packed_stacked_epilogue": Form(2.2, 3, packed=True),
+    },
+}
+PACKED_GAIN: Final = 0.8
+"""Assumption: a prepacked base takes this part of the stock base's time."""
+EPILOGUE_ROWS: Final = 64
+"""Assumption from one Zen 4 machine: adding in the base's epilogue wins for half precision up to about so many rows."""
+
+
+def choose(
+    mode: Mode,
+    *,
+    kind: str,
+    dtype: torch.dtype,
+    rows: int,
+    in_features: int,
+    out_features: int,
+    rank: int,
+    adapters: int = 1,
+    available: set[str] | None = None,
+    rates: Rates | None = None,
+) -> str:
+    """The form that should be fastest for these sizes, among those that can run.
+
+    >>> choose("forward", kind="cuda", dtype=torch.bfloat16, rows=512, in_features=64, out_features=64, rank=8)
+    'addmm'
+    """
+    rates = rates or ASSUMED[kind]
+    can_pack = packed.why_not(dtype, kind) is None
+    size = dtype.itemsize
+
+    def seconds(name: str, form: Form) -> float:
+        flops, weights = 2 * rows * in_features * out_features, in_features * out_features * size
+        base = max(flops / rates.flops_per_second, weights / rates.bytes_per_second)
+        columns = rank * (adapters if "stacked" in name else 1)
+        own = 2 * rows * columns * (in_features + out_features) / rates.flops_per_second
+        passes = form.passes * rows * out_features * size / rates.bytes_per_second
+        if form.packed:
+            base *= PACKED_GAIN
+            few_half = dtype.itemsize == 2 and rows <= EPILOGUE_ROWS
+            passes *= 0.5 if "epilogue" in name and few_half else 1.5 if "epilogue" in name else 1
+            if few_half and "epilogue" not in name:
+                base *= 1.03  # assumption: the in-place addition after a short half-precision product costs that
+        return base + own + passes + (0 if form.graph else form.operations * rates.operation_seconds)
+
+    possible = {
+        name: seconds(name, form)
+        for name, form in FORMS[mode].items()
+        if (can_pack or not form.packed) and (name in available if available is not None else _usual(name, kind))
+    }
+    return min(possible, key=lambda name: possible[name])
+
+
+def _usual(name: str, kind: str) -> bool:
+    return name not in ("graph_addmm", "triton_split", "grouped_mm")
+
+
+def recommend(problem: Problem, rows: Mapping[str, dict[str, Any]], roofline: Measured) -> dict[str, Any] | None:
+    """What you should run here: the fastest measured way that keeps the adapter and passes the error bound.
+
+    Where several lie within the noise floor of the fastest, the one with the fewest operations is named.
+    """
+    mode = problem.request.mode
+    honest = {
+        info.id: rows[info.id]
+        for info in of_mode(mode)
+        if info.honest and rows.get(info.id, {}).get("ratio") and rows[info.id].get("error_ok")
+    }
+    if not honest:
+        return None
+    fastest = min(honest.values(), key=lambda row: row["ratio"]["median"])
+    noise = rows.get("dense_again", {}).get("ratio")
+    width = 0.0 if noise is None else max(abs(noise["q1"] - 1), abs(noise["q3"] - 1))
+    close = [row for row in honest.values() if row["ratio"]["median"] <= fastest["ratio"]["median"] * (1 + width)]
+    # The layer of this package is one of the forms: it is named only where it alone is fastest.
+    best = min(close, key=lambda row: (row["id"] == "own", row.get("operations") or 99, row["ratio"]["median"]))
+    predicted = choose(
+        mode,
+        kind=problem.device.kind,
+        dtype=problem.dtype,
+        rows=problem.rows,
+        in_features=problem.in_features,
+        out_features=problem.out_features,
+        rank=problem.rank,
+        adapters=problem.request.adapters,
+        available=set(rows) & {name for name, row in rows.items() if row["available"]},
+        rates=Rates(
+            roofline.flops_per_second, roofline.read_bytes_per_second, ASSUMED[problem.device.kind].operation_seconds
+        ),
+    ) if set(FORMS[mode]) & {name for name, row in rows.items() if row["available"]} else None  # fmt: skip
+    ratio = best["ratio"]["median"]
+    change = f"{abs(ratio - 1):.1%} {'less' if ratio < 1 else 'more'} time than dense"
+    among = "" if len(close) == 1 else f"; {len(close) - 1} more lie within the noise of this run"
+    return {
+        "variant": best["id"],
+        "name": best["name"],
+        "ratio": ratio,
+        "reason": f"{change}, fastest of {len(honest)} ways that keep the adapter apart and are accurate{among}",
+        "predicted": predicted,
+    }

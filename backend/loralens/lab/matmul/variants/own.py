@@ -1,0 +1,103 @@
+"""This package's layer as a variant, in the form that the cost model picks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from loralens.lab.matmul import cost, packed
+from loralens.lab.matmul.layer import LoraLinear
+from loralens.lab.matmul.packed import PackedWeight
+from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.variants.base import Variant, half_on_cpu
+
+
+class Own(Variant):
+    """LoraLinear."""
+
+    id = "own"
+    copies_of_weight = 1.0
+
+    @classmethod
+    def why_not(cls, problem: Problem) -> str | None:
+        return half_on_cpu(problem)
+
+    def prepare(self) -> None:
+        p = self.problem
+        form = cost.choose(
+            self.mode, kind=p.device.kind, dtype=p.dtype, rows=p.rows, in_features=p.in_features,
+            out_features=p.out_features, rank=p.rank, adapters=p.request.adapters,
+        )  # fmt: skip
+        pack = form.startswith("packed") and packed.why_not(p.dtype, p.device.kind) is None
+        self.layers = []
+        for weight in p.weights:
+            layer = LoraLinear(
+                weight, packed=PackedWeight(weight) if pack else None, add_in_base=form.endswith("epilogue")
+            )
+            self.fill(layer)
+            self.layers.append(layer)
+        self.notes.append(f"form: {form}")
+
+    def fill(self, layer: LoraLinear) -> None:
+        """Load the adapters of the point."""
+        layer.set_adapter("one", self.problem.lora_a, self.problem.lora_b, self.problem.scaling)
+        layer.table.use("one")
+
+    def __call__(self, index: int) -> Tensor:
+        result: Tensor = self.layers[index % self.problem.copies](self.problem.x)
+        return result
+
+
+class OwnAdapters(Own):
+    """LoraLinear with a mixed batch."""
+
+    id = "own"
+    mode = "adapters"
+
+    def fill(self, layer: LoraLinear) -> None:
+        p = self.problem
+        for number in range(p.request.adapters):
+            layer.set_adapter(str(number), p.all_a[number], p.all_b[number], p.scaling)
+        self.rows = p.ids
+
+    def __call__(self, index: int) -> Tensor:
+        result: Tensor = self.layers[index % self.problem.copies](self.problem.x, self.rows)
+        return result
+
+    def work(self) -> Work:
+        return self.problem.base_work() + self.problem.adapter_work(self.problem.request.adapters)
+
+
+class OwnTraining(Own):
+    """LoraLinear, forward and backward."""
+
+    id = "own"
+    mode = "training"
+
+    def prepare(self) -> None:
+        p = self.problem
+        self.layers = []
+        self.x = p.x.detach().requires_grad_()
+        for weight in p.weights:
+            layer = LoraLinear(weight)
+            self.fill(layer)
+            self.a, self.bt = layer.trainable("one")
+            self.layers.append(layer)
+
+    def parameters(self) -> list[Tensor]:
+        """Tensors that live anyway."""
+        return [tensor for layer in self.layers for tensor in layer.trainable("one")]
+
+    def forward(self, index: int) -> Tensor:
+        """The output with its graph."""
+        result: Tensor = self.layers[index % self.problem.copies](self.x)
+        return result
+
+    def __call__(self, index: int) -> Tensor:
+        y = self.forward(index)
+        a, bt = self.layers[index % self.problem.copies].trainable("one")
+        self.found = torch.autograd.grad(y, [self.x, a, bt], self.problem.grad)
+        return y.detach()
+
+    def gradients(self) -> dict[str, Tensor]:
+        return {"dx": self.found[0], "da": self.found[1], "db": self.found[2].t()}
