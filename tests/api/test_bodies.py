@@ -15,6 +15,7 @@ from loralens.core.recipe_words import WORDS
 
 JSON_TYPE = {"content-type": "application/json"}
 LLAMA = catalogue.model("7B").config
+CONFIGS = {entry.family: entry.config for entry in catalogue.models()}  # one of each family
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -132,6 +133,13 @@ def test_a_broken_config_is_a_named_problem(client, name, value):
 @example("num_hidden_layers", 10**9)
 def test_a_config_with_one_hostile_field_is_never_a_500(client, name, value):
     answered(post(client, {"config": {**LLAMA, name: value}}))
+
+
+@settings(max_examples=150)
+@given(st.data(), st.sampled_from(sorted(CONFIGS)), hostile_number)
+def test_no_family_is_ever_a_500(client, data, family, value):
+    name = data.draw(st.sampled_from(sorted(CONFIGS[family])))
+    answered(post(client, {"config": {**CONFIGS[family], name: value}, "method": "lora"}))
 
 
 @settings(max_examples=100)
