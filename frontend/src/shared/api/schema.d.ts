@@ -176,6 +176,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/fit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What fits a GPU, and what makes it fit
+         * @description Not fitting is an answer, with the changes that would help, in order; it is no error.
+         */
+        post: operations["fit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sweep": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Peaks over a grid
+         * @description The same numbers as single requests, for a whole grid at once.
+         */
+        post: operations["sweep"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/course-numbers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The course's figures, checked
+         * @description Each with its formula, what the formula gives, what is exact instead, and a verdict in both languages.
+         */
+        get: operations["course_numbers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/system": {
         parameters: {
             query?: never;
@@ -196,10 +256,760 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Newest jobs
+         * @description History of this server's jobs, those that run included.
+         */
+        get: operations["list_jobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One job
+         * @description State, error and result of a job. The id is the whole secret: whoever has it may read it.
+         */
+        get: operations["read_job"];
+        put?: never;
+        post?: never;
+        /**
+         * Cancel a job
+         * @description Cancels a job that waits or runs, which takes about a second at most; one that has ended stays as it is.
+         */
+        delete: operations["cancel_job"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow a job
+         * @description Every event of the job as it comes, from the beginning or from where the client was; see this module's text.
+         */
+        get: operations["job_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/benchmarks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start a benchmark
+         * @description Queues a run on its device. Devices of this machine: GET /api/system.
+         */
+        post: operations["start_benchmark"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/benchmarks/variants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Every way to compute the product
+         * @description Id, name and description of each variant; whether it runs here is said by a run.
+         */
+        get: operations["list_variants"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/benchmarks/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Compare two results
+         * @description Point by point: ratios to dense of both runs, and whether they differ by more than their noise.
+         */
+        get: operations["compare_benchmarks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/benchmarks/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download a result
+         * @description The stored result as a file, as `loralens bench --compare` reads it.
+         */
+        get: operations["download_benchmark"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The hub as it is
+         * @description Base, loaded adapters, what is active, bytes on disk, last and measured switch times, and what can be loaded.
+         */
+        get: operations["read_hub"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/train": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Train base and six adapters
+         * @description A job of some minutes on two cores; what was trained before is found and kept.
+         */
+        post: operations["train_hub"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/bench": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Measure switching on Llama-2-7B shapes
+         * @description Real sizes, random weights, a real file to reload; removed at the end.
+         */
+        post: operations["bench_switching"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/switch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Switch the active adapter
+         * @description By index, pointer, file or merged copy; null is the base alone. The answer says how long it took.
+         */
+        post: operations["switch_adapter"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/measure": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Time every way of switching on this hub
+         * @description Takes about three seconds; reloading the base is the yardstick.
+         */
+        post: operations["measure_hub"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Prove that the base is untouched
+         * @description Outputs of all adapters twice, compared bit for bit, and the hash of the base's bytes.
+         */
+        post: operations["verify_hub"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/base": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Choose the base model
+         * @description One of `bases`: the tiny one, or a folder below LORALENS_MODELS_DIR. Loaded adapters are dropped.
+         */
+        post: operations["use_base"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/load": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Load an adapter of the shelf into the hub
+         * @description It must fit the base: same module names and shapes.
+         */
+        post: operations["load_adapter"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/unload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Unload an adapter
+         * @description Running streams that use it finish first; its files stay.
+         */
+        post: operations["unload_adapter"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/generate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Generate by one or several adapters, token by token
+         * @description Each adapter is a row of one batch: six answers cost little more than one.
+         */
+        get: operations["generate"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/inspect": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Look into an adapter without keeping it
+         * @description Everything is checked before a tensor is made; nothing is written to disk.
+         */
+        post: operations["inspect_upload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Keep an adapter
+         * @description Kept under an id made from its content; then it can be resized, downloaded and loaded.
+         */
+        post: operations["keep_upload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/kept/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Look into a kept adapter
+         * @description The same report as for an upload.
+         */
+        get: operations["inspect_kept"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an upload
+         * @description The registry folder is never written.
+         */
+        delete: operations["delete_kept"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/loaded/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Look into a loaded adapter
+         * @description The spectrum of an adapter that is in the hub, the six trained ones included.
+         */
+        get: operations["inspect_loaded"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/kept/{id}/resize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resize by truncated SVD
+         * @description The best adapter of the rank, kept under a new id; the error it costs is stated.
+         */
+        post: operations["resize_kept"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/kept/{id}/files/{file}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download one file of a kept adapter
+         * @description adapter_config.json or adapter_model.safetensors.
+         */
+        get: operations["download_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/adapters/kept/{id}/download": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download a kept adapter
+         * @description Both files in one uncompressed archive.
+         */
+        get: operations["download_adapter"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/serving": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Memory of serving one base with many adapters
+         * @description Base, adapters of mixed ranks and KV cache, against a full model for each task; how many adapters fit where.
+         */
+        post: operations["serving"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AdapterGroup
+         * @description Adapters of one rank.
+         */
+        AdapterGroup: {
+            /** Rank */
+            rank: number;
+            /** Count */
+            count: number;
+            /** Parameters Each */
+            parameters_each: number;
+            /** Bytes Each */
+            bytes_each: number;
+        };
+        /**
+         * Advice
+         * @description What to change so that it fits.
+         */
+        Advice: {
+            /** Changes */
+            changes: components["schemas"]["AdvisedChange"][];
+            /**
+             * Path
+             * @description Changes to make together; null: no path is known.
+             */
+            path: components["schemas"]["AdvisedChange"][] | null;
+            smallest_gpu: components["schemas"]["SmallestGpu"] | null;
+        };
+        /**
+         * AdvisedChange
+         * @description One field to change.
+         */
+        AdvisedChange: {
+            /** Field */
+            field: string;
+            /** From */
+            from: unknown;
+            /** To */
+            to: unknown;
+            /**
+             * Cost
+             * @description What it costs otherwise: none, time, quality, or another method.
+             */
+            cost: string;
+            why: components["schemas"]["Both"];
+            /**
+             * Saves Bytes
+             * @description Of the allocated peak; predicted for this very question.
+             */
+            saves_bytes: number;
+            /** Peak Allocated Bytes */
+            peak_allocated_bytes: number;
+            /** Device High Bytes */
+            device_high_bytes: number;
+            /**
+             * Fits
+             * @description Whether this change is enough by itself.
+             */
+            fits?: boolean | null;
+        };
+        /**
+         * BaseRequest
+         * @description Which base to put under the hub: one of `bases`.
+         */
+        BaseRequest: {
+            /** Base */
+            base: string;
+        };
+        /**
+         * BenchRequest
+         * @description Switching measured on real Llama-2-7B shapes; each layer takes 405 MB of disk and memory for a while.
+         */
+        BenchRequest: {
+            /**
+             * Layers
+             * @default 2
+             */
+            layers: number;
+            /**
+             * Rank
+             * @default 8
+             */
+            rank: number;
+        };
+        /**
+         * BenchmarkComparison
+         * @description What changed from run a to run b.
+         */
+        BenchmarkComparison: {
+            /** Points */
+            points: components["schemas"]["ComparedPoint"][];
+            /**
+             * Differences
+             * @description Settings and machine facts that differ, in words.
+             */
+            differences: string[];
+        };
+        /**
+         * BenchmarkRequest
+         * @description The body of `POST /api/benchmarks`; every field has a default.
+         */
+        BenchmarkRequest: {
+            /**
+             * Mode
+             * @description forward; training: forward + backward; adapters: a batch over several.
+             * @default forward
+             * @enum {string}
+             */
+            mode: "forward" | "training" | "adapters";
+            /**
+             * Device
+             * @description cpu, cuda:0 or mps.
+             * @default cpu
+             */
+            device: string;
+            /**
+             * Dtype
+             * @default float32
+             * @enum {string}
+             */
+            dtype: "float32" | "bfloat16" | "float16";
+            /**
+             * Tokens
+             * @description Rows of x; with mode adapters: rows of each request.
+             * @default 16
+             */
+            tokens: number;
+            /**
+             * In Features
+             * @default 4096
+             */
+            in_features: number;
+            /**
+             * Out Features
+             * @default 4096
+             */
+            out_features: number;
+            /**
+             * Rank
+             * @default 8
+             */
+            rank: number;
+            /**
+             * Alpha
+             * @default 16
+             */
+            alpha: number;
+            /**
+             * Adapters
+             * @description Mode adapters: how many the requests share.
+             * @default 6
+             */
+            adapters: number;
+            /**
+             * Requests
+             * @description Mode adapters: how many requests are in the batch.
+             * @default 8
+             */
+            requests: number;
+            /**
+             * Variants
+             * @description Ids of GET /api/benchmarks/variants; default: all. Dense is always measured.
+             */
+            variants?: string[] | null;
+            /**
+             * Cache
+             * @description cold: weights come from memory; hot: from the cache.
+             * @default cold
+             * @enum {string}
+             */
+            cache: "cold" | "hot";
+            /**
+             * Threads
+             * @description CPU threads; with more than one the wall clock is all there is.
+             * @default 1
+             */
+            threads: number;
+            /**
+             * Seconds
+             * @description Time budget of the whole run.
+             * @default 20
+             */
+            seconds: number;
+            /**
+             * Seed
+             * @default 0
+             */
+            seed: number;
+            sweep?: components["schemas"]["BenchmarkSweep"] | null;
+        };
+        /**
+         * BenchmarkResult
+         * @description `result`: the whole run; also what is downloaded, shared and compared.
+         */
+        BenchmarkResult: {
+            /** Format */
+            format: number;
+            request: components["schemas"]["BenchmarkRequest"];
+            /** Started At */
+            started_at: string;
+            /** Elapsed Seconds */
+            elapsed_seconds: number;
+            /** Machine */
+            machine: {
+                [key: string]: unknown;
+            };
+            /** Points */
+            points: components["schemas"]["Point"][];
+            /** Skipped */
+            skipped: components["schemas"]["Skipped"][];
+            /**
+             * Warnings
+             * @description Why this run may not be trusted; empty if nothing was seen.
+             */
+            warnings: string[];
+        };
+        /**
+         * BenchmarkSweep
+         * @description One axis that is varied while the others are held.
+         */
+        BenchmarkSweep: {
+            /**
+             * Axis
+             * @enum {string}
+             */
+            axis: "rank" | "width" | "tokens" | "dtype" | "adapters";
+            /**
+             * Values
+             * @description Ascending; default: the usual ones of the axis.
+             */
+            values?: (number | string)[] | null;
+        };
+        /**
+         * Both
+         * @description One text in both languages.
+         */
+        Both: {
+            /** Zh */
+            zh: string;
+            /** En */
+            en: string;
+        };
         /**
          * Breakdown
          * @description What the bytes at the peak are; sums to `allocated_bytes`.
@@ -221,6 +1031,46 @@ export interface components {
             temporaries_bytes: number;
         };
         /**
+         * ComparedPoint
+         * @description One point that both runs have.
+         */
+        ComparedPoint: {
+            /** Value */
+            value: number | string | null;
+            /**
+             * Noise
+             * @description Larger half-width of the noise floor's quartiles around 1, of both runs.
+             */
+            noise: number;
+            /** Rows */
+            rows: components["schemas"]["ComparedRow"][];
+        };
+        /**
+         * ComparedRow
+         * @description One variant at one point in both runs. Ratios are to dense of the same run, so machines can be compared.
+         */
+        ComparedRow: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Ratio A */
+            ratio_a: number | null;
+            /** Ratio B */
+            ratio_b: number | null;
+            /**
+             * Change
+             * @description ratio_b ÷ ratio_a.
+             */
+            change: number | null;
+            /**
+             * Verdict
+             * @description b against a; same: the quartiles overlap, or the change is within the noise of either run.
+             * @enum {string}
+             */
+            verdict: "faster" | "slower" | "same" | "only in a" | "only in b";
+        };
+        /**
          * Comparison
          * @description Full fine-tuning against LoRA, from the exact counts.
          */
@@ -236,6 +1086,48 @@ export interface components {
              * @description Measured, or null: not measured yet.
              */
             switch_ratio: number | null;
+        };
+        /**
+         * CourseAnswer
+         * @description `GET /api/course-numbers`.
+         */
+        CourseAnswer: {
+            /** Rows */
+            rows: components["schemas"]["CourseNumber"][];
+        };
+        /**
+         * CourseNumber
+         * @description One printed figure of the course.
+         */
+        CourseNumber: {
+            /** Id */
+            id: string;
+            /** Printed */
+            printed: string;
+            /** Printed Value */
+            printed_value: number | null;
+            /** Rule */
+            rule: string;
+            /** Formula */
+            formula: string;
+            /** Substituted */
+            substituted: string;
+            /**
+             * Reproduced
+             * @description What the rule gives, rounded as it was printed.
+             */
+            reproduced: number | null;
+            /** Reproduced Unrounded */
+            reproduced_unrounded: number | null;
+            /** Unit */
+            unit: string;
+            /** Is Reproduced */
+            is_reproduced: boolean;
+            exact: components["schemas"]["Exact"];
+            /** Verdict */
+            verdict: string;
+            verdict_text: components["schemas"]["Both"];
+            text: components["schemas"]["Both"];
         };
         /**
          * Device
@@ -262,6 +1154,74 @@ export interface components {
             driver: string | null;
         };
         /**
+         * DriftAnswer
+         * @description Relative error of merged weights.
+         */
+        DriftAnswer: {
+            /** Dtype */
+            dtype: string;
+            /** Switches */
+            switches: number;
+            /** In Place */
+            in_place: number;
+            /** From Copy */
+            from_copy: number;
+            /** Base Restored */
+            base_restored: number;
+        };
+        /**
+         * Events
+         * @description Never answered as such: names the data of each event type, so that generated clients have the types.
+         */
+        Events: {
+            /** Format */
+            format: number;
+            request: components["schemas"]["BenchmarkRequest"];
+            /** Started At */
+            started_at: string;
+            /** Elapsed Seconds */
+            elapsed_seconds: number;
+            /** Machine */
+            machine: {
+                [key: string]: unknown;
+            };
+            /** Points */
+            points: components["schemas"]["Point"][];
+            /** Skipped */
+            skipped: components["schemas"]["Skipped"][];
+            /**
+             * Warnings
+             * @description Why this run may not be trusted; empty if nothing was seen.
+             */
+            warnings: string[];
+            started: components["schemas"]["Started"];
+            progress: components["schemas"]["Progress"];
+            roofline: components["schemas"]["Roofline"];
+            point: components["schemas"]["Point"];
+            skip: components["schemas"]["Skipped"];
+        };
+        /**
+         * Exact
+         * @description What the calculator says in place of a printed figure.
+         */
+        Exact: {
+            /** Value */
+            value: number | null;
+            /** Unit */
+            unit: string;
+            text: components["schemas"]["Both"];
+            /**
+             * Regime
+             * @description Which model and set-up the value is for.
+             */
+            regime: string;
+            /**
+             * Basis
+             * @description computed, or not measured.
+             */
+            basis: string;
+        };
+        /**
          * Fit
          * @description Whether one GPU of the catalogue can hold the step.
          */
@@ -282,6 +1242,85 @@ export interface components {
              * @description Negative: so much is missing.
              */
             headroom_bytes: number;
+        };
+        /**
+         * FitAnswer
+         * @description `POST /api/fit`.
+         */
+        FitAnswer: {
+            model: components["schemas"]["ModelSummary"];
+            /** Method */
+            method: string;
+            /** Regime */
+            regime: string;
+            /** Recipe */
+            recipe: {
+                [key: string]: unknown;
+            };
+            gpu: components["schemas"]["FitGpu"];
+            /**
+             * Verdict
+             * @description fits, tight or does_not_fit.
+             */
+            verdict: string;
+            peak: components["schemas"]["Peak"];
+            /**
+             * Headroom Bytes
+             * @description Above the upper end of the device's band; negative: so much is missing.
+             */
+            headroom_bytes: number;
+            /** Largest */
+            largest: {
+                [key: string]: components["schemas"]["Largest"];
+            };
+            /** @description null where nothing has to change. */
+            advice: components["schemas"]["Advice"] | null;
+            time: components["schemas"]["Time"] | null;
+        };
+        /**
+         * FitGpu
+         * @description The GPU in question.
+         */
+        FitGpu: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Memory Bytes */
+            memory_bytes: number;
+            /**
+             * Memory Basis
+             * @description driver, or the assumption behind `memory_bytes`.
+             */
+            memory_basis: string;
+        };
+        /**
+         * GenerationEnd
+         * @description Data of `event: done`.
+         */
+        GenerationEnd: {
+            /** Tokens */
+            tokens: number;
+            /** Seconds */
+            seconds: number;
+            /** Tokens Per Second */
+            tokens_per_second: number;
+        };
+        /**
+         * GenerationToken
+         * @description Data of `event: token`.
+         */
+        GenerationToken: {
+            /** Row */
+            row: number;
+            /** Adapter */
+            adapter: string | null;
+            /** Index */
+            index: number;
+            /** Text */
+            text: string;
+            /** Last */
+            last: boolean;
         };
         /**
          * GpuRow
@@ -354,6 +1393,337 @@ export interface components {
             status: "ok";
             /** Version */
             version: string;
+        };
+        /**
+         * HubAdapter
+         * @description An adapter in the hub.
+         */
+        HubAdapter: {
+            /** Name */
+            name: string;
+            /** Title */
+            title: string;
+            /** Title Zh */
+            title_zh: string;
+            /** Rank */
+            rank: number;
+            /** Alpha */
+            alpha: number;
+            /** Target Modules */
+            target_modules: string[];
+            /** Parameters */
+            parameters: number;
+            /** File Bytes */
+            file_bytes: number;
+            /** Active */
+            active: boolean;
+        };
+        /**
+         * HubBase
+         * @description The base under the adapters.
+         */
+        HubBase: {
+            /** Name */
+            name: string;
+            /** Parameters */
+            parameters: number;
+            /** File Bytes */
+            file_bytes: number;
+            /**
+             * Sha256
+             * @description Hash of the weights' bytes when they were loaded.
+             */
+            sha256: string;
+        };
+        /**
+         * HubExample
+         * @description A request that no adapter was trained on.
+         */
+        HubExample: {
+            /** Request */
+            request: string;
+            /**
+             * Prompt
+             * @description The request in the form that the models continue.
+             */
+            prompt: string;
+        };
+        /**
+         * HubState
+         * @description The hub as it is.
+         */
+        HubState: {
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ready" | "not_trained";
+            /** Preset */
+            preset: string | null;
+            /** Bases */
+            bases: string[];
+            /** Tasks */
+            tasks: components["schemas"]["HubTask"][];
+            /** Examples */
+            examples: components["schemas"]["HubExample"][];
+            /** Kept */
+            kept: components["schemas"]["KeptAdapter"][];
+            base: components["schemas"]["HubBase"] | null;
+            /** Adapters */
+            adapters: components["schemas"]["HubAdapter"][];
+            /** Active */
+            active: string | null;
+            /** Way */
+            way: ("index" | "pointer" | "file" | "merge") | null;
+            storage: components["schemas"]["HubStorage"] | null;
+            last_switch: components["schemas"]["SwitchAnswer"] | null;
+            measured: components["schemas"]["SwitchMeasurement"] | null;
+        };
+        /**
+         * HubStorage
+         * @description Bytes on disk.
+         */
+        HubStorage: {
+            /** Base Bytes */
+            base_bytes: number;
+            /** Adapters Bytes */
+            adapters_bytes: number;
+            /**
+             * Shared Bytes
+             * @description One base and all adapters.
+             */
+            shared_bytes: number;
+            /**
+             * Separate Bytes
+             * @description A full model for every adapter.
+             */
+            separate_bytes: number;
+        };
+        /**
+         * HubTask
+         * @description One of the six tasks.
+         */
+        HubTask: {
+            /** Name */
+            name: string;
+            /** Title */
+            title: string;
+            /** Title Zh */
+            title_zh: string;
+        };
+        /**
+         * InspectAnswer
+         * @description All about an adapter; `id` is null when it was only looked at.
+         */
+        InspectAnswer: {
+            /** Id */
+            id: string | null;
+            /** Rank */
+            rank: number;
+            /** Alpha */
+            alpha: number;
+            /** Ranks */
+            ranks: number[];
+            /** Target Modules */
+            target_modules: string[] | string;
+            /** Base Model */
+            base_model: string | null;
+            /** Use Rslora */
+            use_rslora: boolean;
+            /** Use Dora */
+            use_dora: boolean;
+            /** Bias */
+            bias: string;
+            /** Modules To Save */
+            modules_to_save: string[];
+            /** Dtype */
+            dtype: string;
+            /** Parameters */
+            parameters: number;
+            /** Tensor Bytes */
+            tensor_bytes: number;
+            /** File Bytes */
+            file_bytes: number;
+            /** Extra Parameters */
+            extra_parameters: number;
+            /** Effective Rank */
+            effective_rank: number;
+            /** Energy By Rank */
+            energy_by_rank: number[];
+            shrink: components["schemas"]["ShrinkAnswer"];
+            /** Modules */
+            modules: components["schemas"]["ModuleAnswer"][];
+            /** Notes */
+            notes: string[];
+        };
+        /**
+         * Interval
+         * @description Median and quartiles of samples.
+         */
+        Interval: {
+            /** Median */
+            median: number;
+            /** Q1 */
+            q1: number;
+            /** Q3 */
+            q3: number;
+            /**
+             * Samples
+             * @description Raw: one per round in which the variant ran.
+             */
+            samples: number[];
+        };
+        /**
+         * JobAnswer
+         * @description A job as it stands. Times are seconds since 1970.
+         */
+        JobAnswer: {
+            /** Id */
+            id: string;
+            /** Kind */
+            kind: string;
+            /** Device */
+            device: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "queued" | "running" | "finished" | "failed" | "cancelled" | "interrupted";
+            /**
+             * Place
+             * @description Jobs ahead of it on its device; null once it has ended.
+             */
+            place: number | null;
+            /** Created Seconds */
+            created_seconds: number;
+            /** Started Seconds */
+            started_seconds: number | null;
+            /** Ended Seconds */
+            ended_seconds: number | null;
+            /**
+             * Last Event
+             * @description Sequence number of its newest event.
+             */
+            last_event: number;
+            /**
+             * Events
+             * @description Address of its event stream.
+             */
+            events: string;
+            /**
+             * Error
+             * @description A problem body, when it failed or was interrupted.
+             */
+            error: {
+                [key: string]: unknown;
+            } | null;
+            /** Spec */
+            spec: {
+                [key: string]: unknown;
+            };
+            /**
+             * Result
+             * @description Data of its result event; not in lists.
+             */
+            result?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * JobList
+         * @description Newest jobs first.
+         */
+        JobList: {
+            /** Jobs */
+            jobs: components["schemas"]["JobAnswer"][];
+            /**
+             * Next
+             * @description Pass as `before` for older jobs; null at the end.
+             */
+            next: string | null;
+        };
+        /**
+         * JobStarted
+         * @description The answer to starting a job.
+         */
+        JobStarted: {
+            /** Id */
+            id: string;
+            /** Events */
+            events: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "queued" | "running" | "finished" | "failed" | "cancelled" | "interrupted";
+            /** Place */
+            place: number | null;
+        };
+        /**
+         * KeptAdapter
+         * @description An adapter on the shelf.
+         */
+        KeptAdapter: {
+            /** Id */
+            id: string;
+            /** Label */
+            label: string;
+            /**
+             * Source
+             * @enum {string}
+             */
+            source: "upload" | "registry";
+            /** File Bytes */
+            file_bytes: number;
+        };
+        /**
+         * Largest
+         * @description The largest value of one variable with which the step fits, all else as asked.
+         */
+        Largest: {
+            /**
+             * Value
+             * @description null: not even 1 fits.
+             */
+            value: number | null;
+            /** Asked */
+            asked: number;
+            /**
+             * Bounded By
+             * @description memory, or the range of the question.
+             */
+            bounded_by: string;
+            /** Peak Allocated Bytes */
+            peak_allocated_bytes?: number | null;
+            /** Device High Bytes */
+            device_high_bytes?: number | null;
+            /**
+             * Model Context
+             * @description `max_position_embeddings` of the model, for a length.
+             */
+            model_context?: number | null;
+        };
+        /**
+         * LoadAnswer
+         * @description What was loaded.
+         */
+        LoadAnswer: {
+            /** Name */
+            name: string;
+            /** Rank */
+            rank: number;
+            /** File Bytes */
+            file_bytes: number;
+        };
+        /**
+         * LoadRequest
+         * @description Load an adapter of the shelf under a name.
+         */
+        LoadRequest: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
         };
         /**
          * MemoryAnswer
@@ -477,9 +1847,9 @@ export interface components {
         ModelSummary: {
             /**
              * Id
-             * @description Catalogue id; null for a config.json of your own.
+             * @description Catalogue id, or `custom` for a config.json of your own.
              */
-            id: string | null;
+            id: string;
             /** Name */
             name: string;
             /**
@@ -500,6 +1870,38 @@ export interface components {
         ModelsAnswer: {
             /** Models */
             models: components["schemas"]["ModelRow"][];
+        };
+        /**
+         * ModuleAnswer
+         * @description One adapted module and the spectrum of its update.
+         */
+        ModuleAnswer: {
+            /** Module */
+            module: string;
+            /** Rank */
+            rank: number;
+            /** Alpha */
+            alpha: number;
+            /** Scaling */
+            scaling: number;
+            /** In Features */
+            in_features: number;
+            /** Out Features */
+            out_features: number;
+            /** Parameters */
+            parameters: number;
+            /** Singular Values */
+            singular_values: number[];
+            /** Effective Rank */
+            effective_rank: number;
+            /** Stable Rank */
+            stable_rank: number;
+            /** Energy By Rank */
+            energy_by_rank: number[];
+            /** Rank For Energy */
+            rank_for_energy: number;
+            /** Norm */
+            norm: number;
         };
         /**
          * ParameterCounts
@@ -602,6 +2004,36 @@ export interface components {
             }[];
         };
         /**
+         * Point
+         * @description `point`: one finished point.
+         */
+        Point: {
+            /**
+             * Value
+             * @description Value on the swept axis; null without a sweep.
+             */
+            value: number | string | null;
+            /** Settings */
+            settings: {
+                [key: string]: unknown;
+            };
+            /** Rows */
+            rows: components["schemas"]["Row"][];
+            /** @description The second copy of dense ÷ dense: what is closer to 1 is not resolved. */
+            noise: components["schemas"]["Interval"] | null;
+            recommendation: components["schemas"]["Recommendation"] | null;
+            roofline: components["schemas"]["Roofline"];
+            /**
+             * Clock
+             * @description thread CPU time, wall, CUDA events, …
+             */
+            clock: string;
+            /** Rounds */
+            rounds: number;
+            /** Warnings */
+            warnings: string[];
+        };
+        /**
          * PriceRow
          * @description A list price with its source.
          */
@@ -612,6 +2044,38 @@ export interface components {
             source: string;
             /** Date */
             date: string;
+        };
+        /**
+         * Progress
+         * @description `progress`: several times a second. `ratios`: medians so far of the point being measured.
+         */
+        Progress: {
+            /** Fraction */
+            fraction: number;
+            /** Elapsed Seconds */
+            elapsed_seconds: number;
+            /** Eta Seconds */
+            eta_seconds: number;
+            /** Point */
+            point: number;
+            /** Points */
+            points: number;
+            /** Label */
+            label: string;
+            /** Ratios */
+            ratios: {
+                [key: string]: number;
+            };
+        };
+        /**
+         * RankCount
+         * @description How many adapters of a rank fit beside base and cache.
+         */
+        RankCount: {
+            /** Rank */
+            rank: number;
+            /** Count */
+            count: number;
         };
         /**
          * RankRow
@@ -626,6 +2090,333 @@ export interface components {
             adapter_file_bytes: number;
         };
         /**
+         * Recommendation
+         * @description What you should run here: the fastest way that computes the same and passes the error bound.
+         */
+        Recommendation: {
+            /** Variant */
+            variant: string;
+            /** Name */
+            name: string;
+            /** Ratio */
+            ratio: number | null;
+            /** Reason */
+            reason: string;
+            /**
+             * Predicted
+             * @description What the cost model picked before measuring.
+             */
+            predicted?: string | null;
+        };
+        /**
+         * ResizeAnswer
+         * @description The resized adapter, kept under `id` for download.
+         */
+        ResizeAnswer: {
+            /** Id */
+            id: string;
+            /** Rank */
+            rank: number;
+            /** Relative Error */
+            relative_error: number;
+            /** Parameters Before */
+            parameters_before: number;
+            /** Parameters */
+            parameters: number;
+            /** Bytes Before */
+            bytes_before: number;
+            /** Bytes */
+            bytes: number;
+            /** File Bytes */
+            file_bytes: number;
+            /** Modules */
+            modules: components["schemas"]["ResizeModule"][];
+        };
+        /**
+         * ResizeModule
+         * @description What truncation did to one module.
+         */
+        ResizeModule: {
+            /** Module */
+            module: string;
+            /** Rank Before */
+            rank_before: number;
+            /** Rank */
+            rank: number;
+            /** Relative Error */
+            relative_error: number;
+            /** Energy Kept */
+            energy_kept: number;
+        };
+        /**
+         * ResizeRequest
+         * @description Give either `rank` or `energy`.
+         */
+        ResizeRequest: {
+            /** Rank */
+            rank?: number | null;
+            /** Energy */
+            energy?: number | null;
+            /**
+             * Mixed
+             * @description With energy: a rank for each module.
+             * @default false
+             */
+            mixed: boolean;
+        };
+        /**
+         * Roofline
+         * @description What this device reached in this run: the denominator of every fraction.
+         */
+        Roofline: {
+            /** Flops Per Second */
+            flops_per_second: number;
+            /** Flops From */
+            flops_from: string;
+            /** Read Bytes Per Second */
+            read_bytes_per_second: number;
+            /** Read From */
+            read_from: string;
+            /** Device */
+            device: string;
+            /** Threads */
+            threads: number;
+        };
+        /**
+         * Row
+         * @description What one variant did at one point. `available` false: only id, name, group and `reason` mean something.
+         */
+        Row: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Group */
+            group: string;
+            /** Available */
+            available: boolean;
+            /**
+             * Reason
+             * @description Why it could not run here, or why it was left out.
+             */
+            reason?: string | null;
+            seconds?: components["schemas"]["Interval"] | null;
+            /** @description Time ÷ dense in the same round. Dense itself is 1. */
+            ratio?: components["schemas"]["Interval"] | null;
+            /**
+             * Rounds
+             * @description In which rounds the samples were taken.
+             */
+            rounds?: number[];
+            /**
+             * Flops
+             * @description Multiply-adds × 2 that this way needs.
+             */
+            flops?: number | null;
+            /**
+             * Bytes
+             * @description Bytes that must cross memory at least once.
+             */
+            bytes?: number | null;
+            /** Flops Per Second */
+            flops_per_second?: number | null;
+            /** Bytes Per Second */
+            bytes_per_second?: number | null;
+            /**
+             * Roofline Fraction
+             * @description Shortest possible time by this run's roofline ÷ time.
+             */
+            roofline_fraction?: number | null;
+            /**
+             * Error
+             * @description ‖y − y64‖ ÷ ‖y64‖ against float64; null if not finite.
+             */
+            error?: number | null;
+            /** Error Limit */
+            error_limit?: number | null;
+            /** Error Ok */
+            error_ok?: boolean | null;
+            /**
+             * Gradient Errors
+             * @description Training: dx, da, db (and dw).
+             */
+            gradient_errors?: {
+                [key: string]: number | null;
+            } | null;
+            /**
+             * Operations
+             * @description ATen operations per call, views not counted.
+             */
+            operations?: number | null;
+            /**
+             * Materialised Bytes
+             * @description New storage that one call allocates.
+             */
+            materialised_bytes?: number | null;
+            /**
+             * Saved Bytes
+             * @description Training: kept for backward beyond x and the parameters.
+             */
+            saved_bytes?: number | null;
+            /**
+             * Setup Seconds
+             * @description Once before use: packing, merging, compiling.
+             */
+            setup_seconds?: number | null;
+            /**
+             * Peak Bytes
+             * @description CUDA: most device memory that one call added.
+             */
+            peak_bytes?: number | null;
+            /** Notes */
+            notes?: string[];
+        };
+        /**
+         * ServingAnswer
+         * @description Memory of serving one base with many adapters.
+         */
+        ServingAnswer: {
+            model: components["schemas"]["ServingModel"];
+            /** Base Bytes */
+            base_bytes: number;
+            /** Adapters */
+            adapters: components["schemas"]["AdapterGroup"][];
+            /** Adapters Bytes */
+            adapters_bytes: number;
+            /** Padded Adapters Bytes */
+            padded_adapters_bytes: number;
+            /** Kv Cache Bytes */
+            kv_cache_bytes: number;
+            /** Kv Bytes Per Token */
+            kv_bytes_per_token: number;
+            /** Logits Bytes */
+            logits_bytes: number;
+            /** Total Bytes */
+            total_bytes: number;
+            /** Full Models Bytes */
+            full_models_bytes: number;
+            /** Memory Ratio */
+            memory_ratio: number;
+            /** Gpus */
+            gpus: components["schemas"]["ServingGpu"][];
+            /** Terms */
+            terms: components["schemas"]["ServingTerm"][];
+            /** Assumptions */
+            assumptions: string[];
+        };
+        /**
+         * ServingGpu
+         * @description One GPU's verdict.
+         */
+        ServingGpu: {
+            /** Gpu */
+            gpu: string;
+            /** Name */
+            name: string;
+            /** Memory Bytes */
+            memory_bytes: number;
+            /** Fits */
+            fits: boolean;
+            /** Headroom Bytes */
+            headroom_bytes: number;
+            /** Adapters That Fit */
+            adapters_that_fit: components["schemas"]["RankCount"][];
+            /** Full Models That Fit */
+            full_models_that_fit: number;
+        };
+        /**
+         * ServingModel
+         * @description Which model.
+         */
+        ServingModel: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Family */
+            family: string;
+        };
+        /**
+         * ServingTerm
+         * @description One line of the explanation.
+         */
+        ServingTerm: {
+            /** Name */
+            name: string;
+            /** Bytes */
+            bytes: number;
+            /** Formula */
+            formula: string;
+            /** Substituted */
+            substituted: string;
+            /** Source */
+            source: string;
+        };
+        /**
+         * ShrinkAnswer
+         * @description The smallest rank that keeps the asked share of every module's energy.
+         */
+        ShrinkAnswer: {
+            /** Energy */
+            energy: number;
+            /** Rank */
+            rank: number;
+            /** Kept */
+            kept: number;
+            /** Parameters */
+            parameters: number;
+            /** Bytes */
+            bytes: number;
+            /** Mixed Parameters */
+            mixed_parameters: number;
+            /** Mixed Bytes */
+            mixed_bytes: number;
+        };
+        /**
+         * Skipped
+         * @description `skipped`: a point that is not measured, and why.
+         */
+        Skipped: {
+            /** Value */
+            value: number | string | null;
+            /** Reason */
+            reason: string;
+        };
+        /**
+         * SmallestGpu
+         * @description A GPU that fits without any change.
+         */
+        SmallestGpu: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Memory Bytes */
+            memory_bytes: number;
+        };
+        /**
+         * Started
+         * @description `started`: what will be measured, before anything is.
+         */
+        Started: {
+            request: components["schemas"]["BenchmarkRequest"];
+            /**
+             * Points
+             * @description {value, planned, reason, predicted_seconds} per point.
+             */
+            points: {
+                [key: string]: unknown;
+            }[];
+            /** Variants */
+            variants: components["schemas"]["VariantInfo"][];
+            /** Budget Seconds */
+            budget_seconds: number;
+            /** Machine */
+            machine: {
+                [key: string]: unknown;
+            };
+        };
+        /**
          * Storage
          * @description What is written to disk.
          */
@@ -634,6 +2425,127 @@ export interface components {
             checkpoint_bytes: number;
             /** Adapter File Bytes */
             adapter_file_bytes: number | null;
+        };
+        /**
+         * Sweep
+         * @description One method over the whole grid; arrays in C order.
+         */
+        Sweep: {
+            /** Method */
+            method: string;
+            /** Peak Allocated Bytes */
+            peak_allocated_bytes: number[];
+            /** Device High Bytes */
+            device_high_bytes: number[];
+            /**
+             * Phases
+             * @description Indices into `phase_names`.
+             */
+            phases: number[];
+            /** Fits */
+            fits?: boolean[] | null;
+        };
+        /**
+         * SweepAnswer
+         * @description `POST /api/sweep`.
+         */
+        SweepAnswer: {
+            model: components["schemas"]["ModelSummary"];
+            /** Recipe */
+            recipe: {
+                [key: string]: unknown;
+            };
+            gpu: components["schemas"]["SmallestGpu"] | null;
+            /** Variables */
+            variables: components["schemas"]["SweepVariable"][];
+            /** Shape */
+            shape: number[];
+            /** Phase Names */
+            phase_names: string[];
+            /** Sweeps */
+            sweeps: components["schemas"]["Sweep"][];
+        };
+        /**
+         * SweepVariable
+         * @description One axis of the grid.
+         */
+        SweepVariable: {
+            /** Name */
+            name: string;
+            /** Values */
+            values: number[];
+        };
+        /**
+         * SwitchAnswer
+         * @description One switch, timed.
+         */
+        SwitchAnswer: {
+            /** Adapter */
+            adapter: string | null;
+            /**
+             * Way
+             * @enum {string}
+             */
+            way: "index" | "pointer" | "file" | "merge";
+            /** Seconds */
+            seconds: number;
+        };
+        /**
+         * SwitchMeasurement
+         * @description Every way of switching against reloading the base; also the `result` event of the switching job.
+         */
+        SwitchMeasurement: {
+            /** Modules */
+            modules: number;
+            /** Base Bytes */
+            base_bytes: number;
+            /** Adapter Bytes */
+            adapter_bytes: number;
+            /** Threads */
+            threads: number;
+            /** Timings */
+            timings: components["schemas"]["SwitchTimingAnswer"][];
+            /** Drift */
+            drift: components["schemas"]["DriftAnswer"][];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * SwitchRequest
+         * @description Which adapter (null: the base alone), and how.
+         */
+        SwitchRequest: {
+            /** Adapter */
+            adapter: string | null;
+            /**
+             * Way
+             * @default index
+             * @enum {string}
+             */
+            way: "index" | "pointer" | "file" | "merge";
+        };
+        /**
+         * SwitchTimingAnswer
+         * @description One way of switching, measured.
+         */
+        SwitchTimingAnswer: {
+            /** Way */
+            way: string;
+            /** Median Seconds */
+            median_seconds: number;
+            /** Best Seconds */
+            best_seconds: number;
+            /** Low Seconds */
+            low_seconds: number;
+            /** High Seconds */
+            high_seconds: number;
+            /** Samples */
+            samples: number;
+            /**
+             * Reload Ratio
+             * @description How many switches fit into one reload of the base.
+             */
+            reload_ratio: number | null;
         };
         /**
          * SystemAnswer
@@ -711,6 +2623,102 @@ export interface components {
             substituted: string;
             /** Source */
             source: string;
+        };
+        /**
+         * Time
+         * @description Operations, GPU hours and cost; null stands for: not known.
+         */
+        Time: {
+            /** Tokens */
+            tokens: number;
+            /** Flops Per Token */
+            flops_per_token: {
+                [key: string]: number;
+            };
+            /** Flops */
+            flops: number;
+            reasons: components["schemas"]["Both"];
+            /** Gpu */
+            gpu: {
+                [key: string]: string;
+            };
+            /** Rate */
+            rate: {
+                [key: string]: unknown;
+            };
+            /** Gpu Hours */
+            gpu_hours: {
+                [key: string]: number | null;
+            };
+            /** Cost */
+            cost: {
+                [key: string]: unknown;
+            }[];
+            /** Assumptions */
+            assumptions: string[];
+        };
+        /**
+         * TrainRequest
+         * @description How long to train: standard (minutes, answers right) or quick (about a minute).
+         */
+        TrainRequest: {
+            /**
+             * Preset
+             * @default standard
+             * @enum {string}
+             */
+            preset: "standard" | "quick";
+        };
+        /**
+         * VariantInfo
+         * @description One way to compute the product.
+         */
+        VariantInfo: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Group
+             * @enum {string}
+             */
+            group: "dense" | "lora" | "own" | "merged" | "lesson" | "peft" | "compiled" | "packed" | "batch" | "training" | "gpu";
+            /**
+             * Mode
+             * @enum {string}
+             */
+            mode: "forward" | "training" | "adapters";
+            /** Description */
+            description: string;
+            /**
+             * Honest
+             * @description Whether it may be recommended: it computes the same thing and keeps adapters.
+             */
+            honest: boolean;
+        };
+        /**
+         * VerifyAnswer
+         * @description Do outputs differ, return bit for bit, and is the base untouched?
+         */
+        VerifyAnswer: {
+            /** Distinct Outputs */
+            distinct_outputs: number;
+            /** Adapters */
+            adapters: number;
+            /** Returns Bit For Bit */
+            returns_bit_for_bit: boolean;
+            /** Base Unchanged */
+            base_unchanged: boolean;
+            /** Base Sha256 */
+            base_sha256: string;
+        };
+        /**
+         * VerifyRequest
+         * @description The prompt to compare outputs on.
+         */
+        VerifyRequest: {
+            /** Prompt */
+            prompt: string;
         };
         /**
          * Problem
@@ -814,11 +2822,13 @@ export interface operations {
                 /** @description Compute dtype under autocast, or none. */
                 autocast?: "bfloat16" | "float16" | "none";
                 /** @description Optimizer and its implementation. */
-                optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                 /** @description Recompute activations in the backward pass instead of keeping them. */
                 gradient_checkpointing?: boolean;
                 /** @description Layers per checkpointed segment. */
                 checkpoint_every?: number;
+                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
+                checkpoint_reentrant?: boolean;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
                 /** @description Attention implementation. */
@@ -966,11 +2976,12 @@ export interface operations {
                          * @default adamw_fused
                          * @enum {string}
                          */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                         /** @default false */
                         gradient_checkpointing?: boolean;
                         /** @default 1 */
                         checkpoint_every?: number;
+                        checkpoint_reentrant?: boolean;
                         /**
                          * @default none
                          * @enum {string}
@@ -1141,11 +3152,13 @@ export interface operations {
                 /** @description Compute dtype under autocast, or none. */
                 autocast?: "bfloat16" | "float16" | "none";
                 /** @description Optimizer and its implementation. */
-                optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                 /** @description Recompute activations in the backward pass instead of keeping them. */
                 gradient_checkpointing?: boolean;
                 /** @description Layers per checkpointed segment. */
                 checkpoint_every?: number;
+                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
+                checkpoint_reentrant?: boolean;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
                 /** @description Attention implementation. */
@@ -1293,11 +3306,12 @@ export interface operations {
                          * @default adamw_fused
                          * @enum {string}
                          */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                         /** @default false */
                         gradient_checkpointing?: boolean;
                         /** @default 1 */
                         checkpoint_every?: number;
+                        checkpoint_reentrant?: boolean;
                         /**
                          * @default none
                          * @enum {string}
@@ -1468,11 +3482,13 @@ export interface operations {
                 /** @description Compute dtype under autocast, or none. */
                 autocast?: "bfloat16" | "float16" | "none";
                 /** @description Optimizer and its implementation. */
-                optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                 /** @description Recompute activations in the backward pass instead of keeping them. */
                 gradient_checkpointing?: boolean;
                 /** @description Layers per checkpointed segment. */
                 checkpoint_every?: number;
+                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
+                checkpoint_reentrant?: boolean;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
                 /** @description Attention implementation. */
@@ -1620,11 +3636,12 @@ export interface operations {
                          * @default adamw_fused
                          * @enum {string}
                          */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                         /** @default false */
                         gradient_checkpointing?: boolean;
                         /** @default 1 */
                         checkpoint_every?: number;
+                        checkpoint_reentrant?: boolean;
                         /**
                          * @default none
                          * @enum {string}
@@ -1902,6 +3919,445 @@ export interface operations {
             };
         };
     };
+    fit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "7B",
+                 *       "method": "lora",
+                 *       "gpu": "rtx-4090",
+                 *       "tokens": 10000000
+                 *     }
+                 */
+                "application/json": {
+                    /** @description An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id. */
+                    model?: string;
+                    /** @description A config.json as published, instead of `model`. */
+                    config?: Record<string, never>;
+                    method?: string;
+                    methods?: string[];
+                    /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                    gpu: string;
+                    recipe?: {
+                        /** @default 1 */
+                        micro_batch_size?: number;
+                        /** @default 2048 */
+                        sequence_length?: number;
+                        /** @default 1 */
+                        gradient_accumulation_steps?: number;
+                        /** @default false */
+                        padded?: boolean;
+                        /**
+                         * @default bfloat16
+                         * @enum {string}
+                         */
+                        weights_dtype?: "float32" | "bfloat16" | "float16";
+                        /**
+                         * @default bfloat16
+                         * @enum {string|null}
+                         */
+                        autocast?: "bfloat16" | "float16" | null;
+                        /**
+                         * @default adamw_fused
+                         * @enum {string}
+                         */
+                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                        /** @default false */
+                        gradient_checkpointing?: boolean;
+                        /** @default 1 */
+                        checkpoint_every?: number;
+                        checkpoint_reentrant?: boolean;
+                        /**
+                         * @default none
+                         * @enum {string}
+                         */
+                        checkpoint_offload?: "none" | "cpu";
+                        /**
+                         * @default sdpa
+                         * @enum {string}
+                         */
+                        attention?: "sdpa" | "flash" | "eager";
+                        /** @default false */
+                        optimizer_in_backward?: boolean;
+                        max_grad_norm?: number | null;
+                        /**
+                         * @default full
+                         * @enum {string}
+                         */
+                        loss?: "full" | "kernel" | "chunked" | "fused";
+                        /**
+                         * @default false
+                         * @enum {unknown}
+                         */
+                        fused_kernels?: false | true | "+lora";
+                        /** @default false */
+                        compile?: boolean;
+                        trainable_layers?: number | null;
+                        lora?: {
+                            /** @default 8 */
+                            rank?: number;
+                            /** @default 16 */
+                            alpha?: number;
+                            /** @default 0 */
+                            dropout?: number;
+                            target_modules?: string[] | string;
+                            /**
+                             * @default float32
+                             * @enum {string}
+                             */
+                            adapter_dtype?: "float32" | "bfloat16" | "float16";
+                            /** @default false */
+                            use_dora?: boolean;
+                            /** @default false */
+                            use_rslora?: boolean;
+                            /**
+                             * @default none
+                             * @enum {string}
+                             */
+                            bias?: "none" | "all" | "lora_only";
+                            modules_to_save?: string[];
+                            /** @default {} */
+                            rank_pattern?: Record<string, never>;
+                        } | null;
+                        quantization?: {
+                            /** @default true */
+                            double_quant?: boolean;
+                            /**
+                             * @default bfloat16
+                             * @enum {string}
+                             */
+                            compute_dtype?: "float32" | "bfloat16" | "float16";
+                            /** @default true */
+                            prepare_kbit?: boolean;
+                            /** @default 128 */
+                            group_size?: number;
+                            /** @enum {string} */
+                            type?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
+                        } | null;
+                        parallelism?: {
+                            /** @default 1 */
+                            gpus?: number;
+                            /**
+                             * @default none
+                             * @enum {string}
+                             */
+                            strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
+                            /**
+                             * @default none
+                             * @enum {string}
+                             */
+                            offload?: "none" | "optimizer" | "parameters";
+                        } | null;
+                        stack?: {
+                            [key: string]: string;
+                        };
+                    };
+                    /** @description Tokens of the whole training: then time and cost are answered too. */
+                    tokens?: number;
+                    /** @description Share of the GPU's dense peak to expect; an assumption else. */
+                    utilization?: number;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FitAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sweep: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "7B",
+                 *       "method": "lora",
+                 *       "sweep": {
+                 *         "rank": [
+                 *           4,
+                 *           8,
+                 *           16
+                 *         ],
+                 *         "sequence_length": [
+                 *           512,
+                 *           2048
+                 *         ]
+                 *       }
+                 *     }
+                 */
+                "application/json": {
+                    /** @description An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id. */
+                    model?: string;
+                    /** @description A config.json as published, instead of `model`. */
+                    config?: Record<string, never>;
+                    method?: string;
+                    methods?: string[];
+                    /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                    gpu?: string;
+                    recipe?: {
+                        /** @default 1 */
+                        micro_batch_size?: number;
+                        /** @default 2048 */
+                        sequence_length?: number;
+                        /** @default 1 */
+                        gradient_accumulation_steps?: number;
+                        /** @default false */
+                        padded?: boolean;
+                        /**
+                         * @default bfloat16
+                         * @enum {string}
+                         */
+                        weights_dtype?: "float32" | "bfloat16" | "float16";
+                        /**
+                         * @default bfloat16
+                         * @enum {string|null}
+                         */
+                        autocast?: "bfloat16" | "float16" | null;
+                        /**
+                         * @default adamw_fused
+                         * @enum {string}
+                         */
+                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+                        /** @default false */
+                        gradient_checkpointing?: boolean;
+                        /** @default 1 */
+                        checkpoint_every?: number;
+                        checkpoint_reentrant?: boolean;
+                        /**
+                         * @default none
+                         * @enum {string}
+                         */
+                        checkpoint_offload?: "none" | "cpu";
+                        /**
+                         * @default sdpa
+                         * @enum {string}
+                         */
+                        attention?: "sdpa" | "flash" | "eager";
+                        /** @default false */
+                        optimizer_in_backward?: boolean;
+                        max_grad_norm?: number | null;
+                        /**
+                         * @default full
+                         * @enum {string}
+                         */
+                        loss?: "full" | "kernel" | "chunked" | "fused";
+                        /**
+                         * @default false
+                         * @enum {unknown}
+                         */
+                        fused_kernels?: false | true | "+lora";
+                        /** @default false */
+                        compile?: boolean;
+                        trainable_layers?: number | null;
+                        lora?: {
+                            /** @default 8 */
+                            rank?: number;
+                            /** @default 16 */
+                            alpha?: number;
+                            /** @default 0 */
+                            dropout?: number;
+                            target_modules?: string[] | string;
+                            /**
+                             * @default float32
+                             * @enum {string}
+                             */
+                            adapter_dtype?: "float32" | "bfloat16" | "float16";
+                            /** @default false */
+                            use_dora?: boolean;
+                            /** @default false */
+                            use_rslora?: boolean;
+                            /**
+                             * @default none
+                             * @enum {string}
+                             */
+                            bias?: "none" | "all" | "lora_only";
+                            modules_to_save?: string[];
+                            /** @default {} */
+                            rank_pattern?: Record<string, never>;
+                        } | null;
+                        quantization?: {
+                            /** @default true */
+                            double_quant?: boolean;
+                            /**
+                             * @default bfloat16
+                             * @enum {string}
+                             */
+                            compute_dtype?: "float32" | "bfloat16" | "float16";
+                            /** @default true */
+                            prepare_kbit?: boolean;
+                            /** @default 128 */
+                            group_size?: number;
+                            /** @enum {string} */
+                            type?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
+                        } | null;
+                        parallelism?: {
+                            /** @default 1 */
+                            gpus?: number;
+                            /**
+                             * @default none
+                             * @enum {string}
+                             */
+                            strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
+                            /**
+                             * @default none
+                             * @enum {string}
+                             */
+                            offload?: "none" | "optimizer" | "parameters";
+                        } | null;
+                        stack?: {
+                            [key: string]: string;
+                        };
+                    };
+                    /** @description Values per variable; at most 100,000 points in all. */
+                    sweep: {
+                        micro_batch_size?: number[];
+                        sequence_length?: number[];
+                        rank?: number[];
+                    };
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SweepAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    course_numbers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CourseAnswer"];
+                };
+            };
+        };
+    };
     system: {
         parameters: {
             query?: never;
@@ -1918,6 +4374,1607 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SystemAnswer"];
+                };
+            };
+        };
+    };
+    list_jobs: {
+        parameters: {
+            query?: {
+                kind?: string | null;
+                limit?: number;
+                before?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobList"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAnswer"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAnswer"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    job_events: {
+        parameters: {
+            query?: {
+                after?: number;
+            };
+            header?: {
+                "last-event-id"?: string | null;
+            };
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_benchmark: {
+        parameters: {
+            query?: {
+                /** @description False: 409 if the device is busy. */
+                queue?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "dtype": "bfloat16",
+                 *       "tokens": 16,
+                 *       "rank": 8,
+                 *       "seconds": 10
+                 *     }
+                 */
+                "application/json": {
+                    /**
+                     * Mode
+                     * @description forward; training: forward + backward; adapters: a batch over several.
+                     * @default forward
+                     * @enum {string}
+                     */
+                    mode?: "forward" | "training" | "adapters";
+                    /**
+                     * Device
+                     * @description cpu, cuda:0 or mps.
+                     * @default cpu
+                     */
+                    device?: string;
+                    /**
+                     * Dtype
+                     * @default float32
+                     * @enum {string}
+                     */
+                    dtype?: "float32" | "bfloat16" | "float16";
+                    /**
+                     * Tokens
+                     * @description Rows of x; with mode adapters: rows of each request.
+                     * @default 16
+                     */
+                    tokens?: number;
+                    /**
+                     * In Features
+                     * @default 4096
+                     */
+                    in_features?: number;
+                    /**
+                     * Out Features
+                     * @default 4096
+                     */
+                    out_features?: number;
+                    /**
+                     * Rank
+                     * @default 8
+                     */
+                    rank?: number;
+                    /**
+                     * Alpha
+                     * @default 16
+                     */
+                    alpha?: number;
+                    /**
+                     * Adapters
+                     * @description Mode adapters: how many the requests share.
+                     * @default 6
+                     */
+                    adapters?: number;
+                    /**
+                     * Requests
+                     * @description Mode adapters: how many requests are in the batch.
+                     * @default 8
+                     */
+                    requests?: number;
+                    /**
+                     * Variants
+                     * @description Ids of GET /api/benchmarks/variants; default: all. Dense is always measured.
+                     */
+                    variants?: string[] | null;
+                    /**
+                     * Cache
+                     * @description cold: weights come from memory; hot: from the cache.
+                     * @default cold
+                     * @enum {string}
+                     */
+                    cache?: "cold" | "hot";
+                    /**
+                     * Threads
+                     * @description CPU threads; with more than one the wall clock is all there is.
+                     * @default 1
+                     */
+                    threads?: number;
+                    /**
+                     * Seconds
+                     * @description Time budget of the whole run.
+                     * @default 20
+                     */
+                    seconds?: number;
+                    /**
+                     * Seed
+                     * @default 0
+                     */
+                    seed?: number;
+                    sweep?: components["schemas"]["BenchmarkSweep"] | null;
+                    $defs: {
+                        /**
+                         * BenchmarkSweep
+                         * @description One axis that is varied while the others are held.
+                         */
+                        BenchmarkSweep: {
+                            /**
+                             * Axis
+                             * @enum {string}
+                             */
+                            axis: "rank" | "width" | "tokens" | "dtype" | "adapters";
+                            /**
+                             * Values
+                             * @description Ascending; default: the usual ones of the axis.
+                             */
+                            values?: (number | string)[] | null;
+                        };
+                    };
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobStarted"];
+                };
+            };
+            /** @description Event types. */
+            299: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Events"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_variants: {
+        parameters: {
+            query?: {
+                mode?: ("forward" | "training" | "adapters") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VariantInfo"][];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    compare_benchmarks: {
+        parameters: {
+            query: {
+                /** @description Id of a finished benchmark. */
+                a: string;
+                /** @description Id of a finished benchmark. */
+                b: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BenchmarkComparison"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    download_benchmark: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BenchmarkResult"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_hub: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HubState"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    train_hub: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TrainRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobStarted"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    bench_switching: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BenchRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobStarted"];
+                };
+            };
+            /** @description Event type. */
+            299: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SwitchMeasurement"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    switch_adapter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SwitchRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SwitchAnswer"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    measure_hub: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SwitchMeasurement"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    verify_hub: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VerifyRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VerifyAnswer"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    use_base: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BaseRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HubState"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    load_adapter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LoadRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoadAnswer"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unload_adapter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SwitchRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HubState"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    generate: {
+        parameters: {
+            query: {
+                prompt: string;
+                /** @description Names with commas, `base` for none; left out: the active one. */
+                adapters?: string | null;
+                tokens?: number;
+                temperature?: number;
+                seed?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Data of `event: token`. */
+            298: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["GenerationToken"];
+                };
+            };
+            /** @description Data of `event: done`. */
+            299: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["GenerationEnd"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inspect_upload: {
+        parameters: {
+            query?: {
+                /** @description Share that “could be rank k” must keep. */
+                energy?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Two files, config and weights; safetensors only; at most LORALENS_MAX_ADAPTER_BYTES. */
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** Format: binary */
+                    config: string;
+                    /** Format: binary */
+                    weights: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InspectAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    keep_upload: {
+        parameters: {
+            query?: {
+                label?: string;
+                /** @description Share that “could be rank k” must keep. */
+                energy?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Two files, config and weights; safetensors only; at most LORALENS_MAX_ADAPTER_BYTES. */
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** Format: binary */
+                    config: string;
+                    /** Format: binary */
+                    weights: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InspectAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inspect_kept: {
+        parameters: {
+            query?: {
+                /** @description Share that “could be rank k” must keep. */
+                energy?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InspectAnswer"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_kept: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inspect_loaded: {
+        parameters: {
+            query?: {
+                /** @description Share that “could be rank k” must keep. */
+                energy?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InspectAnswer"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resize_kept: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResizeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResizeAnswer"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    download_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+                file: "config" | "weights";
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    download_adapter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": unknown;
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    serving: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "7B",
+                 *       "adapters": [
+                 *         {
+                 *           "rank": 8,
+                 *           "count": 6
+                 *         }
+                 *       ],
+                 *       "batch": 8,
+                 *       "sequence_length": 4096
+                 *     }
+                 */
+                "application/json": {
+                    model?: string;
+                    config?: Record<string, never>;
+                    adapters?: {
+                        rank?: number;
+                        count?: number;
+                    }[];
+                    target_modules?: string[] | string;
+                    weights_dtype?: string;
+                    quantization?: string | null;
+                    adapter_dtype?: string;
+                    kv_dtype?: string;
+                    batch?: number;
+                    sequence_length?: number;
+                    padded?: boolean;
+                    gpu?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServingAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };

@@ -36,6 +36,8 @@ export interface Answers {
   modelParameters: ComputedRef<number | undefined>
   /** Values of each method at the slider's position, from the plan. */
   values: ComputedRef<Map<string, PlanValues>>
+  /** Values at other numbers than the page's, where the plan at hand covers them. */
+  valuesAt: (other: Partial<Variables>) => Map<string, PlanValues> | null
   /** The reader's own config.json, when one was given. */
   ownConfig: Ref<JsonObject | null>
   choice: ComputedRef<ModelChoice>
@@ -151,6 +153,11 @@ export function provideAnswers(settings: Part2Settings): Answers {
     modelName: computed(() => plans.data.value?.plans[0]?.model.name ?? models.data.value?.models.find((row) => row.id === settings.model)?.name ?? settings.model),
     modelParameters: computed(() => plans.data.value?.plans[0]?.model.parameters),
     values,
+    valuesAt(other) {
+      const current = plans.data.value?.plans
+      const there = { ...at.value, ...other }
+      return current?.every((plan) => covers(plan, there)) ? new Map(current.map((plan) => [plan.method, evaluate(plan, there)])) : null
+    },
     ownConfig,
     choice,
     answer: computed(() => memory.data.value),

@@ -1,0 +1,107 @@
+/** The forgetting experiment: a recorded run that ships with the program, or one that runs now. Same data, same picture. */
+import { useQuery } from '@tanstack/vue-query'
+import { computed, ref, shallowRef, type ComputedRef, type Ref } from 'vue'
+import { request } from '@/shared/api/client'
+import { useRunEvents, type RunEvents } from '@/shared/api/useRunEvents'
+
+export interface Figures {
+  loss: number
+  accuracy: number
+}
+export interface Point {
+  phase: 'base' | 'sweep' | 'main'
+  arm: string
+  seed: number
+  step: number
+  old: Figures
+  new: Figures
+}
+export interface Spread {
+  mean: number
+  low: number | null
+  high: number | null
+}
+export interface Arm {
+  arm: string
+  method: string
+  rank: number | null
+}
+export interface ArmSummary extends Arm {
+  learning_rate: number
+  forgetting_nats: Spread
+  learned_nats: Spread
+  old_accuracy: Spread
+  new_accuracy: Spread
+}
+export interface EnergyRow {
+  rank: number
+  share: Spread
+  random_share: number
+}
+export interface ForgettingPlan {
+  arms: Arm[]
+  steps: number
+  budget_seconds: number
+  old: { name: string; description: string }
+  new: { name: string; description: string }
+}
+export interface ForgettingResult {
+  seconds: number
+  date: string
+  machine: Record<string, string | number>
+  model: { parameters: number }
+  summary: { step: number; seeds: number[] | number; arms: ArmSummary[] }
+  spectrum: { full?: { energy: EnergyRow[] } | null }
+  findings: { id: string; en: string; zh: string }[]
+}
+export interface Run {
+  plan: ForgettingPlan | null
+  points: Point[]
+  result: ForgettingResult | null
+}
+
+export interface Forgetting extends RunEvents {
+  shown: ComputedRef<Run | null>
+  live: ComputedRef<boolean>
+  active: ComputedRef<boolean>
+  fraction: Ref<number | null>
+  phase: Ref<string>
+  begin: () => Promise<void>
+  back: () => void
+}
+
+export function useForgetting(): Forgetting {
+  const recorded = useQuery({ queryKey: ['forgetting', 'recorded'], queryFn: ({ signal }) => request<{ runs: Run[] }>('GET', '/api/forgetting/recorded', undefined, signal), staleTime: Infinity })
+  const mine = shallowRef<Run | null>(null)
+  const fraction = ref<number | null>(null)
+  const phase = ref('')
+  const run = useRunEvents(['plan', 'progress', 'point', 'choice', 'spectrum', 'cost', 'result'], (type, data) => {
+    const now = mine.value ?? { plan: null, points: [], result: null }
+    if (type === 'plan') mine.value = { ...now, plan: data as ForgettingPlan }
+    else if (type === 'point') mine.value = { ...now, points: [...now.points, data as Point] }
+    else if (type === 'result') mine.value = { ...now, result: data as ForgettingResult }
+    else if (type === 'progress') {
+      const progress = data as { phase: string; done: number; total: number }
+      phase.value = progress.phase
+      fraction.value = progress.done / progress.total
+    }
+  })
+  const active = computed(() => ['starting', 'queued', 'running', 'reconnecting'].includes(run.status.value))
+  return {
+    ...run,
+    // The longest recorded run has the most seeds; a live one is shown as soon as it has points.
+    shown: computed(() => ((mine.value?.points.length ?? 0) > 1 ? mine.value : (recorded.data.value?.runs.at(-1) ?? null))),
+    live: computed(() => (mine.value?.points.length ?? 0) > 1),
+    active,
+    fraction,
+    phase,
+    async begin() {
+      mine.value = null
+      fraction.value = null
+      await run.start('/api/forgetting', { budget: 'quick' })
+    },
+    back() {
+      mine.value = null
+    },
+  }
+}
