@@ -16,6 +16,8 @@ from loralens.core.precision import ITEM_BYTES
 
 EIGHT_BIT_MINIMUM: Final = 4096
 EIGHT_BIT_BLOCK: Final = 256
+EIGHT_BIT_TABLES: Final = 2 * 256 * 4  # the two maps from 8 bits to values
+PAGED_MINIMUM: Final = 100_000  # elements from which bitsandbytes pages a tensor's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,35 @@ class Optimizer:
     step: Callable[[list[Trained]], Size]
     formula: str
     source: str
-    paged: bool = False
-    size_dependent: bool = False  # the rule looks at a tensor's number of elements
+    paged: Callable[[Trained], Size] | None = None  # the part of the state that lies in host memory
+    thresholds: tuple[int, ...] = ()  # numbers of elements at which the rule changes
+    tables_bytes: int = 0  # shared by all tensors
 
 
 def _no_step(tensors: list[Trained]) -> Size:
     return ZERO
+
+
+def _adafactor_step(tensors: list[Trained]) -> Size:
+    """The largest tensor's squared gradient and update in float32; its gradient and weight too where they are 16-bit."""
+    largest = max(tensors, key=lambda tensor: tensor.elements, default=None)
+    if largest is None:
+        return ZERO
+    size = largest.numel * (8 if largest.dtype == "float32" else 16)
+    for dim in largest.shape[-2:] if len(largest.shape) > 1 else ():  # the factors of the second moment
+        size = size + (ONE * dim if isinstance(dim, int) else dim) * 4
+    return size
+
+
+def _muon_step(tensors: list[Trained]) -> Size:
+    """The largest matrix: its update, two bfloat16 iterates of Newton-Schulz and two of their Gram matrices."""
+    matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
+    largest = max(matrices, key=lambda tensor: tensor.elements, default=None)
+    if largest is None:
+        return ZERO
+    sides = [dim for dim in largest.shape if isinstance(dim, int)]
+    gram = ONE * (4 * min(sides) ** 2) if len(sides) == len(largest.shape) else ZERO
+    return largest.bytes + largest.numel * 4 + gram
 
 
 def _all_parameters(tensors: list[Trained]) -> Size:
@@ -57,10 +82,6 @@ def _all_parameters(tensors: list[Trained]) -> Size:
 def _two_largest(tensors: list[Trained]) -> Size:
     largest = max(tensors, key=lambda tensor: tensor.elements * ITEM_BYTES[tensor.dtype], default=None)
     return ZERO if largest is None else largest.bytes * 2
-
-
-def _one_largest(tensors: list[Trained]) -> Size:
-    return _two_largest(tensors) // 2
 
 
 def _sum(sizes: object) -> Size:
@@ -78,18 +99,28 @@ def _two_moments_and_counter(tensor: Trained) -> Size:
     return tensor.bytes * 2 + ONE * 4
 
 
+def _muon_state(tensor: Trained) -> Size:
+    """Momentum for matrices; the rest is trained by AdamW, as the documentation asks."""
+    return tensor.bytes if len(tensor.shape) > 1 else _two_moments_and_counter(tensor)
+
+
 def _one_moment(tensor: Trained) -> Size:
     return tensor.bytes
 
 
-def _eight_bit(states: int) -> Callable[[Trained], Size]:
+def _eight_bit(states: int, *, paged: bool = False) -> Callable[[Trained], Size]:
     def state(tensor: Trained) -> Size:
         if tensor.elements < EIGHT_BIT_MINIMUM:
             return tensor.numel * (4 * states)
+        packed = ZERO if paged and tensor.elements >= PAGED_MINIMUM else tensor.numel
         blocks = Size([-(-coefficient // EIGHT_BIT_BLOCK) for coefficient in tensor.numel])
-        return (tensor.numel + blocks * 4) * states
+        return (packed + blocks * 4) * states
 
     return state
+
+
+def _host(bytes_per_value: int) -> Callable[[Trained], Size]:
+    return lambda tensor: tensor.numel * bytes_per_value if tensor.elements >= PAGED_MINIMUM else ZERO
 
 
 def _four_bit(tensor: Trained) -> Size:
@@ -99,8 +130,8 @@ def _four_bit(tensor: Trained) -> Size:
     return Size([-(-coefficient // 2) for coefficient in tensor.numel]) * 2 + blocks * 8
 
 
-def _float32(states: int) -> Callable[[Trained], Size]:
-    return lambda tensor: tensor.numel * (4 * states)
+def _float32(states: int, *, paged: bool = False) -> Callable[[Trained], Size]:
+    return lambda tensor: ZERO if paged and tensor.elements >= PAGED_MINIMUM else tensor.numel * (4 * states)
 
 
 def _factored(tensor: Trained) -> Size:
@@ -119,15 +150,27 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
     "adamw_fused": Optimizer(_two_moments_and_counter, _no_step, "2 moments in the parameter's dtype + 4 B counter", f"{_TORCH}/adam.py _fused_adam"),
     "adamw_foreach": Optimizer(_two_moments, _all_parameters, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _multi_tensor_adam"),
     "adamw_loop": Optimizer(_two_moments, _two_largest, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _single_tensor_adam"),
-    "adamw_8bit": Optimizer(_eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256", _BNB, size_dependent=True),
-    "paged_adamw_8bit": Optimizer(_eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256, paged", _BNB, paged=True, size_dependent=True),
-    "paged_adamw_32bit": Optimizer(_float32(2), _no_step, "2 float32 moments, paged", _BNB, paged=True),
-    "adamw_4bit": Optimizer(_four_bit, _no_step, "2 moments of 0.5 B + 4 B per 128", "torchao 0.7 optim/subclass_4bit.py", size_dependent=True),
+    "adamw_8bit": Optimizer(
+        _eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256", _BNB, None, (EIGHT_BIT_MINIMUM,), EIGHT_BIT_TABLES
+    ),
+    "paged_adamw_8bit": Optimizer(
+        _eight_bit(2, paged=True),
+        _no_step,
+        "2 moments of 1 B on the host, 4 B per 256 here",
+        _BNB,
+        _host(2),
+        (EIGHT_BIT_MINIMUM, PAGED_MINIMUM),
+        EIGHT_BIT_TABLES,
+    ),
+    "paged_adamw_32bit": Optimizer(
+        _float32(2, paged=True), _no_step, "2 float32 moments, on the host", _BNB, _host(8), (PAGED_MINIMUM,)
+    ),
+    "adamw_4bit": Optimizer(_four_bit, _no_step, "2 moments of 0.5 B + 4 B per 128", "torchao 0.7 optim/subclass_4bit.py", None, (EIGHT_BIT_MINIMUM,)),
     "adamw_anyprecision": Optimizer(_two_moments, _two_largest, "2 moments in bfloat16", "torchdistx optimizers/anyprecision_optimizer.py"),
     "sgd": Optimizer(lambda tensor: ZERO, _no_step, "no state", f"{_TORCH}/sgd.py"),
     "sgd_momentum": Optimizer(_one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py"),
-    "adafactor": Optimizer(_factored, _two_largest, "row and column of second moments", "transformers 5.23 optimization.py Adafactor"),
+    "adafactor": Optimizer(_factored, _adafactor_step, "row and column of second moments", "transformers 5.23 optimization.py Adafactor"),
     "lion": Optimizer(_float32(1), _no_step, "1 float32 momentum", _BNB),
-    "lion_8bit": Optimizer(_eight_bit(1), _no_step, "1 momentum of 1 B + 4 B per 256", _BNB, size_dependent=True),
-    "muon": Optimizer(_one_moment, _one_largest, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/_muon.py"),
+    "lion_8bit": Optimizer(_eight_bit(1), _no_step, "1 momentum of 1 B + 4 B per 256", _BNB, None, (EIGHT_BIT_MINIMUM,), EIGHT_BIT_TABLES),
+    "muon": Optimizer(_muon_state, _muon_step, "1 momentum buffer for matrices, AdamW for the rest", f"{_TORCH}/_muon.py"),
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from loralens.core.architecture.causal import Call, Root
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.architecture.module import Stack
-from loralens.core.memory.optimizer import EIGHT_BIT_MINIMUM, OPTIMIZERS, Trained
+from loralens.core.memory.optimizer import OPTIMIZERS, Trained
 from loralens.core.memory.parallel import Sharding, share
 from loralens.core.memory.size import ONE, TOKENS, ZERO, Size
 from loralens.core.memory.tape import Tape, Tensor
@@ -143,22 +143,29 @@ def _book_static(
 
 def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Validity, sharding: Sharding) -> Size:
     optimizer = OPTIMIZERS[recipe.optimizer]
-    state = master = ZERO
+    state = master = paged = ZERO
     for tensor in trained_tensors(held, recipe):
         if sharding.master_weights and tensor.dtype != "float32":
             master = master + tensor.numel * (4 * tensor.count)
             tensor = replace(tensor, dtype="float32")  # the optimizer sees the master weights
         state = state + optimizer.state(tensor) * tensor.count
-        if optimizer.size_dependent and tensor.numel[1]:  # the rule changes where the tensor outgrows the limit
-            validity.exceeds("rank", (EIGHT_BIT_MINIMUM - 1) // tensor.numel[1])
+        if optimizer.paged is not None:
+            paged = paged + optimizer.paged(tensor) * tensor.count
+        for elements in optimizer.thresholds if tensor.numel[1] else ():  # where a growing tensor changes its rule
+            validity.exceeds("rank", (elements - 1) // tensor.numel[1])
     state, master = share(state, sharding.states), share(master, sharding.states)
-    if optimizer.paged or sharding.host_states:
-        return state + master
+    paged = share(paged, sharding.states)
+    if sharding.host_states:
+        return state + master + paged
+    if any(state) and optimizer.tables_bytes:
+        state = state + ONE * optimizer.tables_bytes
+    if recipe.autocast == "float16":
+        ledger.book(ONE * 8, "optimizer_state", "gradient scaler")
     if any(state):
         ledger.book(state, "optimizer_state", f"{recipe.optimizer}: {optimizer.formula}")
     if any(master):
         ledger.book(master, "optimizer_state", "float32 master weights")
-    return ZERO
+    return paged
 
 
 def _gathered_root(ledger: Ledger, root: Root, sharding: Sharding) -> Storage | None:
