@@ -1,11 +1,6 @@
 """The forgetting experiment as a job: `run(spec)` yields events that are JSON as they are.
 
-    spec = {"budget": "quick" | "full",            # announced time: 60 s, 10 minutes, on 2 cores
-            "seed": 0, "seeds": 3, "ranks": [1, 8],     # optional
-            "old_text": "...", "new_text": "...",       # optional: the user's own texts, both or neither
-            "old_name": "...", "new_name": "...",
-            "fresh": false,                              # drop what an interrupted run has left, instead of going on
-            "state_dir": "..."}                          # set by the server or the CLI, never by a client
+    spec = {"budget": "quick"}           # or "full"; all fields: `request.check_request`
 
 Events, in order (see `api/routes/forgetting.py` for their fields): plan, progress (phase base), point (base), point
 (phase sweep), choice, point and progress (phase main), spectrum, cost, result.
@@ -16,6 +11,8 @@ goes on from there and ends in the same curves. A finished run removes them.
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import shutil
 import time
@@ -27,55 +24,34 @@ from typing import Any
 import torch
 
 import loralens
-from loralens.core.errors import InvalidInput
 from loralens.lab.forgetting.experiment import experiment
 from loralens.lab.forgetting.plan import Plan, plan_from_spec
+from loralens.lab.forgetting.request import check_request, corpora
 from loralens.lab.forgetting.source import tiny_source
 from loralens.lab.tiny.checkpoints import base_key, base_steps, default_state_dir, is_cached
-from loralens.lab.tiny.corpus import Corpus, code_corpus, prose_corpus, text_corpus
+from loralens.lab.tiny.corpus import Corpus
 from loralens.lab.tiny.model import TinyLM, parameter_count
 
 Event = dict[str, Any]
 
 
 def run(spec: Mapping[str, Any]) -> Iterator[Event]:
-    """The whole experiment on our own small model.
+    """The whole experiment on our own small model, in the program's state folder.
 
     Raises: InvalidInput for a bad spec or text, before anything is trained.
     """
-    plan = plan_from_spec(spec)
-    old, new = corpora(spec)
-    state_dir = Path(spec["state_dir"]) if spec.get("state_dir") else default_state_dir()
-    yield from run_plan(plan, old, new, state_dir, fresh=bool(spec.get("fresh", False)))
+    state_dir = default_state_dir()
+    old, new = corpora(check_request(spec), state_dir)
+    yield from run_plan(plan_from_spec(spec), old, new, state_dir, fresh=bool(spec.get("fresh", False)))
 
 
-def corpora(spec: Mapping[str, Any]) -> tuple[Corpus, Corpus]:
-    """The old and the new text of a request: the user's, both or neither, or what every Python carries."""
-    texts = []
-    for field in ("old_text", "new_text"):
-        text = spec.get(field)
-        if text is not None and not isinstance(text, str):
-            raise InvalidInput(f"{field} must be a string", field=field)
-        texts.append(text)
-    old, new = texts
-    if old is None and new is None:
-        return prose_corpus(), code_corpus()
-    if old is None or new is None:
-        missing = "old_text" if old is None else "new_text"
-        raise InvalidInput(f"{missing} is missing: give both texts or neither", field=missing)
-    names = [str(spec.get(name) or default)[:80] for name, default in (("old_name", "old"), ("new_name", "new"))]
-    return checked_pair(text_corpus(names[0], old, field="old_text"), text_corpus(names[1], new, field="new_text"))
+def run_plan(
+    plan: Plan, old: Corpus, new: Corpus, state_dir: Path, *, fresh: bool = False, limited: bool = True
+) -> Iterator[Event]:
+    """Run a plan on two corpora; the base is trained first where it is not in the state folder yet.
 
-
-def checked_pair(old: Corpus, new: Corpus) -> tuple[Corpus, Corpus]:
-    """The two texts, refused when they are one: there would be nothing to forget."""
-    if old.content_hash == new.content_hash:
-        raise InvalidInput("the old and the new text are the same", field="new_text", hint="give two different texts")
-    return old, new
-
-
-def run_plan(plan: Plan, old: Corpus, new: Corpus, state_dir: Path, *, fresh: bool = False) -> Iterator[Event]:
-    """Run a plan on two corpora; the base is trained first where it is not in the state folder yet."""
+    `limited` ends the training early to keep to the announced time; without it all steps are done, however long.
+    """
     started = time.monotonic()
     cached = is_cached(plan.preset, old, state_dir)
     folder = state_dir / "forgetting" / plan.digest(base_key(plan.preset, old), new.content_hash, torch.__version__)
@@ -101,7 +77,7 @@ def run_plan(plan: Plan, old: Corpus, new: Corpus, state_dir: Path, *, fresh: bo
     }
     base = yield from _base(plan, old, state_dir)
     # Spectra, costs and checks come after the training; they took an eighth of the time, assumed: a fifth.
-    deadline = started + 0.8 * plan.seconds
+    deadline = started + 0.8 * plan.seconds if limited else math.inf
     for event in experiment(tiny_source(base, old, new, plan), plan, folder, deadline):
         if event["type"] == "result":
             event |= {
@@ -157,11 +133,10 @@ def about(corpus: Corpus) -> Event:
 
 def machine() -> Event:
     """What the figures were made with."""
-    import os
-
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,

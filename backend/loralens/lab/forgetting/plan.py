@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from loralens.core.errors import InvalidInput
+from loralens.lab.forgetting.request import check_request
 from loralens.lab.tiny.checkpoints import PRESETS, BasePreset
 from loralens.lab.tiny.model import LINEAR_NAMES
 
@@ -130,18 +130,18 @@ def _budgets() -> dict[str, Plan]:
             budget="full",
             seconds=600,
             preset=full,
-            arms=make_arms((1, 4, 16, 64, 192), 16, full.config.hidden_size),
+            arms=make_arms((1, 4, 16, 64), 16, full.config.hidden_size),
             seeds=(0, 1, 2),
             rates={
                 "full": (3e-4, 1e-3, 3e-3, 1e-2),
                 "lora": (1e-3, 3e-3, 1e-2, 3e-2),
                 "full_rank": (3e-4, 1e-3, 3e-3),
             },
-            sweep_steps=60,
-            evaluation_steps=(2, 4, 8, 16, 32, 48, 64, 96, 128, 160),
+            sweep_steps=48,
+            evaluation_steps=(4, 8, 16, 24, 32, 48, 72, 96, 128),
             batch_size=8,
             sequence_length=64,
-            windows=48,
+            windows=32,
             ranks=(0, 1, 2, 4, 8, 16, 32, 64, 128, 192),
         ),
     }
@@ -151,38 +151,16 @@ BUDGETS = _budgets()
 
 
 def plan_from_spec(spec: Mapping[str, Any]) -> Plan:
-    """The plan of a request: `budget`, `seed`, `seeds`, `ranks`.
-
-    Raises: InvalidInput naming the field that is unknown or out of range.
-    """
-    known = {"budget", "seed", "seeds", "ranks", "old_text", "new_text", "old_name", "new_name", "fresh", "state_dir"}
-    for name in spec.keys() - known:
-        raise InvalidInput(
-            f"there is no field {name!r}", field=str(name)[:80], hint=f"known: {', '.join(sorted(known))}"
-        )
-    budget = spec.get("budget", "quick")
-    if not isinstance(budget, str) or budget not in BUDGETS:
-        raise InvalidInput(f"budget must be quick or full, got {budget!r}", field="budget", hint="quick takes a minute")
-    plan = BUDGETS[budget]
-    seed = _integer(spec.get("seed", 0), "seed", 0, 2**31 - 1_000)
-    count = _integer(spec.get("seeds", len(plan.seeds)), "seeds", 2, 10)
-    plan = replace(plan, seeds=tuple(range(seed, seed + count)))
-    ranks = spec.get("ranks")
-    if ranks is not None:
-        largest = plan.preset.config.hidden_size
-        if not isinstance(ranks, list) or not 1 <= len(ranks) <= 8:
-            raise InvalidInput("ranks must be a list of 1 to 8 ranks", field="ranks", hint="try [1, 8]")
-        chosen = tuple(sorted({_integer(rank, "ranks", 1, largest) for rank in ranks}))
-        reference = min(chosen, key=lambda rank: abs(rank - 8))
+    """The plan of a request; see `request.check_request` for its fields and errors."""
+    request = check_request(spec)
+    plan = BUDGETS[request["budget"]]
+    plan = replace(plan, seeds=tuple(range(request["seed"], request["seed"] + (request["seeds"] or len(plan.seeds)))))
+    if request["ranks"]:
+        ranks = tuple(request["ranks"])
+        reference = min(ranks, key=lambda rank: abs(rank - 8))
         plan = replace(
             plan,
-            arms=make_arms(chosen, reference, largest),
-            ranks=tuple(sorted({*plan.ranks, *chosen})),
+            arms=make_arms(ranks, reference, plan.preset.config.hidden_size),
+            ranks=tuple(sorted({*plan.ranks, *ranks})),
         )
     return plan
-
-
-def _integer(value: object, name: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInput(f"{name} must be a whole number between {low} and {high}, got {value!r}", field=name)
-    return value

@@ -102,7 +102,8 @@ def _equal_learning(lora: Mapping[str, Any], comparison: Mapping[str, Any]) -> S
     return {
         "id": "at_equal_learning",
         "en": f"At the moment when both had learned the new text equally well: {en} (LoRA minus full "
-        f"{value['mean']:+.2f} nats, {_range(value, 'en')}). Forgetting less by learning less is no gain; this comparison takes that away.",
+        f"{value['mean']:+.2f} nats, {_range(value, 'en')}). "
+        "Forgetting less by learning less is no gain; this comparison takes that away.",
         "zh": f"在两者对新文本学得一样好的时刻:{zh}(LoRA 减全量 {value['mean']:+.2f} nats,{_range(value, 'zh')})。"
         "学得少自然忘得少,这个对比去掉了这一因素。",
     }
@@ -115,8 +116,9 @@ def _rates(sweep: Mapping[str, Any] | None) -> Sentence | None:
     return {
         "id": "learning_rates",
         "en": f"The learning rate matters as much as the method: at a new-text loss of {sweep['new_loss']:.2f}, the "
-        f"gentlest rate of full fine-tuning ({full['learning_rate']:g}) had cost {full['forgetting_nats']:+.2f} nats of the old "
-        f"text, that of LoRA ({lora['learning_rate']:g}) {lora['forgetting_nats']:+.2f} (one seed).",
+        f"gentlest rate of full fine-tuning ({full['learning_rate']:g}) had cost "
+        f"{full['forgetting_nats']:+.2f} nats of the old text, that of LoRA ({lora['learning_rate']:g}) "
+        f"{lora['forgetting_nats']:+.2f} (one seed).",
         "zh": f"学习率与方法同样重要:新文本损失同为 {sweep['new_loss']:.2f} 时,全量微调最温和的学习率"
         f"({full['learning_rate']:g})使旧文本损失变化 {full['forgetting_nats']:+.2f} nats,"
         f"LoRA({lora['learning_rate']:g})为 {lora['forgetting_nats']:+.2f}(单个种子)。",
@@ -129,8 +131,8 @@ def _reach(arms: Mapping[str, Any], summary: Mapping[str, Any]) -> Sentence:
     return {
         "id": "frozen_embeddings",
         "en": f"Training only the layers that LoRA can reach, in full and without any rank limit, learned "
-        f"{share:.0%} of what full fine-tuning learned: so much of LoRA's gap is due to the frozen embeddings and norms, "
-        "and only the rest to its rank.",
+        f"{share:.0%} of what full fine-tuning learned: so much of LoRA's gap is due to the frozen embeddings and "
+        "norms, and only the rest to its rank.",
         "zh": f"只训练 LoRA 够得到的层(不限制秩)学到了全量微调的 {share:.0%}:"
         "这一部分差距来自被冻结的词嵌入与归一化层,其余才来自低秩。",
     }

@@ -80,8 +80,10 @@ PRESETS: dict[str, BasePreset] = {
 
 
 def default_state_dir() -> Path:
-    """LORALENS_STATE_DIR, else `.loralens` in the working directory."""
-    return Path(os.environ.get("LORALENS_STATE_DIR") or ".loralens")
+    """The program's state folder: LORALENS_STATE_DIR, or where the settings find one."""
+    from loralens.settings import Settings
+
+    return Settings().state_directory()
 
 
 def base_key(preset: BasePreset, corpus: Corpus) -> str:

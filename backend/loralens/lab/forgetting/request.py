@@ -1,0 +1,138 @@
+"""What may be asked for, checked before a job is queued. Nothing here needs torch, so the API can use it.
+
+request = check_request(body)                 # every field present, in range
+request = keep_texts(request, state_dir)      # texts go to a file named by their hash; a job's spec stays small
+old, new = corpora(request, state_dir)        # the two texts, checked
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loralens.core.errors import InvalidInput
+from loralens.lab.tiny.corpus import Corpus, code_corpus, prose_corpus, text_corpus
+
+LARGEST_RANK = {"quick": 96, "full": 192}
+"""Width of each budget's model, which is the largest rank an adapter of it can have."""
+
+FIELDS = ("budget", "seed", "seeds", "ranks", "old_text", "new_text", "old_name", "new_name", "fresh")
+KEPT_FIELDS = ("old_hash", "new_hash")
+KEPT_TEXTS = 40
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def check_request(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with all its fields.
+
+    Fields: budget "quick" or "full"; seed; seeds 2 to 10 (None: the budget's); ranks, 1 to 8 of them (None: the
+    budget's); old_text and new_text, both or neither; their names; fresh.
+
+    Raises: InvalidInput naming the field that is unknown or out of range.
+    """
+    for name in body:
+        if name not in FIELDS + KEPT_FIELDS:
+            shown = str(name)[:80]
+            raise InvalidInput(f"there is no field {shown!r}", field=shown, hint=f"known: {', '.join(FIELDS)}")
+    budget = body.get("budget", "quick")
+    if not isinstance(budget, str) or budget not in LARGEST_RANK:
+        raise InvalidInput(f"budget must be quick or full, got {_show(budget)}", field="budget", hint="try quick")
+    ranks = body.get("ranks")
+    if ranks is not None:
+        if not isinstance(ranks, list) or not 1 <= len(ranks) <= 8:
+            raise InvalidInput("ranks must be a list of 1 to 8 ranks", field="ranks", hint="try [1, 8]")
+        ranks = sorted({_integer(rank, "ranks", 1, LARGEST_RANK[budget]) for rank in ranks})
+    fresh = body.get("fresh", False)
+    if not isinstance(fresh, bool):
+        raise InvalidInput(f"fresh must be true or false, got {_show(fresh)}", field="fresh")
+    request: dict[str, Any] = {
+        "budget": budget,
+        "seed": _integer(body.get("seed", 0), "seed", 0, 2**31 - 1_000),
+        "seeds": None if body.get("seeds") is None else _integer(body["seeds"], "seeds", 2, 10),
+        "ranks": ranks,
+        "fresh": fresh,
+    }
+    for name in ("old_text", "new_text", "old_name", "new_name", *KEPT_FIELDS):
+        value = body.get(name)
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{name} must be a string, got {type(value).__name__}", field=name)
+        if name in KEPT_FIELDS and value is not None and not _HASH.fullmatch(value):
+            raise InvalidInput(f"{name} must be 64 hexadecimal digits", field=name)
+        request[name] = value[:80] if value and name.endswith("_name") else value
+    return request
+
+
+def corpora(request: Mapping[str, Any], state_dir: Path) -> tuple[Corpus, Corpus]:
+    """The old and the new text of a checked request: the user's, or what every Python carries.
+
+    Raises: InvalidInput when only one is given, either is no usable text, or both are the same.
+    """
+    texts: list[str | None] = []
+    for side in ("old", "new"):
+        digest = request.get(f"{side}_hash")
+        texts.append(_kept(digest, state_dir, side) if digest else request.get(f"{side}_text"))
+    old, new = texts
+    if old is None and new is None:
+        return prose_corpus(), code_corpus()
+    if old is None or new is None:
+        missing = "old_text" if old is None else "new_text"
+        raise InvalidInput(f"{missing} is missing: give both texts or neither", field=missing)
+    return checked_pair(
+        text_corpus(request.get("old_name") or "the old text", old, field="old_text"),
+        text_corpus(request.get("new_name") or "the new text", new, field="new_text"),
+    )
+
+
+def checked_pair(old: Corpus, new: Corpus) -> tuple[Corpus, Corpus]:
+    """The two texts, refused when they are one: there would be nothing to forget."""
+    if old.content_hash == new.content_hash:
+        raise InvalidInput("the old and the new text are the same", field="new_text", hint="give two different texts")
+    return old, new
+
+
+def keep_texts(request: Mapping[str, Any], state_dir: Path) -> dict[str, Any]:
+    """The request with each text replaced by its hash, the text itself in the state folder.
+
+    The newest 40 texts are kept; names are hashes, so nothing a client sends becomes part of a path.
+    """
+    kept = dict(request)
+    for side in ("old", "new"):
+        text = kept.pop(f"{side}_text", None)
+        if text is None:
+            continue
+        raw = text.encode("utf-8", errors="replace")
+        digest = hashlib.sha256(raw).hexdigest()
+        path = _text_path(state_dir, digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
+        kept[f"{side}_hash"] = digest
+    folder = _text_path(state_dir, "").parent
+    if folder.is_dir():
+        files = sorted(folder.glob("*.txt"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[KEPT_TEXTS:]:
+            path.unlink(missing_ok=True)
+    return kept
+
+
+def _text_path(state_dir: Path, digest: str) -> Path:
+    return state_dir / "forgetting-texts" / f"{digest}.txt"
+
+
+def _kept(digest: str, state_dir: Path, side: str) -> str:
+    try:
+        return _text_path(state_dir, digest).read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise InvalidInput(f"the {side} text is no longer kept", field=f"{side}_text", hint="send it again") from None
+
+
+def _integer(value: object, name: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(f"{name} must be a whole number from {low} to {high:,}, got {_show(value)}", field=name)
+    return value
+
+
+def _show(value: object) -> str:
+    return repr(value)[:80]
