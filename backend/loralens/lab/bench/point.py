@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -68,7 +69,7 @@ def _wanted(request: BenchmarkRequest) -> list[VariantInfo]:
 def _prepare(info: VariantInfo, problem: Problem) -> tuple[dict[str, Any], Variant | None]:
     row: dict[str, Any] = {"id": info.id, "name": info.name, "group": info.group, "available": False, "reason": None}
     kind = REGISTRY[info.mode, info.id]
-    row["reason"] = kind.why_not(problem) or _no_room(kind, problem)
+    row["reason"] = kind.why_not(problem) or _no_room(kind, problem) or _takes_too_long(kind, problem.request)
     if row["reason"] is not None:
         return row, None
     begin = time.perf_counter()
@@ -88,6 +89,16 @@ def _prepare(info: VariantInfo, problem: Problem) -> tuple[dict[str, Any], Varia
     problem.device.synchronize()
     row |= {"available": True, "setup_seconds": time.perf_counter() - begin, "notes": run.notes}
     return row, run
+
+
+def _takes_too_long(kind: type[Variant], request: BenchmarkRequest) -> str | None:
+    least = 3 * kind.setup_seconds
+    if request.variants is not None or request.seconds >= least or (kind.setup_seconds < 10 and "peft" in sys.modules):
+        return None
+    return (
+        f"left out: preparing it takes about {kind.setup_seconds:.0f} s; ask for it by name, "
+        f"or give the run {least:.0f} s"
+    )
 
 
 def _no_room(kind: type[Variant], problem: Problem) -> str | None:

@@ -125,6 +125,6 @@ class Problem:
 
 def relative_error(actual: Tensor, expected: Tensor) -> float | None:
     """‖actual − expected‖ ÷ ‖expected‖ in float64; None when it is not finite."""
-    difference = (actual.detach().double().cpu() - expected).norm() / expected.norm()
-    value = float(difference)
+    exact = expected.detach()
+    value = float((actual.detach().double().cpu() - exact).norm() / exact.norm())
     return value if math.isfinite(value) else None

@@ -27,6 +27,10 @@ class Variant:
     warm: ClassVar[bool] = False
     """Whether its first call does more than the others (compiling): that is then part of setup_seconds."""
 
+    setup_seconds: ClassVar[float] = 0.0
+    """Assumption: what preparing takes before anything is cached. A run whose budget is not three times as long leaves
+    the variant out, unless it was asked for by name."""
+
     def __init_subclass__(cls) -> None:
         if "id" in cls.__dict__:
             REGISTRY[cls.mode, cls.id] = cls

@@ -36,6 +36,7 @@ class Compiled(Variant):
 
     id = "compiled"
     warm = True
+    setup_seconds = 30.0
 
     @classmethod
     def why_not(cls, problem: Problem) -> str | None:
@@ -56,6 +57,7 @@ class CompiledTraining(Training):
 
     id = "compiled"
     warm = True
+    setup_seconds = 30.0
 
     @classmethod
     def why_not(cls, problem: Problem) -> str | None:

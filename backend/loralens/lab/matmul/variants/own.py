@@ -101,3 +101,7 @@ class OwnTraining(Own):
 
     def gradients(self) -> dict[str, Tensor]:
         return {"dx": self.found[0], "da": self.found[1], "db": self.found[2].t()}
+
+    def work(self) -> Work:
+        base, adapter = self.problem.base_work(), self.problem.adapter_work()
+        return Work(2 * base.flops + 3 * adapter.flops, 2 * base.bytes + 3 * adapter.bytes)

@@ -13,6 +13,9 @@ from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 from loralens.lab.matmul.variants.training import Training
 
 
+IMPORT_SECONDS = 8.0
+
+
 def why_not(problem: Problem) -> str | None:
     """PEFT is optional."""
     if importlib.util.find_spec("peft") is None:
@@ -59,6 +62,7 @@ class Peft(Variant):
     """peft.tuners.lora.Linear."""
 
     id = "peft"
+    setup_seconds = IMPORT_SECONDS
     autocast: ClassVar[bool] = True
 
     @classmethod
@@ -91,6 +95,7 @@ class PeftTraining(Training):
     """Forward and backward."""
 
     id = "peft"
+    setup_seconds = IMPORT_SECONDS
     autocast: ClassVar[bool] = True
 
     @classmethod
@@ -129,6 +134,7 @@ class PeftMixed(Variant):
     """PEFT's mixed batch: `adapter_names`, one per row."""
 
     id = "peft_mixed"
+    setup_seconds = IMPORT_SECONDS
     mode = "adapters"
 
     @classmethod
