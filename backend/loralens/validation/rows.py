@@ -136,7 +136,7 @@ def judge(row: Row) -> Outcome:
 
 
 def _estimate(row: Row) -> Estimate:
-    config, name = row.data.get("config"), row.data.get("model")
+    config, name = _config(row), row.data.get("model")
     if config is None and name is None:
         raise InvalidInput("the row names a model whose config is not published with it", field="model")
     model = resolve(name) if name else resolve(config=config)
@@ -147,3 +147,12 @@ def _estimate(row: Row) -> Estimate:
         if known:
             words["quantization"] = {**quantization, known[0]: known[1]}
     return estimate_model(model, str(row.data.get("method") or "lora"), Recipe.from_mapping(words))
+
+
+def _config(row: Row) -> Any:
+    """The row's config; first-generation Qwen is published as `qwen2` with half its intermediate size and is put back."""
+    config = row.data.get("config")
+    targets = (row.data["recipe"].get("lora") or {}).get("target_modules") or ()
+    if isinstance(config, Mapping) and config.get("model_type") == "qwen2" and "c_attn" in targets:
+        return {**config, "model_type": "qwen", "intermediate_size": 2 * int(config.get("intermediate_size") or 0)}
+    return config
