@@ -91,17 +91,17 @@ def _mean(t: Tape, x: Tensor, rows: Size) -> Tensor:
 class LayerNorm(Module):
     """torch's layer norm: one kernel that keeps its input, mean and 1/std; float32 under autocast."""
 
-    def __init__(self, width: int, bias: bool = True) -> None:
-        self.weight = Parameter((width,))
-        self.bias = Parameter((width,)) if bias else None
+    def __init__(self, width: int, bias: bool = True, *, affine: bool = True) -> None:
+        self.weight = Parameter((width,)) if affine else None
+        self.bias = Parameter((width,)) if bias and affine else None
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, width) to the same."""
-        weight = t.parameter(self.weight)
+        weight = None if self.weight is None else t.parameter(self.weight)
         bias = None if self.bias is None else t.parameter(self.bias)
         if t.autocast is not None:
             x = ops.cast(t, x, "float32", "norm: input in float32")
-            weight = ops.cast(t, weight, "float32", "norm: weight in float32")
+            weight = None if weight is None else ops.cast(t, weight, "float32", "norm: weight in float32")
             bias = None if bias is None else ops.cast(t, bias, "float32", "norm: bias in float32")
         rows = ops.divide(x.numel, x.width)
         out = t.new(x.numel, x.dtype, x.width, "norm: output")
@@ -115,8 +115,7 @@ class LayerNorm(Module):
                 for size, wanted in zip(sizes, wants, strict=True)
             ]
 
-        keeps_x = x if (wants[0] or wants[1]) else None
-        t.record("norm", [out], [x, weight, bias], [keeps_x, *statistics, weight if wants[0] else None], apply)
+        t.record("norm", [out], [x, weight, bias], [x, *statistics, weight, bias], apply)
         return out
 
 
@@ -195,12 +194,14 @@ class GatedMLP(Module):
 class PlainMLP(Module):
     """`second(act(first(x)))` under a family's own names for the two linear layers."""
 
-    def __init__(self, hidden: int, intermediate: int, names: tuple[str, str], act: str, bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self, hidden: int, intermediate: int, names: tuple[str, str], act: str, bias: bool = True, dropout: float = 0.0, transposed: bool = False
+    ) -> None:
         self._names = names
         self._act = act
         self._dropout = dropout
-        setattr(self, names[0], Linear(hidden, intermediate, bias, name="mlp up"))
-        setattr(self, names[1], Linear(intermediate, hidden, bias, name="mlp down"))
+        setattr(self, names[0], Linear(hidden, intermediate, bias, name="mlp up", transposed=transposed))
+        setattr(self, names[1], Linear(intermediate, hidden, bias, name="mlp down", transposed=transposed))
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, hidden) to the same."""

@@ -23,9 +23,16 @@ class Call:
     attention: str = ""  # the implementation that runs; a family may have fewer than the recipe can name
     masks: dict[str, Tensor | None] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)  # rotary tables, encoder states, position biases
+    held: list[Tensor] = field(default_factory=list)  # local variables of the model's own forward
+    input_gradients: bool = False  # embeddings must pass a gradient on (PEFT's `enable_input_require_grads`)
 
     def __post_init__(self) -> None:
         self.attention = self.attention or self.recipe.attention
+
+    def after(self) -> Call:
+        """A call with the same settings and none of the tensors, for what comes after the model's own forward."""
+        self.held.clear()
+        return Call(self.recipe, self.validity, self.attention)
 
     def tensors(self) -> list[Tensor | None]:
         """Every tensor among the arguments: a checkpoint holds them until it has recomputed."""
@@ -47,13 +54,44 @@ class Root(Module):
         """Every stack with its full name, in the order in which they run."""
         return [(name, module) for name, module in self.walk() if isinstance(module, Stack)]
 
+    def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
+        """Forward and loss of one micro batch; encoders and sequence-to-sequence models have their own."""
+        from loralens.core.memory.loss import causal_loss
+        from loralens.core.memory.stack import walk_stack
+
+        call.attention = self.attention_for(call.recipe)
+        hidden = self.embed(t, call)
+        t.ledger.mark("embeddings")
+        for name, stack in self.stacks():
+            hidden = walk_stack(t, name, stack.layers, hidden, call, checkpointing=checkpointing)
+        hidden = self.finish(t, hidden)
+        after = call.after()
+        del call  # only checkpoints hold masks and tables from here on
+        t.section = "logits"
+        loss = causal_loss(t, self, hidden, after)
+        t.section = "activations"
+        return loss
+
+    def embed(self, t: Tape, call: Call) -> Tensor:
+        """Everything before the first layer."""
+        raise NotImplementedError
+
+    def finish(self, t: Tape, hidden: Tensor) -> Tensor:
+        """Everything between the last layer and the head."""
+        raise NotImplementedError
+
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """The head, and what a family does to its result before the loss."""
         return self.head(t, hidden)
 
+    def attention_for(self, recipe: Recipe) -> str:
+        """The attention implementation that runs; transformers falls back to eager where a family has no SDPA."""
+        return recipe.attention
+
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What had to be assumed about this model under this recipe."""
-        return []
+        runs = self.attention_for(recipe)
+        return [] if runs == recipe.attention else [f"this family has no {recipe.attention} attention: {runs} is what runs"]
 
 
 def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None) -> Tensor | None:
@@ -67,8 +105,7 @@ def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None) -> Te
     if call.attention == "flash":
         return None
     if call.attention == "eager":
-        rows = TOKENS_BY_SEQUENCE if recipe.padded else SEQUENCE_SQUARED
-        return t.new(rows, recipe.weights_dtype, 1, "attention mask")
+        return t.new(TOKENS_BY_SEQUENCE, recipe.weights_dtype, 1, "attention mask")
     if not recipe.padded and not windowed:
         return None
     rows = TOKENS_BY_SEQUENCE if recipe.padded else SEQUENCE_SQUARED
@@ -78,5 +115,18 @@ def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None) -> Te
 def lookup(t: Tape, embedding: Embedding, call: Call) -> Tensor:
     """Token embeddings of the batch, and the position ids that every layer is handed."""
     hidden: Tensor = embedding(t, TOKENS)
-    call.shared["position ids"] = t.new(SEQUENCE, "int64", 1, "position ids")
+    hold_embeddings(t, hidden, call)
+    position_ids(t, call)
     return hidden
+
+
+def position_ids(t: Tape, call: Call) -> None:
+    """Every layer is handed the positions."""
+    call.shared["position ids"] = t.new(SEQUENCE, "int64", 1, "position ids")
+
+
+def hold_embeddings(t: Tape, hidden: Tensor, call: Call) -> None:
+    """The embedding's result is a local variable (`inputs_embeds`) of the model's forward, and may need a gradient."""
+    call.held.append(hidden)
+    if call.input_gradients:
+        t.require_grad(hidden)

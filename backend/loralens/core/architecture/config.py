@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 
 # bounds are assumptions, set far beyond any model that exists, so that sizes stay far below 2**63
 MAX_WIDTH: Final = 2**22
@@ -104,6 +104,11 @@ class Config:
         """A sub-config, or None."""
         value = self.entries.get(name)
         return Config(value) if isinstance(value, Mapping) else None
+
+    def refuse(self, name: str, what: str) -> None:
+        """Raise `UnsupportedArchitecture` if a switch that is not modelled is on."""
+        if self.flag(name, False):
+            raise UnsupportedArchitecture(f"{what} (config.{name}) is not modelled", field=f"config.{name}")
 
     def divides(self, name: str, whole: int, part: int) -> None:
         """Raise unless `part` divides `whole`."""

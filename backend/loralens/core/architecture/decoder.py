@@ -23,6 +23,7 @@ class SelfAttention(Module):
     """q, k, v projections, rotary, one attention kernel, output projection."""
 
     softcap = False
+    heads_first = False  # query lies in memory by head (it came out of a concatenation), not by token
 
     def __init__(self, s: Shape, window: int | None = None, *, bias: bool = False, output_bias: bool = False) -> None:
         self.q_proj = Linear(s.hidden, s.heads * s.head_dim, bias, name="attention query")
@@ -44,7 +45,7 @@ class SelfAttention(Module):
     def kernel(self, call: Call) -> Attention:
         """The attention product."""
         s = self.s
-        return Attention(s.heads, s.kv_heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout, softcap=self.softcap)
+        return Attention(s.heads, s.kv_heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout, self.softcap, heads_first=self.heads_first)
 
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
@@ -72,11 +73,15 @@ class DecoderLayer(Module):
         residual = hidden
         hidden = self.input_layernorm(t, hidden)
         hidden = self.self_attn(t, hidden, call)
-        hidden = ops.add(t, residual, hidden, "residual stream after attention")
+        hidden = ops.add(t, residual, self.branch(t, hidden), "residual stream after attention")
         residual = hidden
         hidden = self.post_attention_layernorm(t, hidden)
         hidden = self.mlp(t, hidden)
-        return ops.add(t, residual, hidden, "residual stream after the layer")
+        return ops.add(t, residual, self.branch(t, hidden), "residual stream after the layer")
+
+    def branch(self, t: Tape, x: Tensor) -> Tensor:
+        """What happens to a branch's result before it joins the residual stream."""
+        return x
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +143,20 @@ class CausalDecoder(Root):
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Token embeddings, masks and rotary tables."""
-        hidden = lookup(t, self.embedding, call)
+        hidden = self.scaled_embeddings(t, lookup(t, self.embedding, call), call)
         self.masks(t, call)
         hidden = ops.dropout(t, hidden, self.embedding_dropout, "embeddings: dropout")
+        self.tables(t, hidden, call)
+        return hidden
+
+    def scaled_embeddings(self, t: Tape, tokens: Tensor, call: Call) -> Tensor:
+        """What a family does to the embeddings at once."""
+        return tokens
+
+    def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
+        """Rotary tables."""
         if self.s.rotated:
             call.shared["rotary"] = Rotary(self.s.rotated).tables(t, hidden)
-        return hidden
 
     def masks(self, t: Tape, call: Call) -> None:
         """The masks that the layers ask for."""

@@ -123,8 +123,8 @@ class Embedding(Module):
         self.weight = Parameter((entries, width))
         self.width = width
 
-    def forward(self, t: Tape, rows: Size, label: str = "embeddings") -> Tensor:
-        """Rows of the table for `rows` indices; the weight's gradient is dense.
+    def forward(self, t: Tape, rows: Size, label: str = "embeddings", indices: Tensor | None = None) -> Tensor:
+        """Rows of the table for `rows` indices, which backward needs; the weight's gradient is dense.
 
         Source: aten/src/ATen/native/cuda/Embedding.cu, `embedding_dense_backward`: sorts the indices, four int64 arrays.
         """
@@ -137,7 +137,7 @@ class Embedding(Module):
             del workspace
             return gradient
 
-        t.record(label, [out], [weight], [], apply)
+        t.record(label, [out], [weight], [indices], apply)
         return out
 
 

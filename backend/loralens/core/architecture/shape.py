@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loralens.core.architecture.activations import known
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
@@ -37,7 +37,7 @@ class Shape:
         head_dim: int | None = None,
         act: str = "silu",
         rotary: float = 1.0,
-        windows: tuple[int | None, ...] | None = None,
+        dropout: float = 0.0,
     ) -> Shape:
         """Read a config; the keywords are the family's defaults for what it leaves out.
 
@@ -55,7 +55,7 @@ class Shape:
         width = config.integer("head_dim", default=head_dim or max(1, hidden // heads), high=65_536)
         layers = config.integer("num_hidden_layers", "n_layer", "num_layers", high=MAX_LAYERS)
         name = next((key for key in ("hidden_activation", "hidden_act", "activation_function", "activation") if config.has(key)), "")
-        dropout = next((key for key in ("attention_dropout", "attn_pdrop") if config.has(key)), "attention_dropout")
+        drop = next((key for key in ("attention_dropout", "attn_pdrop") if config.has(key)), "attention_dropout")
         return Shape(
             hidden=hidden,
             intermediate=config.integer("intermediate_size", default=intermediate),
@@ -66,10 +66,22 @@ class Shape:
             rotated=rotated(config, width, rotary),
             vocabulary=config.integer("vocab_size", high=MAX_VOCABULARY),
             tied=config.flag("tie_word_embeddings", tied),
-            attention_dropout=config.number(dropout, 0.0, 0, 1),
+            attention_dropout=config.number(drop, dropout, 0, 1),
             act=known(config.text(name, act) if name else act, f"config.{name or 'hidden_act'}"),
-            windows=windows or (None,) * layers,
+            windows=(None,) * layers,
         )
+
+    def with_windows(self, windows: tuple[int | None, ...]) -> Shape:
+        """The same with sliding windows."""
+        return replace(self, windows=windows)
+
+    def with_rotated(self, rotated: int) -> Shape:
+        """The same with rotary embedding on that many values of a head."""
+        return replace(self, rotated=rotated)
+
+    def with_kv_heads(self, kv_heads: int) -> Shape:
+        """The same with another number of key and value heads."""
+        return replace(self, kv_heads=kv_heads)
 
 
 def rotated(config: Config, head_dim: int, default: float = 1.0) -> int:

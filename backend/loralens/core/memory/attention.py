@@ -30,6 +30,8 @@ class Attention:
     implementation: str  # sdpa | flash | eager
     dropout: float = 0.0
     softcap: bool = False
+    heads_first: bool = False  # the query lies in memory by head, not by token: so does flash's result, which is then copied
+    softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
 
     def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Shapes: q (rows, heads*head_dim), k (rows, kv_heads*head_dim), v (rows, kv_heads*value_dim); result like v for all heads."""
@@ -40,7 +42,8 @@ class Attention:
         if self.implementation == "flash" or (
             mask is None and q.dtype != "float32" and self.head_dim == self.value_dim and self.head_dim <= FLASH_MAX_HEAD_DIM
         ):
-            return self._fused(t, q, k, v, None, "attention (flash)")
+            out = self._fused(t, q, k, v, None, "attention (flash)")
+            return ops.copy(t, out, "attention: output by token") if self.heads_first else out
         if mask is not None and self.kv_heads != self.heads:
             k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
@@ -52,9 +55,12 @@ class Attention:
         return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)  # type: ignore[arg-type]
 
     def _fused(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, label: str) -> Tensor:
+        if mask is not None and mask.dtype == "bool":  # made additive for each call
+            mask = t.new(TOKENS_BY_SEQUENCE, q.dtype, 1, f"{label}: additive mask")
         out = t.new(TOKENS * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
         logsumexp = t.new(TOKENS * self.heads, "float32", 1, f"{label}: logsumexp")
-        state = t.new(ONE * 3, "int64", 1, f"{label}: random state")
+        flash = "flash" in label
+        state = t.new(ONE * (3 if flash else 2), "int64", 1, f"{label}: random state")
         sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
 
         def apply(g: Tensor) -> list[Tensor]:
@@ -67,9 +73,29 @@ class Attention:
         key, value = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         scores = TOKENS_BY_SEQUENCE * self.heads
         weights = ops.scale(t, ops.matmul(t, q, key, scores, 1, "attention: scores"), "attention: scaled scores")
+        if self.softcap:
+            weights = ops.scale(t, weights, "attention: scores / cap")
+            weights = ops.elementwise(t, weights, "attention: tanh of scores", saves_output=True)
+            weights = ops.scale(t, weights, "attention: capped scores")
         if mask is not None:
             weights = ops.add(t, weights, mask, "attention: masked scores")
-        weights = ops.cast(t, ops.softmax(t, weights, "float32", "attention: softmax in float32"), q.dtype, "attention: probabilities")
+        dtype = self.softmax_dtype or ("float32" if t.autocast else weights.dtype)
+        weights = ops.cast(t, ops.softmax(t, weights, dtype, f"attention: softmax in {dtype}"), q.dtype, "attention: probabilities")
         weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
         out = ops.matmul(t, weights, value, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention: output by head")
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
+
+
+def product(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, dropout: float) -> Tensor:
+    """GPT-J's attention: query and key in float32, softmax in the scores' dtype (float32 under autocast)."""
+    q = ops.cast(t, q, "float32", "attention query in float32")
+    k = ops.cast(t, k, "float32", "attention key in float32")
+    weights = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * heads, 1, "attention: scores")
+    weights = ops.scale(t, weights, "attention: scaled scores")
+    if mask is not None:
+        weights = ops.add(t, weights, mask, "attention: masked scores")
+    weights = ops.softmax(t, weights, "float32", "attention: softmax in float32")
+    weights = ops.cast(t, weights, v.dtype, "attention: probabilities")
+    weights = ops.dropout(t, weights, dropout, "attention: dropout")
+    out = ops.matmul(t, weights, v, v.numel, v.width, "attention: output by head")
+    return ops.copy(t, out, "attention: output")

@@ -16,21 +16,21 @@ from loralens.core.memory.tape import Tensor
 from loralens.core.memory.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SINCE, version
 
 if TYPE_CHECKING:
-    from loralens.core.architecture.causal import Call
+    from loralens.core.architecture.causal import Call, Root
     from loralens.core.architecture.module import Linear
     from loralens.core.memory.tape import Tape
 
 CHUNKS: Final = 8  # torchtune's CEWithChunkedOutputLoss: num_output_chunks
 
 
-def causal_loss(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
+def causal_loss(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
     """The loss of a causal language model, as the recipe's `loss` and `stack` say."""
     match call.recipe.loss:
         case "fused":
-            return _fused(t, head, hidden, call)
+            return _fused(t, root.head, hidden, call)
         case "chunked":
-            return _chunked(t, head, hidden)
-    logits = head(t, hidden)
+            return _chunked(t, root, hidden)
+    logits = root.logits(t, hidden)
     if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     loss = _whole(t, logits, call)
@@ -108,12 +108,12 @@ def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def _chunked(t: Tape, head: Linear, hidden: Tensor) -> Tensor:
+def _chunked(t: Tape, root: Root, hidden: Tensor) -> Tensor:
     """The head runs on the whole sequence; cross entropy sees one chunk at a time in float32.
 
     Source: torchtune `CEWithChunkedOutputLoss` (8 chunks): the 16-bit logits are whole, the float32 ones of one chunk.
     """
-    logits = head(t, hidden)
+    logits = root.logits(t, hidden)
     numel, width = logits.numel, logits.width
     loss = t.new(ONE, "float32", 1, "loss")
     kept = t.new(numel, "float32", width, "log-probabilities of the chunks")

@@ -1,0 +1,60 @@
+"""OLMo-2: norms behind each branch instead of before it, and on the whole query and key.
+
+Source: transformers 5.23, models/olmo2/modeling_olmo2.py.
+"""
+
+from __future__ import annotations
+
+from loralens.core.architecture.blocks import GatedMLP, LateCastRMSNorm
+from loralens.core.architecture.causal import Call
+from loralens.core.architecture.config import Config
+from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
+from loralens.core.architecture.module import Module
+from loralens.core.architecture.shape import Shape
+from loralens.core.memory import ops
+from loralens.core.memory.tape import Tape, Tensor
+
+
+class Olmo2Attention(SelfAttention):
+    """Query and key are normed over all heads at once."""
+
+    def __init__(self, s: Shape, bias: bool) -> None:
+        super().__init__(s, bias=bias, output_bias=bias)
+        self.q_norm = LateCastRMSNorm(s.heads * s.head_dim)
+        self.k_norm = LateCastRMSNorm(s.kv_heads * s.head_dim)
+
+    def project(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Projections, then norms."""
+        width = self.s.head_dim
+        q, k = self.q_norm(t, self.q_proj(t, x)), self.k_norm(t, self.k_proj(t, x))
+        return q.view(width), k.view(width), self.v_proj(t, x).view(width)
+
+
+class Olmo2Layer(Module):
+    """Post-norm attention and MLP."""
+
+    def __init__(self, s: Shape, bias: bool) -> None:
+        self.self_attn = Olmo2Attention(s, bias)
+        self.mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
+        self.post_attention_layernorm = LateCastRMSNorm(s.hidden)
+        self.post_feedforward_layernorm = LateCastRMSNorm(s.hidden)
+
+    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        residual = hidden
+        hidden = self.self_attn(t, hidden, call)
+        hidden = self.post_attention_layernorm(t, hidden)
+        hidden = ops.add(t, residual, hidden, "residual stream after attention")
+        residual = hidden
+        hidden = self.mlp(t, hidden)
+        hidden = self.post_feedforward_layernorm(t, hidden)
+        return ops.add(t, residual, hidden, "residual stream after the layer")
+
+
+class Olmo2(CausalDecoder):
+    """The causal language model."""
+
+    def __init__(self, config: Config) -> None:
+        s = Shape.read(config)
+        bias = config.flag("attention_bias", False)
+        self.assemble(s, lambda _: Olmo2Layer(s, bias), s.windows, norm=LateCastRMSNorm)
