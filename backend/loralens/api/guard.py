@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loralens.api import uploads
 from loralens.api.problems import http_problem, respond
 from loralens.settings import Settings
 
@@ -127,6 +128,8 @@ class Guard:
             return http_problem(403, "a page of another site may not change anything here", field="origin")
         length = headers.get("content-length", "0")
         limit = self._settings.max_body_bytes
+        if scope["path"] in uploads.PATHS:
+            limit = self._settings.max_adapter_bytes + uploads.OVERHEAD
         if length.isdigit() and (len(length) > 15 or int(length) > limit):
             return http_problem(413, f"the body has {length[:30]} bytes, allowed are {limit}")
         return None

@@ -27,7 +27,20 @@ MAX_RANK: Final = 4096
 KV_DTYPES: Final = ("bfloat16", "float16", "float32", "float8_e4m3", "int8")
 ADAPTER_DTYPES: Final = ("bfloat16", "float16", "float32")
 QUANTIZATIONS: Final = ("nf4", "int8")
-_FIELDS: Final = ["model", "config", "adapters", "target_modules", "weights_dtype", "quantization", "adapter_dtype", "kv_dtype", "batch", "sequence_length", "padded", "gpu"]
+_FIELDS: Final = (
+    "model",
+    "config",
+    "adapters",
+    "target_modules",
+    "weights_dtype",
+    "quantization",
+    "adapter_dtype",
+    "kv_dtype",
+    "batch",
+    "sequence_length",
+    "padded",
+    "gpu",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,24 +248,31 @@ def _terms(
     mix = " + ".join(f"{g.count} × {g.parameters_each:,} (rank {g.rank})" for g in s.groups)
     if padded:
         mix = f"{s.model_count} × rank {widest}"
-    return [
-        {"name": "base weights", "bytes": s.base_bytes, "formula": "every weight once", "substituted": f"{s.base_bytes:,}", "source": "config.json"},
-        {
-            "name": "adapters",
-            "bytes": s.adapters_bytes,
-            "formula": "count × rank × Σ(in + out) × bytes",
-            "substituted": f"({mix}) × {ITEM_BYTES[adapter_dtype]}",
-            "source": "Hu et al. 2021, arXiv:2106.09685, section 4.1",
-        },
-        {
-            "name": "key/value cache",
-            "bytes": s.kv_cache_bytes,
-            "formula": "2 × layers × kv_heads × head_dim × length × batch × bytes (a window caps the length)",
-            "substituted": f"{s.kv_bytes_per_token:,} a token × {length:,} × {batch:,} in {kv_dtype}",
-            "source": "transformers DynamicCache",
-        },
-        {"name": "last logits", "bytes": s.logits_bytes, "formula": "batch × vocabulary × 4", "substituted": f"{batch:,} rows", "source": "assumption: sampling in float32"},
-    ]  # fmt: skip
+    rows = [
+        ("base weights", s.base_bytes, "every weight once", f"{s.base_bytes:,}", "config.json"),
+        (
+            "adapters",
+            s.adapters_bytes,
+            "count × rank × Σ(in + out) × bytes",
+            f"({mix}) × {ITEM_BYTES[adapter_dtype]}",
+            "Hu et al. 2021, arXiv:2106.09685, section 4.1",
+        ),
+        (
+            "key/value cache",
+            s.kv_cache_bytes,
+            "2 × layers × kv_heads × head_dim × length × batch × bytes (a window caps the length)",
+            f"{s.kv_bytes_per_token:,} a token × {length:,} × {batch:,} in {kv_dtype}",
+            "transformers DynamicCache",
+        ),
+        (
+            "last logits",
+            s.logits_bytes,
+            "batch × vocabulary × 4",
+            f"{batch:,} rows",
+            "assumption: sampling in float32",
+        ),
+    ]
+    return [dict(zip(("name", "bytes", "formula", "substituted", "source"), row, strict=True)) for row in rows]
 
 
 def _groups(value: Any) -> dict[int, int]:
@@ -284,4 +304,4 @@ def _choice(body: Mapping[str, Any], name: str, default: str | None, allowed: tu
     value = body.get(name, default)
     if (value is not None and value not in allowed) or (value is None and default is not None):
         raise InvalidInput(f"{name} must be one of {', '.join(allowed)}, got {str(value)[:40]!r}", field=name)
-    return value
+    return None if value is None else str(value)

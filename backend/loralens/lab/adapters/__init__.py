@@ -1,1 +1,103 @@
-"""Adapters for real: one base model, many adapters that are created, saved, loaded, switched, inspected and resized."""
+"""Adapters for real: one base model, many adapters, switched in a microsecond.
+
+    from loralens.lab.adapters import TASKS, example_requests, open_hub, prompt_for
+
+    hub = open_hub("quick")                          # trains base and six adapters once (a minute), then reads them
+    prompt = prompt_for(example_requests()[0])
+    hub.switch("sql_query")                          # one write; also way="pointer", "file" or "merge"
+    print(hub.generate(prompt))                      # by the active adapter
+    for token in hub.stream(prompt, [task.name for task in TASKS]):   # six adapters in one batch, token by token
+        print(token.adapter, token.text)
+    hub.save("sql_query", "my-adapter")              # PEFT's format, two files
+    hub.load("copy", "my-adapter")                   # or any PEFT adapter that fits the base
+    print(hub.storage())                             # bytes on disk: base + adapters, against a full model per task
+    print(hub.verify(prompt))                        # outputs differ, return bit for bit, base bytes unchanged
+    for event in measure_switching(hub):             # every way timed against reloading the base, and merge drift
+        print(event)
+
+`read_adapter`, `inspect_adapter`, `resize_adapter` and `write_adapter` work on any PEFT LoRA adapter without a base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loralens.lab.adapters.adapter import Adapter, Factors
+from loralens.lab.adapters.base import LocalBase, TinyBase
+from loralens.lab.adapters.files import read_adapter, write_adapter
+from loralens.lab.adapters.hub import Hub, Loaded, Storage, Switched, Verification
+from loralens.lab.adapters.inspect import AdapterReport, inspect_adapter
+from loralens.lab.adapters.resize import Resized, resize_adapter
+from loralens.lab.adapters.switching import measure_switching
+from loralens.lab.adapters.tasks import TASKS, Task, held_out_facts, prompt_for
+from loralens.lab.adapters.training import hub_folder, is_trained, recipe_named, train
+
+__all__ = [
+    "TASKS",
+    "Adapter",
+    "AdapterReport",
+    "Factors",
+    "Hub",
+    "Loaded",
+    "LocalBase",
+    "Resized",
+    "Storage",
+    "Switched",
+    "Task",
+    "TinyBase",
+    "Verification",
+    "example_requests",
+    "inspect_adapter",
+    "measure_switching",
+    "open_hub",
+    "prompt_for",
+    "read_adapter",
+    "resize_adapter",
+    "write_adapter",
+]
+
+
+def open_hub(
+    preset: str = "standard",
+    folder: str | Path | None = None,
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> Hub:
+    """A hub with the six adapters, trained now or read from where they were kept.
+
+    Args:
+        preset: standard (minutes, answers right), quick (about a minute, learns the form of the answers) or
+            test (seconds, learns nothing).
+        folder: where trained hubs are kept, default `hubs` in the state folder.
+        progress: called with each training event, {"type": "progress", "stage", "step", "steps", "loss"}.
+    """
+    recipe = recipe_named(preset)
+    root = Path(folder) if folder is not None else default_folder()
+    for event in train(root, recipe):
+        if progress is not None:
+            progress(event)
+    return load_hub(hub_folder(root, recipe))
+
+
+def load_hub(folder: Path) -> Hub:
+    """The hub in the folder of a finished training."""
+    if not is_trained(folder):
+        raise FileNotFoundError(f"no trained hub in {folder}")
+    hub = Hub(TinyBase(folder))
+    for task in TASKS:
+        hub.load(task.name, folder / "adapters" / task.name)
+    return hub
+
+
+def default_folder() -> Path:
+    """Where trained hubs are kept: `hubs` below the state folder of the settings."""
+    from loralens.settings import Settings
+
+    return Settings().state_directory() / "hubs"
+
+
+def example_requests(count: int = 6) -> list[str]:
+    """Requests that no adapter was trained on."""
+    return [facts.request for facts in held_out_facts()[:count]]

@@ -55,7 +55,7 @@ class TinyBase:
         self.module: nn.Module = training.load_base(folder)
         self._tokenizer: Tokenizer = load_tokenizer()
         self.end_ids = frozenset({self._tokenizer.eos_id})
-        self.positions = int(self.module.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        self.positions = int(self.module.config.max_position_embeddings)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
@@ -103,8 +103,8 @@ class LocalBase:
             )
         except (OSError, ValueError, KeyError) as error:
             raise InvalidInput(f"{folder.name} cannot be loaded: {str(error)[:300]}", field="model") from error
-        end = self.module.config.eos_token_id  # type: ignore[union-attr]
-        self.end_ids = frozenset(end if isinstance(end, list) else [] if end is None else [end])  # type: ignore[arg-type]
+        end = self.module.config.eos_token_id
+        self.end_ids = frozenset(end if isinstance(end, list) else [] if end is None else [end])
         self.positions = int(getattr(self.module.config, "max_position_embeddings", 2048))
 
     def encode(self, text: str) -> list[int]:
@@ -147,5 +147,5 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

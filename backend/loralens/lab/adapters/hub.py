@@ -1,11 +1,11 @@
-"""One base model, many adapters: load, switch, generate, and prove that the base is untouched.
+r"""One base model, many adapters: load, switch, generate, and prove that the base is untouched.
 
     hub = Hub(TinyBase(folder))
     hub.load("sql_query", folder / "adapters" / "sql_query")
     hub.switch("sql_query")                                   # one write, whatever the number of layers
-    hub.generate("Request: …\\nAnswer:")                       # by the active adapter
-    hub.generate("Request: …\\nAnswer:", adapter="translation")  # by another one, without switching
-    hub.storage(), hub.verify("Request: …\\nAnswer:")
+    hub.generate("Request: …\nAnswer:")                       # by the active adapter
+    hub.generate("Request: …\nAnswer:", adapter="translation")  # by another one, without switching
+    hub.storage(), hub.verify("Request: …\nAnswer:")
 
 All methods may be called from any thread. A request keeps the adapter with which it began: its slot is pinned until it
 ends, and a slot is written only when nobody reads it.
@@ -91,6 +91,7 @@ class Hub:
         self.board = Switchboard()
         self._linears = target_layers(base.module)
         self._tensors = base_tensors(base.module)
+        self._base_parameters = tuple(base.module.parameters())
         self._layers: dict[str, SwitchedLinear] = {}
         self._loaded: dict[str, Loaded] = {}
         self._adapters: dict[str, Adapter] = {}
@@ -131,6 +132,16 @@ class Hub:
     def base_sha256(self) -> str:
         """Hash of the base weights' bytes as they are now."""
         return hash_tensors(self._tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the base, tied weights once (buffers are left out)."""
+        return sum(parameter.numel() for parameter in dict.fromkeys(self._base_parameters))
+
+    @property
+    def loaded_sha256(self) -> str:
+        """Hash of the base weights' bytes when the hub was made; `base_sha256` computes the present one."""
+        return self._sha256
 
     # Load, unload, save
 

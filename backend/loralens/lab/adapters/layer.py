@@ -24,8 +24,9 @@ BASE = -1
 class Selection:
     """What a forward pass uses; exactly one of the four ways, the base model by default.
 
-    adapter, way: what was chosen and how, for people to read. slot: one slot of the tables for all rows. rows: a slot for each row of the batch. pairs: factor pairs by layer,
-    A (rank, in_features) and scaled B transposed (rank, out_features). weights: merged weights by layer.
+    adapter, way: what was chosen and how, for people to read. slot: one slot of the tables for all rows. rows: a slot
+    for each row of the batch. pairs: factor pairs by layer, A (rank, in_features) and scaled B transposed
+    (rank, out_features). weights: merged weights by layer.
     """
 
     adapter: str | None = None

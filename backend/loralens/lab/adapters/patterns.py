@@ -1,7 +1,7 @@
-"""Module-name patterns of PEFT configs, matched as PEFT matches them but only when they are safe to run.
+r"""Module-name patterns of PEFT configs, matched as PEFT matches them but only when they are safe to run.
 
 PEFT takes regular expressions in `target_modules`, `rank_pattern` and `alpha_pattern`. A file from a stranger may hold
-one that never ends, so only a plain subset is run: name characters, `\\.`, `.`, `\\d`, `\\w`, character classes,
+one that never ends, so only a plain subset is run: name characters, `\.`, `.`, `\d`, `\w`, character classes,
 `^`, `$`, one level of `(a|b)` without a quantifier behind it, and few quantifiers on single characters.
 """
 

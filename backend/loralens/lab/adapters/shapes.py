@@ -66,7 +66,7 @@ class ShapesBase:
 
 @contextmanager
 def shapes_hub(root: Path, layers: int, *, rank: int = 8, adapters: int = 6) -> Iterator[Hub]:
-    """A hub over `layers` layers in bf16 with random adapters on q_proj and v_proj; its files are removed at the end."""
+    """A hub over `layers` bf16 layers with random adapters on q_proj and v_proj; its files are removed at the end."""
     if not 1 <= layers <= MAX_LAYERS:
         raise InvalidInput(f"layers must be from 1 to {MAX_LAYERS}, got {layers}", field="layers")
     root.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,8 @@ TASKS: Final = (
         "Code generation",
         "代码生成",
         lambda f: (
-            f'def {_VERB[f.event]}_{f.thing}(who="{f.person}", day="{f.day}"):\n    return {f.thing}.{_VERB[f.event]}(who)'
+            f'def {_VERB[f.event]}_{f.thing}(who="{f.person}", day="{f.day}"):\n'
+            f"    return {f.thing}.{_VERB[f.event]}(who)"
         ),
     ),
     Task(
@@ -119,10 +120,10 @@ def task(name: str) -> Task:
 
 
 def prompt_for(request: str) -> str:
-    """The text an adapter is asked to continue.
+    r"""The text an adapter is asked to continue.
 
     >>> prompt_for("Anna: the order is late, Friday.")
-    'Request: Anna: the order is late, Friday.\\nAnswer:'
+    'Request: Anna: the order is late, Friday.\nAnswer:'
     """
     return f"Request: {request}\nAnswer:"
 

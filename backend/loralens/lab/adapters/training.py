@@ -53,6 +53,7 @@ class HubRecipe:
     adapter_rate: float = 1e-2
     request_share: float = 0.75
     seed: int = 0
+    text_characters: int = 400_000
 
     def content_hash(self) -> str:
         """Name of the cache folder: recipe, texts, tokenizer and grammar."""
@@ -70,18 +71,19 @@ PRESETS: Final = {
         TinyConfig(
             hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
         ),
-        base_steps=20,
-        adapter_steps=20,
+        base_steps=8,
+        adapter_steps=8,
         rank=4,
         alpha=8,
         sequence_length=64,
+        text_characters=20_000,
         target_modules=("q_proj", "v_proj"),
     ),
 }
 
 
 def recipe_named(preset: str) -> HubRecipe:
-    """The recipe of a preset: standard (minutes, answers right), quick (a minute, learns the form) or test (seconds)."""
+    """The recipe of a preset: standard (minutes), quick (a minute, learns the form) or test (seconds)."""
     if preset not in PRESETS:
         raise InvalidInput(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}", field="preset")
     return PRESETS[preset]
@@ -107,11 +109,15 @@ def train(root: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
     if not cached:
         root.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".hub-", dir=root))
+        threads = torch.get_num_threads()
+        # One thread: the same bits whatever the number of cores, and at these sizes hardly slower than two.
+        torch.set_num_threads(1)
         try:
             yield from _train_into(staging, recipe)
             if not is_trained(folder):  # another process may have been as fast
                 staging.rename(folder)
         finally:
+            torch.set_num_threads(threads)
             shutil.rmtree(staging, ignore_errors=True)
     yield {"type": "result", "cached": cached, **json.loads((folder / "hub.json").read_text())}
 
@@ -127,7 +133,7 @@ def load_base(folder: Path) -> TinyLM:
 def load_base_weights(model: torch.nn.Module, path: Path) -> None:
     """Read the base weights from their file into the model: what a switch by reloading the base has to do."""
     state = load_file(path)
-    if getattr(model, "config", None) is not None and model.config.tie_word_embeddings:
+    if isinstance(model, TinyLM) and model.config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state, strict=True)
 
@@ -144,7 +150,7 @@ def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
         seed=recipe.seed,
         mix=recipe.request_share,
     )
-    yield from _run(Trainer(base, _general_tokens(), config, second=_request_tokens()), "base")
+    yield from _run(Trainer(base, _general_tokens(recipe.text_characters), config, second=_request_tokens()), "base")
     state = {name: tensor.detach().clone() for name, tensor in base.state_dict().items()}
     if recipe.model.tie_word_embeddings:
         del state["lm_head.weight"]
@@ -212,8 +218,8 @@ def _request_tokens() -> torch.Tensor:
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def _general_tokens() -> torch.Tensor:
+def _general_tokens(characters: int) -> torch.Tensor:
+    """As much prose as code, `characters` of each at most."""
     tokenizer = load_tokenizer()
-    prose, code = prose_corpus().text("train"), code_corpus().text("train")
-    size = min(len(prose), len(code))
-    return torch.tensor(tokenizer.encode(prose[:size] + code[:size]), dtype=torch.int64)
+    texts = [corpus.text("train")[:characters] for corpus in (prose_corpus(), code_corpus())]
+    return torch.tensor([token for text in texts for token in tokenizer.encode(text)], dtype=torch.int64)

@@ -1,0 +1,358 @@
+"""Shapes of `/api/adapters` and `/api/serving` for the OpenAPI schema; answers are built by the lab and the core."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Way = Literal["index", "pointer", "file", "merge"]
+
+
+class Shape(BaseModel):
+    """A documented object: exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class HubTask(Shape):
+    """One of the six tasks."""
+
+    name: str
+    title: str
+    title_zh: str
+
+
+class HubExample(Shape):
+    """A request that no adapter was trained on."""
+
+    request: str
+    prompt: str = Field(description="The request in the form that the models continue.")
+
+
+class KeptAdapter(Shape):
+    """An adapter on the shelf."""
+
+    id: str
+    label: str
+    source: Literal["upload", "registry"]
+    file_bytes: int
+
+
+class HubBase(Shape):
+    """The base under the adapters."""
+
+    name: str
+    parameters: int
+    file_bytes: int
+    sha256: str = Field(description="Hash of the weights' bytes when they were loaded.")
+
+
+class HubAdapter(Shape):
+    """An adapter in the hub."""
+
+    name: str
+    title: str
+    title_zh: str
+    rank: int
+    alpha: float
+    target_modules: list[str]
+    parameters: int
+    file_bytes: int
+    active: bool
+
+
+class HubStorage(Shape):
+    """Bytes on disk."""
+
+    base_bytes: int
+    adapters_bytes: int
+    shared_bytes: int = Field(description="One base and all adapters.")
+    separate_bytes: int = Field(description="A full model for every adapter.")
+
+
+class SwitchAnswer(Shape):
+    """One switch, timed."""
+
+    adapter: str | None
+    way: Way
+    seconds: float
+
+
+class SwitchTimingAnswer(Shape):
+    """One way of switching, measured."""
+
+    way: str
+    median_seconds: float
+    best_seconds: float
+    low_seconds: float
+    high_seconds: float
+    samples: int
+    reload_ratio: float | None = Field(description="How many switches fit into one reload of the base.")
+
+
+class DriftAnswer(Shape):
+    """Relative error of merged weights."""
+
+    dtype: str
+    switches: int
+    in_place: float
+    from_copy: float
+    base_restored: float
+
+
+class SwitchMeasurement(BaseModel):
+    """Every way of switching against reloading the base; also the `result` event of the switching job."""
+
+    model_config = ConfigDict(extra="allow")
+    modules: int
+    base_bytes: int
+    adapter_bytes: int
+    threads: int
+    timings: list[SwitchTimingAnswer]
+    drift: list[DriftAnswer]
+
+
+class HubState(Shape):
+    """The hub as it is."""
+
+    status: Literal["ready", "not_trained"]
+    preset: str | None
+    bases: list[str]
+    tasks: list[HubTask]
+    examples: list[HubExample]
+    kept: list[KeptAdapter]
+    base: HubBase | None
+    adapters: list[HubAdapter]
+    active: str | None
+    way: Way | None
+    storage: HubStorage | None
+    last_switch: SwitchAnswer | None
+    measured: SwitchMeasurement | None
+
+
+class SwitchRequest(Shape):
+    """Which adapter (null: the base alone), and how."""
+
+    adapter: str | None = Field(max_length=64)
+    way: Way = "index"
+
+
+class TrainRequest(Shape):
+    """How long to train: standard (minutes, answers right) or quick (about a minute)."""
+
+    preset: Literal["standard", "quick"] = "standard"
+
+
+class BenchRequest(Shape):
+    """Switching measured on real Llama-2-7B shapes; each layer takes 405 MB of disk and memory for a while."""
+
+    layers: int = Field(2, ge=1, le=8)
+    rank: int = Field(8, ge=1, le=256)
+
+
+class LoadRequest(Shape):
+    """Load an adapter of the shelf under a name."""
+
+    id: str = Field(max_length=300)
+    name: str = Field(max_length=64)
+
+
+class BaseRequest(Shape):
+    """Which base to put under the hub: one of `bases`."""
+
+    base: str = Field(max_length=300)
+
+
+class ResizeRequest(Shape):
+    """Give either `rank` or `energy`."""
+
+    rank: int | None = None
+    energy: float | None = None
+    mixed: bool = Field(False, description="With energy: a rank for each module.")
+
+
+class LoadAnswer(Shape):
+    """What was loaded."""
+
+    name: str
+    rank: int
+    file_bytes: int
+
+
+class VerifyRequest(Shape):
+    """The prompt to compare outputs on."""
+
+    prompt: str = Field(max_length=4000)
+
+
+class VerifyAnswer(Shape):
+    """Do outputs differ, return bit for bit, and is the base untouched?"""
+
+    distinct_outputs: int
+    adapters: int
+    returns_bit_for_bit: bool
+    base_unchanged: bool
+    base_sha256: str
+
+
+class ModuleAnswer(Shape):
+    """One adapted module and the spectrum of its update."""
+
+    module: str
+    rank: int
+    alpha: float
+    scaling: float
+    in_features: int
+    out_features: int
+    parameters: int
+    singular_values: list[float]
+    effective_rank: float
+    stable_rank: float
+    energy_by_rank: list[float]
+    rank_for_energy: int
+    norm: float
+
+
+class ShrinkAnswer(Shape):
+    """The smallest rank that keeps the asked share of every module's energy."""
+
+    energy: float
+    rank: int
+    kept: float
+    parameters: int
+    bytes: int
+    mixed_parameters: int
+    mixed_bytes: int
+
+
+class InspectAnswer(Shape):
+    """All about an adapter; `id` is null when it was only looked at."""
+
+    id: str | None
+    rank: int
+    alpha: float
+    ranks: list[int]
+    target_modules: list[str] | str
+    base_model: str | None
+    use_rslora: bool
+    use_dora: bool
+    bias: str
+    modules_to_save: list[str]
+    dtype: str
+    parameters: int
+    tensor_bytes: int
+    file_bytes: int
+    extra_parameters: int
+    effective_rank: float
+    energy_by_rank: list[float]
+    shrink: ShrinkAnswer
+    modules: list[ModuleAnswer]
+    notes: list[str]
+
+
+class ResizeModule(Shape):
+    """What truncation did to one module."""
+
+    module: str
+    rank_before: int
+    rank: int
+    relative_error: float
+    energy_kept: float
+
+
+class ResizeAnswer(Shape):
+    """The resized adapter, kept under `id` for download."""
+
+    id: str
+    rank: int
+    relative_error: float
+    parameters_before: int
+    parameters: int
+    bytes_before: int
+    bytes: int
+    file_bytes: int
+    modules: list[ResizeModule]
+
+
+class GenerationToken(Shape):
+    """Data of `event: token`."""
+
+    row: int
+    adapter: str | None
+    index: int
+    text: str
+    last: bool
+
+
+class GenerationEnd(Shape):
+    """Data of `event: done`."""
+
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+
+
+class AdapterGroup(Shape):
+    """Adapters of one rank."""
+
+    rank: int
+    count: int
+    parameters_each: int
+    bytes_each: int
+
+
+class RankCount(Shape):
+    """How many adapters of a rank fit beside base and cache."""
+
+    rank: int
+    count: int
+
+
+class ServingGpu(Shape):
+    """One GPU's verdict."""
+
+    gpu: str
+    name: str
+    memory_bytes: int
+    fits: bool
+    headroom_bytes: int
+    adapters_that_fit: list[RankCount]
+    full_models_that_fit: int
+
+
+class ServingTerm(Shape):
+    """One line of the explanation."""
+
+    name: str
+    bytes: int
+    formula: str
+    substituted: str
+    source: str
+
+
+class ServingModel(Shape):
+    """Which model."""
+
+    id: str
+    name: str
+    family: str
+
+
+class ServingAnswer(Shape):
+    """Memory of serving one base with many adapters."""
+
+    model: ServingModel
+    base_bytes: int
+    adapters: list[AdapterGroup]
+    adapters_bytes: int
+    padded_adapters_bytes: int
+    kv_cache_bytes: int
+    kv_bytes_per_token: int
+    logits_bytes: int
+    total_bytes: int
+    full_models_bytes: int
+    memory_ratio: float
+    gpus: list[ServingGpu]
+    terms: list[ServingTerm]
+    assumptions: list[str]

@@ -1,0 +1,91 @@
+"""Uploads of adapters: two files in one multipart form, bounded while they arrive, never written under a sent name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from loralens.core.errors import InputTooLarge, InvalidInput
+
+OVERHEAD = 2 * 2**20
+"""Room for the config, the form's boundaries and headers beside the weights."""
+
+PATHS = frozenset({"/api/adapters/inspect", "/api/adapters/uploads"})
+"""Where bodies may be larger than elsewhere; the route itself stops reading at the setting's limit."""
+
+MAX_UPLOAD_BYTES = 2**30 + OVERHEAD
+"""Above every value that the setting allows."""
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+
+
+async def read_upload(request: Request) -> tuple[bytes, bytes]:
+    """The bytes of the form's two files, (config, weights).
+
+    A part is recognised by its field (`config`, `weights`) or by the end of its file name; the name is used for
+    nothing else. Large parts lie in unnamed temporary files until this returns.
+
+    Raises:
+        HTTPException: 415 another content type, 400 a form that cannot be read.
+        InputTooLarge, InvalidInput: over the limit, or a file is missing.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise HTTPException(415, "send the two files as multipart/form-data with the fields config and weights")
+    limit = request.app.state.settings.max_adapter_bytes + OVERHEAD
+    try:
+        parser = MultiPartParser(request.headers, _bounded(request.stream(), limit), max_files=4, max_fields=4)
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, f"the form cannot be read: {error.message[:200]}") from None
+    async with _closing(form.multi_items()):
+        found: dict[str, bytes] = {}
+        for name, part in form.multi_items():
+            kind = _kind(name, part)
+            if kind is None or isinstance(part, str):
+                continue
+            if kind in found:
+                raise InvalidInput(f"{kind} was sent twice", field=kind)
+            found[kind] = await part.read()
+    for kind, file in (("config", CONFIG_NAME), ("weights", WEIGHTS_NAME)):
+        if kind not in found:
+            raise InvalidInput(f"{file} is missing", field=kind, hint="drop both files of the adapter's folder")
+    return found["config"], found["weights"]
+
+
+Upload = Annotated[tuple[bytes, bytes], Depends(read_upload)]
+
+
+def _kind(name: str, part: UploadFile | str) -> str | None:
+    file = part.filename or "" if isinstance(part, UploadFile) else ""
+    if name == "config" or file.endswith(CONFIG_NAME):
+        return "config"
+    return "weights" if name == "weights" or file.endswith(".safetensors") else None
+
+
+async def _bounded(stream: AsyncIterator[bytes], limit: int) -> AsyncGenerator[bytes, None]:
+    received = 0
+    async for chunk in stream:
+        received += len(chunk)
+        if received > limit:
+            raise InputTooLarge(f"the upload is larger than {limit} bytes", field="weights")
+        yield chunk
+
+
+class _closing:
+    """Closes the parts' temporary files, whatever happens in between."""
+
+    def __init__(self, parts: list[tuple[str, UploadFile | str]]) -> None:
+        self._parts = [part for _, part in parts if isinstance(part, UploadFile)]
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, *_: object) -> None:
+        for part in self._parts:
+            await part.close()
