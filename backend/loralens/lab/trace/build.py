@@ -43,6 +43,10 @@ def read_config(given: Mapping[str, Any]) -> Any:
     except (TypeError, ValueError, KeyError, AttributeError) as problem:
         raise InvalidInput(f"config is refused by transformers: {problem}", field="config") from problem
     config.use_cache = False
+    if config.is_encoder_decoder:  # what generation starts with; labels are shifted by it, its value is of no matter
+        for word in ("decoder_start_token_id", "pad_token_id"):
+            if getattr(config, word, None) is None:
+                setattr(config, word, 0)
     return config
 
 

@@ -44,8 +44,8 @@ def layer_list(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList]:
     return max(lists, key=lambda entry: len(entry[1]))
 
 
-def inputs(config: Any, batch: int, length: int, *, padded: bool) -> dict[str, torch.Tensor]:
-    """One batch on the fake GPU, with labels."""
+def inputs(config: Any, batch: int, length: int, *, padded: bool, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """One batch on the fake GPU, with labels; pictures and sound come in `dtype`."""
 
     def tokens(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=torch.int64, device="cuda")
@@ -54,11 +54,11 @@ def inputs(config: Any, batch: int, length: int, *, padded: bool) -> dict[str, t
     if hasattr(config, "num_channels") and hasattr(config, "patch_size"):
         size = config.image_size
         height, width = size if isinstance(size, (tuple, list)) else (size, size)
-        pixels = torch.empty(batch, config.num_channels, height, width, device="cuda", dtype=torch.float32)
+        pixels = torch.empty(batch, config.num_channels, height, width, device="cuda", dtype=dtype)
         return {"pixel_values": pixels, "labels": tokens(batch)}
     if kind == "whisper":
         frames = 2 * config.max_source_positions
-        sound = torch.empty(batch, config.num_mel_bins, frames, device="cuda", dtype=torch.float32)
+        sound = torch.empty(batch, config.num_mel_bins, frames, device="cuda", dtype=dtype)
         return {"input_features": sound, "labels": tokens(batch, min(length, config.max_target_positions))}
     batch_inputs = {"input_ids": tokens(batch, length), "labels": tokens(batch, length)}
     if padded:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from loralens.core.errors import DependencyMissing, InvalidInput
+from loralens.lab.trace.quantize import bitsandbytes_there
 
 _RATE = 1e-4
 
@@ -75,10 +76,10 @@ def _muon(chosen: list[Any]) -> Any:
 
 
 def _bitsandbytes(name: str, chosen: list[Any]) -> Any:
-    try:
-        from bitsandbytes import optim
-    except ImportError as problem:
-        raise DependencyMissing(f"tracing {name} needs bitsandbytes", hint='pip install "loralens[trace]"') from problem
+    if not bitsandbytes_there():
+        raise DependencyMissing(f"tracing {name} needs bitsandbytes", hint='pip install "loralens[trace]"')
+    from bitsandbytes import optim
+
     makers = {
         "adamw_8bit": lambda: optim.AdamW8bit(chosen, lr=_RATE),
         "paged_adamw_8bit": lambda: optim.PagedAdamW8bit(chosen, lr=_RATE),
@@ -96,12 +97,12 @@ def _bitsandbytes(name: str, chosen: list[Any]) -> Any:
 @contextmanager
 def bitsandbytes_on_fakes() -> Iterator[None]:
     """Its questions to the driver answered: nothing to wait for, and paged memory lies outside torch's allocator."""
-    try:
-        from bitsandbytes import functional
-        from bitsandbytes.optim import optimizer
-    except ImportError:
+    if not bitsandbytes_there():
         yield
         return
+    from bitsandbytes import functional
+    from bitsandbytes.optim import optimizer
+
     # bitsandbytes keeps its table for good; a fake one must not stay behind
     functional.name2qmap.setdefault("dynamic", functional.create_dynamic_map())
 

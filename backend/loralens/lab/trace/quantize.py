@@ -7,6 +7,9 @@ fake GPU with bitsandbytes' own functions, so the tables are those that it reall
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +17,17 @@ import torch
 from loralens.core.errors import DependencyMissing, InvalidInput
 from loralens.core.recipe import Quantization
 from loralens.lab.trace.ledger import Ledger
+
+
+def bitsandbytes_there() -> bool:
+    """Import bitsandbytes, quietly: its warnings are about CPU kernels and about casts that are known here."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        return False
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    return True
 
 
 def quantize(model: Any, quantization: Quantization) -> None:
@@ -29,10 +43,8 @@ def quantize(model: Any, quantization: Quantization) -> None:
             field="recipe.quantization.type",
             hint="loralens memory computes it",
         )
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as problem:
-        raise DependencyMissing("tracing a quantized base needs bitsandbytes", hint='pip install "loralens[trace]"') from problem
+    if not bitsandbytes_there():
+        raise DependencyMissing("tracing a quantized base needs bitsandbytes", hint='pip install "loralens[trace]"')
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.quantizers.base import get_keys_to_not_convert
@@ -65,9 +77,7 @@ def fresh(tensor: Any, module: Any, dtype: torch.dtype, ledger: Ledger) -> torch
     from bitsandbytes import functional
 
     shape = tensor.shape
-    source = getattr(module, "source_cls", torch.nn.Linear).__name__
     whole = torch.empty(shape, dtype=dtype, device="cuda")
-    del source
     with ledger.naming("quantization_state", ledger.owner or ""):
         if type(tensor).__name__ == "Params4bit":
             packed, state = functional.quantize_4bit(
@@ -86,11 +96,41 @@ def fresh(tensor: Any, module: Any, dtype: torch.dtype, ledger: Ledger) -> torch
     return weight
 
 
+@contextmanager
+def dequantized_for_peft() -> Iterator[None]:
+    """PEFT (DoRA) unpacks base weights by their class, which fake tensors cannot have: answer in its place."""
+    from peft.tuners.lora import dora, variants
+    from peft.utils import integrations
+
+    original = integrations.dequantize_module_weight
+
+    def unpacked(module: Any) -> Any:
+        weight = module.weight
+        if is_packed(weight):
+            return weight  # on the meta device, not packed yet
+        if getattr(weight, "quant_state", None) is not None:
+            from bitsandbytes import functional
+
+            return functional.dequantize_4bit(weight.data, weight.quant_state)
+        if weight.dtype == torch.int8:
+            from bitsandbytes import functional
+
+            return functional.int8_vectorwise_dequant(weight.data, module.state.SCB)
+        return original(module)
+
+    places = [place for place in (dora, variants, integrations) if hasattr(place, "dequantize_module_weight")]
+    for place in places:
+        place.dequantize_module_weight = unpacked
+    try:
+        yield
+    finally:
+        for place in places:
+            place.dequantize_module_weight = original
+
+
 def equip(ledger: Ledger) -> None:
     """Teach the ledger what bitsandbytes' CUDA kernels allocate; nothing to do when it is not installed."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
+    if not bitsandbytes_there():
         return
 
     def gemm_4bit(
@@ -119,14 +159,63 @@ def equip(ledger: Ledger) -> None:
             return torch.nn.functional.linear(a, whole, bias)
 
     def vectorwise(_func: Any, a: torch.Tensor, threshold: float = 0.0) -> Any:
-        """Without outlier columns: their number depends on values (an assumption)."""
+        """Without outlier columns: their number depends on values (an assumption).
+
+        Source: bitsandbytes/backends/cuda/ops.py (`int8_vectorwise_quant`), 0.50.2.
+        """
         with ledger:
             rows = a.shape[:-1].numel()
-            out = torch.empty(a.shape, dtype=torch.int8, device=a.device)
             stats = torch.empty(rows, dtype=torch.float32, device=a.device)
-            columns = torch.empty(0, dtype=torch.int64, device=a.device) if threshold else None
+            out = torch.empty(a.shape, dtype=torch.int8, device=a.device)
+            if not threshold:
+                return out, stats, None
+            large = a.abs() >= threshold
+            columns = torch.empty(0, dtype=torch.int64, device=a.device)
+            del large
             return out, stats, columns
 
+    def dequantize_mm(
+        _func: Any, a: torch.Tensor, _rows: Any, _columns: Any, dtype: Any = None, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The kernel writes float16; other dtypes and biases come after it (bitsandbytes/backends/cuda/ops.py)."""
+        with ledger:
+            out = torch.empty_like(a, dtype=torch.float16)
+            if bias is not None and bias.dtype != torch.float16:
+                out = out.add_(bias)
+            return out.to(dtype or torch.float16)
+
+    def mixed(
+        _func: Any,
+        a: torch.Tensor,
+        ca: torch.Tensor,
+        cb: torch.Tensor,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        _outliers: Any = None,
+        bias: torch.Tensor | None = None,
+    ) -> Any:
+        """Without outlier columns nothing is added to the 8-bit product."""
+        with ledger:
+            nothing = torch.empty(0, dtype=a.dtype, device=a.device)
+            return scaled(None, ca, cb, rows, columns, bias, a.dtype), nothing
+
+    def scaled(
+        _func: Any,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """32-bit sums first, then scaled down (bitsandbytes/backends/default/ops.py, int8_scaled_mm)."""
+        with ledger:
+            sums = torch.empty((*a.shape[:-1], b.shape[0]), dtype=torch.int32, device=a.device)
+            return dequantize_mm(None, sums, rows, columns, dtype, bias)
+
     ops = torch.ops.bitsandbytes
+    ledger.overrides[ops.int8_mixed_scaled_mm.default] = mixed
+    ledger.overrides[ops.int8_scaled_mm.default] = scaled
+    ledger.overrides[ops.int8_mm_dequant.default] = dequantize_mm
     ledger.overrides[ops.gemm_4bit.default] = gemm_4bit
     ledger.overrides[ops.int8_vectorwise_quant.default] = vectorwise

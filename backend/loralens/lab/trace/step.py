@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.recipe import Recipe
 from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, optimizers, quantize
 from loralens.lab.trace.ledger import Ledger
@@ -56,6 +57,7 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        stack.enter_context(quantize.dequantized_for_peft())
         model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
         model.train()
         counts = count(model)
@@ -69,6 +71,14 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
         ledger.owners.follow(model)
         try:
             _Step(model, config, recipe, ledger).run()
+        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError) as problem:
+            if isinstance(problem, LoraLensError):
+                raise
+            raise InvalidInput(
+                f"the real model refuses this step: {type(problem).__name__}: {str(problem).splitlines()[0]:.200}",
+                field="config",
+                hint="python -X dev -m loralens.lab.trace shows where",
+            ) from problem
         finally:
             ledger.owners.stop()
     classify(ledger, model)
@@ -104,8 +114,10 @@ class _Step:
         if recipe.optimizer_in_backward:
             self._step_in_backward()
         with ledger.naming("input", "batch"):
+            # autocast takes float32 pictures as a collator makes them; without it they must have the weights' dtype
+            dtype = torch.float32 if recipe.autocast else build.DTYPES[recipe.weights_dtype]
             self.batch = families.inputs(
-                config, recipe.micro_batch_size, recipe.sequence_length, padded=recipe.padded
+                config, recipe.micro_batch_size, recipe.sequence_length, padded=recipe.padded, dtype=dtype
             )
 
     def _warm_up(self) -> None:
