@@ -123,7 +123,7 @@ def test_a_broken_config_is_a_named_problem(client, name, value):
     assert body["hint"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     st.sampled_from([*LLAMA, "rope_scaling", "sliding_window", "head_dim", "quantization_config"]),
     hostile_number | anything,
@@ -135,21 +135,21 @@ def test_a_config_with_one_hostile_field_is_never_a_500(client, name, value):
     answered(post(client, {"config": {**LLAMA, name: value}}))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(st.data(), st.sampled_from(sorted(CONFIGS)), hostile_number)
 def test_no_family_is_ever_a_500(client, data, family, value):
     name = data.draw(st.sampled_from(sorted(CONFIGS[family])))
     answered(post(client, {"config": {**CONFIGS[family], name: value}, "method": "lora"}))
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.sampled_from([word.name for word in WORDS]), st.text(max_size=12) | hostile_number.map(str))
 def test_no_query_value_is_ever_a_500(client, name, value):
     assert name in flat_names()
     answered(client.get("/api/memory", params={"model": "7B", name: value}))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     st.dictionaries(
         st.sampled_from(["model", "config", "method", "methods", "recipe", "gpu"]), anything | st.just("7B"), max_size=4
@@ -159,7 +159,7 @@ def test_no_body_is_ever_a_500(client, body):
     answered(post(client, body))
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["lora", "quantization", "parallelism", "stack", *(w.name for w in WORDS)]),
     anything | hostile_number,
@@ -168,7 +168,7 @@ def test_no_recipe_is_ever_a_500(client, name, value):
     answered(post(client, {"model": "qwen2.5-0.5b", "recipe": {name: value}}))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.text(max_size=60), st.sampled_from(["models", "gpus"]))
 def test_no_name_is_ever_a_500(client, name, kind):
     from urllib.parse import quote
