@@ -42,6 +42,7 @@ class Peak(Shape):
     device_bytes: Bytes = Field(description="What nvidia-smi shows.")
     reserved_band_bytes: tuple[Bytes, Bytes] = Field(description="Between which values `reserved_bytes` may lie.")
     device_band_bytes: tuple[Bytes, Bytes] = Field(description="Between which values `device_bytes` may lie.")
+    needed_bytes: tuple[Bytes, Bytes] = Field(description="What a card must have: at least, and with fragmentation.")
     host_bytes: Bytes = Field(description="Pinned host memory, where something is offloaded.")
 
 

@@ -25,8 +25,8 @@ def advise(question: Question, device: Gpu) -> dict[str, Any]:
     before = question.estimate()
     changes = [
         {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
-         "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.device[2],
-         "fits": after.overhead.device[2] <= device.memory_bytes}
+         "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.needed[1],
+         "fits": after.overhead.needed[1] <= device.memory_bytes}
         for change, changed in _applicable(question)
         if before.allocated_bytes - (after := changed.estimate()).allocated_bytes >= WORTH_SAYING
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def path(question: Question, device: Gpu) -> list[dict[str, Any]] | None:
 
 def smallest_gpu(question: Question, vendor: str) -> dict[str, Any] | None:
     """The vendor's GPU with the least memory that fits the step as asked; only where the driver's figure is known."""
-    needed = question.estimate().overhead.device[2]
+    needed = question.estimate().overhead.needed[1]
     known = [gpu for gpu in catalogue.gpus() if gpu.vendor == vendor and gpu.memory_basis.startswith("driver")]
     enough = [gpu for gpu in known if gpu.memory_bytes >= needed]
     if not enough:
@@ -113,7 +113,7 @@ def _apply(question: Question, taken: dict[str, list[tuple[Change, Any]]]) -> Qu
 
 
 def _fits(question: Question, device: Gpu) -> bool:
-    return question.estimate().overhead.device[2] <= device.memory_bytes
+    return question.estimate().overhead.needed[1] <= device.memory_bytes
 
 
 def _rows(question: Question, taken: list[tuple[Change, Any]]) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ def _rows(question: Question, taken: list[tuple[Change, Any]]) -> list[dict[str,
         before, after = question.estimate(), changed.estimate()
         rows.append(
             {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
-             "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.device[2]}
+             "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.needed[1]}
         )  # fmt: skip
         question = changed
     return rows

@@ -35,7 +35,7 @@ def fit_answer(body: Any) -> dict[str, Any]:
     if own.get("tokens") is not None:
         time = training_time(question, device, own["tokens"], own.get("utilization"))
     found = question.estimate()
-    high = found.overhead.device[2]
+    high = found.overhead.needed[1]
     return {
         "model": question.model_dict(),
         "method": question.method,
@@ -63,7 +63,7 @@ def applies(question: Question, variable: str) -> bool:
 
 def needed_bytes(question: Question) -> int:
     """What the device must have: the upper end of the band."""
-    return question.estimate().overhead.device[2]
+    return question.estimate().overhead.needed[1]
 
 
 def largest(question: Question, device: Gpu, variable: str) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def largest(question: Question, device: Gpu, variable: str) -> dict[str, Any]:
     if low:
         found = question.with_(variable, low).estimate()
         result["peak_allocated_bytes"] = found.allocated_bytes
-        result["device_high_bytes"] = found.overhead.device[2]
+        result["device_high_bytes"] = found.overhead.needed[1]
     context = question.model.config.get("max_position_embeddings")
     if variable == "sequence_length" and isinstance(context, int):
         result["model_context"] = context

@@ -52,7 +52,7 @@ def sweep_answer(body: Any) -> dict[str, Any]:
     sweeps = []
     for method in methods:
         allocated, phases = peaks(Question(model, method, recipe), axes)
-        high: Any = overhead(allocated).device[2]  # type: ignore[arg-type]  # arrays pass through it as integers do
+        high: Any = overhead(allocated).needed[1]  # type: ignore[arg-type]  # arrays pass through it as integers do
         row: dict[str, Any] = {
             "method": method,
             "peak_allocated_bytes": [int(size) for size in allocated],

@@ -128,7 +128,9 @@ def judge(row: Row) -> Outcome:
     except LoraLensError as error:
         return Outcome(row, None, error.message)
     allocated = found.allocated_bytes + workspace_bytes(row.gpu)
-    bands = overhead(found.allocated_bytes, row.gpu)
+    parallel = found.recipe.parallelism
+    sharded = parallel.strategy in ("fsdp", "zero3") and parallel.gpus > 1
+    bands = overhead(found.allocated_bytes, row.gpu, varying=found.recipe.padded, sharded=sharded)
     if row.metric == "allocated":
         return Outcome(row, found, None, allocated, allocated, allocated)
     low, typical, high = bands.reserved if row.metric == "reserved" else bands.device

@@ -48,6 +48,7 @@ class Root(Module):
     vocabulary: int
     head: Linear
     tied: bool
+    upcasts_logits = True  # the loss is computed on float32 logits
     default_targets: tuple[str, ...] | str
 
     def stacks(self) -> list[tuple[str, Stack]]:
@@ -94,7 +95,7 @@ class Root(Module):
         return [] if runs == recipe.attention else [f"this family has no {recipe.attention} attention: {runs} is what runs"]
 
 
-def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None) -> Tensor | None:
+def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None, always: bool = False) -> Tensor | None:
     """The mask that transformers builds, or None where it can rely on `is_causal`.
 
     Source: transformers 5.23 masking_utils (`create_causal_mask`): SDPA skips the mask when nothing is padded and the
@@ -106,7 +107,7 @@ def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None) -> Te
         return None
     if call.attention == "eager":
         return t.new(TOKENS_BY_SEQUENCE, recipe.weights_dtype, 1, "attention mask")
-    if not recipe.padded and not windowed:
+    if not recipe.padded and not windowed and not always:
         return None
     rows = TOKENS_BY_SEQUENCE if recipe.padded else SEQUENCE_SQUARED
     return t.new(rows, "bool", 1, "attention mask")

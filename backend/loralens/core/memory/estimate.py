@@ -83,10 +83,12 @@ class Estimate:
     @property
     def overhead(self) -> Overhead:
         """Reserved and device bands."""
-        return overhead(self.allocated_bytes)
+        parallel = self.recipe.parallelism
+        sharded = parallel.strategy in ("fsdp", "zero3") and parallel.gpus > 1
+        return overhead(self.allocated_bytes, varying=self.recipe.padded, sharded=sharded)
 
     def fits(self, gpus: Iterable[str] = SHOWN_GPUS) -> list[dict[str, Any]]:
-        """Verdict per GPU: by the upper end of the device band `fits`, by its typical value `tight`."""
+        """Verdict per GPU: `fits` with fragmentation, `tight` without it; see `overhead`."""
         return [_verdict(catalogue.gpu(name), self.overhead) for name in gpus]
 
     def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS) -> dict[str, Any]:
@@ -111,6 +113,7 @@ class Estimate:
                 "device_bytes": bands.device[1],
                 "reserved_band_bytes": [bands.reserved[0], bands.reserved[2]],
                 "device_band_bytes": [bands.device[0], bands.device[2]],
+                "needed_bytes": list(bands.needed),
                 "host_bytes": self.plan.host_bytes.at(*self.point),
             },
             "breakdown": self.breakdown,
@@ -123,14 +126,14 @@ class Estimate:
 
 
 def _verdict(gpu: catalogue.Gpu, bands: Overhead) -> dict[str, Any]:
-    _, typical, high = bands.device
-    verdict = "fits" if high <= gpu.memory_bytes else "tight" if typical <= gpu.memory_bytes else "does_not_fit"
+    least, safe = bands.needed
+    verdict = "fits" if safe <= gpu.memory_bytes else "tight" if least <= gpu.memory_bytes else "does_not_fit"
     return {
         "gpu": gpu.id,
         "name": gpu.name,
         "memory_bytes": gpu.memory_bytes,
         "verdict": verdict,
-        "headroom_bytes": gpu.memory_bytes - typical,
+        "headroom_bytes": gpu.memory_bytes - least,
     }
 
 

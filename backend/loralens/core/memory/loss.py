@@ -30,7 +30,13 @@ def causal_loss(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
             return _fused(t, root.head, hidden, call)
         case "chunked":
             return _chunked(t, root, hidden)
+    t.ledger.where = "loss"
     logits = root.logits(t, hidden)
+    if not root.upcasts_logits:
+        labels = t.new(TOKENS, "int64", 1, "labels, shifted")
+        loss = cross_entropy(t, _shifted_copy(t, logits), labels)
+        del logits, hidden
+        return loss
     if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     loss = _whole(t, logits, call)
@@ -73,17 +79,19 @@ def _entropy(t: Tape, logits: Tensor, labels: Tensor, call: Call) -> Tensor:
 
 
 def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
-    """log_softmax, then nll_loss: keeps the log-probabilities; backward makes two gradients of their size."""
+    """log_softmax (float32 under autocast), then nll_loss: keeps the log-probabilities; backward makes two gradients."""
+    if t.autocast is not None:
+        logits = _float32(t, logits)
     probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
     loss = t.new(ONE, "float32", 1, "loss")
     weight = t.new(ONE, "float32", 1, "loss: total weight")
-    numel, width = probabilities.numel, probabilities.width
+    numel, width, dtype = probabilities.numel, probabilities.width, probabilities.dtype
     t.record(
         "loss",
         [loss],
         [probabilities],
         [probabilities, labels, weight],
-        lambda g: t.new(numel, "float32", width, "gradient: log-probabilities", "logits"),
+        lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
     )
     return loss
 

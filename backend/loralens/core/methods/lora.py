@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.module import Linear, Module, Parameter
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.recipe import Quantization, Recipe
 
+DEEPSPEED = ("zero1", "zero2", "zero3")
+
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:
     """Freeze the base and inject adapters; on a quantized base when the recipe names one."""
     if recipe.quantization is not None:
         return prepare_packed(root, recipe, recipe.quantization)
+    recipe = as_held(recipe)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
@@ -33,12 +37,20 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     )
 
 
+def as_held(recipe: Recipe) -> Recipe:
+    """DeepSpeed casts the whole model, adapters too, to its 16-bit dtype (runtime/engine.py, `_configure_distributed_model`)."""
+    if recipe.parallelism.strategy in DEEPSPEED and recipe.weights_dtype != "float32":
+        return replace(recipe, lora=replace(recipe.lora, adapter_dtype=recipe.weights_dtype))
+    return recipe
+
+
 def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Prepared:
     """Add adapters, then pack every linear layer but the head.
 
     Source: transformers 5.23 `get_keys_to_not_convert` leaves the output embedding unpacked; PEFT 0.21
     `prepare_model_for_kbit_training` raises all that is not packed to float32.
     """
+    recipe = as_held(recipe)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
@@ -46,8 +58,8 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     for _, module in root.walk():
         if isinstance(module, Linear) and module is not root.head and module.weight.role == "base":
             module.weight.packing = packing
-    # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`)
-    raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", "zero3")
+    # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
+    raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
     if raised:
         # TRL puts embeddings and head back into 16 bits (`peft_module_casting_to_bf16`), the norms stay float32
         trl = any(library == "trl" for library, _ in recipe.stack)

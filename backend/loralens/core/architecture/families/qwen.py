@@ -76,6 +76,7 @@ class Qwen(CausalDecoder):
     """The causal language model."""
 
     default_targets = ("c_attn",)
+    upcasts_logits = False
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config)
