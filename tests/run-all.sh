@@ -35,6 +35,12 @@ tests() {
       *) failed=$((failed + ${count:-0})) ;;
     esac
   done
+  if [ -z "$summary" ]; then # a list of "ok NAME" and "FAIL NAME"
+    passed=$((passed + $(grep -cE '^ok +' "$log" || true)))
+    count=$(grep -cE '^FAIL +' "$log" || true)
+    failed=$((failed + count))
+    ((count == 0)) || summary=failed
+  fi
   if [ "$code" != 0 ]; then
     failures+=("$label (exit code $code)")
     [[ "$summary" =~ (failed|error) ]] || failed=$((failed + 1))
