@@ -38,6 +38,13 @@ FAMILIES: Final[dict[str, str]] = {
     "stablelm": "stablelm:StableLm",
     "cohere": "cohere:Cohere",
     "cohere2": "cohere:Cohere2",
+    "mixtral": "mixtral:Mixtral",
+    "qwen3_moe": "mixtral:Qwen3Moe",
+    "gpt_oss": "gpt_oss:GptOss",
+    "deepseek_v2": "deepseek:DeepSeekV2",
+    "deepseek_v3": "deepseek:DeepSeek",
+    "llama4_text": "llama4:Llama4",
+    "glm4_moe": "glm4_moe:Glm4Moe",
 }
 
 

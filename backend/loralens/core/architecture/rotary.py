@@ -28,6 +28,16 @@ def rotate_part(t: Tape, q: Tensor, k: Tensor, tables: Tables, rotated: int, *, 
     return q_out, k_out
 
 
+def rotate_chunks(t: Tape, x: Tensor, tables: Tables, label: str) -> Tensor:
+    """Two halves, each turned with half of the tables: `a*cos - b*sin` and `b*cos + a*sin`, concatenated."""
+    assert isinstance(x.width, int)
+    cos, sin = (Tensor(table.storage, table.numel // 2, table.dtype, x.width // 2) for table in tables)
+    first, second = ops.split(t, x, [x.width // 2] * 2, f"{label}: halves")
+    left = ops.sub(t, ops.mul(t, first, cos, f"{label}: a*cos"), ops.mul(t, second, sin, f"{label}: b*sin"), f"{label}: a*cos - b*sin")
+    right = ops.add(t, ops.mul(t, second, cos, f"{label}: b*cos"), ops.mul(t, first, sin, f"{label}: a*sin"), f"{label}: b*cos + a*sin")
+    return ops.cat(t, [left, right], x.width, f"{label} after rotary")
+
+
 def cut(t: Tape, x: Tensor, rotated: int, label: str) -> Tables:
     """The part that turns and the part that does not."""
     assert isinstance(x.width, int)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loralens.core.memory import ops
-from loralens.core.memory.size import ONE, TOKENS, TOKENS_BY_SEQUENCE
+from loralens.core.memory.size import ONE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE
+
+from loralens.core.memory.tape import Tensor
 
 if TYPE_CHECKING:
-    from loralens.core.memory.tape import Tape, Tensor
+    from loralens.core.memory.tape import Tape
 
 FLASH_MAX_HEAD_DIM = 256
 
@@ -31,6 +33,7 @@ class Attention:
     dropout: float = 0.0
     softcap: bool = False
     heads_first: bool = False  # the query lies in memory by head, not by token: so does flash's result, which is then copied
+    repeats: bool = True  # grouped keys may be repeated or passed on; Falcon does neither, which leaves only the math kernel
     softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
 
     def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -44,6 +47,8 @@ class Attention:
         ):
             out = self._fused(t, q, k, v, None, "attention (flash)")
             return ops.copy(t, out, "attention: output by token") if self.heads_first else out
+        if self.kv_heads != self.heads and (mask is None or not self.repeats):
+            return self._math(t, q, k, v, mask)
         if mask is not None and self.kv_heads != self.heads:
             k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
@@ -68,6 +73,28 @@ class Attention:
 
         t.record(label, [out], [q, k, v], [q, k, v, out, logsumexp, mask, state], apply)
         return out
+
+    def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """The composite kernel: 16-bit inputs are computed in float32, keys and values spread to all heads.
+
+        Source: aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`.
+        """
+        dtype, groups = q.dtype, self.heads // self.kv_heads
+        q, k, v = (ops.cast(t, x, "float32", "attention (math): input in float32") for x in (q, k, v))
+        q = ops.scale(t, q, "attention (math): scaled query")
+        table = t.new(SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask")
+        k = ops.copy(t, ops.scale(t, k, "attention (math): scaled key"), "attention (math): key for all heads", k.numel * groups)
+        scores = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * self.heads, 1, "attention (math): scores")
+        first = t.new(scores.numel, "float32", 1, "attention (math): softmax before masked rows are cleared", "temporaries")
+        softmax = ops.softmax(t, scores, "float32", "attention (math): softmax")
+        del first, table, scores
+        v = ops.copy(t, v, "attention (math): value for all heads", v.numel * groups)
+        out = ops.matmul(t, softmax, v, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention (math): output by head")
+        del v, q, k
+        out = ops.cast(t, out, dtype, "attention (math): output cast back")
+        weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
+        del weights, softmax
+        return ops.copy(t, out, "attention: output by token")
 
     def _eager(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         key, value = self._repeat(t, k, "key"), self._repeat(t, v, "value")
@@ -98,4 +125,34 @@ def product(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads
     weights = ops.cast(t, weights, v.dtype, "attention: probabilities")
     weights = ops.dropout(t, weights, dropout, "attention: dropout")
     out = ops.matmul(t, weights, v, v.numel, v.width, "attention: output by head")
+    return ops.copy(t, out, "attention: output")
+
+
+def with_sinks(
+    t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor, heads: int, kv_heads: int, dropout: float
+) -> Tensor:
+    """gpt-oss: one more column in the scores, a learned sink of each head, cut off again after the softmax.
+
+    Source: transformers 5.23 models/gpt_oss/modeling_gpt_oss.py, `eager_attention_forward`.
+    """
+    groups = heads // kv_heads
+    key, value = k, v
+    if groups > 1:
+        key, value = (ops.copy(t, x, "attention: repeated to all heads", x.numel * groups) for x in (k, v))
+    scores = TOKENS_BY_SEQUENCE * heads
+    weights = ops.scale(t, ops.matmul(t, q, key, scores, 1, "attention: scores"), "attention: scaled scores")
+    if mask is not None:
+        weights = ops.add(t, weights, mask, "attention: masked scores")
+    wide = scores + TOKENS * heads
+    combined = ops.spread_cat(t, weights, sinks, wide, 1, "attention: scores and sinks")
+    largest = t.new(TOKENS * heads, combined.dtype, 1, "attention: largest score")
+    combined = ops.sub(t, combined, largest, "attention: shifted scores")
+    del largest
+    dtype = "float32" if t.autocast else combined.dtype
+    probabilities = ops.softmax(t, combined, dtype, f"attention: softmax in {dtype}")
+    cut = Tensor(probabilities.storage, scores, probabilities.dtype, 1)
+    numel, own = probabilities.numel, probabilities.dtype
+    t.record("attention: cut", [cut], [probabilities], [], lambda g: t.new(numel, own, 1, "gradient: attention: cut", "temporaries"))
+    cut = ops.cast(t, ops.dropout(t, cut, dropout, "attention: dropout"), value.dtype, "attention: probabilities")
+    out = ops.matmul(t, cut, value, q.numel, q.width, "attention: output by head")
     return ops.copy(t, out, "attention: output")

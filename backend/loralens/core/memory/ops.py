@@ -180,6 +180,46 @@ def matmul(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int | Size, label:
     return out
 
 
+def mean(t: Tape, x: Tensor, label: str) -> Tensor:
+    """Mean over the last dimension; its gradient is expanded (a view) and divided (a tensor of the input's size)."""
+    out = t.new(divide(x.numel, x.width), x.dtype, 1, label)
+    numel, dtype, width = x.numel, x.dtype, x.width
+    t.record(label, [out], [x], [], lambda g: _like(t, numel, dtype, width, f"gradient: {label}"))
+    return out
+
+
+def sub(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
+    """Difference; the second's gradient is negated, and summed where b is broadcast over a."""
+    out = t.new(a.numel, a.dtype, a.width, label)
+    numel, dtype, width = b.numel, b.dtype, b.width
+    second = b.node is not None
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        if not second:
+            return [g.view(), None]
+        negated = _like(t, g.numel, g.dtype, g.width, f"gradient: {label}, negated")
+        return [g.view(), negated if numel == g.numel else _like(t, numel, dtype, width, f"gradient: {label}, summed")]
+
+    t.record(label, [out], [a, b], [], apply)
+    return out
+
+
+def gather(t: Tape, x: Tensor, width: int, label: str) -> Tensor:
+    """Indexing with a list (`x[..., [-1]]`): a copy, whose backward fills a zeroed buffer of x's size."""
+    assert isinstance(x.width, int)
+    out = t.new(x.numel // x.width * width, x.dtype, width, label)
+    numel, dtype, own = x.numel, x.dtype, x.width
+    t.record(label, [out], [x], [], lambda g: _like(t, numel, dtype, own, f"gradient: {label}"))
+    return out
+
+
+def add_in_place(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`a += b`: a's own storage."""
+    out = Tensor(a.storage, a.numel, a.dtype, a.width)
+    t.record("add in place", [out], [a, b], [], lambda g: [g.view(), g.view()])
+    return out
+
+
 def copy(t: Tape, x: Tensor, label: str, numel: Size | None = None, width: int | Size | None = None) -> Tensor:
     """A contiguous or repeated copy; the gradient is made (and summed, when repeated) in the source's size."""
     out = t.new(numel or x.numel, x.dtype, width or x.width, label)
@@ -220,6 +260,14 @@ def cat(t: Tape, parts: Sequence[Tensor], width: int | Size, label: str) -> Tens
         return [Tensor(g.storage, numel, g.dtype, width) for numel, width in sizes]
 
     t.record(label, [out], list(parts), [], apply)
+    return out
+
+
+def spread_cat(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int, label: str) -> Tensor:
+    """Concatenation where `b` is repeated for every head of `a`; b's gradient is summed over them."""
+    out = t.new(numel, a.dtype, width, label)
+    sizes = [(x.numel, x.dtype, x.width) for x in (a, b)]
+    t.record(label, [out], [a, b], [], lambda g: [_like(t, *size, f"gradient: {label}") for size in sizes])
     return out
 
 

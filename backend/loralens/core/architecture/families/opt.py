@@ -97,12 +97,18 @@ class OPT(CausalDecoder):
         last = LayerNorm(s.hidden, affine=affine) if before and not config.flag("_remove_final_layer_norm", False) else None
         stack = Stack(lambda _: OPTLayer(s, bias, affine, before, dropout), s.windows)
         self.model = Module()
-        self.decoder = OPTDecoder(s, width, config.integer("max_position_embeddings", default=2048), stack, last)
-        self.model.decoder = self.decoder  # type: ignore[attr-defined]
+        decoder = OPTDecoder(s, width, config.integer("max_position_embeddings", default=2048), stack, last)
+        self.model.decoder = decoder  # type: ignore[attr-defined]
         self.lm_head = Linear(width, s.vocabulary, name="head")
         if s.tied:
             self.lm_head.weight = self.decoder.embed_tokens.weight
         self.head, self.vocabulary, self.tied, self.s = self.lm_head, s.vocabulary, s.tied, s
+
+    @property
+    def decoder(self) -> OPTDecoder:
+        """The model under the head."""
+        found: OPTDecoder = self.model.decoder  # type: ignore[attr-defined]
+        return found
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Token plus position embeddings; positions follow the padding mask, sample by sample."""

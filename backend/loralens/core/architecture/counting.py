@@ -1,0 +1,29 @@
+"""Families of which only the shapes are modelled: exact parameter counts, and memory refused by name."""
+
+from __future__ import annotations
+
+from loralens.core.architecture.causal import Call, Root
+from loralens.core.architecture.module import Linear
+from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.memory.tape import Tape, Tensor
+
+
+def memory_not_modelled(family: str) -> UnsupportedArchitecture:
+    """The error for a family whose parameters are counted but whose training step is not walked."""
+    return UnsupportedArchitecture(
+        f"the memory of {family!r} models is not modelled; their parameters are counted exactly",
+        field="config.model_type",
+        hint="ask for the parameters, or trace the model: loralens trace",
+    )
+
+
+class Counted(Root):
+    """A model whose module tree is known and whose step is not."""
+
+    family = ""
+    head: Linear
+    default_targets: tuple[str, ...] | str = ("q_proj", "v_proj")
+
+    def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
+        """Refused by name."""
+        raise memory_not_modelled(self.family)

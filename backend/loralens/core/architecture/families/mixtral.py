@@ -1,0 +1,60 @@
+"""Mixtral and Qwen3-MoE: Mistral's and Qwen3's decoders with experts for the MLP.
+
+Source: transformers 5.23, models/{mixtral,qwen3_moe}/modeling_*.py.
+"""
+
+from __future__ import annotations
+
+from loralens.core.architecture.blocks import GatedMLP
+from loralens.core.architecture.config import MAX_EXPERTS, Config
+from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
+from loralens.core.architecture.families.llama import NormedAttention
+from loralens.core.architecture.module import Module
+from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.shape import Shape
+from loralens.core.recipe import Recipe
+
+
+class Mixtral(CausalDecoder):
+    """Eight experts, two for each token."""
+
+    def __init__(self, config: Config) -> None:
+        s = Shape.read(config, kv_heads=8)
+        window = config.integer("sliding_window", high=2**31) if config.has("sliding_window") else None
+        s = s.with_windows((window,) * s.layers)
+        experts = config.integer("num_local_experts", "num_experts", default=8, high=MAX_EXPERTS)
+        chosen = config.integer("num_experts_per_tok", default=2, high=experts)
+
+        def layer(window: int | None) -> DecoderLayer:
+            mlp = SparseMLP(Router(s.hidden, experts, chosen), Experts(s.hidden, s.intermediate, experts, s.act))
+            return DecoderLayer(s, SelfAttention(s, window), mlp)
+
+        self.assemble(s, layer, s.windows)
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """How the experts run."""
+        return [*super().assumptions(recipe), ROUTING]
+
+
+class Qwen3Moe(Mixtral):
+    """Many small experts; some layers may be dense."""
+
+    def __init__(self, config: Config) -> None:
+        s = Shape.read(config, kv_heads=4)
+        window = config.integer("sliding_window", default=4096, high=2**31) if config.flag("use_sliding_window", False) else None
+        s = s.with_windows((window,) * s.layers)
+        experts = config.integer("num_experts", "num_local_experts", default=128, low=0, high=MAX_EXPERTS)
+        chosen = config.integer("num_experts_per_tok", default=8, low=0, high=max(experts, 8))
+        width = config.integer("moe_intermediate_size", default=768)
+        step = config.integer("decoder_sparse_step", default=1, high=2**20)
+        dense = set(config.integers("mlp_only_layers") or ())
+        bias = config.flag("attention_bias", False)
+        sparse = [index not in dense and experts > 0 and (index + 1) % step == 0 for index in range(s.layers)]
+
+        def layer(is_sparse: bool) -> DecoderLayer:
+            mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
+            if is_sparse:
+                mlp = SparseMLP(Router(s.hidden, experts, chosen), Experts(s.hidden, width, experts, s.act))
+            return DecoderLayer(s, NormedAttention(s, window, bias=bias, output_bias=bias), mlp)
+
+        self.assemble(s, layer, sparse)

@@ -1,0 +1,145 @@
+"""Mixtures of experts: routers, and all experts' weights in one tensor, run as grouped matrix products.
+
+Source: transformers 5.23, integrations/moe.py `grouped_mm_experts_forward` (the default): every chosen pair of token and
+expert is one row, so the number of rows, tokens x experts per token, and with it the memory, does not depend on routing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loralens.core.architecture.activations import activation
+from loralens.core.architecture.blocks import GatedMLP
+from loralens.core.architecture.module import Module, Parameter
+from loralens.core.memory import ops
+from loralens.core.memory.size import TOKENS
+from loralens.core.memory.tape import Tape, Tensor
+
+ROUTING: Final = "experts run as grouped products (transformers' default): memory is the same for any routing of the tokens"
+
+
+class Router(Module):
+    """Scores of all experts in float32, of which the best `chosen` stay. Shapes: weight (experts, hidden)."""
+
+    def __init__(self, hidden: int, experts: int, chosen: int, *, bias: bool = False, float32: bool = False) -> None:
+        self.weight = Parameter((experts, hidden))
+        self.bias = Parameter((experts,)) if bias else None
+        self.chosen = chosen
+        self._experts, self._float32 = experts, float32
+
+    def forward(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and numbers of the chosen experts, (rows, chosen) each."""
+        weight = None
+        if self._float32:
+            x = ops.cast(t, x, "float32", "router: input in float32")
+            weight = ops.cast(t, t.parameter(self.weight), "float32", "router: weight in float32")
+        logits = ops.linear(t, x, self.weight, "router: logits", self.bias, weight)
+        scores = ops.softmax(t, logits, "float32", "router: scores")
+        del logits
+        values = ops.slice_last(t, scores, self.chosen, "router: chosen scores")
+        values = ops.scale(t, values, "router: weights")
+        numbers = t.new(TOKENS * self.chosen, "int64", self.chosen, "router: chosen experts")
+        return values, numbers
+
+
+class Experts(Module):
+    """Gate, up and down of all experts. `transposed`: inputs first, with biases and alternating gate and up (gpt-oss)."""
+
+    def __init__(self, hidden: int, intermediate: int, experts: int, act: str, *, transposed: bool = False) -> None:
+        up = (experts, hidden, 2 * intermediate) if transposed else (experts, 2 * intermediate, hidden)
+        down = (experts, intermediate, hidden) if transposed else (experts, hidden, intermediate)
+        self.gate_up_proj = Parameter(up)
+        self.down_proj = Parameter(down)
+        self.gate_up_proj_bias = Parameter((experts, 2 * intermediate)) if transposed else None
+        self.down_proj_bias = Parameter((experts, hidden)) if transposed else None
+        self._hidden, self._intermediate, self._experts, self._act = hidden, intermediate, experts, act
+        self._capped = transposed
+
+    def forward(self, t: Tape, x: Tensor, weights: Tensor, numbers: Tensor, chosen: int) -> Tensor:
+        """Shapes: x (rows, hidden), weights and numbers (rows, chosen), result (rows, hidden)."""
+        rows = TOKENS * chosen
+        ordered = t.new(rows, "int64", 1, "experts: sorted numbers")
+        order = t.new(rows, "int64", 1, "experts: order of the rows")
+        source = t.new(rows, "int64", 1, "experts: source rows")
+        selected = _indexed(t, x, source, rows * self._hidden, self._hidden, "experts: selected rows")
+        del source
+        weights = _indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
+        counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
+        out = self._grouped(t, selected, self.gate_up_proj, self.gate_up_proj_bias, 2 * self._intermediate, "experts: gate and up")
+        out = self._gate(t, out)
+        out = self._grouped(t, out, self.down_proj, self.down_proj_bias, self._hidden, "experts: down")
+        weighted = ops.mul(t, out, weights, "experts: weighted")
+        inverse = t.new(rows, "int64", 1, "experts: order back")
+        weighted = _indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
+        total = _summed(t, weighted, self._hidden)
+        del ordered, order, counts
+        return ops.cast(t, total, x.dtype, "experts: result")
+
+    def _grouped(self, t: Tape, x: Tensor, weight: Parameter, bias: Parameter | None, width: int, label: str) -> Tensor:
+        w = t.parameter(weight)
+        x = ops.cast(t, x, w.dtype, f"{label}: input in the weights' dtype")
+        out = t.new(ops.divide(x.numel, x.width) * width, w.dtype, width, label)
+        sizes = [(x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)]
+        wants = [x.node is not None, w.node is not None]
+
+        def apply(g: Tensor) -> list[Tensor | None]:
+            return [t.new(*size, f"gradient: {label}", "temporaries") if wanted else None for size, wanted in zip(sizes, wants, strict=True)]
+
+        t.record(label, [out], [x, w], [x if wants[1] else None, w if wants[0] else None], apply)
+        if bias is not None:
+            spread = _indexed(t, t.parameter(bias), None, out.numel, width, f"{label}: bias of each row")
+            out = ops.add_in_place(t, out, spread)
+        return out
+
+    def _gate(self, t: Tape, fused: Tensor) -> Tensor:
+        width = self._intermediate
+        if not self._capped:
+            gate, up = ops.split(t, fused, [width] * 2, "experts: gate and up")
+            return ops.mul(t, activation(t, gate, self._act, "experts: activated gate"), up, "experts: product")
+        gate, up = (ops.slice_last(t, fused, width, f"experts: {name}") for name in ("gate", "up"))
+        gate = ops.elementwise(t, gate, "experts: clamped gate", saves_input=True)
+        up = ops.elementwise(t, up, "experts: clamped up", saves_input=True)
+        activated = activation(t, gate, "quick_gelu", "experts: activated gate")
+        return ops.mul(t, ops.shift(t, up, "experts: up + 1"), activated, "experts: product")
+
+
+def _indexed(t: Tape, x: Tensor, index: Tensor | None, numel, width: int, label: str) -> Tensor:  # type: ignore[no-untyped-def]
+    """Rows by number: backward adds them up into a zeroed buffer of x's size."""
+    out = t.new(numel, x.dtype, width, label)
+    source, dtype, own = x.numel, x.dtype, x.width
+
+    def apply(g: Tensor) -> Tensor:
+        return t.new(source, dtype, own, f"gradient: {label}", "temporaries")
+
+    t.record(label, [out], [x], [index], apply)
+    return out
+
+
+def _summed(t: Tape, x: Tensor, width: int) -> Tensor:
+    """Sum over each token's experts; the gradient is spread out again as a copy."""
+    out = t.new(TOKENS * width, x.dtype, width, "experts: sum")
+    numel, dtype = x.numel, x.dtype
+    t.record("experts: sum", [out], [x], [], lambda g: t.new(numel, dtype, width, "gradient: experts: sum", "temporaries"))
+    return out
+
+
+class SparseMLP(Module):
+    """Router, experts and, for some families, an MLP that every token passes."""
+
+    def __init__(self, router: Router, experts: Experts, shared: GatedMLP | None = None, router_name: str = "gate") -> None:
+        setattr(self, router_name, router)
+        self.experts = experts
+        self.shared_experts = shared
+        self._name = router_name
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        router: Router = getattr(self, self._name)
+        weights, numbers = router(t, x)
+        out = self.experts(t, x, weights, numbers, router.chosen)
+        if self.shared_experts is not None:
+            out = ops.add(t, out, self.shared_experts(t, x), "experts plus shared expert")
+        return out
+
+
+__all__ = ["ROUTING", "Experts", "Router", "SparseMLP"]
