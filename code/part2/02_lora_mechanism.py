@@ -1,7 +1,7 @@
 """第 2 课 / Lesson 2: LoRA 的原理 / how LoRA works, built by hand with nothing but torch.
 
-    python code/part2/02_lora_mechanism.py
-    python code/part2/02_lora_mechanism.py --rank 16 --lang en
+python code/part2/02_lora_mechanism.py
+python code/part2/02_lora_mechanism.py --rank 16 --lang en
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from lesson import arguments, run, say, step, table
 from torch import nn
 from tqdm import trange
 
-from loralens.core.answers import parameters_answer
+import loralens
 from loralens.core.errors import InvalidInput
 
 
@@ -62,17 +62,20 @@ def main() -> None:
     step(1, "数一数参数", "Count the parameters")
     full, small = width * width, 2 * width * rank
     say(f"一个 {width}×{width} 的权重矩阵有 {full:,} 个参数。", f"A {width}×{width} weight has {full:,} parameters.")
+    share = f"{100 * small / full:.4f} %"
     say(
-        f"两个小矩阵 B ({width}×{rank}) 和 A ({rank}×{width}) 一共 {small:,} 个，是它的 {100 * small / full:.4f} %。",
-        f"The factors B ({width}×{rank}) and A ({rank}×{width}) have {small:,} together: {100 * small / full:.4f} % of it.",
+        f"两个小矩阵 B ({width}×{rank}) 和 A ({rank}×{width}) 一共 {small:,} 个，是它的 {share}。",
+        f"The factors B ({width}×{rank}) and A ({rank}×{width}) have {small:,} together: {share} of it.",
     )
-    counted = parameters_answer({"model": args.model, "method": "lora", "recipe": {"lora": {"rank": rank}}})
+    # 与网页和 /api/parameters 是同一个函数 / the same function as the page and /api/parameters
+    counted = loralens.parameters_answer({"model": args.model, "method": "lora", "recipe": {"lora": {"rank": rank}}})
     total, trainable = counted["parameters"]["total"], counted["parameters"]["trainable"]
+    name = counted["model"]["name"]
+    targets = dict.fromkeys(row["name"].split(".")[-3] for row in counted["tensors"] if row["role"] == "adapter")
+    where, share = ", ".join(targets), f"{100 * trainable / total:.4f} %"
     say(
-        f"整个 {counted['model']['name']}（q_proj 与 v_proj）：{total:,} 个参数中训练 {trainable:,} 个"
-        f"（{100 * trainable / total:.4f} %）。",
-        f"All of {counted['model']['name']} (q_proj and v_proj): {trainable:,} of {total:,} parameters are trained "
-        f"({100 * trainable / total:.4f} %).",
+        f"整个 {name}（{where}）：{total:,} 个参数中训练 {trainable:,} 个（{share}）。",
+        f"All of {name} ({where}): {trainable:,} of {total:,} parameters are trained ({share}).",
     )
 
     step(2, "B 从零开始，所以一开始输出一点不变", "B starts at zero, so at first the output is exactly the base's")
@@ -87,7 +90,10 @@ def main() -> None:
     goal = layer.weight + wanted
     before = fingerprint(layer.weight)
     nn.functional.mse_loss(layer(x), x @ goal.T).backward()
-    say(f"W.grad = {layer.weight.grad}（冻结：没有梯度，也没有优化器状态）", f"W.grad = {layer.weight.grad} (frozen: no gradient)")
+    say(
+        f"W.grad = {layer.weight.grad}（冻结：没有梯度，也没有优化器状态）",
+        f"W.grad = {layer.weight.grad} (frozen: no gradient)",
+    )
     say(
         f"|B.grad| = {layer.lora_b.grad.norm():.2e}，|A.grad| = {layer.lora_a.grad.norm():.2e}"
         "：B 还是零，A 的梯度也就是零，下一步才开始动。",
@@ -109,7 +115,10 @@ def main() -> None:
         losses.append(loss.item())
     say(f"损失：{losses[0]:.2e} → {losses[-1]:.2e}", f"Loss: {losses[0]:.2e} → {losses[-1]:.2e}")
     after = fingerprint(layer.weight)
-    say(f"W 的指纹：{before} → {after}，一个比特都没变：{before == after}", f"W: {before} → {after}, unchanged: {before == after}")
+    say(
+        f"W 的指纹：{before} → {after}，一个比特都没变：{before == after}",
+        f"W: {before} → {after}, unchanged: {before == after}",
+    )
 
     step(5, "合并：W' = W + (alpha / r)·B·A 给出同样的输出", "Merge: W' = W + (alpha / r)·B·A gives the same output")
     with torch.no_grad():
@@ -136,7 +145,7 @@ def main() -> None:
     )
     say(
         f"目标变化的秩是 4；学到的 ΔW 与它的相对误差是 {error:.3f}。试试 --rank 2：秩不够，就学不像。",
-        f"The wanted change has rank 4; the learned ΔW is within {error:.3f} of it. Try --rank 2: too small a rank cannot.",
+        f"The wanted change has rank 4; the learned ΔW is within {error:.3f} of it. Try --rank 2: too small to follow.",
     )
 
 

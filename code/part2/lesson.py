@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 # The lessons use the package of this checkout, whether or not it is installed.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "backend"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "backend"))
+# What the lessons train is kept here, so that a second run is quick; the page keeps its own in the same place.
+os.environ.setdefault("LORALENS_STATE_DIR", str(ROOT / ".loralens"))
 
 from loralens.core.errors import LoraLensError  # noqa: E402
 
@@ -29,9 +33,14 @@ def arguments(about: str, **defaults: Any) -> argparse.Namespace:
         else:
             parser.add_argument(flag, type=type(default), default=default, help=meaning)
     args = parser.parse_args()
-    global _language
-    _language = args.lang
+    speak(args.lang)
     return args
+
+
+def speak(language: str) -> None:
+    """Choose the language of everything that follows."""
+    global _language
+    _language = language
 
 
 def pick(zh: str, en: str) -> str:
