@@ -55,6 +55,7 @@ def command(
     """Train a small model on new text by full fine-tuning and by LoRA, and measure what each forgets of the old."""
     from loralens.lab.forgetting.recorded import collect, recorded_runs
 
+    shown = _language(language)
     if recorded:
         wanted = "full" if full else "quick"
         found = [run for run in recorded_runs() if run["result"]["budget"] == wanted]
@@ -82,7 +83,7 @@ def command(
     if json:
         print_json(record)
     else:
-        _show(record["result"], _language(language))
+        _show(record["result"], shown)
     return 0
 
 

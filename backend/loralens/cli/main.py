@@ -29,6 +29,7 @@ VERBS = {
     "adapter": "Inspect and resize PEFT adapters.",
     "forgetting": "What full fine-tuning and LoRA forget, measured here.",
     "bench": "Time LoRA's product on this machine, honestly.",
+    "validate": "Computed against measured, for published or own runs.",
     "serve": "Serve the page and the API.",
 }
 """Verb to one line of help. `loralens.cli.VERB` has a function `command`, or a typer `app` with subcommands."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ SPECTRUM_ARMS = ("full", "linear")
 
 def experiment(source: Source, plan: Plan, folder: Path, deadline: float) -> Iterator[Event]:
     """All phases; the last event is the result. `deadline` (time.monotonic) ends the training early if it must."""
-    with one_thread():
+    # Many small runs share the cores between them; one large model takes them all.
+    with one_thread() if plan.resident else nullcontext():
         yield from _experiment(source, plan, folder, deadline)
 
 

@@ -171,7 +171,9 @@ def _spectrum(result: Mapping[str, Any], reference: Mapping[str, Any]) -> Senten
     }
 
 
-def _full_rank(arms: Mapping[str, Any], comparisons: Mapping[str, Any]) -> Sentence:
+def _full_rank(arms: Mapping[str, Any], comparisons: Mapping[str, Any]) -> Sentence | None:
+    if "lora-full-rank" not in arms:
+        return None
     gap = comparisons["lora-full-rank"]["new_loss"]
     learned = arms["full"]["learned_nats"]["mean"]
     share = 1 - gap["mean"] / learned if learned > 0 else 0.0

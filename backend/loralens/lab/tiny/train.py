@@ -192,7 +192,8 @@ class Trainer:
             kind, _, rest = key.partition(".")
             if kind == "optimizer":
                 entry, _, name = rest.partition(".")
-                self.optimizer.state[self.parameters[name]][entry] = value.clone()
+                parameter = self.parameters[name]
+                self.optimizer.state[parameter][entry] = value.to(parameter.device, copy=True)
         self._generator.set_state(state["generator"])
         self.step = int(state["step"].item())
 
