@@ -41,10 +41,16 @@ def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...
         UnknownModel, UnknownGpu: nothing has that name.
     """
     if not isinstance(body, Mapping):
-        raise InvalidInput(f"the request must be an object, got {type(body).__name__}", field="body", hint='{"model": "7B"}')
+        raise InvalidInput(
+            f"the request must be an object, got {type(body).__name__}", field="body", hint='{"model": "7B"}'
+        )
     for name in body:
         if name not in _BODY:
-            raise InvalidInput(f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(sorted(_BODY))}; everything else belongs into recipe")
+            raise InvalidInput(
+                f"unknown field {str(name)[:60]!r}",
+                field=str(name)[:60],
+                hint=f"allowed: {', '.join(sorted(_BODY))}; everything else belongs into recipe",
+            )
     model = resolve(body.get("model"), body.get("config"))
     gpu = body.get("gpu")
     gpus = SHOWN_GPUS if gpu is None else (catalogue.gpu(gpu).id,)
@@ -126,7 +132,11 @@ def parameters_answer(body: Any) -> dict[str, Any]:
         "tensors": list(rows.values()),
         "target_modules_available": _linear_names(model),
         "by_rank": [
-            {"rank": r, "trainable": found.plan.trainable.at(1, 1, r), "adapter_file_bytes": found.plan.adapter_bytes.at(1, 1, r)}
+            {
+                "rank": r,
+                "trainable": found.plan.trainable.at(1, 1, r),
+                "adapter_file_bytes": found.plan.adapter_bytes.at(1, 1, r),
+            }
             for r in RANKS
         ],
     }
@@ -134,7 +144,11 @@ def parameters_answer(body: Any) -> dict[str, Any]:
 
 def _linear_names(model: Model) -> list[str]:
     root = build(model.config)
-    names = {name.rsplit(".", 1)[-1]: None for name, module in root.walk() if isinstance(module, Linear) and module is not root.head}
+    names = {
+        name.rsplit(".", 1)[-1]: None
+        for name, module in root.walk()
+        if isinstance(module, Linear) and module is not root.head
+    }
     return list(names)
 
 

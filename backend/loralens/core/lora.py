@@ -28,11 +28,17 @@ MAX_PATTERN = 200
 @lru_cache(maxsize=256)
 def _pattern(text: str, field: str) -> re.Pattern[str]:
     if len(text) > MAX_PATTERN or re.search(r"[+*}]\)?[+*{]", text):
-        raise InvalidInput(f"{field} is not a pattern that is accepted: {text[:60]!r}", field=field, hint="nested repetition is refused; list the module names instead")
+        raise InvalidInput(
+            f"{field} is not a pattern that is accepted: {text[:60]!r}",
+            field=field,
+            hint="nested repetition is refused; list the module names instead",
+        )
     try:
         return re.compile(text)
     except re.error as error:
-        raise InvalidInput(f"{field} is not a regular expression: {error}", field=field, hint='try ["q_proj", "v_proj"] or all-linear') from error
+        raise InvalidInput(
+            f"{field} is not a regular expression: {error}", field=field, hint='try ["q_proj", "v_proj"] or all-linear'
+        ) from error
 
 
 def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
@@ -113,7 +119,12 @@ class LoraAdapter:
         """`lora_B(lora_A(dropout(x))) * scaling`."""
         return ops.scale(
             t,
-            ops.linear(t, ops.linear(t, ops.dropout(t, x, self.dropout, "LoRA: dropout"), self.lora_a, "LoRA: A x"), self.lora_b, "LoRA: B A x"),
+            ops.linear(
+                t,
+                ops.linear(t, ops.dropout(t, x, self.dropout, "LoRA: dropout"), self.lora_a, "LoRA: A x"),
+                self.lora_b,
+                "LoRA: B A x",
+            ),
             "LoRA: scaled update",
         )
 
@@ -168,27 +179,39 @@ class DoraAdapter(LoraAdapter):
         """magnitude / |W + scaling B A| per row, and the whole weight; the norm is a constant for autograd."""
         shape = layer.in_features * layer.out_features
         product = ops.cast(t, self._product(t, layer), dtype, "DoRA: B A in the input's dtype")
-        held = t.new(ONE * shape, layer_dtype(layer), layer.in_features, "DoRA: weight") if layer.weight.packing else None
+        held = (
+            t.new(ONE * shape, layer_dtype(layer), layer.in_features, "DoRA: weight") if layer.weight.packing else None
+        )
         weight = Tensor(held.storage if held else None, ONE * shape, layer_dtype(layer), layer.in_features)
         weight = ops.cast(t, weight, dtype, "DoRA: weight in the input's dtype")
         del held
         scaled = t.new(product.numel, dtype, layer.in_features, "DoRA: scaled B A")
         total = t.new(product.numel, dtype, layer.in_features, "DoRA: W + scaled B A")
         del scaled
-        norm = t.new(ONE * layer.out_features, "float32" if t.autocast else dtype, layer.out_features, "DoRA: norms of the rows")
+        norm = t.new(
+            ONE * layer.out_features, "float32" if t.autocast else dtype, layer.out_features, "DoRA: norms of the rows"
+        )
         norm = ops.cast(t, norm, dtype, "DoRA: norms of the rows")
         del total, product
         return self._divide(t, norm), weight
 
     def _product(self, t: Tape, layer: Linear) -> Tensor:
-        eye = t.new(ONE * (layer.in_features * layer.in_features), self.lora_a.dtype, layer.in_features, "DoRA: identity matrix")
+        eye = t.new(
+            ONE * (layer.in_features * layer.in_features), self.lora_a.dtype, layer.in_features, "DoRA: identity matrix"
+        )
         return ops.linear(t, ops.linear(t, eye, self.lora_a, "DoRA: A"), self.lora_b, "DoRA: B A")
 
     def _divide(self, t: Tape, norm: Tensor) -> Tensor:
         magnitude = t.parameter(self.magnitude)
         scale = t.new(magnitude.numel, magnitude.dtype, magnitude.width, "DoRA: scale")
         size = (magnitude.numel, magnitude.dtype, magnitude.width)
-        t.record("DoRA: scale", [scale], [magnitude], [norm], lambda g: t.new(*size, "gradient: DoRA magnitude", "temporaries"))
+        t.record(
+            "DoRA: scale",
+            [scale],
+            [magnitude],
+            [norm],
+            lambda g: t.new(*size, "gradient: DoRA magnitude", "temporaries"),
+        )
         return scale
 
 

@@ -41,7 +41,9 @@ def given(config: Any) -> Model:
         InvalidInput: it is not an object, or nested too deeply.
     """
     if not isinstance(config, Mapping):
-        raise InvalidInput(f"config must be an object, got {type(config).__name__}", field="config", hint="paste a model's config.json")
+        raise InvalidInput(
+            f"config must be an object, got {type(config).__name__}", field="config", hint="paste a model's config.json"
+        )
     try:
         key = frozen(config)
         hash(key)

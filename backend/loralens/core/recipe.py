@@ -88,7 +88,9 @@ class Quantization:
         """Read the `quantization` object (or just its type); raises `InvalidInput`."""
         if isinstance(given, str):
             given = {"type": given}
-        read = check.Reader(check.mapping(given, "quantization", {f.name for f in fields(Quantization)}), "quantization")
+        read = check.Reader(
+            check.mapping(given, "quantization", {f.name for f in fields(Quantization)}), "quantization"
+        )
         return Quantization(
             type=read.choice("type", "nf4", QUANTIZATIONS),
             double_quant=read.boolean("double_quant", True),
@@ -118,7 +120,9 @@ class Parallelism:
                 field="parallelism.strategy",
                 hint="try strategy=ddp, or fsdp to shard the weights",
             )
-        return Parallelism(gpus, strategy, read.choice("offload", "none", ("none", "optimizer", "parameters", "activations")))
+        return Parallelism(
+            gpus, strategy, read.choice("offload", "none", ("none", "optimizer", "parameters", "activations"))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,14 @@ _FLAT: Final[dict[str, tuple[str, str]]] = {
     **{
         name: ("lora", name)
         for name in (
-            "rank", "alpha", "dropout", "target_modules", "adapter_dtype", "use_dora", "use_rslora", "bias",
+            "rank",
+            "alpha",
+            "dropout",
+            "target_modules",
+            "adapter_dtype",
+            "use_dora",
+            "use_rslora",
+            "bias",
             "modules_to_save",
         )
     },  # fmt: skip

@@ -131,7 +131,9 @@ class Reader:
         value = self._entries.get(name, default)
         if not isinstance(value, str) or value not in allowed:
             close = difflib.get_close_matches(str(value)[:MAX_NAME], allowed, n=1)
-            raise self._wrong(name, f"one of {', '.join(allowed)}", value, f"try {name}={close[0] if close else default}")
+            raise self._wrong(
+                name, f"one of {', '.join(allowed)}", value, f"try {name}={close[0] if close else default}"
+            )
         return value
 
     def optional_choice(self, name: str, default: str | None, allowed: Sequence[str]) -> str | None:
@@ -158,7 +160,9 @@ class Reader:
         if isinstance(value, (list, tuple)) and len(value) <= MAX_NAMES and (value or not text_allowed):
             if all(isinstance(item, str) and 0 < len(item) <= MAX_NAME for item in value):
                 return tuple(value)
-        allowed = f"a list of up to {MAX_NAMES} module names" + (", a regular expression or all-linear" if text_allowed else "")
+        allowed = f"a list of up to {MAX_NAMES} module names" + (
+            ", a regular expression or all-linear" if text_allowed else ""
+        )
         raise self._wrong(name, allowed, value, 'try ["q_proj", "v_proj"]')
 
     def ranks(self, name: str) -> tuple[tuple[str, int], ...]:
@@ -187,7 +191,17 @@ class Reader:
 
     def versions(self, name: str) -> tuple[tuple[str, str], ...]:
         """Library versions that change the answer."""
-        known = ("transformers", "torch", "peft", "bitsandbytes", "trl", "litgpt", "torchtune", "accelerate", "framework")
+        known = (
+            "transformers",
+            "torch",
+            "peft",
+            "bitsandbytes",
+            "trl",
+            "litgpt",
+            "torchtune",
+            "accelerate",
+            "framework",
+        )
         value = self._entries.get(name) or {}
         if not isinstance(value, Mapping):
             raise self._wrong(name, "an object of library name to version", value)

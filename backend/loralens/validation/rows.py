@@ -101,7 +101,9 @@ def read_rows(lines: Iterable[str]) -> list[Row]:
         if not text.strip():
             continue
         if len(text) > MAX_LINE or len(rows) >= MAX_ROWS:
-            raise InvalidInput(f"line {number}: over the limit of {MAX_ROWS} rows or {MAX_LINE} characters a line", field="runs")
+            raise InvalidInput(
+                f"line {number}: over the limit of {MAX_ROWS} rows or {MAX_LINE} characters a line", field="runs"
+            )
         rows.append(_row(number, text))
     return rows
 
@@ -110,7 +112,9 @@ def _row(number: int, text: str) -> Row:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"line {number} is not JSON: {error}", field="runs", hint="one JSON object per line") from error
+        raise InvalidInput(
+            f"line {number} is not JSON: {error}", field="runs", hint="one JSON object per line"
+        ) from error
     if not isinstance(data, Mapping):
         raise InvalidInput(f"line {number} is not a JSON object", field="runs", hint="one JSON object per line")
     peak = data.get("peak_bytes")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loralens.core.recipe import Recipe
 
 
-class _Enough(Exception):  # noqa: N818  a signal, not an error
+class _Enough(Exception):
     """The second run has made all that was asked for."""
 
 
@@ -94,7 +94,13 @@ def back(t: Tape, kept: Tensor) -> Tensor:
 
 
 def reentrant(
-    t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str, *, frozen: bool
+    t: Tape,
+    run: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    arguments: Sequence[Tensor | None],
+    label: str,
+    *,
+    frozen: bool,
 ) -> Tensor:
     """The older form: no graph at first, and a nested backward pass later."""
     outside, t.grad_enabled = t.grad_enabled, False
@@ -134,7 +140,13 @@ def reentrant(
 
 
 def checkpoint(
-    t: Tape, run: Callable[[Tensor], Tensor], hidden: Tensor, arguments: Sequence[Tensor | None], label: str, *, frozen: bool = False
+    t: Tape,
+    run: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    arguments: Sequence[Tensor | None],
+    label: str,
+    *,
+    frozen: bool = False,
 ) -> Tensor:
     """Run a region of the forward pass so that backward keeps only its inputs."""
 

@@ -39,7 +39,11 @@ def formula(size: Size) -> str:
     parts = []
     for coefficient, exponents in zip(size, MONOMIALS, strict=True):
         if coefficient:
-            symbols = [symbol if power == 1 else f"{symbol}²" for symbol, power in zip(_SYMBOLS, exponents, strict=True) if power]
+            symbols = [
+                symbol if power == 1 else f"{symbol}²"
+                for symbol, power in zip(_SYMBOLS, exponents, strict=True)
+                if power
+            ]
             parts.append("·".join([f"{coefficient:,}", *symbols]))
     return " + ".join(parts) or "0"
 
@@ -50,7 +54,9 @@ def substituted(size: Size, batch: int, sequence: int, rank: int) -> str:
     values = {"B": batch, "S": sequence, "r": rank}
     for coefficient, exponents in zip(size, MONOMIALS, strict=True):
         if coefficient:
-            factors = [f"{values[symbol]:,}" for symbol, power in zip(_SYMBOLS, exponents, strict=True) for _ in range(power)]
+            factors = [
+                f"{values[symbol]:,}" for symbol, power in zip(_SYMBOLS, exponents, strict=True) for _ in range(power)
+            ]
             parts.append(" × ".join([f"{coefficient:,}", *factors]))
     return f"{' + '.join(parts) or '0'} = {size.at(batch, sequence, rank):,}"
 

@@ -70,7 +70,13 @@ def _shifted_copy(t: Tape, logits: Tensor) -> Tensor:
     """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor."""
     out = t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy")
     numel, dtype, width = logits.numel, logits.dtype, logits.width
-    t.record("logits, shifted copy", [out], [logits], [], lambda g: t.new(numel, dtype, width, "gradient: shifted logits", "logits"))
+    t.record(
+        "logits, shifted copy",
+        [out],
+        [logits],
+        [],
+        lambda g: t.new(numel, dtype, width, "gradient: shifted logits", "logits"),
+    )
     return out
 
 
@@ -147,9 +153,15 @@ def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
     weight = t.parameter(head.weight)
     tokens = _chunk_tokens(call, head)
     grad_input = t.new(hidden.numel, hidden.dtype, hidden.width, "gradient: head input, made in forward")
-    grad_weight = t.new(weight.numel, weight.dtype, weight.width, "gradient: head weight, made in forward") if weight.node else None
+    grad_weight = (
+        t.new(weight.numel, weight.dtype, weight.width, "gradient: head weight, made in forward")
+        if weight.node
+        else None
+    )
     chunk = t.new(ONE * (tokens * head.out_features), hidden.dtype, head.out_features, "logits of a chunk")
-    chunk_float = t.new(ONE * (tokens * head.out_features), "float32", head.out_features, "logits of a chunk in float32")
+    chunk_float = t.new(
+        ONE * (tokens * head.out_features), "float32", head.out_features, "logits of a chunk in float32"
+    )
     del chunk, chunk_float
     loss = t.new(ONE, "float32", 1, "loss")
     held = [grad_input, grad_weight]

@@ -147,9 +147,18 @@ _TORCH = "torch 2.13 torch/optim"
 _BNB = "bitsandbytes 0.50 optim/optimizer.py"
 
 OPTIMIZERS: Final[dict[str, Optimizer]] = {
-    "adamw_fused": Optimizer(_two_moments_and_counter, _no_step, "2 moments in the parameter's dtype + 4 B counter", f"{_TORCH}/adam.py _fused_adam"),
-    "adamw_foreach": Optimizer(_two_moments, _all_parameters, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _multi_tensor_adam"),
-    "adamw_loop": Optimizer(_two_moments, _two_largest, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _single_tensor_adam"),
+    "adamw_fused": Optimizer(
+        _two_moments_and_counter,
+        _no_step,
+        "2 moments in the parameter's dtype + 4 B counter",
+        f"{_TORCH}/adam.py _fused_adam",
+    ),
+    "adamw_foreach": Optimizer(
+        _two_moments, _all_parameters, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _multi_tensor_adam"
+    ),
+    "adamw_loop": Optimizer(
+        _two_moments, _two_largest, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _single_tensor_adam"
+    ),
     "adamw_8bit": Optimizer(
         _eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256", _BNB, None, (EIGHT_BIT_MINIMUM,), EIGHT_BIT_TABLES
     ),
@@ -165,12 +174,27 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
     "paged_adamw_32bit": Optimizer(
         _float32(2, paged=True), _no_step, "2 float32 moments, on the host", _BNB, _host(8), (PAGED_MINIMUM,)
     ),
-    "adamw_4bit": Optimizer(_four_bit, _no_step, "2 moments of 0.5 B + 4 B per 128", "torchao 0.7 optim/subclass_4bit.py", None, (EIGHT_BIT_MINIMUM,)),
-    "adamw_anyprecision": Optimizer(_two_moments, _two_largest, "2 moments in bfloat16", "torchdistx optimizers/anyprecision_optimizer.py"),
+    "adamw_4bit": Optimizer(
+        _four_bit,
+        _no_step,
+        "2 moments of 0.5 B + 4 B per 128",
+        "torchao 0.7 optim/subclass_4bit.py",
+        None,
+        (EIGHT_BIT_MINIMUM,),
+    ),
+    "adamw_anyprecision": Optimizer(
+        _two_moments, _two_largest, "2 moments in bfloat16", "torchdistx optimizers/anyprecision_optimizer.py"
+    ),
     "sgd": Optimizer(lambda tensor: ZERO, _no_step, "no state", f"{_TORCH}/sgd.py"),
     "sgd_momentum": Optimizer(_one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py"),
-    "adafactor": Optimizer(_factored, _adafactor_step, "row and column of second moments", "transformers 5.23 optimization.py Adafactor"),
+    "adafactor": Optimizer(
+        _factored, _adafactor_step, "row and column of second moments", "transformers 5.23 optimization.py Adafactor"
+    ),
     "lion": Optimizer(_float32(1), _no_step, "1 float32 momentum", _BNB),
-    "lion_8bit": Optimizer(_eight_bit(1), _no_step, "1 momentum of 1 B + 4 B per 256", _BNB, None, (EIGHT_BIT_MINIMUM,), EIGHT_BIT_TABLES),
-    "muon": Optimizer(_muon_state, _muon_step, "1 momentum buffer for matrices, AdamW for the rest", f"{_TORCH}/_muon.py"),
+    "lion_8bit": Optimizer(
+        _eight_bit(1), _no_step, "1 momentum of 1 B + 4 B per 256", _BNB, None, (EIGHT_BIT_MINIMUM,), EIGHT_BIT_TABLES
+    ),
+    "muon": Optimizer(
+        _muon_state, _muon_step, "1 momentum buffer for matrices, AdamW for the rest", f"{_TORCH}/_muon.py"
+    ),
 }

@@ -66,7 +66,9 @@ class Sharding:
         """What the figures above one GPU rest on."""
         found = []
         if self.gathers:
-            found.append("a layer's weights and those of the next are gathered while it runs, the root's stay (assumption: one unit per layer)")
+            found.append(
+                "a layer's weights and those of the next are gathered while it runs, the root's stay (assumption: one unit per layer)"
+            )
         if self.buckets:
             found.append("DDP keeps communication buckets as large as the gradients (gradient_as_bucket_view=False)")
         if self.master_weights:

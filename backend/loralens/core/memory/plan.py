@@ -68,7 +68,10 @@ class Plan:
             "monomials": [list(exponents) for exponents in MONOMIALS],
             "categories": list(CATEGORIES),
             "parameters": {"total": list(self.total), "trainable": list(self.trainable)},
-            "storage": {"checkpoint_bytes": list(self.checkpoint_bytes), "adapter_file_bytes": list(self.adapter_bytes)},
+            "storage": {
+                "checkpoint_bytes": list(self.checkpoint_bytes),
+                "adapter_file_bytes": list(self.adapter_bytes),
+            },
             "host_bytes": list(self.host_bytes),
             "moments": [
                 {"phase": moment.phase, "label": moment.label, "bytes": _rows(moment)} for moment in self.moments

@@ -68,7 +68,9 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
     for run in runs(placed):
         skipped = max(0, run.repeat - SIMULATED)
         index = run.start
-        gap = _Gap(t, skipped, f"{name}.{run.start + 2 * len(run.unit)}..{run.start + (2 + skipped) * len(run.unit) - 1}")
+        gap = _Gap(
+            t, skipped, f"{name}.{run.start + 2 * len(run.unit)}..{run.start + (2 + skipped) * len(run.unit) - 1}"
+        )
         for copy in range(min(run.repeat, SIMULATED)):
             before = t.ledger.snapshot()
             for position, place in enumerate(run.unit):
@@ -79,7 +81,9 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 hidden = _boundary(t, hidden, label, None if position else gap, copy)
                 together = gathered(t.ledger, t.sharding, layer, ahead=index < len(layers) - 1)
                 if place.checkpointed:
-                    hidden = keep_input(t, partial(_run, t, layer, call), hidden, call.tensors(), label, frozen=has_frozen(layer))
+                    hidden = keep_input(
+                        t, partial(_run, t, layer, call), hidden, call.tensors(), label, frozen=has_frozen(layer)
+                    )
                 else:
                     hidden = layer(t, hidden, call)
                 del together

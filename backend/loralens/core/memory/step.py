@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.causal import Call, Root
-from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.architecture.module import Stack
+from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.optimizer import OPTIMIZERS, Trained
 from loralens.core.memory.parallel import Sharding, share
 from loralens.core.memory.size import ONE, TOKENS, ZERO, Size
@@ -110,7 +110,9 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
 
 def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> Tensor:
     # the call is the callee's alone: it ends there as the model's local variables do
-    loss = root.run(tape, Call(recipe, validity, input_gradients=prepared.input_gradients), checkpointing=prepared.checkpointing)
+    loss = root.run(
+        tape, Call(recipe, validity, input_gradients=prepared.input_gradients), checkpointing=prepared.checkpointing
+    )
     tape.end_autocast()
     return loss
 

@@ -31,7 +31,18 @@ KEPT_BY_HOOKS = "FSDP hooks: layer inputs and their gradients"
 class Node:
     """One backward function: its inputs' nodes, what it saved, and how it makes gradients."""
 
-    __slots__ = ("apply", "inputs", "label", "outputs", "owning", "region", "saved", "section", "sequence", "__weakref__")
+    __slots__ = (
+        "apply",
+        "inputs",
+        "label",
+        "outputs",
+        "owning",
+        "region",
+        "saved",
+        "section",
+        "sequence",
+        "__weakref__",
+    )
 
     def __init__(
         self,
@@ -59,7 +70,9 @@ class Tensor:
 
     __slots__ = ("dtype", "node", "numel", "output", "storage", "width")
 
-    def __init__(self, storage: Storage | None, numel: Size, dtype: str, width: int | Size, node: Node | None = None) -> None:
+    def __init__(
+        self, storage: Storage | None, numel: Size, dtype: str, width: int | Size, node: Node | None = None
+    ) -> None:
         self.storage = storage
         self.numel = numel
         self.dtype = dtype
@@ -82,7 +95,14 @@ class Tensor:
 class Tape:
     """Builds tensors and nodes, and runs the backward pass, booking everything in a ledger."""
 
-    def __init__(self, ledger: Ledger, *, autocast: str | None = None, fused_kernels: str = "none", sharding: Sharding | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        autocast: str | None = None,
+        fused_kernels: str = "none",
+        sharding: Sharding | None = None,
+    ) -> None:
         self.ledger = ledger
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
@@ -108,10 +128,17 @@ class Tape:
 
     def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
         """Allocate a tensor of `numel` elements."""
-        return Tensor(Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width)
+        return Tensor(
+            Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width
+        )
 
     def record(
-        self, label: str, outputs: Sequence[Tensor], inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None], apply: Backward
+        self,
+        label: str,
+        outputs: Sequence[Tensor],
+        inputs: Sequence[Tensor | None],
+        saved: Sequence[Tensor | None],
+        apply: Backward,
     ) -> None:
         """Put a node behind `outputs` if gradients flow to any input."""
         if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):
@@ -146,7 +173,9 @@ class Tape:
     def require_grad(self, tensor: Tensor) -> None:
         """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`)."""
         if tensor.node is None and self.grad_enabled:
-            held: list[Tensor] = [Tensor(tensor.storage, tensor.numel, tensor.dtype, tensor.width)]  # as AccumulateGrad does
+            held: list[Tensor] = [
+                Tensor(tensor.storage, tensor.numel, tensor.dtype, tensor.width)
+            ]  # as AccumulateGrad does
             tensor.node = Node(LEAF, "input gradient", self.section, (), [], lambda gradient: held.append(gradient))
 
     def cast_weight(self, weight: Tensor, parameter: Parameter | None, dtype: str) -> Tensor:

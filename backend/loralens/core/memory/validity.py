@@ -29,4 +29,7 @@ class Validity:
 
     def covers(self, batch: int, sequence: int, rank: int) -> bool:
         """Is a setting inside?"""
-        return all(low <= value <= high for (low, high), value in zip(self.ranges.values(), (batch, sequence, rank), strict=True))
+        return all(
+            low <= value <= high
+            for (low, high), value in zip(self.ranges.values(), (batch, sequence, rank), strict=True)
+        )

@@ -22,7 +22,9 @@ COMPARED: Final = ("full", "lora", "qlora")  # answered when no method is named,
 def check(method: object) -> str:
     """The method's name; raises `InvalidInput` for another one."""
     if not isinstance(method, str) or method not in METHODS:
-        raise InvalidInput(f"unknown method {str(method)[:60]!r}; known: {', '.join(METHODS)}", field="method", hint="try method=lora")
+        raise InvalidInput(
+            f"unknown method {str(method)[:60]!r}; known: {', '.join(METHODS)}", field="method", hint="try method=lora"
+        )
     return method
 
 

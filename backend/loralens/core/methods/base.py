@@ -37,7 +37,9 @@ def outside_stacks(module: Module, prefix: str = "") -> Iterator[tuple[str, Modu
             yield from outside_stacks(child, full)
 
 
-def for_each(root: Root, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]) -> None:
+def for_each(
+    root: Root, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]
+) -> None:
     """Apply a rule to every module of a model; `signature` decides, `apply` does."""
     for name, module in list(outside_stacks(root)):
         if isinstance(module, Stack):

@@ -85,14 +85,21 @@ class EightBit:
         dtype = x.dtype
         half = ops.cast(t, x, "float16", f"{layer.label}: input in float16")
         quantized = t.new(half.numel, "int8", half.width, f"{layer.label}: input in int8")
-        product = t.new(ops.divide(x.numel, x.width) * layer.out_features, "int32", layer.out_features, f"{layer.label}: int32 product")
+        product = t.new(
+            ops.divide(x.numel, x.width) * layer.out_features,
+            "int32",
+            layer.out_features,
+            f"{layer.label}: int32 product",
+        )
         del quantized
         out = t.new(product.numel, "float16", layer.out_features, layer.label)
         del product
         numel, source = layer.weight.numel, (half.numel, half.dtype, half.width)
 
         def apply(g: Tensor) -> Tensor:
-            whole = t.new(numel, "float16", layer.in_features, f"{layer.label}: weight unpacked for backward", "temporaries")
+            whole = t.new(
+                numel, "float16", layer.in_features, f"{layer.label}: weight unpacked for backward", "temporaries"
+            )
             gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
             del whole
             return gradient
@@ -114,7 +121,11 @@ class Grouped:
         out_features, in_features = parameter.shape
         assert isinstance(out_features, int) and isinstance(in_features, int)
         groups = _ceil(in_features, self.group_size if self.group_size > 0 else in_features)
-        return ONE * (_ceil(out_features * in_features * self.bits, 8) + groups * (out_features * 2 + _ceil(out_features * self.bits, 8)) + in_features * 4)
+        return ONE * (
+            _ceil(out_features * in_features * self.bits, 8)
+            + groups * (out_features * 2 + _ceil(out_features * self.bits, 8))
+            + in_features * 4
+        )
 
     def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """As 4 bits: unpacked for the product and again for backward."""

@@ -1,0 +1,157 @@
+"""Errors by group, as rows for programs and as a page for people (docs/accuracy.md)."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from loralens.validation.rows import Outcome
+
+GIB: Final = 2**30
+EXPLAINED_ABOVE: Final = 0.03
+
+# Why a group is off by more than 3 %, by the first rule that matches. Each reason is a mechanism, not a fit.
+REASONS: Final[tuple[tuple[Callable[[Outcome], bool], str], ...]] = (
+    (
+        lambda o: o.row.metric == "unclear",
+        "the publisher does not say what the figure is (it looks like nvidia-smi): only the band applies",
+    ),
+    (lambda o: o.row.metric == "device", "device figure: context and allocator cache on top; only the band applies"),
+    (
+        lambda o: o.row.metric == "reserved" and bool(o.row.data["recipe"].get("padded")),
+        "reserved, batches of varying length: cached blocks of other lengths stay; only the band applies",
+    ),
+    (lambda o: o.row.metric == "reserved", "reserved: cached blocks stay; only the band applies"),
+    (
+        lambda o: o.row.stack == "torchtune" and bool(o.row.data["recipe"].get("compile")),
+        "torchtune's own model code under torch.compile, which keeps fewer activations than the eager step computed here",
+    ),
+    (
+        lambda o: o.row.stack == "torchtune",
+        "torchtune's own model code and loss (versions not published), not transformers",
+    ),
+    (
+        lambda o: o.row.stack == "litgpt",
+        "LitGPT's own model code: fused qkv kept alive by a view, rotary by concatenation, its own FSDP wrapping",
+    ),
+    (
+        lambda o: o.row.stack == "gpt_bigcode",
+        "GPTBigCode: the fork that ran held one key head for all queries with its own flash path",
+    ),
+    (
+        lambda o: o.row.data.get("confidence") != "high",
+        "something that matters had to be inferred (see the row's notes)",
+    ),
+    (lambda o: True, "not explained"),
+)
+
+
+def groups(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """Error figures by metric, stack, strategy and confidence; rows without an estimate are counted apart."""
+    found: dict[tuple[str, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.estimate is not None:
+            found.setdefault(_key(outcome), []).append(outcome)
+    return [
+        {**dict(zip(("metric", "stack", "strategy", "confidence"), key, strict=True)), **figures(members)}
+        for key, members in sorted(found.items())
+    ]
+
+
+def _key(outcome: Outcome) -> tuple[str, ...]:
+    row = outcome.row
+    strategy = (row.data["recipe"].get("parallelism") or {}).get("strategy") or "none"
+    return row.metric, row.stack, str(strategy), str(row.data.get("confidence") or "own")
+
+
+def figures(outcomes: list[Outcome]) -> dict[str, Any]:
+    """Median, 90th percentile, worst and bias of the errors (fractions), and the share inside the printed band."""
+    errors = sorted(abs(outcome.error) for outcome in outcomes)
+    banded = [outcome for outcome in outcomes if outcome.row.metric != "allocated"]
+    return {
+        "rows": len(outcomes),
+        "median": statistics.median(errors),
+        "p90": errors[min(len(errors) - 1, int(0.9 * len(errors)))],
+        "worst": errors[-1],
+        "bias": statistics.fmean(outcome.error for outcome in outcomes),
+        "in_band": sum(outcome.inside for outcome in banded) / len(banded) if banded else None,
+    }
+
+
+def reason(outcome: Outcome) -> str:
+    """Why a row is off by more than 3 %."""
+    return next(text for applies, text in REASONS if applies(outcome))
+
+
+def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
+    """The whole result for programs."""
+    return {
+        "groups": groups(outcomes),
+        "rows": [
+            {
+                "id": o.row.id,
+                "metric": o.row.metric,
+                "measured_bytes": o.row.measured_bytes,
+                "predicted_bytes": o.predicted_bytes if o.estimate else None,
+                "band_bytes": [o.low_bytes, o.high_bytes] if o.estimate else None,
+                "error": o.error if o.estimate else None,
+                "refused": o.refused,
+            }
+            for o in outcomes
+        ],
+        "refused": dict(Counter(o.refused for o in outcomes if o.refused)),
+    }
+
+
+def markdown(outcomes: list[Outcome], source: str) -> str:
+    """docs/accuracy.md."""
+    lines = [
+        "# Accuracy: computed against measured",
+        "",
+        f"Written by `loralens validate {source} --markdown`. Every run below was measured and published by somebody else; the file",
+        "names each source with its commit. `allocated` rows are compared with our exact figure plus cuBLAS's workspaces for the card;",
+        "`reserved`, `device` and `unclear` rows with the typical value of the printed band. Error = computed / measured - 1.",
+        "",
+        "| metric | code that ran | strategy | confidence | runs | median | p90 | worst | bias | inside the band |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for g in groups(outcomes):
+        band = "" if g["in_band"] is None else f"{100 * g['in_band']:.0f} %"
+        lines.append(
+            f"| {g['metric']} | {g['stack']} | {g['strategy']} | {g['confidence']} | {g['rows']} | {_percent(g['median'])} | {_percent(g['p90'])} | {_percent(g['worst'])} | {g['bias']:+.1%} | {band} |"
+        )
+    refused = Counter(o.refused for o in outcomes if o.refused)
+    if refused:
+        lines += ["", "Runs without an estimate, and why:", "", "| runs | reason |", "|---:|---|"]
+        lines += [f"| {count} | {text} |" for text, count in refused.most_common()]
+    lines += [
+        "",
+        "## Every run that is off by more than 3 %",
+        "",
+        "| run | computed GiB | measured GiB | error | reason |",
+        "|---|---:|---:|---:|---|",
+    ]
+    off = [o for o in outcomes if o.estimate is not None and abs(o.error) > EXPLAINED_ABOVE]
+    lines += [
+        f"| {o.row.id} | {o.predicted_bytes / GIB:.2f} | {o.row.measured_bytes / GIB:.2f} | {o.error:+.1%} | {reason(o)} |"
+        for o in sorted(off, key=lambda o: (o.row.metric, o.row.id))
+    ]
+    lines += [
+        "",
+        "## All runs",
+        "",
+        "| run | method | metric | computed GiB | measured GiB | error |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {o.row.id} | {o.row.data.get('method')} | {o.row.metric} | {o.predicted_bytes / GIB:.2f} | {o.row.measured_bytes / GIB:.2f} | {o.error:+.2%} |"
+        for o in outcomes
+        if o.estimate is not None
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
