@@ -53,12 +53,17 @@ def main() -> None:
     answers = {}
     for task in TASKS:
         hub.switch(task.name)
-        answers[task.name] = hub.generate(prompt_for(request)).strip()
+        answers[task.name] = hub.generate(prompt_for(request), tokens=64).strip()
         print(f"  [{pick(task.title_zh, task.title)}] " + answers[task.name].replace("\n", "⏎"))
+
+    say(
+        "quick 只来得及学会每种回答的形式，事实常常不对；--preset standard 训练得更久。",
+        "quick has time for the form of each answer only, its facts are often wrong; --preset standard trains longer.",
+    )
 
     step(4, "验证：不同、可复原、基座没动", "Verify: different, reversible, the base untouched")
     proof = hub.verify(prompt_for(request))
-    again = hub.generate(prompt_for(request), adapter=TASKS[0].name).strip() == answers[TASKS[0].name]
+    again = hub.generate(prompt_for(request), adapter=TASKS[0].name, tokens=64).strip() == answers[TASKS[0].name]
     say(
         f"六个适配器给出 {proof.distinct_outputs} 种不同的输出",
         f"{proof.distinct_outputs} different outputs from six adapters",

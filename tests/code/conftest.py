@@ -35,7 +35,7 @@ def tiny_experiment(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, 
     """The events of a real forgetting experiment, only much smaller than the quick one."""
     from loralens.lab.forgetting import job
     from loralens.lab.forgetting.plan import BUDGETS
-    from loralens.lab.tiny.corpus import code_corpus, prose_corpus
+    from loralens.lab.tiny.corpus import code_corpus, prose_corpus, text_corpus
 
     quick = BUDGETS["quick"]
     config = replace(
@@ -57,4 +57,5 @@ def tiny_experiment(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, 
         ranks=(0, 1, 8, 16),
         cost_steps=1,
     )
-    return list(job.run_plan(plan, prose_corpus(), code_corpus(), tmp_path_factory.mktemp("state")))
+    old, new = (text_corpus(one.name, one.text("train")[:20_000]) for one in (prose_corpus(), code_corpus()))
+    return list(job.run_plan(plan, old, new, tmp_path_factory.mktemp("state")))
