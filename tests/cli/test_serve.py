@@ -12,9 +12,10 @@ import pytest
 from cli.conftest import ENVIRONMENT
 
 
-def start(*words: str) -> subprocess.Popen[str]:
+def start(*words: str, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "loralens", "serve", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    variables = {**ENVIRONMENT, **environment}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -29,6 +30,19 @@ def test_it_serves_and_stops(how):
             _, complaints = process.communicate(timeout=30)
     assert complaints == ""
     assert process.returncode in (0, -how, 128 + how)
+
+
+def test_an_open_request_does_not_keep_it_and_leaves_no_traceback():
+    with start("--port", "0", LORALENS_SHUTDOWN_SECONDS="1") as process:
+        port = int(process.stdout.readline().split("http://localhost:")[1].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as half_sent:
+            head = "POST /api/memory HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9"
+            half_sent.sendall(f"{head}\r\n\r\n{{".encode())
+            # Answered after the first one was accepted: the server is in the middle of it.
+            httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=60)
+            process.send_signal(signal.SIGTERM)
+            _, complaints = process.communicate(timeout=60)
+    assert complaints == ""
 
 
 def test_a_taken_port_is_one_line(loralens_command):

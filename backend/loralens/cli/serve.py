@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 from pathlib import Path
@@ -69,6 +71,7 @@ def command(host: Host = None, port: Port = None, reload: Reload = False, log_le
         reload=reload,
         reload_dirs=[str(Path(__file__).parent.parent)] if reload else None,
     )
+    logging.getLogger("uvicorn.error").addFilter(_cut_streams_are_no_error)
     server = uvicorn.Server(config)
     if reload:
         from uvicorn.supervisors import ChangeReload
@@ -76,6 +79,12 @@ def command(host: Host = None, port: Port = None, reload: Reload = False, log_le
         ChangeReload(config, target=server.run, sockets=[listening]).run()
     else:
         server.run(sockets=[listening])
+
+
+def _cut_streams_are_no_error(record: logging.LogRecord) -> bool:
+    """Keep uvicorn from printing a traceback for each event stream that a stopping server has to cut."""
+    cause = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(cause, asyncio.CancelledError) or str(record.msg).startswith("Cancel %s running task(s)"))
 
 
 def _listen(host: str, port: int) -> socket.socket:
