@@ -95,25 +95,19 @@ class Guard:
         refusal = self._refusal(scope)
         if refusal is not None:
             return await respond(refusal)(scope, receive, send_with_headers)
-        receive = self._limited(receive)
+        receive = _limited(receive, self._limit(path))
         if is_api:
             # A browser that opens an unknown /api path asks for HTML; it must get the 404, not the page.
             scope = {**scope, "headers": [*_without_accept(scope["headers"]), (b"accept", b"application/json")]}
         return await self._app(scope, receive, send_with_headers)
 
-    def _limited(self, receive: Receive) -> Receive:
-        """For bodies that do not say how long they are: count while they come in."""
-        limit, received = self._settings.max_body_bytes, 0
-
-        async def counting() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise HTTPException(413)
-            return message
-
-        return counting
+    def _limit(self, path: str) -> int:
+        """Largest body in bytes; only uploads of adapters may be larger than a recipe with its config.json."""
+        return (
+            self._settings.max_adapter_bytes + uploads.OVERHEAD
+            if path in uploads.PATHS
+            else self._settings.max_body_bytes
+        )
 
     def _refusal(self, scope: Scope) -> dict[str, object] | None:
         headers = Headers(scope=scope)
@@ -127,12 +121,25 @@ class Guard:
         if scope["method"] not in _SAFE_METHODS and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return http_problem(403, "a page of another site may not change anything here", field="origin")
         length = headers.get("content-length", "0")
-        limit = self._settings.max_body_bytes
-        if scope["path"] in uploads.PATHS:
-            limit = self._settings.max_adapter_bytes + uploads.OVERHEAD
+        limit = self._limit(scope["path"])
         if length.isdigit() and (len(length) > 15 or int(length) > limit):
             return http_problem(413, f"the body has {length[:30]} bytes, allowed are {limit}")
         return None
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """For bodies that do not say how long they are: count while they come in."""
+    received = 0
+
+    async def counting() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, f"the body is larger than {limit} bytes")
+        return message
+
+    return counting
 
 
 def _without_accept(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

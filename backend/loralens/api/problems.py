@@ -85,10 +85,9 @@ async def _http(request: Request, error: Exception) -> Response:
     details = {
         404: f"nothing is at {request.url.path}",
         405: f"{request.method} is not possible at {request.url.path}",
-        413: f"the body is larger than {request.app.state.settings.max_body_bytes} bytes",
     }
     standard = error.detail in (None, "", HTTPStatus(error.status_code).phrase)
-    detail = details.get(error.status_code, str(error.detail)) if standard or error.status_code == 413 else error.detail
+    detail = details.get(error.status_code, str(error.detail)) if standard else error.detail
     hint = None
     if error.status_code == 404 and request.app.state.page is None and not request.url.path.startswith("/api"):
         hint = "the page is not built; ./start.sh builds it"
