@@ -21,13 +21,15 @@ MAX_ROWS: Final = 100_000
 MAX_LINE: Final = 1_000_000
 METRICS: Final = ("allocated", "reserved", "device", "unclear")
 
+WHOLE_COLUMNS: Final = (
+    "group_size",
+    -1,
+    "the published 4-bit GPTQ checkpoints of the largest models have one group per column (main branch, to lower VRAM)",
+)
 # Facts about a published quantized checkpoint that its row does not say: (model, type) -> (word, value, reason).
 KNOWN: Final[Mapping[tuple[str, str], tuple[str, int, str]]] = {
-    ("meta-llama/Llama-2-70b-hf", "gptq4"): (
-        "group_size",
-        -1,
-        "the published 4-bit GPTQ checkpoint of Llama-2-70B has one group per column, its README says to lower VRAM",
-    ),
+    ("meta-llama/Llama-2-70b-hf", "gptq4"): WHOLE_COLUMNS,
+    ("mistralai/Mixtral-8x7B-v0.1", "gptq4"): WHOLE_COLUMNS,
 }
 
 

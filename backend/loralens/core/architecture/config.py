@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.memory.versions import CURRENT
 
 # bounds are assumptions, set far beyond any model that exists, so that sizes stay far below 2**63
 MAX_WIDTH: Final = 2**22
@@ -19,12 +20,13 @@ MAX_KEYS: Final = 1_000
 class Config:
     """A config.json with typed access. Every getter raises `InvalidInput` with `field="config.<name>"`."""
 
-    def __init__(self, entries: Mapping[str, Any]) -> None:
+    def __init__(self, entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]) -> None:
         if not isinstance(entries, Mapping):
             raise InvalidInput(f"config must be an object, got {type(entries).__name__}", field="config", hint="paste a model's config.json")
         if len(entries) > MAX_KEYS:
             raise InvalidInput(f"config has {len(entries)} keys, allowed are {MAX_KEYS}", field="config")
         self.entries = entries
+        self.transformers = transformers  # whose modelling code runs
 
     def has(self, name: str) -> bool:
         """True when the key is there and not null."""
@@ -100,10 +102,20 @@ class Config:
                 raise self._wrong(name, "a list of whole numbers", value)
         return list(value)
 
+    def pair(self, name: str, default: int, high: int = 65_536) -> tuple[int, int]:
+        """Height and width: a list of two whole numbers, or one for both."""
+        value = self.entries.get(name)
+        if isinstance(value, (list, tuple)):
+            if len(value) != 2 or not all(isinstance(item, int) and not isinstance(item, bool) and 0 < item <= high for item in value):
+                raise self._wrong(name, f"one or two whole numbers from 1 to {high}", value)
+            return value[0], value[1]
+        side = self.integer(name, default=default, high=high)
+        return side, side
+
     def nested(self, name: str) -> Config | None:
         """A sub-config, or None."""
         value = self.entries.get(name)
-        return Config(value) if isinstance(value, Mapping) else None
+        return Config(value, self.transformers) if isinstance(value, Mapping) else None
 
     def refuse(self, name: str, what: str) -> None:
         """Raise `UnsupportedArchitecture` if a switch that is not modelled is on."""

@@ -76,8 +76,13 @@ class DecoderLayer(Module):
         hidden = ops.add(t, residual, self.branch(t, hidden), "residual stream after attention")
         residual = hidden
         hidden = self.post_attention_layernorm(t, hidden)
-        hidden = self.mlp(t, hidden)
+        hidden = self.feed_forward(t, hidden)
         return ops.add(t, residual, self.branch(t, hidden), "residual stream after the layer")
+
+    def feed_forward(self, t: Tape, hidden: Tensor) -> Tensor:
+        """The MLP, or what stands in its place."""
+        out: Tensor = self.mlp(t, hidden)
+        return out
 
     def branch(self, t: Tape, x: Tensor) -> Tensor:
         """What happens to a branch's result before it joins the residual stream."""

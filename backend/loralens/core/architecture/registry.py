@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
+from loralens.core.memory.versions import CURRENT
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 
 # model_type -> "module:class" under core.architecture.families; imported when first asked for
@@ -38,6 +39,10 @@ FAMILIES: Final[dict[str, str]] = {
     "stablelm": "stablelm:StableLm",
     "cohere": "cohere:Cohere",
     "cohere2": "cohere:Cohere2",
+    "bert": "bert:Bert",
+    "t5": "t5:T5",
+    "vit": "vit:ViT",
+    "whisper": "whisper:Whisper",
     "mixtral": "mixtral:Mixtral",
     "qwen3_moe": "mixtral:Qwen3Moe",
     "gpt_oss": "gpt_oss:GptOss",
@@ -48,14 +53,14 @@ FAMILIES: Final[dict[str, str]] = {
 }
 
 
-def build(entries: Mapping[str, Any]) -> Root:
-    """The module tree of a config.json.
+def build(entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]) -> Root:
+    """The module tree of a config.json, as that version of transformers builds it.
 
     Raises:
         InvalidInput: a field is missing, malformed or out of range.
         UnsupportedArchitecture: the model type is not modelled.
     """
-    config = Config(entries)
+    config = Config(entries, transformers)
     model_type = config.text("model_type", "")
     if model_type not in FAMILIES and (inner := config.nested("text_config")) is not None:
         config, model_type = inner, inner.text("model_type", "")

@@ -159,4 +159,5 @@ class Storage:
         ledger._rising = rising
 
     def __del__(self) -> None:
-        self.ledger.release(self.size, self.category, self.label)
+        if any(self.size):
+            self.ledger.release(self.size, self.category, self.label)

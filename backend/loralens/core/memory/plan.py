@@ -18,6 +18,7 @@ from loralens.core.memory.ledger import CATEGORIES, Moment, Point
 from loralens.core.memory.parallel import Sharding
 from loralens.core.memory.size import MONOMIALS, VARIABLES, ZERO, Size, monomial_values
 from loralens.core.memory.step import Held, walk_step
+from loralens.core.memory.versions import version
 from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _switches(recipe: Recipe) -> Recipe:
 
 def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
-    root = build(model.config)
+    root = build(model.config, version(recipe, "transformers"))
     prepared = methods.prepare(method, root, recipe)
     label_parameters(root)
     step = walk_step(root, prepared, recipe)

@@ -118,6 +118,7 @@ class Tape:
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
         self.sharding = sharding or Sharding()
         self.offloads_checkpoints = False
+        self.pinned_tokens: Callable[[], int] = _not_pinned
         self.host_bytes = ZERO  # checkpoints that were moved to host memory
         self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
@@ -314,6 +315,10 @@ class Tape:
             return
         storage.rename("gradients", "gradients: " + parameter.label)
         self.gradients[key] = storage
+
+
+def _not_pinned() -> int:
+    raise RuntimeError("this walk has no numbers of its own")
 
 
 def _spent(*_: Any) -> Any:

@@ -27,6 +27,14 @@ class Validity:
         self.ranges[variable] = [max(low, threshold + 1), high] if above else [low, min(high, threshold)]
         return above
 
+    def pinned_tokens(self) -> int:
+        """Tokens of a micro batch as a number: the plan then holds for this batch and length only."""
+        for variable in ("micro_batch_size", "sequence_length"):
+            value = self._values[variable]
+            self.exceeds(variable, value)
+            self.exceeds(variable, value - 1)
+        return self._values["micro_batch_size"] * self._values["sequence_length"]
+
     def covers(self, batch: int, sequence: int, rank: int) -> bool:
         """Is a setting inside?"""
         return all(

@@ -11,12 +11,18 @@ from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, Self
 from loralens.core.architecture.families.llama import NormedAttention
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.moe_looped import EQUAL_SHARES, LoopedExperts
 from loralens.core.architecture.shape import Shape
+from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.recipe import Recipe
+
+EXPERTS_FUSED_SINCE = (5,)
 
 
 class Mixtral(CausalDecoder):
     """Eight experts, two for each token."""
+
+    looped = False
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=8)
@@ -26,14 +32,30 @@ class Mixtral(CausalDecoder):
         chosen = config.integer("num_experts_per_tok", default=2, high=experts)
 
         def layer(window: int | None) -> DecoderLayer:
+            if self.looped:
+                return LoopedLayer(s, window, LoopedExperts(s.hidden, s.intermediate, experts, chosen, s.act))
             mlp = SparseMLP(Router(s.hidden, experts, chosen), Experts(s.hidden, s.intermediate, experts, s.act))
             return DecoderLayer(s, SelfAttention(s, window), mlp)
 
+        self.looped = config.transformers < EXPERTS_FUSED_SINCE
         self.assemble(s, layer, s.windows)
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """How the experts run."""
-        return [*super().assumptions(recipe), ROUTING]
+        return [*super().assumptions(recipe), EQUAL_SHARES if self.looped else ROUTING]
+
+
+class LoopedLayer(DecoderLayer):
+    """Mixtral's layer before transformers 5."""
+
+    def __init__(self, s: Shape, window: int | None, experts: LoopedExperts) -> None:
+        super().__init__(s, SelfAttention(s, window), experts)
+        self.block_sparse_moe = experts
+        del self.mlp
+
+    def feed_forward(self, t: Tape, hidden: Tensor) -> Tensor:
+        """The experts, under their older name."""
+        return self.block_sparse_moe(t, hidden)
 
 
 class Qwen3Moe(Mixtral):
