@@ -18,13 +18,17 @@ from loralens.lab.trace.ledger import Ledger
 
 @contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """Releases must come from reference counts alone, else the trace depends on when the collector runs."""
-    gc.collect()
+    """Releases must come from reference counts alone, else the trace depends on when the collector runs.
+
+    What exists already (the libraries' hundreds of thousands of objects) is set aside, so that collecting is quick.
+    """
     enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         if enabled:
             gc.enable()
 
@@ -57,6 +61,7 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        stack.enter_context(_quiet_collector())
         stack.enter_context(quantize.dequantized_for_peft())
         model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
         model.train()
@@ -64,7 +69,6 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
         stack.enter_context(cuda_on_cpu.cuda_words())
         stack.enter_context(_transformers_as_eager())
         stack.enter_context(optimizers.bitsandbytes_on_fakes())
-        stack.enter_context(_quiet_collector())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(ledger)
         build.to_fake_gpu(model, ledger, adapted=method != "full", dtype=build.DTYPES[recipe.weights_dtype])
