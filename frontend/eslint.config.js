@@ -3,7 +3,7 @@ import vue from 'eslint-plugin-vue'
 import a11y from 'eslint-plugin-vuejs-accessibility'
 import ts from 'typescript-eslint'
 
-const features = ['setup', 'compare', 'fit', 'timeline', 'decomposition', 'hub', 'benchmark', 'forgetting', 'code', 'analogies', 'quiz', 'course']
+const features = ['setup', 'compare', 'fit', 'timeline', 'decomposition', 'hub', 'adapters', 'benchmark', 'forgetting', 'code', 'analogies', 'quiz', 'course']
 
 export default ts.config(
   { ignores: ['dist', 'node_modules', 'src/shared/api/schema.d.ts'] },

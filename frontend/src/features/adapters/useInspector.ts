@@ -1,0 +1,143 @@
+/** An adapter's two files, looked into by the server on this machine; kept there only when it is to be resized. */
+import { ref, shallowRef, type Ref } from 'vue'
+import { ApiError, OfflineError, type Problem } from '@/shared/api/client'
+import { asProblem } from './useAdapters'
+
+export interface ModuleReport {
+  module: string
+  rank: number
+  in_features: number
+  out_features: number
+  singular_values: number[]
+  effective_rank: number
+  energy_by_rank: number[]
+  rank_for_energy: number
+  norm: number
+}
+export interface Report {
+  id: string | null
+  rank: number
+  alpha: number
+  ranks: number[]
+  target_modules: string[] | string
+  dtype: string
+  parameters: number
+  file_bytes: number
+  effective_rank: number
+  energy_by_rank: number[]
+  shrink: { energy: number; rank: number; kept: number; parameters: number; bytes: number; mixed_bytes: number }
+  modules: ModuleReport[]
+  notes: string[]
+}
+export interface Resized {
+  id: string
+  rank: number
+  relative_error: number
+  bytes_before: number
+  bytes: number
+  file_bytes: number
+}
+export interface Pair {
+  config: File
+  weights: File
+}
+
+/** The two files of an adapter among what was dropped (a folder's files, or the files themselves). */
+export function pairOf(files: readonly File[]): Pair | null {
+  const config = files.find((file) => file.name === 'adapter_config.json')
+  const weights = files.find((file) => file.name === 'adapter_model.safetensors') ?? files.find((file) => file.name.endsWith('.safetensors'))
+  return config && weights ? { config, weights } : null
+}
+
+/** Files of a drop, one level of folders opened. */
+export async function dropped(event: DragEvent): Promise<File[]> {
+  const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null)
+  const plain = [...(event.dataTransfer?.files ?? [])]
+  const folders = entries.filter((entry) => entry.isDirectory) as FileSystemDirectoryEntry[]
+  const inside = await Promise.all(
+    folders.map(async (folder) => {
+      const children = await new Promise<FileSystemEntry[]>((resolve, reject) => folder.createReader().readEntries(resolve, reject))
+      return await Promise.all(children.filter((child) => child.isFile).map((child) => new Promise<File>((resolve, reject) => (child as FileSystemFileEntry).file(resolve, reject))))
+    }),
+  )
+  return [...plain, ...inside.flat()]
+}
+
+async function send<T>(path: string, pair: Pair): Promise<T> {
+  const form = new FormData()
+  form.append('config', pair.config, 'adapter_config.json')
+  form.append('weights', pair.weights, 'adapter_model.safetensors')
+  let response: Response
+  try {
+    response = await fetch(path, { method: 'POST', body: form, headers: { accept: 'application/json' } })
+  } catch {
+    throw new OfflineError()
+  }
+  const json: unknown = await response.json().catch(() => null)
+  if (!response.ok) throw new ApiError(json !== null && typeof json === 'object' && 'title' in json ? (json as Problem) : { title: `HTTP ${response.status}`, status: response.status })
+  return json as T
+}
+
+export interface Inspector {
+  report: Ref<Report | null>
+  resized: Ref<Resized | null>
+  problem: Ref<Problem | null>
+  busy: Ref<boolean>
+  look: (path: string) => Promise<void>
+  drop: (files: readonly File[], incomplete: string) => Promise<void>
+  resize: (rank: number) => Promise<void>
+}
+
+export function useInspector(): Inspector {
+  const report = shallowRef<Report | null>(null)
+  const resized = shallowRef<Resized | null>(null)
+  const problem = shallowRef<Problem | null>(null)
+  const busy = ref(false)
+  let pair: Pair | null = null
+
+  async function during(work: () => Promise<void>): Promise<void> {
+    busy.value = true
+    problem.value = null
+    resized.value = null
+    try {
+      await work()
+    } catch (error) {
+      problem.value = asProblem(error)
+    } finally {
+      busy.value = false
+    }
+  }
+  const json = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
+    const { request } = await import('@/shared/api/client')
+    return await request<T>(method as 'GET' | 'POST', path, body)
+  }
+
+  return {
+    report,
+    resized,
+    problem,
+    busy,
+    look: (path) =>
+      during(async () => {
+        pair = null
+        report.value = await json<Report>('GET', path)
+      }),
+    drop: (files, incomplete) =>
+      during(async () => {
+        pair = pairOf(files)
+        if (!pair) throw new ApiError({ title: incomplete, status: 422, detail: incomplete })
+        report.value = await send<Report>('/api/adapters/inspect', pair)
+      }),
+    resize: (rank) =>
+      during(async () => {
+        if (!report.value) return
+        let id = report.value.id
+        if (id === null && pair) {
+          const kept = await send<Report>('/api/adapters/uploads', pair)
+          id = kept.id
+          report.value = kept
+        }
+        if (id !== null) resized.value = await json<Resized>('POST', `/api/adapters/kept/${id}/resize`, { rank })
+      }),
+  }
+}

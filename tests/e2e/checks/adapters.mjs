@@ -1,0 +1,78 @@
+/** The real hub, the inspector and serving memory. Where the server's hub is trained, switching and streaming too. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { assert, equal, openPage, settled } from '../lib.mjs'
+
+/** A PEFT adapter of rank 4 whose update has rank 1: every row of A, and every column of B, is a multiple of one vector. */
+function adapterFiles(folder) {
+  const [rank, inside, outside] = [4, 12, 20]
+  const a = Float32Array.from({ length: rank * inside }, (_, k) => (1 + Math.floor(k / inside)) * Math.sin(1 + (k % inside)))
+  const b = Float32Array.from({ length: outside * rank }, (_, k) => Math.cos(1 + Math.floor(k / rank)) * (1 + (k % rank)))
+  const prefix = 'base_model.model.model.layers.0.self_attn.q_proj.lora_'
+  const header = { [`${prefix}A.weight`]: { dtype: 'F32', shape: [rank, inside], data_offsets: [0, a.byteLength] }, [`${prefix}B.weight`]: { dtype: 'F32', shape: [outside, rank], data_offsets: [a.byteLength, a.byteLength + b.byteLength] } }
+  const text = Buffer.from(JSON.stringify(header))
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(text.length))
+  const files = { config: join(folder, 'adapter_config.json'), weights: join(folder, 'adapter_model.safetensors'), broken: join(folder, 'broken.safetensors') }
+  writeFileSync(files.config, JSON.stringify({ peft_type: 'LORA', r: rank, lora_alpha: 8, target_modules: ['q_proj'] }))
+  const weights = Buffer.concat([length, text, Buffer.from(a.buffer), Buffer.from(b.buffer)])
+  writeFileSync(files.weights, weights)
+  writeFileSync(files.broken, weights.subarray(0, weights.length - 4))
+  return files
+}
+
+export default async function adapters(context) {
+  const folder = mkdtempSync(join(tmpdir(), 'loralens-adapter-'))
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2#adapters', expected: ['422'] })
+  try {
+    await settled(page)
+    const inspector = page.locator('[data-inspector]')
+    await inspector.waitFor({ timeout: 20000 })
+    const files = adapterFiles(folder)
+    await inspector.locator('input[type=file]').setInputFiles([files.config, files.broken])
+    await inspector.locator('[data-refused]').waitFor()
+    assert((await inspector.locator('[data-refused]').innerText()).includes('truncated'), 'a truncated file is refused in words')
+    await inspector.locator('input[type=file]').setInputFiles([files.config, files.weights])
+    await inspector.locator('[data-report]').waitFor()
+    assert((await inspector.locator('.note').innerText()).startsWith('Could be rank 1 '), 'the true rank is found')
+    equal(await inspector.locator('figure svg').count(), 2, 'spectrum and energy are drawn')
+    await inspector.getByRole('button', { name: /Resize/ }).click()
+    await inspector.locator('[data-resized] a').waitFor()
+    const [file] = await Promise.all([page.waitForEvent('download'), inspector.locator('[data-resized] a').click()])
+    equal(file.suggestedFilename(), 'adapter.zip', 'the resized adapter is handed out')
+
+    const total = page.locator('[data-serving-total]')
+    await total.waitFor({ timeout: 20000 })
+    const before = await total.innerText()
+    await page.locator('[data-serving] input[type=range]').first().press('End')
+    await page.waitForFunction((old) => document.querySelector('[data-serving-total]').innerText !== old, before)
+
+    const state = await (await fetch(`${context.url}/api/adapters`)).json()
+    if (state.status !== 'ready') {
+      await page.locator('[data-real-hub]').getByRole('button', { name: 'Train base and adapters' }).waitFor()
+      return 'hub not trained on this server: inspector and serving only'
+    }
+    const cards = page.locator('[data-real-hub] .adapter')
+    equal(await cards.count(), state.adapters.length + 1, 'a card for each adapter and the base')
+    for (const way of ['index', 'pointer', 'file', 'merge']) {
+      await page.locator('[data-real-hub] select').first().selectOption(way)
+      const card = cards.nth(['index', 'pointer', 'file', 'merge'].indexOf(way))
+      await card.click()
+      await page.waitForFunction((index) => document.querySelectorAll('[data-real-hub] .adapter')[index].getAttribute('aria-pressed') === 'true', ['index', 'pointer', 'file', 'merge'].indexOf(way))
+    }
+    await page.locator('[data-last-switch]').waitFor()
+    await page.locator('[data-real-hub]').getByRole('button', { name: 'Answer', exact: true }).click()
+    await page.waitForFunction(() => document.querySelector('[data-answers]')?.getAttribute('aria-busy') === 'false', undefined, { timeout: 60000 })
+    const texts = await page.locator('[data-answers] dd').allInnerTexts()
+    equal(new Set(texts).size, state.adapters.length + 1, 'every adapter answers in its own way')
+    await page.getByRole('button', { name: 'Is the base untouched?' }).click()
+    await page.locator('[data-verified]').waitFor()
+    await page.getByRole('button', { name: 'Measure switching here' }).click()
+    await page.locator('[data-measured=here]').waitFor({ timeout: 60000 })
+    return `${texts.length} answers`
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+    await finish()
+  }
+}
