@@ -13,6 +13,7 @@ export default defineConfig({
     lessons(here('../code/part2')),
   ],
   resolve: { alias: { '@': here('./src') } },
+  define: { __VUE_OPTIONS_API__: false, __VUE_PROD_DEVTOOLS__: false, __INTLIFY_PROD_DEVTOOLS__: false },
   build: { target: 'es2022', modulePreload: { polyfill: false } },
   server: {
     port: 5173,

@@ -58,7 +58,7 @@ const LARGEST = 512
 
 export function layout(shape: Shape, size: number): Layout {
   const longest = Math.max(shape.out, shape.in)
-  const scale = (size - GAP - 2) / (longest + Math.min(LARGEST, longest / 8))
+  const scale = (size - GAP - 2) / (longest + Math.min(LARGEST, longest / 8)) * (1 - 22 / size)
   const blockSide = Math.max(shape.out, shape.in) / BLOCKS
   return {
     x: size - shape.in * scale - 1,

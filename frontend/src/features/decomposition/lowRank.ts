@@ -14,7 +14,7 @@ export function example(seed: number, row: number, column: number): number {
 
 /** One value of B (out × rank) or A (rank × in); later directions are weaker, as in measured updates. */
 export const exampleB = (row: number, k: number): number => example(1, row, k)
-export const exampleA = (k: number, column: number): number => example(2, k, column) / (1 + 0.35 * k)
+export const exampleA = (k: number, column: number): number => example(2, k, column) / (1 + k)
 
 /** The product of a window of B and A: rows × columns values, row by row. */
 export function product(rank: number, rows: readonly number[], columns: readonly number[]): Float32Array {

@@ -20,6 +20,7 @@ export interface Spread {
   mean: number
   low: number | null
   high: number | null
+  values: number[]
 }
 export interface Arm {
   arm: string
@@ -29,7 +30,10 @@ export interface Arm {
 export interface ArmSummary extends Arm {
   learning_rate: number
   forgetting_nats: Spread
+  forgetting_points: Spread
   learned_nats: Spread
+  old_loss: Spread
+  new_loss: Spread
   old_accuracy: Spread
   new_accuracy: Spread
 }
@@ -37,6 +41,38 @@ export interface EnergyRow {
   rank: number
   share: Spread
   random_share: number
+}
+export interface TruncatedRow {
+  rank: number
+  old_loss: Spread
+  new_loss: Spread
+}
+export interface ModuleSpectrum {
+  module: string
+  shape: number[]
+  relative_norm: number
+  singular_values: number[]
+  effective_rank: number
+  rank_90: number
+  rank_99: number
+}
+export interface Spectrum {
+  modules: ModuleSpectrum[]
+  energy: EnergyRow[]
+  truncated: TruncatedRow[]
+}
+export interface Cost {
+  arm: string
+  trainable_parameters: number
+  measured: { weights_bytes: number; adapter_bytes: number; gradients_bytes: number; optimizer_state_bytes: number; peak_bytes: number; step_seconds: { median: number; low: number; high: number } }
+  /** Null where the calculator has no such method; an error where it refused. */
+  predicted: { optimizer_state_bytes?: number; peak_bytes?: number; error?: string } | null
+}
+export interface RankRow {
+  rank: number
+  arm: string
+  new_loss: Spread
+  gap_to_truncation: Spread | null
 }
 export interface ForgettingPlan {
   arms: Arm[]
@@ -48,10 +84,13 @@ export interface ForgettingPlan {
 export interface ForgettingResult {
   seconds: number
   date: string
-  machine: Record<string, string | number>
+  machine: Record<string, string | number | null>
   model: { parameters: number }
-  summary: { step: number; seeds: number[] | number; arms: ArmSummary[] }
-  spectrum: { full?: { energy: EnergyRow[] } | null }
+  stopped_early: boolean
+  summary: { step: number; seeds: number[]; base: { old: Figures; new: Figures }; arms: ArmSummary[] }
+  spectrum: { full: Spectrum; linear: Spectrum }
+  rank_curve: RankRow[]
+  costs: Cost[]
   findings: { id: string; en: string; zh: string }[]
 }
 export interface Run {

@@ -100,14 +100,15 @@ export function provideAnswers(settings: Part2Settings): Answers {
     placeholderData: keepPreviousData,
     staleTime: Infinity,
   })
-  watch(at, (now) => {
-    const current = plans.data.value?.plans
+  const own = computed(() => (plans.isPlaceholderData.value ? undefined : plans.data.value?.plans))
+  watch([at, own], ([now, current]) => {
     if (current && !current.every((plan) => covers(plan, now))) anchor.value = { ...now }
   })
 
   let lastGood = new Map<string, PlanValues>()
   const values = computed(() => {
-    const current = plans.data.value?.plans ?? []
+    // While the plan for other settings is on its way, the numbers stay as they were: never a mixture of both.
+    const current = own.value ?? []
     if (current.length > 0 && current.every((plan) => covers(plan, at.value)))
       lastGood = new Map(current.map((plan) => [plan.method, evaluate(plan, at.value)]))
     return lastGood
@@ -154,7 +155,7 @@ export function provideAnswers(settings: Part2Settings): Answers {
     modelParameters: computed(() => plans.data.value?.plans[0]?.model.parameters),
     values,
     valuesAt(other) {
-      const current = plans.data.value?.plans
+      const current = own.value
       const there = { ...at.value, ...other }
       return current?.every((plan) => covers(plan, there)) ? new Map(current.map((plan) => [plan.method, evaluate(plan, there)])) : null
     },

@@ -1,0 +1,44 @@
+/** How the arms of the experiment are named and drawn: full fine-tuning always the same colour, the others in turn. */
+import { useLocale } from '@/shared/i18n'
+import type { Arm } from './useForgetting'
+
+const COLOURS = ['var(--lora)', 'var(--base)', 'var(--violet)', 'var(--teal)', 'var(--gain)', 'var(--slate)']
+const DASHES = ['7 4', '2 4', '10 3 2 3', '4 2', '1 3', '12 4']
+
+export interface ArmStyle {
+  colour: string
+  dash: string
+}
+
+export function armStyle(arm: Pick<Arm, 'arm'>, all: readonly Arm[]): ArmStyle {
+  if (arm.arm === 'full') return { colour: 'var(--full)', dash: 'none' }
+  const index = Math.max(0, all.filter((item) => item.arm !== 'full').findIndex((item) => item.arm === arm.arm))
+  return { colour: COLOURS[index % COLOURS.length]!, dash: DASHES[index % DASHES.length]! }
+}
+
+export function useArmName(): (arm: Arm) => string {
+  const { t, te } = useLocale()
+  return (arm) => {
+    const key = `forget.arm.${arm.arm}`
+    if (te(key)) return t(key)
+    if (arm.rank === null) return arm.arm
+    return t(arm.arm.endsWith('-qv') ? 'forget.loraQv' : 'forget.loraAll', { rank: arm.rank })
+  }
+}
+
+/** Processor, cores and versions in one line; what is not known is left out. */
+export function machineText(machine: Record<string, string | number | null>): string {
+  const named = (key: string, text: (value: string | number) => string): string[] => {
+    const value = machine[key]
+    return value === null || value === undefined || value === '' ? [] : [text(value)]
+  }
+  return [
+    ...named('processor', String),
+    ...named('cores', (value) => `${value} cores`),
+    ...named('load_average', (value) => `load ${value}`),
+    ...named('device', String),
+    ...named('system', String),
+    ...named('python', (value) => `Python ${value}`),
+    ...named('torch', (value) => `PyTorch ${value}`),
+  ].join(' · ')
+}

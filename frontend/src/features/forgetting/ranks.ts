@@ -1,0 +1,31 @@
+/** What a run says about one rank: energy kept, loss of the truncated update, loss of LoRA trained at that rank. */
+import type { ForgettingResult } from './useForgetting'
+
+export interface AtRank {
+  share: number
+  random: number
+  cut: number
+  whole: number
+  base: number
+  lora: number | null
+}
+
+/** The ranks that were measured, without 0: a slider with logarithmic stops cannot hold it. */
+export const recordedRanks = (result: ForgettingResult): number[] => result.spectrum.linear.energy.map((row) => row.rank).filter((rank) => rank > 0)
+
+export function truncationAt(result: ForgettingResult, rank: number): AtRank | null {
+  const { energy, truncated } = result.spectrum.linear
+  const kept = energy.find((row) => row.rank === rank)
+  const cut = truncated.find((row) => row.rank === rank)
+  const whole = truncated.at(-1)
+  if (!kept || !cut || !whole) return null
+  const lora = result.rank_curve.find((row) => row.rank === rank)
+  return {
+    share: kept.share.mean,
+    random: kept.random_share,
+    cut: cut.new_loss.mean,
+    whole: whole.new_loss.mean,
+    base: result.summary.base.new.loss,
+    lora: lora?.new_loss.mean ?? null,
+  }
+}

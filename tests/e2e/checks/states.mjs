@@ -1,0 +1,93 @@
+/** Links, refusals, own models, a server that goes away, embedding, printing. */
+import { assert, equal, openPage, settled, showEverything } from '../lib.mjs'
+
+const CONFIG = { model_type: 'llama', architectures: ['LlamaForCausalLM'], hidden_size: 64, intermediate_size: 160, num_hidden_layers: 3, num_attention_heads: 4, num_key_value_heads: 2, vocab_size: 1000, max_position_embeddings: 512, rms_norm_eps: 1e-5, tie_word_embeddings: false, hidden_act: 'silu', torch_dtype: 'bfloat16' }
+
+
+export default async function states(context) {
+  // A link restores everything; a broken one says so and falls back.
+  let { page, finish } = await openPage(context, { path: '/part2?m=qwen2.5-7b&k=qlora&r=32&n=24&x=3&z=1#hub' })
+  await page.locator('[data-card=qlora]').waitFor()
+  equal(await page.locator('#setup-model').inputValue(), 'qwen2.5-7b', 'model of the link')
+  equal(await page.locator('[role=radio]').count(), 24, 'adapters of the link')
+  equal(await page.locator('[role=radio][aria-checked=true]').count(), 1, 'one active adapter')
+  await finish()
+
+  ;({ page, finish } = await openPage(context, { path: '/part2?r=zero&k=magic', lang: 'en' }))
+  await settled(page)
+  assert((await page.locator('[data-banner=address]').innerText()).includes('r=zero'), 'the misunderstood part is named')
+  await finish()
+
+  ;({ page, finish } = await openPage(context, { path: '/part2?m=no-such-model', lang: 'en', expected: ['404'] }))
+  await settled(page)
+  equal(await page.locator('#setup-model').inputValue(), 'llama-2-7b', 'an unknown model falls back')
+  await finish()
+
+  // A model of one's own.
+  ;({ page, finish } = await openPage(context, { lang: 'en', expected: ['422'] }))
+  await settled(page)
+  await page.getByRole('button', { name: /^More/ }).click()
+  await page.getByRole('button', { name: 'Use your own config.json' }).click()
+  await page.locator('dialog[open] textarea').fill('{ not json')
+  await page.getByRole('button', { name: 'Use it' }).click()
+  assert(await page.locator('dialog[open] [role=alert]').innerText(), 'bad JSON is refused in place')
+  await page.locator('dialog[open] textarea').fill(JSON.stringify(CONFIG))
+  await page.getByRole('button', { name: 'Use it' }).click()
+  // Embedding and head 2·1000·64; per layer q, o 64·64, k, v 32·64, three of 160·64, two norms of 64; a last norm of 64.
+  const count = 2 * 1000 * 64 + 3 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 160 * 64 + 2 * 64) + 64
+  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count.toLocaleString('en') }).waitFor()
+  await page.getByRole('button', { name: 'Use your own config.json' }).click()
+  await page.locator('dialog[open] textarea').fill(JSON.stringify({ ...CONFIG, hidden_size: -4 }))
+  await page.getByRole('button', { name: 'Use it' }).click()
+  await page.locator('[data-banner=error]').waitFor()
+  assert(/hidden_size/.test(await page.locator('[data-banner=error]').innerText()), 'the refused field is named')
+  await page.getByRole('button', { name: 'Reset' }).click()
+  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: '6,738,415,616' }).waitFor()
+  await finish()
+
+  // Without the server: built-in plans answer, and the sliders go on.
+  ;({ page, finish } = await openPage(context, { path: '/', lang: 'en', expected: ['ERR_FAILED', 'Failed to load resource'] }))
+  await page.route('**/api/**', (route) => route.abort())
+  await page.goto(`${context.url}/part2`)
+  await page.locator('[data-banner=offline]').waitFor({ timeout: 5000 })
+  await settled(page)
+  const slider = page.locator('.bar input[type=range]').first()
+  await slider.focus()
+  await page.keyboard.press('ArrowRight')
+  await page.locator('[data-card=lora] [data-number=trainable]').filter({ hasText: '8,388,608' }).waitFor()
+  await page.unroute('**/api/**')
+  await page.locator('[data-banner=offline] button').click()
+  await page.locator('[data-banner=offline]').waitFor({ state: 'detached' })
+  await finish()
+
+  // One section alone, for other pages to embed.
+  ;({ page, finish } = await openPage(context, { path: '/part2?embed=hub' }))
+  await page.locator('#hub').waitFor()
+  equal(await page.locator('section').count(), 1, 'only the section asked for')
+  equal(await page.locator('header.top').count(), 0, 'no frame around it')
+  await finish()
+
+  // One click of advice changes the verdict.
+  ;({ page, finish } = await openPage(context, { lang: 'en' }))
+  await settled(page)
+  await showEverything(page)
+  await page.locator('[data-fit=lora] .verdict.tight').waitFor()
+  await page.locator('[data-advice=gradient_checkpointing]').click()
+  await page.locator('[data-fit=lora] .verdict.fits').waitFor()
+  await page.waitForFunction(() => new URLSearchParams(location.search).get('gc') === '1')
+  await finish()
+  await languageSwitch(context)
+}
+
+async function languageSwitch(context) {
+  const { page, finish } = await openPage(context)
+  await settled(page)
+  await page.getByRole('button', { name: 'English' }).click()
+  await page.getByRole('heading', { name: 'How much smaller?' }).waitFor()
+  await page.locator('#theme').selectOption('dark')
+  equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), 'rgb(11, 18, 32)', 'dark ground')
+  await page.reload()
+  await settled(page)
+  equal(await page.evaluate(() => document.documentElement.dataset.theme), 'dark', 'the theme is remembered')
+  await finish()
+}

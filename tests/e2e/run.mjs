@@ -1,0 +1,33 @@
+/**
+ * Drives the built page in Chromium against the real server: node tests/e2e/run.mjs [name of a check …]
+ *
+ * LORALENS_URL: a server that already runs. CHROMIUM: the browser's path. Screenshots lie in frontend/screenshots.
+ */
+import { startBrowser, startServer } from './lib.mjs'
+
+const CHECKS = ['numbers', 'looks', 'keyboard', 'states', 'motion', 'benchmark', 'adapters']
+
+const wanted = process.argv.slice(2)
+const server = await startServer()
+const browser = await startBrowser()
+let passed = 0
+let failed = 0
+try {
+  for (const name of CHECKS.filter((check) => wanted.length === 0 || wanted.includes(check))) {
+    const { default: check } = await import(`./checks/${name}.mjs`)
+    const begun = performance.now()
+    try {
+      const note = await check({ browser, url: server.url })
+      passed += 1
+      console.log(`ok    ${name} (${((performance.now() - begun) / 1000).toFixed(1)} s)${note ? ` ${note}` : ''}`)
+    } catch (error) {
+      failed += 1
+      console.log(`FAIL  ${name} (${((performance.now() - begun) / 1000).toFixed(1)} s)\n${error.stack}`)
+    }
+  }
+} finally {
+  await browser.close()
+  await server.stop()
+}
+console.log(`${passed} passed, ${failed} failed`)
+process.exitCode = failed === 0 ? 0 : 1
