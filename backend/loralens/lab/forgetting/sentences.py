@@ -36,7 +36,7 @@ def settled(value: Mapping[str, Any]) -> bool:
 
 def _range(value: Mapping[str, Any], language: str, digits: int = 2, sign: int = 1) -> str:
     if value["low"] is None:
-        return "one run, no interval" if language == "en" else "只有一次运行,没有区间"
+        return "one run, no interval" if language == "en" else "只有一次运行，没有区间"
     low, high = sorted((sign * value["low"], sign * value["high"]))
     if language == "en":
         return f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
@@ -50,8 +50,8 @@ def _forgot(full: Mapping[str, Any], seeds: int) -> Sentence:
             "id": "full_forgets",
             "en": f"Whether full fine-tuning forgot is not settled: {nats['mean']:+.2f} nats per token on the old text "
             f"({_range(nats, 'en')}, {seeds} seeds).",
-            "zh": f"全量微调是否遗忘尚无定论:旧文本损失变化 {nats['mean']:+.2f} nats/token"
-            f"({_range(nats, 'zh')},{seeds} 个种子)。",
+            "zh": f"全量微调是否遗忘尚无定论：旧文本损失变化 {nats['mean']:+.2f} nats/token"
+            f"（{_range(nats, 'zh')}，{seeds} 个种子）。",
         }
     worse = nats["mean"] > 0
     agree_en = "which agree in sign" if nats["same_sign"] else "which disagree in sign"
@@ -61,8 +61,8 @@ def _forgot(full: Mapping[str, Any], seeds: int) -> Sentence:
         "en": f"Full fine-tuning on the new text made the old text's loss {'rise' if worse else 'fall'} by "
         f"{abs(nats['mean']):.2f} nats per token ({_range(nats, 'en')}, {seeds} seeds, {agree_en}); "
         f"its next-token accuracy changed by {-points['mean']:+.1f} points.",
-        "zh": f"用新文本做全量微调后,旧文本的损失{'上升' if worse else '下降'}了 {abs(nats['mean']):.2f} nats/token"
-        f"({_range(nats, 'zh')},{seeds} 个种子,{agree_zh}),下一词准确率变化 {-points['mean']:+.1f} 个百分点。",
+        "zh": f"用新文本做全量微调后，旧文本的损失{'上升' if worse else '下降'}了 {abs(nats['mean']):.2f} nats/token"
+        f"（{_range(nats, 'zh')}，{seeds} 个种子，{agree_zh}），下一词准确率变化 {-points['mean']:+.1f} 个百分点。",
     }
 
 
@@ -72,8 +72,8 @@ def _reference(lora: Mapping[str, Any], full: Mapping[str, Any]) -> Sentence:
         "id": "lora_learns",
         "en": f"LoRA of rank {lora['rank']} changed it by {forgot['mean']:+.2f} nats ({_range(forgot, 'en')}), "
         f"and learned {learned['mean']:.2f} nats of the new text where full fine-tuning learned {most['mean']:.2f}.",
-        "zh": f"秩为 {lora['rank']} 的 LoRA 使旧文本损失变化 {forgot['mean']:+.2f} nats({_range(forgot, 'zh')});"
-        f"新文本损失下降 {learned['mean']:.2f} nats,而全量微调下降 {most['mean']:.2f} nats。",
+        "zh": f"秩为 {lora['rank']} 的 LoRA 使旧文本损失变化 {forgot['mean']:+.2f} nats（{_range(forgot, 'zh')}）；"
+        f"新文本损失下降 {learned['mean']:.2f} nats，而全量微调下降 {most['mean']:.2f} nats。",
     }
 
 
@@ -90,7 +90,7 @@ def _against(lora: Mapping[str, Any], comparison: Mapping[str, Any]) -> Sentence
         "id": "after_equal_steps",
         "en": f"After equally many steps, each method at its own best learning rate: {en} (LoRA minus full "
         f"{value['mean']:+.2f} nats, {_range(value, 'en')}).",
-        "zh": f"训练同样步数、各用自己最好的学习率:{zh}(LoRA 减全量 {value['mean']:+.2f} nats,{_range(value, 'zh')})。",
+        "zh": f"训练同样步数、各用自己最好的学习率：{zh}（LoRA 减全量 {value['mean']:+.2f} nats，{_range(value, 'zh')}）。",
     }
 
 
@@ -104,8 +104,8 @@ def _equal_learning(lora: Mapping[str, Any], comparison: Mapping[str, Any]) -> S
         "en": f"At the moment when both had learned the new text equally well: {en} (LoRA minus full "
         f"{value['mean']:+.2f} nats, {_range(value, 'en')}). "
         "Forgetting less by learning less is no gain; this comparison takes that away.",
-        "zh": f"在两者对新文本学得一样好的时刻:{zh}(LoRA 减全量 {value['mean']:+.2f} nats,{_range(value, 'zh')})。"
-        "学得少自然忘得少,这个对比去掉了这一因素。",
+        "zh": f"在两者对新文本学得一样好的时刻：{zh}（LoRA 减全量 {value['mean']:+.2f} nats，{_range(value, 'zh')}）。"
+        "学得少自然忘得少，这个对比去掉了这一因素。",
     }
 
 
@@ -119,9 +119,9 @@ def _rates(sweep: Mapping[str, Any] | None) -> Sentence | None:
         f"gentlest rate of full fine-tuning ({full['learning_rate']:g}) had cost "
         f"{full['forgetting_nats']:+.2f} nats of the old text, that of LoRA ({lora['learning_rate']:g}) "
         f"{lora['forgetting_nats']:+.2f} (one seed).",
-        "zh": f"学习率与方法同样重要:新文本损失同为 {sweep['new_loss']:.2f} 时,全量微调最温和的学习率"
-        f"({full['learning_rate']:g})使旧文本损失变化 {full['forgetting_nats']:+.2f} nats,"
-        f"LoRA({lora['learning_rate']:g})为 {lora['forgetting_nats']:+.2f}(单个种子)。",
+        "zh": f"学习率与方法同样重要：新文本损失同为 {sweep['new_loss']:.2f} 时，全量微调最温和的学习率"
+        f"（{full['learning_rate']:g}）使旧文本损失变化 {full['forgetting_nats']:+.2f} nats，"
+        f"LoRA（{lora['learning_rate']:g}）为 {lora['forgetting_nats']:+.2f}（单个种子）。",
     }
 
 
@@ -133,8 +133,8 @@ def _reach(arms: Mapping[str, Any], summary: Mapping[str, Any]) -> Sentence:
         "en": f"Training only the layers that LoRA can reach, in full and without any rank limit, learned "
         f"{share:.0%} of what full fine-tuning learned: so much of LoRA's gap is due to the frozen embeddings and "
         "norms, and only the rest to its rank.",
-        "zh": f"只训练 LoRA 够得到的层(不限制秩)学到了全量微调的 {share:.0%}:"
-        "这一部分差距来自被冻结的词嵌入与归一化层,其余才来自低秩。",
+        "zh": f"只训练 LoRA 够得到的层（不限制秩）学到了全量微调的 {share:.0%}："
+        "这一部分差距来自被冻结的词嵌入与归一化层，其余才来自低秩。",
     }
 
 
@@ -149,7 +149,7 @@ def _rehearsal(mixed: Mapping[str, Any], full: Mapping[str, Any], comparison: Ma
         "id": "rehearsal",
         "en": f"Mixing {mixed['mix']:.0%} old text into full fine-tuning forgot {en} ({value['mean']:+.2f} nats, "
         f"{_range(value, 'en')}), at {cost:+.2f} nats on the new text.",
-        "zh": f"在全量微调中混入 {mixed['mix']:.0%} 旧文本,遗忘{zh}({value['mean']:+.2f} nats,{_range(value, 'zh')}),"
+        "zh": f"在全量微调中混入 {mixed['mix']:.0%} 旧文本，遗忘{zh}（{value['mean']:+.2f} nats，{_range(value, 'zh')}），"
         f"新文本损失变化 {cost:+.2f} nats。",
     }
 
@@ -166,7 +166,7 @@ def _spectrum(result: Mapping[str, Any], reference: Mapping[str, Any]) -> Senten
         "id": "spectrum",
         "en": f"Rank {reference['rank']} holds {share:.0%} of the energy of the linear layers' real update; of a "
         f"random matrix of the same shape it would hold {chance:.0%}.",
-        "zh": f"线性层真实更新量的能量有 {share:.0%} 落在前 {reference['rank']} 个奇异方向;"
+        "zh": f"线性层真实更新量的能量有 {share:.0%} 落在前 {reference['rank']} 个奇异方向；"
         f"同样形状的随机矩阵只有 {chance:.0%}。",
     }
 
@@ -181,6 +181,6 @@ def _full_rank(arms: Mapping[str, Any], comparisons: Mapping[str, Any]) -> Sente
         "id": "full_rank",
         "en": f"Check: LoRA of full rank with embeddings and norms trained beside it learned {share:.0%} of what full "
         f"fine-tuning learned (new-text loss {gap['mean']:+.2f} nats, {_range(gap, 'en')}).",
-        "zh": f"核对:满秩 LoRA(同时训练词嵌入与归一化层)学到全量微调的 {share:.0%}"
-        f"(新文本损失相差 {gap['mean']:+.2f} nats,{_range(gap, 'zh')})。",
+        "zh": f"核对：满秩 LoRA（同时训练词嵌入与归一化层）学到全量微调的 {share:.0%}"
+        f"（新文本损失相差 {gap['mean']:+.2f} nats，{_range(gap, 'zh')}）。",
     }
