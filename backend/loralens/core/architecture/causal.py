@@ -113,6 +113,16 @@ def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None, alway
     return t.new(rows, "bool", 1, "attention mask")
 
 
+def padding_mask(t: Tape, call: Call) -> Tensor | None:
+    """The mask of an encoder that sees everything: only where samples are padded.
+
+    Source: transformers 5.23 masking_utils (`create_bidirectional_mask`).
+    """
+    if not call.recipe.padded or call.attention == "flash":
+        return None
+    return t.new(TOKENS_BY_SEQUENCE, call.recipe.weights_dtype if call.attention == "eager" else "bool", 1, "attention mask")
+
+
 def lookup(t: Tape, embedding: Embedding, call: Call) -> Tensor:
     """Token embeddings of the batch, and the position ids that every layer is handed."""
     hidden: Tensor = embedding(t, TOKENS)

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 class Parameter:
     """A weight: its shape, how it is held, and whether it trains."""
 
-    __slots__ = ("dtype", "gradient_kept", "label", "numel", "packing", "role", "shape", "trainable")
+    __slots__ = ("dtype", "frozen", "gradient_kept", "label", "numel", "packing", "role", "shape", "trainable")
 
     def __init__(self, shape: Sequence[Dim], *, role: str = "base") -> None:
         self.shape = tuple(shape)
         self.numel: Size = volume(self.shape)
         self.dtype = "float32"
         self.trainable = True
+        self.frozen = False  # never trains, whatever the method (Whisper's sinusoids)
         self.role = role  # base | adapter
         self.label = ""
         self.packing: Packing | None = None  # a quantized base weight
@@ -133,7 +134,8 @@ class Embedding(Module):
 
         def apply(g: Tensor) -> Tensor:
             workspace = t.new(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries")
-            gradient = t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", "temporaries")
+            category = "temporaries" if self.weight.gradient_kept else "gradients"
+            gradient = t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", category)
             del workspace
             return gradient
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from loralens.core.memory import ops
 from loralens.core.memory.size import ONE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE
-
 from loralens.core.memory.tape import Tensor
 
 if TYPE_CHECKING:
@@ -32,8 +31,12 @@ class Attention:
     implementation: str  # sdpa | flash | eager
     dropout: float = 0.0
     softcap: bool = False
-    heads_first: bool = False  # the query lies in memory by head, not by token: so does flash's result, which is then copied
-    repeats: bool = True  # grouped keys may be repeated or passed on; Falcon does neither, which leaves only the math kernel
+    heads_first: bool = (
+        False  # the query lies in memory by head, not by token: so does flash's result, which is then copied
+    )
+    repeats: bool = (
+        True  # grouped keys may be repeated or passed on; Falcon does neither, which leaves only the math kernel
+    )
     softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
 
     def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -43,7 +46,10 @@ class Attention:
         if t.autocast is not None:
             q, k, v = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (q, k, v))
         if self.implementation == "flash" or (
-            mask is None and q.dtype != "float32" and self.head_dim == self.value_dim and self.head_dim <= FLASH_MAX_HEAD_DIM
+            mask is None
+            and q.dtype != "float32"
+            and self.head_dim == self.value_dim
+            and self.head_dim <= FLASH_MAX_HEAD_DIM
         ):
             out = self._fused(t, q, k, v, None, "attention (flash)")
             return ops.copy(t, out, "attention: output by token") if self.heads_first else out
@@ -69,7 +75,10 @@ class Attention:
         sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
 
         def apply(g: Tensor) -> list[Tensor]:
-            return [t.new(*size, f"gradient: {label} {name}", "temporaries") for size, name in zip(sizes, "qkv", strict=True)]
+            return [
+                t.new(*size, f"gradient: {label} {name}", "temporaries")
+                for size, name in zip(sizes, "qkv", strict=True)
+            ]
 
         t.record(label, [out], [q, k, v], [q, k, v, out, logsumexp, mask, state], apply)
         return out
@@ -82,14 +91,22 @@ class Attention:
         dtype, groups = q.dtype, self.heads // self.kv_heads
         q, k, v = (ops.cast(t, x, "float32", "attention (math): input in float32") for x in (q, k, v))
         q = ops.scale(t, q, "attention (math): scaled query")
-        table = t.new(SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask")
-        k = ops.copy(t, ops.scale(t, k, "attention (math): scaled key"), "attention (math): key for all heads", k.numel * groups)
+        table = t.new(
+            SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask"
+        )
+        k = ops.copy(
+            t, ops.scale(t, k, "attention (math): scaled key"), "attention (math): key for all heads", k.numel * groups
+        )
         scores = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * self.heads, 1, "attention (math): scores")
-        first = t.new(scores.numel, "float32", 1, "attention (math): softmax before masked rows are cleared", "temporaries")
+        first = t.new(
+            scores.numel, "float32", 1, "attention (math): softmax before masked rows are cleared", "temporaries"
+        )
         softmax = ops.softmax(t, scores, "float32", "attention (math): softmax")
         del first, table, scores
         v = ops.copy(t, v, "attention (math): value for all heads", v.numel * groups)
-        out = ops.matmul(t, softmax, v, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention (math): output by head")
+        out = ops.matmul(
+            t, softmax, v, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention (math): output by head"
+        )
         del v, q, k
         out = ops.cast(t, out, dtype, "attention (math): output cast back")
         weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
@@ -107,9 +124,13 @@ class Attention:
         if mask is not None:
             weights = ops.add(t, weights, mask, "attention: masked scores")
         dtype = self.softmax_dtype or ("float32" if t.autocast else weights.dtype)
-        weights = ops.cast(t, ops.softmax(t, weights, dtype, f"attention: softmax in {dtype}"), q.dtype, "attention: probabilities")
+        weights = ops.cast(
+            t, ops.softmax(t, weights, dtype, f"attention: softmax in {dtype}"), q.dtype, "attention: probabilities"
+        )
         weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
-        out = ops.matmul(t, weights, value, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention: output by head")
+        out = ops.matmul(
+            t, weights, value, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention: output by head"
+        )
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
 
 
@@ -129,7 +150,15 @@ def product(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads
 
 
 def with_sinks(
-    t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor, heads: int, kv_heads: int, dropout: float
+    t: Tape,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    sinks: Tensor,
+    heads: int,
+    kv_heads: int,
+    dropout: float,
 ) -> Tensor:
     """gpt-oss: one more column in the scores, a learned sink of each head, cut off again after the softmax.
 
@@ -152,7 +181,13 @@ def with_sinks(
     probabilities = ops.softmax(t, combined, dtype, f"attention: softmax in {dtype}")
     cut = Tensor(probabilities.storage, scores, probabilities.dtype, 1)
     numel, own = probabilities.numel, probabilities.dtype
-    t.record("attention: cut", [cut], [probabilities], [], lambda g: t.new(numel, own, 1, "gradient: attention: cut", "temporaries"))
+    t.record(
+        "attention: cut",
+        [cut],
+        [probabilities],
+        [],
+        lambda g: t.new(numel, own, 1, "gradient: attention: cut", "temporaries"),
+    )
     cut = ops.cast(t, ops.dropout(t, cut, dropout, "attention: dropout"), value.dtype, "attention: probabilities")
     out = ops.matmul(t, cut, value, q.numel, q.width, "attention: output by head")
     return ops.copy(t, out, "attention: output")

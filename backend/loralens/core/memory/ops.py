@@ -112,7 +112,14 @@ def add(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     return out
 
 
-def linear(t: Tape, x: Tensor, parameter: Parameter | None, label: str, bias: Parameter | None = None, weight: Tensor | None = None) -> Tensor:
+def linear(
+    t: Tape,
+    x: Tensor,
+    parameter: Parameter | None,
+    label: str,
+    bias: Parameter | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     """`x @ weight.T (+ bias)`: keeps x if the weight trains, and a copied weight if x needs a gradient.
 
     Shapes: x (rows, in), weight (out, in), result (rows, out). Under autocast both are cast first.
@@ -131,11 +138,14 @@ def linear(t: Tape, x: Tensor, parameter: Parameter | None, label: str, bias: Pa
     x_size, w_size = (x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)
     b_size = None if b is None else (b.numel, b.dtype, b.width)
     wants = (x.node is not None, w.node is not None, b is not None and b.node is not None)
+    # a leaf's first gradient becomes its .grad as it is
+    leaf = weight is None and parameter is not None and w.dtype == parameter.dtype and not parameter.gradient_kept
+    own_grad = "gradients" if leaf else "temporaries"
 
     def apply(g: Tensor) -> list[Tensor | None]:
         grad_b = t.new(*b_size, f"gradient: {label} bias", "temporaries") if wants[2] and b_size else None
         grad_x = t.new(*x_size, f"gradient: {label} input", "temporaries") if wants[0] else None
-        grad_w = t.new(*w_size, f"gradient: {label} weight", "temporaries") if wants[1] else None
+        grad_w = t.new(*w_size, f"gradient: {label} weight", own_grad) if wants[1] else None
         return [grad_x, grad_w, grad_b]
 
     saved = [x if wants[1] else None, w if wants[0] else None]

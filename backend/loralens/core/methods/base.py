@@ -67,7 +67,7 @@ def hold_weights(root: Root, recipe: Recipe, *, trainable: bool) -> None:
     for _, parameter in parameters(root):
         if parameter.role == "base":
             parameter.dtype = recipe.weights_dtype
-            parameter.trainable = trainable
+            parameter.trainable = trainable and not parameter.frozen
 
 
 def precision_text(recipe: Recipe) -> str:

@@ -98,5 +98,4 @@ class DeepSeek(CausalDecoder):
 class DeepSeekV2(DeepSeek):
     """V2 and V2-Lite."""
 
-    q_rank = None
     shared, experts, chosen, width, dense = 2, 64, 6, 1407, 0

@@ -13,6 +13,7 @@ from loralens.core.architecture.families.gpt2 import GPT2, GPT2Block
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
+from loralens.core.memory.versions import LABELS_SHIFTED_SINCE
 from loralens.core.memory.tape import Tape, Tensor
 
 
@@ -64,5 +65,6 @@ class GPTBigCode(GPT2):
         names = Names("transformer", "wte", "h", "ln_f")
         model = self.assemble(s, lambda _: BigCodeBlock(s, residual), s.windows, norm=LayerNorm, names=names)
         model.wpe = Embedding(config.integer("max_position_embeddings", "n_positions", default=1024), s.hidden)  # type: ignore[attr-defined]
+        self.upcasts_logits = config.transformers >= LABELS_SHIFTED_SINCE  # before, the loss ran on 16-bit logits
         # the causal table is kept as a buffer of one byte per pair of positions
         self.buffer_bytes = config.integer("max_position_embeddings", "n_positions", default=1024) ** 2
