@@ -8,12 +8,13 @@ from typing import Any, Final
 import torch
 
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
-from loralens.core.recipe import Recipe
+from loralens.core.recipe import Quantization, Recipe
 from loralens.lab.trace import quantize
 from loralens.lab.trace.families import model_class
 from loralens.lab.trace.ledger import Ledger
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_LAYERS: Final = 256  # an assumption: twice the deepest published model; a trace runs each layer
 # keys that would fetch, run or override something; the recipe has its own words for them
 _IGNORED: Final = ("auto_map", "quantization_config", "torch_dtype", "dtype", "_name_or_path", "transformers_version")
 
@@ -42,6 +43,13 @@ def read_config(given: Mapping[str, Any]) -> Any:
         config = CONFIG_MAPPING[name](**entries)
     except (TypeError, ValueError, KeyError, AttributeError) as problem:
         raise InvalidInput(f"config is refused by transformers: {problem}", field="config") from problem
+    layers = getattr(config, "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > MAX_LAYERS:
+        raise InvalidInput(
+            f"config.num_hidden_layers {layers!r:.20} is too much to trace; at most {MAX_LAYERS}",
+            field="config.num_hidden_layers",
+            hint="loralens memory computes it",
+        )
     config.use_cache = False
     if config.is_encoder_decoder:  # what generation starts with; labels are shifted by it, its value is of no matter
         for word in ("decoder_start_token_id", "pad_token_id"):
@@ -74,15 +82,18 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         return model
     from peft import LoraConfig, get_peft_model
 
-    if recipe.quantization is not None:
-        quantize.quantize(model, recipe.quantization)
-    if recipe.quantization is not None and recipe.quantization.prepare_kbit:
+    quantization = recipe.quantization or (Quantization() if method == "qlora" else None)
+    if quantization is not None:
+        quantize.quantize(model, quantization)
+    if quantization is not None and quantization.prepare_kbit:
         _prepare_kbit(model, recipe)
     elif recipe.gradient_checkpointing:
         _checkpoint(model)
         model.enable_input_require_grads()
     lora = recipe.lora
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    targets: Any = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    if not lora.target_modules_given:
+        targets = None  # PEFT's own default for the family
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

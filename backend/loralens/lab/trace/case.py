@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,8 @@ def trace(config: Mapping[str, Any], method: str = "full", recipe: Recipe | Mapp
         UnsupportedArchitecture: transformers has no such family, or none with a loss.
         DependencyMissing: transformers, PEFT or bitsandbytes is missing, or this build of torch cannot trace.
     """
+    # its warnings are about kernels for the CPU and about casts that are known here; PEFT imports it
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import peft  # noqa: F401
         import transformers  # noqa: F401

@@ -7,9 +7,9 @@ fake GPU with bitsandbytes' own functions, so the tables are those that it reall
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -20,14 +20,8 @@ from loralens.lab.trace.ledger import Ledger
 
 
 def bitsandbytes_there() -> bool:
-    """Import bitsandbytes, quietly: its warnings are about CPU kernels and about casts that are known here."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        return False
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    return True
+    """Whether bitsandbytes is installed."""
+    return find_spec("bitsandbytes") is not None
 
 
 def quantize(model: Any, quantization: Quantization) -> None:

@@ -63,7 +63,8 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
         warnings.simplefilter("ignore")
         stack.enter_context(_quiet_collector())
         stack.enter_context(quantize.dequantized_for_peft())
-        model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
+        with _said_plainly("the real libraries cannot build this model"):
+            model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
         model.train()
         counts = count(model)
         stack.enter_context(cuda_on_cpu.cuda_words())
@@ -74,19 +75,26 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
         build.to_fake_gpu(model, ledger, adapted=method != "full", dtype=build.DTYPES[recipe.weights_dtype])
         ledger.owners.follow(model)
         try:
-            _Step(model, config, recipe, ledger).run()
-        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError) as problem:
-            if isinstance(problem, LoraLensError):
-                raise
-            raise InvalidInput(
-                f"the real model refuses this step: {type(problem).__name__}: {str(problem).splitlines()[0]:.200}",
-                field="config",
-                hint="python -X dev -m loralens.lab.trace shows where",
-            ) from problem
+            with _said_plainly("the real model refuses this step"):
+                _Step(model, config, recipe, ledger).run()
         finally:
             ledger.owners.stop()
     classify(ledger, model)
     return ledger, counts
+
+
+@contextmanager
+def _said_plainly(what: str) -> Iterator[None]:
+    """What other people's model code raises on a config that does not fit together, as an error of ours."""
+    try:
+        yield
+    except LoraLensError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, ImportError) as problem:
+        text = (str(problem).strip() or "no message").splitlines()[0]
+        raise InvalidInput(
+            f"{what}: {type(problem).__name__}: {text:.200}", field="config", hint="loralens memory may still compute it"
+        ) from problem
 
 
 def count(model: torch.nn.Module) -> dict[str, int]:

@@ -1,0 +1,107 @@
+"""The answer of `POST /api/traces` and `loralens trace`: traced beside computed, method by method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core.answers import read_body
+from loralens.core.errors import DependencyMissing, LoraLensError
+from loralens.core.memory.estimate import estimate_model
+from loralens.core.model import Model
+from loralens.core.recipe import Recipe
+from loralens.lab.trace.limits import check as traceable
+
+if TYPE_CHECKING:
+    from loralens.lab.trace.case import TraceResult
+
+PACKAGES: Final = ("torch", "transformers", "peft", "bitsandbytes")
+LEAVES_OUT: Final = (
+    "scratch inside CUDA kernels (flash attention's backward, cuBLAS workspaces), except where an operator's own is named",
+    "8-bit layers are traced without outlier columns, whose number depends on values",
+)
+
+
+def check(body: Mapping[str, Any]) -> tuple[Model, tuple[str, ...], Recipe]:
+    """Refuse what cannot be traced before anything heavy is imported.
+
+    Raises:
+        InvalidInput, UnknownModel: as `POST /api/memory`, and for words that only the computed answer knows.
+    """
+    model, methods, recipe, _gpus = read_body(body)
+    if "method" not in body and "methods" not in body:
+        methods = ("lora",)
+    for method in methods:
+        traceable(method, recipe)
+    return model, methods, recipe
+
+
+def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """`progress` before each method, then one `result` with all of them.
+
+    Raises:
+        InvalidInput, UnknownModel, UnsupportedArchitecture, DependencyMissing: see `check` and `case.trace`.
+    """
+    model, methods, recipe = check(body)
+    try:
+        from loralens.lab.trace.case import trace
+    except ImportError as problem:
+        raise DependencyMissing(f"tracing needs {problem.name}", hint='pip install "loralens[trace]"') from problem
+    traces = []
+    for number, method in enumerate(methods):
+        yield {"type": "progress", "method": method, "done": number, "total": len(methods)}
+        started = time.perf_counter()
+        result = trace(model.config, method, recipe)
+        seconds = round(time.perf_counter() - started, 2)
+        traces.append({**described(method, result), "computed": _computed(model, method, recipe, result), "seconds": seconds})
+    yield {
+        "type": "result",
+        "model": {"id": model.id, "name": model.name, "family": model.family},
+        "recipe": recipe.to_dict(),
+        "traces": traces,
+        "versions": _versions(),
+        "leaves_out": list(LEAVES_OUT),
+    }
+
+
+def described(method: str, result: TraceResult) -> dict[str, Any]:
+    """A trace in the contract's words."""
+    return {
+        "method": method,
+        "basis": "traced",
+        "parameters": {"total": result.total, "trainable": result.trainable},
+        "peak": {
+            "phase": result.phase,
+            "allocated_bytes": result.peak_allocated_bytes,
+            "allocated_in_blocks_bytes": result.peak_allocated_bytes_rounded,
+        },
+        "breakdown": {f"{name}_bytes": size for name, size in result.categories.items()},
+        "phases": [{"phase": name, "peak_bytes": size} for name, size in result.phase_peaks.items()],
+    }
+
+
+def _computed(model: Model, method: str, recipe: Recipe, traced: TraceResult) -> dict[str, Any]:
+    """What the symbolic engine says about the same case, and how far off it is."""
+    try:
+        found = estimate_model(model, method, recipe)
+    except LoraLensError as problem:
+        return {"error": {"code": problem.code, "detail": problem.message}}
+    off = found.allocated_bytes - traced.peak_allocated_bytes
+    return {
+        "phase": found.phase,
+        "allocated_bytes": found.allocated_bytes,
+        "difference_bytes": off,
+        "difference_percent": round(100 * off / traced.peak_allocated_bytes, 4),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
