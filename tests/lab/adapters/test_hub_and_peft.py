@@ -79,7 +79,10 @@ def models(hub_folder: Path, tmp_path: Path) -> Path:
 
     registry = tmp_path / "models"
     _llama(hub_folder).save_pretrained(registry / "my-llama")
-    words = {word: index for index, word in enumerate(["<unk>", "<end>", "the", "report", "is", "late", "ready", "now", "Anna", "Ben"])}
+    words = {
+        word: index
+        for index, word in enumerate(["<unk>", "<end>", "the", "report", "is", "late", "ready", "now", "Anna", "Ben"])
+    }
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(

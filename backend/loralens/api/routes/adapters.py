@@ -24,12 +24,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from loralens.api import adapter_schemas as schemas
 from loralens.api.answers import respond
-from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.api.uploads import MAX_UPLOAD_BYTES, Upload
 from loralens.core.errors import DependencyMissing, InvalidInput
-from loralens.core.serving import serving_answer
 
 if TYPE_CHECKING:
     from loralens.lab.adapters.adapter import Adapter
@@ -339,57 +337,6 @@ def delete_kept(id: str, service: Service) -> Response:
     """The registry folder is never written."""
     service.shelf.remove(id)
     return Response(status_code=204)
-
-
-@router.post(
-    "/serving",
-    summary="Memory of serving one base with many adapters",
-    response_model=schemas.ServingAnswer,
-    responses=documented(400, 404, 413, 415, 422),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {
-                            "model": {"type": "string"},
-                            "config": {"type": "object"},
-                            "adapters": {
-                                "type": "array",
-                                "items": {
-                                    "type": "object",
-                                    "properties": {"rank": {"type": "integer"}, "count": {"type": "integer"}},
-                                },
-                            },
-                            "target_modules": {
-                                "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]
-                            },
-                            "weights_dtype": {"type": "string"},
-                            "quantization": {"type": ["string", "null"]},
-                            "adapter_dtype": {"type": "string"},
-                            "kv_dtype": {"type": "string"},
-                            "batch": {"type": "integer"},
-                            "sequence_length": {"type": "integer"},
-                            "padded": {"type": "boolean"},
-                            "gpu": {"type": "string"},
-                        },
-                    },
-                    "example": {
-                        "model": "7B",
-                        "adapters": [{"rank": 8, "count": 6}],
-                        "batch": 8,
-                        "sequence_length": 4096,
-                    },
-                }
-            },
-        }
-    },
-)
-def serving(body: JsonObject) -> Response:
-    """Base, adapters of mixed ranks and KV cache, against a full model for each task; how many adapters fit where."""
-    return respond(serving_answer(body))
 
 
 def _read(upload: tuple[bytes, bytes]) -> Adapter:

@@ -22,6 +22,7 @@ from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import write_adapter
 from loralens.lab.adapters.hub import Hub
 
+WIDTH: Final = 4096
 # Source: meta-llama/Llama-2-7b-hf config.json: hidden_size 4096, intermediate_size 11008, 32 layers.
 _LLAMA: Final = {
     **{f"self_attn.{name}_proj": (4096, 4096) for name in "qkvo"},
@@ -91,10 +92,10 @@ def shapes_hub(root: Path, layers: int, *, rank: int = 8, adapters: int = 6) -> 
                 for target in targets:
                     prefix = f"base_model.model.model.layers.{layer}.self_attn.{target}"
                     tensors[f"{prefix}.lora_A.weight"] = (
-                        torch.randn(rank, 4096, generator=generator) * 0.01
+                        torch.randn(rank, WIDTH, generator=generator) * 0.01
                     ).bfloat16()
                     tensors[f"{prefix}.lora_B.weight"] = (
-                        torch.randn(4096, rank, generator=generator) * 0.01
+                        torch.randn(WIDTH, rank, generator=generator) * 0.01
                     ).bfloat16()
             write_adapter(assemble(config, tensors), folder / f"adapter-{index}")
             hub.load(f"adapter-{index}", folder / f"adapter-{index}")

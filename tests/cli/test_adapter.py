@@ -1,0 +1,58 @@
+"""`loralens adapter inspect|resize` on real folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from loralens.lab.adapters.adapter import assemble
+from loralens.lab.adapters.config import config_from_mapping
+from loralens.lab.adapters.files import read_adapter, stored_bytes, write_adapter
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An adapter of rank 6 whose update has rank 2."""
+    generator = torch.Generator().manual_seed(0)
+    prefix = "base_model.model.model.layers.0.self_attn.q_proj"
+    inner = torch.randn(6, 2, generator=generator) @ torch.randn(2, 10, generator=generator)
+    tensors = {f"{prefix}.lora_A.weight": inner, f"{prefix}.lora_B.weight": torch.randn(12, 6, generator=generator)}
+    config = config_from_mapping({"peft_type": "LORA", "r": 6, "lora_alpha": 12, "target_modules": ["q_proj"]})
+    write_adapter(assemble(config, tensors), tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def test_inspect(run, folder: Path) -> None:
+    code, out, _ = run("adapter", "inspect", str(folder), "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["ranks"] == [6] and answer["shrink"]["rank"] <= 2
+    assert answer["file_bytes"] == stored_bytes(folder) and answer["parameters"] == 6 * 22
+    code, out, _ = run("adapter", "inspect", str(folder), "--energy", "0.999")
+    assert code == 0 and "could be rank 2 at 0.999" in out and "132 parameters" in out
+
+
+def test_resize(run, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = run("adapter", "resize", str(folder), str(tmp_path / "small"), "--rank", "2", "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["relative_error"] < 1e-6 and answer["file_bytes"] == stored_bytes(tmp_path / "small")
+    assert read_adapter(tmp_path / "small").config.rank == 2
+    code, out, _ = run("adapter", "resize", str(folder), str(tmp_path / "other"), "--energy", "0.5", "--mixed")
+    assert code == 0 and "relative error" in out
+
+
+def test_errors_are_one_line_and_leave_nothing(run, folder: Path, tmp_path: Path) -> None:
+    for words, expected in (
+        (("inspect", str(tmp_path / "nowhere")), "adapter_config.json is missing"),
+        (("resize", str(folder), str(tmp_path / "out")), "either rank or energy"),
+        (("resize", str(folder), str(tmp_path / "out"), "--rank", "0"), "rank must be from 1"),
+        (("resize", str(folder), str(tmp_path), "--rank", "2"), "other than an adapter"),
+    ):
+        code, out, err = run("adapter", *words)
+        assert code == 2 and out == "" and expected in err and "Traceback" not in err
+    (folder / "adapter_model.safetensors").write_bytes(b"\x80\x04pickle.....")
+    code, _, err = run("adapter", "inspect", str(folder))
+    assert code == 2 and "pickle" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
