@@ -207,9 +207,9 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
         compile=read.boolean("compile", False),
         trainable_layers=read.optional_integer("trainable_layers", None, 0, 100_000),
         stack=read.versions("stack"),
-        lora=Lora.from_mapping(entries.get("lora") or {}),
+        lora=Lora.from_mapping({} if entries.get("lora") is None else entries["lora"]),
         quantization=None if quantization is None else Quantization.from_mapping(quantization),
-        parallelism=Parallelism.from_mapping(entries.get("parallelism") or {}),
+        parallelism=Parallelism.from_mapping({} if entries.get("parallelism") is None else entries["parallelism"]),
     )
 
 

@@ -38,7 +38,7 @@ REASONS: Final[tuple[tuple[Callable[[Outcome], bool], str], ...]] = (
     ),
     (
         lambda o: o.row.stack == "gpt_bigcode",
-        "GPTBigCode: the fork that ran held one key head for all queries with its own flash path",
+        "GPTBigCode's code of that version keeps more per layer under autocast than today's, which is what is modelled",
     ),
     (
         lambda o: o.row.data.get("confidence") != "high",
@@ -119,9 +119,9 @@ def markdown(outcomes: list[Outcome], source: str) -> str:
     ]
     for g in groups(outcomes):
         band = "" if g["in_band"] is None else f"{100 * g['in_band']:.0f} %"
-        lines.append(
-            f"| {g['metric']} | {g['stack']} | {g['strategy']} | {g['confidence']} | {g['rows']} | {_percent(g['median'])} | {_percent(g['p90'])} | {_percent(g['worst'])} | {g['bias']:+.1%} | {band} |"
-        )
+        cells = (g["metric"], g["stack"], g["strategy"], g["confidence"], g["rows"])
+        errors = (*(_percent(g[name]) for name in ("median", "p90", "worst")), f"{g['bias']:+.1%}", band)
+        lines.append(f"| {' | '.join(map(str, (*cells, *errors)))} |")
     refused = Counter(o.refused for o in outcomes if o.refused)
     if refused:
         lines += ["", "Runs without an estimate, and why:", "", "| runs | reason |", "|---:|---|"]

@@ -98,7 +98,7 @@ def read_rows(lines: Iterable[str]) -> list[Row]:
     Raises:
         InvalidInput: a line is not a row; it names the line.
     """
-    rows = []
+    rows: list[Row] = []
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue

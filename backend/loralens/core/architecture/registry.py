@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
@@ -53,6 +54,46 @@ FAMILIES: Final[dict[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Parameters of a config. `exact` is false where the shape had to be guessed; `note` then says so."""
+
+    total: int
+    exact: bool
+    note: str
+
+
+def count_parameters(entries: Mapping[str, Any]) -> Count:
+    """How many parameters a model has, tied ones once, also where its training step is not modelled.
+
+    An unknown family whose config has Llama's fields is counted as if it were one, and says that this is a guess.
+
+    Raises:
+        InvalidInput: a field is missing, malformed or out of range.
+        UnsupportedArchitecture: the model type is unknown and the fields do not allow a guess.
+    """
+    config, model_type = _family_of(entries)
+    if model_type in FAMILIES:
+        return Count(_total(_make(config, model_type)), True, "")
+    needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    missing = [name for name in needed if not config.has(name)]
+    if missing or any("expert" in name or "state_size" in name for name in config.entries):
+        raise _unknown(model_type)
+    return Count(
+        _total(_make(config, "llama")), False, f"model_type {model_type!r} is not modelled: counted as if it were Llama, which is a guess"
+    )
+
+
+def _total(root: Root) -> int:
+    seen: dict[int, int] = {}
+    for name, module in root.walk():
+        inside = any(part.isdigit() for part in name.split("."))
+        for _, parameter in module.own_parameters():
+            # layers of a kind share their objects and count each time; outside of stacks an object seen twice is tied
+            seen[id(parameter)] = seen.get(id(parameter), 0) + parameter.numel[0] if inside else parameter.numel[0]
+    return sum(seen.values())
+
+
 def build(entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]) -> Root:
     """The module tree of a config.json, as that version of transformers builds it.
 
@@ -60,22 +101,40 @@ def build(entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["t
         InvalidInput: a field is missing, malformed or out of range.
         UnsupportedArchitecture: the model type is not modelled.
     """
+    config, model_type = _family_of(entries, transformers)
+    if model_type not in FAMILIES:
+        raise _unknown(model_type)
+    return _make(config, model_type)
+
+
+def _family_of(
+    entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]
+) -> tuple[Config, str]:
     config = Config(entries, transformers)
     model_type = config.text("model_type", "")
-    if model_type not in FAMILIES and (inner := config.nested("text_config")) is not None:
-        config, model_type = inner, inner.text("model_type", "")
+    if model_type not in FAMILIES:
+        inner = config.nested("text_config")
+        if inner is not None:
+            config = inner
+            model_type = inner.text("model_type", "") or f"{model_type}_text"
     if not model_type:
         raise InvalidInput("config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like')
-    if model_type not in FAMILIES:
-        raise UnsupportedArchitecture(
-            f"model_type {model_type!r} is not modelled yet",
-            field="config.model_type",
-            hint=f"modelled are: {', '.join(sorted(FAMILIES))}",
-        )
+    return config, model_type
+
+
+def _make(config: Config, model_type: str) -> Root:
     module, name = FAMILIES[model_type].split(":")
     family: type[Root] = getattr(import_module(f"loralens.core.architecture.families.{module}"), name)
     root = family(config)  # type: ignore[call-arg]
     return root
+
+
+def _unknown(model_type: str) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"model_type {model_type[:60]!r} is not modelled",
+        field="config.model_type",
+        hint=f"modelled are: {', '.join(sorted(FAMILIES))}",
+    )
 
 
 def label_parameters(root: Root) -> None:

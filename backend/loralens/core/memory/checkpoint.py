@@ -9,6 +9,7 @@ graph; backward runs the whole region again and then a backward pass of its own,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -60,10 +61,8 @@ class Region:
         outside = t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where
         t.cast_cache, t.layer, t.section, t.region, t.refilling = {}, self._layer, "activations", None, self
         t.ledger.where = f"{self._label}: recomputed"
-        try:
+        with suppress(_Enough):
             self._run()
-        except _Enough:
-            pass
         t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where = outside
         self._waiting.clear()
         del self._run

@@ -129,7 +129,9 @@ def linear(
     b = None if bias is None else t.parameter(bias)
     given = x  # the calling frames hold the uncast input until the product is made
     if t.autocast is not None:
+        outside, t.section = t.section, "activations"  # the head's input is no logit
         x = cast(t, x, t.autocast, f"{label}: input cast by autocast")
+        t.section = outside
         w = t.cast_weight(w, parameter, t.autocast)
         b = None if b is None else t.cast_weight(b, bias, t.autocast)
     rows = divide(x.numel, x.width)

@@ -188,12 +188,16 @@ class Tape:
             return weight
         from loralens.core.memory.ops import cast
 
-        if parameter is None or not parameter.trainable:
-            return cast(self, weight, dtype, "autocast copy of a weight")
-        key = (id(parameter), self.layer)
-        if key not in self.cast_cache:
-            self.cast_cache[key] = cast(self, weight, dtype, "autocast copies of trainable weights")
-        return self.cast_cache[key]
+        outside, self.section = self.section, "activations"
+        try:
+            if parameter is None or not parameter.trainable:
+                return cast(self, weight, dtype, "autocast copies of frozen weights")
+            key = (id(parameter), self.layer)
+            if key not in self.cast_cache:
+                self.cast_cache[key] = cast(self, weight, dtype, "autocast copies of trainable weights")
+            return self.cast_cache[key]
+        finally:
+            self.section = outside
 
     def end_autocast(self) -> None:
         """Leave autocast: its cache of weight copies is dropped, for the layers that were not simulated too."""
@@ -309,8 +313,7 @@ class Tape:
             return  # added in place to the .grad that is already there
         storage = gradient.storage
         if sys.getrefcount(storage) > 3:  # somebody else holds it: PyTorch clones instead of taking it over
-            storage = self.new(gradient.numel, gradient.dtype, gradient.width, "", "temporaries").storage
-            assert storage is not None
+            storage = Storage(self.ledger, storage.size, "temporaries", "")
         if self.on_gradient is not None and self.on_gradient(parameter, storage):
             return
         storage.rename("gradients", "gradients: " + parameter.label)
