@@ -6,17 +6,8 @@ import pytest
 import torch
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.tiny.checkpoints import (
-    BasePreset,
-    base_key,
-    base_path,
-    base_steps,
-    ensure_base,
-    is_cached,
-    load_tensors,
-    save_tensors,
-)
-from loralens.lab.tiny.corpus import Corpus, prose_corpus
+from loralens.lab.tiny.checkpoints import load_tensors, save_tensors
+from loralens.lab.tiny.corpus import prose_corpus
 from loralens.lab.tiny.lora import base_hash, inject_lora
 from loralens.lab.tiny.model import TinyConfig, TinyLM
 from loralens.lab.tiny.train import (
@@ -32,7 +23,6 @@ from loralens.lab.tiny.train import (
 
 SMALL = TinyConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, max_position_embeddings=64)
 TRAIN = TrainConfig(steps=12, batch_size=4, sequence_length=16, learning_rate=1e-2, warmup_steps=3)
-PRESET = BasePreset("test", SMALL, TRAIN)
 
 
 def tokens() -> torch.Tensor:
@@ -136,39 +126,6 @@ def test_too_few_tokens_are_refused() -> None:
         held_out_windows(torch.arange(5), count=1, length=9)
     with pytest.raises(InvalidInput, match="too few"):
         draw_batch(torch.arange(5), 1, 9, torch.Generator())
-
-
-def test_base_is_trained_once_and_found_by_its_content(tmp_path: Path) -> None:
-    corpus = prose_corpus()
-    job = base_steps(PRESET, corpus, tmp_path)
-    assert [step.step for step in job] == list(range(1, 13))
-    assert is_cached(PRESET, corpus, tmp_path)
-    first = base_hash(ensure_base(PRESET, corpus, tmp_path))
-    assert list(base_steps(PRESET, corpus, tmp_path)) == []
-    base_path(PRESET, corpus, tmp_path).write_bytes(b"damaged")
-    assert base_hash(ensure_base(PRESET, corpus, tmp_path)) == first
-    assert not list(tmp_path.rglob("*.partial.*")) and not list(tmp_path.rglob(".*"))
-
-
-def test_a_killed_base_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = base_hash(ensure_base(PRESET, prose_corpus(), tmp_path / "whole"))
-    monkeypatch.setattr("loralens.lab.tiny.checkpoints.SAVE_EVERY_SECONDS", -1.0)
-    job = base_steps(PRESET, prose_corpus(), tmp_path)
-    for _ in range(7):
-        next(job)
-    job.close()
-    rest = list(base_steps(PRESET, prose_corpus(), tmp_path))
-    assert rest[0].step == 8
-    assert base_hash(ensure_base(PRESET, prose_corpus(), tmp_path)) == wanted
-
-
-def test_key_depends_on_sizes_recipe_and_text() -> None:
-    other_text = Corpus("prose", "", ("x",))
-    other_train = BasePreset("test", SMALL, TrainConfig(**{**TRAIN.__dict__, "seed": 1}))
-    other_size = BasePreset("test", TinyConfig(hidden_size=32, num_hidden_layers=1), TRAIN)
-    keys = {base_key(PRESET, prose_corpus()), base_key(PRESET, other_text)}
-    keys |= {base_key(other_train, prose_corpus()), base_key(other_size, prose_corpus())}
-    assert len(keys) == 4
 
 
 def test_one_thread_is_given_back() -> None:
