@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from loralens.core.errors import DeviceUnavailable
 from loralens.lab.device import Device, clocks, is_out_of_memory
 

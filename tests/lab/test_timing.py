@@ -1,6 +1,7 @@
 import itertools
 
 import pytest
+
 from loralens.lab.device import Sample
 from loralens.lab.timing import SLOW_RATIO, quantile, race
 
@@ -24,9 +25,7 @@ class FakeDevice:
 def run(seconds, rounds=200, load=lambda number: 1.0, **options):
     device = FakeDevice(seconds, load)
     candidates = {name: (lambda index, name=name: name) for name in seconds}
-    *_, timings = race(
-        device, candidates, reference="dense", seconds=3600, max_rounds=rounds, min_rounds=5, **options
-    )
+    *_, timings = race(device, candidates, reference="dense", seconds=3600, max_rounds=rounds, min_rounds=5, **options)
     return device, timings
 
 

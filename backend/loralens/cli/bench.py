@@ -215,6 +215,8 @@ def _goals(json: bool, seconds: float) -> None:
     for row in goals.measure(seconds):
         rows.append(row)
         if not json:
-            line(f"{row['id']:4} {row['verdict']:12} {row['measured']}   (goal {row['goal']}) {row['line']}")
+            line(f"{row['id']:4}{row['verdict']:13}{row['measured'] or '–'}  (goal {row['goal']})  {row['line']}")
+            if row["detail"]:
+                line(f"{'':17}{row['detail']}")
     if json:
         print_json({"goals": rows})

@@ -4,6 +4,7 @@ import json
 import sys
 
 import torch
+
 from loralens.lab.matmul.kernels.split import split_linear
 
 torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.cost import FORMS, choose
 from loralens.lab.matmul.variants.catalogue import VARIANTS

@@ -1,4 +1,5 @@
 import torch
+
 from loralens.lab.matmul.counts import count, saved_bytes
 
 

@@ -2,10 +2,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from loralens.core.errors import InvalidInput
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.counts import count, saved_bytes
-from loralens.lab.matmul.layer import AdapterTable, LoraLinear, transposed
+from loralens.lab.matmul.factors import transposed
+from loralens.lab.matmul.layer import AdapterTable, LoraLinear
 from loralens.lab.matmul.packed import PackedWeight
 
 MIB = 2**20
@@ -184,7 +186,7 @@ def test_backward_takes_eight_operations():
 
 
 def test_gradients_pass_the_numerical_check():
-    layer, known = layer_with(1, dtype=torch.float64, size=(7, 6), ranks=(3,), bias=True)
+    layer, _ = layer_with(1, dtype=torch.float64, size=(7, 6), ranks=(3,), bias=True)
     layer.table.use("n0")
     a, bt = layer.trainable("n0")
     x = normal(5, 6, seed=4, dtype=torch.float64).requires_grad_()

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.packed import PackedWeight
 

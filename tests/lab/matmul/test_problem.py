@@ -1,4 +1,5 @@
 import torch
+
 from loralens.lab.bench.schema import BenchmarkRequest
 from loralens.lab.device import Device
 from loralens.lab.matmul.problem import Problem, relative_error

@@ -13,7 +13,12 @@ LIMITS = {"float32": 1e-6, "float16": 6e-4, "bfloat16": 5e-3}
 @pytest.fixture(scope="module")
 def errors():
     script = Path(__file__).with_name("split_in_interpreter.py")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)

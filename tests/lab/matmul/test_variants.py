@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from loralens.lab.bench.schema import BenchmarkRequest
 from loralens.lab.device import Device
 from loralens.lab.matmul.problem import Problem, relative_error
@@ -14,9 +15,7 @@ SLOW = ("compiled",)
 
 def cases(*, slow=False):
     return [
-        pytest.param(info.mode, info.id, id=f"{info.mode}-{info.id}")
-        for info in VARIANTS
-        if (info.id in SLOW) == slow
+        pytest.param(info.mode, info.id, id=f"{info.mode}-{info.id}") for info in VARIANTS if (info.id in SLOW) == slow
     ]
 
 

@@ -17,7 +17,9 @@ EFFICIENCY = 0.5
 """Assumption: a stock call reaches this fraction of the roofline; it only decides what is planned."""
 WEIGHT_COST = {"forward": 1.3, "training": 2.6, "adapters": 1.2}
 """Assumption: mean time of the variants of a mode in dense forward calls."""
+SINGLE_POINT_SECONDS = 10.0
 SINGLE_POINT_OVERRUN = 3.0
+"""A single point may take this many times the budget, or these seconds, before it is refused: it was asked for."""
 FLOAT64_FLOPS_PER_SECOND = 2e10
 PREPARE_BYTES_PER_SECOND = 1.5e9
 """Assumptions: rate of float64 products on one thread, and of generating and rearranging weights."""
@@ -43,7 +45,9 @@ def plan(request: BenchmarkRequest, device: Device, roofline: Measured) -> list[
         needed, free = _memory(point.request, device), device.free_bytes()
         if needed > 0.8 * free:
             point.reason = f"needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
-    left = request.seconds * (SINGLE_POINT_OVERRUN if len(points) == 1 else 1.0)
+    left = request.seconds
+    if len(points) == 1:
+        left = max(SINGLE_POINT_SECONDS, SINGLE_POINT_OVERRUN * request.seconds)
     for point in sorted(points, key=lambda point: point.predicted_seconds):
         if point.reason is None and point.predicted_seconds > left:
             point.reason = (

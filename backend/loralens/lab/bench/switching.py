@@ -154,7 +154,7 @@ def _peft(folder: Path) -> tuple[float, tuple[float, float], str]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model: Any = PeftModel.from_pretrained(_Model(), folder / "adapter-0", "name-0")  # type: ignore[arg-type]
+        model: Any = PeftModel.from_pretrained(_Model(), folder / "adapter-0", "name-0")
         model.load_adapter(folder / "adapter-1", "name-1")
         switch = _samples(lambda number: model.set_adapter(f"name-{number % 2}"), 15)
         model.set_adapter("name-0")

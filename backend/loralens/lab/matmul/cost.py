@@ -75,7 +75,10 @@ FORMS: Final[dict[Mode, dict[str, Form]]] = {
     },
 }
 PACKED_GAIN: Final = 0.8
-"""Assumption: a prepacked base takes this part of the stock base's time."""
+"""Assumption: a prepacked base takes this part of the stock base's time, where the product itself takes long."""
+PACKED_SECONDS: Final = 60e-6
+"""Assumption: what finding a prepacked kernel costs per call at the most (15 to 200 µs were seen on Zen 4): it keeps
+packing away from products that are over sooner."""
 EPILOGUE_ROWS: Final = 64
 """Assumption from one Zen 4 machine: adding in the base's epilogue wins for half precision up to about so many rows."""
 
@@ -109,7 +112,7 @@ def choose(
         own = 2 * rows * columns * (in_features + out_features) / rates.flops_per_second
         passes = form.passes * rows * out_features * size / rates.bytes_per_second
         if form.packed:
-            base *= PACKED_GAIN
+            base = base * PACKED_GAIN + PACKED_SECONDS * (2 if "epilogue" in name else 1)
             few_half = dtype.itemsize == 2 and rows <= EPILOGUE_ROWS
             passes *= 0.5 if "epilogue" in name and few_half else 1.5 if "epilogue" in name else 1
             if few_half and "epilogue" not in name:

@@ -59,5 +59,5 @@ def lora_linear(
 
     Shapes: x (rows, in_features), lora_a (rank, in_features), lora_bt (rank, out_features).
     """
-    y: Tensor = _LoraLinear.apply(x, weight, bias, lora_a, lora_bt, scaling)  # type: ignore[no-untyped-call]
+    y: Tensor = _LoraLinear.apply(x, weight, bias, lora_a, lora_bt, scaling)
     return y

@@ -1,6 +1,6 @@
 """Names and descriptions of all variants. The classes are in the modules beside; a test holds the two together."""
 
-# ruff: noqa: E501  # a table: one variant, one line
+# a table: one variant, one line
 from __future__ import annotations
 
 from typing import Any, Final

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from loralens.lab.matmul.factors import folded, transposed
 from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.variants.base import Variant
 
@@ -52,12 +53,12 @@ class GraphAddmm(GraphDense):
     id = "graph_addmm"
 
     def prepare(self) -> None:
-        self.lora_bt = self.problem.lora_b.t().contiguous()
+        self.lora_bt, self.left = folded(transposed(self.problem.lora_b), self.problem.scaling)
         super().prepare()
 
     def compute(self, index: int) -> Tensor:
         p = self.problem
-        return linear(p.x, p.weight(index)).addmm_(linear(p.x, p.lora_a), self.lora_bt, alpha=p.scaling)
+        return linear(p.x, p.weight(index)).addmm_(linear(p.x, p.lora_a), self.lora_bt, alpha=self.left)
 
     def work(self) -> Work:
         return self.problem.base_work() + self.problem.adapter_work()

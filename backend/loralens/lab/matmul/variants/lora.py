@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from loralens.lab.matmul.factors import folded, transposed
 from loralens.lab.matmul.problem import Work
 from loralens.lab.matmul.variants.base import Variant
 
@@ -26,11 +27,11 @@ class Addmm(Variant):
     id = "addmm"
 
     def prepare(self) -> None:
-        self.lora_bt = self.problem.lora_b.t().contiguous()
+        self.lora_bt, self.left = folded(transposed(self.problem.lora_b), self.problem.scaling)
 
     def __call__(self, index: int) -> Tensor:
         p = self.problem
-        return linear(p.x, p.weight(index)).addmm_(linear(p.x, p.lora_a), self.lora_bt, alpha=p.scaling)
+        return linear(p.x, p.weight(index)).addmm_(linear(p.x, p.lora_a), self.lora_bt, alpha=self.left)
 
 
 class Stacked(Variant):
@@ -41,13 +42,13 @@ class Stacked(Variant):
 
     def prepare(self) -> None:
         p = self.problem
-        self.lora_bt = p.lora_b.t().contiguous()
+        self.lora_bt, self.left = folded(transposed(p.lora_b), p.scaling)
         self.both = [torch.cat([weight, p.lora_a]) for weight in p.weights]
 
     def __call__(self, index: int) -> Tensor:
         p = self.problem
         both = linear(p.x, self.both[index % p.copies])
-        return both[:, : p.out_features].addmm_(both[:, p.out_features :], self.lora_bt, alpha=p.scaling)
+        return both[:, : p.out_features].addmm_(both[:, p.out_features :], self.lora_bt, alpha=self.left)
 
 
 class FlopOrder(Variant):

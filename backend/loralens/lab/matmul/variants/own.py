@@ -11,6 +11,9 @@ from loralens.lab.matmul.packed import PackedWeight
 from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
+FORMS = {"addmm", "packed_addmm", "packed_epilogue", "stacked_mask", "packed_stacked", "packed_stacked_epilogue"}
+"""The forms that the layer has."""
+
 
 class Own(Variant):
     """LoraLinear."""
@@ -26,7 +29,7 @@ class Own(Variant):
         p = self.problem
         form = cost.choose(
             self.mode, kind=p.device.kind, dtype=p.dtype, rows=p.rows, in_features=p.in_features,
-            out_features=p.out_features, rank=p.rank, adapters=p.request.adapters,
+            out_features=p.out_features, rank=p.rank, adapters=p.request.adapters, available=FORMS,
         )  # fmt: skip
         pack = form.startswith("packed") and packed.why_not(p.dtype, p.device.kind) is None
         self.layers = []

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from loralens.lab.matmul import packed
+from loralens.lab.matmul.factors import folded, transposed
 from loralens.lab.matmul.packed import PackedWeight
 from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
@@ -23,7 +24,7 @@ class Packed(Variant):
         return half_on_cpu(problem) or packed.why_not(problem.dtype, problem.device.kind)
 
     def prepare(self) -> None:
-        self.lora_bt = self.problem.lora_b.t().contiguous()
+        self.lora_bt, self.left = folded(transposed(self.problem.lora_b), self.problem.scaling)
         self.packed = [PackedWeight(weight, self.hint) for weight in self.problem.weights]
 
     def base(self, index: int, add: Tensor | None = None) -> Tensor:
@@ -57,7 +58,7 @@ class PackedAddmm(Packed):
 
     def __call__(self, index: int) -> Tensor:
         p = self.problem
-        return self.base(index).addmm_(linear(p.x, p.lora_a), self.lora_bt, alpha=p.scaling)
+        return self.base(index).addmm_(linear(p.x, p.lora_a), self.lora_bt, alpha=self.left)
 
 
 class PackedHint16(PackedAddmm):
@@ -75,8 +76,8 @@ class PackedEpilogue(Packed):
     def __call__(self, index: int) -> Tensor:
         p = self.problem
         h = linear(p.x, p.lora_a)
-        if p.scaling != 1.0:
-            h.mul_(p.scaling)
+        if self.left != 1.0:
+            h.mul_(self.left)
         return self.base(index, add=h @ self.lora_bt)
 
 

@@ -12,7 +12,6 @@ from loralens.lab.matmul.problem import Problem
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 from loralens.lab.matmul.variants.training import Training
 
-
 IMPORT_SECONDS = 8.0
 
 
