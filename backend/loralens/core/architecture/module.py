@@ -173,7 +173,8 @@ class Stack(Module):
             key = (kind, signs)
             if key not in built:
                 layer = self._make(kind)
-                for (path, module), sign in zip(layer.walk(), signs, strict=True):
+                # listed first: a method that adds a copy to a module adds to the walk
+                for (path, module), sign in zip(list(layer.walk()), signs, strict=True):
                     apply(f"{prefix}.{index}.{path}", module, sign)
                 built[key] = layer
             self.layers[index] = built[key]
