@@ -9,7 +9,7 @@ const here = (path: string): string => fileURLToPath(new URL(path, import.meta.u
 export default defineConfig({
   plugins: [
     vue(),
-    VueI18n({ include: [here('./src/locales/**')], runtimeOnly: true, compositionOnly: true, fullInstall: false, dropMessageCompiler: true }),
+    VueI18n({ include: [here('./src/locales/*.json')], runtimeOnly: true, compositionOnly: true, fullInstall: false, dropMessageCompiler: true }),
     lessons(here('../code/part2')),
   ],
   resolve: { alias: { '@': here('./src') } },
@@ -19,5 +19,5 @@ export default defineConfig({
     port: 5173,
     proxy: { '/api': { target: process.env.LORALENS_API ?? 'http://127.0.0.1:8000' } },
   },
-  test: { environment: 'happy-dom', include: ['src/**/*.test.ts'] },
+  test: { environment: 'node', include: ['src/**/*.test.ts'] },
 })

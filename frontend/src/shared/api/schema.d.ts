@@ -821,7 +821,7 @@ export interface components {
             /** Peak Allocated Bytes */
             peak_allocated_bytes: number;
             /** Device High Bytes */
-            device_high_bytes: number;
+            needed_bytes: number;
             /**
              * Fits
              * @description Whether this change is enough by itself.
@@ -1696,7 +1696,7 @@ export interface components {
             /** Peak Allocated Bytes */
             peak_allocated_bytes?: number | null;
             /** Device High Bytes */
-            device_high_bytes?: number | null;
+            needed_bytes?: number | null;
             /**
              * Model Context
              * @description `max_position_embeddings` of the model, for a length.
@@ -2436,7 +2436,7 @@ export interface components {
             /** Peak Allocated Bytes */
             peak_allocated_bytes: number[];
             /** Device High Bytes */
-            device_high_bytes: number[];
+            needed_bytes: number[];
             /**
              * Phases
              * @description Indices into `phase_names`.

@@ -1,0 +1,46 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+
+type Tree = { [key: string]: string | Tree }
+const read = (name: string): Tree => JSON.parse(readFileSync(join(import.meta.dirname, '../../locales', `${name}.json`), 'utf8')) as Tree
+
+function flat(tree: Tree, prefix = ''): Map<string, string> {
+  return new Map(Object.entries(tree).flatMap(([key, value]) => (typeof value === 'string' ? [[prefix + key, value] as [string, string]] : [...flat(value, `${prefix}${key}.`)])))
+}
+
+const zh = flat(read('zh-CN'))
+const en = flat(read('en'))
+const source = join(import.meta.dirname, '../..')
+const files = (folder: string): string[] => readdirSync(folder).flatMap((name) => (statSync(join(folder, name)).isDirectory() ? files(join(folder, name)) : /\.(vue|ts)$/.test(name) && !name.endsWith('.test.ts') ? [join(folder, name)] : []))
+const code = files(source).map((file) => readFileSync(file, 'utf8')).join('\n')
+
+describe('the two languages', () => {
+  it('have the same keys', () => {
+    expect([...en.keys()].sort()).toEqual([...zh.keys()].sort())
+  })
+
+  it('put in the same values', () => {
+    const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1]!).sort()
+    for (const [key, text] of zh) expect([key, ...places(en.get(key)!)]).toEqual([key, ...places(text)])
+  })
+
+  it('leave nothing empty, and nothing Chinese in English', () => {
+    for (const text of zh.values()) expect(text.trim()).not.toBe('')
+    for (const [key, text] of en) {
+      expect(text.trim()).not.toBe('')
+      expect([key, /[\u4e00-\u9fff]/.test(text)]).toEqual([key, false])
+    }
+  })
+
+  it('know every key that the code names', () => {
+    const named = [...code.matchAll(/\bt\(\s*'([\w.-]+)'/g)].map((match) => match[1]!)
+    expect(named.length).toBeGreaterThan(100)
+    expect(named.filter((key) => !zh.has(key))).toEqual([])
+  })
+
+  it('hold no key that nothing names', () => {
+    const patterns = [...code.matchAll(/`([\w.]*\$\{[^`]*)`/g)].map((match) => new RegExp(`^${match[1]!.replace(/\$\{(?:[^{}]|\{[^{}]*\})*\}/g, '\u0000').replace(/[.*+?^()|[\]\\]/g, '\\$&').replaceAll('\u0000', '.+')}$`))
+    expect([...zh.keys()].filter((key) => !code.includes(`'${key}'`) && !patterns.some((pattern) => pattern.test(key)))).toEqual([])
+  })
+})

@@ -1,0 +1,49 @@
+import { describe, expect, it } from 'vitest'
+import { toCsv } from './download'
+import { formatBytes, formatCount, formatPercent, formatRatio, formatSeconds } from './format'
+import { linear, ticks } from './scale'
+
+describe('numbers as text', () => {
+  it('bytes in binary units', () => {
+    expect(formatBytes(512, 'en')).toBe('512 B')
+    expect(formatBytes(16_777_216, 'en')).toBe('16.0 MiB')
+    expect(formatBytes(24_031_176_456, 'en')).toBe('22.4 GiB')
+    expect(formatBytes(-3_730_833_408, 'en')).toBe('-3.47 GiB')
+    expect(formatBytes(1_103_806_595_072, 'en')).toBe('1,028 GiB')
+    expect(formatBytes(0.1 * 2 ** 30, 'en')).toBe('0.10 GiB')
+  })
+  it('counts as each language counts', () => {
+    expect(formatCount(4_194_304, 'en')).toBe('4.19 million')
+    expect(formatCount(4_194_304, 'zh-CN')).toBe('419万')
+    expect(formatCount(6_738_415_616, 'zh-CN')).toBe('67.4亿')
+    expect(formatCount(9_999, 'en')).toBe('9,999')
+  })
+  it('shares, ratios, times', () => {
+    expect(formatPercent(0.062206, 'en')).toBe('0.0622%')
+    expect(formatPercent(100, 'en')).toBe('100%')
+    expect(formatRatio(1606.5635, 'en')).toBe('1,607×')
+    expect(formatRatio(2.2439, 'en')).toBe('2.24×')
+    expect(formatSeconds(0.00123, 'en')).toBe('1.23 ms')
+    expect(formatSeconds(75, 'en')).toBe('1.3 min')
+  })
+})
+
+describe('an axis', () => {
+  it('has round ticks from zero to at most the end', () => {
+    expect(ticks(53, 8)).toEqual([0, 10, 20, 30, 40, 50])
+    expect(ticks(0.9, 4)).toEqual([0, 0.5])
+    expect(ticks(1, 5)).toHaveLength(6)
+    expect(ticks(0, 4)).toEqual([0])
+  })
+  it('maps ends to ends', () => {
+    const x = linear([10, 20], [0, 100])
+    expect([x(10), x(15), x(20)]).toEqual([0, 50, 100])
+    expect(linear([5, 5], [0, 1])(5)).toBe(0)
+  })
+})
+
+describe('a table as a file', () => {
+  it('quotes what needs quotes and defuses formulas', () => {
+    expect(toCsv([['a', 'b,c'], ['=1+1', -2], ['say "hi"', 3]])).toBe('a,"b,c"\r\n\'=1+1,-2\r\n"say ""hi""",3\r\n')
+  })
+})
