@@ -1,0 +1,103 @@
+"""Trainable and total parameters under LoRA: equal to what PEFT's own injection counts on the meta device.
+
+Two layers of each kind are enough here: full depth is compared, without adapters, in test_counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core.architecture.transformers_models import NO_MODEL, meta_model, with_layers
+
+from loralens.core import catalogue, methods
+from loralens.core.architecture.registry import build
+from loralens.core.memory.step import held_parameters
+from loralens.core.recipe import Recipe
+
+# one model of each family, the smallest of the catalogue
+FAMILIES: dict[str, str] = {}
+for entry in sorted(catalogue.models(), key=lambda entry: entry.published_parameters or 10**12):
+    FAMILIES.setdefault(entry.config.get("text_config", entry.config)["model_type"], entry.id)
+TESTED = sorted(set(FAMILIES) - NO_MODEL)
+EXPERTS = {"mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3", "glm4_moe"}  # PEFT maps their target names to stacked weights
+
+ATTENTION = {
+    "gpt2": ["c_attn"],
+    "gpt_neox": ["query_key_value", "dense"],
+    "bloom": ["query_key_value"],
+    "falcon": ["query_key_value", "dense"],
+    "phi3": ["qkv_proj"],
+    "bert": ["query", "value", "key"],
+    "t5": ["q", "v", "o"],
+    "deepseek_v2": ["q_proj", "kv_b_proj"],
+    "deepseek_v3": ["q_a_proj", "kv_b_proj"],
+}
+
+
+def settings(family: str) -> list[dict[str, Any]]:
+    """LoRA configurations of a family, in the recipe's words."""
+    names = ATTENTION.get(family, ["q_proj", "v_proj"])
+    found: list[dict[str, Any]] = [
+        {"rank": 8, "target_modules": names},
+        {"rank": 3, "target_modules": names[:1]},
+        {"rank": 16, "target_modules": rf".*\.{names[-1]}"},
+        {"rank": 8, "target_modules": rf".*\.1\..*\.{names[0]}"},
+        {"rank": 8, "target_modules": names, "rank_pattern": {names[0]: 5}},
+        {"rank": 4, "target_modules": names, "bias": "all"},
+        {"rank": 4, "target_modules": names, "use_dora": True},
+    ]
+    if family not in EXPERTS:
+        found.append({"rank": 8, "target_modules": "all-linear"})
+        found.append({"rank": 8, "target_modules": "all-linear", "rank_pattern": {names[0]: 2}})
+    return found
+
+
+
+
+CASES = [(family, index) for family in TESTED for index in range(len(settings(family)))]
+
+
+@pytest.mark.parametrize(("family", "index"), CASES)
+def test_trainable_and_total_are_pefts(family: str, index: int) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    lora = settings(family)[index]
+    config = with_layers(catalogue.model(FAMILIES[family]).config, 2)
+    with torch.device("meta"):
+        adapted = get_peft_model(
+            meta_model(config),
+            LoraConfig(
+                r=lora["rank"],
+                target_modules=lora["target_modules"],
+                rank_pattern=lora.get("rank_pattern", {}),
+                bias=lora.get("bias", "none"),
+                use_dora=lora.get("use_dora", False),
+            ),
+        )
+    expected = adapted.get_nb_trainable_parameters()
+    root = build(config)
+    recipe = Recipe.from_mapping({"lora": lora})
+    methods.prepare("lora", root, recipe)
+    held = held_parameters(root)
+    counted = [(item.parameter.numel.at(1, 1, lora["rank"]) * item.count, item.parameter.trainable) for item in held]
+    assert (sum(n for n, trains in counted if trains), sum(n for n, _ in counted)) == expected
+
+
+@pytest.mark.parametrize("family", TESTED)
+def test_the_default_targets_are_pefts(family: str) -> None:
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+    root = build(catalogue.model(FAMILIES[family]).config)
+    if family in DEFAULTS:
+        assert list(root.default_targets) == list(DEFAULTS[family])
+
+
+@pytest.mark.parametrize("family", TESTED)
+def test_full_fine_tuning_trains_what_requires_a_gradient(family: str) -> None:
+    config = with_layers(catalogue.model(FAMILIES[family]).config, 2)
+    root = build(config)
+    methods.prepare("full", root, Recipe())
+    counted = sum(item.parameter.numel[0] * item.count for item in held_parameters(root) if item.parameter.trainable)
+    assert counted == sum(p.numel() for p in meta_model(config).parameters() if p.requires_grad)

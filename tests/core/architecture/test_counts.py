@@ -1,0 +1,76 @@
+"""Parameter counts: equal to transformers' for every model of the catalogue, and to the published figure or explained."""
+
+from __future__ import annotations
+
+import pytest
+from core.architecture.transformers_models import NO_MODEL, meta_model, total
+
+from loralens.core import catalogue
+from loralens.core.architecture.registry import build, count_parameters
+from loralens.core.errors import UnsupportedArchitecture
+
+# Where a published total is another number than transformers 5.23 counts, and by how much exactly.
+EXPLAINED = {
+    "bert-base-uncased": (109_514_298 - 109_482_240, "with the masked-language-model head, without the pooler"),
+    "bert-large-uncased": (335_174_458 - 335_141_888, "with the masked-language-model head, without the pooler"),
+    "deepseek-v3": (-58 * 256, "the routers' correction biases are buffers in transformers 5, of 256 values in 58 layers"),
+    "deepseek-r1": (-58 * 256, "as DeepSeek-V3"),
+    "flan-t5-xl": (-32_128 * 2_048, "transformers 5 ties T5's head to its embedding; the published file holds both"),
+    "gemma-3-4b": (3_880_263_168 - 4_300_079_472, "the text model; the published total holds the vision tower"),
+    "gemma-3-12b": (11_766_034_176 - 12_187_325_040, "the text model; the published total holds the vision tower"),
+    "gemma-3-27b": (27_009_346_304 - 27_432_406_640, "the text model; the published total holds the vision tower"),
+    "llama-4-scout": (107_769_861_120 - 108_641_793_536, "the text model; the published total holds the vision tower"),
+    "vit-large-patch16-224": (1_024 * 2 + 2, "with a classifier for two labels, transformers' default"),
+    "whisper-large-v3": (0, ""),
+}
+MODELS = [entry.id for entry in catalogue.models()]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_count_is_the_one_of_transformers(name: str) -> None:
+    config = catalogue.model(name).config
+    counted = count_parameters(config)
+    assert counted.exact
+    if config["model_type"] in NO_MODEL:  # then the published figure below is the only oracle
+        return
+    assert counted.total == total(meta_model(config))
+
+
+@pytest.mark.parametrize("name", [entry.id for entry in catalogue.models() if entry.published_parameters is not None])
+def test_the_count_is_the_published_one_or_the_difference_is_explained(name: str) -> None:
+    entry = catalogue.model(name)
+    difference, reason = EXPLAINED.get(name, (0, ""))
+    assert bool(difference) == bool(reason)
+    assert count_parameters(entry.config).total - entry.published_parameters == difference, reason
+
+
+LLAMA_SHAPED = {
+    "model_type": "somebodys_llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": 100,
+}
+
+
+def test_an_unknown_family_of_llamas_shape_is_a_guess_that_says_so() -> None:
+    counted = count_parameters(LLAMA_SHAPED)
+    assert counted.total == total(meta_model({**LLAMA_SHAPED, "model_type": "llama"}))
+    assert not counted.exact
+    assert "somebodys_llama" in counted.note
+    assert "guess" in counted.note
+    with pytest.raises(UnsupportedArchitecture, match="somebodys_llama"):
+        build(LLAMA_SHAPED)
+
+
+@pytest.mark.parametrize("extra", [{"num_experts": 8}, {"state_size": 16}, {"vocab_size": None}])
+def test_what_is_not_of_llamas_shape_is_not_guessed(extra: dict[str, object]) -> None:
+    with pytest.raises(UnsupportedArchitecture, match="somebodys_llama"):
+        count_parameters({**LLAMA_SHAPED, **extra})
+
+
+def test_a_nested_text_config_is_the_model() -> None:
+    inner = {**LLAMA_SHAPED, "model_type": "llama"}
+    nested = {"model_type": "somebodys_vision_model", "text_config": inner, "vision_config": {"hidden_size": 5}}
+    assert count_parameters(nested) == count_parameters(inner)

@@ -1,0 +1,53 @@
+"""The oracle of the architecture tests: transformers' own models on the meta device, and PEFT's own adapters on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# The class that each family is trained with; all others are causal language models.
+HEADS = {
+    "bert": "BertForMaskedLM",
+    "t5": "T5ForConditionalGeneration",
+    "vit": "ViTForImageClassification",
+    "whisper": "WhisperForConditionalGeneration",
+}
+NO_MODEL = {"qwen"}  # its code lives on the Hub, not in transformers
+
+
+def meta_model(config: Mapping[str, Any]) -> Any:
+    """The real model without memory behind it."""
+    import torch
+    import transformers
+
+    entries = dict(config.get("text_config") or config)
+    family = entries.pop("model_type")
+    for name in ("architectures", "torch_dtype"):
+        entries.pop(name, None)
+    read = transformers.AutoConfig.for_model(family, **entries)
+    with torch.device("meta"):
+        if family in HEADS:
+            return getattr(transformers, HEADS[family])(read)
+        return transformers.AutoModelForCausalLM.from_config(read)
+
+
+def total(model: Any) -> int:
+    """Parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """The same config with fewer layers, so that PEFT takes a moment instead of a minute."""
+    result = dict(config)
+    if isinstance(result.get("text_config"), Mapping):
+        result["text_config"] = with_layers(result["text_config"], layers)
+        return result
+    for name in ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"):
+        if name in result:
+            result[name] = min(layers, result[name])
+    for name in ("layer_types", "no_rope_layers"):
+        if isinstance(result.get(name), list):
+            result[name] = result[name][:layers]
+    if "first_k_dense_replace" in result:
+        result["first_k_dense_replace"] = min(1, result["first_k_dense_replace"])
+    return result
