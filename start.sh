@@ -8,7 +8,7 @@
 # PORT and HOST choose the address. PYTHON names the interpreter. LORALENS_TORCH_INDEX names a package index for
 # PyTorch, for example the one with the small CPU-only builds. Everything is kept in .venv and frontend/node_modules.
 set -euo pipefail
-cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")"
+cd "$(dirname "${BASH_SOURCE[0]}")"
 
 VENV=.venv
 LOGS=.loralens/log
@@ -80,7 +80,8 @@ check_node() {
 setup_python() {
   local level=$1 python stamp extras=lab,gpu groups=() index=()
   python=$(find_python)
-  stamp=$({ "$python" --version; cat backend/pyproject.toml backend/constraints.txt; } | digest)
+  # With the folder's own path: an environment that was moved points to where it was.
+  stamp=$({ "$python" --version; pwd -P; cat backend/pyproject.toml backend/constraints.txt; } | digest)
   if [ "$level" = test ]; then
     extras=lab,gpu,trace,course
     groups=(--group backend/pyproject.toml:test --group backend/pyproject.toml:lint)
@@ -140,13 +141,13 @@ serve() {
   build_page
   say "Ready after $((SECONDS - started)) s. Ctrl-C stops."
   trap - EXIT INT TERM
-  exec "$VENV/bin/loralens" serve ${HOST:+--host "$HOST"} ${PORT:+--port "$PORT"}
+  exec "$VENV/bin/python" -m loralens serve ${HOST:+--host "$HOST"} ${PORT:+--port "$PORT"}
 }
 
 dev() {
   local api_port=${API_PORT:-8000} api_pid
   setup serve
-  "$VENV/bin/loralens" serve --port "$api_port" --reload --log-level info &
+  "$VENV/bin/python" -m loralens serve --port "$api_port" --reload --log-level info &
   api_pid=$!
   children+=("$api_pid")
   LORALENS_API="http://127.0.0.1:$api_port" npm --prefix frontend run dev -- --port "${PORT:-5173}" --strictPort ${HOST:+--host "$HOST"}
