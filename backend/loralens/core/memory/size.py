@@ -23,7 +23,7 @@ MONOMIALS: Final[tuple[tuple[int, int, int], ...]] = (
     (1, 2, 0),
     (1, 0, 1),
 )
-_INDEX: Final = {exponents: index for index, exponents in enumerate(MONOMIALS)}
+_INDEX: Final[dict[tuple[int, ...], int]] = {exponents: index for index, exponents in enumerate(MONOMIALS)}
 _WIDTH: Final = len(MONOMIALS)
 _PRODUCT: Final = {
     (i, j): _INDEX.get(tuple(a + b for a, b in zip(MONOMIALS[i], MONOMIALS[j], strict=True)))
@@ -46,7 +46,8 @@ class Size(tuple[int, ...]):
     def __mul__(self, factor: int) -> Size:  # type: ignore[override]
         return Size([a * factor for a in self])
 
-    __rmul__ = __mul__
+    def __rmul__(self, factor: int) -> Size:  # type: ignore[override]
+        return self * factor
 
     def __floordiv__(self, divisor: int) -> Size:
         return Size([a // divisor for a in self])
@@ -80,7 +81,7 @@ def monomial_values(batch: int, sequence: int, rank: int) -> tuple[int, ...]:
 
 
 def _unit(*exponents: int) -> Size:
-    return Size([1 if index == _INDEX[exponents] else 0 for index in range(_WIDTH)])  # type: ignore[index]
+    return Size([1 if index == _INDEX[exponents] else 0 for index in range(_WIDTH)])
 
 
 ZERO: Final = Size([0] * _WIDTH)

@@ -87,7 +87,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 else:
                     hidden = layer(t, hidden, call)
                 del together
-                hidden = _gathering(t, hidden, layer, ahead=index > 0)
+                hidden = _gathering(t, hidden, layer, ahead=index > 0 and keep_input is not reentrant)
                 t.ledger.settle()
                 t.ledger.mark(label)
                 index += 1
@@ -98,7 +98,11 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
 
 
 def _gathering(t: Tape, hidden: Tensor, layer: Module, *, ahead: bool) -> Tensor:
-    """Where weights are sharded: a node behind the layer that brings them together before its backward."""
+    """Where weights are sharded: a node behind the layer that brings them together before its backward.
+
+    The next layer's weights come ahead of time, but not under reentrant checkpointing: FSDP gathers ahead only units whose
+    forward ran with gradients (torch fsdp/_runtime_utils.py, `_needs_pre_backward_unshard`).
+    """
     if not t.sharding.gathers:
         return hidden
     outside = hidden.view()
