@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from loralens.core.catalogue import gpu
+from loralens.core.recipe import Parallelism
 from loralens.planner.advice import advise
 from loralens.planner.changes import CHANGES, COSTS
 from loralens.planner.question import Question, read_question
@@ -33,7 +34,7 @@ def test_every_saving_is_the_difference_of_two_estimates(body: dict[str, Any], d
         assert changed.get(row["field"]) == row["to"] != row["from"] == question.get(row["field"])
         saved = question.estimate().allocated_bytes - changed.estimate().allocated_bytes
         assert row["saves_bytes"] == saved > 0
-        assert row["fits"] == (changed.estimate().overhead.device[2] <= gpu(device).memory_bytes)
+        assert row["fits"] == (changed.estimate().overhead.needed[1] <= gpu(device).memory_bytes)
         assert row["why"]["zh"] and row["why"]["en"]
     order = [(not row["fits"], COSTS.index(row["cost"])) for row in advice["changes"]]
     assert order == sorted(order)
@@ -49,7 +50,7 @@ def test_the_path_fits_and_every_step_of_it_is_needed(body: dict[str, Any], devi
         changed = question
         for row in rows:
             changed = changed.with_(row["field"], row["to"])
-        return changed.estimate().overhead.device[2]
+        return changed.estimate().overhead.needed[1]
 
     assert after(path) <= memory
     for row in path:
@@ -74,7 +75,19 @@ def test_the_smallest_gpu_is_of_the_same_vendor_and_fits() -> None:
     for device, vendor in (("rtx-4090", "NVIDIA"), ("rx-7900-xtx", "AMD")):
         found = advise(question, gpu(device))["smallest_gpu"]
         assert gpu(found["id"]).vendor == vendor
-        assert found["memory_bytes"] >= question.estimate().overhead.device[2]
+        assert found["memory_bytes"] >= question.estimate().overhead.needed[1]
+
+
+def test_several_gpus_are_the_least_power_of_two_that_fits() -> None:
+    question, device = ask({"model": "70B", "method": "full"}), gpu("h200")
+    found = advise(question, device)["several_gpus"]
+
+    def needed(count: int) -> int:
+        return question.with_("parallelism", Parallelism(count, "fsdp")).estimate().overhead.needed[1]
+
+    assert found["needed_bytes"] == needed(found["gpus"]) <= device.memory_bytes
+    assert found["gpus"] == 2 or needed(found["gpus"] // 2) > device.memory_bytes
+    assert advise(ask({"model": "llama-3.1-405b", "method": "full"}), gpu("rtx-3060"))["several_gpus"] is None
 
 
 def test_each_change_has_words_in_both_languages() -> None:

@@ -41,7 +41,7 @@ def test_the_largest_value_fits_and_the_next_does_not(model: str, method: str, d
             assert not fits(model, method, device, {**base, **nested(variable, row["value"] + 1)})
         else:
             assert row["value"] <= LARGEST[variable]
-        assert row["device_high_bytes"] <= gpu(device).memory_bytes
+        assert row["needed_bytes"] <= gpu(device).memory_bytes
 
 
 def test_nothing_fits_a_gpu_that_cannot_hold_the_weights() -> None:

@@ -27,7 +27,7 @@ def test_every_point_is_what_a_single_estimate_says(model: str, method: str) -> 
         }
         found = read_question(body)[0].estimate()
         assert sweep["peak_allocated_bytes"][index] == found.allocated_bytes
-        assert sweep["device_high_bytes"][index] == found.overhead.device[2]
+        assert sweep["needed_bytes"][index] == found.overhead.needed[1]
         assert answer["phase_names"][sweep["phases"][index]] == found.phase
         assert sweep["fits"][index] == (found.fits(["a100"])[0]["verdict"] == "fits")
 

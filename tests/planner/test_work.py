@@ -71,7 +71,39 @@ def test_a_window_bounds_the_keys() -> None:
 
 
 def test_a_mixture_counts_the_experts_that_a_token_visits() -> None:
-    from loralens.planner.network import _experts
+    config = COMMON | {"model_type": "mixtral", "num_key_value_heads": 4, "num_local_experts": 8}
+    for visited in (1, 2):
+        question, _ = read_question({"config": config | {"num_experts_per_tok": visited}, "method": "full"})
+        attention, router, expert = 4 * 64 * 64, 8 * 64, 3 * 64 * 160
+        per_layer = attention + router + visited * expert
+        assert network_of(question).matrix_parameters == 3 * per_layer + 300 * 64
 
-    assert _experts({"num_local_experts": 8, "num_experts_per_tok": 2}) == (8, 2)
-    assert _experts({}) == (None, None)
+
+@pytest.mark.parametrize(
+    ("name", "width", "window"),
+    [("7B", 32 * 4096, 1024.5), ("gpt2", 12 * 768, 1024.5), ("bert-base-uncased", 12 * 768, 2048)],
+)
+def test_attention_is_as_wide_as_its_query_heads(name: str, width: int, window: float) -> None:
+    network = network_of(read_question({"model": name, "method": "full"})[0])
+    assert (network.attention_width, network.keys_per_token) == (width, window)
+
+
+def test_every_model_whose_memory_is_known_gets_its_operations() -> None:
+    from loralens.core.catalogue import models
+    from loralens.core.errors import UnsupportedArchitecture
+
+    unknown = set()
+    families = {entry.family: entry for entry in reversed(models())}  # one of each: the first in the catalogue
+    for entry in families.values():
+        question, _ = read_question({"model": entry.id, "method": "full"})
+        try:
+            total = question.estimate().total_parameters
+        except UnsupportedArchitecture:
+            continue  # its memory is not known either
+        try:
+            found = network_of(question).matrix_parameters
+        except UnsupportedArchitecture:
+            unknown.add(entry.id)
+        else:
+            assert 0 < found <= total
+    assert unknown == set()

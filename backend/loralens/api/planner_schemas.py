@@ -32,7 +32,7 @@ class Largest(Shape):
     asked: int
     bounded_by: str = Field(description="memory, or the range of the question.")
     peak_allocated_bytes: int | None = None
-    device_high_bytes: int | None = None
+    needed_bytes: int | None = None
     model_context: int | None = Field(None, description="`max_position_embeddings` of the model, for a length.")
 
 
@@ -46,7 +46,7 @@ class AdvisedChange(Shape):
     why: Both
     saves_bytes: int = Field(description="Of the allocated peak; predicted for this very question.")
     peak_allocated_bytes: int
-    device_high_bytes: int
+    needed_bytes: int
     fits: bool | None = Field(None, description="Whether this change is enough by itself.")
 
 
@@ -58,12 +58,21 @@ class SmallestGpu(Shape):
     memory_bytes: int
 
 
+class SeveralGpus(Shape):
+    """How many of the GPU do, with everything sharded."""
+
+    gpus: int
+    strategy: str
+    needed_bytes: int
+
+
 class Advice(Shape):
     """What to change so that it fits."""
 
     changes: list[AdvisedChange]
     path: list[AdvisedChange] | None = Field(description="Changes to make together; null: no path is known.")
     smallest_gpu: SmallestGpu | None
+    several_gpus: SeveralGpus | None
 
 
 class Time(Shape):
@@ -90,7 +99,8 @@ class FitAnswer(Shape):
     gpu: FitGpu
     verdict: str = Field(description="fits, tight or does_not_fit.")
     peak: Peak
-    headroom_bytes: int = Field(description="Above the upper end of the device's band; negative: so much is missing.")
+    needed_bytes: int = Field(description="What a card must have: peak, fragmentation and context.")
+    headroom_bytes: int = Field(description="Memory above `needed_bytes`; negative: so much is missing.")
     largest: dict[str, Largest]
     advice: Advice | None = Field(description="null where nothing has to change.")
     time: Time | None
@@ -108,7 +118,7 @@ class Sweep(Shape):
 
     method: str
     peak_allocated_bytes: list[int]
-    device_high_bytes: list[int]
+    needed_bytes: list[int]
     phases: list[int] = Field(description="Indices into `phase_names`.")
     fits: list[bool] | None = None
 

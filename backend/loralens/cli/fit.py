@@ -36,12 +36,12 @@ def command(body: Body, tokens: Tokens = None, utilization: Utilization = None, 
 
 def _show(answer: dict[str, Any]) -> None:
     gpu, peak = answer["gpu"], answer["peak"]
-    low, high = peak["device_band_bytes"]
     line(f"{answer['model']['name']}, {answer['method']}: {answer['regime']}")
     line(
         f"{gpu['name']} has {gib(gpu['memory_bytes'])} ({gpu['memory_basis']}); the step {VERDICTS[answer['verdict']]}."
     )
-    line(f"peak allocated {gib(peak['allocated_bytes'])}, on the device {gib(low)} to {gib(high)}")
+    needed = gib(answer["needed_bytes"])
+    line(f"peak allocated {gib(peak['allocated_bytes'])}; with fragmentation and context a card must have {needed}")
     table(
         ["all else as asked", "asked", "largest that fits"],
         [(name.replace("_", " "), f"{row['asked']:,}", _value(row)) for name, row in answer["largest"].items()],
@@ -75,6 +75,8 @@ def _advise(advice: dict[str, Any]) -> None:
     if advice["smallest_gpu"]:
         gpu = advice["smallest_gpu"]
         line(f"Without any change: {gpu['name']} ({gib(gpu['memory_bytes'])}).")
+    if advice["several_gpus"]:
+        line(f"Or {advice['several_gpus']['gpus']} of this GPU with everything sharded (--strategy fsdp).")
 
 
 def _word(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from loralens.core import catalogue
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import LoraLensError
+from loralens.core.recipe import Parallelism
 from loralens.planner.changes import CHANGES, COSTS, Change
 from loralens.planner.question import Question
 
@@ -21,17 +22,23 @@ def advise(question: Question, device: Gpu) -> dict[str, Any]:
     `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest.
     `path`: changes to make together, mildest first, none of them superfluous; None where no path is known.
     `smallest_gpu`: the same vendor's GPU with the least memory that fits without any change.
+    `several_gpus`: how many of the GPU in question do when weights, gradients and optimizer state are sharded.
     """
     before = question.estimate()
     changes = [
         {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
-         "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.needed[1],
+         "peak_allocated_bytes": after.allocated_bytes, "needed_bytes": after.overhead.needed[1],
          "fits": after.overhead.needed[1] <= device.memory_bytes}
         for change, changed in _applicable(question)
         if before.allocated_bytes - (after := changed.estimate()).allocated_bytes >= WORTH_SAYING
     ]  # fmt: skip
     changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), -row["saves_bytes"]))
-    return {"changes": changes, "path": path(question, device), "smallest_gpu": smallest_gpu(question, device.vendor)}
+    return {
+        "changes": changes,
+        "path": path(question, device),
+        "smallest_gpu": smallest_gpu(question, device.vendor),
+        "several_gpus": several_gpus(question, device),
+    }
 
 
 def path(question: Question, device: Gpu) -> list[dict[str, Any]] | None:
@@ -63,6 +70,21 @@ def smallest_gpu(question: Question, vendor: str) -> dict[str, Any] | None:
         return None
     best = min(enough, key=lambda gpu: gpu.memory_bytes)
     return {"id": best.id, "name": best.name, "memory_bytes": best.memory_bytes}
+
+
+def several_gpus(question: Question, device: Gpu) -> dict[str, Any] | None:
+    """The least power of two of such GPUs on which the step fits under FSDP; None where none of 1,024 or fewer does."""
+    if question.recipe.parallelism.gpus > 1:
+        return None
+    for count in (2**power for power in range(1, 11)):
+        sharded = question.with_("parallelism", Parallelism(count, "fsdp"))
+        try:
+            needed = sharded.estimate().overhead.needed[1]
+        except LoraLensError:  # this method or model is not modelled on several GPUs
+            return None
+        if needed <= device.memory_bytes:
+            return {"gpus": count, "strategy": "fsdp", "needed_bytes": needed}
+    return None
 
 
 def _applicable(question: Question) -> list[tuple[Change, Question]]:
@@ -127,7 +149,7 @@ def _rows(question: Question, taken: list[tuple[Change, Any]]) -> list[dict[str,
         before, after = question.estimate(), changed.estimate()
         rows.append(
             {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
-             "peak_allocated_bytes": after.allocated_bytes, "device_high_bytes": after.overhead.needed[1]}
+             "peak_allocated_bytes": after.allocated_bytes, "needed_bytes": after.overhead.needed[1]}
         )  # fmt: skip
         question = changed
     return rows

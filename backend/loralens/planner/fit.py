@@ -1,7 +1,7 @@
 """Does it fit, what is the largest step that fits, and what would make it fit.
 
-A GPU fits when its memory covers the upper end of what the device will show for a step (allocator cache and CUDA
-context included), so the answer is cautious; the typical figure is given beside it.
+A GPU fits when its memory covers the peak with the fragmentation that the allocator cannot return and the CUDA context
+(`needed_bytes`, see `core.memory.overhead`), so the answer is cautious.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def fit_answer(body: Any) -> dict[str, Any]:
     if own.get("tokens") is not None:
         time = training_time(question, device, own["tokens"], own.get("utilization"))
     found = question.estimate()
-    high = found.overhead.needed[1]
+    needed = needed_bytes(question)
     return {
         "model": question.model_dict(),
         "method": question.method,
@@ -49,9 +49,10 @@ def fit_answer(body: Any) -> dict[str, Any]:
         },
         "verdict": found.fits([device.id])[0]["verdict"],
         "peak": found.to_dict(())["peak"],
-        "headroom_bytes": device.memory_bytes - high,
+        "needed_bytes": needed,
+        "headroom_bytes": device.memory_bytes - needed,
         "largest": {name: largest(question, device, name) for name in VARIABLES if applies(question, name)},
-        "advice": advise(question, device) if high > device.memory_bytes else None,
+        "advice": advise(question, device) if needed > device.memory_bytes else None,
         "time": time,
     }
 
@@ -62,7 +63,7 @@ def applies(question: Question, variable: str) -> bool:
 
 
 def needed_bytes(question: Question) -> int:
-    """What the device must have: the upper end of the band."""
+    """What a card must have: the peak with fragmentation and context."""
     return question.estimate().overhead.needed[1]
 
 
@@ -97,7 +98,7 @@ def largest(question: Question, device: Gpu, variable: str) -> dict[str, Any]:
     if low:
         found = question.with_(variable, low).estimate()
         result["peak_allocated_bytes"] = found.allocated_bytes
-        result["device_high_bytes"] = found.overhead.needed[1]
+        result["needed_bytes"] = found.overhead.needed[1]
     context = question.model.config.get("max_position_embeddings")
     if variable == "sequence_length" and isinstance(context, int):
         result["model_context"] = context

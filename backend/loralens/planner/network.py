@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from loralens.core import methods
 from loralens.core.architecture.causal import Root
+from loralens.core.architecture.config import Config
 from loralens.core.architecture.module import Embedding, Linear, Module
+from loralens.core.architecture.moe import Router
 from loralens.core.architecture.registry import build
+from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.recipe import Recipe
 from loralens.planner.question import Question
 from loralens.planner.work import Network, keys_per_token, text_config
+
+BIDIRECTIONAL: Final = frozenset({"bert", "roberta", "distilbert", "vit"})
 
 
 def network_of(question: Question) -> Network:
@@ -25,25 +30,27 @@ def network_of(question: Question) -> Network:
     root = build(question.model.config)
     methods.prepare(question.method, root, recipe)
     config = text_config(question.model.config)
-    matrices = trained = adapters = in_layers = 0
-    for _, module in root.walk():
-        weights = _matrix_parameters(module, config)
+    matrices = trained = in_layers = 0.0
+    adapters = 0
+    visited = None  # experts that a token visits, as the router before them says
+    for name, module in root.walk():
+        visited = module.chosen if isinstance(module, Router) else visited
+        weights = _matrix_parameters(module, visited)
+        if isinstance(module, Linear) and ".experts." in name:
+            weights = weights * _visited_share(config)
         if not weights:
             continue
         matrices += weights
         in_layers += 0 if module is root.head else weights
-        if isinstance(module, Linear):
-            trained += weights if module.weight.trainable else 0
-            adapters += _adapter_parameters(module, recipe)
-        elif any(parameter.trainable for _, parameter in module.own_parameters()):
-            trained += weights
+        trained += weights if any(one.trainable for _, one in module.own_parameters()) else 0
+        adapters += _adapter_parameters(module, recipe) if isinstance(module, Linear) else 0
     return Network(
-        matrix_parameters=matrices,
-        trained_matrix_parameters=trained,
+        matrix_parameters=round(matrices),
+        trained_matrix_parameters=round(trained),
         adapter_parameters=adapters,
-        layer_matrix_parameters=in_layers,
+        layer_matrix_parameters=round(in_layers),
         attention_width=_attention_width(config, root),
-        keys_per_token=_average_keys(config, root, recipe),
+        keys_per_token=_average_keys(config, _shape(root, config), recipe),
     )
 
 
@@ -52,62 +59,58 @@ def compute_dtype(recipe: Recipe) -> str:
     return recipe.autocast or recipe.weights_dtype
 
 
-def _matrix_parameters(module: Module, config: Mapping[str, Any]) -> int:
+def _matrix_parameters(module: Module, visited: int | None) -> float:
     if isinstance(module, Linear):
         return module.in_features * module.out_features
     if isinstance(module, Embedding):
         return 0  # a lookup multiplies nothing
     shapes = [parameter.shape for _, parameter in module.own_parameters() if len(parameter.shape) >= 2]
-    if not shapes:
-        return 0
-    experts, visited = _experts(config)
     sizes = [tuple(dim for dim in shape if isinstance(dim, int)) for shape in shapes]
-    if experts and visited and all(len(size) == 3 and size[0] == experts for size in sizes):
-        return sum(size[1] * size[2] * visited for size in sizes)
+    if isinstance(module, Router):
+        return sum(size[0] * size[1] for size in sizes)
+    stacked = [size for size in sizes if len(size) == 3]
+    if not sizes or (visited and len(stacked) >= 2):  # gate-up and down of all experts; their biases add
+        return sum(size[1] * size[2] * (visited or 0) for size in stacked)
+    name = type(module).__name__
     raise UnsupportedArchitecture(
-        f"operations per token are not known for {type(module).__name__}",
-        field="model",
-        hint="memory is; leave out tokens",
+        f"operations per token are not known for {name}", field="model", hint="leave out tokens to get the memory alone"
     )
 
 
-def _experts(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """How many experts a layer has, and how many one token visits."""
-    names = ("num_local_experts", "num_experts", "n_routed_experts")
-    count = next((config[name] for name in names if isinstance(config.get(name), int)), None)
-    visited = config.get("num_experts_per_tok")
-    return count, visited if isinstance(visited, int) else None
+def _visited_share(config: Mapping[str, Any]) -> float:
+    """Share of a layer's experts that one token visits, where each expert is a module of its own."""
+    names = ("num_local_experts", "num_experts")
+    count = next((config[name] for name in names if isinstance(config.get(name), int)), 8)
+    visited = config.get("num_experts_per_tok", 2)
+    return visited / count if isinstance(visited, int) else 1.0
 
 
 def _adapter_parameters(layer: Linear, recipe: Recipe) -> int:
     if layer.adapter is None:
         return 0
     rank = recipe.lora.rank
-    shapes = [parameter for parameter in layer.adapter.parameters().values() if len(parameter.shape) == 2]
-    return sum(parameter.numel.at(1, 1, rank) for parameter in shapes)
+    factors = [parameter for parameter in layer.adapter.parameters().values() if len(parameter.shape) == 2]
+    return sum(parameter.numel.at(1, 1, rank) for parameter in factors)
+
+
+def _shape(root: Root, config: Mapping[str, Any]) -> Shape:
+    shape = getattr(root, "s", None)  # with the family's sliding windows; other families have none
+    return shape if isinstance(shape, Shape) else Shape.read(Config(config))
 
 
 def _attention_width(config: Mapping[str, Any], root: Root) -> int:
-    """Query heads × head width, over all layers."""
-    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-    if not isinstance(heads, int) or not isinstance(hidden, int):
-        raise UnsupportedArchitecture("the config does not state its attention heads and width", field="config")
-    width = config.get("head_dim")
-    return (
-        heads * (width if isinstance(width, int) else hidden // heads) * sum(len(stack) for _, stack in root.stacks())
-    )
+    """Query heads × head width, over all layers; the mean of keys' and values' width where they differ."""
+    shape = _shape(root, config)
+    width = shape.head_dim
+    latent = [config.get(name) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")]
+    numbers = [size for size in latent if isinstance(size, int)]
+    if len(numbers) == 3:
+        width = sum(numbers) // 2
+    return shape.heads * width * shape.layers
 
 
-def _average_keys(config: Mapping[str, Any], root: Root, recipe: Recipe) -> float:
+def _average_keys(config: Mapping[str, Any], shape: Shape, recipe: Recipe) -> float:
     """Keys per query, averaged over layers with and without a sliding window."""
-    length, causal = recipe.sequence_length, recipe.attention != "eager"
-    window = config.get("sliding_window")
-    # Qwen's configs state a window that they do not use unless they say so.
-    used = config.get("use_sliding_window", not str(config.get("model_type", "")).startswith("qwen"))
-    window = window if isinstance(window, int) and used else None
-    kinds = config.get("layer_types")
-    if not isinstance(kinds, list) or not kinds or window is None:
-        return keys_per_token(length, window, causal=causal)
-    sliding: float = kinds.count("sliding_attention") / len(kinds)
-    near, far = keys_per_token(length, window, causal=causal), keys_per_token(length, None, causal=causal)
-    return sliding * near + (1 - sliding) * far
+    causal = recipe.attention != "eager" and config.get("model_type") not in BIDIRECTIONAL
+    keys = [keys_per_token(recipe.sequence_length, window, causal=causal) for window in shape.windows]
+    return sum(keys) / len(keys)

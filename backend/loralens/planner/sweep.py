@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_POINTS: Final = 100_000
+MAX_PLANS: Final = 64
+"""A plan takes some 50 ms to make, and a few models need one for each number of tokens."""
 SAFE_INT64: Final = 2**56
 """Bytes. Above it the bands' percentages could leave 64 bits, and Python's integers take over."""
 
@@ -33,7 +35,7 @@ def sweep_answer(body: Any) -> dict[str, Any]:
     """`POST /api/sweep`: `sweep` names one list of values per variable; the answer's arrays run over their product.
 
     Arrays are flat, in C order: the last variable of `variables` changes fastest. `phases` holds indices into
-    `phase_names`. With a `gpu`, `fits` says for which points its memory covers the upper end of the device's band.
+    `phase_names`. With a `gpu`, `fits` says for which points its memory covers `needed_bytes`.
 
     Raises:
         InvalidInput: no sweep, a value out of range, too many points, or anything else in the body that is malformed.
@@ -56,11 +58,11 @@ def sweep_answer(body: Any) -> dict[str, Any]:
         row: dict[str, Any] = {
             "method": method,
             "peak_allocated_bytes": [int(size) for size in allocated],
-            "device_high_bytes": [int(size) for size in high],
+            "needed_bytes": [int(size) for size in high],
             "phases": [int(index) for index in phases],
         }
         if device is not None:
-            row["fits"] = [size <= device.memory_bytes for size in row["device_high_bytes"]]
+            row["fits"] = [size <= device.memory_bytes for size in row["needed_bytes"]]
         sweeps.append(row)
     question = Question(model, methods[0], recipe)
     return {
@@ -94,13 +96,19 @@ def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[An
     sizes = np.zeros(count, dtype=object)
     phases = np.zeros(count, dtype=np.int8)
     left = np.ones(count, dtype=bool)
-    while left.any():
+    for _ in range(MAX_PLANS):
+        if not left.any():
+            break
         first = int(np.argmax(left))
         batch, length, rank = (int(values[first]) for values in points)
         plan = plan_for(question.model, question.method, _at(recipe, batch, length, rank))
         here = left & _covered(plan, points)
         sizes[here], phases[here] = _evaluate(plan, [values[here] for values in points])
         left &= ~here
+    if left.any():
+        raise InvalidInput(
+            f"this model needs more than {MAX_PLANS} formulas for these values", field="sweep", hint="use fewer values"
+        )
     narrow = sizes.max() <= SAFE_INT64
     return (sizes.astype(np.int64) if narrow else sizes), phases
 
