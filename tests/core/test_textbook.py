@@ -1,6 +1,7 @@
 """Every figure that the course prints follows from its named rule; the expected values are the printed ones."""
 
 import pytest
+
 from loralens.core import textbook
 
 PRINTED = {

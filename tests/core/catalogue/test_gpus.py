@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from loralens.core.catalogue import gpu, gpus
 from loralens.core.errors import UnknownGpu
 

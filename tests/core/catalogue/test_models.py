@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+
 from loralens.core.catalogue import model, models, reindex
 from loralens.core.errors import UnknownModel
 

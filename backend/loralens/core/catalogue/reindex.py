@@ -32,6 +32,7 @@ def build(order: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
+    """Write the index, in the order that it has now."""
     order = list(dict.fromkeys(json.loads(INDEX.read_text(encoding="utf-8")).values())) if INDEX.exists() else []
     INDEX.write_text(json.dumps(build(order), indent=1) + "\n", encoding="utf-8")
 
