@@ -764,6 +764,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/forgetting": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start the forgetting experiment
+         * @description Trains a small model for real: full fine-tuning and LoRA side by side on the same text.
+         */
+        post: operations["start_forgetting"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/forgetting/recorded": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Recorded runs of the experiment
+         * @description The same data that a live run sends, so that the section teaches before anybody presses start.
+         */
+        get: operations["read_recorded"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/traces": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Trace one training step
+         * @description Runs the real transformers model and PEFT without a GPU and without weights, and compares with the computed peak.
+         */
+        post: operations["start_trace"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -795,6 +855,7 @@ export interface components {
              */
             path: components["schemas"]["AdvisedChange"][] | null;
             smallest_gpu: components["schemas"]["SmallestGpu"] | null;
+            several_gpus: components["schemas"]["SeveralGpus"] | null;
         };
         /**
          * AdvisedChange
@@ -820,7 +881,7 @@ export interface components {
             saves_bytes: number;
             /** Peak Allocated Bytes */
             peak_allocated_bytes: number;
-            /** Device High Bytes */
+            /** Needed Bytes */
             needed_bytes: number;
             /**
              * Fits
@@ -1265,8 +1326,13 @@ export interface components {
             verdict: string;
             peak: components["schemas"]["Peak"];
             /**
+             * Needed Bytes
+             * @description What a card must have: peak, fragmentation and context.
+             */
+            needed_bytes: number;
+            /**
              * Headroom Bytes
-             * @description Above the upper end of the device's band; negative: so much is missing.
+             * @description Memory above `needed_bytes`; negative: so much is missing.
              */
             headroom_bytes: number;
             /** Largest */
@@ -1695,7 +1761,7 @@ export interface components {
             bounded_by: string;
             /** Peak Allocated Bytes */
             peak_allocated_bytes?: number | null;
-            /** Device High Bytes */
+            /** Needed Bytes */
             needed_bytes?: number | null;
             /**
              * Model Context
@@ -1978,6 +2044,14 @@ export interface components {
                 number
             ];
             /**
+             * Needed Bytes
+             * @description What a card must have: at least, and with fragmentation.
+             */
+            needed_bytes: [
+                number,
+                number
+            ];
+            /**
              * Host Bytes
              * @description Pinned host memory, where something is offloaded.
              */
@@ -2107,6 +2181,16 @@ export interface components {
              * @description What the cost model picked before measuring.
              */
             predicted?: string | null;
+        };
+        /**
+         * RecordedRuns
+         * @description Runs that ship with the program, shortest first; each labelled in `result` with date and machine.
+         */
+        RecordedRuns: {
+            /** Runs */
+            runs: {
+                [key: string]: unknown;
+            }[];
         };
         /**
          * ResizeAnswer
@@ -2353,6 +2437,18 @@ export interface components {
             source: string;
         };
         /**
+         * SeveralGpus
+         * @description How many of the GPU do, with everything sharded.
+         */
+        SeveralGpus: {
+            /** Gpus */
+            gpus: number;
+            /** Strategy */
+            strategy: string;
+            /** Needed Bytes */
+            needed_bytes: number;
+        };
+        /**
          * ShrinkAnswer
          * @description The smallest rank that keeps the asked share of every module's energy.
          */
@@ -2435,7 +2531,7 @@ export interface components {
             method: string;
             /** Peak Allocated Bytes */
             peak_allocated_bytes: number[];
-            /** Device High Bytes */
+            /** Needed Bytes */
             needed_bytes: number[];
             /**
              * Phases
@@ -5970,6 +6066,260 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_forgetting: {
+        parameters: {
+            query?: {
+                /** @description False: 409 if the device is busy. */
+                queue?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "budget": "quick"
+                 *     }
+                 */
+                "application/json": {
+                    /**
+                     * Budget
+                     * @description quick (announced: 60 s on 2 cores) or full (10 minutes).
+                     * @default quick
+                     */
+                    budget?: string;
+                    /**
+                     * Seed
+                     * @description First seed; the others follow it.
+                     * @default 0
+                     */
+                    seed?: number;
+                    /**
+                     * Seeds
+                     * @description How many seeds; default 3.
+                     */
+                    seeds?: number | null;
+                    /**
+                     * Ranks
+                     * @description Ranks of LoRA, 1 to 8 of them; default the budget's.
+                     */
+                    ranks?: number[] | null;
+                    /**
+                     * Old Text
+                     * @description Text to be remembered, at least 20,000 characters.
+                     */
+                    old_text?: string | null;
+                    /**
+                     * New Text
+                     * @description Text to adapt to; give both or neither.
+                     */
+                    new_text?: string | null;
+                    /**
+                     * Old Name
+                     * @description What to call the old text.
+                     */
+                    old_name?: string | null;
+                    /**
+                     * New Name
+                     * @description What to call the new text.
+                     */
+                    new_name?: string | null;
+                    /**
+                     * Fresh
+                     * @description Do not go on with an interrupted run of the same request.
+                     * @default false
+                     */
+                    fresh?: boolean;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobStarted"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_recorded: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordedRuns"];
+                };
+            };
+        };
+    };
+    start_trace: {
+        parameters: {
+            query?: {
+                /** @description False: 409 if the device is busy. */
+                queue?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "7B",
+                 *       "method": "lora",
+                 *       "recipe": {
+                 *         "sequence_length": 2048
+                 *       }
+                 *     }
+                 */
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobStarted"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
