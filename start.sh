@@ -145,12 +145,16 @@ serve() {
 }
 
 dev() {
-  local api_port=${API_PORT:-8000} api_pid
+  local api_port=${API_PORT:-8000}
   setup serve
   "$VENV/bin/python" -m loralens serve --port "$api_port" --reload --log-level info &
-  api_pid=$!
-  children+=("$api_pid")
-  LORALENS_API="http://127.0.0.1:$api_port" npm --prefix frontend run dev -- --port "${PORT:-5173}" --strictPort ${HOST:+--host "$HOST"}
+  children+=("$!")
+  # Not through npm, which would not pass a signal on to Vite.
+  (cd frontend && LORALENS_API="http://127.0.0.1:$api_port" exec node node_modules/vite/bin/vite.js \
+    --port "${PORT:-5173}" --strictPort ${HOST:+--host "$HOST"}) &
+  children+=("$!")
+  # When one of the two ends, the other is of no use; bash 3.2 (macOS) can only wait for both.
+  if ((BASH_VERSINFO[0] >= 5)); then wait -n; else wait; fi
 }
 
 case "${1:-serve}" in
