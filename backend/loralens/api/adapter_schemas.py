@@ -147,7 +147,7 @@ class TrainRequest(Shape):
 class BenchRequest(Shape):
     """Switching measured on real Llama-2-7B shapes; each layer takes 405 MB of disk and memory for a while."""
 
-    layers: int = Field(2, ge=1, le=8)
+    layers: int = Field(4, ge=1, le=8)
     rank: int = Field(8, ge=1, le=256)
 
 

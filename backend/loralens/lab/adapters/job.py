@@ -22,7 +22,7 @@ def train(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def switching(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Measure switching on Llama-2-7B shapes; the temporary files lie below `folder` and are removed."""
-    layers = int(spec.get("layers", 2))
+    layers = int(spec.get("layers", 4))
     yield {"type": "progress", "stage": "writing weights", "step": 0, "steps": 1}
     with shapes_hub(Path(spec["folder"]), layers, rank=int(spec.get("rank", 8))) as hub:
         for event in measure_switching(hub, float(spec.get("seconds", 20.0))):

@@ -6,12 +6,14 @@ layers suffice; the result says how many were measured and nothing is extrapolat
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -71,6 +73,7 @@ def shapes_hub(root: Path, layers: int, *, rank: int = 8, adapters: int = 6) -> 
     if not 1 <= layers <= MAX_LAYERS:
         raise InvalidInput(f"layers must be from 1 to {MAX_LAYERS}, got {layers}", field="layers")
     root.mkdir(parents=True, exist_ok=True)
+    _check_room(root, layers)
     generator = torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory(prefix=".shapes-", dir=root) as name:
         folder = Path(name)
@@ -100,6 +103,19 @@ def shapes_hub(root: Path, layers: int, *, rank: int = 8, adapters: int = 6) -> 
             write_adapter(assemble(config, tensors), folder / f"adapter-{index}")
             hub.load(f"adapter-{index}", folder / f"adapter-{index}")
         yield hub
+
+
+def _check_room(root: Path, layers: int) -> None:
+    """Refuse before anything is written what would fill the disk or the memory."""
+    size = layers * sum(rows * columns * 2 for rows, columns in _LLAMA.values())
+    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(root).free
+    # Once while the file is written, once in the model, and its pages while it is read back.
+    if memory < 3 * size or disk < 2 * size:
+        raise InvalidInput(
+            f"{layers} layers need {3 * size} bytes of memory and {2 * size} of disk; free are {memory} and {disk}",
+            field="layers",
+            hint="measure fewer layers",
+        )
 
 
 def _empty(layers: int) -> nn.Module:

@@ -124,7 +124,7 @@ export function useAdapters(): Adapters {
     },
     async measureLarge() {
       benched.value = null
-      await bench.start('/api/adapters/bench', { layers: 2 })
+      await bench.start('/api/adapters/bench', { layers: 4 })
     },
     async act<T>(path: string, body: unknown = {}, method: 'POST' | 'DELETE' = 'POST') {
       busy.value = true
