@@ -20,8 +20,8 @@ Figures `old` and `new` are {"loss" (nats per token), "accuracy" (0..1)} on held
   rank_90, rank_99}], energy: [{rank, share: spread, random_share}], truncated: [{rank, old_loss: spread,
   new_loss: spread}]}
 - `cost`: {arm, trainable_parameters, total_parameters, measured: {weights_bytes, adapter_bytes, gradients_bytes,
-  optimizer_state_bytes, peak_bytes, step_seconds: {median, low, high, samples}}, predicted: null |
-  {trainable_parameters, optimizer_state_bytes, peak_bytes, basis} | {error}}
+  optimizer_state_bytes, peak_bytes, step_seconds: {median, low, high, samples}, step_processor_seconds: the same of
+  processor time, or null}, predicted: null | {trainable_parameters, optimizer_state_bytes, peak_bytes, basis} | {error}}
 - `result`: {budget, budget_seconds, seconds, stopped_early, base_was_cached, date, machine, model, old, new,
   reference_arm, learning_rates,
   summary: {step, seeds, base: {old, new}, arms: [{arm, method, rank, targets, train_rest, mix, learning_rate,

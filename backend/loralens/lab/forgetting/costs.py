@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 import warnings
 from typing import Any
 
@@ -33,7 +34,12 @@ def measure_cost(source: Source, arm: Arm, plan: Plan) -> dict[str, Any]:
     trainer = source.trainer(arm, learning_rate=1e-4, seed=plan.sweep_seed, plan=plan)
     for _ in range(WARMUP_STEPS):
         trainer.advance()
-    samples = sorted(trainer.advance().seconds for _ in range(plan.cost_steps))
+    wall: list[float] = []
+    processor: list[float] = []
+    for _ in range(plan.cost_steps):
+        started = time.thread_time()
+        wall.append(trainer.advance().seconds)
+        processor.append(time.thread_time() - started)
     weights = tensor_bytes([p for n, p in trainer.model.named_parameters() if ".lora_" not in n])
     adapter = tensor_bytes([p for n, p in trainer.model.named_parameters() if ".lora_" in n])
     return {
@@ -46,15 +52,16 @@ def measure_cost(source: Source, arm: Arm, plan: Plan) -> dict[str, Any]:
             "gradients_bytes": gradient_bytes(trainer),
             "optimizer_state_bytes": optimizer_bytes(trainer),
             "peak_bytes": peak_bytes(trainer),
-            "step_seconds": {
-                "median": statistics.median(samples),
-                "low": samples[0],
-                "high": samples[-1],
-                "samples": len(samples),
-            },
+            "step_seconds": _samples(wall),
+            # What other programs do on the machine does not enter here; None where a GPU or more threads do the work.
+            "step_processor_seconds": _samples(processor) if plan.resident else None,
         },
         "predicted": predict(source, arm, plan),
     }
+
+
+def _samples(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "samples": len(values)}
 
 
 def tensor_bytes(tensors: list[Tensor]) -> int:

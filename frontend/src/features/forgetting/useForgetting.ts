@@ -64,7 +64,7 @@ export interface Spectrum {
 export interface Cost {
   arm: string
   trainable_parameters: number
-  measured: { weights_bytes: number; adapter_bytes: number; gradients_bytes: number; optimizer_state_bytes: number; peak_bytes: number; step_seconds: { median: number; low: number; high: number } }
+  measured: { weights_bytes: number; adapter_bytes: number; gradients_bytes: number; optimizer_state_bytes: number; peak_bytes: number; step_seconds: { median: number }; step_processor_seconds: { median: number } | null }
   /** Null where the calculator has no such method; an error where it refused. */
   predicted: { optimizer_state_bytes?: number; peak_bytes?: number; error?: string } | null
 }
