@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from loralens.lab.bench import plan, point, roofline
-from loralens.lab.bench.schema import FORMAT, request_from
+from loralens.lab.bench.schema import FORMAT, BenchmarkRequest, request_from
 from loralens.lab.device import Device, is_out_of_memory
 from loralens.lab.matmul.variants.catalogue import of_mode
 
@@ -23,6 +25,14 @@ def run(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
         DeviceUnavailable: the device is not in this machine.
     """
     request = request_from(spec)
+    threads = torch.get_num_threads()
+    try:
+        yield from _run(request)
+    finally:
+        torch.set_num_threads(threads)  # the process goes on to other jobs
+
+
+def _run(request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
     clock = _Clock(request.seconds)
     yield clock.progress(0.0, 0, 1, "measuring what this device can do")
     device = Device(request.device, request.threads)

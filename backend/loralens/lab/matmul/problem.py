@@ -86,26 +86,26 @@ class Problem:
 
     def expected(self) -> Tensor:
         """The exact output in float64, at the checked rows, on the CPU."""
-        x = self.x[self.checked.to(self.x.device)].double().cpu()
-        y = x @ self.weights[0].double().cpu().t()
+        x = self.x[self.checked.to(self.x.device)].cpu().double()
+        y = x @ self.weights[0].cpu().double().t()
         if self.request.mode == "adapters":
             ids = self.ids.cpu()[self.checked]
             for adapter in ids.unique().tolist():
                 rows = ids == adapter
-                a, b = self.all_a[adapter].double().cpu(), self.all_b[adapter].double().cpu()
+                a, b = self.all_a[adapter].cpu().double(), self.all_b[adapter].cpu().double()
                 y[rows] += self.scaling * (x[rows] @ a.t()) @ b.t()
             return y
-        return y + self.scaling * (x @ self.lora_a.double().cpu().t()) @ self.lora_b.double().cpu().t()
+        return y + self.scaling * (x @ self.lora_a.cpu().double().t()) @ self.lora_b.cpu().double().t()
 
     def expected_gradients(self) -> dict[str, Tensor]:
         """Exact gradients for the output gradient `grad`: dx at the checked rows, da and db whole."""
         assert self.grad is not None
-        g, x = self.grad.double().cpu(), self.x.double().cpu()
-        a, b = self.lora_a.double().cpu(), self.lora_b.double().cpu()
+        g, x = self.grad.cpu().double(), self.x.cpu().double()
+        a, b = self.lora_a.cpu().double(), self.lora_b.cpu().double()
         gb = self.scaling * (g @ b)
         rows = self.checked
         return {
-            "dx": g[rows] @ self.weights[0].double().cpu() + gb[rows] @ a,
+            "dx": g[rows] @ self.weights[0].cpu().double() + gb[rows] @ a,
             "da": gb.t() @ x,
             "db": self.scaling * (g.t() @ (x @ a.t())),
         }
@@ -126,5 +126,5 @@ class Problem:
 def relative_error(actual: Tensor, expected: Tensor) -> float | None:
     """‖actual − expected‖ ÷ ‖expected‖ in float64; None when it is not finite."""
     exact = expected.detach()
-    value = float((actual.detach().double().cpu() - exact).norm() / exact.norm())
+    value = float((actual.detach().cpu().double() - exact).norm() / exact.norm())
     return value if math.isfinite(value) else None

@@ -214,7 +214,7 @@ class MergeSwitch(Batch):
     def finish(self) -> None:
         # Double only one matrix at a time: this is for all sizes.
         drift = max(
-            float((worn.double() - weight.double()).norm() / weight.double().norm())
+            float((worn.cpu().double() - weight.cpu().double()).norm() / weight.cpu().double().norm())
             for worn, weight in zip(self.weights[:1], self.problem.weights[:1], strict=True)
         )
         switches = max(1, self.calls // self.problem.copies) * len(self.rows)
