@@ -123,7 +123,7 @@ def test_a_broken_config_is_a_named_problem(client, name, value):
     assert body["hint"]
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(
     st.sampled_from([*LLAMA, "rope_scaling", "sliding_window", "head_dim", "quantization_config"]),
     hostile_number | anything,
@@ -132,10 +132,10 @@ def test_a_broken_config_is_a_named_problem(client, name, value):
 @example("architectures", [None])
 @example("num_hidden_layers", 10**9)
 def test_a_config_with_one_hostile_field_is_never_a_500(client, name, value):
-    answered(post(client, {"config": {**LLAMA, name: value}}))
+    answered(post(client, {"config": {**LLAMA, name: value}, "method": "qlora"}))
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(st.data(), st.sampled_from(sorted(CONFIGS)), hostile_number)
 def test_no_family_is_ever_a_500(client, data, family, value):
     name = data.draw(st.sampled_from(sorted(CONFIGS[family])))
@@ -149,7 +149,7 @@ def test_no_query_value_is_ever_a_500(client, name, value):
     answered(client.get("/api/memory", params={"model": "7B", name: value}))
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from(["model", "config", "method", "methods", "recipe", "gpu"]), anything | st.just("7B"), max_size=4
