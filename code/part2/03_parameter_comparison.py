@@ -100,8 +100,8 @@ def main() -> None:
         )
     table([pick("模型", "model"), pick("显存", "memory"), pick("存储", "storage"), *METHODS], rows)
     say(
-        "GPU：显存够装下估计上限（含缓存与 CUDA 上下文）的最小的一块；—：单卡都不够，要分片或换方法。",
-        "GPU: the smallest that holds the upper end of the estimate (cache and CUDA context included); —: no one does.",
+        "GPU：装得下峰值、碎片与 CUDA 上下文的最小的一块；—：没有一块单卡装得下，要分片或换方法。",
+        "GPU: the smallest that holds the peak, its fragmentation and the CUDA context; —: no single one does.",
     )
 
     step(4, "与课程的经验公式相比", "Against the course's rules of thumb")

@@ -31,7 +31,7 @@ def main() -> None:
     recipe = training.recipe_named(args.preset)
 
     step(1, "训练：一个基座，六个任务，各一个适配器", "Train: one base, six tasks, one adapter each")
-    root = Path(os.environ["LORALENS_STATE_DIR"]) / "adapters"
+    root = Path(os.environ["LORALENS_STATE_DIR"]) / "hubs"
     train(root, recipe)
     folder = training.hub_folder(root, recipe)
 
