@@ -15,6 +15,13 @@ from loralens.core.architecture.registry import build
 from loralens.core.memory.step import held_parameters
 from loralens.core.recipe import Recipe
 
+# PEFT 0.21 asks transformers 5.23 with the older of two names
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:Targeting multiple parameters:UserWarning"),
+]
+
 # one model of each family, the smallest of the catalogue
 FAMILIES: dict[str, str] = {}
 for entry in sorted(catalogue.models(), key=lambda entry: entry.published_parameters or 10**12):
@@ -47,8 +54,8 @@ def settings(family: str) -> list[dict[str, Any]]:
         {"rank": 4, "target_modules": names, "bias": "all"},
         {"rank": 4, "target_modules": names, "use_dora": True},
     ]
+    found.append({"rank": 8, "target_modules": "all-linear"})
     if family not in EXPERTS:
-        found.append({"rank": 8, "target_modules": "all-linear"})
         found.append({"rank": 8, "target_modules": "all-linear", "rank_pattern": {names[0]: 2}})
     return found
 

@@ -50,6 +50,7 @@ class Root(Module):
     tied: bool
     upcasts_logits = True  # the loss is computed on float32 logits
     default_targets: tuple[str, ...] | str
+    expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
 
     def stacks(self) -> list[tuple[str, Stack]]:
         """Every stack with its full name, in the order in which they run."""

@@ -6,7 +6,7 @@ expert is one row, so the number of rows, tokens x experts per token, and with i
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import GatedMLP
@@ -24,15 +24,16 @@ class Router(Module):
     def __init__(self, hidden: int, experts: int, chosen: int, *, bias: bool = False, float32: bool = False) -> None:
         self.weight = Parameter((experts, hidden))
         self.bias = Parameter((experts,)) if bias else None
+        self.adapter: Any = None
         self.chosen = chosen
         self._experts, self._float32 = experts, float32
 
     def forward(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and numbers of the chosen experts, (rows, chosen) each."""
-        weight = None
+        weight = self.adapter.weight(t, "weight", self.weight) if self.adapter else None
         if self._float32:
             x = ops.cast(t, x, "float32", "router: input in float32")
-            weight = ops.cast(t, t.parameter(self.weight), "float32", "router: weight in float32")
+            weight = ops.cast(t, t.parameter(self.weight) if weight is None else weight, "float32", "router: weight in float32")
         logits = ops.linear(t, x, self.weight, "router: logits", self.bias, weight)
         scores = ops.softmax(t, logits, "float32", "router: scores")
         del logits
@@ -54,6 +55,7 @@ class Experts(Module):
         self.down_proj_bias = Parameter((experts, hidden)) if transposed else None
         self._hidden, self._intermediate, self._experts, self._act = hidden, intermediate, experts, act
         self._capped = transposed
+        self.adapter: Any = None
 
     def forward(self, t: Tape, x: Tensor, weights: Tensor, numbers: Tensor, chosen: int) -> Tensor:
         """Shapes: x (rows, hidden), weights and numbers (rows, chosen), result (rows, hidden)."""
@@ -65,9 +67,9 @@ class Experts(Module):
         del source
         weights = _indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
         counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
-        out = self._grouped(t, selected, self.gate_up_proj, self.gate_up_proj_bias, 2 * self._intermediate, "experts: gate and up")
+        out = self._grouped(t, selected, "gate_up_proj", self.gate_up_proj_bias, 2 * self._intermediate, "experts: gate and up")
         out = self._gate(t, out)
-        out = self._grouped(t, out, self.down_proj, self.down_proj_bias, self._hidden, "experts: down")
+        out = self._grouped(t, out, "down_proj", self.down_proj_bias, self._hidden, "experts: down")
         weighted = ops.mul(t, out, weights, "experts: weighted")
         inverse = t.new(rows, "int64", 1, "experts: order back")
         weighted = _indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
@@ -75,8 +77,9 @@ class Experts(Module):
         del ordered, order, counts
         return ops.cast(t, total, x.dtype, "experts: result")
 
-    def _grouped(self, t: Tape, x: Tensor, weight: Parameter, bias: Parameter | None, width: int, label: str) -> Tensor:
-        w = t.parameter(weight)
+    def _grouped(self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str) -> Tensor:
+        weight: Parameter = getattr(self, own)
+        w = self.adapter.weight(t, own, weight) if self.adapter else t.parameter(weight)
         x = ops.cast(t, x, w.dtype, f"{label}: input in the weights' dtype")
         out = t.new(ops.divide(x.numel, x.width) * width, w.dtype, width, label)
         sizes = [(x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)]
@@ -123,6 +126,11 @@ def _summed(t: Tape, x: Tensor, width: int) -> Tensor:
     return out
 
 
+# what people call the parts of the experts, and the stacked weights they are in today
+MIXTRAL_TARGETS: Final = {"gate": "gate.weight", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"}
+EXPERT_TARGETS: Final = {"gate": "gate.weight", "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
+
+
 class SparseMLP(Module):
     """Router, experts and, for some families, an MLP that every token passes."""
 
@@ -142,4 +150,4 @@ class SparseMLP(Module):
         return out
 
 
-__all__ = ["ROUTING", "Experts", "Router", "SparseMLP"]
+__all__ = ["EXPERT_TARGETS", "MIXTRAL_TARGETS", "ROUTING", "Experts", "Router", "SparseMLP"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.errors import InvalidInput
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
+from loralens.core.methods import experts
 from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, parameters, precision_text
 from loralens.core.methods.packing import packing_for
 
@@ -85,7 +86,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     Raises:
         InvalidInput: no module matches `target_modules` or one of `modules_to_save`.
     """
-    lora = recipe.lora
+    lora, expert_weights = experts.translate(root, recipe.lora)
     wanted = selector(root, lora)
     found: list[str] = []
     linears: dict[str, None] = {}
@@ -97,6 +98,9 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
         if wanted(name, module):
             found.append(name)
             return f"adapter of rank {rank_of(name, lora)}"
+        if stacked := experts.targeted(module, expert_weights):
+            found.append(name)
+            return f"experts {' '.join(stacked)}"
         for key in lora.modules_to_save:
             if name == key or name.endswith("." + key):
                 saved.add(key)
@@ -106,6 +110,8 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     def apply(name: str, module: Module, sign: str) -> None:
         if sign == "saved":
             module.saved = trainable_copy(module)
+        elif sign.startswith("experts "):
+            module.adapter = experts.ExpertAdapter.on(module, name, tuple(sign.split()[1:]), lora)  # type: ignore[attr-defined]
         elif sign and isinstance(module, Linear):
             module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
 

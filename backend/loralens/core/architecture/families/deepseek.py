@@ -10,7 +10,7 @@ from loralens.core.architecture.causal import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer
 from loralens.core.architecture.module import Linear, Module
-from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.rotary import rotate_chunks
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.memory import ops
@@ -59,6 +59,7 @@ class DeepSeek(CausalDecoder):
     """The causal language model; `float32` routing and latent attention alike in V2 and V3."""
 
     default_targets = ("q_proj", "q_a_proj", "kv_a_proj_with_mqa")
+    expert_targets = EXPERT_TARGETS
     q_rank: int | None = 1536
     shared, experts, chosen, width, dense = 1, 256, 8, 2048, 3
 

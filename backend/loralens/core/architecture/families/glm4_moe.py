@@ -10,7 +10,7 @@ from loralens.core.architecture.causal import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.module import Module
-from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.memory.tape import Tape, Tensor
@@ -44,6 +44,8 @@ class Glm4MoeAttention(SelfAttention):
 
 class Glm4Moe(CausalDecoder):
     """The causal language model."""
+
+    expert_targets = EXPERT_TARGETS
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=8, rotary=0.5, head_dim=128)

@@ -10,7 +10,7 @@ from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.families.llama import NormedAttention
 from loralens.core.architecture.module import Module
-from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.moe import EXPERT_TARGETS, MIXTRAL_TARGETS, ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.moe_looped import EQUAL_SHARES, LoopedExperts
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory.tape import Tape, Tensor
@@ -21,6 +21,8 @@ EXPERTS_FUSED_SINCE = (5,)
 
 class Mixtral(CausalDecoder):
     """Eight experts, two for each token."""
+
+    expert_targets = MIXTRAL_TARGETS
 
     looped = False
 
@@ -60,6 +62,8 @@ class LoopedLayer(DecoderLayer):
 
 class Qwen3Moe(Mixtral):
     """Many small experts; some layers may be dense."""
+
+    expert_targets = EXPERT_TARGETS
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=4)
