@@ -48,6 +48,13 @@ class HubBase(Shape):
     sha256: str = Field(description="Hash of the weights' bytes when they were loaded.")
 
 
+class HeldOut(Shape):
+    """Answers to requests kept out of training, right to the letter."""
+
+    requests: int
+    right: int
+
+
 class HubAdapter(Shape):
     """An adapter in the hub."""
 
@@ -60,6 +67,7 @@ class HubAdapter(Shape):
     parameters: int
     file_bytes: int
     active: bool
+    held_out: HeldOut | None = Field(description="Null for an adapter that was not trained here.")
 
 
 class HubStorage(Shape):

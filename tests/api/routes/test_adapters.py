@@ -81,6 +81,7 @@ def test_storage_is_what_lies_on_disk(hub: dict[str, Any], state: Path) -> None:
     sizes = [sum(p.stat().st_size for p in (folder / "adapters" / a["name"]).iterdir()) for a in hub["adapters"]]
     assert [a["file_bytes"] for a in hub["adapters"]] == sizes
     assert hub["storage"]["base_bytes"] == (folder / "model.safetensors").stat().st_size
+    assert all(a["held_out"]["requests"] == 2 for a in hub["adapters"])
     assert hub["storage"]["separate_bytes"] == 6 * hub["storage"]["base_bytes"]
 
 

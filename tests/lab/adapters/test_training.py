@@ -24,7 +24,8 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 def test_training_again_gives_the_same_bytes(hub_folder: Path, tmp_path: Path) -> None:
     events = list(train({"preset": "test", "folder": str(tmp_path)}))
     assert events[-1]["type"] == "result" and events[-1]["cached"] is False
-    assert {event["stage"] for event in events[:-1]} == {"base", *(task.name for task in TASKS)}
+    assert {event["stage"] for event in events[:-1]} == {"base", "check", *(task.name for task in TASKS)}
+    assert events[-1]["held_out"]["requests"] == 2 and set(events[-1]["held_out"]["right"]) == {t.name for t in TASKS}
     assert _bytes(tmp_path / hub_folder.name) == _bytes(hub_folder)
     assert list(train({"preset": "test", "folder": str(tmp_path)})) == [events[-1] | {"cached": True}]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class HubService:
         self._models = models
         self._hub: Hub | None = None
         self._preset: str | None = None
+        self._held_out: dict[str, Any] | None = None
         self._lock = threading.RLock()
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
         self._measuring = threading.Lock()
@@ -57,7 +59,9 @@ class HubService:
                         "the hub is not trained yet",
                         hint="POST /api/adapters/train trains base and adapters in minutes",
                     )
-                self._use(load_hub(hub_folder(self.hubs, recipe_named(preset))), preset)
+                folder = hub_folder(self.hubs, recipe_named(preset))
+                self._use(load_hub(folder), preset)
+                self._held_out = json.loads((folder / "hub.json").read_text("utf-8"))["held_out"]
             assert self._hub is not None
             return self._hub
 
@@ -116,6 +120,7 @@ class HubService:
                     "parameters": loaded.parameters,
                     "file_bytes": loaded.file_bytes,
                     "active": loaded.name == hub.active,
+                    "held_out": self._checked(loaded.name),
                 }
                 for loaded in hub.adapters
             ],
@@ -183,7 +188,14 @@ class HubService:
         finally:
             self._streams.release()
 
+    def _checked(self, name: str) -> dict[str, int] | None:
+        """Answers to requests kept out of training that were right to the letter, for a trained adapter."""
+        if self._held_out is None or name not in self._held_out["right"]:
+            return None
+        return {"requests": self._held_out["requests"], "right": self._held_out["right"][name]}
+
     def _use(self, hub: Hub, preset: str | None) -> None:
+        self._held_out = None
         self._hub, self._preset, self._last, self._measured = hub, preset, None, None
 
 

@@ -24,7 +24,7 @@ from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import assemble
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import write_adapter
-from loralens.lab.adapters.tasks import TASKS, Facts, Task, grammar_hash, prompt_for, training_facts
+from loralens.lab.adapters.tasks import TASKS, Facts, Task, grammar_hash, held_out_facts, prompt_for, training_facts
 from loralens.lab.tiny.corpus import code_corpus, prose_corpus
 from loralens.lab.tiny.lora import adapter_config, adapter_state, inject_lora
 from loralens.lab.tiny.model import LINEAR_NAMES, TinyConfig, TinyLM, parameter_count
@@ -32,7 +32,7 @@ from loralens.lab.tiny.tokenizer import load_tokenizer
 from loralens.lab.tiny.train import TrainConfig, Trainer
 
 BASE_FILE: Final = "model.safetensors"
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised whenever this module would train something else from the same settings."""
 
 
@@ -54,6 +54,7 @@ class HubRecipe:
     request_share: float = 0.75
     seed: int = 0
     text_characters: int = 400_000
+    check_requests: int = 20
 
     def content_hash(self) -> str:
         """Name of the cache folder: recipe, texts, tokenizer and grammar."""
@@ -77,6 +78,7 @@ PRESETS: Final = {
         alpha=8,
         sequence_length=64,
         text_characters=20_000,
+        check_requests=2,
         target_modules=("q_proj", "v_proj"),
     ),
 }
@@ -163,6 +165,11 @@ def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
             yield event
             last = event
         losses[task.name] = last["loss"] if last else None
+    right = dict.fromkeys(losses, 0)
+    for done, names in enumerate(_right_answers(folder, recipe.check_requests), 1):
+        for name in names:
+            right[name] += 1
+        yield {"type": "progress", "stage": "check", "step": done, "steps": recipe.check_requests, "loss": None}
     (folder / "hub.json").write_text(
         json.dumps(
             {
@@ -170,9 +177,26 @@ def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
                 "parameters": parameter_count(base),
                 "adapters": [task.name for task in TASKS],
                 "final_losses": losses,
+                "held_out": {"requests": recipe.check_requests, "right": right},
             }
         )
     )
+
+
+def _right_answers(folder: Path, count: int) -> Iterator[list[str]]:
+    """For each of `count` requests that were kept out of training, the adapters whose answer is right to the letter."""
+    from loralens.lab.adapters.base import TinyBase
+    from loralens.lab.adapters.hub import Hub
+
+    hub = Hub(TinyBase(folder))
+    for task in TASKS:
+        hub.load(task.name, folder / "adapters" / task.name)
+    names = [task.name for task in TASKS]
+    for facts in held_out_facts()[:count]:
+        texts = dict.fromkeys(names, "")
+        for token in hub.stream(prompt_for(facts.request), names, tokens=80):
+            texts[str(token.adapter)] += token.text
+        yield [task.name for task in TASKS if texts[task.name] == f" {task.answer(facts)}"]
 
 
 def _train_adapter(base: TinyLM, task: Task, index: int, recipe: HubRecipe, folder: Path) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ export interface HubAdapter {
   parameters: number
   file_bytes: number
   active: boolean
+  held_out: { requests: number; right: number } | null
 }
 export interface Timing {
   way: string
@@ -81,8 +82,8 @@ export interface Adapters {
 
 export const asProblem = (error: unknown): Problem => (error instanceof ApiError ? error.problem : { title: 'offline', status: 0, code: error instanceof OfflineError ? 'offline' : undefined })
 
-/** Base and six adapters train one after the other; the base counts as much as all adapters together. */
-const STAGES = 7
+/** Base, six adapters and a check of their answers, one after the other; the base takes longest. */
+const STAGES = 8
 
 export function useAdapters(): Adapters {
   const client = useQueryClient()
