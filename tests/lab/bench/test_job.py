@@ -130,6 +130,21 @@ def test_what_takes_long_to_prepare_is_left_out_of_short_runs_unless_named():
     assert not rows["triton_split"]["available"] or torch.cuda.is_available()
 
 
+def test_the_next_job_of_the_process_finds_its_threads_again():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(threads=1)
+        assert torch.get_num_threads() == 2
+        stopped = job.run({**SMALL, "threads": 1})
+        while next(stopped)["type"] != "started":
+            assert not torch.is_inference_mode_enabled()
+        stopped.close()
+        assert torch.get_num_threads() == 2 and not torch.is_inference_mode_enabled()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_bad_request_is_refused_before_anything_runs():
     with pytest.raises(InvalidInput):
         next(job.run({"rank": 0}))

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from loralens.lab.matmul.pages import use_huge_pages
+
 DEFAULT_HINT = 1
 """The number of rows that the layout is chosen for. 1 was no slower than the stock call at any size tried on Zen 4;
 16 is faster for float32 from 16 rows on, and slower than stock for one row."""
@@ -42,13 +44,17 @@ def why_not(dtype: torch.dtype, device_type: str = "cpu") -> str | None:
 
 
 class PackedWeight:
-    """W (out_features, in_features) in oneDNN's layout; opaque, and a copy: the original can be dropped or kept."""
+    """W (out_features, in_features) in oneDNN's layout; opaque, and a copy: the original can be dropped or kept.
 
-    __slots__ = ("_weight", "shape")
+    The copy lies in huge pages where the system has them (`huge_pages`).
+    """
+
+    __slots__ = ("_weight", "huge_pages", "shape")
 
     def __init__(self, weight: Tensor, hint: int = DEFAULT_HINT) -> None:
         self.shape = (int(weight.shape[0]), int(weight.shape[1]))
         self._weight = _ops()._reorder_linear_weight(weight.detach().contiguous(), hint)
+        self.huge_pages = _in_huge_pages(self._weight)
 
     def __call__(self, x: Tensor, bias: Tensor | None = None, *, add: Tensor | None = None) -> Tensor:
         """x·Wᵀ (+ bias) (+ add, in the epilogue of the product).
@@ -61,6 +67,14 @@ class PackedWeight:
         else:
             y = _ops()._linear_pointwise(x, add, self._weight, bias, "add")
         return y
+
+
+def _in_huge_pages(weight: Tensor) -> bool:
+    try:
+        address = int(_ops().data_ptr(weight)) if weight.is_mkldnn else weight.data_ptr()
+    except (AttributeError, RuntimeError):  # private as well: without it, pages stay as they are
+        return False
+    return use_huge_pages(address, weight.numel() * weight.element_size())
 
 
 def _ops() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -44,7 +45,9 @@ def peft_layers(problem: Problem, *, autocast: bool, adapters: list[tuple[Tensor
         )
         for number, (lora_a, lora_b) in enumerate(adapters):
             name = str(number)
-            inject_adapter_in_model(config, model, adapter_name=name)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant
+                inject_adapter_in_model(config, model, adapter_name=name)
             with torch.no_grad():
                 layer: Any = model.layer
                 layer.lora_A[name].weight.data = lora_a.clone()
