@@ -40,44 +40,47 @@ async function sizes(page, phone, what) {
   equal(small.join('\n'), '', `sizes, ${what}`)
 }
 
+async function look(context, { lang, theme, width }) {
+  const what = `${lang} ${theme} ${width}`
+  const { page, finish } = await openPage(context, { lang, theme, width })
+  await settled(page)
+  await showEverything(page)
+  equal(await page.evaluate(() => document.documentElement.lang), lang, 'language of the document')
+  equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, `sideways scroll, ${what}`)
+  const raw = await page.evaluate(() => /\b(?:[a-z]+\.){1,3}[a-zA-Z]+\b(?=\s|$)/.exec([...document.querySelectorAll('h1,h2,h3,label,button,p')].map((element) => element.textContent).filter((text) => /^[a-z]+\.[a-zA-Z.]+$/.test(text.trim()) && text.trim() !== 'config.json').join('\n'))?.[0] ?? '')
+  equal(raw, '', `untranslated key, ${what}`)
+  await axe(page, what)
+  await sizes(page, width < 600, what)
+  await page.screenshot({ path: join(SHOTS, `${lang}-${theme}-${width}.png`), fullPage: true })
+  if (width === 1280) {
+    // The update's picture is drawn in both of its hues, not flooded by one: minified colours once did that.
+    await page.locator('#decomposition canvas').scrollIntoViewIfNeeded()
+    await page.waitForTimeout(100)
+    const hues = await page.evaluate(() => {
+      const canvas = document.querySelector('#decomposition canvas')
+      const { data } = canvas.getContext('2d').getImageData(canvas.width * 0.4, canvas.height * 0.4, canvas.width * 0.4, canvas.height * 0.4)
+      const seen = { red: 0, blue: 0 }
+      for (let k = 0; k < data.length; k += 4) if (data[k] > data[k + 2] + 6) seen.red += 1
+        else if (data[k + 2] > data[k] + 6) seen.blue += 1
+      return { red: seen.red / (data.length / 4), blue: seen.blue / (data.length / 4) }
+    })
+    assert(hues.red > 0.15 && hues.blue > 0.15, `the matrix shows both hues, ${what}: ${JSON.stringify(hues)}`)
+  }
+  await finish()
+}
+
 export default async function looks(context) {
-  let count = 0
-  for (const lang of ['zh-CN', 'en'])
-    for (const theme of ['light', 'dark'])
-      for (const width of [320, 768, 1280]) {
-        const what = `${lang} ${theme} ${width}`
-        const { page, finish } = await openPage(context, { lang, theme, width })
-        await settled(page)
-        await showEverything(page)
-        equal(await page.evaluate(() => document.documentElement.lang), lang, 'language of the document')
-        equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, `sideways scroll, ${what}`)
-        const raw = await page.evaluate(() => /\b(?:[a-z]+\.){1,3}[a-zA-Z]+\b(?=\s|$)/.exec([...document.querySelectorAll('h1,h2,h3,label,button,p')].map((element) => element.textContent).filter((text) => /^[a-z]+\.[a-zA-Z.]+$/.test(text.trim()) && text.trim() !== 'config.json').join('\n'))?.[0] ?? '')
-        equal(raw, '', `untranslated key, ${what}`)
-        await axe(page, what)
-        await sizes(page, width < 600, what)
-        await page.screenshot({ path: join(SHOTS, `${lang}-${theme}-${width}.png`), fullPage: true })
-        if (width === 1280) {
-          // The update's picture is drawn in both of its hues, not flooded by one: minified colours once did that.
-          await page.locator('#decomposition canvas').scrollIntoViewIfNeeded()
-          await page.waitForTimeout(100)
-          const hues = await page.evaluate(() => {
-            const canvas = document.querySelector('#decomposition canvas')
-            const { data } = canvas.getContext('2d').getImageData(canvas.width * 0.4, canvas.height * 0.4, canvas.width * 0.4, canvas.height * 0.4)
-            const seen = { red: 0, blue: 0 }
-            for (let k = 0; k < data.length; k += 4) if (data[k] > data[k + 2] + 6) seen.red += 1
-              else if (data[k + 2] > data[k] + 6) seen.blue += 1
-            return { red: seen.red / (data.length / 4), blue: seen.blue / (data.length / 4) }
-          })
-          assert(hues.red > 0.15 && hues.blue > 0.15, `the matrix shows both hues, ${what}: ${JSON.stringify(hues)}`)
-        }
-        await finish()
-        count += 1
-      }
+  const combinations = ['zh-CN', 'en'].flatMap((lang) => ['light', 'dark'].flatMap((theme) => [320, 768, 1280].map((width) => ({ lang, theme, width }))))
+  const waiting = [...combinations]
+  // Two pages side by side: while one waits for the server, the other is looked at.
+  await Promise.all([0, 1].map(async () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) await look(context, next)
+  }))
   const home = await openPage(context, { path: '/' })
   await axe(home.page, 'home')
   await home.page.screenshot({ path: join(SHOTS, 'home.png'), fullPage: true })
   await home.page.getByRole('link', { name: /LoRA$/ }).first().click()
   await settled(home.page)
   await home.finish()
-  return `${count} combinations`
+  return `${combinations.length} combinations`
 }

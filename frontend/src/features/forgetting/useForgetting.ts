@@ -3,6 +3,7 @@ import { useQuery } from '@tanstack/vue-query'
 import { computed, ref, shallowRef, type ComputedRef, type Ref } from 'vue'
 import { request } from '@/shared/api/client'
 import { useRunEvents, type RunEvents } from '@/shared/api/useRunEvents'
+import type { Start } from './StartForm.vue'
 
 export interface Figures {
   loss: number
@@ -82,6 +83,7 @@ export interface ForgettingPlan {
   new: { name: string; description: string }
 }
 export interface ForgettingResult {
+  budget: string
   seconds: number
   date: string
   machine: Record<string, string | number | null>
@@ -105,12 +107,18 @@ export interface Forgetting extends RunEvents {
   active: ComputedRef<boolean>
   fraction: Ref<number | null>
   phase: Ref<string>
-  begin: () => Promise<void>
+  recordedRuns: ComputedRef<Run[]>
+  begin: (start: Start) => Promise<void>
+  /** Shows another recorded run. */
+  choose: (index: number) => void
+  chosen: Ref<number | null>
   back: () => void
 }
 
 export function useForgetting(): Forgetting {
   const recorded = useQuery({ queryKey: ['forgetting', 'recorded'], queryFn: ({ signal }) => request<{ runs: Run[] }>('GET', '/api/forgetting/recorded', undefined, signal), staleTime: Infinity })
+  const recordedRuns = computed(() => recorded.data.value?.runs ?? [])
+  const chosen = ref<number | null>(null)
   const mine = shallowRef<Run | null>(null)
   const fraction = ref<number | null>(null)
   const phase = ref('')
@@ -129,15 +137,20 @@ export function useForgetting(): Forgetting {
   return {
     ...run,
     // The longest recorded run has the most seeds; a live one is shown as soon as it has points.
-    shown: computed(() => ((mine.value?.points.length ?? 0) > 1 ? mine.value : (recorded.data.value?.runs.at(-1) ?? null))),
+    shown: computed(() => ((mine.value?.points.length ?? 0) > 1 ? mine.value : (recordedRuns.value.at(chosen.value ?? -1) ?? null))),
     live: computed(() => (mine.value?.points.length ?? 0) > 1),
     active,
     fraction,
     phase,
-    async begin() {
+    chosen,
+    recordedRuns,
+    choose(index) {
+      chosen.value = index
+    },
+    async begin(start) {
       mine.value = null
       fraction.value = null
-      await run.start('/api/forgetting', { budget: 'quick' })
+      await run.start('/api/forgetting', start)
     },
     back() {
       mine.value = null
