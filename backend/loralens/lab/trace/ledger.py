@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -82,6 +83,30 @@ class Owners:
         return owner
 
 
+_ADD = torch.ops.aten.add.Tensor
+_TENSOR_REFERENCES, _STORAGE_REFERENCES = 4, 2  # of a tensor that only the engine holds, seen from a dispatch mode
+
+
+def sole_owner(tensor: torch.Tensor) -> bool:
+    """Whether a tensor and its storage are referred to by the caller alone."""
+    storage = tensor.untyped_storage()
+    in_storage = torch._C._storage_Use_Count(storage._cdata)
+    return in_storage == _STORAGE_REFERENCES and tensor._use_count() == _TENSOR_REFERENCES
+
+
+def _called_from_engine() -> bool:
+    """Whether nothing but torch's own wrapper of the dispatch lies below on this thread's Python stack."""
+    frame = sys._getframe(3)
+    while frame is not None and frame.f_code.co_name in ("_fn", "inner"):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is None
+
+
+def _node_number() -> int:
+    node = torch._C._current_autograd_node()
+    return -1 if node is None else node._sequence_nr()
+
+
 class Ledger(TorchDispatchMode):
     """Log each storage's birth (an operator returns one not seen before) and death (its last reference goes)."""
 
@@ -97,6 +122,7 @@ class Ledger(TorchDispatchMode):
         self.overrides: dict[Any, Callable[..., Any]] = {}
         self.workspaces: dict[Any, Callable[..., Iterable[int]]] = {}
         self._live: dict[int, tuple[int, Any]] = {}
+        self._node_of: dict[int, int] = {}  # backward's storages: the node that was running
 
     def begin(self, phase: str) -> None:
         """A new phase starts here."""
@@ -106,7 +132,9 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         override = self.overrides.get(func)
-        if override is not None:
+        if func is _ADD and self.phase == "backward" and self._sums_gradients(args, kwargs):
+            result = args[0].add_(args[1])
+        elif override is not None:
             result = override(func, *args, **kwargs)
         else:
             result = func(*args, **kwargs)
@@ -135,6 +163,25 @@ class Ledger(TorchDispatchMode):
         finally:
             self.kind, self.owner = before
 
+    def _sums_gradients(self, args: Any, kwargs: Any) -> bool:
+        """Whether this is the engine adding a second gradient of one tensor to the first, and would do so in place.
+
+        On a card the engine adds into the first gradient when nothing else refers to it; with any Python mode active
+        it makes a new tensor instead (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`, torch 2.13).
+        The engine calls from C++, so no Python frame lies below ours; the first gradient is another node's.
+        """
+        first, second = args
+        if kwargs or not isinstance(second, torch.Tensor) or first.shape != second.shape:
+            return False
+        if first.device.type != "cuda" or not _called_from_engine():
+            return False
+        entry = self._live.get(first.untyped_storage()._cdata)
+        if entry is None or self.storages[entry[0]].phase != "backward":
+            return False
+        if self._node_of.get(entry[0]) == _node_number():
+            return False
+        return sole_owner(first) and torch.ops.aten.is_non_overlapping_and_dense.default(first)
+
     def live_index(self, tensor: torch.Tensor) -> int | None:
         """The storage's place in the ledger, or None when it is not booked."""
         entry = self._live.get(tensor.untyped_storage()._cdata)
@@ -148,6 +195,8 @@ class Ledger(TorchDispatchMode):
         if key in self._live:
             return
         index = self._append(storage.nbytes(), str(op), tuple(tensor.shape), str(tensor.dtype)[6:])
+        if self.phase == "backward":
+            self._node_of[index] = _node_number()
         self._live[key] = (index, weakref.ref(storage, lambda _ref, key=key, index=index: self._release(key, index)))
 
     def _append(self, size: int, op: str, shape: tuple[int, ...], dtype: str) -> int:
