@@ -30,6 +30,7 @@ VERBS = {
     "forgetting": "What full fine-tuning and LoRA forget, measured here.",
     "bench": "Time LoRA's product on this machine, honestly.",
     "trace": "The real model on fake tensors, beside what is computed.",
+    "measure": "Real steps on this machine's device, beside what is computed.",
     "validate": "Computed against measured, for published or own runs.",
     "serve": "Serve the page and the API.",
 }

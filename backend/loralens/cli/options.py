@@ -33,6 +33,8 @@ def takes_recipe(command: Command) -> Command:
     def wrapper(**values: Any) -> None:
         given = {name: values.pop(name) for name in words}
         subject = {name: values.pop(name) for name in ("model", "method", "config", "gpu", "request")}
+        if values.get("grid") is not None and not any(subject.values()):  # a grid brings its own cases
+            return command(body={}, **values)
         command(
             body=_body(**subject, flat={name: value for name, value in given.items() if value is not None}), **values
         )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
+from loralens.cli.words import Argument, Option
 from loralens.core.errors import InvalidInput
 
-Runs = Annotated[Path, typer.Argument(help="Rows of runs, one JSON object a line (see docs/accuracy).")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print the whole page docs/accuracy.md.")]
+Runs = Annotated[Path, Argument("RUNS", help="Rows of runs, one JSON object a line (see docs/accuracy).")]
+Markdown = Annotated[bool, Option("--markdown", help="Print the whole page docs/accuracy.md.")]
 
 
 def command(runs: Runs, markdown: Markdown = False, json: Json = False) -> None:

@@ -1,0 +1,60 @@
+"""`loralens measure`: real training steps on this machine's device, beside what is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from loralens.cli.options import Body, Json, takes_recipe
+from loralens.cli.render import gib, line, print_json, table
+from loralens.cli.words import Option
+
+Device = Annotated[str | None, Option("--device", help="cpu or cuda; left out: cuda where there is one.")]
+Grid = Annotated[Path | None, Option("--grid", help="Measure many cases and append their rows to this file.")]
+Seconds = Annotated[float, Option("--seconds", help="With --grid: stop beginning new cases after this time.")]
+
+
+@takes_recipe
+def command(body: Body, device: Device = None, grid: Grid = None, seconds: Seconds = 480, json: Json = False) -> None:
+    """Run a real step (random weights, real optimizer) and compare torch's own figures with the computed ones.
+
+    Needs: pip install "loralens[trace]". `--grid rows.jsonl` measures what fits the device and goes on where it was.
+    """
+    if grid is not None:
+        return _grid(grid, device, seconds)
+    from loralens.core.answers import read_body
+    from loralens.lab.measure import measure
+
+    model, methods, recipe, _ = read_body(body)
+    found = [measure(model, method, recipe, device) for method in methods]
+    if json:
+        return print_json(
+            {
+                "measured": [
+                    {**item.row, "computed_bytes": item.predicted_bytes, "computed_phases": item.predicted_phases}
+                    for item in found
+                ]
+            }
+        )
+    rows: list[tuple[Any, ...]] = []
+    for item in found:
+        for phase, size in item.row["phases"].items():
+            computed = item.predicted_phases[phase]
+            rows.append((item.row["method"], phase, gib(computed), gib(size), f"{100 * (computed / size - 1):+.2f} %"))
+    line(f"{model.name} on {found[0].row['gpu']}")
+    table(["method", "phase", "computed", "measured", "off by"], rows, left=2)
+    if found[0].row["gpu"].startswith("CPU"):
+        line("The computed figures are those of CUDA's kernels; the CPU's attention kernel differs in float32.")
+
+
+def _grid(path: Path, device: str | None, seconds: float) -> None:
+    from loralens.lab.measure.grid import run
+
+    count = 0
+    for row in run(path, device=device, seconds=seconds):
+        if "skipped" in row:
+            line(f"skipped {row['id']}: {row['skipped']}")
+        else:
+            count += 1
+            line(f"{gib(row['peak_bytes'])}  {row['id']}")
+    line(f"{count} rows written to {path}; next: loralens validate {path}")

@@ -1,0 +1,161 @@
+"""One real training step: transformers builds the model, PEFT adapts it, the device runs it."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import torch
+
+from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
+from loralens.core.memory.estimate import estimate_model
+from loralens.core.memory.overhead import workspace_bytes
+from loralens.core.model import Model
+from loralens.core.recipe import Recipe
+from loralens.lab.measure.materialize import materialize
+from loralens.lab.measure.meters import meter_for
+
+CPU_LIMIT: Final = 8 * 2**30  # assumption: a step on the CPU is for small models; larger ones are traced instead
+LIBRARIES: Final = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured step beside its computed one. Sizes in bytes, per phase and at the peak."""
+
+    row: dict[str, Any]
+    predicted_bytes: int
+    predicted_phases: dict[str, int]
+
+    @property
+    def error(self) -> float:
+        """(computed - measured) / measured."""
+        return self.predicted_bytes / int(self.row["peak_bytes"]) - 1
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for, or CUDA where there is one, else the CPU; raises `DeviceUnavailable`."""
+    wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted not in ("cpu", "cuda"):
+        raise InvalidInput(f"device must be cpu or cuda, got {wanted!r:.40}", field="device")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise DeviceUnavailable(
+            "no CUDA device here", hint="loralens trace needs none; or --device cpu for a small model"
+        )
+    return torch.device(wanted)
+
+
+def measure(model: Model, method: str, recipe: Recipe, device: str | None = None) -> Measured:
+    """Run one steady-state step and read the device's own figures.
+
+    Raises:
+        DeviceUnavailable: the device is not in this machine.
+        InvalidInput: a recipe that cannot be run as a single process, or too large for the CPU.
+        OutOfMemory: the device ran out of memory.
+        DependencyMissing: transformers, PEFT or bitsandbytes is not installed.
+    """
+    chosen = pick_device(device)
+    found = estimate_model(model, method, recipe)
+    if recipe.parallelism.gpus > 1:
+        raise InvalidInput("measure runs one process on one device", field="parallelism.gpus", hint="try gpus=1")
+    if recipe.loss != "full":
+        raise InvalidInput(
+            f"loss={recipe.loss} has no implementation to measure here", field="loss", hint="try loss=full"
+        )
+    if chosen.type == "cpu" and found.allocated_bytes > CPU_LIMIT:
+        raise InvalidInput(
+            f"{found.allocated_bytes / 2**30:.1f} GiB is too much for a step on the CPU (limit {CPU_LIMIT // 2**30} GiB)",
+            field="device",
+            hint="loralens trace measures without allocating; or take a smaller model, batch or length",
+        )
+    try:
+        peaks, reserved = _run(model.config, method, recipe, chosen)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory("the device ran out of memory", hint="loralens fit says what makes it smaller") from error
+    row = _row(model, method, recipe, chosen, peaks, reserved)
+    extra = workspace_bytes(row["gpu"]) if chosen.type == "cuda" else 0
+    return Measured(row, found.allocated_bytes + extra, {name: size + extra for name, size in found.phases.items()})
+
+
+def _run(
+    config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device
+) -> tuple[dict[str, int], int | None]:
+    from loralens.lab.trace import build, optimizers
+
+    meter = meter_for(device)
+    with ExitStack() as stack:
+        stack.enter_context(meter.watching())
+        settings = build.read_config(config)
+        network = materialize(build.adapt(build.build_on_meta(settings, recipe), method, recipe), device, recipe)
+        network.train()
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = optimizers.make(recipe.optimizer, trained)
+        batch = _batch(settings, recipe, device)
+        for counted in (False, True):  # the first step makes the optimizer's states and the workspaces
+            _step(network, optimizer, trained, batch, recipe, device, meter if counted else None)
+    return meter.peaks(), meter.reserved_bytes()
+
+
+def _step(
+    network: Any, optimizer: Any, trained: list[Any], batch: Any, recipe: Recipe, device: torch.device, meter: Any
+) -> None:
+    def phase(name: str) -> Any:
+        return meter.phase(name) if meter is not None else ExitStack()
+
+    with phase("forward"), ExitStack() as stack:
+        if recipe.autocast is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=getattr(torch, recipe.autocast)))
+        loss = network(**batch).loss
+    with phase("backward"):
+        loss.backward()
+    del loss
+    with phase("optimizer"):
+        if recipe.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _batch(settings: Any, recipe: Recipe, device: torch.device) -> dict[str, torch.Tensor]:
+    shape = (recipe.micro_batch_size, recipe.sequence_length)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, settings.vocab_size, shape, generator=generator).to(device)
+    batch = {"input_ids": tokens, "labels": tokens.clone()}
+    if recipe.padded:
+        mask = torch.ones(shape, dtype=torch.int64, device=device)
+        mask[:, -1] = 0
+        batch["attention_mask"] = mask
+    return batch
+
+
+def _row(
+    model: Model, method: str, recipe: Recipe, device: torch.device, peaks: dict[str, int], reserved: int | None
+) -> dict[str, Any]:
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    return {
+        "id": f"own-{model.id}-{method}-{recipe.micro_batch_size}x{recipe.sequence_length}",
+        "model": model.id if model.id != "custom" else None,
+        "config": dict(model.config),
+        "method": method,
+        "recipe": recipe.to_dict(),
+        "gpu": card,
+        "metric": "allocated",
+        "peak_bytes": max(peaks.values()),
+        "phases": peaks,
+        "reserved_bytes": reserved,
+        "confidence": "own",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "software": versions,
+        "source": "own measurement",
+    }
