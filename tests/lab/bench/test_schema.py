@@ -28,6 +28,7 @@ def test_every_field_has_a_default():
         ({"sweep": {"axis": "rank", "values": [0]}}, "sweep"),
         ({"sweep": {"axis": "rank", "values": []}}, "sweep"),
         ({"sweep": {"axis": "dtype", "values": [8]}}, "sweep"),
+        ({"sweep": {"axis": "adapters"}}, "sweep"),
         ({"sweep": {"axis": "width", "values": list(range(100, 140))}}, "sweep.values"),
     ],
 )
@@ -40,6 +41,7 @@ def test_what_is_out_of_range_is_named(body, field):
 def test_a_sweep_varies_one_axis_and_holds_the_others():
     base = {"rank": 4, "alpha": 8.0, "tokens": 3}
     for axis, name in (("tokens", "tokens"), ("adapters", "adapters"), ("dtype", "dtype")):
+        base = {**base, "mode": "adapters"}
         points = request_from({**base, "sweep": {"axis": axis}}).points()
         assert [getattr(point, name) for point in points] == list(SWEEPS[axis])
         assert {point.model_copy(update={name: 1, "sweep": None}) for point in points} == {

@@ -77,9 +77,11 @@ def _least(request: BenchmarkRequest, device: Device, roofline: Measured) -> flo
 
 
 def _memory(request: BenchmarkRequest, device: Device) -> int:
-    """W's copies, x, y and its temporaries, and the float64 reference."""
+    """W's copies, x, y and its temporaries, the adapters, and the float64 reference (all of x and g when training)."""
     size, weights = BYTES[request.dtype], request.in_features * request.out_features
     copies = copies_for(weights * size, device.cache_bytes(), request.cache)
     rows = request.rows * (request.in_features + request.out_features)
-    double = 8 * weights if device.kind == "cpu" else 0
-    return weights * size * copies + 6 * rows * size + double
+    double = 8 * (weights + (rows if request.mode == "training" else 0)) if device.kind == "cpu" else 0
+    adapters = request.adapters if request.mode == "adapters" else 1
+    factors = 3 * adapters * request.rank * (request.in_features + request.out_features) * size
+    return weights * size * copies + 6 * rows * size + factors + double

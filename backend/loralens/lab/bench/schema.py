@@ -86,6 +86,12 @@ class BenchmarkRequest(_Model):
     seed: int = Field(0, ge=0, le=2**31 - 1)
     sweep: BenchmarkSweep | None = None
 
+    @model_validator(mode="after")
+    def _the_axis_matters(self) -> BenchmarkRequest:
+        if self.sweep is not None and self.sweep.axis == "adapters" and self.mode != "adapters":
+            raise ValueError("a sweep over adapters needs mode adapters")
+        return self
+
     @property
     def rows(self) -> int:
         """Rows of x in one call."""
