@@ -15,10 +15,11 @@ from loralens.core.architecture.registry import build
 from loralens.core.memory.step import held_parameters
 from loralens.core.recipe import Recipe
 
-# PEFT 0.21 asks transformers 5.23 with the older of two names
+# what PEFT says about its own workings: an older name, patterns it makes for experts, weights held transposed
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`:UserWarning"),
     pytest.mark.filterwarnings("ignore:Targeting multiple parameters:UserWarning"),
 ]
 
