@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,8 +44,6 @@ def command(
     """Time every way to compute LoRA's product on this machine, against the dense layer in the same rounds."""
     if compare is not None:
         return _compare(*compare, json)
-    if int(os.environ.get("OMP_NUM_THREADS", "1") or 1) != threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
     if goals:
         return _goals(json, seconds)
     from loralens.lab.bench.schema import request_from
