@@ -279,7 +279,12 @@ def inspect_kept(id: str, service: Service, energy: Energy = 0.99) -> Response:
     return respond(_report(read_adapter(service.shelf.folder(id)), id, energy))
 
 
-@router.get("/adapters/loaded/{name}", summary="Look into a loaded adapter", response_model=schemas.InspectAnswer)
+@router.get(
+    "/adapters/loaded/{name}",
+    summary="Look into a loaded adapter",
+    response_model=schemas.InspectAnswer,
+    responses=documented(404, 422, 503),
+)
 def inspect_loaded(name: str, service: Service, energy: Energy = 0.99) -> Response:
     """The spectrum of an adapter that is in the hub, the six trained ones included."""
     return respond(_report(service.hub().adapter(name), None, energy))

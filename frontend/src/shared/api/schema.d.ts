@@ -904,7 +904,7 @@ export interface components {
         BenchRequest: {
             /**
              * Layers
-             * @default 2
+             * @default 4
              */
             layers: number;
             /**
@@ -1461,6 +1461,16 @@ export interface components {
             version: string;
         };
         /**
+         * HeldOut
+         * @description Answers to requests kept out of training, right to the letter.
+         */
+        HeldOut: {
+            /** Requests */
+            requests: number;
+            /** Right */
+            right: number;
+        };
+        /**
          * HubAdapter
          * @description An adapter in the hub.
          */
@@ -1483,6 +1493,8 @@ export interface components {
             file_bytes: number;
             /** Active */
             active: boolean;
+            /** @description Null for an adapter that was not trained here. */
+            held_out: components["schemas"]["HeldOut"] | null;
         };
         /**
          * HubBase
@@ -5805,8 +5817,26 @@ export interface operations {
                     "application/json": components["schemas"]["InspectAnswer"];
                 };
             };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
