@@ -158,10 +158,10 @@ def test_lesson_4_makes_switches_and_proves_six_adapters(
     assert "6 different outputs from six adapters" in out
     assert "equal bit for bit: True" in out
     assert "bytes are unchanged: True" in out
-    files = sorted(tmp_path.glob("adapters/*/adapters/*/adapter_model.safetensors"))
+    files = sorted(tmp_path.glob("hubs/*/adapters/*/adapter_model.safetensors"))
     assert len(files) == 6
     rows = [cells(line) for line in out.splitlines()]
-    base = next(tmp_path.glob("adapters/*/model.safetensors")).stat().st_size
+    base = next(tmp_path.glob("hubs/*/model.safetensors")).stat().st_size
     on_disk = sum(path.stat().st_size for file in files for path in file.parent.iterdir())
     (row,) = [row for row in rows if row[0] == "this tiny model (bytes)"]
     assert row[1:3] == [f"{6 * base:,}", f"{base + on_disk:,}"]
