@@ -37,7 +37,7 @@ class RMSNorm(Module):
     @staticmethod
     def _normalize(t: Tape, x: Tensor) -> Tensor:
         rows = ops.divide(x.numel, x.width)
-        squared = ops.elementwise(t, x, "norm: squares", saves_input=True)
+        squared = ops.power(t, x, "norm: squares")
         variance = _mean(t, squared, rows)
         del squared
         shifted = ops.elementwise(t, variance, "norm: variance + eps")

@@ -73,19 +73,23 @@ def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     out = t.new(a.numel, dtype, a.width, label)
     sizes = ((a.numel, a.dtype, a.width, a.node is not None), (b.numel, b.dtype, b.width, b.node is not None))
 
-    def apply(g: Tensor) -> list[Tensor | None]:
-        results: list[Tensor | None] = []
-        for numel, own_dtype, width, wanted in sizes:
-            if not wanted:
-                results.append(None)
-                continue
-            product = _like(t, g.numel, dtype, g.width, f"gradient: {label}")
-            if numel != g.numel:  # reduced over the broadcast dimensions
-                product = _like(t, numel, dtype, width, f"gradient: {label}, summed")
-            if own_dtype != dtype:
-                product = _like(t, numel, own_dtype, width, f"gradient: {label}, cast")
-            results.append(product)
-        return results
+    def apply(g: Tensor) -> Callable[[], list[Tensor | None]]:
+        products = [_like(t, g.numel, dtype, g.width, f"gradient: {label}") if wanted else None for *_, wanted in sizes]
+
+        def finish() -> list[Tensor | None]:
+            """What the engine does to gradients once the saved tensors are gone: sum over broadcast dimensions, cast."""
+            for index, (numel, own_dtype, width, wanted) in enumerate(sizes):
+                product = products[index]
+                if wanted and product is not None and numel != product.numel:
+                    products[index] = _like(t, numel, dtype, width, f"gradient: {label}, summed")
+                del product
+                if wanted and own_dtype != dtype:
+                    products[index] = _like(t, numel, own_dtype, width, f"gradient: {label}, cast")
+            results = list(products)
+            products.clear()
+            return results
+
+        return finish
 
     saved = [a if b.node is not None else None, b if a.node is not None else None]
     t.record(label, [out], [a, b], saved, apply)

@@ -261,6 +261,8 @@ class Tape:
                 self.ledger.where = node.label
             produced = node.apply(arrived) if node.owning else node.apply(*arrived)
             node.saved, node.region = [], None
+            if callable(produced):  # summed and cast to the inputs' shapes and dtypes once the saved tensors are gone
+                produced = produced()
             del arrived
             if node.sequence == LEAF:
                 continue
