@@ -71,6 +71,7 @@ export default async function states(context) {
   ;({ page, finish } = await openPage(context, { lang: 'en' }))
   await settled(page)
   await showEverything(page)
+  await page.locator('#fit .advice').scrollIntoViewIfNeeded()
   await page.locator('[data-fit=lora] .verdict.tight').waitFor()
   await page.locator('[data-advice=gradient_checkpointing]').click()
   await page.locator('[data-fit=lora] .verdict.fits').waitFor()
