@@ -18,6 +18,7 @@ from loralens.core.memory.ledger import CATEGORIES, Moment, Point
 from loralens.core.memory.parallel import Sharding
 from loralens.core.memory.size import MONOMIALS, VARIABLES, ZERO, Size, monomial_values
 from loralens.core.memory.step import Held, walk_step
+from loralens.core.memory.versions import assumptions as stack_assumptions
 from loralens.core.memory.versions import version
 from loralens.core.precision import ITEM_BYTES
 
@@ -142,7 +143,12 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     return Plan(
         method=method,
         regime=prepared.regime,
-        assumptions=[*prepared.assumptions, *Sharding.of(recipe).assumptions()],
+        assumptions=[
+            *prepared.assumptions,
+            *root.assumptions(recipe),
+            *Sharding.of(recipe).assumptions(),
+            *stack_assumptions(recipe),
+        ],
         total=total,
         trainable=trainable,
         checkpoint_bytes=checkpoint,

@@ -29,3 +29,22 @@ def version(recipe: Recipe, library: str) -> tuple[int, ...]:
                 parts.append(int(digits[:6]))
             return tuple(parts) or CURRENT.get(library, (0,))
     return CURRENT.get(library, (0,))
+
+
+FRAMEWORKS: Final = ("litgpt", "torchtune")
+# source: torchtune's published ladder for Llama-3.2-3B, 60.0 GiB eager against 51.0 compiled (docs/accuracy.md)
+COMPILED_ACTIVATIONS_LEFT: Final = 0.80
+
+
+def assumptions(recipe: Recipe) -> list[str]:
+    """What a recipe's stack and switches leave uncertain."""
+    found = []
+    if recipe.compile:
+        found.append(
+            "torch.compile is not simulated: the eager step is computed; compiled, activations were published to be 15 to "
+            "20 % smaller, so the peak lies between 80 % of the activations shown and all of them"
+        )
+    for name in FRAMEWORKS:
+        if any(library == name for library, _ in recipe.stack) or ("framework", name) in recipe.stack:
+            found.append(f"{name} has model code of its own: published runs of it differ from what is computed here, see docs/accuracy.md")
+    return found
