@@ -28,7 +28,13 @@ FAMILIES: dict[str, str] = {}
 for entry in sorted(catalogue.models(), key=lambda entry: entry.published_parameters or 10**12):
     FAMILIES.setdefault(entry.config.get("text_config", entry.config)["model_type"], entry.id)
 TESTED = sorted(set(FAMILIES) - NO_MODEL)
-EXPERTS = {"mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3", "glm4_moe"}  # PEFT maps their target names to stacked weights
+EXPERTS = {
+    "mixtral",
+    "qwen3_moe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "glm4_moe",
+}  # PEFT maps their target names to stacked weights
 
 ATTENTION = {
     "gpt2": ["c_attn"],
@@ -59,8 +65,6 @@ def settings(family: str) -> list[dict[str, Any]]:
     if family not in EXPERTS:
         found.append({"rank": 8, "target_modules": "all-linear", "rank_pattern": {names[0]: 2}})
     return found
-
-
 
 
 CASES = [(family, index) for family in TESTED for index in range(len(settings(family)))]

@@ -13,9 +13,14 @@ from loralens.core.architecture.registry import FAMILIES, build, count_parameter
 from loralens.core.errors import LoraLensError
 
 CONFIGS = [dict(entry.config) for entry in catalogue.models()]
-KEYS = sorted({key for config in CONFIGS for key in config} | {"sliding_window", "rope_parameters", "moe_layers", "n_inner"})
+KEYS = sorted(
+    {key for config in CONFIGS for key in config} | {"sliding_window", "rope_parameters", "moe_layers", "n_inner"}
+)
 NUMBERS = st.one_of(
-    st.integers(-3, 70), st.integers(-(2**70), 2**70), st.floats(allow_nan=True, allow_infinity=True), st.sampled_from([0, 1, 2**31, 1e308])
+    st.integers(-3, 70),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from([0, 1, 2**31, 1e308]),
 )
 VALUES: st.SearchStrategy[Any] = st.one_of(
     st.none(),

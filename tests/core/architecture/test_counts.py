@@ -13,7 +13,10 @@ from loralens.core.errors import UnsupportedArchitecture
 EXPLAINED = {
     "bert-base-uncased": (109_514_298 - 109_482_240, "with the masked-language-model head, without the pooler"),
     "bert-large-uncased": (335_174_458 - 335_141_888, "with the masked-language-model head, without the pooler"),
-    "deepseek-v3": (-58 * 256, "the routers' correction biases are buffers in transformers 5, of 256 values in 58 layers"),
+    "deepseek-v3": (
+        -58 * 256,
+        "the routers' correction biases are buffers in transformers 5, of 256 values in 58 layers",
+    ),
     "deepseek-r1": (-58 * 256, "as DeepSeek-V3"),
     "flan-t5-xl": (-32_128 * 2_048, "transformers 5 ties T5's head to its embedding; the published file holds both"),
     "gemma-3-4b": (3_880_263_168 - 4_300_079_472, "the text model; the published total holds the vision tower"),

@@ -42,7 +42,14 @@ def with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     if isinstance(result.get("text_config"), Mapping):
         result["text_config"] = with_layers(result["text_config"], layers)
         return result
-    for name in ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"):
+    for name in (
+        "num_hidden_layers",
+        "n_layer",
+        "num_layers",
+        "num_decoder_layers",
+        "encoder_layers",
+        "decoder_layers",
+    ):
         if name in result:
             result[name] = min(layers, result[name])
     for name in ("layer_types", "no_rope_layers"):

@@ -44,7 +44,11 @@ def _gelu_new(t: Tape, x: Tensor, label: str) -> Tensor:
     half = ops.scale(t, x, f"{label}: x/2")
     tanh = ops.elementwise(
         t,
-        ops.scale(t, ops.add(t, x, ops.scale(t, ops.power(t, x, label), f"{label}: scaled cube"), f"{label}: x + cube"), f"{label}: scaled"),
+        ops.scale(
+            t,
+            ops.add(t, x, ops.scale(t, ops.power(t, x, label), f"{label}: scaled cube"), f"{label}: x + cube"),
+            f"{label}: scaled",
+        ),
         f"{label}: tanh",
         saves_output=True,
     )
@@ -55,7 +59,9 @@ def _gelu_new(t: Tape, x: Tensor, label: str) -> Tensor:
 
 def _quick_gelu(t: Tape, x: Tensor, label: str) -> Tensor:
     """`x * sigmoid(1.702 * x)`."""
-    return ops.mul(t, x, ops.elementwise(t, ops.scale(t, x, f"{label}: scaled"), f"{label}: sigmoid", saves_output=True), label)
+    return ops.mul(
+        t, x, ops.elementwise(t, ops.scale(t, x, f"{label}: scaled"), f"{label}: sigmoid", saves_output=True), label
+    )
 
 
 def _relu_squared(t: Tape, x: Tensor, label: str) -> Tensor:

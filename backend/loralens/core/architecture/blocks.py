@@ -57,7 +57,9 @@ class GemmaRMSNorm(RMSNorm):
     """Multiplies with 1 + weight, in float32, and casts last."""
 
     def _weighted(self, t: Tape, x: Tensor, dtype: str) -> Tensor:
-        weight = ops.shift(t, ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32"), "norm: 1 + weight")
+        weight = ops.shift(
+            t, ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32"), "norm: 1 + weight"
+        )
         x = ops.mul(t, x, weight, "norm: output in float32")
         return ops.cast(t, x, dtype, "norm: output")
 
@@ -195,7 +197,14 @@ class PlainMLP(Module):
     """`second(act(first(x)))` under a family's own names for the two linear layers."""
 
     def __init__(
-        self, hidden: int, intermediate: int, names: tuple[str, str], act: str, bias: bool = True, dropout: float = 0.0, transposed: bool = False
+        self,
+        hidden: int,
+        intermediate: int,
+        names: tuple[str, str],
+        act: str,
+        bias: bool = True,
+        dropout: float = 0.0,
+        transposed: bool = False,
     ) -> None:
         self._names = names
         self._act = act

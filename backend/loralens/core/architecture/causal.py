@@ -93,7 +93,11 @@ class Root(Module):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What had to be assumed about this model under this recipe."""
         runs = self.attention_for(recipe)
-        return [] if runs == recipe.attention else [f"this family has no {recipe.attention} attention: {runs} is what runs"]
+        return (
+            []
+            if runs == recipe.attention
+            else [f"this family has no {recipe.attention} attention: {runs} is what runs"]
+        )
 
 
 def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None, always: bool = False) -> Tensor | None:
@@ -121,7 +125,9 @@ def padding_mask(t: Tape, call: Call) -> Tensor | None:
     """
     if not call.recipe.padded or call.attention == "flash":
         return None
-    return t.new(TOKENS_BY_SEQUENCE, call.recipe.weights_dtype if call.attention == "eager" else "bool", 1, "attention mask")
+    return t.new(
+        TOKENS_BY_SEQUENCE, call.recipe.weights_dtype if call.attention == "eager" else "bool", 1, "attention mask"
+    )
 
 
 def lookup(t: Tape, embedding: Embedding, call: Call) -> Tensor:

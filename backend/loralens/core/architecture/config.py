@@ -22,7 +22,11 @@ class Config:
 
     def __init__(self, entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]) -> None:
         if not isinstance(entries, Mapping):
-            raise InvalidInput(f"config must be an object, got {type(entries).__name__}", field="config", hint="paste a model's config.json")
+            raise InvalidInput(
+                f"config must be an object, got {type(entries).__name__}",
+                field="config",
+                hint="paste a model's config.json",
+            )
         if len(entries) > MAX_KEYS:
             raise InvalidInput(f"config has {len(entries)} keys, allowed are {MAX_KEYS}", field="config")
         self.entries = entries
@@ -35,7 +39,11 @@ class Config:
     def _wrong(self, name: str, allowed: str, value: Any) -> InvalidInput:
         shown = repr(value)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return InvalidInput(f"config.{name} must be {allowed}, got {shown}", field=f"config.{name}", hint="compare with the model's config.json on the Hub")
+        return InvalidInput(
+            f"config.{name} must be {allowed}, got {shown}",
+            field=f"config.{name}",
+            hint="compare with the model's config.json on the Hub",
+        )
 
     def integer(self, *names: str, default: int | None = None, low: int = 1, high: int = MAX_WIDTH) -> int:
         """A whole number under the first of `names` that is present."""
@@ -49,7 +57,11 @@ class Config:
                 raise self._wrong(name, f"a whole number from {low} to {high}", value)
             return value
         if default is None:
-            raise InvalidInput(f"config.{names[0]} is missing", field=f"config.{names[0]}", hint="compare with the model's config.json on the Hub")
+            raise InvalidInput(
+                f"config.{names[0]} is missing",
+                field=f"config.{names[0]}",
+                hint="compare with the model's config.json on the Hub",
+            )
         return default
 
     def number(self, name: str, default: float, low: float = 0.0, high: float = 1e9) -> float:
@@ -57,7 +69,12 @@ class Config:
         value = self.entries.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or not low <= value <= high
+        ):
             raise self._wrong(name, f"a number from {low} to {high}", value)
         return float(value)
 
@@ -84,7 +101,9 @@ class Config:
         value = self.entries.get(name)
         if value is None:
             return None
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and len(item) <= 200 for item in value):
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(item, str) and len(item) <= 200 for item in value
+        ):
             raise self._wrong(name, f"a list of {length} texts", value)
         if len(value) < length:
             raise self._wrong(name, f"a list of {length} texts", value)
@@ -106,7 +125,9 @@ class Config:
         """Height and width: a list of two whole numbers, or one for both."""
         value = self.entries.get(name)
         if isinstance(value, (list, tuple)):
-            if len(value) != 2 or not all(isinstance(item, int) and not isinstance(item, bool) and 0 < item <= high for item in value):
+            if len(value) != 2 or not all(
+                isinstance(item, int) and not isinstance(item, bool) and 0 < item <= high for item in value
+            ):
                 raise self._wrong(name, f"one or two whole numbers from 1 to {high}", value)
             return value[0], value[1]
         side = self.integer(name, default=default, high=high)
@@ -125,4 +146,8 @@ class Config:
     def divides(self, name: str, whole: int, part: int) -> None:
         """Raise unless `part` divides `whole`."""
         if whole % part:
-            raise InvalidInput(f"config.{name} {part} must divide {whole}", field=f"config.{name}", hint="compare with the model's config.json on the Hub")
+            raise InvalidInput(
+                f"config.{name} {part} must divide {whole}",
+                field=f"config.{name}",
+                hint="compare with the model's config.json on the Hub",
+            )

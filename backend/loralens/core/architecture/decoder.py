@@ -45,7 +45,16 @@ class SelfAttention(Module):
     def kernel(self, call: Call) -> Attention:
         """The attention product."""
         s = self.s
-        return Attention(s.heads, s.kv_heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout, self.softcap, heads_first=self.heads_first)
+        return Attention(
+            s.heads,
+            s.kv_heads,
+            s.head_dim,
+            s.head_dim,
+            call.attention,
+            s.attention_dropout,
+            self.softcap,
+            heads_first=self.heads_first,
+        )
 
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
@@ -62,7 +71,9 @@ class SelfAttention(Module):
 class DecoderLayer(Module):
     """Pre-norm attention and gated MLP on a residual stream."""
 
-    def __init__(self, s: Shape, attention: Module, mlp: Module | None = None, norm: Callable[[int], Module] = RMSNorm) -> None:
+    def __init__(
+        self, s: Shape, attention: Module, mlp: Module | None = None, norm: Callable[[int], Module] = RMSNorm
+    ) -> None:
         self.self_attn = attention
         self.mlp = GatedMLP(s.hidden, s.intermediate, act=s.act) if mlp is None else mlp
         self.input_layernorm = norm(s.hidden)

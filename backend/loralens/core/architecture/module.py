@@ -97,7 +97,9 @@ class Module:
 class Linear(Module):
     """A linear layer. Shapes: weight (out_features, in_features); Conv1D (GPT-2) holds it transposed."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, name: str = "", transposed: bool = False) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = False, *, name: str = "", transposed: bool = False
+    ) -> None:
         self.in_features = in_features
         self.out_features = out_features
         self.transposed = transposed
@@ -161,7 +163,9 @@ class Stack(Module):
         for index, layer in enumerate(self.layers):
             yield from layer.walk(f"{prefix}.{index}")
 
-    def specialise(self, prefix: str, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]) -> None:
+    def specialise(
+        self, prefix: str, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]
+    ) -> None:
         """Give layers that a method treats differently objects of their own, and apply the method to each.
 
         `signature(name, module)` says what a method does to a module of that full name; layers with equal kinds and equal
@@ -169,7 +173,10 @@ class Stack(Module):
         """
         built: dict[Hashable, Module] = {}
         for index, kind in enumerate(self.kinds):
-            signs = tuple(signature(f"{prefix}.{index}.{path}" if path else f"{prefix}.{index}", module) for path, module in self.layers[index].walk())
+            signs = tuple(
+                signature(f"{prefix}.{index}.{path}" if path else f"{prefix}.{index}", module)
+                for path, module in self.layers[index].walk()
+            )
             key = (kind, signs)
             if key not in built:
                 layer = self._make(kind)

@@ -15,7 +15,9 @@ from loralens.core.memory import ops
 from loralens.core.memory.size import TOKENS
 from loralens.core.memory.tape import Tape, Tensor
 
-ROUTING: Final = "experts run as grouped products (transformers' default): memory is the same for any routing of the tokens"
+ROUTING: Final = (
+    "experts run as grouped products (transformers' default): memory is the same for any routing of the tokens"
+)
 
 
 class Router(Module):
@@ -33,7 +35,9 @@ class Router(Module):
         weight = self.adapter.weight(t, "weight", self.weight) if self.adapter else None
         if self._float32:
             x = ops.cast(t, x, "float32", "router: input in float32")
-            weight = ops.cast(t, t.parameter(self.weight) if weight is None else weight, "float32", "router: weight in float32")
+            weight = ops.cast(
+                t, t.parameter(self.weight) if weight is None else weight, "float32", "router: weight in float32"
+            )
         logits = ops.linear(t, x, self.weight, "router: logits", self.bias, weight)
         scores = ops.softmax(t, logits, "float32", "router: scores")
         del logits
@@ -67,7 +71,9 @@ class Experts(Module):
         del source
         weights = _indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
         counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
-        out = self._grouped(t, selected, "gate_up_proj", self.gate_up_proj_bias, 2 * self._intermediate, "experts: gate and up")
+        out = self._grouped(
+            t, selected, "gate_up_proj", self.gate_up_proj_bias, 2 * self._intermediate, "experts: gate and up"
+        )
         out = self._gate(t, out)
         out = self._grouped(t, out, "down_proj", self.down_proj_bias, self._hidden, "experts: down")
         weighted = ops.mul(t, out, weights, "experts: weighted")
@@ -86,7 +92,10 @@ class Experts(Module):
         wants = [x.node is not None, w.node is not None]
 
         def apply(g: Tensor) -> list[Tensor | None]:
-            return [t.new(*size, f"gradient: {label}", "temporaries") if wanted else None for size, wanted in zip(sizes, wants, strict=True)]
+            return [
+                t.new(*size, f"gradient: {label}", "temporaries") if wanted else None
+                for size, wanted in zip(sizes, wants, strict=True)
+            ]
 
         t.record(label, [out], [x, w], [x if wants[1] else None, w if wants[0] else None], apply)
         if bias is not None:
@@ -122,19 +131,28 @@ def _summed(t: Tape, x: Tensor, width: int) -> Tensor:
     """Sum over each token's experts; the gradient is spread out again as a copy."""
     out = t.new(TOKENS * width, x.dtype, width, "experts: sum")
     numel, dtype = x.numel, x.dtype
-    t.record("experts: sum", [out], [x], [], lambda g: t.new(numel, dtype, width, "gradient: experts: sum", "temporaries"))
+    t.record(
+        "experts: sum", [out], [x], [], lambda g: t.new(numel, dtype, width, "gradient: experts: sum", "temporaries")
+    )
     return out
 
 
 # what people call the parts of the experts, and the stacked weights they are in today
 MIXTRAL_TARGETS: Final = {"gate": "gate.weight", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"}
-EXPERT_TARGETS: Final = {"gate": "gate.weight", "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
+EXPERT_TARGETS: Final = {
+    "gate": "gate.weight",
+    "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+    "down_proj": "down_proj",
+}
 
 
 class SparseMLP(Module):
     """Router, experts and, for some families, an MLP that every token passes."""
 
-    def __init__(self, router: Router, experts: Experts, shared: GatedMLP | None = None, router_name: str = "gate") -> None:
+    def __init__(
+        self, router: Router, experts: Experts, shared: GatedMLP | None = None, router_name: str = "gate"
+    ) -> None:
         setattr(self, router_name, router)
         self.experts = experts
         self.shared_experts = shared

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
-from loralens.core.memory.versions import CURRENT
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.memory.versions import CURRENT
 
 # model_type -> "module:class" under core.architecture.families; imported when first asked for
 FAMILIES: Final[dict[str, str]] = {
@@ -80,7 +80,9 @@ def count_parameters(entries: Mapping[str, Any]) -> Count:
     if missing or any("expert" in name or "state_size" in name for name in config.entries):
         raise _unknown(model_type)
     return Count(
-        _total(_make(config, "llama")), False, f"model_type {model_type!r} is not modelled: counted as if it were Llama, which is a guess"
+        _total(_make(config, "llama")),
+        False,
+        f"model_type {model_type!r} is not modelled: counted as if it were Llama, which is a guess",
     )
 
 
@@ -118,7 +120,9 @@ def _family_of(
             config = inner
             model_type = inner.text("model_type", "") or f"{model_type}_text"
     if not model_type:
-        raise InvalidInput("config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like')
+        raise InvalidInput(
+            "config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like'
+        )
     return config, model_type
 
 

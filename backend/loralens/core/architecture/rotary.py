@@ -33,18 +33,32 @@ def rotate_chunks(t: Tape, x: Tensor, tables: Tables, label: str) -> Tensor:
     assert isinstance(x.width, int)
     cos, sin = (Tensor(table.storage, table.numel // 2, table.dtype, x.width // 2) for table in tables)
     first, second = ops.split(t, x, [x.width // 2] * 2, f"{label}: halves")
-    left = ops.sub(t, ops.mul(t, first, cos, f"{label}: a*cos"), ops.mul(t, second, sin, f"{label}: b*sin"), f"{label}: a*cos - b*sin")
-    right = ops.add(t, ops.mul(t, second, cos, f"{label}: b*cos"), ops.mul(t, first, sin, f"{label}: a*sin"), f"{label}: b*cos + a*sin")
+    left = ops.sub(
+        t,
+        ops.mul(t, first, cos, f"{label}: a*cos"),
+        ops.mul(t, second, sin, f"{label}: b*sin"),
+        f"{label}: a*cos - b*sin",
+    )
+    right = ops.add(
+        t,
+        ops.mul(t, second, cos, f"{label}: b*cos"),
+        ops.mul(t, first, sin, f"{label}: a*sin"),
+        f"{label}: b*cos + a*sin",
+    )
     return ops.cat(t, [left, right], x.width, f"{label} after rotary")
 
 
 def cut(t: Tape, x: Tensor, rotated: int, label: str) -> Tables:
     """The part that turns and the part that does not."""
     assert isinstance(x.width, int)
-    return ops.slice_last(t, x, rotated, f"{label}: turned part"), ops.slice_last(t, x, x.width - rotated, f"{label}: passed part")
+    return ops.slice_last(t, x, rotated, f"{label}: turned part"), ops.slice_last(
+        t, x, x.width - rotated, f"{label}: passed part"
+    )
 
 
 def paired(t: Tape, tables: Tables) -> Tables:
     """cos and sin with every value twice in a row, made anew in each layer."""
-    cos, sin = (ops.copy(t, table, f"rotary: {name}, paired") for table, name in zip(tables, ("cos", "sin"), strict=True))
+    cos, sin = (
+        ops.copy(t, table, f"rotary: {name}, paired") for table, name in zip(tables, ("cos", "sin"), strict=True)
+    )
     return cos, sin

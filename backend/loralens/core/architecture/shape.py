@@ -48,13 +48,22 @@ class Shape:
         hidden = config.integer("hidden_size", "n_embd", "d_model")
         heads = config.integer("num_attention_heads", "n_head", "num_heads", high=MAX_HEADS)
         present = "num_key_value_heads" in config.entries and not config.has("num_key_value_heads")
-        kv = config.integer("num_key_value_heads", default=heads if present or kv_heads is None else kv_heads, high=MAX_HEADS)
+        kv = config.integer(
+            "num_key_value_heads", default=heads if present or kv_heads is None else kv_heads, high=MAX_HEADS
+        )
         config.divides("num_key_value_heads", heads, kv)
         if head_dim is None and not config.has("head_dim"):
             config.divides("num_attention_heads", hidden, heads)
         width = config.integer("head_dim", default=head_dim or max(1, hidden // heads), high=65_536)
         layers = config.integer("num_hidden_layers", "n_layer", "num_layers", high=MAX_LAYERS)
-        name = next((key for key in ("hidden_activation", "hidden_act", "activation_function", "activation") if config.has(key)), "")
+        name = next(
+            (
+                key
+                for key in ("hidden_activation", "hidden_act", "activation_function", "activation")
+                if config.has(key)
+            ),
+            "",
+        )
         drop = next((key for key in ("attention_dropout", "attn_pdrop") if config.has(key)), "attention_dropout")
         return Shape(
             hidden=hidden,
@@ -95,7 +104,9 @@ def rotated(config: Config, head_dim: int, default: float = 1.0) -> int:
     return int(head_dim * fraction) // 2 * 2
 
 
-def by_layer_types(config: Config, layers: int, default: tuple[int | None, ...], window: int | None) -> tuple[int | None, ...]:
+def by_layer_types(
+    config: Config, layers: int, default: tuple[int | None, ...], window: int | None
+) -> tuple[int | None, ...]:
     """Windows from `layer_types`, or the family's default pattern."""
     types = config.words("layer_types", layers)
     if types is None:

@@ -190,11 +190,10 @@ def _chunk_tokens(call: Call, head: Linear) -> int:
 
 
 def plain_cross_entropy(t: Tape, logits: Tensor) -> Tensor:
-    """`CrossEntropyLoss` on the logits as they are: in their own dtype, in float32 under autocast (BERT, T5, Whisper, ViT)."""
-    dtype = "float32" if t.autocast else logits.dtype
-    probabilities = ops.elementwise(
-        t, ops.cast(t, logits, dtype, "logits in float32"), "log-probabilities", saves_output=True
-    )
+    """`CrossEntropyLoss` on the logits as they are (BERT): log-softmax in their dtype, the likelihood in float32 under autocast."""
+    probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
+    dtype = "float32" if t.autocast else probabilities.dtype
+    probabilities = ops.cast(t, probabilities, dtype, "log-probabilities in float32")
     loss = t.new(ONE, dtype, 1, "loss")
     weight = t.new(ONE, dtype, 1, "loss: total weight")
     numel, width = probabilities.numel, probabilities.width

@@ -46,7 +46,11 @@ def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
         )
     weights = frozenset(mapping[old] for old in mapped.values())
     if weights and lora.dropout:
-        raise InvalidInput("PEFT has no dropout for adapters on experts", field="lora.dropout", hint="set dropout to 0, or target attention only")
+        raise InvalidInput(
+            "PEFT has no dropout for adapters on experts",
+            field="lora.dropout",
+            hint="set dropout to 0, or target attention only",
+        )
     rest = tuple(target for target in targets if target not in mapped)
     return replace(lora, target_modules=rest, target_modules_given=True), weights
 
@@ -59,7 +63,11 @@ def _names(root: Root, lora: Lora, mapping: dict[str, str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     everything = targets == "all-linear"
     for name, module in root.walk():
-        matches = wanted(name, module) if everything or isinstance(module, Linear) else re.fullmatch(targets, name) is not None
+        matches = (
+            wanted(name, module)
+            if everything or isinstance(module, Linear)
+            else re.fullmatch(targets, name) is not None
+        )
         keys = [name] if matches else []
         if not everything:
             keys += [f"{name}.{own}" for own, _ in module.own_parameters() if re.fullmatch(targets, f"{name}.{own}")]
@@ -103,14 +111,21 @@ class ExpertAdapter:
 
     def parameters(self) -> dict[str, Parameter]:
         """All factors by name."""
-        return {f"{own}.lora_{side}.weight": pair[index] for own, pair in self.factors.items() for index, side in enumerate("AB")}
+        return {
+            f"{own}.lora_{side}.weight": pair[index]
+            for own, pair in self.factors.items()
+            for index, side in enumerate("AB")
+        }
 
     def weight(self, t: Tape, own: str, base: Parameter) -> Tensor:
         """`W + scaling * B A` as a whole new weight, which the experts run on and backward holds."""
         w = t.parameter(base)
         if own not in self.factors:
             return w
-        a, b = (ops.cast(t, t.parameter(factor), w.dtype, "experts: factors in the weight's dtype") for factor in self.factors[own])
+        a, b = (
+            ops.cast(t, t.parameter(factor), w.dtype, "experts: factors in the weight's dtype")
+            for factor in self.factors[own]
+        )
         out = t.new(w.numel, w.dtype, w.width, "experts: adapted weight")
         sizes = [(x.numel, x.dtype, x.width) for x in (a, b)]
 

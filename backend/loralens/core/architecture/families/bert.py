@@ -119,7 +119,9 @@ class Bert(Root):
     def __init__(self, config: Config) -> None:
         config.refuse("is_decoder", "BERT as a decoder")
         config.refuse("add_cross_attention", "cross attention")
-        s = Shape.read(config, tied=True, act="gelu", rotary=0, dropout=config.number("attention_probs_dropout_prob", 0.1, 0, 1))
+        s = Shape.read(
+            config, tied=True, act="gelu", rotary=0, dropout=config.number("attention_probs_dropout_prob", 0.1, 0, 1)
+        )
         self._dropout = config.number("hidden_dropout_prob", 0.1, 0, 1)
         positions = config.integer("max_position_embeddings", default=512)
         self.bert = Module()
@@ -147,7 +149,9 @@ class Bert(Root):
         hidden = self.bert.embeddings(t, call, self._dropout)  # type: ignore[attr-defined]
         call.masks["full"] = padding_mask(t, call)
         t.ledger.mark("embeddings")
-        hidden = walk_stack(t, "bert.encoder.layer", self.bert.encoder.layer.layers, hidden, call, checkpointing=checkpointing)  # type: ignore[attr-defined]
+        hidden = walk_stack(
+            t, "bert.encoder.layer", self.bert.encoder.layer.layers, hidden, call, checkpointing=checkpointing
+        )  # type: ignore[attr-defined]
         call.after()
         del call
         t.section = "logits"

@@ -37,7 +37,9 @@ class BloomAttention(Module):
         mask = call.masks["full"]
         if mask is not None:
             scored, weights = weights, ops.add(t, weights, mask, "attention: masked scores")
-        weights = ops.cast(t, ops.softmax(t, weights, "float32", "attention: softmax in float32"), q.dtype, "attention: probabilities")
+        weights = ops.cast(
+            t, ops.softmax(t, weights, "float32", "attention: softmax in float32"), q.dtype, "attention: probabilities"
+        )
         weights = ops.dropout(t, weights, s.attention_dropout, "attention: dropout")
         out = ops.matmul(t, weights, v, TOKENS * s.hidden, width, "attention: output by head")
         out = ops.copy(t, out, "attention: output", width=s.hidden)
@@ -63,6 +65,7 @@ class BloomMLP(Module):
 
 def _gelu(t: Tape, x: Tensor) -> Tensor:
     """`BloomGelu`: in forward and in backward several temporaries of the input's size live at once."""
+
     def fresh(label: str) -> Tensor:
         return t.new(x.numel, x.dtype, x.width, label, "temporaries")
 
@@ -73,7 +76,7 @@ def _gelu(t: Tape, x: Tensor) -> Tensor:
     size = (x.numel, x.dtype, x.width)
 
     def apply(g: Tensor) -> Tensor:
-        parts = [t.new(*size, "gradient: mlp: activated", "temporaries") for _ in range(4)]
+        parts = [t.new(*size, "gradient: mlp: activated", "temporaries") for _ in range(5)]
         return parts.pop()
 
     t.record("mlp: activated", [out], [x], [x], apply)
@@ -107,7 +110,10 @@ class Bloom(CausalDecoder):
     def __init__(self, config: Config) -> None:
         width = config.integer("hidden_size", "n_embed")
         s = Shape.read(config, tied=True, intermediate=4 * width, act="gelu", rotary=0)
-        dropout, post = config.number("hidden_dropout", 0.0, 0, 1), config.flag("apply_residual_connection_post_layernorm", False)
+        dropout, post = (
+            config.number("hidden_dropout", 0.0, 0, 1),
+            config.flag("apply_residual_connection_post_layernorm", False),
+        )
         names = Names("transformer", "word_embeddings", "h", "ln_f")
         inner = self.assemble(s, lambda _: BloomBlock(s, dropout, post), s.windows, norm=LayerNorm, names=names)
         inner.word_embeddings_layernorm = LayerNorm(s.hidden)  # type: ignore[attr-defined]

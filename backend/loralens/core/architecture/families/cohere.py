@@ -29,9 +29,13 @@ class CohereNorm(Module):
         variance = ops.mean(t, ops.power(t, ops.sub(t, x, mean, "norm: x - mean"), "norm: squares"), "norm: variance")
         shifted = ops.shift(t, variance, "norm: variance + eps")
         centred = ops.sub(t, x, mean, "norm: x - mean")
-        x = ops.mul(t, centred, ops.elementwise(t, shifted, "norm: 1/std", saves_output=True), "norm: normalized in float32")
+        x = ops.mul(
+            t, centred, ops.elementwise(t, shifted, "norm: 1/std", saves_output=True), "norm: normalized in float32"
+        )
         del centred, shifted
-        x = ops.mul(t, x, ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32"), "norm: output in float32")
+        x = ops.mul(
+            t, x, ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32"), "norm: output in float32"
+        )
         return ops.cast(t, x, dtype, "norm: output")
 
 
@@ -57,10 +61,15 @@ class CohereAttention(SelfAttention):
         """Rotary in float32."""
         if not self._turns:
             return q, k
-        q32, k32 = ops.cast(t, q, "float32", "attention query in float32"), ops.cast(t, k, "float32", "attention key in float32")
+        q32, k32 = (
+            ops.cast(t, q, "float32", "attention query in float32"),
+            ops.cast(t, k, "float32", "attention key in float32"),
+        )
         tables = call.shared["rotary"]
         q_out, k_out = rotate(t, q32, tables, "attention query"), rotate(t, k32, tables, "attention key")
-        return ops.cast(t, q_out, q.dtype, "attention query, cast back"), ops.cast(t, k_out, k.dtype, "attention key, cast back")
+        return ops.cast(t, q_out, q.dtype, "attention query, cast back"), ops.cast(
+            t, k_out, k.dtype, "attention key, cast back"
+        )
 
 
 class CohereLayer(Module):
@@ -77,7 +86,9 @@ class CohereLayer(Module):
         hidden = self.input_layernorm(t, hidden)
         attended = self.self_attn(t, hidden, call)
         fed = self.mlp(t, hidden)
-        return ops.add(t, ops.add(t, residual, attended, "residual plus attention"), fed, "residual stream after the layer")
+        return ops.add(
+            t, ops.add(t, residual, attended, "residual plus attention"), fed, "residual stream after the layer"
+        )
 
 
 class Cohere(CausalDecoder):

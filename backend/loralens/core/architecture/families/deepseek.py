@@ -22,7 +22,9 @@ from loralens.core.recipe import Recipe
 class LatentAttention(Module):
     """Multi-head latent attention. `q_rank` is None where the query is projected at once."""
 
-    def __init__(self, s: Shape, q_rank: int | None, kv_rank: int, nope: int, rope: int, value: int, bias: bool) -> None:
+    def __init__(
+        self, s: Shape, q_rank: int | None, kv_rank: int, nope: int, rope: int, value: int, bias: bool
+    ) -> None:
         width = s.heads * (nope + rope)
         if q_rank is None:
             self.q_proj = Linear(s.hidden, width, name="attention query")
@@ -34,17 +36,29 @@ class LatentAttention(Module):
         self.kv_a_layernorm = RMSNorm(kv_rank)
         self.kv_b_proj = Linear(kv_rank, s.heads * (nope + value), name="attention key and value")
         self.o_proj = Linear(s.heads * value, s.hidden, bias, name="attention output projection")
-        self._s, self._q_rank, self._kv_rank, self._nope, self._rope, self._value = s, q_rank, kv_rank, nope, rope, value
+        self._s, self._q_rank, self._kv_rank, self._nope, self._rope, self._value = (
+            s,
+            q_rank,
+            kv_rank,
+            nope,
+            rope,
+            value,
+        )
 
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         s, nope, rope, value = self._s, self._nope, self._rope, self._value
         q = self.q_proj(t, x) if self._q_rank is None else self.q_b_proj(t, self.q_a_layernorm(t, self.q_a_proj(t, x)))
         q_pass, q_rot = ops.split(t, q.view(nope + rope), [nope, rope], "attention: parts of the query")
-        latent, k_rot = ops.split(t, self.kv_a_proj_with_mqa(t, x), [self._kv_rank, rope], "attention: latent and rotary key")
+        latent, k_rot = ops.split(
+            t, self.kv_a_proj_with_mqa(t, x), [self._kv_rank, rope], "attention: latent and rotary key"
+        )
         latent = self.kv_a_layernorm(t, latent)
         tables = call.shared["rotary"]
-        q_rot, k_rot = rotate_chunks(t, q_rot, tables, "attention query"), rotate_chunks(t, k_rot, tables, "attention key")
+        q_rot, k_rot = (
+            rotate_chunks(t, q_rot, tables, "attention query"),
+            rotate_chunks(t, k_rot, tables, "attention key"),
+        )
         q = ops.cat(t, [q_pass, q_rot], nope + rope, "attention query, whole")
         expanded = self.kv_b_proj(t, latent).view(nope + value)
         k_pass, v = ops.split(t, expanded, [nope, value], "attention: key and value")
@@ -71,7 +85,9 @@ class DeepSeek(CausalDecoder):
         kv_rank = config.integer("kv_lora_rank", default=512)
         missing = "q_lora_rank" not in config.entries
         q_rank = config.integer("q_lora_rank") if config.has("q_lora_rank") else self.q_rank if missing else None
-        experts = config.integer("n_routed_experts", "num_local_experts", "num_experts", default=self.experts, high=MAX_EXPERTS)
+        experts = config.integer(
+            "n_routed_experts", "num_local_experts", "num_experts", default=self.experts, high=MAX_EXPERTS
+        )
         chosen = config.integer("num_experts_per_tok", default=self.chosen, high=experts)
         width = config.integer("moe_intermediate_size", default=self.width)
         shared = config.integer("n_shared_experts", default=self.shared, high=MAX_HEADS)
@@ -84,7 +100,9 @@ class DeepSeek(CausalDecoder):
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if not is_dense:
                 router = Router(s.hidden, experts, chosen, float32=True)
-                mlp = SparseMLP(router, Experts(s.hidden, width, experts, s.act), GatedMLP(s.hidden, width * shared, act=s.act))
+                mlp = SparseMLP(
+                    router, Experts(s.hidden, width, experts, s.act), GatedMLP(s.hidden, width * shared, act=s.act)
+                )
             return DecoderLayer(s, attention, mlp)
 
         self.assemble(s, layer, [index < dense for index in range(s.layers)])

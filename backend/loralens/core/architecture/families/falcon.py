@@ -22,7 +22,9 @@ class FalconAttention(Module):
     """Query, keys and values in one matrix; one boolean mask for all layers, always."""
 
     def __init__(self, s: Shape, new: bool, bias: bool) -> None:
-        self.query_key_value = Linear(s.hidden, s.hidden + 2 * s.kv_heads * s.head_dim, bias, name="attention query, key and value")
+        self.query_key_value = Linear(
+            s.hidden, s.hidden + 2 * s.kv_heads * s.head_dim, bias, name="attention query, key and value"
+        )
         self.dense = Linear(s.hidden, s.hidden, bias, name="attention output projection")
         self._s, self._new = s, new
 
@@ -34,7 +36,10 @@ class FalconAttention(Module):
         q = ops.slice_last(t, fused, s.hidden, "attention: query").view(width)
         k, v = (ops.gather(t, fused, s.kv_heads * width, f"attention: {name}").view(width) for name in ("key", "value"))
         if self._new:
-            k, v = (ops.copy(t, x, f"attention: {name} for all heads", x.numel * (s.heads // s.kv_heads)) for x, name in ((k, "key"), (v, "value")))
+            k, v = (
+                ops.copy(t, x, f"attention: {name} for all heads", x.numel * (s.heads // s.kv_heads))
+                for x, name in ((k, "key"), (v, "value"))
+            )
         tables = call.shared["rotary"]
         q, k = rotate(t, q, tables, "attention query"), rotate(t, k, tables, "attention key")
         kernel = Attention(s.heads, heads, width, width, call.attention, repeats=False, softmax_dtype=x.dtype)
@@ -91,7 +96,9 @@ class Falcon(CausalDecoder):
         new, single = config.flag("new_decoder_architecture", False), config.flag("multi_query", True)
         if not config.flag("parallel_attn", True) or config.flag("alibi", False):
             raise UnsupportedArchitecture(
-                "Falcon with alibi or sequential branches (falcon-rw) is not modelled", field="config.alibi", hint="the 7b, 40b and 180b models are"
+                "Falcon with alibi or sequential branches (falcon-rw) is not modelled",
+                field="config.alibi",
+                hint="the 7b, 40b and 180b models are",
             )
         heads = config.integer("num_kv_heads", "n_head_kv", default=s.heads)
         config.divides("num_kv_heads", s.heads, heads)

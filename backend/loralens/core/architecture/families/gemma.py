@@ -147,7 +147,9 @@ class Gemma3(Gemma):
         """By `layer_types`, or every sixth layer full."""
         window = config.integer("sliding_window", default=4096, high=2**31)
         every = config.integer("sliding_window_pattern", "_sliding_window_pattern", default=6, high=2**20)
-        return by_layer_types(config, layers, tuple(None if (index + 1) % every == 0 else window for index in range(layers)), window)
+        return by_layer_types(
+            config, layers, tuple(None if (index + 1) % every == 0 else window for index in range(layers)), window
+        )
 
     def layer(self, s: Shape, window: int | None, bias: bool) -> Module:
         """One decoder layer."""

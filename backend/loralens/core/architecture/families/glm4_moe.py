@@ -60,7 +60,9 @@ class Glm4Moe(CausalDecoder):
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if not is_dense:
                 router = Router(s.hidden, experts, chosen, float32=True)
-                mlp = SparseMLP(router, Experts(s.hidden, width, experts, s.act), GatedMLP(s.hidden, width * shared, act=s.act))
+                mlp = SparseMLP(
+                    router, Experts(s.hidden, width, experts, s.act), GatedMLP(s.hidden, width * shared, act=s.act)
+                )
             return DecoderLayer(s, Glm4MoeAttention(s, bias, norms), mlp)
 
         self.assemble(s, layer, [index < dense for index in range(s.layers)])

@@ -29,7 +29,9 @@ class GPT2Attention(Module):
         """Shapes: (rows, hidden) to the same."""
         s = self._s
         q, k, v = ops.split(t, self.c_attn(t, x), [s.hidden] * 3, "attention: q, k, v")
-        kernel = Attention(s.heads, s.heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout, softmax_dtype=None)
+        kernel = Attention(
+            s.heads, s.heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout, softmax_dtype=None
+        )
         out = kernel(t, q.view(s.head_dim), k.view(s.head_dim), v.view(s.head_dim), call.masks["full"])
         out = self.c_proj(t, out.view(s.hidden))
         return ops.dropout(t, out, self._dropout, "attention: residual dropout")
@@ -63,7 +65,14 @@ class GPT2(CausalDecoder):
 
     def __init__(self, config: Config) -> None:
         width = config.integer("hidden_size", "n_embd")
-        s = Shape.read(config, tied=True, intermediate=config.integer("n_inner", default=4 * width), act="gelu_new", rotary=0, dropout=0.1)
+        s = Shape.read(
+            config,
+            tied=True,
+            intermediate=config.integer("n_inner", default=4 * width),
+            act="gelu_new",
+            rotary=0,
+            dropout=0.1,
+        )
         residual = config.number("resid_pdrop", 0.1, 0, 1)
         self.embedding_dropout = config.number("embd_pdrop", 0.1, 0, 1)
         names = Names("transformer", "wte", "h", "ln_f")

@@ -13,15 +13,17 @@ from loralens.core.architecture.families.gpt2 import GPT2, GPT2Block
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
-from loralens.core.memory.versions import LABELS_SHIFTED_SINCE
 from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.memory.versions import LABELS_SHIFTED_SINCE
 
 
 class BigCodeAttention(Module):
     """One projection for all query heads and the key and value heads."""
 
     def __init__(self, s: Shape, dropout: float) -> None:
-        self.c_attn = Linear(s.hidden, s.hidden + 2 * s.kv_heads * s.head_dim, True, name="attention query, key and value")
+        self.c_attn = Linear(
+            s.hidden, s.hidden + 2 * s.kv_heads * s.head_dim, True, name="attention query, key and value"
+        )
         self.c_proj = Linear(s.hidden, s.hidden, True, name="attention output projection")
         self._s = s
         self._dropout = dropout

@@ -61,7 +61,9 @@ class GPTNeoXLayer(Module):
         if self._parallel:
             fed = self.mlp(t, self.post_attention_layernorm(t, hidden))
             fed = ops.dropout(t, fed, self._dropout, "residual dropout")
-            return ops.add(t, ops.add(t, fed, attended, "mlp plus attention"), hidden, "residual stream after the layer")
+            return ops.add(
+                t, ops.add(t, fed, attended, "mlp plus attention"), hidden, "residual stream after the layer"
+            )
         attended = ops.add(t, attended, hidden, "residual stream after attention")
         fed = self.mlp(t, self.post_attention_layernorm(t, attended))
         fed = ops.dropout(t, fed, self._dropout, "residual dropout")

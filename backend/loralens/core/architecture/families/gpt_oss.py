@@ -29,7 +29,9 @@ class GptOssAttention(SelfAttention):
         s, tables = self.s, call.shared["rotary"]
         q, k, v = self.project(t, x)
         q, k = rotate_chunks(t, q, tables, "attention query"), rotate_chunks(t, k, tables, "attention key")
-        out = with_sinks(t, q, k, v, call.masks[self.mask], t.parameter(self.sinks), s.heads, s.kv_heads, s.attention_dropout)
+        out = with_sinks(
+            t, q, k, v, call.masks[self.mask], t.parameter(self.sinks), s.heads, s.kv_heads, s.attention_dropout
+        )
         return self.o_proj(t, out.view(s.heads * s.head_dim))
 
 
@@ -49,7 +51,9 @@ class GptOss(CausalDecoder):
 
         def layer(window: int | None) -> DecoderLayer:
             router = Router(s.hidden, experts, chosen, bias=True)
-            mlp = SparseMLP(router, Experts(s.hidden, s.intermediate, experts, s.act, transposed=True), router_name="router")
+            mlp = SparseMLP(
+                router, Experts(s.hidden, s.intermediate, experts, s.act, transposed=True), router_name="router"
+            )
             return DecoderLayer(s, GptOssAttention(s, window, bias), mlp)
 
         self.assemble(s, layer, s.windows)

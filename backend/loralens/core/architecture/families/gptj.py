@@ -33,7 +33,9 @@ class GPTJAttention(SelfAttention):
         """Shapes: (rows, hidden) to the same."""
         s = self.s
         q, k, v = self.project(t, x)
-        table = t.new(ONE * (self._positions * s.rotated), "float32", s.rotated, "rotary: sines and cosines of all positions")
+        table = t.new(
+            ONE * (self._positions * s.rotated), "float32", s.rotated, "rotary: sines and cosines of all positions"
+        )
         index = t.new(SEQUENCE * s.rotated, "int64", s.rotated, "rotary: gathered positions")
         halves = t.new(SEQUENCE * s.rotated, k.dtype, s.rotated, "rotary: sines and cosines")
         k_rot, k_pass = cut(t, k, s.rotated, "attention key")
@@ -76,7 +78,9 @@ class GPTJ(CausalDecoder):
         dropout = config.number("resid_pdrop", 0.0, 0, 1)
         self.embedding_dropout = config.number("embd_pdrop", 0.0, 0, 1)
         names = Names("transformer", "wte", "h", "ln_f")
-        self.assemble(s, lambda _: GPTJBlock(s, positions, dropout), s.windows, norm=LayerNorm, names=names, head_bias=True)
+        self.assemble(
+            s, lambda _: GPTJBlock(s, positions, dropout), s.windows, norm=LayerNorm, names=names, head_bias=True
+        )
         self.buffer_bytes = s.layers * positions * turned * 4
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:

@@ -30,7 +30,9 @@ class Granite(CausalDecoder):
         bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
 
         def layer(_: object) -> GraniteLayer:
-            return GraniteLayer(s, SelfAttention(s, bias=bias, output_bias=bias), GatedMLP(s.hidden, s.intermediate, mlp_bias, s.act))
+            return GraniteLayer(
+                s, SelfAttention(s, bias=bias, output_bias=bias), GatedMLP(s.hidden, s.intermediate, mlp_bias, s.act)
+            )
 
         self.assemble(s, layer, s.windows)
 

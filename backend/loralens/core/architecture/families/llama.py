@@ -84,9 +84,15 @@ class Qwen2(Llama):
 
     def windows(self, config: Config, layers: int) -> tuple[int | None, ...]:
         """By `layer_types`, or by index."""
-        window = config.integer("sliding_window", default=4096, high=2**31) if config.flag("use_sliding_window", False) else None
+        window = (
+            config.integer("sliding_window", default=4096, high=2**31)
+            if config.flag("use_sliding_window", False)
+            else None
+        )
         first = config.integer("max_window_layers", default=28, low=0, high=2**31)
-        return by_layer_types(config, layers, tuple(None if index < first else window for index in range(layers)), window)
+        return by_layer_types(
+            config, layers, tuple(None if index < first else window for index in range(layers)), window
+        )
 
 
 class Qwen3(Qwen2):

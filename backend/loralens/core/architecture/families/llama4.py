@@ -8,11 +8,11 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
 from loralens.core.architecture.causal import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
+from loralens.core.architecture.counting import memory_not_modelled
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.architecture.counting import memory_not_modelled
 
 
 class Llama4Experts(Module):

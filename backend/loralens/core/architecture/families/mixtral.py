@@ -67,7 +67,11 @@ class Qwen3Moe(Mixtral):
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=4)
-        window = config.integer("sliding_window", default=4096, high=2**31) if config.flag("use_sliding_window", False) else None
+        window = (
+            config.integer("sliding_window", default=4096, high=2**31)
+            if config.flag("use_sliding_window", False)
+            else None
+        )
         s = s.with_windows((window,) * s.layers)
         experts = config.integer("num_experts", "num_local_experts", default=128, low=0, high=MAX_EXPERTS)
         chosen = config.integer("num_experts_per_tok", default=8, low=0, high=max(experts, 8))

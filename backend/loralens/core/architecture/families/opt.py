@@ -94,7 +94,11 @@ class OPT(CausalDecoder):
         before = config.flag("do_layer_norm_before", True)
         dropout = config.number("dropout", 0.1, 0, 1)
         width = config.integer("word_embed_proj_dim", default=s.hidden)
-        last = LayerNorm(s.hidden, affine=affine) if before and not config.flag("_remove_final_layer_norm", False) else None
+        last = (
+            LayerNorm(s.hidden, affine=affine)
+            if before and not config.flag("_remove_final_layer_norm", False)
+            else None
+        )
         stack = Stack(lambda _: OPTLayer(s, bias, affine, before, dropout), s.windows)
         self.model = Module()
         decoder = OPTDecoder(s, width, config.integer("max_position_embeddings", default=2048), stack, last)

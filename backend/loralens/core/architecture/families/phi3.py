@@ -30,7 +30,9 @@ class Phi3Attention(SelfAttention):
     def project(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Three slices of the fused projection."""
         s, qkv = self.s, self.qkv_proj(t, x)
-        q, k, v = (ops.slice_last(t, qkv, n * s.head_dim, "attention: q, k, v") for n in (s.heads, s.kv_heads, s.kv_heads))
+        q, k, v = (
+            ops.slice_last(t, qkv, n * s.head_dim, "attention: q, k, v") for n in (s.heads, s.kv_heads, s.kv_heads)
+        )
         return q.view(s.head_dim), k.view(s.head_dim), v.view(s.head_dim)
 
     def position(self, t: Tape, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,9 @@ class SmolLM3(CausalDecoder):
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, tied=True, kv_heads=4)
         every = config.integer("no_rope_layer_interval", default=4, high=2**20)
-        turns = config.integers("no_rope_layers", high=1) or [int((index + 1) % every != 0) for index in range(s.layers)]
+        turns = config.integers("no_rope_layers", high=1) or [
+            int((index + 1) % every != 0) for index in range(s.layers)
+        ]
         turns = (turns + [1] * s.layers)[: s.layers]
         slides = config.flag("use_sliding_window", False) and config.has("sliding_window")
         window = config.integer("sliding_window", high=2**31) if slides else None

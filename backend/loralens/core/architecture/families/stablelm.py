@@ -77,7 +77,9 @@ class StableLmLayer(Module):
         attended = self.self_attn(t, hidden, call)
         if self.post_attention_layernorm is None:
             fed = ops.dropout(t, self.mlp(t, hidden), self._dropout, "residual dropout")
-            return ops.add(t, ops.add(t, residual, attended, "residual plus attention"), fed, "residual stream after the layer")
+            return ops.add(
+                t, ops.add(t, residual, attended, "residual plus attention"), fed, "residual stream after the layer"
+            )
         residual = ops.add(t, residual, attended, "residual stream after attention")
         fed = ops.dropout(t, self.mlp(t, self.post_attention_layernorm(t, residual)), self._dropout, "residual dropout")
         return ops.add(t, residual, fed, "residual stream after the layer")

@@ -66,8 +66,14 @@ class T5(Counted):
 
     def __init__(self, config: Config) -> None:
         hidden = config.integer("d_model", "hidden_size")
-        width, heads = config.integer("d_kv", default=64, high=65_536), config.integer("num_heads", "num_attention_heads", high=65_536)
-        intermediate, layers = config.integer("d_ff"), config.integer("num_layers", "num_hidden_layers", high=MAX_LAYERS)
+        width, heads = (
+            config.integer("d_kv", default=64, high=65_536),
+            config.integer("num_heads", "num_attention_heads", high=65_536),
+        )
+        intermediate, layers = (
+            config.integer("d_ff"),
+            config.integer("num_layers", "num_hidden_layers", high=MAX_LAYERS),
+        )
         decoder_layers = config.integer("num_decoder_layers", default=layers, high=MAX_LAYERS)
         buckets = config.integer("relative_attention_num_buckets", default=32)
         vocabulary = config.integer("vocab_size", high=MAX_VOCABULARY)
@@ -75,7 +81,9 @@ class T5(Counted):
 
         def block(kind: tuple[bool, bool]) -> T5Block:
             first, decoder = kind
-            branches: list[Module] = [Branch("SelfAttention", T5Attention(hidden, heads * width, buckets if first else None, heads), hidden)]
+            branches: list[Module] = [
+                Branch("SelfAttention", T5Attention(hidden, heads * width, buckets if first else None, heads), hidden)
+            ]
             if decoder:
                 branches.append(Branch("EncDecAttention", T5Attention(hidden, heads * width, None, heads), hidden))
             branches.append(Branch("DenseReluDense", FeedForward(hidden, intermediate, gated), hidden))
@@ -86,6 +94,10 @@ class T5(Counted):
         self.encoder = T5Stack(tokens, hidden, Stack(block, [(index == 0, False) for index in range(layers)]))
         self.decoder = T5Stack(tokens, hidden, Stack(block, [(index == 0, True) for index in range(decoder_layers)]))
         self.lm_head = Linear(hidden, vocabulary, name="head")
-        self.head, self.vocabulary, self.tied = self.lm_head, vocabulary, True  # transformers 5 ties it whatever the config says
+        self.head, self.vocabulary, self.tied = (
+            self.lm_head,
+            vocabulary,
+            True,
+        )  # transformers 5 ties it whatever the config says
         if self.tied:
             self.lm_head.weight = tokens

@@ -59,7 +59,9 @@ class ViT(Counted):
         patches = (image[0] // patch[0]) * (image[1] // patch[1])
         embeddings.cls_token = Parameter((1, 1, s.hidden))  # type: ignore[attr-defined]
         embeddings.patch_embeddings = Module()  # type: ignore[attr-defined]
-        embeddings.patch_embeddings.projection = Convolution(config.integer("num_channels", default=3), s.hidden, *patch)  # type: ignore[attr-defined]
+        embeddings.patch_embeddings.projection = Convolution(
+            config.integer("num_channels", default=3), s.hidden, *patch
+        )  # type: ignore[attr-defined]
         embeddings.position_embeddings = Parameter((1, patches + 1, s.hidden))  # type: ignore[attr-defined]
         self.vit.layers = Stack(lambda _: ViTLayer(s, bias), s.windows)  # type: ignore[attr-defined]
         self.vit.layernorm = LayerNorm(s.hidden)  # type: ignore[attr-defined]

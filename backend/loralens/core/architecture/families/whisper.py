@@ -55,7 +55,10 @@ class Whisper(Counted):
         decoder.embed_tokens = Embedding(vocabulary, hidden)  # type: ignore[attr-defined]
         decoder.embed_positions = Embedding(config.integer("max_target_positions", default=448), hidden)  # type: ignore[attr-defined]
         for side, module in (("encoder", encoder), ("decoder", decoder)):
-            stack = Stack(lambda crosses, side=side: WhisperLayer(hidden, widths[side], crosses), [side == "decoder"] * layers[side])
+            stack = Stack(
+                lambda crosses, side=side: WhisperLayer(hidden, widths[side], crosses),
+                [side == "decoder"] * layers[side],
+            )
             module.layers = stack  # type: ignore[attr-defined]
             module.layer_norm = LayerNorm(hidden)  # type: ignore[attr-defined]
         self.proj_out = Linear(hidden, vocabulary, name="head")
