@@ -106,4 +106,4 @@ NAMES = [
 def test_patterns_match_as_peft_matches_them(pattern: str, name: str) -> None:
     peft = pytest.importorskip("peft.utils.other")
     expected = peft.get_pattern_key([pattern], name)
-    assert (first_match([pattern], name, "rank_pattern") or name) == expected
+    assert (first_match([(pattern, pattern)], name, "rank_pattern") or name) == expected

@@ -185,6 +185,24 @@ def test_unset_unknown_keys_are_harmless() -> None:
     assert read_adapter_bytes(config, GOOD_WEIGHTS).config.rank == 4
 
 
+def test_patterns_that_would_take_for_ever_are_refused_before_they_are_run() -> None:
+    """Backtracking over long names multiplies; the product is bounded, whatever each factor is."""
+    module = "base_model.model.model." + "a." * 200 + "q_proj"
+    tensors = {f"{module}.lora_A.weight": torch.ones(4, 2), f"{module}.lora_B.weight": torch.ones(2, 4)}
+    for key, value in (("rank_pattern", {".*a.*a.*b": 4}), ("alpha_pattern", {".*a.*a.*b": 4})):
+        config = json.dumps(peft_config(target_modules=["q_proj"], **{key: value})).encode()
+        with pytest.raises(InvalidInput, match="too long to match"):
+            read_adapter_bytes(config, save(tensors))
+    config = json.dumps(peft_config(rank_pattern={f"m{index}": 4 for index in range(4001)})).encode()
+    with pytest.raises(InvalidInput, match="at most 4000"):
+        read_adapter_bytes(config, GOOD_WEIGHTS)
+    many = {name.replace("layers.0", f"layers.{index}"): torch.ones(4, 16) if "lora_A" in name else torch.ones(24, 4)
+            for index in range(1500) for name in (A, B)}  # fmt: skip
+    config = json.dumps(peft_config(target_modules=[f"t{index}" for index in range(15_000)])).encode()
+    with pytest.raises(InvalidInput, match="too long to compare"):
+        read_adapter_bytes(config, save(many))
+
+
 def test_every_truncation_and_every_flipped_length_byte_is_refused() -> None:
     for end in range(0, len(GOOD_WEIGHTS), 37):
         with pytest.raises(InvalidInput):

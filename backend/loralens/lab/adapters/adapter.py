@@ -10,11 +10,12 @@ from typing import Final
 
 import torch
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.lab.adapters import patterns
 from loralens.lab.adapters.config import AdapterConfig
 
 _FIELD: Final = "adapter_model.safetensors"
+MAX_PAIRS: Final = 20_000_000
 _PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
@@ -110,6 +111,13 @@ def assemble(config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> Adap
             raise _invalid(f"{name}: neither a LoRA factor nor a module the config saves in full")
     if not roles:
         raise _invalid("the file holds no LoRA factors")
+    for given, key in ((config.rank_pattern, "rank_pattern"), (config.alpha_pattern, "alpha_pattern")):
+        patterns.affordable([pattern for pattern, _ in given], roles, f"adapter_config.{key}")
+    if len(config.target_modules) * len(roles) > MAX_PAIRS:
+        raise InputTooLarge(
+            f"{len(config.target_modules)} targets for {len(roles)} modules take too long to compare",
+            field="adapter_config.target_modules",
+        )
     factors = {module: _factors(module, roles[module], config) for module in sorted(roles)}
     _every_target_is_there(config, factors)
     return Adapter(config, factors, extra)

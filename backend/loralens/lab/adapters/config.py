@@ -83,13 +83,13 @@ class AdapterConfig:
 
     def rank_of(self, module: str) -> int:
         """Rank of one module: the first `rank_pattern` that matches its name, else `rank`."""
-        key = patterns.first_match((name for name, _ in self.rank_pattern), module, "adapter_config.rank_pattern")
-        return self.rank if key is None else dict(self.rank_pattern)[key]
+        found = patterns.first_match(self.rank_pattern, module, "adapter_config.rank_pattern")
+        return self.rank if found is None else found
 
     def alpha_of(self, module: str) -> float:
         """Alpha of one module: the first `alpha_pattern` that matches its name, else `alpha`."""
-        key = patterns.first_match((name for name, _ in self.alpha_pattern), module, "adapter_config.alpha_pattern")
-        return self.alpha if key is None else dict(self.alpha_pattern)[key]
+        found = patterns.first_match(self.alpha_pattern, module, "adapter_config.alpha_pattern")
+        return self.alpha if found is None else found
 
     def scaling_of(self, module: str) -> float:
         """Alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
@@ -207,11 +207,11 @@ def _names(value: Any, key: str) -> tuple[str, ...]:
 def _pattern(value: Any, key: str, read: Any) -> tuple[tuple[str, Any], ...]:
     if value is None:
         return ()
-    if not isinstance(value, dict) or len(value) > MAX_NAMES:
-        raise _invalid(key, f"{key} must map module names to numbers")
+    if not isinstance(value, dict) or len(value) > patterns.MAX_PATTERNS:
+        raise _invalid(key, f"{key} must map at most {patterns.MAX_PATTERNS} module names to numbers")
     # Compiling each pattern here refuses an unsafe one even if no module would meet it. Order matters: first wins.
     for name in value:
-        patterns.first_match([name], "", f"adapter_config.{key}")
+        patterns.check(name, f"adapter_config.{key}")
     return tuple((name, read(number, key)) for name, number in value.items())
 
 

@@ -8,49 +8,68 @@ one that never ends, so only a plain subset is run: name characters, `\.`, `.`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InputTooLarge, InvalidInput
+
+T = TypeVar("T")
 
 MAX_PATTERN_LENGTH: Final = 256
 MAX_QUANTIFIERS: Final = 3
-"""Backtracking costs at most length ** (quantifiers + 1); names are bounded too, so three stay cheap."""
+MAX_PATTERNS: Final = 4000
+MAX_STEPS: Final = 300_000_000
+"""A few seconds of matching. One match costs at most length ** (quantifiers + 1) steps of backtracking."""
 
 _ATOM: Final = r"(?:[A-Za-z0-9_\-]|\\[.dw\-_]|\.|\[[A-Za-z0-9_\-|]+\])"
 _SAFE: Final = re.compile(rf"\^?(?:{_ATOM}[*+?]?|\((?:\?:)?(?:{_ATOM}[*+?]?|\|)*\))*\$?", re.ASCII)
 
 
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str, field: str, whole: bool) -> re.Pattern[str]:
-    quantifiers = sum(pattern.count(sign) for sign in "*+?") - pattern.count("(?:")
-    if len(pattern) > MAX_PATTERN_LENGTH or quantifiers > MAX_QUANTIFIERS or not _SAFE.fullmatch(pattern):
+def _quantifiers(pattern: str) -> int:
+    return sum(pattern.count(sign) for sign in "*+?") - pattern.count("(?:")
+
+
+@lru_cache(maxsize=MAX_PATTERNS * 2)
+def _compiled(pattern: str, field: str) -> re.Pattern[str]:
+    if len(pattern) > MAX_PATTERN_LENGTH or _quantifiers(pattern) > MAX_QUANTIFIERS or not _SAFE.fullmatch(pattern):
         raise InvalidInput(
             f"pattern {pattern[:80]!r} is not among the plain patterns that are run here",
             field=field,
             hint=r"use names, `\.`, `.*`, `\d+`, classes and (a|b); at most three quantifiers, none behind a bracket",
         )
     try:
-        return re.compile(pattern if whole else rf"(?:.*\.)?(?:{pattern})$")
+        return re.compile(rf"(?:.*\.)?(?:{pattern})$")
     except re.error as error:
         raise InvalidInput(f"pattern {pattern[:80]!r} cannot be read: {error}", field=field) from None
 
 
-def first_match(patterns: Iterable[str], name: str, field: str) -> str | None:
-    """The first pattern that matches the module name or a dotted ending of it.
+def check(pattern: str, field: str) -> None:
+    """Refuse a pattern that is not run here, whether or not any module would meet it. Raises: `InvalidInput`."""
+    _compiled(pattern, field)
+
+
+def first_match(pairs: Iterable[tuple[str, T]], name: str, field: str) -> T | None:
+    """The value of the first pattern that matches the module name or a dotted ending of it.
 
     Source: `peft.utils.other.get_pattern_key` (huggingface/peft 0.21).
 
-    >>> first_match(["v_proj", "q_proj"], "model.layers.0.self_attn.q_proj", "rank_pattern")
-    'q_proj'
+    >>> first_match([("v_proj", 2), ("q_proj", 4)], "model.layers.0.self_attn.q_proj", "rank_pattern")
+    4
     """
-    return next((pattern for pattern in patterns if _compiled(pattern, field, False).match(name)), None)
+    return next((value for pattern, value in pairs if _compiled(pattern, field).match(name)), None)
 
 
-def whole_match(pattern: str, name: str, field: str) -> bool:
-    """Whether the pattern matches the whole module name (`target_modules` given as text)."""
-    return _compiled(pattern, field, True).fullmatch(name) is not None
+def affordable(patterns: Sequence[str], names: Collection[str], field: str) -> None:
+    """Refuse patterns that would be matched for longer than seconds. Raises: `InputTooLarge`."""
+    longest = max(map(len, names), default=0)
+    steps = len(names) * sum(longest ** (1 + _quantifiers(pattern)) for pattern in patterns)
+    if steps > MAX_STEPS:
+        raise InputTooLarge(
+            f"{len(patterns)} patterns for {len(names)} modules take too long to match",
+            field=field,
+            hint="use fewer patterns, or patterns without * and +",
+        )
 
 
 def ends_with_name(names: Iterable[str], module: str) -> bool:
