@@ -86,8 +86,8 @@ def main() -> None:
             rows.append([event["way"], f"{event['median_seconds'] * 1e6:,.1f}", ratio])
     table([pick("方式", "way"), pick("微秒", "microseconds"), pick("比重新载入基座快", "faster than reloading")], rows)
     say(
-        "基座很小，所以倍数也小；7B 的基座要重新读十几 GB。",
-        "The base is tiny, so the factors are small; a 7B base means reading some 13 GB again.",
+        "这些数只属于这个小基座和这台机器；7B 的基座重新载入一次要读十几 GB。",
+        "These figures are this tiny base's on this machine; loading a 7B base again means reading some 13 GB.",
     )
 
     step(6, "存储：六份模型，还是一份加六个适配器", "Storage: six models, or one and six adapters")
