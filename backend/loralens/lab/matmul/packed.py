@@ -22,6 +22,15 @@ DEFAULT_HINT = 1
 16 is faster for float32 from 16 rows on, and slower than stock for one row."""
 
 
+def hint_for(dtype: torch.dtype, rows: int) -> int:
+    """The number of rows to pack for, given how many are usual.
+
+    >>> hint_for(torch.float32, 1), hint_for(torch.float32, 128), hint_for(torch.bfloat16, 128)
+    (1, 16, 1)
+    """
+    return 16 if dtype is torch.float32 and rows >= 16 else DEFAULT_HINT
+
+
 @cache
 def why_not(dtype: torch.dtype, device_type: str = "cpu") -> str | None:
     """None where packing works in this process for this dtype, else the reason in words."""

@@ -32,14 +32,15 @@ class Own(Variant):
             out_features=p.out_features, rank=p.rank, adapters=p.request.adapters, available=FORMS,
         )  # fmt: skip
         pack = form.startswith("packed") and packed.why_not(p.dtype, p.device.kind) is None
+        hint = packed.hint_for(p.dtype, p.rows)
         self.layers = []
         for weight in p.weights:
             layer = LoraLinear(
-                weight, packed=PackedWeight(weight) if pack else None, add_in_base=form.endswith("epilogue")
+                weight, packed=PackedWeight(weight, hint) if pack else None, add_in_base=form.endswith("epilogue")
             )
             self.fill(layer)
             self.layers.append(layer)
-        self.notes.append(f"form: {form}")
+        self.notes.append(f"form: {form}" + (f", packed for {hint} rows" if pack else ""))
 
     def fill(self, layer: LoraLinear) -> None:
         """Load the adapters of the point."""
