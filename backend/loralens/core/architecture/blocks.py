@@ -154,21 +154,9 @@ def rotate(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str, rotate
 
 def _rotate_half(t: Tape, x: Tensor, label: str) -> Tensor:
     assert isinstance(x.width, int)
-    first, second = _slices(t, x, 2, f"{label}: half")
+    first, second = (ops.slice_last(t, x, x.width // 2, f"{label}: half") for _ in range(2))
     negated = ops.scale(t, second, f"{label}: -half")
     return ops.cat(t, [negated, first], x.width, f"{label}: rotated half")
-
-
-def _slices(t: Tape, x: Tensor, count: int, label: str) -> list[Tensor]:
-    """`x[..., a:b]` slices: each one's backward fills a zeroed buffer of x's size."""
-    assert isinstance(x.width, int)
-    outs = []
-    for _ in range(count):
-        out = Tensor(x.storage, x.numel // count, x.dtype, x.width // count)
-        numel, dtype, width = x.numel, x.dtype, x.width
-        t.record(label, [out], [x], [], lambda g: t.new(numel, dtype, width, f"gradient: {label}", "temporaries"))
-        outs.append(out)
-    return outs
 
 
 class GatedMLP(Module):

@@ -64,6 +64,13 @@ class Module:
     """A node of the tree; parameters and submodules are found among its attributes, in order of definition."""
 
     path: str = ""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Submodules may be set under a family's own names."""
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
     saved: Module | None = None  # a trainable copy that runs in place of the frozen original (`modules_to_save`)
 
     def children(self) -> Iterator[tuple[str, Module]]:

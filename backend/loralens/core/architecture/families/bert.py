@@ -125,13 +125,13 @@ class Bert(Root):
         self._dropout = config.number("hidden_dropout_prob", 0.1, 0, 1)
         positions = config.integer("max_position_embeddings", default=512)
         self.bert = Module()
-        self.bert.embeddings = BertEmbeddings(s, positions, config.integer("type_vocab_size", default=2))  # type: ignore[attr-defined]
-        self.bert.encoder = Module()  # type: ignore[attr-defined]
-        self.bert.encoder.layer = Stack(lambda _: BertLayer(s, self._dropout), s.windows)  # type: ignore[attr-defined]
+        self.bert.embeddings = BertEmbeddings(s, positions, config.integer("type_vocab_size", default=2))
+        self.bert.encoder = Module()
+        self.bert.encoder.layer = Stack(lambda _: BertLayer(s, self._dropout), s.windows)
         self.cls = Module()
-        self.cls.predictions = predictions = BertHead(s)  # type: ignore[attr-defined]
+        self.cls.predictions = predictions = BertHead(s)
         if s.tied:
-            predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight  # type: ignore[attr-defined]
+            predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
             predictions.decoder.bias = predictions.bias
         self.vocabulary, self.tied, self._s = s.vocabulary, s.tied, s
         self.buffer_bytes = positions * 8 * 2
@@ -139,23 +139,23 @@ class Bert(Root):
     @property
     def head(self) -> Linear:  # type: ignore[override]
         """The output embedding."""
-        found: Linear = self.cls.predictions.decoder  # type: ignore[attr-defined]
+        found: Linear = self.cls.predictions.decoder
         return found
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, head, and cross entropy in the logits' own dtype."""
         from loralens.core.memory.stack import walk_stack
 
-        hidden = self.bert.embeddings(t, call, self._dropout)  # type: ignore[attr-defined]
+        hidden = self.bert.embeddings(t, call, self._dropout)
         call.masks["full"] = padding_mask(t, call)
         t.ledger.mark("embeddings")
         hidden = walk_stack(
             t, "bert.encoder.layer", self.bert.encoder.layer.layers, hidden, call, checkpointing=checkpointing
-        )  # type: ignore[attr-defined]
+        )
         call.after()
         del call
         t.section = "logits"
-        logits = self.cls.predictions(t, hidden)  # type: ignore[attr-defined]
+        logits = self.cls.predictions(t, hidden)
         loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss
@@ -166,16 +166,16 @@ class BertHead(Module):
 
     def __init__(self, s: Shape) -> None:
         self.transform = Module()
-        self.transform.dense = Linear(s.hidden, s.hidden, True, name="head: transform")  # type: ignore[attr-defined]
-        self.transform.LayerNorm = LayerNorm(s.hidden)  # type: ignore[attr-defined]
+        self.transform.dense = Linear(s.hidden, s.hidden, True, name="head: transform")
+        self.transform.LayerNorm = LayerNorm(s.hidden)
         self.decoder = Linear(s.hidden, s.vocabulary, True, name="head")
         self.bias = Parameter((s.vocabulary,))
         self._act = s.act
 
     def forward(self, t: Tape, hidden: Tensor) -> Tensor:
         """Shapes: (rows, hidden) to (rows, vocabulary)."""
-        hidden = self.transform.dense(t, hidden)  # type: ignore[attr-defined]
+        hidden = self.transform.dense(t, hidden)
         hidden = activation(t, hidden, self._act, "head: activated")
-        hidden = self.transform.LayerNorm(t, hidden)  # type: ignore[attr-defined]
+        hidden = self.transform.LayerNorm(t, hidden)
         out: Tensor = self.decoder(t, hidden)
         return out

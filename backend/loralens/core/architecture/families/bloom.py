@@ -116,13 +116,13 @@ class Bloom(CausalDecoder):
         )
         names = Names("transformer", "word_embeddings", "h", "ln_f")
         inner = self.assemble(s, lambda _: BloomBlock(s, dropout, post), s.windows, norm=LayerNorm, names=names)
-        inner.word_embeddings_layernorm = LayerNorm(s.hidden)  # type: ignore[attr-defined]
+        inner.word_embeddings_layernorm = LayerNorm(s.hidden)
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Normed token embeddings, alibi and the mask."""
         tokens = lookup(t, self.embedding, call)
         del call.shared["position ids"]
-        hidden: Tensor = self.inner.word_embeddings_layernorm(t, tokens)  # type: ignore[attr-defined]
+        hidden: Tensor = self.inner.word_embeddings_layernorm(t, tokens)
         call.shared["alibi"] = t.new((BATCH.times(SEQUENCE)) * self.s.heads, hidden.dtype, 1, "alibi")
         call.masks["full"] = causal_mask(t, call)
         return hidden

@@ -72,7 +72,7 @@ class LatentAttention(Module):
 class DeepSeek(CausalDecoder):
     """The causal language model; `float32` routing and latent attention alike in V2 and V3."""
 
-    default_targets = ("q_proj", "q_a_proj", "kv_a_proj_with_mqa")
+    default_targets: tuple[str, ...] | str = ("q_proj", "q_a_proj", "kv_a_proj_with_mqa")
     expert_targets = EXPERT_TARGETS
     q_rank: int | None = 1536
     shared, experts, chosen, width, dense = 1, 256, 8, 2048, 3

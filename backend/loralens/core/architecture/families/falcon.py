@@ -76,8 +76,8 @@ class FalconLayer(Module):
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         residual = hidden
-        normed = (self.ln_attn if self._two else self.input_layernorm)(t, hidden)  # type: ignore[attr-defined]
-        for_mlp = self.ln_mlp(t, hidden) if self._two else normed  # type: ignore[attr-defined]
+        normed = (self.ln_attn if self._two else self.input_layernorm)(t, hidden)
+        for_mlp = self.ln_mlp(t, hidden) if self._two else normed
         attended = self.self_attention(t, normed, call)
         fed = ops.add_in_place(t, self.mlp(t, for_mlp), attended)
         fed = ops.dropout(t, fed, self._dropout, "residual dropout")

@@ -29,14 +29,14 @@ class SandwichLayer(Module):
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         residual = hidden
-        hidden = self.input_layernorm(t, hidden)  # type: ignore[attr-defined]
+        hidden = self.input_layernorm(t, hidden)
         hidden = self.self_attn(t, hidden, call)
-        hidden = self.post_attention_layernorm(t, hidden)  # type: ignore[attr-defined]
+        hidden = self.post_attention_layernorm(t, hidden)
         hidden = ops.add(t, residual, hidden, "residual stream after attention")
         residual = hidden
-        hidden = self.pre_feedforward_layernorm(t, hidden)  # type: ignore[attr-defined]
+        hidden = self.pre_feedforward_layernorm(t, hidden)
         hidden = self.mlp(t, hidden)
-        hidden = self.post_feedforward_layernorm(t, hidden)  # type: ignore[attr-defined]
+        hidden = self.post_feedforward_layernorm(t, hidden)
         return ops.add(t, residual, hidden, "residual stream after the layer")
 
 

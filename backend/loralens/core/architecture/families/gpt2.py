@@ -42,7 +42,7 @@ class GPT2Block(Module):
 
     def __init__(self, s: Shape, dropout: float) -> None:
         self.ln_1 = LayerNorm(s.hidden)
-        self.attn = GPT2Attention(s, dropout)
+        self.attn: Module = GPT2Attention(s, dropout)
         self.ln_2 = LayerNorm(s.hidden)
         self.mlp = PlainMLP(s.hidden, s.intermediate, ("c_fc", "c_proj"), s.act, dropout=dropout, transposed=True)
 

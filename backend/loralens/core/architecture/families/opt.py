@@ -102,7 +102,7 @@ class OPT(CausalDecoder):
         stack = Stack(lambda _: OPTLayer(s, bias, affine, before, dropout), s.windows)
         self.model = Module()
         decoder = OPTDecoder(s, width, config.integer("max_position_embeddings", default=2048), stack, last)
-        self.model.decoder = decoder  # type: ignore[attr-defined]
+        self.model.decoder = decoder
         self.lm_head = Linear(width, s.vocabulary, name="head")
         if s.tied:
             self.lm_head.weight = self.decoder.embed_tokens.weight
@@ -111,7 +111,7 @@ class OPT(CausalDecoder):
     @property
     def decoder(self) -> OPTDecoder:
         """The model under the head."""
-        found: OPTDecoder = self.model.decoder  # type: ignore[attr-defined]
+        found: OPTDecoder = self.model.decoder
         return found
 
     def embed(self, t: Tape, call: Call) -> Tensor:

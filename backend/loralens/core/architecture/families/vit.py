@@ -55,15 +55,15 @@ class ViT(Counted):
         labels = config.entries.get("id2label")
         count = len(labels) if isinstance(labels, Mapping) and labels else config.integer("num_labels", default=2)
         self.vit = Module()
-        self.vit.embeddings = embeddings = Module()  # type: ignore[attr-defined]
+        self.vit.embeddings = embeddings = Module()
         patches = (image[0] // patch[0]) * (image[1] // patch[1])
-        embeddings.cls_token = Parameter((1, 1, s.hidden))  # type: ignore[attr-defined]
-        embeddings.patch_embeddings = Module()  # type: ignore[attr-defined]
+        embeddings.cls_token = Parameter((1, 1, s.hidden))
+        embeddings.patch_embeddings = Module()
         embeddings.patch_embeddings.projection = Convolution(
             config.integer("num_channels", default=3), s.hidden, *patch
-        )  # type: ignore[attr-defined]
-        embeddings.position_embeddings = Parameter((1, patches + 1, s.hidden))  # type: ignore[attr-defined]
-        self.vit.layers = Stack(lambda _: ViTLayer(s, bias), s.windows)  # type: ignore[attr-defined]
-        self.vit.layernorm = LayerNorm(s.hidden)  # type: ignore[attr-defined]
+        )
+        embeddings.position_embeddings = Parameter((1, patches + 1, s.hidden))
+        self.vit.layers = Stack(lambda _: ViTLayer(s, bias), s.windows)
+        self.vit.layernorm = LayerNorm(s.hidden)
         self.classifier = Linear(s.hidden, count, True, name="head")
         self.head, self.vocabulary, self.tied = None, count, False  # type: ignore[assignment]

@@ -5,6 +5,8 @@ Source: transformers 5.23, models/whisper/modeling_whisper.py (`WhisperForCondit
 
 from __future__ import annotations
 
+from functools import partial
+
 from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.counting import Counted
@@ -46,22 +48,18 @@ class Whisper(Counted):
         layers = {side: config.integer(f"{side}_layers", high=MAX_LAYERS) for side in ("encoder", "decoder")}
         widths = {side: config.integer(f"{side}_ffn_dim") for side in ("encoder", "decoder")}
         self.model = Module()
-        self.model.encoder = encoder = Module()  # type: ignore[attr-defined]
-        encoder.conv1 = Convolution(config.integer("num_mel_bins", default=80), hidden, 3)  # type: ignore[attr-defined]
-        encoder.conv2 = Convolution(hidden, hidden, 3)  # type: ignore[attr-defined]
-        encoder.embed_positions = Embedding(config.integer("max_source_positions", default=1500), hidden)  # type: ignore[attr-defined]
-        encoder.embed_positions.weight.frozen = True  # type: ignore[attr-defined]
-        self.model.decoder = decoder = Module()  # type: ignore[attr-defined]
-        decoder.embed_tokens = Embedding(vocabulary, hidden)  # type: ignore[attr-defined]
-        decoder.embed_positions = Embedding(config.integer("max_target_positions", default=448), hidden)  # type: ignore[attr-defined]
+        self.model.encoder = encoder = Module()
+        encoder.conv1 = Convolution(config.integer("num_mel_bins", default=80), hidden, 3)
+        encoder.conv2 = Convolution(hidden, hidden, 3)
+        encoder.embed_positions = Embedding(config.integer("max_source_positions", default=1500), hidden)
+        encoder.embed_positions.weight.frozen = True
+        self.model.decoder = decoder = Module()
+        decoder.embed_tokens = Embedding(vocabulary, hidden)
+        decoder.embed_positions = Embedding(config.integer("max_target_positions", default=448), hidden)
         for side, module in (("encoder", encoder), ("decoder", decoder)):
-            stack = Stack(
-                lambda crosses, side=side: WhisperLayer(hidden, widths[side], crosses),
-                [side == "decoder"] * layers[side],
-            )
-            module.layers = stack  # type: ignore[attr-defined]
-            module.layer_norm = LayerNorm(hidden)  # type: ignore[attr-defined]
+            module.layers = Stack(partial(WhisperLayer, hidden, widths[side]), [side == "decoder"] * layers[side])
+            module.layer_norm = LayerNorm(hidden)
         self.proj_out = Linear(hidden, vocabulary, name="head")
         self.head, self.vocabulary, self.tied = self.proj_out, vocabulary, config.flag("tie_word_embeddings", True)
         if self.tied:
-            self.proj_out.weight = decoder.embed_tokens.weight  # type: ignore[attr-defined]
+            self.proj_out.weight = decoder.embed_tokens.weight
