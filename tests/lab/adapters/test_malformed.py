@@ -146,6 +146,10 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "rank pattern of another rank": (json.dumps(peft_config(rank_pattern={"q_proj": 8})).encode(), "config says 8"),
     "rank pattern not a mapping": (json.dumps(peft_config(rank_pattern=[1])).encode(), "must map"),
     "rank pattern that never ends": (json.dumps(peft_config(rank_pattern={"(a+)+$": 4})).encode(), "plain patterns"),
+    "rank pattern of many alternatives": (
+        json.dumps(peft_config(rank_pattern={"(.|.)" * 30 + "z": 4})).encode(),
+        "plain patterns",
+    ),
     "rank pattern with a look-ahead": (json.dumps(peft_config(rank_pattern={"(?=q)": 4})).encode(), "plain patterns"),
     "unknown key that is set": (json.dumps(peft_config(layer_replication=[[0, 2]])).encode(), "not handled"),
     "key from the future": (json.dumps(peft_config(use_hyperlora=True)).encode(), "not handled"),

@@ -7,6 +7,7 @@ one that never ends, so only a plain subset is run: name characters, `\.`, `.`, 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 MAX_PATTERN_LENGTH: Final = 256
 MAX_QUANTIFIERS: Final = 3
+MAX_BRANCHES: Final = 64
 MAX_PATTERNS: Final = 4000
 MAX_STEPS: Final = 300_000_000
 """A few seconds of matching. One match costs at most length ** (quantifiers + 1) steps of backtracking."""
@@ -30,13 +32,19 @@ def _quantifiers(pattern: str) -> int:
     return sum(pattern.count(sign) for sign in "*+?") - pattern.count("(?:")
 
 
+def _branches(pattern: str) -> int:
+    """Ways through all alternatives: `(a|b)(c|d|e)` has six, and a mismatch may try each."""
+    return math.prod(1 + group.count("|") for group in re.findall(r"\(([^()]*)\)", pattern))
+
+
 @lru_cache(maxsize=MAX_PATTERNS * 2)
 def _compiled(pattern: str, field: str) -> re.Pattern[str]:
-    if len(pattern) > MAX_PATTERN_LENGTH or _quantifiers(pattern) > MAX_QUANTIFIERS or not _SAFE.fullmatch(pattern):
+    plain = len(pattern) <= MAX_PATTERN_LENGTH and _SAFE.fullmatch(pattern) is not None
+    if not plain or _quantifiers(pattern) > MAX_QUANTIFIERS or _branches(pattern) > MAX_BRANCHES:
         raise InvalidInput(
             f"pattern {pattern[:80]!r} is not among the plain patterns that are run here",
             field=field,
-            hint=r"use names, `\.`, `.*`, `\d+`, classes and (a|b); at most three quantifiers, none behind a bracket",
+            hint=r"use names, `\.`, `.*`, `\d+`, classes and (a|b); at most three quantifiers, none behind a bracket, few alternatives",
         )
     try:
         return re.compile(rf"(?:.*\.)?(?:{pattern})$")
@@ -63,7 +71,7 @@ def first_match(pairs: Iterable[tuple[str, T]], name: str, field: str) -> T | No
 def affordable(patterns: Sequence[str], names: Collection[str], field: str) -> None:
     """Refuse patterns that would be matched for longer than seconds. Raises: `InputTooLarge`."""
     longest = max(map(len, names), default=0)
-    steps = len(names) * sum(longest ** (1 + _quantifiers(pattern)) for pattern in patterns)
+    steps = len(names) * sum(longest ** (1 + _quantifiers(pattern)) * _branches(pattern) for pattern in patterns)
     if steps > MAX_STEPS:
         raise InputTooLarge(
             f"{len(patterns)} patterns for {len(names)} modules take too long to match",
