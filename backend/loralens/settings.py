@@ -33,7 +33,9 @@ class Settings(BaseSettings):
         268_435_456, ge=1024, le=1_073_741_824, description="Largest adapter that may be uploaded."
     )
     adapters_dir: Path | None = Field(None, description="Folder whose subfolders are PEFT adapters to offer by name.")
-    models_dir: Path | None = Field(None, description="Folder whose subfolders are Hugging Face models to offer by name.")
+    models_dir: Path | None = Field(
+        None, description="Folder whose subfolders are Hugging Face models to offer by name."
+    )
     shutdown_seconds: int = Field(3, ge=0, description="How long open streams may take to end when the server stops.")
     log_level: str = Field("warning", description="critical, error, warning, info or debug.")
 

@@ -227,7 +227,7 @@ _FLAT: Final[dict[str, tuple[str, str]]] = {
             "bias",
             "modules_to_save",
         )
-    },  # fmt: skip
+    },
     **{name: ("quantization", name) for name in ("double_quant", "compute_dtype", "prepare_kbit", "group_size")},
     "quantization": ("quantization", "type"),
     **{name: ("parallelism", name) for name in ("gpus", "strategy", "offload")},

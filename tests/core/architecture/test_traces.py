@@ -25,7 +25,13 @@ SIZES = {
     "max_position_embeddings": 512,
     "pad_token_id": 0,
 }
-LATENT = {"kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "num_key_value_heads": 4}
+LATENT = {
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 32,
+    "num_key_value_heads": 4,
+}
 SPARSE = {"num_experts_per_tok": 2, "moe_intermediate_size": 128, "n_shared_experts": 1, "first_k_dense_replace": 1}
 GPT2 = {"n_embd": 256, "n_layer": 6, "n_head": 4, "vocab_size": 2048, "n_positions": 512}
 FAMILIES: dict[str, dict[str, Any]] = {

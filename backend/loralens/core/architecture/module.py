@@ -71,6 +71,7 @@ class Module:
             """Submodules may be set under a family's own names."""
 
         def __setattr__(self, name: str, value: Any) -> None: ...
+
     saved: Module | None = None  # a trainable copy that runs in place of the frozen original (`modules_to_save`)
 
     def children(self) -> Iterator[tuple[str, Module]]:

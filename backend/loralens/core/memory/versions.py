@@ -46,5 +46,7 @@ def assumptions(recipe: Recipe) -> list[str]:
         )
     for name in FRAMEWORKS:
         if any(library == name for library, _ in recipe.stack) or ("framework", name) in recipe.stack:
-            found.append(f"{name} has model code of its own: published runs of it differ from what is computed here, see docs/accuracy.md")
+            found.append(
+                f"{name} has model code of its own: published runs of it differ from what is computed here, see docs/accuracy.md"
+            )
     return found
