@@ -54,7 +54,10 @@ class Attention:
             out = self._fused(t, q, k, v, None, "attention (flash)")
             return ops.copy(t, out, "attention: output by token") if self.heads_first else out
         if self.kv_heads != self.heads and (mask is None or not self.repeats):
-            return self._math(t, q, k, v, mask)
+            outside, t.autocast = t.autocast, None  # below autocast's reach
+            out = self._math(t, q, k, v, mask)
+            t.autocast = outside
+            return out
         if mask is not None and self.kv_heads != self.heads:
             k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
