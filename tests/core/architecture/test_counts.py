@@ -6,8 +6,9 @@ import pytest
 from core.architecture.transformers_models import NO_MODEL, meta_model, total
 
 from loralens.core import catalogue
-from loralens.core.architecture.registry import build, count_parameters
+from loralens.core.architecture.registry import Count, build, count_parameters
 from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.memory.estimate import estimate
 
 # Where a published total is another number than transformers 5.23 counts, and by how much exactly.
 EXPLAINED = {
@@ -77,3 +78,12 @@ def test_a_nested_text_config_is_the_model() -> None:
     inner = {**LLAMA_SHAPED, "model_type": "llama"}
     nested = {"model_type": "somebodys_vision_model", "text_config": inner, "vision_config": {"hidden_size": 5}}
     assert count_parameters(nested) == count_parameters(inner)
+
+
+@pytest.mark.parametrize("family", ["mamba", "falcon_mamba"])
+@pytest.mark.parametrize("extra", [{}, {"tie_word_embeddings": False, "use_bias": True}, {"time_step_rank": 7, "expand": 3}])
+def test_state_space_models_are_counted_and_their_memory_refused_by_name(family: str, extra: dict[str, object]) -> None:
+    config = {"model_type": family, "hidden_size": 96, "num_hidden_layers": 3, "vocab_size": 200, "state_size": 8, **extra}
+    assert count_parameters(config) == Count(total(meta_model(config)), True, "")
+    with pytest.raises(UnsupportedArchitecture, match="memory of 'mamba' models is not modelled"):
+        estimate(config, method="lora")

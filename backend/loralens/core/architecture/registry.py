@@ -41,6 +41,8 @@ FAMILIES: Final[dict[str, str]] = {
     "cohere": "cohere:Cohere",
     "cohere2": "cohere:Cohere2",
     "bert": "bert:Bert",
+    "mamba": "mamba:Mamba",
+    "falcon_mamba": "mamba:Mamba",
     "t5": "t5:T5",
     "vit": "vit:ViT",
     "whisper": "whisper:Whisper",
