@@ -81,9 +81,18 @@ def test_a_nested_text_config_is_the_model() -> None:
 
 
 @pytest.mark.parametrize("family", ["mamba", "falcon_mamba"])
-@pytest.mark.parametrize("extra", [{}, {"tie_word_embeddings": False, "use_bias": True}, {"time_step_rank": 7, "expand": 3}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"tie_word_embeddings": False, "use_bias": True}, {"time_step_rank": 7, "expand": 3}]
+)
 def test_state_space_models_are_counted_and_their_memory_refused_by_name(family: str, extra: dict[str, object]) -> None:
-    config = {"model_type": family, "hidden_size": 96, "num_hidden_layers": 3, "vocab_size": 200, "state_size": 8, **extra}
+    config = {
+        "model_type": family,
+        "hidden_size": 96,
+        "num_hidden_layers": 3,
+        "vocab_size": 200,
+        "state_size": 8,
+        **extra,
+    }
     assert count_parameters(config) == Count(total(meta_model(config)), True, "")
     with pytest.raises(UnsupportedArchitecture, match="memory of 'mamba' models is not modelled"):
         estimate(config, method="lora")

@@ -14,7 +14,9 @@ from loralens.core.architecture.module import Embedding, Linear, Module, Paramet
 class Mixer(Module):
     """Selective state space. Shapes: A_log (inner, state), D (inner), conv1d (inner, 1, kernel)."""
 
-    def __init__(self, hidden: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool) -> None:
+    def __init__(
+        self, hidden: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool
+    ) -> None:
         self.conv1d = Module()
         self.conv1d.weight = Parameter((inner, 1, kernel))
         if conv_bias:
@@ -57,6 +59,10 @@ class Mamba(Counted):
         )
         self.backbone.norm_f = RMSNorm(hidden)
         self.lm_head = Linear(hidden, vocabulary, name="head")
-        self.head, self.vocabulary, self.tied = self.lm_head, vocabulary, config.flag("tie_word_embeddings", self.tied_by_default)
+        self.head, self.vocabulary, self.tied = (
+            self.lm_head,
+            vocabulary,
+            config.flag("tie_word_embeddings", self.tied_by_default),
+        )
         if self.tied:
             self.lm_head.weight = self.backbone.embeddings.weight
