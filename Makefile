@@ -15,7 +15,7 @@ dev: ## Serve with hot reload of Python and of the page
 
 .PHONY: check
 check: ## Format, lint, types and layers, Python and page (half a minute)
-	$(PY)/ruff format --check --quiet .
+	$(PY)/ruff format --check --output-format concise .
 	$(PY)/ruff check --quiet .
 	$(PY)/mypy
 	PYTHONPATH=backend $(PY)/lint-imports --no-logo

@@ -66,7 +66,7 @@ browser_is_there() {
 }
 
 bin=$VENV/bin
-check "ruff format" "$bin/ruff" format --check --quiet .
+check "ruff format" "$bin/ruff" format --check --output-format concise .
 check "ruff" "$bin/ruff" check --quiet .
 check "mypy --strict" "$bin/mypy"
 check "layers (import-linter)" env PYTHONPATH=backend "$bin/lint-imports" --no-logo
