@@ -7,7 +7,6 @@ layers suffice; the result says how many were measured and nothing is extrapolat
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from loralens.lab.adapters.adapter import assemble
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import write_adapter
 from loralens.lab.adapters.hub import Hub
+from loralens.lab.adapters.scratch import scratch_folder
 
 WIDTH: Final = 4096
 # Source: meta-llama/Llama-2-7b-hf config.json: hidden_size 4096, intermediate_size 11008, 32 layers.
@@ -75,8 +75,7 @@ def shapes_hub(root: Path, layers: int, *, rank: int = 8, adapters: int = 6) -> 
     root.mkdir(parents=True, exist_ok=True)
     _check_room(root, layers)
     generator = torch.Generator().manual_seed(0)
-    with tempfile.TemporaryDirectory(prefix=".shapes-", dir=root) as name:
-        folder = Path(name)
+    with scratch_folder(root, "shapes") as folder:
         state = {
             f"model.layers.{layer}.{module}.weight": (torch.randn(shape, generator=generator) * 0.02).bfloat16()
             for layer in range(layers)

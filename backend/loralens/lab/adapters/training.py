@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import assemble
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import write_adapter
+from loralens.lab.adapters.scratch import scratch_folder
 from loralens.lab.adapters.tasks import TASKS, Facts, Task, grammar_hash, held_out_facts, prompt_for, training_facts
 from loralens.lab.tiny.corpus import code_corpus, prose_corpus
 from loralens.lab.tiny.lora import adapter_config, adapter_state, inject_lora
@@ -109,18 +108,16 @@ def train(root: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
     folder = hub_folder(root, recipe)
     cached = is_trained(folder)
     if not cached:
-        root.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".hub-", dir=root))
         threads = torch.get_num_threads()
         # One thread: the same bits whatever the number of cores, and at these sizes hardly slower than two.
         torch.set_num_threads(1)
         try:
-            yield from _train_into(staging, recipe)
-            if not is_trained(folder):  # another process may have been as fast
-                staging.rename(folder)
+            with scratch_folder(root, "hub") as staging:
+                yield from _train_into(staging, recipe)
+                if not is_trained(folder):  # another process may have been as fast
+                    staging.rename(folder)
         finally:
             torch.set_num_threads(threads)
-            shutil.rmtree(staging, ignore_errors=True)
     yield {"type": "result", "cached": cached, **json.loads((folder / "hub.json").read_text())}
 
 
