@@ -4,7 +4,7 @@ import pytest
 
 from loralens import estimate
 from loralens.core.answers import memory_answer, parameters_answer, plan_answer
-from loralens.core.errors import InvalidInput, UnknownModel
+from loralens.core.errors import InvalidInput, UnknownModel, UnsupportedArchitecture
 
 
 def test_llama_2_7b_as_peft_counts_it():
@@ -75,3 +75,22 @@ def test_plans_come_for_each_method():
     plans = plan_answer({"model": "7B"})["plans"]
     assert [plan["method"] for plan in plans] == ["full", "lora", "qlora"]
     assert all(len(moment["bytes"]) == len(plan["categories"]) for plan in plans for moment in plan["moments"])
+
+
+def test_families_without_a_step_are_counted():
+    t5 = parameters_answer({"model": "t5-base"})
+    assert t5["parameters"]["total"] == 222_903_552
+    assert t5["exact"] and "only counted" in t5["note"]
+    with pytest.raises(UnsupportedArchitecture):
+        memory_answer({"model": "t5-base"})
+
+
+def test_an_unknown_family_is_a_guess_that_says_so():
+    config = {
+        "model_type": "mystery", "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4,
+        "num_attention_heads": 8, "vocab_size": 4000,
+    }  # fmt: skip
+    answer = parameters_answer({"config": config})
+    assert not answer["exact"] and "guess" in answer["note"]
+    with pytest.raises(UnsupportedArchitecture, match="mystery"):
+        memory_answer({"config": config})

@@ -157,6 +157,8 @@ class ParametersAnswer(Shape):
     tensors: list[TensorRow]
     target_modules_available: list[str]
     by_rank: list[RankRow]
+    exact: bool = Field(description="False: the family is unknown and was counted as if it were Llama.")
+    note: str = Field(description="What is special about this count; empty where nothing is.")
 
 
 class PlanAnswer(BaseModel):

@@ -27,6 +27,10 @@ def command(body: Body, json: Json = False) -> None:
         )
         for row in answer["tensors"]
     ]
+    if answer["note"]:
+        line(answer["note"])
+    if not rows:
+        return None
     table(["tensor", "shape", "held as", "times", "parameters", "trains"], rows, left=3)
     line(f"trainable: {counts['trainable']:,} of {counts['total']:,} ({counts['trainable_percent']:.4g} %)")
     line(f"adapters can go to: {', '.join(answer['target_modules_available'])}")

@@ -7,8 +7,8 @@ from typing import Any
 
 from loralens.core import catalogue
 from loralens.core.architecture.module import Linear
-from loralens.core.architecture.registry import build
-from loralens.core.errors import InvalidInput
+from loralens.core.architecture.registry import build, count_parameters
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.memory.estimate import SHOWN_GPUS, Estimate, estimate_model
 from loralens.core.memory.plan import plan_for
 from loralens.core.methods import COMPARED, check
@@ -98,7 +98,10 @@ def parameters_answer(body: Any) -> dict[str, Any]:
     """
     model, names, recipe, _ = read_body(body)
     name = names[0] if len(names) == 1 else "lora"
-    found = estimate_model(model, name, recipe)
+    try:
+        found = estimate_model(model, name, recipe)
+    except UnsupportedArchitecture:
+        return _counted(model)
     rank = recipe.lora.rank
     rows: dict[str, dict[str, Any]] = {}
     for item in found.plan.held:
@@ -122,6 +125,8 @@ def parameters_answer(body: Any) -> dict[str, Any]:
         row["bytes"] += parameter.bytes.at(1, 1, rank) * item.count
     total, trainable = found.total_parameters, found.trainable_parameters
     return {
+        "exact": True,
+        "note": "",
         "model": model.to_dict(base_parameters(model)),
         "method": name,
         "parameters": {
@@ -139,6 +144,21 @@ def parameters_answer(body: Any) -> dict[str, Any]:
             }
             for r in RANKS
         ],
+    }
+
+
+def _counted(model: Model) -> dict[str, Any]:
+    """The count alone, of a model whose training step is not modelled; raises if the shapes do not allow even that."""
+    count = count_parameters(model.config)
+    return {
+        "model": model.to_dict(count.total),
+        "method": "full",
+        "parameters": {"total": count.total, "trainable": count.total, "trainable_percent": 100.0},
+        "tensors": [],
+        "target_modules_available": [],
+        "by_rank": [],
+        "exact": count.exact,
+        "note": count.note or "only counted: the training step of this family is not modelled",
     }
 
 
