@@ -3,6 +3,7 @@ import VueI18n from '@intlify/unplugin-vue-i18n/vite'
 import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vitest/config'
 import { lessons } from './vite/lessons.ts'
+import { preloadPage } from './vite/preloadPage.ts'
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 
@@ -11,6 +12,7 @@ export default defineConfig({
     vue(),
     VueI18n({ include: [here('./src/locales/*.json')], runtimeOnly: true, compositionOnly: true, fullInstall: false, dropMessageCompiler: true }),
     lessons(here('../code/part2')),
+    preloadPage('src/pages/Part2.vue'),
   ],
   resolve: { alias: { '@': here('./src') } },
   define: { __VUE_OPTIONS_API__: false, __VUE_PROD_DEVTOOLS__: false, __INTLIFY_PROD_DEVTOOLS__: false },

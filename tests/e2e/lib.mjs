@@ -82,6 +82,8 @@ export async function openPage({ browser, url }, { path = '/part2', lang = 'zh-C
   const errors = []
   const foreign = []
   page.on('console', (message) => {
+    // The machine gained or lost a network interface: nothing that the page did.
+    if (message.text().includes('ERR_NETWORK_CHANGED')) return
     if (['error', 'warning'].includes(message.type()) && !expected.some((piece) => message.text().includes(piece))) errors.push(message.text())
   })
   page.on('pageerror', (error) => errors.push(error.message))
@@ -117,7 +119,10 @@ export async function showEverything(page) {
     await page.waitForTimeout(50)
   }
   await page.evaluate(() => window.scrollTo(0, 0))
+  // Chunks of the sections may still be on their way.
   await page.waitForLoadState('networkidle')
+  await page.locator('#recap fieldset').first().waitFor({ state: 'attached' })
+  await page.locator('#decomposition canvas').waitFor({ state: 'attached' })
 }
 
 export async function post(url, path, body) {

@@ -2,7 +2,7 @@
 import { assert, equal, openPage, settled, showEverything } from '../lib.mjs'
 
 export default async function motion(context) {
-  let { page, finish } = await openPage(context, { reducedMotion: 'reduce', path: '/part2?n=50' })
+  let { page, finish } = await openPage(context, { reducedMotion: 'reduce', path: '/part2?n=50#hub' })
   await settled(page)
   await page.locator('#hub [role=radiogroup]').scrollIntoViewIfNeeded()
   await page.waitForTimeout(300)

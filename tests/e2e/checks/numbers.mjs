@@ -1,5 +1,5 @@
 /** Every number on the page equals the API's, for a table of settings. The rounding here is written independently. */
-import { equal, openPage, post, settled, assert } from '../lib.mjs'
+import { equal, openPage, post, settled, showEverything, assert } from '../lib.mjs'
 
 const MODELS = { 'llama-2-7b': ['q', 'v'], 'llama-2-13b': ['q', 'k', 'v', 'o'], 'llama-2-70b': ['q', 'v'], 'qwen2.5-7b': ['q', 'k', 'v', 'o', 'gate', 'up', 'down'], 'mistral-7b-v0.1': ['o', 'down'] }
 const RECIPES = [
@@ -51,6 +51,8 @@ function bodyOf(model, targets, settings) {
 export default async function numbers(context) {
   const { page, finish } = await openPage(context)
   await settled(page)
+  await showEverything(page)
+  await page.locator('[data-number=shared]').waitFor()
   let checked = 0
   let cases = 0
   for (const [model, targets] of Object.entries(MODELS)) {

@@ -9,8 +9,10 @@ export default async function states(context) {
   let { page, finish } = await openPage(context, { path: '/part2?m=qwen2.5-7b&k=qlora&r=32&n=24&x=3&z=1#hub' })
   await page.locator('[data-card=qlora]').waitFor()
   equal(await page.locator('#setup-model').inputValue(), 'qwen2.5-7b', 'model of the link')
+  await page.locator('[role=radio]').first().waitFor()
   equal(await page.locator('[role=radio]').count(), 24, 'adapters of the link')
   equal(await page.locator('[role=radio][aria-checked=true]').count(), 1, 'one active adapter')
+  await page.waitForFunction(() => Math.abs(document.querySelector('#hub').getBoundingClientRect().top) < innerHeight / 2)
   await finish()
 
   ;({ page, finish } = await openPage(context, { path: '/part2?r=zero&k=magic', lang: 'en' }))
