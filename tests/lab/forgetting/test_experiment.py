@@ -38,7 +38,7 @@ def test_every_arm_and_seed_has_its_curve(events: Events) -> None:
     assert set(seen) == wanted
     assert len(seen) == len(wanted)
     sweep = {(p["arm"], p["learning_rate"]) for p in points(events, "sweep")}
-    assert sweep == {(a.id, rate) for family, a in SMALL.families().items() for rate in SMALL.rates[family]}
+    assert sweep == {(a.id, rate) for family, a in SMALL.families().items() for rate in SMALL.rates_of(family)}
 
 
 def test_curves_grow_together(events: Events) -> None:
@@ -115,8 +115,8 @@ def test_findings_are_said_in_both_languages(events: Events) -> None:
 
 def test_a_diverged_rate_is_never_chosen() -> None:
     sweep = [
-        {"arm": a.id, "learning_rate": rate, "new": {"loss": float("nan") if rate == max(SMALL.rates[f]) else 5.0}}
+        {"arm": a.id, "learning_rate": rate, "new": {"loss": float("nan") if rate == max(SMALL.rates_of(f)) else 5.0}}
         for f, a in SMALL.families().items()
-        for rate in SMALL.rates[f]
+        for rate in SMALL.rates_of(f)
     ]
-    assert choose_rates(SMALL, sweep) == {f: min(rates) for f, rates in SMALL.rates.items()}
+    assert choose_rates(SMALL, sweep) == {f: min(SMALL.rates_of(f)) for f in SMALL.families()}

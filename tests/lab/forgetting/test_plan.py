@@ -19,10 +19,11 @@ def test_each_budget_has_what_the_question_needs(budget: str) -> None:
     assert len(plan.seeds) >= 3
     assert plan.sweep_seed not in plan.seeds
     assert {"full", "mixed", "linear", "lora-full-rank"} <= {arm.id for arm in plan.arms}
-    assert len({arm.rank for arm in plan.arms if arm.family == "lora"}) >= 2
-    assert len({arm.targets for arm in plan.arms if arm.family == "lora"}) >= 2
-    assert all(len(rates) >= 2 for rates in plan.rates.values())
-    assert plan.rates.keys() == plan.families().keys()
+    loras = [arm for arm in plan.arms if arm.rank and not arm.train_rest]
+    assert len({arm.rank for arm in loras}) >= 2
+    assert len({arm.targets for arm in loras}) >= 2
+    assert len({arm.family for arm in loras}) == len(loras), "each LoRA arm chooses a rate of its own"
+    assert all(len(plan.rates_of(family)) >= 2 for family in plan.families())
     assert list(plan.evaluation_steps) == sorted(set(plan.evaluation_steps))
     assert {arm.rank for arm in plan.arms if arm.rank} <= set(plan.ranks)
     assert plan.ranks[0] == 0 and plan.ranks[-1] == LARGEST_RANK[budget]
@@ -31,7 +32,7 @@ def test_each_budget_has_what_the_question_needs(budget: str) -> None:
 def test_a_request_chooses_seeds_and_ranks() -> None:
     plan = plan_from_spec({"budget": "quick", "seed": 7, "seeds": 4, "ranks": [2, 16]})
     assert plan.seeds == (7, 8, 9, 10)
-    assert {arm.rank for arm in plan.arms if arm.family == "lora"} == {2, 16}
+    assert {arm.rank for arm in plan.arms if arm.rank and not arm.train_rest} == {2, 16}
     assert plan.families()["lora"].rank == 2
     assert {2, 16} <= set(plan.ranks)
     assert plan_from_spec({}) == BUDGETS["quick"]

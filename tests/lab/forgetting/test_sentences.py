@@ -62,3 +62,10 @@ def test_what_cannot_be_compared_is_left_out(result: dict[str, Any]) -> None:
     for comparison in result["summary"]["comparisons"]:
         comparison["at_equal_learning"]["forgetting_nats"] = None
     assert not {"learning_rates", "at_equal_learning"} & {f["id"] for f in findings(result)}
+
+
+def test_a_run_that_went_wrong_is_named(result: dict[str, Any]) -> None:
+    assert "unstable" not in {f["id"] for f in findings(result)}
+    wrong = next(arm for arm in result["summary"]["arms"] if arm["arm"] == "lora-r4")
+    wrong["learned_nats"] = spread([0.5, -0.5, 0.1])
+    assert "lora-r4" in said(result, "unstable")[0] and "lora-r4" in said(result, "unstable")[1]

@@ -102,7 +102,7 @@ def _sweep(source: Source, plan: Plan, folder: Path) -> Iterator[Event]:
     runs = [
         Run("sweep", arm, rate, plan.sweep_seed, part="validation")
         for family, arm in plan.families().items()
-        for rate in plan.rates[family]
+        for rate in plan.rates_of(family)
     ]
     stops = sorted({s for s in plan.evaluation_steps if s < plan.sweep_steps} | {plan.sweep_steps})
     # Never cut short: another sweep could choose other rates, and the same seed must give the same curves.

@@ -68,7 +68,7 @@ def run_plan(
         "seeds": list(plan.seeds),
         "steps": plan.steps,
         "evaluation_steps": list(plan.evaluation_steps),
-        "sweep": {family: list(rates) for family, rates in plan.rates.items()},
+        "sweep": {family: list(plan.rates_of(family)) for family in plan.families()},
         "sweep_steps": plan.sweep_steps,
         "tokens_per_step": plan.batch_size * plan.sequence_length,
         "old": about(old),

@@ -10,8 +10,8 @@ An arm is one way to adapt the base to the new text:
     lora-full-rank    LoRA of the largest rank, embeddings and norms trained beside it: must come close to `full`
 
 A comparison at one learning rate is unfair: LoRA's best rate is several times that of full fine-tuning. So each family
-of arms first sweeps its rates with another seed, and the rate with the lowest *validation* loss on the new text is
-used; test text is used for the figures only.
+(the arms that train weights in full together, each LoRA arm by itself) first sweeps its rates with another seed, and
+the rate with the lowest *validation* loss on the new text is used; test text is used for the figures only.
 
 Source: Biderman et al. 2024, "LoRA Learns Less and Forgets Less", arXiv:2405.09673, section 5 (sensitivity to rates).
 """
@@ -80,6 +80,10 @@ class Plan:
         """Seed of the sweep: none of the seeds that the figures are made with."""
         return max(self.seeds) + 1
 
+    def rates_of(self, family: str) -> tuple[float, ...]:
+        """Learning rates to try for a family; LoRA's families that are not named have those of `lora`."""
+        return self.rates[family] if family in self.rates else self.rates["lora"]
+
     def families(self) -> dict[str, Arm]:
         """The arm that stands for each family in the sweep: its first."""
         first: dict[str, Arm] = {}
@@ -97,14 +101,17 @@ class Plan:
 
 def make_arms(ranks: tuple[int, ...], reference: int, full_rank: int) -> tuple[Arm, ...]:
     """The arms of a budget: LoRA at each rank on all linear layers, and at the reference rank on q and v alone."""
-    loras = [Arm(f"lora-r{rank}", "lora", rank=rank, targets=LINEAR_NAMES) for rank in ranks]
-    loras.sort(key=lambda arm: arm.rank != reference)  # the reference rank stands for the family in the sweep
+    # Each has rates of its own: at one rate for all, rank 64 of the larger model diverged where rank 16 was best.
+    loras = [
+        Arm(f"lora-r{rank}", "lora" if rank == reference else f"lora-r{rank}", rank=rank, targets=LINEAR_NAMES)
+        for rank in sorted(ranks, key=lambda rank: rank != reference)
+    ]
     return (
         Arm("full", "full"),
         Arm("mixed", "full", mix=0.25),
         Arm("linear", "full", targets=LINEAR_NAMES),
         *loras,
-        Arm(f"lora-r{reference}-qv", "lora", rank=reference, targets=QV),
+        Arm(f"lora-r{reference}-qv", f"lora-r{reference}-qv", rank=reference, targets=QV),
         Arm("lora-full-rank", "full_rank", rank=full_rank, targets=LINEAR_NAMES, train_rest=True),
     )
 
@@ -119,7 +126,7 @@ def _budgets() -> dict[str, Plan]:
             arms=make_arms((1, 8), 8, quick.config.hidden_size),
             seeds=(0, 1, 2),
             rates={"full": (1e-3, 3e-3, 1e-2), "lora": (3e-3, 1e-2, 3e-2), "full_rank": (1e-3, 3e-3)},
-            sweep_steps=24,
+            sweep_steps=20,
             evaluation_steps=(4, 8, 16, 24, 36, 48),
             batch_size=8,
             sequence_length=64,

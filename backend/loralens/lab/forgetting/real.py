@@ -95,7 +95,7 @@ def run_real(
         "seeds": list(plan.seeds),
         "steps": plan.steps,
         "evaluation_steps": list(plan.evaluation_steps),
-        "sweep": {family: list(rates) for family, rates in plan.rates.items()},
+        "sweep": {family: list(plan.rates_of(family)) for family in plan.families()},
         "sweep_steps": plan.sweep_steps,
         "tokens_per_step": plan.batch_size * plan.sequence_length,
         "old": about(old),
@@ -169,7 +169,10 @@ def plan_for_real(request: Mapping[str, Any], linear: tuple[str, ...], steps: in
     reference = min(ranks, key=lambda rank: abs(rank - 8))
     attention = tuple(n for n in linear if n in ("q_proj", "v_proj", "query", "value")) or linear[:1]
     loras = sorted(
-        (Arm(f"lora-r{rank}", "lora", rank=rank, targets=linear) for rank in ranks),
+        (
+            Arm(f"lora-r{rank}", "lora" if rank == reference else f"lora-r{rank}", rank=rank, targets=linear)
+            for rank in ranks
+        ),
         key=lambda arm: arm.rank != reference,
     )
     marks = {max(1, round(steps * share)) for share in (0.03, 0.06, 0.12, 0.25, 0.5, 0.75, 1.0)}
@@ -182,7 +185,7 @@ def plan_for_real(request: Mapping[str, Any], linear: tuple[str, ...], steps: in
             Arm("mixed", "full", mix=0.25),
             Arm("linear", "full", targets=linear),
             *loras,
-            Arm(f"lora-r{reference}-qv", "lora", rank=reference, targets=attention),
+            Arm(f"lora-r{reference}-qv", f"lora-r{reference}-qv", rank=reference, targets=attention),
         ),
         seeds=tuple(range(request["seed"], request["seed"] + (request["seeds"] or 3))),
         rates={"full": (1e-5, 3e-5, 1e-4), "lora": (1e-4, 3e-4, 1e-3)},

@@ -23,6 +23,7 @@ def findings(result: Mapping[str, Any]) -> list[Sentence]:
     said.append(_equal_learning(reference, comparisons[reference["arm"]]))
     said.append(_rates(summary.get("sweep_at_equal_learning")))
     said.append(_reach(arms, summary))
+    said.append(_unstable(arms))
     said.append(_rehearsal(arms["mixed"], arms["full"], comparisons["mixed"]))
     said.append(_spectrum(result, reference))
     said.append(_full_rank(arms, comparisons))
@@ -136,6 +137,20 @@ def _reach(arms: Mapping[str, Any], summary: Mapping[str, Any]) -> Sentence:
         "norms, and only the rest to its rank.",
         "zh": f"只训练 LoRA 够得到的层（不限制秩）学到了全量微调的 {share:.0%}："
         "这一部分差距来自被冻结的词嵌入与归一化层，其余才来自低秩。",
+    }
+
+
+def _unstable(arms: Mapping[str, Any]) -> Sentence | None:
+    """Arms that did not surely learn anything, or not in every seed: their rate was too high (or too low) for them."""
+    failed = [arm for arm in arms.values() if not settled(arm["learned_nats"]) or arm["learned_nats"]["mean"] <= 0]
+    if not failed:
+        return None
+    names = ", ".join(f"{arm['arm']} ({arm['learning_rate']:g})" for arm in failed)
+    return {
+        "id": "unstable",
+        "en": f"Did not learn reliably at the learning rate it was given: {names}. Its forgetting is that of a training run "
+        "that went wrong, not of its rank.",
+        "zh": f"在所给的学习率下没有稳定学会：{names}。它的遗忘来自训练失稳，而不是来自它的秩。",
     }
 
 

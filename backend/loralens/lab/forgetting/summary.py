@@ -106,6 +106,8 @@ def sweep_at_equal_learning(plan: Plan, sweep: Points, base: Mapping[str, Any]) 
     runs = curves_by_run(sweep, base)
     of_family: dict[str, list[tuple[float, Points]]] = {}
     for family, arm in plan.families().items():
+        if family not in plan.rates:
+            continue
         of_family[family] = [(rate, run) for (name, rate, _), run in runs.items() if name == arm.id]
     if not all(of_family.values()):
         return None
@@ -129,7 +131,7 @@ def rank_curve(plan: Plan, summary: Mapping[str, Any], truncated: Points) -> lis
     by_rank = {entry["rank"]: entry for entry in truncated}
     result: list[dict[str, Any]] = []
     for arm in plan.arms:
-        if arm.family != "lora" or arm.id != f"lora-r{arm.rank}":
+        if arm.id != f"lora-r{arm.rank}":
             continue
         figures = next(a for a in summary["arms"] if a["arm"] == arm.id)
         cut = by_rank.get(arm.rank)
