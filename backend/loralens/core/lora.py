@@ -5,14 +5,12 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; PEFT 0.21 `LoraConfig` an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from loralens.core import patterns
 from loralens.core.architecture.module import Linear, Module, Parameter
-from loralens.core.errors import InvalidInput
 from loralens.core.memory import ops
 from loralens.core.memory.size import ONE, RANK, Dim
 from loralens.core.memory.tape import Tensor
@@ -21,24 +19,6 @@ if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.memory.tape import Tape
     from loralens.core.recipe import Lora
-
-MAX_PATTERN = 200
-
-
-@lru_cache(maxsize=256)
-def _pattern(text: str, field: str) -> re.Pattern[str]:
-    if len(text) > MAX_PATTERN or re.search(r"[+*}]\)?[+*{]", text):
-        raise InvalidInput(
-            f"{field} is not a pattern that is accepted: {text[:60]!r}",
-            field=field,
-            hint="nested repetition is refused; list the module names instead",
-        )
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise InvalidInput(
-            f"{field} is not a regular expression: {error}", field=field, hint='try ["q_proj", "v_proj"] or all-linear'
-        ) from error
 
 
 def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
@@ -53,9 +33,14 @@ def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
     if targets == "all-linear":
         return lambda name, module: isinstance(module, Linear) and module is not root.head and not _ends(name, saved)
     if isinstance(targets, str):
-        pattern = _pattern(targets, "lora.target_modules")
+        pattern = patterns.whole(targets, "lora.target_modules")
+        patterns.affordable([targets], _names(root), "lora.target_modules")
         return lambda name, module: isinstance(module, Linear) and pattern.fullmatch(name) is not None
     return lambda name, module: isinstance(module, Linear) and _ends(name, targets) and not _ends(name, saved)
+
+
+def _names(root: Root) -> list[str]:
+    return [name for name, _ in root.walk()]
 
 
 def _ends(name: str, keys: tuple[str, ...]) -> bool:
@@ -67,10 +52,10 @@ def rank_of(name: str, lora: Lora) -> Dim:
 
     Source: PEFT `get_pattern_key`: a key matches a name's end, as a regular expression.
     """
-    for key, rank in lora.rank_pattern:
-        if _pattern(rf"(.*\.)?({key})$", "lora.rank_pattern").match(name):
-            return rank
-    return RANK
+    if not lora.rank_pattern:
+        return RANK
+    found = patterns.first_match(lora.rank_pattern, name, "lora.rank_pattern")
+    return RANK if found is None else found
 
 
 @dataclass(slots=True)

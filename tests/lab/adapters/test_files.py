@@ -21,7 +21,7 @@ from loralens.lab.adapters.files import (
     weights_bytes,
     write_adapter,
 )
-from loralens.lab.adapters.patterns import first_match
+from loralens.core.patterns import first_match
 
 from .helpers import files, peft_config, random_adapter
 

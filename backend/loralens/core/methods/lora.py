@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from loralens.core import patterns
 from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.errors import InvalidInput
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
@@ -88,6 +89,11 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     """
     lora, expert_weights = experts.translate(root, recipe.lora)
     wanted = selector(root, lora)
+    patterns.affordable(
+        [key for key, _ in lora.rank_pattern],
+        [name for name, _ in root.walk()] if lora.rank_pattern else [],
+        "lora.rank_pattern",
+    )
     found: list[str] = []
     linears: dict[str, None] = {}
     saved: set[str] = set()
@@ -111,7 +117,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
         if sign == "saved":
             module.saved = trainable_copy(module)
         elif sign.startswith("experts "):
-            module.adapter = experts.ExpertAdapter.on(module, name, tuple(sign.split()[1:]), lora)  # type: ignore[attr-defined]
+            module.adapter = experts.ExpertAdapter.on(module, name, tuple(sign.split()[1:]), lora)
         elif sign and isinstance(module, Linear):
             module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
 

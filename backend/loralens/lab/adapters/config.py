@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loralens.core.errors import InputTooLarge, InvalidInput
-from loralens.lab.adapters import patterns
+from loralens.core import patterns
 
 MAX_CONFIG_BYTES: Final = 2**20
 MAX_RANK: Final = 4096
