@@ -66,7 +66,7 @@ class Attention:
         groups = self.heads // self.kv_heads
         if groups == 1:
             return x
-        return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)  # type: ignore[arg-type]
+        return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)
 
     def _fused(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, label: str) -> Tensor:
         if mask is not None and mask.dtype == "bool":  # made additive for each call

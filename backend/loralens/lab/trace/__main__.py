@@ -52,7 +52,9 @@ def around_peak(result: TraceResult, phase: str, count: int = 40) -> list[str]:
         event = ledger.events[position]
         s = ledger.storages[abs(event) - 1]
         mark = "  <- peak" if position + 1 == top else ""
-        lines.append(f"{'+' if event > 0 else '-'}{s.size_bytes:>15,}  {s.kind:<18} {s.op:<44} {s.dtype:<8} {s.shape} {s.owner}{mark}")
+        lines.append(
+            f"{'+' if event > 0 else '-'}{s.size_bytes:>15,}  {s.kind:<18} {s.op:<44} {s.dtype:<8} {s.shape} {s.owner}{mark}"
+        )
     return lines
 
 

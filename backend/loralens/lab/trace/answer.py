@@ -55,7 +55,9 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         started = time.perf_counter()
         result = trace(model.config, method, recipe)
         seconds = round(time.perf_counter() - started, 2)
-        traces.append({**described(method, result), "computed": _computed(model, method, recipe, result), "seconds": seconds})
+        traces.append(
+            {**described(method, result), "computed": _computed(model, method, recipe, result), "seconds": seconds}
+        )
     yield {
         "type": "result",
         "model": {"id": model.id, "name": model.name, "family": model.family},

@@ -37,7 +37,9 @@ def read_config(given: Mapping[str, Any]) -> Any:
         raise InvalidInput("config.model_type is missing", field="config.model_type", hint="paste a whole config.json")
     if name not in CONFIG_MAPPING:
         raise UnsupportedArchitecture(
-            f"transformers does not know model_type {name!r:.60}", field="config.model_type", hint="see its list of models"
+            f"transformers does not know model_type {name!r:.60}",
+            field="config.model_type",
+            hint="see its list of models",
         )
     try:
         config = CONFIG_MAPPING[name](**entries)
@@ -89,7 +91,7 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         _prepare_kbit(model, recipe)
     elif recipe.gradient_checkpointing:
         _checkpoint(model)
-        model.enable_input_require_grads()
+        model.enable_input_require_grads()  # type: ignore[operator]  # transformers types it as a module
     lora = recipe.lora
     targets: Any = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     if not lora.target_modules_given:
@@ -125,7 +127,9 @@ def _all_conv1d(model: torch.nn.Module) -> bool:
 
 def _checkpoint(model: Any) -> None:
     if not getattr(model, "supports_gradient_checkpointing", False):
-        raise InvalidInput("this family has no gradient checkpointing in transformers", field="recipe.gradient_checkpointing")
+        raise InvalidInput(
+            "this family has no gradient checkpointing in transformers", field="recipe.gradient_checkpointing"
+        )
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
@@ -145,7 +149,7 @@ def _freeze_first_layers(model: torch.nn.Module, recipe: Recipe) -> None:
         return
     from loralens.lab.trace.families import layer_list
 
-    name, layers = layer_list(model)
+    _, layers = layer_list(model)
     first = max(0, len(layers) - recipe.trainable_layers)
     trained = {id(p) for layer in layers[first:] for p in layer.parameters()}
     for parameter in model.parameters():

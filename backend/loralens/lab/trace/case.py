@@ -40,7 +40,9 @@ class TraceResult:
         return peaks.live_at(self.ledger, peaks.phase_peaks(self.ledger)[phase].event)
 
 
-def trace(config: Mapping[str, Any], method: str = "full", recipe: Recipe | Mapping[str, Any] | None = None) -> TraceResult:
+def trace(
+    config: Mapping[str, Any], method: str = "full", recipe: Recipe | Mapping[str, Any] | None = None
+) -> TraceResult:
     """Run one steady-state training step on fake tensors and report its peaks.
 
     Raises:

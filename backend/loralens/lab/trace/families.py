@@ -21,15 +21,20 @@ def model_class(config: Any) -> Any:
         auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
         auto.MODEL_FOR_CAUSAL_LM_MAPPING,
     ):
-        if type(config) in mapping and not (config.model_type in _ENCODERS and mapping is auto.MODEL_FOR_CAUSAL_LM_MAPPING):
+        if type(config) in mapping and not (
+            config.model_type in _ENCODERS and mapping is auto.MODEL_FOR_CAUSAL_LM_MAPPING
+        ):
             found = mapping[type(config)]
             return found[0] if isinstance(found, tuple) else found
     raise UnsupportedArchitecture(
-        f"transformers has no model with a training loss for model_type {config.model_type!r}", field="config.model_type"
+        f"transformers has no model with a training loss for model_type {config.model_type!r}",
+        field="config.model_type",
     )
 
 
-_ENCODERS = frozenset({"bert", "roberta", "distilbert", "electra", "deberta", "deberta-v2", "modernbert", "xlm-roberta", "albert"})
+_ENCODERS = frozenset(
+    {"bert", "roberta", "distilbert", "electra", "deberta", "deberta-v2", "modernbert", "xlm-roberta", "albert"}
+)
 
 
 def layer_list(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList]:

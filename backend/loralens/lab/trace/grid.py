@@ -50,7 +50,11 @@ def run(path: Path, workers: int, pattern: str = "") -> tuple[int, int]:
     """Trace what is missing; returns how many cases the file holds and how many were traced now."""
     wanted = {name: request for name, request in grid_cases.cases() if pattern in name}
     there = {entry["name"]: entry for entry in read(path)}
-    kept = {name: entry for name, entry in there.items() if wanted.get(name, entry["request"]) == entry["request"]}
+    kept = {
+        name: entry
+        for name, entry in there.items()
+        if "expected" in entry and wanted.get(name, entry["request"]) == entry["request"]
+    }
     missing = [(name, request) for name, request in wanted.items() if name not in kept]
     with path.open("a", encoding="utf-8") as file, _pool(workers) as pool:
         futures = [pool.submit(trace_one, name, request) for name, request in missing]

@@ -161,7 +161,9 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             chosen |= rest
         else:
             names = list(rest)
-            chosen |= {names[(position + k) % len(names)]: rest[names[(position + k) % len(names)]] for k in range(_PER_FAMILY)}
+            chosen |= {
+                names[(position + k) % len(names)]: rest[names[(position + k) % len(names)]] for k in range(_PER_FAMILY)
+            }
             position += _PER_FAMILY
         for word, (method, recipe) in chosen.items():
             fitted = _fitted(config, recipe)

@@ -56,12 +56,16 @@ def attention(
         scale = width**-0.5 if scale is None else scale
         if width % 8:
             query, key, value = (torch.nn.functional.pad(x, (0, 8 - width % 8)) for x in (query, key, value))
-        output = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+        output = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[
+            0
+        ]
         return output if output.shape[-1] == width else output[..., :width]
     if chosen == "efficient":
         mask = _mask_for_efficient(attn_mask, query, key)
         needs = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
-        return aten._scaled_dot_product_efficient_attention(query, key, value, mask, needs, dropout_p, is_causal, scale=scale)[0]
+        return aten._scaled_dot_product_efficient_attention(
+            query, key, value, mask, needs, dropout_p, is_causal, scale=scale
+        )[0]
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = _as_bias(attn_mask, query)
     return aten._scaled_dot_product_attention_math(
@@ -135,8 +139,26 @@ def embedding_scratch(gradient: torch.Tensor, indices: torch.Tensor, *_rest: Any
     return (4 * 8 * indices.numel(),)
 
 
+def grouped_mm(func: Any, a: torch.Tensor, b: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+    """Grouped matrix products in float32 and float16 too: CUDA takes them, one group after the other, without scratch.
+
+    Source: aten/src/ATen/native/cuda/GroupedBlas.cpp (`_grouped_mm_cuda`, `_grouped_mm_fallback`), torch 2.13; only
+    the shape rule for fake tensors insists on bfloat16.
+    """
+    if a.dtype == torch.bfloat16:
+        result: torch.Tensor = func(a, b, *rest, **options)
+        return result
+    sketch = func(
+        *(torch.empty_strided(x.shape, x.stride(), dtype=torch.bfloat16, device=x.device) for x in (a, b)),
+        *rest,
+        **options,
+    )
+    return torch.empty_strided(sketch.shape, sketch.stride(), dtype=a.dtype, device=a.device)
+
+
 def equip(ledger: Any) -> None:
     """Teach a ledger the operators whose CUDA kernels differ from what a fake tensor shows."""
     aten = torch.ops.aten
     ledger.overrides[aten._local_scalar_dense.default] = known_values
+    ledger.overrides[aten._grouped_mm.default] = grouped_mm
     ledger.workspaces[aten.embedding_dense_backward.default] = embedding_scratch

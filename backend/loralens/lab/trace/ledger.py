@@ -79,7 +79,7 @@ class Owners:
             owner = ""
         if threading.get_ident() == self._main:
             # the node was numbered just before its operator ran; later operators without a node must not take it over
-            self.of_node.setdefault(torch.autograd._get_sequence_nr() - 1, owner)
+            self.of_node.setdefault(torch.autograd._get_sequence_nr() - 1, owner)  # type: ignore[attr-defined]
         return owner
 
 
@@ -91,7 +91,7 @@ def sole_owner(tensor: torch.Tensor) -> bool:
     """Whether a tensor and its storage are referred to by the caller alone."""
     storage = tensor.untyped_storage()
     in_storage = torch._C._storage_Use_Count(storage._cdata)
-    return in_storage == _STORAGE_REFERENCES and tensor._use_count() == _TENSOR_REFERENCES
+    return in_storage == _STORAGE_REFERENCES and tensor._use_count() == _TENSOR_REFERENCES  # type: ignore[attr-defined]
 
 
 def _called_from_engine() -> bool:
@@ -122,6 +122,7 @@ class Ledger(TorchDispatchMode):
         self.overrides: dict[Any, Callable[..., Any]] = {}
         self.workspaces: dict[Any, Callable[..., Iterable[int]]] = {}
         self._live: dict[int, tuple[int, Any]] = {}
+        self._threads = {threading.get_ident()}
         self._node_of: dict[int, int] = {}  # backward's storages: the node that was running
 
     def begin(self, phase: str) -> None:
@@ -131,6 +132,10 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.phase == "backward" and threading.get_ident() not in self._threads:
+            # the fake mode sets this for the thread that enters it; autograd runs in a thread of its own
+            torch._C._set_only_lift_cpu_tensors(True)
+            self._threads.add(threading.get_ident())
         override = self.overrides.get(func)
         if func is _ADD and self.phase == "backward" and self._sums_gradients(args, kwargs):
             result = args[0].add_(args[1])
@@ -197,7 +202,11 @@ class Ledger(TorchDispatchMode):
         index = self._append(storage.nbytes(), str(op), tuple(tensor.shape), str(tensor.dtype)[6:])
         if self.phase == "backward":
             self._node_of[index] = _node_number()
-        self._live[key] = (index, weakref.ref(storage, lambda _ref, key=key, index=index: self._release(key, index)))
+
+        def released(_: object) -> None:
+            self._release(key, index)
+
+        self._live[key] = (index, weakref.ref(storage, released))
 
     def _append(self, size: int, op: str, shape: tuple[int, ...], dtype: str) -> int:
         index = len(self.storages)

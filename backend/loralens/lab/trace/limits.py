@@ -15,7 +15,9 @@ def check(method: str, recipe: Recipe) -> None:
         InvalidInput: naming the word and what a trace knows instead.
     """
     if method not in ("full", "lora", "qlora", "dora"):
-        raise InvalidInput(f"method {method!r:.40} cannot be traced; allowed: full, lora, qlora, dora", field="method", hint=_HINT)
+        raise InvalidInput(
+            f"method {method!r:.40} cannot be traced; allowed: full, lora, qlora, dora", field="method", hint=_HINT
+        )
     for name, given, allowed in (
         ("loss", recipe.loss, "full"),
         ("fused_kernels", recipe.fused_kernels, "none"),
@@ -27,7 +29,9 @@ def check(method: str, recipe: Recipe) -> None:
         ("parallelism.gpus", recipe.parallelism.gpus, 1),
     ):
         if given != allowed:
-            raise InvalidInput(f"{name} {given!r} cannot be traced; a trace knows {allowed!r}", field=f"recipe.{name}", hint=_HINT)
+            raise InvalidInput(
+                f"{name} {given!r} cannot be traced; a trace knows {allowed!r}", field=f"recipe.{name}", hint=_HINT
+            )
     if method == "full" and recipe.quantization is not None:
         raise InvalidInput("full fine-tuning of a quantized base is not possible", field="recipe.quantization")
     frameworks = {name for name, _version in recipe.stack} & {"litgpt", "torchtune"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 
 from loralens.lab.trace.categories import CATEGORIES, CATEGORY_OF
 from loralens.lab.trace.ledger import Ledger, Storage
@@ -24,7 +25,7 @@ def phase_peaks(ledger: Ledger, *, rounded: bool = False) -> dict[str, Moment]:
     marks = [*ledger.marks, ("", len(ledger.events))]
     level = sum(sizes[e - 1] if e > 0 else -sizes[-e - 1] for e in ledger.events[: marks[0][1]])
     peaks: dict[str, Moment] = {}
-    for (phase, first), (_, last) in zip(marks, marks[1:], strict=False):
+    for (phase, first), (_, last) in pairwise(marks):
         best, best_event = level, first
         for position in range(first, last):
             event = ledger.events[position]

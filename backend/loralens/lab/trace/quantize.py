@@ -148,7 +148,7 @@ def equip(ledger: Ledger) -> None:
         with ledger:
             if absmax_8bit is not None and absmax_offset is not None:
                 unpacked = torch.empty_like(absmax_8bit, dtype=torch.float32)
-                absmax = unpacked + absmax_offset
+                _absmax = unpacked + absmax_offset  # held until the end, as there
             whole = torch.empty(tuple(shape), dtype=a.dtype, device=a.device)
             return torch.nn.functional.linear(a, whole, bias)
 
