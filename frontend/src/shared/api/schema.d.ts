@@ -2008,6 +2008,16 @@ export interface components {
             target_modules_available: string[];
             /** By Rank */
             by_rank: components["schemas"]["RankRow"][];
+            /**
+             * Exact
+             * @description False: the family is unknown and was counted as if it were Llama.
+             */
+            exact: boolean;
+            /**
+             * Note
+             * @description What is special about this count; empty where nothing is.
+             */
+            note: string;
         };
         /**
          * Peak
