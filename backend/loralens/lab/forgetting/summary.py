@@ -106,7 +106,7 @@ def sweep_at_equal_learning(plan: Plan, sweep: Points, base: Mapping[str, Any]) 
     runs = curves_by_run(sweep, base)
     of_family: dict[str, list[tuple[float, Points]]] = {}
     for family, arm in plan.families().items():
-        if family not in plan.rates:
+        if family not in ("full", "lora", "full_rank"):
             continue
         of_family[family] = [(rate, run) for (name, rate, _), run in runs.items() if name == arm.id]
     if not all(of_family.values()):
