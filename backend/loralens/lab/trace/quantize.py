@@ -52,10 +52,13 @@ def quantize(model: Any, quantization: Quantization) -> None:
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=getattr(torch, quantization.compute_dtype),
     )
-    replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
+    whole = list(getattr(model, "_keep_in_fp32_modules", None) or [])  # T5's `wo`; as `from_pretrained` does
+    replace_with_bnb_linear(model, get_keys_to_not_convert(model) + whole, settings)
     for name, parameter in model.named_parameters():
         if parameter.dtype != dtypes[name] and type(parameter) is torch.nn.Parameter:  # new biases, made in float32
             parameter.data = parameter.data.to(dtypes[name])
+        if any(part in whole for part in name.split(".")):
+            parameter.data = parameter.data.to(torch.float32)
     model.is_loaded_in_8bit = eight
     model.is_loaded_in_4bit = not eight
     model.is_quantized = True

@@ -93,7 +93,9 @@ def _said_plainly(what: str) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, ImportError) as problem:
         text = (str(problem).strip() or "no message").splitlines()[0]
         raise InvalidInput(
-            f"{what}: {type(problem).__name__}: {text:.200}", field="config", hint="loralens memory may still compute it"
+            f"{what}: {type(problem).__name__}: {text:.200}",
+            field="config",
+            hint="loralens memory may still compute it",
         ) from problem
 
 
@@ -206,11 +208,13 @@ def classify(ledger: Ledger, model: torch.nn.Module) -> None:
         if storage.kind:
             continue
         copied = storage.op.startswith("aten._to_copy") and storage.shape in shapes
-        if len(storage.shape) > 1 and storage.shape[-1] == vocabulary and storage.shape not in shapes:
+        if storage.phase == "optimizer":
+            storage.kind = "optimizer_temporary"
+        elif len(storage.shape) > 1 and storage.shape[-1] == vocabulary and storage.shape not in shapes:
             storage.kind = "logits"
         elif storage.phase == "forward":
             storage.kind = "weight_copy" if copied else "activation"
         elif storage.phase == "backward" and storage.recomputed:
             storage.kind = "weight_copy" if copied else "recomputed"
         else:
-            storage.kind = "optimizer_temporary" if storage.phase == "optimizer" else "backward_temporary"
+            storage.kind = "backward_temporary"
