@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput, NotFound
+from loralens.core.patterns import first_match
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import (
     CONFIG_FILE,
@@ -21,7 +22,6 @@ from loralens.lab.adapters.files import (
     weights_bytes,
     write_adapter,
 )
-from loralens.core.patterns import first_match
 
 from .helpers import files, peft_config, random_adapter
 
