@@ -150,8 +150,9 @@ def linear(
 
     def apply(g: Tensor) -> list[Tensor | None]:
         grad_b = t.new(*b_size, f"gradient: {label} bias", "temporaries") if wants[2] and b_size else None
-        grad_x = t.new(*x_size, f"gradient: {label} input", "temporaries") if wants[0] else None
-        grad_w = t.new(*w_size, f"gradient: {label} weight", own_grad) if wants[1] else None
+        # both leave the product as views: the input's reshaped to the batch, the weight's transposed
+        grad_x = t.new(*x_size, f"gradient: {label} input", "temporaries").as_view() if wants[0] else None
+        grad_w = t.new(*w_size, f"gradient: {label} weight", own_grad).as_view() if wants[1] else None
         return [grad_x, grad_w, grad_b]
 
     saved = [x if wants[1] else None, w if wants[0] else None]

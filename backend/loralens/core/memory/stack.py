@@ -75,7 +75,8 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
             before = t.ledger.snapshot()
             for position, place in enumerate(run.unit):
                 layer = place.layer
-                t.layer += 1
+                t.layers_walked += 1
+                t.layer = t.layers_walked
                 t.stands_for[t.layer] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{index}"
                 hidden = _boundary(t, hidden, label, None if position else gap, copy)
@@ -94,6 +95,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
             if copy == 1 and skipped:
                 t.ledger.repeat(t.ledger.difference(before), skipped, gap.label)
                 index += skipped * len(run.unit)
+    t.layer = 0  # what follows belongs to no layer: a head tied to the embedding is one parameter with it
     return hidden
 
 

@@ -3,7 +3,7 @@
 Rules taken from PyTorch (torch/csrc/autograd/engine.cpp, input_buffer.cpp, functions/accumulate_grad.h, v2.13):
 - nodes run in the order of their creation, newest first, once all their gradients have arrived;
 - what a node saved is released right after it ran, its incoming gradient after that;
-- a second gradient for the same tensor is added in place when nothing else holds the first;
+- a second gradient for the same tensor is added in place when nothing else holds the first and it is no view;
 - a parameter's first gradient is taken over as `.grad`, a later one is added to it.
 """
 
@@ -68,7 +68,7 @@ class Node:
 class Tensor:
     """A tensor without values: a storage, its number of elements, its dtype and its place in the graph."""
 
-    __slots__ = ("dtype", "node", "numel", "output", "storage", "width")
+    __slots__ = ("dtype", "is_view", "node", "numel", "output", "storage", "width")
 
     def __init__(
         self, storage: Storage | None, numel: Size, dtype: str, width: int | Size, node: Node | None = None
@@ -79,6 +79,7 @@ class Tensor:
         self.width = width
         self.node = node
         self.output = 0
+        self.is_view = False  # of a gradient: a view of what a kernel returned, which autograd cannot add to in place
 
     @property
     def edge(self) -> tuple[Node, int] | None:
@@ -89,7 +90,13 @@ class Tensor:
         """The same storage and graph node seen with another last dimension (views save and allocate nothing)."""
         result = Tensor(self.storage, self.numel, self.dtype, self.width if width is None else width, self.node)
         result.output = self.output
+        result.is_view = self.is_view
         return result
+
+    def as_view(self) -> Tensor:
+        """Mark a gradient as a view (transposed or reshaped) of a kernel's result."""
+        self.is_view = True
+        return self
 
 
 class Tape:
@@ -111,7 +118,8 @@ class Tape:
         self.region: Region | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
         self.refilling: Region | None = None  # the region that runs again
         self.section = "activations"  # category of what the forward pass allocates now
-        self.layer = 0  # which simulated layer a parameter belongs to
+        self.layer = 0  # which simulated layer a parameter belongs to; 0: none
+        self.layers_walked = 0
         self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
@@ -301,11 +309,8 @@ class Tape:
     def _add(self, buffer: list[Tensor | None], index: int, second: Tensor) -> Tensor:
         first = buffer[index]
         assert first is not None  # the caller looked
-        alone = first.storage is not None and sys.getrefcount(first.storage) == 2
-        if alone:
+        if not first.is_view and first.storage is not None and sys.getrefcount(first.storage) == 2:
             return first
-        if second.storage is not None and sys.getrefcount(second.storage) == 2:
-            return second
         return self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
 
     def _accumulate(self, key: Any, parameter: Parameter, gradient: Tensor | None) -> None:
