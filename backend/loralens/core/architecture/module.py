@@ -115,6 +115,7 @@ class Linear(Module):
         self.bias = Parameter((out_features,)) if bias else None
         self.adapter: Adapter | None = None
         self.label = name
+        self.packable = True  # quantizers replace plain linear layers, not subclasses of them
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: x (rows, in_features) to (rows, out_features)."""

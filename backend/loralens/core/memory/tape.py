@@ -34,6 +34,7 @@ class Node:
     __slots__ = (
         "apply",
         "inputs",
+        "kept",
         "label",
         "outputs",
         "owning",
@@ -61,6 +62,7 @@ class Node:
         self.saved = saved
         self.apply = apply
         self.outputs = outputs
+        self.kept: Storage | None = None  # held as an attribute: until the graph goes, whatever checkpointing does
         self.owning = False  # takes the list of gradients itself
         self.region: Region | None = None  # the checkpointed region that still has to bring back what was saved
 

@@ -58,7 +58,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     train_biases(root, recipe)
     packing = packing_for(quantization)
     for _, module in root.walk():
-        if isinstance(module, Linear) and module is not root.head and module.weight.role == "base":
+        if isinstance(module, Linear) and module is not root.head and module.weight.role == "base" and module.packable:
             module.weight.packing = packing
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)

@@ -81,31 +81,30 @@ class EightBit:
         return ONE * (parameter.numel[0] + parameter.shape[0] * 4)  # type: ignore[operator]
 
     def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
-        """The input is cast to float16 and quantized row by row; backward unpacks the weight."""
-        dtype = x.dtype
-        half = ops.cast(t, x, "float16", f"{layer.label}: input in float16")
-        quantized = t.new(half.numel, "int8", half.width, f"{layer.label}: input in int8")
-        product = t.new(
-            ops.divide(x.numel, x.width) * layer.out_features,
-            "int32",
-            layer.out_features,
-            f"{layer.label}: int32 product",
-        )
+        """The input is cast to float16 and quantized row by row; backward unpacks the weight.
+
+        The function keeps its input as an attribute, not as a saved tensor: checkpointing cannot drop it, and it stays
+        until the graph goes.
+        """
+        half = t.new(x.numel, "float16", x.width, f"{layer.label}: input in float16") if x.dtype != "float16" else None
+        quantized = t.new(x.numel, "int8", x.width, f"{layer.label}: input in int8")
+        del half
+        rows = ops.divide(x.numel, x.width)
+        out = t.new(rows * layer.out_features, x.dtype, layer.out_features, layer.label)
         del quantized
-        out = t.new(product.numel, "float16", layer.out_features, layer.label)
-        del product
-        numel, source = layer.weight.numel, (half.numel, half.dtype, half.width)
+        numel, source = layer.weight.numel, (x.numel, x.dtype, x.width)
 
         def apply(g: Tensor) -> Tensor:
-            whole = t.new(
-                numel, "float16", layer.in_features, f"{layer.label}: weight unpacked for backward", "temporaries"
-            )
+            label = f"{layer.label}: weight unpacked for backward"
+            whole = t.new(numel, source[1], layer.in_features, label, "temporaries")
             gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
             del whole
             return gradient
 
-        t.record(layer.label, [out], [half], [], apply)
-        return ops.cast(t, out, dtype, f"{layer.label}: result cast back")
+        t.record(layer.label, [out], [x], [], apply)
+        if out.node is not None and x.storage is not None:
+            out.node.kept = x.storage
+        return out
 
 
 @dataclass(frozen=True, slots=True)

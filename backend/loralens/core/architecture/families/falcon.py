@@ -18,14 +18,22 @@ from loralens.core.memory.attention import Attention
 from loralens.core.memory.tape import Tape, Tensor
 
 
+class FalconLinear(Linear):
+    """A subclass of the linear layer: bitsandbytes leaves it as it is (`type(module) is nn.Linear`)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, name: str = "") -> None:
+        super().__init__(in_features, out_features, bias, name=name)
+        self.packable = False
+
+
 class FalconAttention(Module):
     """Query, keys and values in one matrix; one boolean mask for all layers, always."""
 
     def __init__(self, s: Shape, new: bool, bias: bool) -> None:
-        self.query_key_value = Linear(
+        self.query_key_value = FalconLinear(
             s.hidden, s.hidden + 2 * s.kv_heads * s.head_dim, bias, name="attention query, key and value"
         )
-        self.dense = Linear(s.hidden, s.hidden, bias, name="attention output projection")
+        self.dense = FalconLinear(s.hidden, s.hidden, bias, name="attention output projection")
         self._s, self._new = s, new
 
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
@@ -52,8 +60,8 @@ class FalconMLP(Module):
     """Two linear layers."""
 
     def __init__(self, s: Shape, bias: bool) -> None:
-        self.dense_h_to_4h = Linear(s.hidden, s.intermediate, bias, name="mlp up")
-        self.dense_4h_to_h = Linear(s.intermediate, s.hidden, bias, name="mlp down")
+        self.dense_h_to_4h = FalconLinear(s.hidden, s.intermediate, bias, name="mlp up")
+        self.dense_4h_to_h = FalconLinear(s.intermediate, s.hidden, bias, name="mlp down")
         self._act = s.act
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
