@@ -15,7 +15,7 @@ from loralens.core.model import resolve
 from loralens.core.recipe import Recipe
 
 GRID = Path(__file__).parents[2] / "oracles" / "traced-grid.jsonl"
-ONLY_COUNTED = {"t5", "llama4_text", "vit", "whisper"}
+ONLY_COUNTED = {"t5", "llama4", "llama4_text", "vit", "whisper"}
 # Open differences above 1 %, with what is known of them; anything else above 1 % fails.
 OPEN = {
     "gpt-oss-20b/lora-many": "adapters on one of gpt-oss's stacked expert tensors",
