@@ -35,7 +35,7 @@ def test_a_fresh_process_runs_a_backward_pass_and_ends_well():
     script = (
         "from loralens.lab.trace.cuda_on_cpu import install; install(); install(); import torch;"
         "from torch._subclasses.fake_tensor import FakeTensorMode\n"
-        "with FakeTensorMode():\n"
+        "with FakeTensorMode(), torch.autograd.set_multithreading_enabled(False):\n"
         "    w = torch.empty(3, 3, device='cuda', requires_grad=True); (w @ w).sum().backward(); print(w.grad.device)"
     )
     environment = {"PYTHONPATH": str(Path(loralens.__file__).parent.parent), "PATH": "/usr/bin:/bin"}

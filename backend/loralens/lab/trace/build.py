@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, Final
 
 import torch
@@ -28,7 +29,8 @@ def read_config(given: Mapping[str, Any]) -> Any:
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    entries = {key: value for key, value in given.items() if key not in _IGNORED}
+    # a copy: transformers writes into nested values (`rope_scaling`)
+    entries = {key: value for key, value in deepcopy(dict(given)).items() if key not in _IGNORED}
     text = entries.get("text_config")
     if isinstance(text, Mapping) and text.get("model_type"):  # the language model is what is fine-tuned
         entries = {key: value for key, value in text.items() if key not in _IGNORED}

@@ -12,6 +12,7 @@ Source: c10/core/impl/DeviceGuardImplInterface.{h,cpp} and ATen/detail/{Accelera
 from __future__ import annotations
 
 import ctypes
+import mmap
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,16 @@ from loralens.core.errors import DependencyMissing
 
 TESTED: Final = ("2.13.",)
 _CUDA: Final = 1  # c10::DeviceType::CUDA
-_IS_BUILT, _HAS_CONTEXT = 2, 4  # slots of AcceleratorHooksInterface's virtual table, after two destructors
+_IS_BUILT, _IS_AVAILABLE, _HAS_CONTEXT = (
+    2,
+    3,
+    4,
+)  # slots of AcceleratorHooksInterface's virtual table, after two destructors
 _SLOTS: Final = 64  # more than either table has; only read and copied
+_RETURN_ONE: Final = {
+    "x86_64": b"\xb8\x01\x00\x00\x00\xc3",  # mov eax, 1; ret
+    "aarch64": b"\x20\x00\x80\x52\xc0\x03\x5f\xd6",  # mov w0, #1; ret
+}
 _kept: list[Any] = []  # the process may call into these until it ends
 
 
@@ -92,19 +101,32 @@ def _say_built() -> None:
         raise _Unsupported("the CUDA hooks look different")
     header = 2 * ctypes.sizeof(ctypes.c_void_p)  # offset-to-top and type information lie before the first slot
     copied = (ctypes.c_void_p * _SLOTS)(*(ctypes.c_void_p * _SLOTS).from_address(original - header))
-    yes = ctypes.CFUNCTYPE(ctypes.c_int64)(lambda: 1)
-    no = ctypes.CFUNCTYPE(ctypes.c_int64)(lambda: 0)
-    copied[2 + _IS_BUILT] = ctypes.cast(yes, ctypes.c_void_p).value
-    copied[2 + _HAS_CONTEXT] = ctypes.cast(no, ctypes.c_void_p).value
-    _kept.extend((yes, no, copied))
+    copied[2 + _HAS_CONTEXT] = copied[2 + _IS_AVAILABLE]  # which answers no
+    copied[2 + _IS_BUILT] = _native_yes()
+    _kept.append(copied)
     hooks[0] = ctypes.addressof(copied) + header
+
+
+def _native_yes() -> int:
+    """Address of a function that returns 1.
+
+    Autograd's threads ask at any time, also while the interpreter ends, so the answer must not need Python.
+    """
+    code = _RETURN_ONE.get(platform.machine())
+    if code is None:
+        raise _Unsupported(f"the processor {platform.machine()} is not known")
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page[: len(code)] = code
+    start = ctypes.c_char.from_buffer(page)
+    _kept.extend((page, start))
+    return ctypes.addressof(start)
 
 
 def _prove() -> None:
     """One backward pass: a wrong slot shows here, not in somebody's figure."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.autograd.set_multithreading_enabled(False):
         weight = torch.empty(3, 2, device="cuda", requires_grad=True)
         try:
             (torch.empty(4, 3, device="cuda") @ weight).sum().backward()

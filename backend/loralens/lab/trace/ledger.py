@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -44,7 +44,6 @@ class Owners:
         self.running: list[str] = []
         self.of_node: dict[int, str] = {}
         self._handles: list[Any] = []
-        self._main = threading.get_ident()
 
     def follow(self, model: torch.nn.Module) -> None:
         """Watch every forward of this model's modules."""
@@ -77,7 +76,7 @@ class Owners:
             return self.of_node.get(node._sequence_nr(), "") if node is not None else ""
         else:
             owner = ""
-        if threading.get_ident() == self._main:
+        if phase != "backward":
             # the node was numbered just before its operator ran; later operators without a node must not take it over
             self.of_node.setdefault(torch.autograd._get_sequence_nr() - 1, owner)  # type: ignore[attr-defined]
         return owner
@@ -95,11 +94,11 @@ def sole_owner(tensor: torch.Tensor) -> bool:
 
 
 def _called_from_engine() -> bool:
-    """Whether nothing but torch's own wrapper of the dispatch lies below on this thread's Python stack."""
-    frame = sys._getframe(3)
-    while frame is not None and frame.f_code.co_name in ("_fn", "inner"):
-        frame = frame.f_back  # type: ignore[assignment]
-    return frame is None
+    """Whether the operator was called by the engine, and not by a module that runs again or a Python backward."""
+    frame: FrameType | None = sys._getframe(3)
+    while frame is not None and frame.f_code.co_name in ("_fn", "inner"):  # torch's wrapper of every dispatch
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_name == "_engine_run_backward"
 
 
 def _node_number() -> int:
@@ -122,7 +121,6 @@ class Ledger(TorchDispatchMode):
         self.overrides: dict[Any, Callable[..., Any]] = {}
         self.workspaces: dict[Any, Callable[..., Iterable[int]]] = {}
         self._live: dict[int, tuple[int, Any]] = {}
-        self._threads = {threading.get_ident()}
         self._node_of: dict[int, int] = {}  # backward's storages: the node that was running
 
     def begin(self, phase: str) -> None:
@@ -132,10 +130,6 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.phase == "backward" and threading.get_ident() not in self._threads:
-            # the fake mode sets this for the thread that enters it; autograd runs in a thread of its own
-            torch._C._set_only_lift_cpu_tensors(True)
-            self._threads.add(threading.get_ident())
         override = self.overrides.get(func)
         if func is _ADD and self.phase == "backward" and self._sums_gradients(args, kwargs):
             result = args[0].add_(args[1])
@@ -173,7 +167,7 @@ class Ledger(TorchDispatchMode):
 
         On a card the engine adds into the first gradient when nothing else refers to it; with any Python mode active
         it makes a new tensor instead (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`, torch 2.13).
-        The engine calls from C++, so no Python frame lies below ours; the first gradient is another node's.
+        The engine calls from C++, so no Python frame but its own lies below; the first gradient is another node's.
         """
         first, second = args
         if kwargs or not isinstance(second, torch.Tensor) or first.shape != second.shape:

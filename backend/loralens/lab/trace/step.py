@@ -71,6 +71,9 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
         stack.enter_context(_transformers_as_eager())
         stack.enter_context(optimizers.bitsandbytes_on_fakes())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        # in this thread: autograd's own still holds Python objects when its work is done, and a process that ends
+        # just then is aborted
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         stack.enter_context(ledger)
         build.to_fake_gpu(model, ledger, adapted=method != "full", dtype=build.DTYPES[recipe.weights_dtype])
         ledger.owners.follow(model)
