@@ -27,6 +27,7 @@ def read_config(given: Mapping[str, Any]) -> Any:
         InvalidInput: no `model_type`, or values that the family's own class refuses.
         UnsupportedArchitecture: transformers does not know the family.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     # a copy: transformers writes into nested values (`rope_scaling`)
@@ -45,8 +46,11 @@ def read_config(given: Mapping[str, Any]) -> Any:
         )
     try:
         config = CONFIG_MAPPING[name](**entries)
-    except (TypeError, ValueError, KeyError, AttributeError) as problem:
-        raise InvalidInput(f"config is refused by transformers: {problem}", field="config") from problem
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, StrictDataclassError) as problem:
+        text = str(problem).strip() or type(problem).__name__
+        raise InvalidInput(
+            f"config is refused by transformers: {text.splitlines()[-1].strip():.200}", field="config"
+        ) from problem
     layers = getattr(config, "num_hidden_layers", 0)
     if not isinstance(layers, int) or layers > MAX_LAYERS:
         raise InvalidInput(
