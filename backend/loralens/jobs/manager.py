@@ -301,12 +301,12 @@ class JobManager:
         told = None
         if error is not None:
             told = error.told if isinstance(error, Reported) else errors.record(error)
-        self._unsaved[job_id] = (status, told)
-        for unsaved, (last, record) in list(self._unsaved.items()):
+        for unsaved, (last, record) in [*self._unsaved.items(), (job_id, (status, told))]:
             try:
                 self._store().end(unsaved, last, record)
-                del self._unsaved[unsaved]
+                self._unsaved.pop(unsaved, None)
             except StorageFull as full:
+                self._unsaved[unsaved] = (last, record)  # known only here until there is room again
                 log.error("job %s ended as %s, which could not be kept: %s", unsaved, last, full.message)
 
     def _with_unsaved(self, job: Job) -> Job:
