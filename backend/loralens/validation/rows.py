@@ -24,7 +24,7 @@ METRICS: Final = ("allocated", "reserved", "device", "unclear")
 WHOLE_COLUMNS: Final = (
     "group_size",
     -1,
-    "the published 4-bit GPTQ checkpoints of the largest models have one group per column (main branch, to lower VRAM)",
+    "the published 4-bit GPTQ checkpoints of the largest models have one group per column (main branch; recalled, not looked up)",
 )
 # Facts about a published quantized checkpoint that its row does not say: (model, type) -> (word, value, reason).
 KNOWN: Final[Mapping[tuple[str, str], tuple[str, int, str]]] = {
