@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth
-from loralens.core.recipe import flat_to_nested
+from loralens.core.recipe import nested
 
 MAX_QUERY_PARAMETERS = 100
 SUBJECT_NAMES = ("model", "method", "gpu")
@@ -65,7 +65,7 @@ def read_query(request: Request) -> dict[str, Any]:
         raise InvalidInput("model is missing", field="model", hint="try model=7B; GET /api/models lists all names")
     if methods:
         body["methods"] = methods
-    body["recipe"] = flat_to_nested(flat)
+    body["recipe"] = nested(flat)
     return body
 
 

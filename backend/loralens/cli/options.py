@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from loralens.cli.words import Argument, Command, Option
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth
-from loralens.core.recipe import flat_to_nested
+from loralens.core.recipe import nested
 from loralens.core.recipe_words import WORDS, Word
 
 MAX_FILE_BYTES = 1_048_576
@@ -97,7 +97,7 @@ def _body(
         body["methods"] = methods
     if gpu is not None:
         body["gpu"] = gpu
-    body["recipe"] = flat_to_nested(flat)
+    body["recipe"] = nested(flat)
     return body
 
 

@@ -265,6 +265,3 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             if group is not None:
                 group[inner] = value
     return result
-
-
-flat_to_nested = nested

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.memory.estimate import Estimate, estimate_model
-from loralens.core.memory.overhead import overhead, workspace_bytes
+from loralens.core.memory.overhead import overhead_of, workspace_bytes
 from loralens.core.model import resolve
 from loralens.core.recipe import Recipe
 
@@ -134,9 +134,7 @@ def judge(row: Row) -> Outcome:
     except LoraLensError as error:
         return Outcome(row, None, error.message)
     allocated = found.allocated_bytes + workspace_bytes(row.gpu)
-    parallel = found.recipe.parallelism
-    sharded = parallel.strategy in ("fsdp", "zero3") and parallel.gpus > 1
-    bands = overhead(found.allocated_bytes, row.gpu, varying=found.recipe.padded, sharded=sharded)
+    bands = overhead_of(found.recipe, found.allocated_bytes, row.gpu)
     if row.metric == "allocated":
         return Outcome(row, found, None, allocated, allocated, allocated)
     low, typical, high = bands.reserved if row.metric == "reserved" else bands.device

@@ -12,7 +12,7 @@ from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.module import Module, Parameter
 from loralens.core.memory import ops
-from loralens.core.memory.size import TOKENS
+from loralens.core.memory.size import TOKENS, Size
 from loralens.core.memory.tape import Tape, Tensor
 
 ROUTING: Final = (
@@ -115,7 +115,7 @@ class Experts(Module):
         return ops.mul(t, ops.shift(t, up, "experts: up + 1"), activated, "experts: product")
 
 
-def _indexed(t: Tape, x: Tensor, index: Tensor | None, numel, width: int, label: str) -> Tensor:  # type: ignore[no-untyped-def]
+def _indexed(t: Tape, x: Tensor, index: Tensor | None, numel: Size, width: int, label: str) -> Tensor:
     """Rows by number: backward adds them up into a zeroed buffer of x's size."""
     out = t.new(numel, x.dtype, width, label)
     source, dtype, own = x.numel, x.dtype, x.width

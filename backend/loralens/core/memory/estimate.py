@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.memory.explain import terms
 from loralens.core.memory.ledger import CATEGORIES, Moment
-from loralens.core.memory.overhead import ASSUMPTIONS, Overhead, overhead
+from loralens.core.memory.overhead import ASSUMPTIONS, Overhead, overhead_of
 from loralens.core.memory.plan import Plan, plan_for
 from loralens.core.methods import check
 from loralens.core.model import Model, resolve
@@ -83,9 +83,7 @@ class Estimate:
     @property
     def overhead(self) -> Overhead:
         """Reserved and device bands."""
-        parallel = self.recipe.parallelism
-        sharded = parallel.strategy in ("fsdp", "zero3") and parallel.gpus > 1
-        return overhead(self.allocated_bytes, varying=self.recipe.padded, sharded=sharded)
+        return overhead_of(self.recipe, self.allocated_bytes)
 
     def fits(self, gpus: Iterable[str] = SHOWN_GPUS) -> list[dict[str, Any]]:
         """Verdict per GPU: `fits` with fragmentation, `tight` without it; see `overhead`."""

@@ -309,15 +309,3 @@ def slice_last(t: Tape, x: Tensor, width: int, label: str) -> Tensor:
     numel, dtype, own = x.numel, x.dtype, x.width
     t.record(label, [out], [x], [], lambda g: _like(t, numel, dtype, own, f"gradient: {label}"))
     return out
-
-
-def function(
-    t: Tape,
-    label: str,
-    inputs: Sequence[Tensor | None],
-    outputs: Sequence[Tensor],
-    saved: Sequence[Tensor | None],
-    apply: Callable[..., object],
-) -> None:
-    """A custom autograd function: as `Tape.record`, for kernels that are one node."""
-    t.record(label, outputs, inputs, saved, apply)

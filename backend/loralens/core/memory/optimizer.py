@@ -7,7 +7,7 @@ optim/optimizer.py (8-bit states in blocks of 256 with a float32 absmax each; te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,9 +84,9 @@ def _two_largest(tensors: list[Trained]) -> Size:
     return ZERO if largest is None else largest.bytes * 2
 
 
-def _sum(sizes: object) -> Size:
+def _sum(sizes: Iterable[Size]) -> Size:
     total = ZERO
-    for size in sizes:  # type: ignore[attr-defined]
+    for size in sizes:
         total = total + size
     return total
 

@@ -1,15 +1,18 @@
 """Above the allocator's figure: what the caching allocator reserves, what the device shows, and what a card must have.
 
 Allocated is exact. Reserved and device depend on history (varying lengths, the load phase, blocks that wait to be
-reused), so each is a band, taken from what published runs showed above our allocated figure for the same runs:
-docs/accuracy.md prints the residuals and how many rows each band holds. What a card must have is less than what a
+reused), so each is a band, taken from what published runs showed above our allocated figure for the same runs: an
+in-sample summary, not a forecast. docs/accuracy.md prints how many of those rows each band holds. What a card must have is less than what a
 monitor shows, because the allocator returns cached blocks before it fails; only what it cannot return counts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from loralens.core.recipe import Recipe
 
 MIB: Final = 2**20
 SEGMENT: Final = 2 * MIB
@@ -66,6 +69,13 @@ def overhead(allocated_bytes: int, gpu: str = "", *, varying: bool = False, shar
         (reserved[0] + CONTEXT_LOW, reserved[1] + CONTEXT_TYPICAL, reserved[2] + CONTEXT_HIGH),
         (_segments(base) + CONTEXT_TYPICAL, _segments(base * (100 + FRAGMENTATION_PERCENT) // 100) + CONTEXT_HIGH),
     )
+
+
+def overhead_of(recipe: Recipe, allocated_bytes: int, gpu: str = "") -> Overhead:
+    """The bands of a recipe's peak."""
+    parallel = recipe.parallelism
+    sharded = parallel.strategy in ("fsdp", "zero3") and parallel.gpus > 1
+    return overhead(allocated_bytes, gpu, varying=recipe.padded, sharded=sharded)
 
 
 def _segments(size: int) -> int:

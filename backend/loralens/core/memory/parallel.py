@@ -6,8 +6,8 @@ books what is gathered while a layer runs. Bytes are per GPU.
 Sources: torch 2.13 distributed/fsdp (a unit's flat parameter is gathered before its forward and its backward, the next
 one's ahead of time; gradients are reduce-scattered when the unit is done; the root unit stays gathered between forward
 and backward), nn/parallel/distributed.py (`DistributedDataParallel`: gradients and their buckets); DeepSpeed
-runtime/zero (stage 1: states, 2: gradients, 3: parameters; float32 master weights and moments; bucket sizes of the
-Hugging Face integration: hidden size squared).
+runtime/zero (stage 1: states, 2: gradients, 3: parameters; float32 master weights and moments).
+Leaves out: DeepSpeed's communication buckets and the limits of its prefetching.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Sharding:
         if self.buckets:
             found.append("DDP keeps communication buckets as large as the gradients (gradient_as_bucket_view=False)")
         if self.master_weights:
-            found.append("DeepSpeed keeps float32 master weights beside 16-bit ones")
+            found.append(
+                "DeepSpeed keeps float32 master weights beside 16-bit ones; its communication buckets are not counted"
+            )
         return found
 
 

@@ -115,7 +115,6 @@ class Tape:
         self.ledger = ledger
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
-        self.fused_lora = fused_kernels == "+lora"
         self.grad_enabled = True
         self.region: Region | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
         self.refilling: Region | None = None  # the region that runs again

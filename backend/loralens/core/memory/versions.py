@@ -44,6 +44,11 @@ def assumptions(recipe: Recipe) -> list[str]:
             "torch.compile is not simulated: the eager step is computed; compiled, activations were published to be 15 to "
             "20 % smaller, so the peak lies between 80 % of the activations shown and all of them"
         )
+    if recipe.fused_kernels != "none":
+        found.append(
+            "fused kernels: the norms are modelled; fused rotary embedding and the fused LoRA backward are not "
+            "(published runs with them differ by up to 0.4 %)"
+        )
     for name in FRAMEWORKS:
         if any(library == name for library, _ in recipe.stack) or ("framework", name) in recipe.stack:
             found.append(
