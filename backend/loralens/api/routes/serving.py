@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from loralens.api.adapter_schemas import ServingAnswer
 from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
+from loralens.api.serving_schemas import ServingAnswer
 from loralens.core.serving import serving_answer
 
 router = APIRouter(tags=["adapters"])
