@@ -16,9 +16,9 @@ Seconds = Annotated[float, Option("--seconds", help="With --grid: stop beginning
 
 @takes_recipe
 def command(body: Body, device: Device = None, grid: Grid = None, seconds: Seconds = 480, json: Json = False) -> None:
-    """Run a real step (random weights, real optimizer) and compare torch's own figures with the computed ones.
+    r"""Run a real step (random weights, real optimizer) and compare torch's own figures with the computed ones.
 
-    Needs: pip install "loralens[trace]". `--grid rows.jsonl` measures what fits the device and goes on where it was.
+    Needs: pip install "loralens\[trace]". `--grid rows.jsonl` measures what fits the device and goes on where it was.
     """
     if grid is not None:
         return _grid(grid, device, seconds)
@@ -45,6 +45,9 @@ def command(body: Body, device: Device = None, grid: Grid = None, seconds: Secon
     table(["method", "phase", "computed", "measured", "off by"], rows, left=2)
     if found[0].row["gpu"].startswith("CPU"):
         line("The computed figures are those of CUDA's kernels; the CPU's attention kernel differs in float32.")
+        scratch = max(item.row["scratch_bytes"] for item in found)
+        if scratch >= 1024:
+            line(f"Tensors only: kernels of this CPU took up to {gib(scratch)} more for themselves.")
 
 
 def _grid(path: Path, device: str | None, seconds: float) -> None:

@@ -15,9 +15,9 @@ Output = Annotated[bool, Option("--quiet", help="Say nothing on stderr while it 
 
 @takes_recipe
 def command(body: Body, quiet: Output = False, json: Json = False) -> None:
-    """Run the real transformers model, PEFT and optimizer for one step on fake tensors: no GPU, no weights.
+    r"""Run the real transformers model, PEFT and optimizer for one step on fake tensors: no GPU, no weights.
 
-    Without --method LoRA is traced. Needs: pip install "loralens[trace]".
+    Without --method LoRA is traced. Needs: pip install "loralens\[trace]".
     """
     from loralens.lab.trace.answer import trace_events
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from loralens.lab.measure.profile import Peaks, read
+
 PREFIX = "loralens: "
 
 
@@ -25,6 +27,9 @@ class Meter(Protocol):
 
     def reserved_bytes(self) -> int | None:
         """What the caching allocator held at most; None where there is none."""
+
+    def scratch_bytes(self) -> int:
+        """The most that kernels took beyond the tensors, for themselves; not part of the peaks."""
 
 
 class CudaMeter:
@@ -58,21 +63,24 @@ class CudaMeter:
         """The caching allocator's segments."""
         return torch.cuda.max_memory_reserved(self._device)
 
+    def scratch_bytes(self) -> int:
+        """Its statistics do not tell scratch from tensors: part of the peaks."""
+        return 0
+
 
 class CpuMeter:
     """Sums the profiler's allocation events; everything must be allocated while it watches."""
 
     def __init__(self) -> None:
-        self._profile: Any = None
-        self._peaks: dict[str, int] = {}
+        self._found = Peaks({}, 0)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Record allocations from here on."""
         activities = [torch.profiler.ProfilerActivity.CPU]
-        with torch.profiler.profile(activities=activities, profile_memory=True) as self._profile:
+        with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
             yield
-        self._peaks = _read(self._profile)
+        self._found = read(profile.profiler.kineto_results.events(), PREFIX)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -82,31 +90,15 @@ class CpuMeter:
 
     def peaks(self) -> dict[str, int]:
         """Largest allocated bytes by phase."""
-        return self._peaks
+        return self._found.tensors
 
     def reserved_bytes(self) -> int | None:
         """The CPU allocator caches nothing."""
         return None
 
-
-def _read(profile: Any) -> dict[str, int]:
-    events = profile.profiler.kineto_results.events()
-    spans = [
-        (event.name().removeprefix(PREFIX), event.start_ns(), event.start_ns() + event.duration_ns())
-        for event in events
-        if event.name().startswith(PREFIX)
-    ]
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    peaks: dict[str, int] = {}
-    for name, begin, end in spans:
-        live = sum(size for at, size in changes if at < begin)
-        highest = live
-        for at, size in changes:
-            if begin <= at <= end:
-                live += size
-                highest = max(highest, live)
-        peaks[name] = max(peaks.get(name, 0), highest)
-    return peaks
+    def scratch_bytes(self) -> int:
+        """See `profile`."""
+        return self._found.scratch
 
 
 def meter_for(device: torch.device) -> Meter:

@@ -18,7 +18,7 @@ from loralens.core.memory.overhead import workspace_bytes
 from loralens.core.model import Model
 from loralens.core.recipe import Recipe
 from loralens.lab.measure.materialize import materialize
-from loralens.lab.measure.meters import meter_for
+from loralens.lab.measure.meters import Meter, meter_for
 
 CPU_LIMIT: Final = 8 * 2**30  # assumption: a step on the CPU is for small models; larger ones are traced instead
 LIBRARIES: Final = ("torch", "transformers", "peft", "bitsandbytes")
@@ -74,17 +74,15 @@ def measure(model: Model, method: str, recipe: Recipe, device: str | None = None
             hint="loralens trace measures without allocating; or take a smaller model, batch or length",
         )
     try:
-        peaks, reserved = _run(model.config, method, recipe, chosen)
+        meter = _run(model.config, method, recipe, chosen)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory("the device ran out of memory", hint="loralens fit says what makes it smaller") from error
-    row = _row(model, method, recipe, chosen, peaks, reserved)
+    row = _row(model, method, recipe, chosen, meter)
     extra = workspace_bytes(row["gpu"]) if chosen.type == "cuda" else 0
     return Measured(row, found.allocated_bytes + extra, {name: size + extra for name, size in found.phases.items()})
 
 
-def _run(
-    config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device
-) -> tuple[dict[str, int], int | None]:
+def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> Meter:
     from loralens.lab.trace import build, optimizers
 
     meter = meter_for(device)
@@ -98,7 +96,7 @@ def _run(
         batch = _batch(settings, recipe, device)
         for counted in (False, True):  # the first step makes the optimizer's states and the workspaces
             _step(network, optimizer, trained, batch, recipe, device, meter if counted else None)
-    return meter.peaks(), meter.reserved_bytes()
+    return meter
 
 
 def _step(
@@ -133,9 +131,8 @@ def _batch(settings: Any, recipe: Recipe, device: torch.device) -> dict[str, tor
     return batch
 
 
-def _row(
-    model: Model, method: str, recipe: Recipe, device: torch.device, peaks: dict[str, int], reserved: int | None
-) -> dict[str, Any]:
+def _row(model: Model, method: str, recipe: Recipe, device: torch.device, meter: Meter) -> dict[str, Any]:
+    peaks = meter.peaks()
     versions = {}
     for name in LIBRARIES:
         try:
@@ -153,7 +150,8 @@ def _row(
         "metric": "allocated",
         "peak_bytes": max(peaks.values()),
         "phases": peaks,
-        "reserved_bytes": reserved,
+        "scratch_bytes": meter.scratch_bytes(),
+        "reserved_bytes": meter.reserved_bytes(),
         "confidence": "own",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "software": versions,
