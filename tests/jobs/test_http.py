@@ -54,6 +54,14 @@ def test_a_benchmark_runs_from_start_to_result_and_can_be_shared(served):
     assert job["status"] == "finished" and job["result"] == next(e for e in events if e["event"] == "result")["data"]
     assert started["id"] in [row["id"] for row in served.get("/api/jobs?kind=benchmark")["jobs"]]
     assert served.get(f"/api/benchmarks/{started['id']}") == job["result"]
+    listed = next(run for run in served.get("/api/benchmarks")["runs"] if run["id"] == started["id"])
+    best = job["result"]["points"][0]["recommendation"]
+    assert (listed["status"], listed["measured"], listed["machine"]) == (
+        "finished",
+        1,
+        job["result"]["machine"]["name"],
+    )
+    assert (listed["headline"]["variant"], listed["headline"]["low"]) == (best["variant"], best["ratio"])
     compared = served.get(f"/api/benchmarks/compare?a={started['id']}&b={started['id']}")
     assert {row["verdict"] for row in compared["points"][0]["rows"]} == {"same"}
 

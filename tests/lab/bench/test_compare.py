@@ -49,3 +49,51 @@ def test_variants_of_one_run_only_are_listed():
 def test_differing_settings_are_said():
     other = result(a=1.0).model_copy(update={"request": BenchmarkRequest(rank=64)})
     assert compare(result(a=1.0), other).differences == ["setting rank: 8 against 64"]
+
+
+def sweep(axis, **points):
+    """A sweep over `axis` whose points (value: ratio of variant a) have the sizes of the request."""
+    one = result(a=1.0)
+    values = [int(name[1:]) for name in points]
+    settings = {"tokens": 16, "rank": 8}
+    rows = [
+        one.points[0].model_copy(
+            update={
+                "value": value,
+                "settings": {**settings, axis: value},
+                "rows": [Row(id="a", name="a", group="lora", available=True, ratio=interval(ratio))],
+            }
+        )
+        for value, ratio in zip(values, points.values(), strict=True)
+    ]
+    request = BenchmarkRequest(sweep={"axis": axis, "values": values})
+    return one.model_copy(update={"points": rows, "request": request})
+
+
+def test_sweeps_of_one_axis_are_compared_at_the_values_they_share():
+    found = compare(sweep("tokens", t1=1.0, t4=1.0, t16=1.0), sweep("tokens", t4=2.0, t16=1.0, t64=1.0))
+    assert [(point.value, point.rows[0].change) for point in found.points] == [(4, 2.0), (16, 1.0)]
+
+
+def test_equal_numbers_of_different_axes_are_not_the_same_point():
+    # 8 tokens at rank 8 is no point of a sweep over ranks at 16 tokens, where 8 means the rank.
+    assert compare(sweep("tokens", t8=1.0), sweep("rank", r8=2.0)).points == []
+    assert [point.value for point in compare(sweep("tokens", t16=1.0), sweep("rank", r8=2.0)).points] == [16]
+
+
+def test_a_single_point_is_found_in_a_sweep_by_its_sizes():
+    single = result(a=1.5)
+    single = single.model_copy(
+        update={"points": [single.points[0].model_copy(update={"settings": {"tokens": 4, "rank": 8}})]}
+    )
+    for a, b in ((single, sweep("tokens", t1=1.0, t4=1.0)), (sweep("tokens", t1=1.0, t4=1.0), single)):
+        assert [point.value for point in compare(a, b).points] == [4]
+
+
+def test_another_mode_is_another_measurement():
+    training = result(a=1.0).model_copy(update={"request": BenchmarkRequest(mode="training")})
+    found = compare(result(a=1.0), training)
+    assert found.points == []
+    assert [(item.kind, item.name, item.a, item.b) for item in found.changed] == [
+        ("setting", "mode", "forward", "training")
+    ]

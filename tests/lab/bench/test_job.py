@@ -93,7 +93,9 @@ def test_running_out_of_memory_skips_a_point_of_a_sweep_and_fails_a_run_of_one(m
     monkeypatch.setattr(point, "measure", failing)
     events = run(sweep={"axis": "rank", "values": [1, 2, 3]})
     assert [item["value"] for item in events[-1]["points"]] == [1, 3]
-    assert events[-1]["skipped"] == [{"value": 2, "reason": "the device ran out of memory at this point"}]
+    (skipped,) = events[-1]["skipped"]
+    assert (skipped["value"], skipped["reason"]) == (2, "the device ran out of memory at this point")
+    assert skipped["remark"]["code"] == "out_of_memory"
     with pytest.raises(RuntimeError, match="memory"):
         run(rank=2)
 
@@ -148,3 +150,12 @@ def test_the_next_job_of_the_process_finds_its_threads_again():
 def test_a_bad_request_is_refused_before_anything_runs():
     with pytest.raises(InvalidInput):
         next(job.run({"rank": 0}))
+
+
+def test_a_run_that_overran_its_budget_still_says_how_long_it_takes():
+    clock = job._Clock(10.0)
+    clock.elapsed = lambda: 4.0
+    assert clock.progress(0.2, 0, 5, "")["eta_seconds"] == pytest.approx(6.0)
+    clock.elapsed = lambda: 30.0
+    assert clock.progress(0.5, 2, 5, "")["eta_seconds"] == pytest.approx(30.0)
+    assert clock.progress(1.0, 4, 5, "")["eta_seconds"] == 0

@@ -18,6 +18,14 @@ def test_a_sweep_drops_what_does_not_fit_and_says_so():
     assert max(point.value for point in kept) < min(point.value for point in points if point.reason)
     assert all("s are left" in point.reason for point in points if point.reason)
     assert sum(point.seconds for point in kept) <= 20 * 1.001
+    for point in points:
+        if point.left_out:
+            assert point.left_out.code == "time"
+            assert (
+                point.left_out.values["needed_seconds"]
+                == point.predicted_seconds
+                > point.left_out.values["left_seconds"]
+            )
 
 
 def test_more_time_keeps_more_points():

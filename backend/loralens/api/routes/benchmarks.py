@@ -11,11 +11,12 @@ The event stream of the job (`GET /api/jobs/{id}/events`) then sends, each with 
 - `result` (`BenchmarkResult`): everything, raw samples included
 - `done` or `error`: the end (see the jobs routes)
 
-`GET /api/jobs?kind=benchmark` is the history; `GET /api/jobs/{id}` has `result`, so a link with the id shares a run.
+`GET /api/benchmarks` is the history, one line a run; `GET /api/jobs/{id}` has `result`, so a link with the id shares it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -28,6 +29,8 @@ from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.core.errors import DependencyMissing, DeviceUnavailable, InvalidInput, JobNotFound
 from loralens.jobs.manager import JobManager
+from loralens.jobs.model import Job
+from loralens.lab.bench import summary
 from loralens.lab.bench.compare import BenchmarkComparison, compare
 from loralens.lab.bench.schema import (
     BenchmarkRequest,
@@ -86,6 +89,18 @@ def start_benchmark(
     return started(jobs.submit("benchmark", FUNCTION, spec, device, queue=queue))
 
 
+@router.get("/benchmarks", summary="Past runs", response_model=summary.BenchmarkHistory, responses=documented(422))
+def list_benchmarks(
+    jobs: Jobs,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: Annotated[str | None, Query(max_length=40)] = None,
+) -> summary.BenchmarkHistory:
+    """Runs of this machine, newest first: when, where, what, and the headline ratio of each."""
+    found = jobs.jobs(kind="benchmark", limit=limit + 1, before=before)
+    runs = [run for job in found[:limit] if (run := _summary(job, jobs)) is not None]
+    return summary.BenchmarkHistory(runs=runs, next=found[limit - 1].id if len(found) > limit else None)
+
+
 @router.get("/benchmarks/variants", summary="Every way to compute the product", response_model=list[VariantInfo])
 def list_variants(mode: Mode | None = None) -> list[VariantInfo]:
     """Id, name and description of each variant; whether it runs here is said by a run."""
@@ -114,6 +129,37 @@ def download_benchmark(job_id: str, jobs: Jobs) -> Response:
     _result(jobs, job_id)
     disposition = f'attachment; filename="loralens-benchmark-{job_id}.json"'
     return respond(dict(jobs.result(job_id) or {}), headers={"content-disposition": disposition})
+
+
+def _summary(job: Job, jobs: JobManager) -> summary.RunSummary | None:
+    """None for a run whose request this version cannot read."""
+    try:
+        request = BenchmarkRequest.model_validate(job.spec)
+    except ValidationError:
+        return None
+    return summary.RunSummary(
+        id=job.id,
+        status=job.status,
+        place=job.place,
+        created_seconds=job.created_seconds,
+        ended_seconds=job.ended_seconds,
+        device=job.device,
+        request=request,
+        axis=None if request.sweep is None else request.sweep.axis,
+        **summary.told(list(_events(job.id, jobs))),
+    )
+
+
+def _events(job_id: str, jobs: JobManager) -> Iterator[tuple[str, Any]]:
+    """The result alone, or what a run without one has told."""
+    result = jobs.result(job_id)
+    if result is not None:
+        yield "result", result
+        return
+    position = 0
+    while batch := jobs.events(job_id, position):
+        position = batch[-1].sequence
+        yield from ((event.type, event.data) for event in batch if event.type != "progress")
 
 
 def _result(jobs: JobManager, job_id: str) -> BenchmarkResult:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from loralens.lab.bench import plan, point, roofline
-from loralens.lab.bench.schema import FORMAT, BenchmarkRequest, request_from
+from loralens.lab.bench.schema import FORMAT, BenchmarkRequest, Remark, Skipped, request_from
 from loralens.lab.device import Device, is_out_of_memory
 from loralens.lab.matmul.variants.catalogue import of_mode
 
@@ -59,8 +59,8 @@ def _run(request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
     points: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     for number, item in enumerate(planned):
-        if item.reason is not None:
-            skipped.append({"value": item.value, "reason": item.reason})
+        if item.left_out is not None:
+            skipped.append(_skipped(item, item.left_out))
             yield {"type": "skipped", **skipped[-1]}
             continue
         dtype = item.request.dtype
@@ -81,7 +81,7 @@ def _run(request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
                 raise
             if len(planned) == 1:
                 raise
-            skipped.append({"value": item.value, "reason": "the device ran out of memory at this point"})
+            skipped.append(_skipped(item, _OUT_OF_MEMORY))
             yield {"type": "skipped", **skipped[-1]}
         device.empty_cache()
     yield {
@@ -95,6 +95,13 @@ def _run(request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
         "skipped": skipped,
         "warnings": list(dict.fromkeys(text for item in points for text in item["warnings"])),
     }
+
+
+_OUT_OF_MEMORY = Remark(code="out_of_memory", text="the device ran out of memory at this point")
+
+
+def _skipped(item: plan.Planned, why: Remark) -> dict[str, Any]:
+    return Skipped(value=item.value, reason=why.text, remark=why).model_dump(mode="json")
 
 
 class _Clock:
@@ -127,7 +134,10 @@ class _Clock:
         self, fraction: float, number: int, count: int, label: str, ratios: dict[str, float] | None = None
     ) -> dict[str, Any]:
         elapsed = self.elapsed()
-        left = max(self._budget - elapsed, 0.0) if fraction < 0.9 else elapsed * (1 - fraction)
+        left = self._budget - elapsed
+        if fraction >= 0.9 or (left <= 0 and fraction > 0):  # the budget says nothing any more: go by the pace so far
+            left = elapsed * (1 - min(fraction, 1.0)) / fraction
+        left = max(left, 0.0)
         return {
             "type": "progress",
             "fraction": min(1.0, fraction),

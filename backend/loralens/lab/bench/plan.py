@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loralens.lab.bench.roofline import Measured
-from loralens.lab.bench.schema import BYTES, BenchmarkRequest
+from loralens.lab.bench.schema import BYTES, BenchmarkRequest, Remark
 from loralens.lab.device import Device
 from loralens.lab.matmul.problem import Work, copies_for
 from loralens.lab.matmul.variants.catalogue import of_mode
@@ -33,7 +33,12 @@ class Planned:
     value: int | str | None
     predicted_seconds: float
     seconds: float = 0.0
-    reason: str | None = None
+    left_out: Remark | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is left out, in words."""
+        return None if self.left_out is None else self.left_out.text
 
 
 def plan(request: BenchmarkRequest, device: Device, roofline: Measured) -> list[Planned]:
@@ -44,16 +49,24 @@ def plan(request: BenchmarkRequest, device: Device, roofline: Measured) -> list[
     for point in points:
         needed, free = _memory(point.request, device), device.free_bytes()
         if needed > 0.8 * free:
-            point.reason = f"needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
+            point.left_out = Remark(
+                code="memory", values={"needed_bytes": needed, "free_bytes": free},
+                text=f"needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free",
+            )  # fmt: skip
     left = request.seconds
     if len(points) == 1:
         left = max(SINGLE_POINT_SECONDS, SINGLE_POINT_OVERRUN * request.seconds)
     for point in sorted(points, key=lambda point: point.predicted_seconds):
         if point.reason is None and point.predicted_seconds > left:
-            point.reason = (
-                f"needs about {point.predicted_seconds:.0f} s for {MIN_ROUNDS} rounds, {max(0, left):.0f} s of the "
-                f"{request.seconds:.0f} s are left"
-            )
+            point.left_out = Remark(
+                code="time",
+                values={
+                    "needed_seconds": point.predicted_seconds, "left_seconds": max(0.0, left), "rounds": MIN_ROUNDS,
+                    "budget_seconds": request.seconds,
+                },
+                text=f"needs about {point.predicted_seconds:.0f} s for {MIN_ROUNDS} rounds, {max(0, left):.0f} s of "
+                f"the {request.seconds:.0f} s are left",
+            )  # fmt: skip
         elif point.reason is None:
             left -= point.predicted_seconds
     kept = [point for point in points if point.reason is None]

@@ -206,6 +206,7 @@ def _point(
     settings = request.model_dump(
         mode="json", include={"tokens", "in_features", "out_features", "rank", "alpha", "dtype", "adapters", "requests"}
     )
+    remarks = trust.remarks(problem.device, timings, NOISE)
     return {
         "settings": settings | {"rows": problem.rows, "copies": problem.copies},
         "rows": list(rows.values()),
@@ -214,5 +215,6 @@ def _point(
         "roofline": roofline.to_dict(),
         "clock": problem.device.clock,
         "rounds": timings.rounds,
-        "warnings": trust.warnings(problem.device, timings, NOISE),
+        "warnings": [remark.text for remark in remarks],
+        "remarks": [remark.model_dump(mode="json") for remark in remarks],
     }

@@ -125,6 +125,14 @@ class Interval(BaseModel):
     samples: list[float] = Field(description="Raw: one per round in which the variant ran.")
 
 
+class Remark(BaseModel):
+    """Something said about a run, so that it can be said in any language: its code, its values, and English."""
+
+    code: str
+    values: dict[str, float | str] = Field(default_factory=dict)
+    text: str
+
+
 class VariantInfo(BaseModel):
     """One way to compute the product."""
 
@@ -183,6 +191,8 @@ class Recommendation(BaseModel):
     ratio: float | None
     reason: str
     predicted: str | None = Field(None, description="What the cost model picked before measuring.")
+    candidates: int | None = Field(None, description="How many ways were honest and accurate here.")
+    ties: int | None = Field(None, description="How many of them the noise cannot tell from the fastest.")
 
 
 class Started(BaseModel):
@@ -219,6 +229,7 @@ class Point(BaseModel):
     clock: str = Field(description="thread CPU time, wall, CUDA events, …")
     rounds: int
     warnings: list[str]
+    remarks: list[Remark] = Field(default_factory=list, description="The warnings, with their codes.")
 
 
 class Skipped(BaseModel):
@@ -226,6 +237,7 @@ class Skipped(BaseModel):
 
     value: int | str | None
     reason: str
+    remark: Remark | None = Field(None, description="The reason, with its code.")
 
 
 class BenchmarkResult(BaseModel):

@@ -173,4 +173,6 @@ def recommend(problem: Problem, rows: Mapping[str, dict[str, Any]], roofline: Me
         "ratio": ratio,
         "reason": f"{change}, fastest of {len(honest)} ways that keep the adapter apart and are accurate{among}",
         "predicted": predicted,
+        "candidates": len(honest),
+        "ties": len(close) - 1,
     }

@@ -327,7 +327,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Past runs
+         * @description Runs of this machine, newest first: when, where, what, and the headline ratio of each.
+         */
+        get: operations["list_benchmarks"];
         put?: never;
         /**
          * Start a benchmark
@@ -918,13 +922,34 @@ export interface components {
          * @description What changed from run a to run b.
          */
         BenchmarkComparison: {
-            /** Points */
+            /**
+             * Points
+             * @description Empty when the runs have no point in common.
+             */
             points: components["schemas"]["ComparedPoint"][];
             /**
              * Differences
              * @description Settings and machine facts that differ, in words.
              */
             differences: string[];
+            /**
+             * Changed
+             * @description The same, with both values.
+             */
+            changed?: components["schemas"]["Difference"][];
+        };
+        /**
+         * BenchmarkHistory
+         * @description Newest runs first.
+         */
+        BenchmarkHistory: {
+            /** Runs */
+            runs: components["schemas"]["RunSummary"][];
+            /**
+             * Next
+             * @description Pass as `before` for older runs; null at the end.
+             */
+            next: string | null;
         };
         /**
          * BenchmarkRequest
@@ -1096,7 +1121,10 @@ export interface components {
          * @description One point that both runs have.
          */
         ComparedPoint: {
-            /** Value */
+            /**
+             * Value
+             * @description On the axis that both sweep; null for single points.
+             */
             value: number | string | null;
             /**
              * Noise
@@ -1213,6 +1241,23 @@ export interface components {
             free_bytes: number | null;
             /** Driver */
             driver: string | null;
+        };
+        /**
+         * Difference
+         * @description One thing that was not the same in both runs.
+         */
+        Difference: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "setting" | "machine";
+            /** Name */
+            name: string;
+            /** A */
+            a: unknown;
+            /** B */
+            b: unknown;
         };
         /**
          * DriftAnswer
@@ -1446,6 +1491,25 @@ export interface components {
         GpusAnswer: {
             /** Gpus */
             gpus: components["schemas"]["GpuRow"][];
+        };
+        /**
+         * Headline
+         * @description The fastest honest way: which one it was at most points, and its smallest and largest ratio over all points.
+         */
+        Headline: {
+            /** Variant */
+            variant: string;
+            /** Name */
+            name: string;
+            /** Low */
+            low: number;
+            /** High */
+            high: number;
+            /**
+             * Points
+             * @description At how many points `variant` was the recommendation.
+             */
+            points: number;
         };
         /**
          * HealthAnswer
@@ -2128,6 +2192,11 @@ export interface components {
             rounds: number;
             /** Warnings */
             warnings: string[];
+            /**
+             * Remarks
+             * @description The warnings, with their codes.
+             */
+            remarks?: components["schemas"]["Remark"][];
         };
         /**
          * PriceRow
@@ -2203,6 +2272,16 @@ export interface components {
              * @description What the cost model picked before measuring.
              */
             predicted?: string | null;
+            /**
+             * Candidates
+             * @description How many ways were honest and accurate here.
+             */
+            candidates?: number | null;
+            /**
+             * Ties
+             * @description How many of them the noise cannot tell from the fastest.
+             */
+            ties?: number | null;
         };
         /**
          * RecordedRuns
@@ -2213,6 +2292,20 @@ export interface components {
             runs: {
                 [key: string]: unknown;
             }[];
+        };
+        /**
+         * Remark
+         * @description Something said about a run, so that it can be said in any language: its code, its values, and English.
+         */
+        Remark: {
+            /** Code */
+            code: string;
+            /** Values */
+            values?: {
+                [key: string]: number | string;
+            };
+            /** Text */
+            text: string;
         };
         /**
          * ResizeAnswer
@@ -2378,6 +2471,55 @@ export interface components {
             notes?: string[];
         };
         /**
+         * RunSummary
+         * @description One run of the history. Times are seconds since 1970.
+         */
+        RunSummary: {
+            /** Id */
+            id: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "queued" | "running" | "finished" | "failed" | "cancelled" | "interrupted";
+            /**
+             * Place
+             * @description Jobs ahead of it on its device; null once it has ended.
+             */
+            place: number | null;
+            /** Created Seconds */
+            created_seconds: number;
+            /** Ended Seconds */
+            ended_seconds: number | null;
+            /** Device */
+            device: string;
+            /**
+             * Machine
+             * @description Name of the processor or GPU; null if the run did not come that far.
+             */
+            machine: string | null;
+            request: components["schemas"]["BenchmarkRequest"];
+            /** Axis */
+            axis: ("rank" | "width" | "tokens" | "dtype" | "adapters") | null;
+            /**
+             * Measured
+             * @description Points that were measured.
+             */
+            measured: number;
+            /**
+             * Skipped
+             * @description Points that were left out.
+             */
+            skipped: number;
+            /** @description Null if no way was measured that keeps the adapter and is exact. */
+            headline: components["schemas"]["Headline"] | null;
+            /**
+             * Doubtful
+             * @description Whether the run itself says why it may not be trusted.
+             */
+            doubtful: boolean;
+        };
+        /**
          * ServingAnswer
          * @description Memory of serving one base with many adapters.
          */
@@ -2499,6 +2641,8 @@ export interface components {
             value: number | string | null;
             /** Reason */
             reason: string;
+            /** @description The reason, with its code. */
+            remark?: components["schemas"]["Remark"] | null;
         };
         /**
          * SmallestGpu
@@ -4640,6 +4784,38 @@ export interface operations {
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_benchmarks: {
+        parameters: {
+            query?: {
+                limit?: number;
+                before?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BenchmarkHistory"];
                 };
             };
             /** @description Unprocessable Entity */
