@@ -1,92 +1,81 @@
-/** The benchmark's events as reactive state. Shapes are those of the API's schema. */
+/** One run as reactive state: what was planned, the points as they land, and the result. */
 import { computed, ref, shallowRef, type ComputedRef, type Ref } from 'vue'
 import { useRunEvents, type RunEvents } from '@/shared/api/useRunEvents'
-
-export interface Interval {
-  median: number
-  q1: number
-  q3: number
-}
-
-export interface BenchmarkRow {
-  id: string
-  name: string
-  group: string
-  available: boolean
-  reason: string | null
-  seconds: Interval | null
-  ratio: Interval | null
-  error: number | null
-  error_ok: boolean | null
-}
-
-export interface BenchmarkPoint {
-  settings: Record<string, unknown>
-  rows: BenchmarkRow[]
-  noise: Interval | null
-  recommendation: { variant: string; name: string; ratio: number | null; reason: string } | null
-  clock: string
-  rounds: number
-  warnings: string[]
-}
-
-export interface BenchmarkResult {
-  request: Record<string, unknown>
-  started_at: string
-  elapsed_seconds: number
-  machine: Record<string, unknown>
-  points: BenchmarkPoint[]
-  warnings: string[]
-}
-
-interface Progress {
-  fraction: number
-  eta_seconds: number
-  label: string
-  ratios: Record<string, number>
-}
+import type { Axis, Mode, Point, Progress, Request, Result, Skipped, Started, Value } from './types'
 
 export interface BenchmarkRun extends RunEvents {
+  request: Ref<Request | null>
   progress: Ref<Progress | null>
-  names: Ref<Record<string, string>>
   machine: Ref<Record<string, unknown> | null>
-  point: Ref<BenchmarkPoint | null>
-  result: Ref<BenchmarkResult | null>
+  points: Ref<Point[]>
+  skipped: Ref<Skipped[]>
+  result: Ref<Result | null>
+  axis: ComputedRef<Axis | null>
+  mode: ComputedRef<Mode>
+  /** All values of the swept axis, in order, measured or not. */
+  values: ComputedRef<Value[]>
   active: ComputedRef<boolean>
-  clear: () => void
+  begin: (body: Partial<Request>) => Promise<void>
 }
 
 export function useBenchmarkRun(): BenchmarkRun {
+  const asked = shallowRef<Request | null>(null)
   const progress = shallowRef<Progress | null>(null)
-  const names = ref<Record<string, string>>({})
   const machine = shallowRef<Record<string, unknown> | null>(null)
-  const point = shallowRef<BenchmarkPoint | null>(null)
-  const result = shallowRef<BenchmarkResult | null>(null)
+  const points = shallowRef<Point[]>([])
+  const skipped = shallowRef<Skipped[]>([])
+  const result = shallowRef<Result | null>(null)
+  const planned = ref<Value[]>([])
+  const known = computed(() => [...points.value.map((point) => point.value), ...skipped.value.map((item) => item.value)].filter((value): value is Value => value !== null))
+
   const run = useRunEvents(['started', 'progress', 'roofline', 'point', 'skipped', 'result'], (type, data) => {
     if (type === 'started') {
-      const started = data as { variants: { id: string; name: string }[]; machine: Record<string, unknown> }
-      names.value = Object.fromEntries(started.variants.map((variant) => [variant.id, variant.name]))
+      const started = data as Started
+      asked.value = started.request
       machine.value = started.machine
+      planned.value = started.points.flatMap((item) => (item.value === null ? [] : [item.value as Value]))
     } else if (type === 'progress') progress.value = data as Progress
-    else if (type === 'point') point.value = data as BenchmarkPoint
+    else if (type === 'point') points.value = [...points.value, data as Point]
+    else if (type === 'skipped') skipped.value = [...skipped.value, data as Skipped]
     else if (type === 'result') {
-      result.value = data as BenchmarkResult
-      point.value = result.value.points.at(-1) ?? point.value
-      machine.value = result.value.machine
+      const whole = data as Result
+      result.value = whole
+      asked.value = whole.request
+      machine.value = whole.machine
+      points.value = whole.points
+      skipped.value = whole.skipped
     }
   })
+
+  function clear(): void {
+    for (const value of [asked, progress, machine, result]) value.value = null
+    points.value = []
+    skipped.value = []
+    planned.value = []
+  }
+
   return {
     ...run,
+    request: asked,
     progress,
-    names,
     machine,
-    point,
+    points,
+    skipped,
     result,
+    axis: computed(() => asked.value?.sweep?.axis ?? null),
+    mode: computed(() => asked.value?.mode ?? 'forward'),
+    values: computed(() => (planned.value.length > 0 ? planned.value : inOrder(known.value))),
     active: computed(() => ['starting', 'queued', 'running', 'reconnecting'].includes(run.status.value)),
-    clear() {
-      progress.value = null
-      point.value = null
-      result.value = null
+    async begin(body) {
+      clear()
+      await run.start('/api/benchmarks', body)
+    },
+    async open(id) {
+      clear()
+      await run.open(id)
     },
   }
 }
+
+/** Numbers ascend; words stay as they came. */
+const inOrder = (values: readonly Value[]): Value[] => (values.every((value) => typeof value === 'number') ? [...values].sort((a, b) => a - b) : [...values])

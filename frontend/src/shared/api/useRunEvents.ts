@@ -27,6 +27,8 @@ export interface RunEvents {
   start: (path: string, body: unknown) => Promise<void>
   /** Takes up a job that was started earlier, from its first event. */
   join: (id: string) => void
+  /** Shows a job that may have ended long ago: its result at once, else its stream as `join`. */
+  open: (id: string) => Promise<void>
   cancel: () => Promise<void>
 }
 
@@ -128,6 +130,25 @@ export function useRunEvents(types: readonly string[], received: (type: string, 
       problem.value = null
       status.value = 'starting'
       listen()
+    },
+    async open(job) {
+      close()
+      id.value = job
+      problem.value = null
+      place.value = null
+      status.value = 'starting'
+      try {
+        const found = await request<JobAnswer>('GET', `/api/jobs/${job}`)
+        if (id.value !== job) return
+        if (found.result) {
+          received('result', found.result)
+          ended(found)
+        } else listen()
+      } catch (error) {
+        if (id.value !== job) return
+        if (error instanceof ApiError) ended({ status: 'failed', error: error.problem })
+        else listen()
+      }
     },
     async cancel() {
       if (id.value === null) return

@@ -26,6 +26,7 @@ const settings: fc.Arbitrary<Part2Settings> = fc
     column: within(LIMITS.cell),
     zoom: within(LIMITS.zoom),
     run,
+    versus: run,
     experiment: run,
     embed: fc.option(fc.constantFrom(...EMBEDS), { nil: null }),
   })

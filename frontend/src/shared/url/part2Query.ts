@@ -36,6 +36,8 @@ export interface Part2Settings {
   column: number
   zoom: number
   run: string | null
+  /** The run that `run` is compared with. */
+  versus: string | null
   experiment: string | null
   embed: Embed | null
 }
@@ -59,6 +61,7 @@ export const DEFAULTS: Readonly<Part2Settings> = {
   column: 2560,
   zoom: 0,
   run: null,
+  versus: null,
   experiment: null,
   embed: null,
 }
@@ -130,6 +133,7 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
     column: column!,
     zoom: read('z', DEFAULTS.zoom, integer(LIMITS.zoom)),
     run: read<string | null>('run', DEFAULTS.run, matching(RUN)),
+    versus: read<string | null>('vs', DEFAULTS.versus, matching(RUN)),
     experiment: read<string | null>('exp', DEFAULTS.experiment, matching(RUN)),
     embed: read<Embed | null>('embed', DEFAULTS.embed, oneOf(EMBEDS)),
   }
@@ -164,6 +168,7 @@ export function formatQuery(settings: Part2Settings): Query {
   put('c', `${settings.row}.${settings.column}`, `${DEFAULTS.row}.${DEFAULTS.column}`)
   put('z', String(settings.zoom), '0')
   if (settings.run !== null) query.run = settings.run
+  if (settings.versus !== null) query.vs = settings.versus
   if (settings.experiment !== null) query.exp = settings.experiment
   if (settings.embed !== null) query.embed = settings.embed
   return query

@@ -1,0 +1,83 @@
+/** Sentences about a run, in the reader's language, from the codes and values of the API. */
+import { useLocale } from '@/shared/i18n'
+import { formatBytes, formatDecimal, formatInteger, formatPercent, formatSeconds } from '@/shared/lib/format'
+import { readable, whole } from './figures'
+import { useVariantName } from './useVariants'
+import type { Axis, Mode, Remark, Request, Skipped, Value } from './types'
+import type { Doubt, PointVerdict, SweepVerdict } from './verdict'
+
+export interface Texts {
+  ratio: (value: number) => string
+  percent: (share: number) => string
+  /** "64 tokens", "float32". */
+  at: (axis: Axis | null, value: Value | null) => string
+  value: (value: Value) => string
+  verdict: (verdict: PointVerdict | SweepVerdict, mode: Mode) => string
+  doubt: (doubt: Doubt) => string
+  skipped: (item: Skipped) => string
+  clock: (text: string) => string
+  machine: (facts: Record<string, unknown>) => string
+  when: (seconds: number) => string
+  what: (request: Request) => string
+}
+
+export function useTexts(): Texts {
+  const { t, te, locale } = useLocale()
+  const nameOf = useVariantName()
+  const ratio = (value: number): string => `${formatDecimal(value, value >= 10 ? 1 : value >= 2 ? 2 : 3, locale.value)}×`
+  const percent = (share: number): string => whole(formatPercent(100 * share, locale.value))
+  const value = (item: Value): string => (typeof item === 'number' ? formatInteger(item, locale.value) : item)
+  const at = (axis: Axis | null, item: Value | null): string => (axis === null || item === null ? '' : t(`benchmark.at.${axis}`, { n: value(item) }))
+
+  function verdict(found: PointVerdict | SweepVerdict, mode: Mode): string {
+    const name = nameOf({ id: found.variant, name: found.name }, mode)
+    if (found.kind === 'sweep') return t('benchmark.verdict.sweep', { name, low: ratio(found.low), high: ratio(found.high), wins: found.wins, points: found.points })
+    if (!found.resolved) return t('benchmark.verdict.same', { name, ratio: ratio(found.ratio), noise: percent(found.noise ?? 0) })
+    return t(found.ratio < 1 ? 'benchmark.verdict.less' : 'benchmark.verdict.more', { name, ratio: ratio(found.ratio), percent: percent(Math.abs(found.ratio - 1)) })
+  }
+
+  function remark(found: Pick<Remark, 'code' | 'values' | 'text'>, group: 'doubt' | 'skip'): string {
+    const key = group === 'doubt' ? `benchmark.doubt.${found.code}` : `benchmark.skip.${found.code}`
+    if (!found.code || !te(key)) return found.text
+    return t(key, readable(found.values ?? {}, { seconds: (n) => formatSeconds(n, locale.value), bytes: (n) => formatBytes(n, locale.value), number: (n) => formatDecimal(n, Number.isInteger(n) ? 0 : 2, locale.value) }))
+  }
+
+  return {
+    ratio,
+    percent,
+    value,
+    at,
+    verdict,
+    doubt: (found) => remark(found, 'doubt'),
+    skipped: (item) => (item.remark ? remark(item.remark, 'skip') : item.reason),
+    clock(text) {
+      const threads = /^wall clock, (\d+) threads$/.exec(text)?.[1]
+      if (threads) return t('benchmark.clock.wall', { n: threads })
+      const known: Record<string, string> = { 'CPU time of one thread': t('benchmark.clock.cpu'), 'CUDA events': t('benchmark.clock.cuda'), 'wall clock, synchronised': t('benchmark.clock.sync') }
+      return known[text] ?? text
+    },
+    machine(facts) {
+      const said = (name: string, text: (fact: string) => string = String): string[] => (typeof facts[name] === 'string' || typeof facts[name] === 'number' ? [text(String(facts[name]))] : [])
+      return [
+        ...said('name'),
+        ...said('cores', (n) => t('benchmark.cores', { n })),
+        ...said('capability'),
+        ...said('torch', (version) => `PyTorch ${version}`),
+        ...said('platform'),
+        ...said('load_average', (n) => t('benchmark.load', { n })),
+      ].join(' · ')
+    },
+    when: (seconds) => new Intl.DateTimeFormat(locale.value, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit' }).format(seconds * 1000),
+    what(asked) {
+      const axis = asked.sweep?.axis ?? null
+      const swept = asked.sweep?.values
+      const parts = [t(`benchmark.mode.${asked.mode ?? 'forward'}`)]
+      if (axis) parts.push(swept?.length ? t('benchmark.history.what', { axis: t(`benchmark.axis.${axis}`), from: value(swept[0]!), to: value(swept.at(-1)!) }) : t(`benchmark.axis.${axis}`))
+      if (axis !== 'tokens') parts.push(at('tokens', asked.tokens ?? 0))
+      if (axis !== 'rank') parts.push(at('rank', asked.rank ?? 0))
+      if (axis !== 'width') parts.push(`${value(asked.out_features ?? 0)} × ${value(asked.in_features ?? 0)}`)
+      if (axis !== 'dtype') parts.push(asked.dtype ?? '')
+      return parts.join(' · ')
+    },
+  }
+}

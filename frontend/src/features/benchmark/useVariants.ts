@@ -1,0 +1,44 @@
+/** How the variants are named and drawn: each keeps its colour, dash and mark whatever else is shown. */
+import { useLocale } from '@/shared/i18n'
+import type { Mode } from './types'
+
+export interface Look {
+  colour: string
+  dash: string
+  mark: 'circle' | 'square' | 'triangle' | 'diamond'
+}
+
+/** Those that compute no adapter are red, as everywhere on the page. */
+const PLAIN = ['full_update', 'full_gradient', 'dense', 'dense_again']
+const USUAL = ['eager', 'loop_adapters']
+const ORDER = ['addmm', 'merged', 'packed_addmm', 'peft', 'stacked', 'flop_order', 'own', 'packed_epilogue', 'packed_dense', 'packed_hint16', 'compiled', 'wrong_order', 'dora', 'peft_same_dtype', 'packed_merged', 'graph_dense', 'graph_addmm', 'triton_split', 'stacked_mask', 'loop_requests', 'grouped_mm', 'gather_bmm', 'packed_stacked', 'segments', 'packed_stacked_epilogue', 'merge_switch', 'peft_mixed']
+const COLOURS = ['var(--lora)', 'var(--violet)', 'var(--teal)', 'var(--gain)', 'var(--slate)']
+const DASHES = ['none', '8 4', '2 4', '10 3 2 3', '5 3', '1 3']
+const MARKS = ['circle', 'square', 'triangle', 'diamond'] as const
+
+export function lookOf(id: string): Look {
+  if (PLAIN.includes(id)) return { colour: 'var(--full)', dash: id.startsWith('dense') ? '3 3' : 'none', mark: 'diamond' }
+  if (USUAL.includes(id)) return { colour: 'var(--base)', dash: '7 4', mark: 'square' }
+  const index = ORDER.includes(id) ? ORDER.indexOf(id) : ORDER.length
+  return { colour: COLOURS[index % COLOURS.length]!, dash: DASHES[index % DASHES.length]!, mark: MARKS[index % MARKS.length]! }
+}
+
+/** An outline around a point, of about the same area for every mark. */
+export function markPath(mark: Look['mark'], x: number, y: number, size = 4): string {
+  const at = (dx: number, dy: number): string => `${(x + dx * size).toFixed(1)} ${(y + dy * size).toFixed(1)}`
+  if (mark === 'square') return `M${at(-0.9, -0.9)}L${at(0.9, -0.9)}L${at(0.9, 0.9)}L${at(-0.9, 0.9)}Z`
+  if (mark === 'triangle') return `M${at(0, -1.25)}L${at(1.15, 0.85)}L${at(-1.15, 0.85)}Z`
+  if (mark === 'diamond') return `M${at(0, -1.3)}L${at(1.3, 0)}L${at(0, 1.3)}L${at(-1.3, 0)}Z`
+  return `M${at(-1, 0)}A${size} ${size} 0 1 1 ${at(1, 0)}A${size} ${size} 0 1 1 ${at(-1, 0)}Z`
+}
+
+/** The name in the reader's language; a variant that this page does not know keeps the API's name. */
+export function useVariantName(): (row: { id: string; name: string }, mode: Mode) => string {
+  const { t, te } = useLocale()
+  return (row, mode) => {
+    const frozen = `benchmark.frozen.${row.id}`
+    if (mode === 'training' && te(frozen)) return t(frozen)
+    const key = `benchmark.variant.${row.id}`
+    return te(key) ? t(key) : row.name
+  }
+}
