@@ -5,7 +5,7 @@ import { assert, equal, openPage, ROOT, settled, SHOTS, showEverything } from '.
 
 const AXE = readFileSync(join(ROOT, 'frontend/node_modules/axe-core/axe.min.js'), 'utf8')
 
-async function axe(page, what) {
+export async function axe(page, what) {
   // Injected through the protocol, so that the page's own content policy stays as it is.
   await page.evaluate(AXE)
   const violations = await page.evaluate(async () => {
@@ -15,7 +15,7 @@ async function axe(page, what) {
   equal(violations.join('\n'), '', `axe, ${what}`)
 }
 
-async function sizes(page, phone, what) {
+export async function sizes(page, phone, what) {
   const small = await page.evaluate((touch) => {
     const found = []
     const visible = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && !element.closest('.visually-hidden, .skip')

@@ -1,10 +1,11 @@
 /** The rows of one point, fastest first, and how long their bars are. */
+import { isPlain } from './useVariants'
 import type { Point, Progress, Row } from './types'
 
 export interface Bar {
   id: string
   name: string
-  group: string
+  plain: boolean
   median: number
   q1: number | null
   q3: number | null
@@ -13,7 +14,7 @@ export interface Bar {
 
 export function barsOf(point: Point): Bar[] {
   return point.rows
-    .flatMap((row) => (row.available && row.ratio ? [{ id: row.id, name: row.name, group: row.group, median: row.ratio.median, q1: row.ratio.q1, q3: row.ratio.q3, row }] : []))
+    .flatMap((row) => (row.available && row.ratio ? [{ id: row.id, name: row.name, plain: isPlain(row.id), median: row.ratio.median, q1: row.ratio.q1, q3: row.ratio.q3, row }] : []))
     .sort((a, b) => a.median - b.median)
 }
 
@@ -21,7 +22,7 @@ export function barsOf(point: Point): Bar[] {
 export function liveBars(progress: Progress | null, names: ReadonlyMap<string, string>): Bar[] {
   return Object.entries(progress?.ratios ?? {})
     .filter(([, median]) => median > 0)
-    .map(([id, median]) => ({ id, name: names.get(id) ?? id, group: id.startsWith('dense') ? 'dense' : '', median, q1: null, q3: null, row: null }))
+    .map(([id, median]) => ({ id, name: names.get(id) ?? id, plain: isPlain(id), median, q1: null, q3: null, row: null }))
 }
 
 const LEAST = 1.25
