@@ -46,6 +46,10 @@ def test_variants_of_one_run_only_are_listed():
     assert rows == {"a": "only in a", "b": "same", "c": "only in b"}
 
 
+def test_the_reference_itself_is_not_compared():
+    assert [row.id for row in compare(result(dense=1.0, a=1.2), result(dense=1.0, a=1.2)).points[0].rows] == ["a"]
+
+
 def test_differing_settings_are_said():
     other = result(a=1.0).model_copy(update={"request": BenchmarkRequest(rank=64)})
     assert compare(result(a=1.0), other).differences == ["setting rank: 8 against 64"]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from loralens.lab.bench.schema import BenchmarkResult, Interval, Point, Row
+from loralens.lab.matmul.variants.catalogue import REFERENCE
 
 
 class ComparedRow(BaseModel):
@@ -82,7 +83,10 @@ def _sizes(point: Point) -> str:
 
 def _point(value: int | str | None, a: Point, b: Point) -> ComparedPoint:
     noise = max(_noise(a), _noise(b))
-    rows_a, rows_b = ({row.id: row for row in point.rows if row.ratio is not None} for point in (a, b))
+    # Dense is 1 in both by definition: nothing to compare.
+    rows_a, rows_b = (
+        {row.id: row for row in point.rows if row.ratio is not None and row.id != REFERENCE} for point in (a, b)
+    )
     names = list(dict.fromkeys([*rows_a, *rows_b]))
     return ComparedPoint(value=value, noise=noise, rows=[_row(rows_a.get(n), rows_b.get(n), noise) for n in names])
 

@@ -141,10 +141,12 @@ describe('a comparison', () => {
     const changed = [
       { kind: 'setting' as const, name: 'sweep', a: null, b: { axis: 'rank', values: [1, 8] } },
       { kind: 'setting' as const, name: 'cache', a: 'hot', b: 'other' },
+      { kind: 'machine' as const, name: '_bytes', a: 1, b: ['x', 'y'] },
     ]
-    expect(differenceTexts(changed, (key) => words[key] ?? null, 'none')).toEqual([
+    expect(differenceTexts(changed, (key) => words[key] ?? null, 'none', (name, value) => `${value}${name}`)).toEqual([
       { name: 'what varies', a: 'none', b: 'rank 1, 8' },
       { name: 'cache', a: 'the cache', b: 'other' },
+      { name: '_bytes', a: '1_bytes', b: 'x, y' },
     ])
   })
 })

@@ -4,6 +4,11 @@ import type { Comparison } from './types'
 type ComparedRow = Comparison['points'][number]['rows'][number]
 type Difference = NonNullable<Comparison['changed']>[number]
 
+/** A translation, or null where there is none. */
+type Word = (key: string) => string | null
+/** A number of that name with its unit. */
+type Fact = (name: string, value: number) => string
+
 export function tally(rows: readonly Pick<ComparedRow, 'verdict'>[]): { faster: number; slower: number; same: number } {
   const count = (verdict: string): number => rows.filter((row) => row.verdict === verdict).length
   return { faster: count('faster'), slower: count('slower'), same: count('same') }
@@ -15,17 +20,19 @@ export function changeReach(rows: readonly Pick<ComparedRow, 'change'>[], noise:
 }
 
 /** A value of a setting in few words: a sweep is its axis and its values. */
-function said(value: unknown, word: (key: string) => string | null, unset: string): string {
+function said(name: string, value: unknown, word: Word, unset: string, fact: Fact): string {
   if (value === null || value === undefined) return unset
   if (typeof value === 'object' && 'axis' in value) {
     const sweep = value as { axis: string; values: unknown[] | null }
-    return [word(`benchmark.axis.${sweep.axis}`) ?? sweep.axis, sweep.values?.join(', ')].filter(Boolean).join(' ')
+    const values = sweep.values?.map((item) => (typeof item === 'number' ? fact('', item) : String(item)))
+    return [word(`benchmark.axis.${sweep.axis}`) ?? sweep.axis, values?.join(', ')].filter(Boolean).join(' ')
   }
   if (typeof value === 'string') return word(`benchmark.mode.${value}`) ?? word(`benchmark.cache.${value}`) ?? value
+  if (typeof value === 'number') return fact(name, value)
   return Array.isArray(value) ? value.join(', ') : String(value)
 }
 
 /** Each difference as the words of a sentence; `word` answers null for a key that has no translation. */
-export function differenceTexts(changed: readonly Difference[], word: (key: string) => string | null, unset: string): { name: string; a: string; b: string }[] {
-  return changed.map((item) => ({ name: word(`benchmark.setting.${item.name}`) ?? item.name, a: said(item.a, word, unset), b: said(item.b, word, unset) }))
+export function differenceTexts(changed: readonly Difference[], word: Word, unset: string, fact: Fact): { name: string; a: string; b: string }[] {
+  return changed.map((item) => ({ name: word(`benchmark.setting.${item.name}`) ?? item.name, a: said(item.name, item.a, word, unset, fact), b: said(item.name, item.b, word, unset, fact) }))
 }

@@ -8,7 +8,7 @@ import type { Point, Value } from './types'
 
 export const HEIGHT = 320
 export const LEFT = 54
-const RIGHT = 18
+const RIGHT = 26
 const TOP = 16
 export const FLOOR = HEIGHT - 44
 

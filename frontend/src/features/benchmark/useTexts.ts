@@ -12,6 +12,10 @@ export interface Texts {
   /** "64 tokens", "float32". */
   at: (axis: Axis | null, value: Value | null) => string
   value: (value: Value) => string
+  /** "1, 4, 16". */
+  list: (values: readonly Value[]) => string
+  /** A number by its name in the API, with its unit. */
+  fact: (name: string, value: number) => string
   verdict: (verdict: PointVerdict | SweepVerdict, mode: Mode) => string
   doubt: (doubt: Doubt) => string
   skipped: (item: Skipped) => string
@@ -27,7 +31,12 @@ export function useTexts(): Texts {
   const ratio = (value: number): string => `${formatDecimal(value, value >= 10 ? 1 : value >= 2 ? 2 : 3, locale.value)}×`
   const percent = (share: number): string => whole(formatPercent(100 * share, locale.value))
   const value = (item: Value): string => (typeof item === 'number' ? formatInteger(item, locale.value) : item)
-  const at = (axis: Axis | null, item: Value | null): string => (axis === null || item === null ? '' : t(`benchmark.at.${axis}`, { n: value(item) }))
+  function at(axis: Axis | null, item: Value | null): string {
+    if (axis === null || item === null) return ''
+    if (item === 1 && axis === 'tokens') return t('benchmark.one.tokens')
+    if (item === 1 && axis === 'adapters') return t('benchmark.one.adapters')
+    return t(`benchmark.at.${axis}`, { n: value(item) })
+  }
 
   function verdict(found: PointVerdict | SweepVerdict, mode: Mode): string {
     const name = nameOf({ id: found.variant, name: found.name }, mode)
@@ -46,6 +55,8 @@ export function useTexts(): Texts {
     ratio,
     percent,
     value,
+    list: (values) => values.map(value).join(locale.value === 'en' ? ', ' : '、'),
+    fact: (name, number) => (name.endsWith('_bytes') ? formatBytes(number, locale.value) : Number.isInteger(number) ? formatInteger(number, locale.value) : String(number)),
     at,
     verdict,
     doubt: (found) => remark(found, 'doubt'),
