@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import DeviceUnavailable, InvalidInput
 from loralens.lab.bench import job, point
 from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
 from loralens.lab.matmul.variants.dense import Dense
@@ -150,6 +150,17 @@ def test_the_next_job_of_the_process_finds_its_threads_again():
 def test_a_bad_request_is_refused_before_anything_runs():
     with pytest.raises(InvalidInput):
         next(job.run({"rank": 0}))
+
+
+def test_a_dtype_that_is_not_in_this_processor_is_skipped_and_refused_alone(monkeypatch):
+    reason = "this processor has no float16 arithmetic"
+    monkeypatch.setattr(Dense, "why_not", classmethod(lambda _, p: reason if p.dtype is torch.float16 else None))
+    result = run(sweep={"axis": "dtype", "values": ["float32", "float16"]})[-1]
+    assert [item["value"] for item in result["points"]] == ["float32"]
+    (skipped,) = result["skipped"]
+    assert (skipped["value"], skipped["remark"]["code"]) == ("float16", "no_float16") and reason in skipped["reason"]
+    with pytest.raises(DeviceUnavailable, match=reason):
+        run(dtype="float16")
 
 
 def test_a_run_that_overran_its_budget_still_says_how_long_it_takes():

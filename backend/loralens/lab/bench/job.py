@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from loralens.core.errors import DeviceUnavailable
 from loralens.lab.bench import plan, point, roofline
 from loralens.lab.bench.schema import FORMAT, BenchmarkRequest, Remark, Skipped, request_from
 from loralens.lab.device import Device, is_out_of_memory
@@ -76,6 +77,12 @@ def _run(request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
                 else:
                     points.append({"value": item.value, **data})
                     yield {"type": "point", **points[-1]}
+        except DeviceUnavailable as error:
+            if len(planned) == 1:
+                raise
+            why = Remark(code="no_float16" if dtype == "float16" else "unavailable", text=error.message)
+            skipped.append(_skipped(item, why))
+            yield {"type": "skipped", **skipped[-1]}
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loralens.core.errors import LoraLensError
+from loralens.core.errors import DeviceUnavailable, LoraLensError
 from loralens.lab.bench import trust
 from loralens.lab.bench.roofline import Measured
 from loralens.lab.bench.schema import BenchmarkRequest, VariantInfo
@@ -31,7 +31,11 @@ PREPARED_SHARE = 0.5
 
 
 def measure(request: BenchmarkRequest, device: Device, roofline: Measured, seconds: float) -> Iterator[tuple[str, Any]]:
-    """Yields ("progress", {label, share, ratios}) while it works and ("point", data) at the end."""
+    """Yields ("progress", {label, share, ratios}) while it works and ("point", data) at the end.
+
+    Raises:
+        DeviceUnavailable: the dense layer itself cannot run here, so that there is nothing to compare with.
+    """
     yield "progress", {"label": "making the tensors", "share": 0.0, "ratios": {}}
     with torch.inference_mode(request.mode != "training"):
         problem = Problem(request, device)
@@ -41,6 +45,8 @@ def measure(request: BenchmarkRequest, device: Device, roofline: Measured, secon
             rows[info.id], run = _prepare(info, problem)
             if run is not None:
                 runs[info.id] = run
+        if REFERENCE not in runs:
+            raise _no_reference(request, rows[REFERENCE]["reason"])
         yield "progress", {"label": "checking against float64", "share": 0.05, "ratios": {}}
         _check(problem, runs, rows)
         timings = Timings(REFERENCE)
@@ -56,6 +62,14 @@ def measure(request: BenchmarkRequest, device: Device, roofline: Measured, secon
         for run in runs.values():
             run.finish()
     yield "point", _point(problem, runs, rows, timings, roofline)
+
+
+def _no_reference(request: BenchmarkRequest, reason: str) -> DeviceUnavailable:
+    return DeviceUnavailable(
+        f"{request.dtype} is not measured on {request.device}: {reason}",
+        field="dtype",
+        hint="choose float32 or bfloat16",
+    )
 
 
 def _wanted(request: BenchmarkRequest) -> list[VariantInfo]:

@@ -44,6 +44,7 @@ export function usePicture(source: { points: Ref<readonly Point[]>; values: Ref<
     const y = scale.scale([FLOOR, TOP])
     const measuredAt = points.value.map((point) => values.value.indexOf(point.value ?? ''))
     const texts = values.value.map(source.label)
+    const ordered = values.value.every((value) => typeof value === 'number')
     const shown = roomFor(values.value.map((_, index) => x(index)), texts.map((text) => text.length * 7.2))
     return {
       x,
@@ -51,13 +52,14 @@ export function usePicture(source: { points: Ref<readonly Point[]>; values: Ref<
       log: scale.log,
       yTicks: scale.ticks,
       labels: texts.flatMap((text, index) => (shown[index] ? [{ index, x: x(index), text }] : [])),
-      band: bandPath(noise, x, y),
+      band: bandPath(noise, ordered, x, y),
       drawn: lines.map(({ id, dots }) => {
         const look = lookOf(id)
         return {
           id,
           ...look,
-          line: unbroken(dots, measuredAt).map((run) => `M${run.map((dot) => `${p(x(dot.index))} ${p(y(dot.y))}`).join('L')}`).join(''),
+          // Nothing lies between two data types: no line leads from one to the next.
+          line: !ordered ? '' : unbroken(dots, measuredAt).map((run) => `M${run.map((dot) => `${p(x(dot.index))} ${p(y(dot.y))}`).join('L')}`).join(''),
           marks: dots.map((dot) => markPath(look.mark, x(dot.index), y(dot.y))).join(''),
           whiskers: dots.flatMap((dot) => (dot.low === null || dot.high === null ? [] : [`M${p(x(dot.index))} ${p(y(dot.low))}V${p(y(dot.high))}`])).join(''),
         }
@@ -66,10 +68,11 @@ export function usePicture(source: { points: Ref<readonly Point[]>; values: Ref<
   })
 }
 
-/** A closed band through all points; a single point gets a short one of its own. */
-function bandPath(noise: readonly Dot[], x: (index: number) => number, y: (value: number) => number): string {
+/** A closed band through all points; a point without neighbours gets a short one of its own. */
+function bandPath(noise: readonly Dot[], ordered: boolean, x: (index: number) => number, y: (value: number) => number): string {
+  if (noise.length > 1 && !ordered) return noise.map((dot) => bandPath([dot], ordered, x, y)).join('')
   if (noise.length === 0) return ''
-  const ends = noise.length === 1 ? [-10, 10].map((dx) => ({ at: x(noise[0]!.index) + dx, dot: noise[0]! })) : noise.map((dot) => ({ at: x(dot.index), dot }))
+  const ends = noise.length === 1 ? [-12, 12].map((dx) => ({ at: x(noise[0]!.index) + dx, dot: noise[0]! })) : noise.map((dot) => ({ at: x(dot.index), dot }))
   const upper = ends.map(({ at, dot }) => `${p(at)} ${p(y(dot.high ?? dot.y))}`)
   const lower = ends.toReversed().map(({ at, dot }) => `${p(at)} ${p(y(dot.low ?? dot.y))}`)
   return `M${[...upper, ...lower].join('L')}Z`
