@@ -3,12 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 type Tree = { [key: string]: string | Tree }
-const folder = join(import.meta.dirname, '../../locales')
-/** The words of a language: the page's own, and those of sections that are loaded late. */
-const read = (name: string): Tree => {
-  const found = readdirSync(folder).filter((file) => file === `${name}.json` || file.endsWith(`.${name}.json`)).map((file) => JSON.parse(readFileSync(join(folder, file), 'utf8')) as Tree)
-  return Object.assign({}, ...found) as Tree
-}
+const read = (name: string): Tree => JSON.parse(readFileSync(join(import.meta.dirname, '../../locales', `${name}.json`), 'utf8')) as Tree
 
 function flat(tree: Tree, prefix = ''): Map<string, string> {
   return new Map(Object.entries(tree).flatMap(([key, value]) => (typeof value === 'string' ? [[prefix + key, value] as [string, string]] : [...flat(value, `${prefix}${key}.`)])))
