@@ -66,6 +66,20 @@ def test_a_benchmark_runs_from_start_to_result_and_can_be_shared(served):
     assert {row["verdict"] for row in compared["points"][0]["rows"]} == {"same"}
 
 
+def test_a_run_is_removed_for_good_and_only_when_it_has_ended(served):
+    ended = served.post("/api/benchmarks", SHORT)["id"]
+    running = served.post("/api/benchmarks", ENDLESS)["id"]
+    assert served.problem("DELETE", f"/api/benchmarks/{running}")["code"] == "device_busy"
+    list(served.events(f"/api/jobs/{ended}/events"))
+    with served.request("DELETE", f"/api/benchmarks/{ended}") as response:
+        assert response.status == 204
+    assert served.problem("GET", f"/api/jobs/{ended}")["code"] == "job_not_found"
+    assert ended not in [run["id"] for run in served.get("/api/benchmarks")["runs"]]
+    assert served.problem("DELETE", f"/api/benchmarks/{ended}")["code"] == "job_not_found"
+    served.delete(f"/api/jobs/{running}")
+    list(served.events(f"/api/jobs/{running}/events"))
+
+
 def test_a_client_comes_back_with_last_event_id_and_a_second_client_sees_everything(served):
     path = served.post("/api/benchmarks", SHORT)["events"]
     first = list(served.events(path, stop=lambda event: event["event"] == "started"))

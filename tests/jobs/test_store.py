@@ -92,6 +92,21 @@ def test_history_is_listed_in_pages_and_pruned(tmp_path):
     store.close()
 
 
+def test_only_a_job_that_has_ended_is_forgotten_with_all_it_told(tmp_path):
+    store = JobStore(tmp_path / "jobs.sqlite")
+    job, other = (store.add(JobSpec("test", "m:f", {}), "me") for _ in range(2))
+    for each in (job, other):
+        store.append(each.id, [JobEvent(1, "result", {}, 0.0)])
+    assert not store.forget(job.id)
+    store.end(job.id, "finished")
+    assert store.forget(job.id)
+    assert [left.id for left in store.jobs()] == [other.id]
+    assert (store.events(job.id), len(store.events(other.id))) == ([], 1)
+    with pytest.raises(JobNotFound):
+        store.forget(job.id)
+    store.close()
+
+
 def test_a_job_ends_once(tmp_path):
     store = JobStore(tmp_path / "jobs.sqlite")
     job = store.add(JobSpec("test", "m:f", {}), "me")

@@ -151,6 +151,15 @@ class JobManager:
             store.end(job_id, "cancelled")
         return self.job(job_id)
 
+    def forget(self, job_id: str) -> None:
+        """Remove a job that has ended from the history.
+
+        Raises:
+            DeviceBusy: it waits or runs.
+        """
+        if not self._store().forget(job_id):
+            raise DeviceBusy(f"{job_id} has not ended", field="id", hint="cancel it first: DELETE /api/jobs/{id}")
+
     @staticmethod
     def record(state_dir: Path, kind: str, spec: Mapping[str, Any], device: str, events: list[dict[str, Any]]) -> str:
         """Keep a job that ran elsewhere, such as in the command line's own process; returns its id."""

@@ -182,6 +182,19 @@ class JobStore:
         query = "SELECT COUNT(*) FROM jobs WHERE device = ? AND status IN ('queued', 'running')"
         return int(self._db().execute(query, (device,)).fetchone()[0])
 
+    def forget(self, job_id: str) -> bool:
+        """Remove an ended job and all it told; False if it is still active.
+
+        Raises:
+            JobNotFound: no such id.
+        """
+        self.job(job_id)
+        with self._writing() as db:
+            cursor = db.execute("DELETE FROM jobs WHERE id = ? AND status NOT IN ('queued', 'running')", (job_id,))
+            if cursor.rowcount == 1:
+                db.execute("DELETE FROM events WHERE job = ?", (job_id,))
+            return cursor.rowcount == 1
+
     def prune(self, keep: int = KEPT_JOBS) -> None:
         """Forget all but the newest ended jobs."""
         with self._writing() as db:

@@ -80,6 +80,18 @@ async function compare(page, url, first) {
   await page.locator('[data-curve]').first().waitFor({ state: 'attached' })
 }
 
+/** A run is gone for good after the second press, and only then. */
+async function remove(page) {
+  const id = runOf(page)
+  await page.locator('[data-part=history]').evaluate((details) => (details.open = true))
+  const button = page.locator(`[data-past="${id}"] [data-action=remove-benchmark]`)
+  await button.click()
+  equal(await button.innerText(), 'Delete for good?', 'deleting is asked twice')
+  await button.click()
+  await page.locator(`[data-past="${id}"]`).waitFor({ state: 'detached' })
+  await page.waitForFunction(() => !new URLSearchParams(location.search).has('run'))
+}
+
 async function stop(page) {
   await begin(page, { axis: 'none', seconds: '60' })
   await state(page, 'running')
@@ -95,6 +107,7 @@ export default async function benchmark(context) {
   await chart(page, result)
   await compare(page, context.url, id)
   await stop(page)
+  await remove(page)
   await finish()
 
   // The shared link on a phone, in the other language.

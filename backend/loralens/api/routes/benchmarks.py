@@ -131,6 +131,19 @@ def download_benchmark(job_id: str, jobs: Jobs) -> Response:
     return respond(dict(jobs.result(job_id) or {}), headers={"content-disposition": disposition})
 
 
+@router.delete(
+    "/benchmarks/{job_id}",
+    status_code=204,
+    summary="Remove a run from the history",
+    responses=documented(404, 409),
+)
+def forget_benchmark(job_id: str, jobs: Jobs) -> None:
+    """For good: its link leads nowhere afterwards. A run that waits or runs has to be cancelled first."""
+    if jobs.job(job_id).kind != "benchmark":
+        raise JobNotFound(f"{job_id} is no benchmark", field="id", hint="GET /api/benchmarks lists them")
+    jobs.forget(job_id)
+
+
 def _summary(job: Job, jobs: JobManager) -> summary.RunSummary | None:
     """None for a run whose request this version cannot read."""
     try:

@@ -11,6 +11,7 @@ export interface History {
   more: ComputedRef<boolean>
   showOlder: () => void
   refresh: () => void
+  remove: (id: string) => Promise<void>
 }
 
 const FIRST = 8
@@ -34,6 +35,11 @@ export function useHistory(): History {
       limit.value = MOST
     },
     refresh: () => void query.refetch(),
+    async remove(id) {
+      // What cannot be removed is still in the list that is fetched next.
+      await request('DELETE', `/api/benchmarks/${encodeURIComponent(id)}`).catch(() => undefined)
+      await query.refetch()
+    },
   }
 }
 
