@@ -2,6 +2,7 @@
 import { useLocale } from '@/shared/i18n'
 import { formatBytes, formatDecimal, formatInteger, formatPercent, formatSeconds } from '@/shared/lib/format'
 import { readable, whole } from './figures'
+import { reasonOf } from './reasons'
 import { useVariantName } from './useVariants'
 import type { Axis, Mode, Remark, Request, Skipped, Value } from './types'
 import type { Doubt, PointVerdict, SweepVerdict } from './verdict'
@@ -19,6 +20,8 @@ export interface Texts {
   verdict: (verdict: PointVerdict | SweepVerdict, mode: Mode) => string
   doubt: (doubt: Doubt) => string
   skipped: (item: Skipped) => string
+  /** Why a way did not run; null where only the API's English says it. */
+  reason: (text: string) => string | null
   clock: (text: string) => string
   machine: (facts: Record<string, unknown>) => string
   when: (seconds: number) => string
@@ -45,10 +48,13 @@ export function useTexts(): Texts {
     return t(found.ratio < 1 ? 'benchmark.verdict.less' : 'benchmark.verdict.more', { name, ratio: ratio(found.ratio), percent: percent(Math.abs(found.ratio - 1)) })
   }
 
+  const withUnits = (values: Record<string, number | string>): Record<string, string> =>
+    readable(values, { seconds: (n) => formatSeconds(n, locale.value), bytes: (n) => formatBytes(n, locale.value), number: (n) => formatDecimal(n, Number.isInteger(n) ? 0 : 2, locale.value) })
+
   function remark(found: Pick<Remark, 'code' | 'values' | 'text'>, group: 'doubt' | 'skip'): string {
     const key = group === 'doubt' ? `benchmark.doubt.${found.code}` : `benchmark.skip.${found.code}`
     if (!found.code || !te(key)) return found.text
-    return t(key, readable(found.values ?? {}, { seconds: (n) => formatSeconds(n, locale.value), bytes: (n) => formatBytes(n, locale.value), number: (n) => formatDecimal(n, Number.isInteger(n) ? 0 : 2, locale.value) }))
+    return t(key, withUnits(found.values ?? {}))
   }
 
   return {
@@ -61,6 +67,10 @@ export function useTexts(): Texts {
     verdict,
     doubt: (found) => remark(found, 'doubt'),
     skipped: (item) => (item.remark ? remark(item.remark, 'skip') : item.reason),
+    reason(text) {
+      const found = reasonOf(text)
+      return found && t(`benchmark.why.${found.key}`, withUnits(found.values))
+    },
     clock(text) {
       const threads = /^wall clock, (\d+) threads$/.exec(text)?.[1]
       if (threads) return t('benchmark.clock.wall', { n: threads })
