@@ -23,6 +23,8 @@ export interface Texts {
   /** Why a way did not run; null where only the API's English says it. */
   reason: (text: string) => string | null
   clock: (text: string) => string
+  /** A planned time. */
+  about: (seconds: number) => string
   machine: (facts: Record<string, unknown>) => string
   when: (seconds: number) => string
   what: (request: Request) => string
@@ -48,8 +50,10 @@ export function useTexts(): Texts {
     return t(found.ratio < 1 ? 'benchmark.verdict.less' : 'benchmark.verdict.more', { name, ratio: ratio(found.ratio), percent: percent(Math.abs(found.ratio - 1)) })
   }
 
+  /** Planned times are estimates: no digits that nobody knows. */
+  const about = (seconds: number): string => formatSeconds(seconds >= 10 ? Math.round(seconds) : seconds, locale.value).replace(/[.]0+(?= )/, '')
   const withUnits = (values: Record<string, number | string>): Record<string, string> =>
-    readable(values, { seconds: (n) => formatSeconds(n, locale.value), bytes: (n) => formatBytes(n, locale.value), number: (n) => formatDecimal(n, Number.isInteger(n) ? 0 : 2, locale.value) })
+    readable(values, { seconds: about, bytes: (n) => formatBytes(n, locale.value), number: (n) => formatDecimal(n, Number.isInteger(n) ? 0 : 2, locale.value) })
 
   function remark(found: Pick<Remark, 'code' | 'values' | 'text'>, group: 'doubt' | 'skip'): string {
     const key = group === 'doubt' ? `benchmark.doubt.${found.code}` : `benchmark.skip.${found.code}`
@@ -65,6 +69,7 @@ export function useTexts(): Texts {
     fact: (name, number) => (name.endsWith('_bytes') ? formatBytes(number, locale.value) : Number.isInteger(number) ? formatInteger(number, locale.value) : String(number)),
     at,
     verdict,
+    about,
     doubt: (found) => remark(found, 'doubt'),
     skipped: (item) => (item.remark ? remark(item.remark, 'skip') : item.reason),
     reason(text) {
