@@ -41,6 +41,14 @@ def test_only_differences_beyond_the_noise_are_called_differences(before, after,
     assert row.change == pytest.approx(after / before)
 
 
+@pytest.mark.parametrize("other", [1.0, 1.09, 1.1, 1.115, 1.2, 2.0])
+def test_which_run_comes_first_changes_the_direction_and_nothing_else(other):
+    (there,) = compare(result(0.11, a=1.0), result(0.11, a=other)).points[0].rows
+    (back,) = compare(result(0.11, a=other), result(0.11, a=1.0)).points[0].rows
+    assert back.verdict == {"slower": "faster", "faster": "slower"}.get(there.verdict, there.verdict)
+    assert back.change == pytest.approx(1 / there.change)
+
+
 def test_variants_of_one_run_only_are_listed():
     rows = {row.id: row.verdict for row in compare(result(a=1.0, b=1.0), result(b=1.0, c=1.0)).points[0].rows}
     assert rows == {"a": "only in a", "b": "same", "c": "only in b"}

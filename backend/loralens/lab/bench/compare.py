@@ -105,7 +105,8 @@ def _row(a: Row | None, b: Row | None, noise: float) -> ComparedRow:
         return ComparedRow(id=known.id, name=known.name, ratio_a=ratio_a, ratio_b=ratio_b, change=None, verdict=verdict)
     change = ratio_b / ratio_a
     overlap = left.q1 <= right.q3 and right.q1 <= left.q3
-    verdict = "same" if overlap or abs(change - 1) <= noise else "faster" if change < 1 else "slower"
+    within = max(change, 1 / change) - 1 <= noise  # the same whichever run comes first
+    verdict = "same" if overlap or within else "faster" if change < 1 else "slower"
     return ComparedRow(id=known.id, name=known.name, ratio_a=ratio_a, ratio_b=ratio_b, change=change, verdict=verdict)
 
 
