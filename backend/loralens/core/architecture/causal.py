@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
-from loralens.core.memory.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE
+from loralens.core.memory.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, Size
 
 if TYPE_CHECKING:
     from loralens.core.memory.tape import Tape, Tensor
@@ -49,12 +49,18 @@ class Root(Module):
     head: Linear
     tied: bool
     upcasts_logits = True  # the loss is computed on float32 logits
+    reads_tokens = True  # the main input is `input_ids`, not a picture or sound
     default_targets: tuple[str, ...] | str
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
 
     def stacks(self) -> list[tuple[str, Stack]]:
         """Every stack with its full name, in the order in which they run."""
         return [(name, module) for name, module in self.walk() if isinstance(module, Stack)]
+
+    def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
+        """What a micro batch holds: name and bytes of every tensor that the training loop hands over."""
+        words = [("token ids", TOKENS * 8), ("labels", TOKENS * 8)]
+        return [*words, ("attention mask of the batch", TOKENS * 8)] if recipe.padded else words
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Forward and loss of one micro batch; encoders and sequence-to-sequence models have their own."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loralens.core.memory import ops
-from loralens.core.memory.size import ONE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE
+from loralens.core.memory.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, Size
 from loralens.core.memory.tape import Tensor
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Attention:
         True  # grouped keys may be repeated or passed on; Falcon does neither, which leaves only the math kernel
     )
     softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
+    keys: Size = SEQUENCE  # how many keys a query meets: fixed where an encoder of fixed length is looked at
+
+    def _rows(self, q: Tensor) -> Size:
+        """Queries of the whole batch."""
+        return q.numel // (self.heads * self.head_dim)
 
     def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Shapes: q (rows, heads*head_dim), k (rows, kv_heads*head_dim), v (rows, kv_heads*value_dim); result like v for all heads."""
@@ -71,8 +76,9 @@ class Attention:
     def _fused(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, label: str) -> Tensor:
         if mask is not None and mask.dtype == "bool":  # made additive for each call
             mask = t.new(TOKENS_BY_SEQUENCE, q.dtype, 1, f"{label}: additive mask")
-        out = t.new(TOKENS * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
-        logsumexp = t.new(TOKENS * self.heads, "float32", 1, f"{label}: logsumexp")
+        rows = self._rows(q)
+        out = t.new(rows * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
+        logsumexp = t.new(rows * self.heads, "float32", 1, f"{label}: logsumexp")
         flash = "flash" in label
         state = t.new(ONE * (3 if flash else 2), "int64", 1, f"{label}: random state")
         sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
@@ -118,7 +124,8 @@ class Attention:
 
     def _eager(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         key, value = self._repeat(t, k, "key"), self._repeat(t, v, "value")
-        scores = TOKENS_BY_SEQUENCE * self.heads
+        rows = self._rows(q)
+        scores = rows.times(self.keys) * self.heads
         weights = ops.scale(t, ops.matmul(t, q, key, scores, 1, "attention: scores"), "attention: scaled scores")
         if self.softcap:
             weights = ops.scale(t, weights, "attention: scores / cap")
@@ -132,7 +139,7 @@ class Attention:
         )
         weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
         out = ops.matmul(
-            t, weights, value, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention: output by head"
+            t, weights, value, rows * (self.heads * self.value_dim), self.value_dim, "attention: output by head"
         )
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
 

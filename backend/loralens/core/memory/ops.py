@@ -280,6 +280,18 @@ def cat(t: Tape, parts: Sequence[Tensor], width: int | Size, label: str) -> Tens
     return out
 
 
+def expand(t: Tape, x: Tensor, numel: Size, label: str, *, summed: bool) -> Tensor:
+    """Repeat without a copy; the gradient is summed over the repeats, or passed on as a view where there is one only."""
+    out = Tensor(x.storage, numel, x.dtype, x.width)
+    source, dtype, width = x.numel, x.dtype, x.width
+
+    def apply(g: Tensor) -> Tensor:
+        return _like(t, source, dtype, width, f"gradient: {label}") if summed else g.view().as_view()
+
+    t.record(label, [out], [x], [], apply)
+    return out
+
+
 def spread_cat(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int, label: str) -> Tensor:
     """Concatenation where `b` is repeated for every head of `a`; b's gradient is summed over them."""
     out = t.new(numel, a.dtype, width, label)

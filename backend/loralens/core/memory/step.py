@@ -14,7 +14,7 @@ from loralens.core.architecture.module import Stack
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.optimizer import OPTIMIZERS, Trained
 from loralens.core.memory.parallel import Sharding, share
-from loralens.core.memory.size import ONE, TOKENS, ZERO, Size
+from loralens.core.memory.size import ONE, ZERO, Size
 from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.memory.validity import Validity
 from loralens.core.methods.base import outside_stacks
@@ -78,9 +78,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
-    inputs = [Storage(ledger, TOKENS * 8, "activations", name) for name in ("token ids", "labels")]
-    if recipe.padded:
-        inputs.append(Storage(ledger, TOKENS * 8, "activations", "attention mask of the batch"))
+    inputs = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
     root_unit = _gathered_root(ledger, root, sharding)
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)

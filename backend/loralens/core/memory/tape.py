@@ -180,13 +180,20 @@ class Tape:
             tensor.node = node
         return tensor
 
-    def require_grad(self, tensor: Tensor) -> None:
-        """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`)."""
+    def require_grad(self, tensor: Tensor, *, copied: bool = False) -> None:
+        """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`).
+
+        `copied`: the tensor lies otherwise in memory than its gradient arrives, which is then cloned to lie alike
+        (accumulate_grad.h, `clone_obey_contract`).
+        """
         if tensor.node is None and self.grad_enabled:
-            held: list[Tensor] = [
-                Tensor(tensor.storage, tensor.numel, tensor.dtype, tensor.width)
-            ]  # as AccumulateGrad does
-            tensor.node = Node(LEAF, "input gradient", self.section, (), [], lambda gradient: held.append(gradient))
+            numel, dtype, width = tensor.numel, tensor.dtype, tensor.width
+            held = [Tensor(tensor.storage, numel, dtype, width)]  # as AccumulateGrad does
+
+            def apply(gradient: Tensor) -> None:
+                held.append(self.new(numel, dtype, width, "input gradient", "temporaries") if copied else gradient)
+
+            tensor.node = Node(LEAF, "input gradient", self.section, (), [], apply)
 
     def cast_weight(self, weight: Tensor, parameter: Parameter | None, dtype: str) -> Tensor:
         """Autocast's copy of a weight; copies of trainable leaves are cached until autocast ends.
@@ -320,7 +327,7 @@ class Tape:
         if key in self.gradients or parameter.gradient_kept:
             return  # added in place to the .grad that is already there
         storage = gradient.storage
-        if sys.getrefcount(storage) > 3:  # somebody else holds it: PyTorch clones instead of taking it over
+        if sys.getrefcount(storage) > 3 and not gradient.is_view:  # held elsewhere: PyTorch clones it; a view is its own
             storage = Storage(self.ledger, storage.size, "temporaries", "")
         if self.on_gradient is not None and self.on_gradient(parameter, storage):
             return

@@ -10,9 +10,10 @@ from loralens.core import patterns
 from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.errors import InvalidInput
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
+from loralens.core.memory.checkpoint import is_reentrant
 from loralens.core.methods import experts
 from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, parameters, precision_text
-from loralens.core.methods.packing import packing_for
+from loralens.core.methods.packing import FourBit, packing_for
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -57,9 +58,13 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
     packing = packing_for(quantization)
+    cast: set[int] = set()
     for _, module in root.walk():
         if isinstance(module, Linear) and module is not root.head and module.weight.role == "base" and module.packable:
             module.weight.packing = packing
+            if module.bias is not None and isinstance(packing, FourBit):
+                module.bias.dtype = packing.compute_dtype  # the first forward casts the bias itself, for good
+                cast.add(id(module.bias))
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
     if raised:
@@ -67,7 +72,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
         trl = any(library == "trl" for library, _ in recipe.stack)
         for _, parameter in parameters(root):
             matrix = len(parameter.shape) > 1
-            if parameter.role == "base" and parameter.packing is None and not (trl and matrix):
+            if parameter.role == "base" and parameter.packing is None and id(parameter) not in cast and not (trl and matrix):
                 parameter.dtype = "float32"
     match_copies(root)
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
@@ -76,7 +81,8 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     return Prepared(
         f"{quantization.type} base{double}{kbit}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
         assumptions,
-        input_gradients=recipe.gradient_checkpointing,
+        # k-bit preparation asks for it in the reentrant form only (PEFT utils/other.py), transformers where tokens are read
+        input_gradients=recipe.gradient_checkpointing and (root.reads_tokens or is_reentrant(recipe) or not raised),
         checkpointing=recipe.gradient_checkpointing,
     )
 

@@ -1,0 +1,40 @@
+"""Convolutions, which turn pictures and sound into vectors.
+
+Source: torch 2.13 tools/autograd/derivatives.yaml, `convolution`: the input and the weight are kept; one backward function
+makes all three gradients.
+"""
+
+from __future__ import annotations
+
+from loralens.core.architecture.module import Module, Parameter
+from loralens.core.memory import ops
+from loralens.core.memory.size import Size
+from loralens.core.memory.tape import Tape, Tensor
+
+
+class Convolution(Module):
+    """A convolution's weight and bias. Shapes: weight (out, in, *kernel)."""
+
+    def __init__(self, inputs: int, outputs: int, *kernel: int, name: str = "convolution") -> None:
+        self.weight = Parameter((outputs, inputs, *kernel))
+        self.bias = Parameter((outputs,))
+        self._outputs, self._name = outputs, name
+
+    def forward(self, t: Tape, x: Tensor, places: Size) -> Tensor:
+        """Shapes: any to (places, outputs); `places` counts the output's positions over the whole batch."""
+        weight, bias = t.parameter(self.weight), t.parameter(self.bias)
+        if t.autocast is not None:
+            x = ops.cast(t, x, t.autocast, f"{self._name}: input cast by autocast")
+            weight = t.cast_weight(weight, self.weight, t.autocast)
+            bias = t.cast_weight(bias, self.bias, t.autocast)
+        out = t.new(places * self._outputs, x.dtype, self._outputs, self._name)
+        sizes = [(p.numel, p.dtype, p.width, p.node is not None) for p in (x, weight, bias)]
+
+        def apply(g: Tensor) -> list[Tensor | None]:
+            return [
+                t.new(numel, dtype, width, f"gradient: {self._name}", "temporaries") if wanted else None
+                for numel, dtype, width, wanted in sizes
+            ]
+
+        t.record(self._name, [out], [x, weight, bias], [x, weight], apply)
+        return out
