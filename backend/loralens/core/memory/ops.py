@@ -132,12 +132,12 @@ def linear(
     assert w is not None
     b = None if bias is None else t.parameter(bias)
     given = x  # the calling frames hold the uncast input until the product is made
-    if t.autocast is not None:
+    if t.autocast is not None:  # arguments are cast from the last to the first, as the compiler evaluates them
+        b = None if b is None else t.cast_weight(b, bias, t.autocast)
+        w = t.cast_weight(w, parameter, t.autocast)
         outside, t.section = t.section, "activations"  # the head's input is no logit
         x = cast(t, x, t.autocast, f"{label}: input cast by autocast")
         t.section = outside
-        w = t.cast_weight(w, parameter, t.autocast)
-        b = None if b is None else t.cast_weight(b, bias, t.autocast)
     rows = divide(x.numel, x.width)
     out_width = divide(w.numel, x.width)
     out = t.new(rows.times(out_width), x.dtype, _plain(out_width), label)

@@ -48,16 +48,19 @@ class FourBit:
         x = ops.cast(t, x, self.compute_dtype, f"{layer.label}: input cast to the compute dtype")
         if x.dtype == dtype:
             x = x.view()
-        out = unpacked_product(t, layer, x, self.compute_dtype)
+        # double quantization: the scales are unpacked and offset, two float32 tensors, before the weight is
+        scales = 2 * 4 * _ceil(layer.weight.numel[0], BLOCK) if self.double_quant else 0
+        out = unpacked_product(t, layer, x, self.compute_dtype, scales)
         return ops.cast(t, out, dtype, f"{layer.label}: result cast back")
 
 
-def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str) -> Tensor:
-    """`x @ unpack(W).T` as one autograd function that keeps only the packed weight."""
+def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int = 0) -> Tensor:
+    """`x @ unpack(W).T` as one autograd function that keeps only the packed weight; `scales`: bytes of unpacked scales."""
     numel = layer.weight.numel
+    unpacked = t.new(ONE * scales, "uint8", 1, f"{layer.label}: scales unpacked for the product", "temporaries")
     whole = t.new(numel, dtype, layer.in_features, f"{layer.label}: weight unpacked for the product", "temporaries")
     out = t.new(ops.divide(x.numel, x.width) * layer.out_features, dtype, layer.out_features, layer.label)
-    del whole
+    del whole, unpacked
     source = (x.numel, x.dtype, x.width)
 
     def apply(g: Tensor) -> Tensor:
