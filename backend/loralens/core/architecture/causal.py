@@ -25,6 +25,7 @@ class Call:
     shared: dict[str, Any] = field(default_factory=dict)  # rotary tables, encoder states, position biases
     held: list[Tensor] = field(default_factory=list)  # local variables of the model's own forward
     input_gradients: bool = False  # embeddings must pass a gradient on (PEFT's `enable_input_require_grads`)
+    length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
 
     def __post_init__(self) -> None:
         self.attention = self.attention or self.recipe.attention
@@ -32,7 +33,13 @@ class Call:
     def after(self) -> Call:
         """A call with the same settings and none of the tensors, for what comes after the model's own forward."""
         self.held.clear()
-        return Call(self.recipe, self.validity, self.attention)
+        return self.of_length(self.length)
+
+    def of_length(self, length: Size) -> Call:
+        """A call with the same settings and no tensors, for another stack of the model."""
+        return Call(
+            self.recipe, self.validity, self.attention, input_gradients=self.input_gradients, length=length
+        )
 
     def tensors(self) -> list[Tensor | None]:
         """Every tensor among the arguments: a checkpoint holds them until it has recomputed."""

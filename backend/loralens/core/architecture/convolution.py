@@ -10,6 +10,12 @@ from loralens.core.architecture.module import Module, Parameter
 from loralens.core.memory import ops
 from loralens.core.memory.size import Size
 from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.recipe import Recipe
+
+
+def given_dtype(recipe: Recipe) -> str:
+    """Pictures and sound come as a collator makes them under autocast; without it they must have the weights' dtype."""
+    return "float32" if recipe.autocast else recipe.weights_dtype
 
 
 class Convolution(Module):
@@ -24,9 +30,9 @@ class Convolution(Module):
         """Shapes: any to (places, outputs); `places` counts the output's positions over the whole batch."""
         weight, bias = t.parameter(self.weight), t.parameter(self.bias)
         if t.autocast is not None:
-            x = ops.cast(t, x, t.autocast, f"{self._name}: input cast by autocast")
-            weight = t.cast_weight(weight, self.weight, t.autocast)
             bias = t.cast_weight(bias, self.bias, t.autocast)
+            weight = t.cast_weight(weight, self.weight, t.autocast)
+            x = ops.cast(t, x, t.autocast, f"{self._name}: input cast by autocast")
         out = t.new(places * self._outputs, x.dtype, self._outputs, self._name)
         sizes = [(p.numel, p.dtype, p.width, p.node is not None) for p in (x, weight, bias)]
 

@@ -72,18 +72,31 @@ def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
     implementation = "eager" if recipe.attention == "eager" else "sdpa"
     with torch.device("meta"):
         try:
-            return maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation=implementation)
+            model = maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation=implementation)
         except ValueError as problem:
             if "attention implementation" not in str(problem) and "scaled_dot_product" not in str(problem):
                 raise InvalidInput(f"transformers cannot build this model: {problem}", field="config") from problem
-            return maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation="eager")
+            model = maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation="eager")
+    if recipe.weights_dtype == "float16":
+        _keep_in_float32(model)
+    return model  # type: ignore[no-any-return]  # transformers' classes are not typed
+
+
+def _keep_in_float32(model: Any) -> None:
+    """The modules that `from_pretrained` never holds in float16 (T5's `wo`); building from a config forgets them.
+
+    Source: transformers 5.23 modeling_utils.py, `_get_dtype_plan`.
+    """
+    whole = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    for name, parameter in model.named_parameters():
+        if whole.intersection(name.split(".")):
+            parameter.data = parameter.data.to(torch.float32)
 
 
 def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Module:
     """Apply the method: quantize and prepare the base, add the adapters, freeze, switch checkpointing on."""
     if method == "full":
-        for parameter in model.parameters():
-            parameter.requires_grad_(parameter.dtype.is_floating_point)
+        # what the model's own code freezes stays frozen (Whisper's sinusoids)
         _freeze_first_layers(model, recipe)
         if recipe.gradient_checkpointing:
             _checkpoint(model)

@@ -11,7 +11,7 @@ from typing import Final
 from loralens.core.architecture.blocks import Attention, LayerNorm, PlainMLP
 from loralens.core.architecture.causal import Call, Root
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.convolution import Convolution
+from loralens.core.architecture.convolution import Convolution, given_dtype
 from loralens.core.architecture.module import Linear, Module, Parameter, Stack
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
@@ -21,6 +21,11 @@ from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.memory.validity import Validity
 from loralens.core.precision import ITEM_BYTES
 from loralens.core.recipe import Recipe
+
+FIXED_SIZE: Final = (
+    "pictures have the size in the config, so sequence_length changes nothing: a sequence is the patches of one picture "
+    "and a first token"
+)
 
 
 class ViTAttention(Module):
@@ -164,13 +169,3 @@ class ViT(Root):
         """What a sequence is here."""
         return [*super().assumptions(recipe), FIXED_SIZE]
 
-
-FIXED_SIZE: Final = (
-    "pictures have the size in the config, so sequence_length changes nothing: a sequence is the patches of one picture "
-    "and a first token"
-)
-
-
-def given_dtype(recipe: Recipe) -> str:
-    """Pictures and sound come as a collator makes them under autocast; without it they must have the weights' dtype."""
-    return "float32" if recipe.autocast else recipe.weights_dtype
