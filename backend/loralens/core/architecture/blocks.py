@@ -28,14 +28,14 @@ class RMSNorm(Module):
             return fused_rms_norm(t, x, t.parameter(self.weight))
         dtype = x.dtype
         x = ops.cast(t, x, "float32", "norm: input in float32")
-        x = self._normalize(t, x)
+        x = self.normalize(t, x)
         return self._weighted(t, x, dtype)
 
     def _weighted(self, t: Tape, x: Tensor, dtype: str) -> Tensor:
         return ops.mul(t, ops.cast(t, x, dtype, "norm: normalized"), t.parameter(self.weight), "norm: output")
 
     @staticmethod
-    def _normalize(t: Tape, x: Tensor) -> Tensor:
+    def normalize(t: Tape, x: Tensor) -> Tensor:
         rows = ops.divide(x.numel, x.width)
         squared = ops.power(t, x, "norm: squares")
         variance = _mean(t, squared, rows)
