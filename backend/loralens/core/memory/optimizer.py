@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from loralens.core.memory.size import ONE, ZERO, Size
+from loralens.core.memory.size import ONE, ZERO, Size, volume
 from loralens.core.precision import ITEM_BYTES
 
 EIGHT_BIT_MINIMUM: Final = 4096
@@ -66,7 +66,7 @@ def _adafactor_step(tensors: list[Trained]) -> Size:
 
 def _muon_step(tensors: list[Trained]) -> Size:
     """The largest matrix: its update, two bfloat16 iterates of Newton-Schulz and two of their Gram matrices."""
-    matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
+    matrices = [tensor for tensor in tensors if len(tensor.shape) == 2]
     largest = max(matrices, key=lambda tensor: tensor.elements, default=None)
     if largest is None:
         return ZERO
@@ -100,8 +100,8 @@ def _two_moments_and_counter(tensor: Trained) -> Size:
 
 
 def _muon_state(tensor: Trained) -> Size:
-    """Momentum for matrices; the rest is trained by AdamW, as the documentation asks."""
-    return tensor.bytes if len(tensor.shape) > 1 else _two_moments_and_counter(tensor)
+    """Momentum for matrices; the rest, stacked experts too, is trained by AdamW, as the documentation asks."""
+    return tensor.bytes if len(tensor.shape) == 2 else _two_moments_and_counter(tensor)
 
 
 def _one_moment(tensor: Trained) -> Size:
@@ -135,12 +135,11 @@ def _float32(states: int, *, paged: bool = False) -> Callable[[Trained], Size]:
 
 
 def _factored(tensor: Trained) -> Size:
-    """Adafactor keeps one row and one column of second moments for a matrix, all of them for a vector."""
+    """Adafactor keeps one row and one column of second moments for each matrix, all of them for a vector."""
     if len(tensor.shape) < 2:
         return tensor.numel * 4 + ONE * 4
-    rows, columns = tensor.shape[-2], tensor.shape[-1]
-    sizes = [ONE * dim if isinstance(dim, int) else dim for dim in (rows, columns)]
-    return (sizes[0] + sizes[1]) * 4 + ONE * 4
+    *stacked, rows, columns = tensor.shape
+    return (volume((*stacked, rows)) + volume((*stacked, columns))) * 4 + ONE * 4
 
 
 _TORCH = "torch 2.13 torch/optim"
