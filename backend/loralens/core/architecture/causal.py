@@ -9,6 +9,7 @@ from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.memory.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, Size
 
 if TYPE_CHECKING:
+    from loralens.core.memory.position_bias import PositionBias
     from loralens.core.memory.tape import Tape, Tensor
     from loralens.core.memory.validity import Validity
     from loralens.core.recipe import Recipe
@@ -26,6 +27,8 @@ class Call:
     held: list[Tensor] = field(default_factory=list)  # local variables of the model's own forward
     input_gradients: bool = False  # embeddings must pass a gradient on (PEFT's `enable_input_require_grads`)
     length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
+    checkpointing: bool = False
+    biases: list[PositionBias] = field(default_factory=list)  # made by a stack's first layer for all of them
 
     def __post_init__(self) -> None:
         self.attention = self.attention or self.recipe.attention
@@ -38,7 +41,12 @@ class Call:
     def of_length(self, length: Size) -> Call:
         """A call with the same settings and no tensors, for another stack of the model."""
         return Call(
-            self.recipe, self.validity, self.attention, input_gradients=self.input_gradients, length=length
+            self.recipe,
+            self.validity,
+            self.attention,
+            input_gradients=self.input_gradients,
+            length=length,
+            checkpointing=self.checkpointing,
         )
 
     def tensors(self) -> list[Tensor | None]:
@@ -46,7 +54,7 @@ class Call:
         found: list[Tensor | None] = list(self.masks.values())
         for value in self.shared.values():
             found.extend(value if isinstance(value, tuple) else [value])
-        return found
+        return [*found, *(bias.tensor for bias in self.biases)]
 
 
 class Root(Module):
@@ -58,6 +66,7 @@ class Root(Module):
     upcasts_logits = True  # the loss is computed on float32 logits
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound
     default_targets: tuple[str, ...] | str
+    float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
 
     def stacks(self) -> list[tuple[str, Stack]]:

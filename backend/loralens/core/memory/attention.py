@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loralens.core.memory import ops
-from loralens.core.memory.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, Size
+from loralens.core.memory.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
 from loralens.core.memory.tape import Tensor
 
 if TYPE_CHECKING:
+    from loralens.core.memory.position_bias import PositionBias
     from loralens.core.memory.tape import Tape
+    from loralens.core.memory.validity import Validity
 
 FLASH_MAX_HEAD_DIM = 256
 
@@ -67,13 +69,39 @@ class Attention:
             k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
 
+    def with_bias(
+        self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: PositionBias, validity: Validity
+    ) -> Tensor:
+        """The same with a bias for every pair of positions, which only the efficient kernel takes."""
+        if self.implementation == "eager":
+            return self._eager(t, q, k, v, mask, bias)
+        from loralens.core.memory.position_bias import additive_mask, for_kernel
+
+        rows = self._rows(q)
+        held = given = additive_mask(t, bias, mask, rows)
+        if t.autocast is not None:
+            given, v, k, q = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (given, v, k, q))
+        given, gradient = for_kernel(t, bias, given, rows, validity)
+        out = self._fused(t, q, k, v, given, "attention (memory-efficient)", gradient)
+        del held  # a local variable of the caller, to the end
+        return out
+
     def _repeat(self, t: Tape, x: Tensor, name: str) -> Tensor:
         groups = self.heads // self.kv_heads
         if groups == 1:
             return x
         return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)
 
-    def _fused(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, label: str) -> Tensor:
+    def _fused(
+        self,
+        t: Tape,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        label: str,
+        mask_gradient: Size = ZERO,
+    ) -> Tensor:
         if mask is not None and mask.dtype == "bool":  # made additive for each call
             mask = t.new(TOKENS_BY_SEQUENCE, q.dtype, 1, f"{label}: additive mask")
         rows = self._rows(q)
@@ -82,14 +110,18 @@ class Attention:
         flash = "flash" in label
         state = t.new(ONE * (3 if flash else 2), "int64", 1, f"{label}: random state")
         sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
+        trained = None if mask is None or mask.node is None else (mask_gradient, mask.dtype, 1)
 
         def apply(g: Tensor) -> list[Tensor]:
-            return [
+            found = [
                 t.new(*size, f"gradient: {label} {name}", "temporaries")
                 for size, name in zip(sizes, "qkv", strict=True)
             ]
+            if trained is not None:
+                found.append(t.new(*trained, f"gradient: {label} mask", "temporaries"))
+            return found
 
-        t.record(label, [out], [q, k, v], [q, k, v, out, logsumexp, mask, state], apply)
+        t.record(label, [out], [q, k, v, mask], [q, k, v, out, logsumexp, mask, state], apply)
         return out
 
     def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -122,7 +154,9 @@ class Attention:
         del weights, softmax
         return ops.copy(t, out, "attention: output by token")
 
-    def _eager(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def _eager(
+        self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: PositionBias | None = None
+    ) -> Tensor:
         key, value = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         rows = self._rows(q)
         scores = rows.times(self.keys) * self.heads
@@ -131,12 +165,14 @@ class Attention:
             weights = ops.scale(t, weights, "attention: scores / cap")
             weights = ops.elementwise(t, weights, "attention: tanh of scores", saves_output=True)
             weights = ops.scale(t, weights, "attention: capped scores")
+        if bias is not None:
+            weights = ops.add(t, weights, bias.tensor, "attention: biased scores")
         if mask is not None:
             weights = ops.add(t, weights, mask, "attention: masked scores")
         dtype = self.softmax_dtype or ("float32" if t.autocast else weights.dtype)
-        weights = ops.cast(
-            t, ops.softmax(t, weights, dtype, f"attention: softmax in {dtype}"), q.dtype, "attention: probabilities"
-        )
+        weights = ops.softmax(t, weights, dtype, f"attention: softmax in {dtype}")
+        if self.softmax_dtype is not None:
+            weights = ops.cast(t, weights, q.dtype, "attention: probabilities")
         weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
         out = ops.matmul(
             t, weights, value, rows * (self.heads * self.value_dim), self.value_dim, "attention: output by head"

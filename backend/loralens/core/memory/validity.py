@@ -19,6 +19,7 @@ class Validity:
             "rank": recipe.lora.rank,
         }
         self.ranges = {name: [1, high] for name, high in LARGEST.items()}
+        self.remainders: dict[str, tuple[int, int]] = {}  # variable -> modulus and what is left over
 
     def exceeds(self, variable: str, threshold: int) -> bool:
         """Is the variable above the threshold? The plan is valid on this side of it only."""
@@ -26,6 +27,14 @@ class Validity:
         above = self._values[variable] > threshold
         self.ranges[variable] = [max(low, threshold + 1), high] if above else [low, min(high, threshold)]
         return above
+
+    def remainder(self, variable: str, modulus: int) -> int:
+        """The variable modulo a number; the plan is valid for values with the same remainder only."""
+        left = self._values[variable] % modulus
+        known = self.remainders.setdefault(variable, (modulus, left))
+        if known != (modulus, left):
+            raise ValueError(f"{variable} is looked at modulo {known[0]} and {modulus}")
+        return left
 
     def pinned_tokens(self) -> int:
         """Tokens of a micro batch as a number: the plan then holds for this batch and length only."""
@@ -37,7 +46,10 @@ class Validity:
 
     def covers(self, batch: int, sequence: int, rank: int) -> bool:
         """Is a setting inside?"""
-        return all(
-            low <= value <= high
-            for (low, high), value in zip(self.ranges.values(), (batch, sequence, rank), strict=True)
-        )
+        values = (batch, sequence, rank)
+        if not all(low <= value <= high for (low, high), value in zip(self.ranges.values(), values, strict=True)):
+            return False
+        if not self.remainders:
+            return True
+        named = dict(zip(self.ranges, values, strict=True))
+        return all(named[name] % modulus == left for name, (modulus, left) in self.remainders.items())

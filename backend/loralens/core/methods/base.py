@@ -64,10 +64,19 @@ def parameters(root: Root) -> Iterator[tuple[str, Parameter]]:
 
 def hold_weights(root: Root, recipe: Recipe, *, trainable: bool) -> None:
     """Set every base parameter's dtype and whether it trains."""
-    for _, parameter in parameters(root):
+    for name, parameter in parameters(root):
         if parameter.role == "base":
-            parameter.dtype = recipe.weights_dtype
+            whole = recipe.weights_dtype == "float16" and keeps_float32(root, name)
+            parameter.dtype = "float32" if whole else recipe.weights_dtype
             parameter.trainable = trainable and not parameter.frozen
+
+
+def keeps_float32(root: Root, name: str) -> bool:
+    """Is this a module, or in one, that transformers does not hold in float16 and does not pack?
+
+    Source: transformers 5.23 modeling_utils.py `_get_dtype_plan`, quantizers/base.py `get_modules_to_not_convert`.
+    """
+    return not root.float32_modules.isdisjoint(name.split("."))
 
 
 def precision_text(recipe: Recipe) -> str:

@@ -12,7 +12,7 @@ from loralens.core.errors import InvalidInput
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
 from loralens.core.memory.checkpoint import is_reentrant
 from loralens.core.methods import experts
-from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, parameters, precision_text
+from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, keeps_float32, parameters, precision_text
 from loralens.core.methods.packing import FourBit, packing_for
 
 if TYPE_CHECKING:
@@ -58,13 +58,17 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
     packing = packing_for(quantization)
-    cast: set[int] = set()
-    for _, module in root.walk():
-        if isinstance(module, Linear) and module is not root.head and module.weight.role == "base" and module.packable:
+    settled: set[int] = set()
+    for name, module in root.walk():
+        if not isinstance(module, Linear) or module is root.head or module.weight.role != "base":
+            continue
+        if keeps_float32(root, name):
+            module.weight.dtype = "float32"
+        elif module.packable:
             module.weight.packing = packing
             if module.bias is not None and isinstance(packing, FourBit):
                 module.bias.dtype = packing.compute_dtype  # the first forward casts the bias itself, for good
-                cast.add(id(module.bias))
+                settled.add(id(module.bias))
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
     if raised:
@@ -72,7 +76,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
         trl = any(library == "trl" for library, _ in recipe.stack)
         for _, parameter in parameters(root):
             matrix = len(parameter.shape) > 1
-            if parameter.role == "base" and parameter.packing is None and id(parameter) not in cast and not (trl and matrix):
+            if parameter.role == "base" and parameter.packing is None and id(parameter) not in settled and not (trl and matrix):
                 parameter.dtype = "float32"
     match_copies(root)
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
