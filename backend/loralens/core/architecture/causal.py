@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
@@ -28,7 +29,9 @@ class Call:
     input_gradients: bool = False  # embeddings must pass a gradient on (PEFT's `enable_input_require_grads`)
     length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
     checkpointing: bool = False
-    biases: list[PositionBias] = field(default_factory=list)  # made by a stack's first layer for all of them
+    biases: tuple[PositionBias, ...] = ()  # made by a stack's first layer for the others
+    later: Call | None = None  # the next layer's call, until it is taken
+    handed_on: bool = False
 
     def __post_init__(self) -> None:
         self.attention = self.attention or self.recipe.attention
@@ -48,6 +51,18 @@ class Call:
             length=length,
             checkpointing=self.checkpointing,
         )
+
+    def hand_on(self, biases: Sequence[PositionBias]) -> None:
+        """Called by a layer: what it made is for the layers after it. A second run of the layer makes it for itself."""
+        if not self.handed_on:
+            self.later = replace(self, biases=tuple(biases))
+            self.handed_on = True
+            self.held.extend(bias.tensor for bias in biases)
+
+    def following(self) -> Call:
+        """The call of the next layer; this one does not hold what it handed on."""
+        later, self.later = self.later, None
+        return later or self
 
     def tensors(self) -> list[Tensor | None]:
         """Every tensor among the arguments: a checkpoint holds them until it has recomputed."""

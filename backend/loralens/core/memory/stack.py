@@ -88,6 +88,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 else:
                     hidden = layer(t, hidden, call)
                 del together
+                call = call.following()
                 hidden = _gathering(t, hidden, layer, ahead=index > 0 and keep_input is not reentrant)
                 t.ledger.settle()
                 t.ledger.mark(label)

@@ -215,6 +215,18 @@ class Tape:
         finally:
             self.section = outside
 
+    def cast_leaf(self, tensor: Tensor, dtype: str, label: str) -> Tensor:
+        """Autocast's copy of an activation: cached like a weight's where the tensor is a float32 leaf with a gradient."""
+        from loralens.core.memory.ops import cast
+
+        leaf = tensor.node is not None and tensor.node.sequence == LEAF and tensor.dtype == "float32"
+        if not leaf or tensor.dtype == dtype:
+            return cast(self, tensor, dtype, label)
+        key = (tensor, 0)
+        if key not in self.cast_cache:
+            self.cast_cache[key] = cast(self, tensor, dtype, label)
+        return self.cast_cache[key]
+
     def end_autocast(self) -> None:
         """Leave autocast: its cache of weight copies is dropped, for the layers that were not simulated too."""
         for layer in sorted({layer for _, layer in self.cast_cache}):

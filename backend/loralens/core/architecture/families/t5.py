@@ -12,7 +12,7 @@ from typing import Final
 
 from loralens.core.architecture.activations import activation, known
 from loralens.core.architecture.blocks import Attention, RMSNorm
-from loralens.core.architecture.causal import Call, Root, causal_mask, hold_embeddings, padding_mask
+from loralens.core.architecture.causal import Call, Root, causal_mask, padding_mask
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.module import Embedding, Linear, Module, Parameter, Stack
 from loralens.core.architecture.shape import MAX_HEADS
@@ -219,7 +219,7 @@ class T5Block(Module):
 
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same. The first layer leaves its biases for the others."""
-        biases = [None, None] if self._first else call.biases
+        biases = (None, None) if self._first else call.biases
         found = []
         for index in range(self._branches - 1):
             branch = getattr(self.layer, str(index))
@@ -227,8 +227,8 @@ class T5Block(Module):
             hidden, bias = branch(t, hidden, call, mask, biases[index], call.shared["encoder"] if index else None)
             found.append(bias)
             hidden = clamped(t, hidden)
-        if self._first and not call.biases:
-            call.biases.extend(found)
+        if self._first:
+            call.hand_on(found)
         hidden = getattr(self.layer, str(self._branches - 1))(t, hidden)
         return clamped(t, hidden)
 
@@ -267,7 +267,8 @@ class T5Stack(Module):
         from loralens.core.memory.stack import walk_stack
 
         embeddings = self.embed_tokens(t, TOKENS, "embeddings", tokens)
-        hold_embeddings(t, embeddings, call)
+        if call.input_gradients:
+            t.require_grad(embeddings)
         name = "encoder.block"
         if self._decodes:
             name = "decoder.block"
@@ -281,7 +282,8 @@ class T5Stack(Module):
         hidden = walk_stack(t, name, self.block.layers, hidden, call, checkpointing=call.checkpointing)
         hidden = self.final_layer_norm(t, hidden)
         hidden = ops.dropout(t, hidden, self._w.dropout, "dropout after the last layer")
-        del embeddings  # a local variable, to the end
+        call.held.clear()  # biases and embeddings are local variables, to the end
+        del embeddings
         return hidden
 
 
