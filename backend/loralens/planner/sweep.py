@@ -138,6 +138,9 @@ def _covered(plan: Plan, points: list[NDArray[Any]]) -> NDArray[np.bool_]:
     for name, values in zip(VARIABLES, points, strict=True):
         low, high = plan.validity.ranges[name]
         inside &= (values >= low) & (values <= high)
+        if name in plan.validity.remainders:
+            modulus, left = plan.validity.remainders[name]
+            inside &= values % modulus == left
     return inside
 
 

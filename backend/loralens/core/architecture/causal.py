@@ -32,6 +32,7 @@ class Call:
     biases: tuple[PositionBias, ...] = ()  # made by a stack's first layer for the others
     later: Call | None = None  # the next layer's call, until it is taken
     handed_on: bool = False
+    made: list[Tensor] = field(default_factory=list)  # what the layer that runs makes for the layers after it
 
     def __post_init__(self) -> None:
         self.attention = self.attention or self.recipe.attention
@@ -54,8 +55,9 @@ class Call:
 
     def hand_on(self, biases: Sequence[PositionBias]) -> None:
         """Called by a layer: what it made is for the layers after it. A second run of the layer makes it for itself."""
+        self.made.extend(bias.tensor for bias in biases)
         if not self.handed_on:
-            self.later = replace(self, biases=tuple(biases))
+            self.later = replace(self, biases=tuple(biases), made=[])
             self.handed_on = True
             self.held.extend(bias.tensor for bias in biases)
 

@@ -8,8 +8,8 @@ graph; backward runs the whole region again and then a backward pass of its own,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from loralens.core.memory.ledger import Storage
     from loralens.core.memory.tape import Tape, Tensor
     from loralens.core.recipe import Recipe
+
+
+Run = Callable[["Tensor"], "tuple[Tensor, list[Tensor]]"]
+"""A region: from its input to its output and to what it makes for the layers after it."""
 
 
 class _Enough(Exception):
@@ -94,53 +98,75 @@ def back(t: Tape, kept: Tensor) -> Tensor:
 
 def reentrant(
     t: Tape,
-    run: Callable[[Tensor], Tensor],
+    run: Run,
     hidden: Tensor,
     arguments: Sequence[Tensor | None],
     label: str,
     *,
     frozen: bool,
 ) -> Tensor:
-    """The older form: no graph at first, and a nested backward pass later."""
+    """The older form: no graph at first, and a nested backward pass later.
+
+    `arguments` are detached as the input is: what the nested pass finds out about them is handed on.
+    """
     outside, t.grad_enabled = t.grad_enabled, False
     try:
-        out = run(hidden)
+        out, made = run(hidden)
     finally:
         t.grad_enabled = outside
     kept = parked(t, hidden)
     number = t.layer
+    given = [tensor for tensor in arguments if tensor is not None and tensor.node is not None]
 
-    def apply(arrived: list[Tensor]) -> Tensor | None:
+    def apply(arrived: list[Tensor]) -> list[Tensor | None]:
         outside = t.cast_cache, t.layer, t.section
         t.cast_cache, t.layer, t.section = {}, number, "activations"
         t.ledger.where = f"{label}: recomputed"
         received: list[Tensor] = []
         inside = back(t, kept)
         inside.node = Node(LEAF, "layer input", "activations", (), [], received.append)
-        again = run(inside)
+        found: list[list[Tensor]] = [[] for _ in given]
+        with detached(given, found):
+            again, made_again = run(inside)
         del inside
         t.cast_cache, t.layer, t.section = outside
         t.layer = number
-        t.backward(again, arrived[0])
+        t.backward_from(
+            [(tensor, gradient) for tensor, gradient in zip([again, *made_again], arrived, strict=True) if gradient is not None]
+        )
         t.layer = outside[1]
+        others = [gradients[0] if gradients else None for gradients in found]
         if not received:
-            return None
+            return [None, *others]
         if t.sharding.keeps_inputs and frozen:
             # FSDP reshards frozen units by a hook on their inputs; the hook holds the detached input's AccumulateGrad
             # node, hence the input and its .grad, until backward is over (torch fsdp/_runtime_utils.py,
             # _register_post_backward_reshard_only_hook; autograd/graph.py, register_multi_grad_hook)
             t.keep_by_hooks([storage for storage in (kept.storage, received[0].storage) if storage is not None])
-        return received[0]
+        return [received[0], *others]
 
-    t.record(label, [out], [hidden], [kept, *arguments], apply)
+    t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply)
     if out.node is not None:
         out.node.owning = True
     return out
 
 
+@contextmanager
+def detached(tensors: list[Tensor], found: list[list[Tensor]]) -> Iterator[None]:
+    """Let tensors be leaves for a while; each one's gradient goes to a list of its own."""
+    edges = [(tensor.node, tensor.output) for tensor in tensors]
+    for tensor, gradients in zip(tensors, found, strict=True):
+        tensor.node, tensor.output = Node(LEAF, "argument", "activations", (), [], gradients.append), 0
+    try:
+        yield
+    finally:
+        for tensor, (node, output) in zip(tensors, edges, strict=True):
+            tensor.node, tensor.output = node, output
+
+
 def checkpoint(
     t: Tape,
-    run: Callable[[Tensor], Tensor],
+    run: Run,
     hidden: Tensor,
     arguments: Sequence[Tensor | None],
     label: str,
@@ -152,12 +178,12 @@ def checkpoint(
     def again() -> Tensor:
         inside = back(t, kept)
         inside.node = edge
-        return run(inside)
+        return run(inside)[0]
 
     kept, edge = parked(t, hidden), hidden.node
     region = Region(t, again, [kept, *arguments], label)
     outside, t.region = t.region, region
     try:
-        return run(hidden)
+        return run(hidden)[0]
     finally:
         t.region = outside

@@ -1,7 +1,8 @@
 """A plan: the whole step as integer coefficients, for one model, method and set of switches.
 
 Evaluated with numbers it is the estimate; with NumPy arrays a sweep; as JSON the browser evaluates it while a slider
-moves. `bytes = sum over monomials of coefficient * B^i * S^j * r^k`; a peak is the largest of a phase's moments.
+moves. `bytes = sum over monomials of coefficient * B^i * S^j * r^k`; a peak is the largest of a phase's moments. It holds
+within the ranges `valid`, and where `remainders` names a variable only for values that leave the same remainder.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Plan:
         return {
             "variables": list(VARIABLES),
             "valid": {name: list(bounds) for name, bounds in self.validity.ranges.items()},
+            "remainders": {name: list(pair) for name, pair in self.validity.remainders.items()},
             "monomials": [list(exponents) for exponents in MONOMIALS],
             "categories": list(CATEGORIES),
             "parameters": {"total": list(self.total), "trainable": list(self.trainable)},

@@ -86,7 +86,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                         t, partial(_run, t, layer, call), hidden, call.tensors(), label, frozen=has_frozen(layer)
                     )
                 else:
-                    hidden = layer(t, hidden, call)
+                    hidden, _ = _run(t, layer, call, hidden)
                 del together
                 call = call.following()
                 hidden = _gathering(t, hidden, layer, ahead=index > 0 and keep_input is not reentrant)
@@ -119,9 +119,12 @@ def _gathering(t: Tape, hidden: Tensor, layer: Module, *, ahead: bool) -> Tensor
     return outside
 
 
-def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> Tensor:
-    out: Tensor = layer(t, hidden, call)
-    return out
+def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
+    try:
+        out: Tensor = layer(t, hidden, call)
+        return out, list(call.made)
+    finally:
+        call.made.clear()
 
 
 class _Gap:

@@ -266,18 +266,27 @@ class Tape:
 
     # -- running backward ---------------------------------------------------------------------------------------
 
-    def backward(self, root: Tensor, gradient: Tensor | None = None) -> None:
-        """Run the graph behind `root`, whose gradient is `gradient` (a fresh scalar one when left out)."""
-        if root.node is None:
-            return
-        if gradient is None:
-            gradient = self.new(root.numel, root.dtype, 1, "gradient of the loss", "temporaries")
-        waiting = self._dependencies(root.node)
-        buffers: dict[Node, list[Tensor | None]] = {root.node: [None] * root.node.outputs}
-        buffers[root.node][root.output] = gradient
-        seed = gradient.storage  # whoever called backward holds the first gradient to the end
-        ready = [(-root.node.sequence, id(root.node), root.node)]
-        del gradient, root
+    def backward(self, loss: Tensor) -> None:
+        """Run the graph behind a loss, from a fresh scalar gradient."""
+        if loss.node is not None:
+            self.backward_from([(loss, self.new(loss.numel, loss.dtype, 1, "gradient of the loss", "temporaries"))])
+
+    def backward_from(self, roots: list[tuple[Tensor, Tensor]]) -> None:
+        """Run the graph behind several tensors, each with its gradient; the list is emptied."""
+        nodes = [(root.node, root.output) for root, _ in roots if root.node is not None]
+        waiting = self._dependencies([node for node, _ in nodes])
+        buffers: dict[Node, list[Tensor | None]] = {node: [None] * node.outputs for node, _ in nodes}
+        ready: list[tuple[int, int, Node]] = []
+        for (node, output), (_, gradient) in zip(nodes, [pair for pair in roots if pair[0].node], strict=True):
+            buffers[node][output] = gradient
+            waiting[node] -= 1
+            if not waiting[node]:
+                heapq.heappush(ready, (-node.sequence, id(node), node))
+        seed = [gradient.storage for _, gradient in roots]  # whoever called backward holds the gradients to the end
+        roots.clear()
+        if nodes:
+            del gradient, node
+        nodes.clear()
         outer = self.section
         while ready:
             node = heapq.heappop(ready)[2]
@@ -312,10 +321,13 @@ class Tape:
         self.section = outer
         del seed
 
-    def _dependencies(self, root: Node) -> dict[Node, int]:
+    def _dependencies(self, roots: list[Node]) -> dict[Node, int]:
+        """How many gradients each node waits for; a root waits for its own too."""
         counts: dict[Node, int] = {}
-        seen = {root}
-        stack = [root]
+        for root in roots:
+            counts[root] = counts.get(root, 0) + 1
+        seen = set(roots)
+        stack = list(seen)
         while stack:
             for edge in stack.pop().inputs:
                 if edge is not None:

@@ -51,8 +51,13 @@ _FAMILIES: Final = (
     ("gpt-j", 2, "q_proj,v_proj", "all-linear"),
     ("granite", 2, "q_proj,v_proj", "all-linear"),
     ("smollm3", 4, "q_proj,v_proj", "all-linear"),
+    ("llama-4-interleaved", 4, "q_proj,v_proj", "q_proj,v_proj,gate_proj,down_proj"),
+    ("whisper-dropout", 5, "q_proj,v_proj", "all-linear"),
+    ("vit-dropout", 5, "q_proj,v_proj", "all-linear"),
+    ("t5-wide-heads", 5, "q,v", "q,k,v,o,wi_0,wi_1,wo"),
 )
 _WIDELY_USED: Final = frozenset({"llama-3.2-1b", "qwen2.5-0.5b", "gemma-2-9b"})
+_EVERY_RECIPE: Final = frozenset({"t5-base", "whisper-large-v3", "vit-large-patch16-224", "llama-4-scout"})
 _NO_PADDED: Final = frozenset({"vit", "whisper"})  # their inputs have no padding mask
 # families that the catalogue does not list, with the shapes of a small published member
 _EXTRA: Final[dict[str, dict[str, Any]]] = {
@@ -67,6 +72,25 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
     "smollm3": {"model_type": "smollm3", "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 11008,
                 "num_hidden_layers": 4, "num_attention_heads": 16, "num_key_value_heads": 4, "hidden_act": "silu",
                 "max_position_embeddings": 65536, "tie_word_embeddings": True},
+    # as Llama-4-Maverick: every second layer dense, no norm of query and key; chunks shorter than the longest case
+    "llama-4-interleaved": {"model_type": "llama4_text", "vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 2048,
+                            "intermediate_size_mlp": 4096, "num_hidden_layers": 4, "num_attention_heads": 8,
+                            "num_key_value_heads": 2, "head_dim": 128, "num_local_experts": 4, "num_experts_per_tok": 1,
+                            "interleave_moe_layer_step": 2, "use_qk_norm": False, "attn_temperature_tuning": False,
+                            "attention_chunk_size": 1024, "max_position_embeddings": 131072},
+    # the small members train with dropout in all places; five layers, of which not all are simulated
+    "whisper-dropout": {"model_type": "whisper", "vocab_size": 51865, "d_model": 384, "encoder_layers": 5, "decoder_layers": 5,
+                        "encoder_attention_heads": 6, "decoder_attention_heads": 6, "encoder_ffn_dim": 1536,
+                        "decoder_ffn_dim": 1536, "num_mel_bins": 80, "max_source_positions": 1500,
+                        "max_target_positions": 448, "dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1,
+                        "tie_word_embeddings": False, "pad_token_id": 50257},
+    "vit-dropout": {"model_type": "vit", "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 5,
+                    "num_attention_heads": 6, "image_size": [160, 320], "patch_size": 16, "num_channels": 3,
+                    "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "qkv_bias": False,
+                    "hidden_act": "gelu", "num_labels": 1000},
+    "t5-wide-heads": {"model_type": "t5", "vocab_size": 32128, "d_model": 512, "d_kv": 128, "d_ff": 1024, "num_layers": 5,
+                      "num_decoder_layers": 5, "num_heads": 6, "feed_forward_proj": "gated-silu", "dropout_rate": 0.0,
+                      "tie_word_embeddings": False},
 }  # fmt: skip
 
 
@@ -165,6 +189,8 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
                 names[(position + k) % len(names)]: rest[names[(position + k) % len(names)]] for k in range(_PER_FAMILY)
             }
             position += _PER_FAMILY
+            if name in _EVERY_RECIPE:
+                chosen |= rest
         for word, (method, recipe) in chosen.items():
             fitted = _fitted(config, recipe)
             if fitted is not None:

@@ -43,6 +43,9 @@ describe('a plan', () => {
     expect(covers(plan, { micro_batch_size: 8, sequence_length: 64, rank: 16 })).toBe(true)
     expect(covers(plan, { micro_batch_size: 9, sequence_length: 64, rank: 16 })).toBe(false)
     expect(covers(plan, { micro_batch_size: 8, sequence_length: 64, rank: 0 })).toBe(false)
+    const aligned: Plan = { ...plan, remainders: { sequence_length: [16, 8] } }
+    expect(covers(aligned, { micro_batch_size: 8, sequence_length: 24, rank: 16 })).toBe(true)
+    expect(covers(aligned, { micro_batch_size: 8, sequence_length: 32, rank: 16 })).toBe(false)
   })
 })
 

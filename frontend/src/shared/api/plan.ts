@@ -33,6 +33,8 @@ export interface Plan {
   regime: string
   variables: VariableName[]
   valid: Record<VariableName, [number, number]>
+  /** Modulus and remainder: the plan holds for values that leave this remainder only. */
+  remainders?: Partial<Record<VariableName, [number, number]>>
   monomials: number[][]
   categories: Category[]
   parameters: { total: Polynomial; trainable: Polynomial }
@@ -74,7 +76,8 @@ export interface PlanValues {
 export function covers(plan: Plan, at: Variables): boolean {
   return VARIABLES.every((name) => {
     const range = plan.valid[name]
-    return at[name] >= range[0] && at[name] <= range[1]
+    const remainder = plan.remainders?.[name]
+    return at[name] >= range[0] && at[name] <= range[1] && (!remainder || at[name] % remainder[0] === remainder[1])
   })
 }
 
