@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.memory.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, Size
+from loralens.core.memory.versions import CURRENT, version
 
 if TYPE_CHECKING:
     from loralens.core.memory.position_bias import PositionBias
@@ -81,6 +82,8 @@ class Root(Module):
     head: Linear
     tied: bool
     upcasts_logits = True  # the loss is computed on float32 logits
+    own_loss = False  # not the causal loss, of which a recipe can choose a kind
+    current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound
     default_targets: tuple[str, ...] | str
     float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
@@ -131,12 +134,15 @@ class Root(Module):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What had to be assumed about this model under this recipe."""
+        found = []
         runs = self.attention_for(recipe)
-        return (
-            []
-            if runs == recipe.attention
-            else [f"this family has no {recipe.attention} attention: {runs} is what runs"]
-        )
+        if runs != recipe.attention:
+            found.append(f"this family has no {recipe.attention} attention: {runs} is what runs")
+        if self.own_loss and recipe.loss != "full":
+            found.append(f"this family computes its own loss on whole logits: loss={recipe.loss} changes nothing")
+        if self.current_code and version(recipe, "transformers") < CURRENT["transformers"]:
+            found.append("this family is modelled as transformers 5.23 runs it, whatever the stack says")
+        return found
 
 
 def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None, always: bool = False) -> Tensor | None:

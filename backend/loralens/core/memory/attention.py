@@ -80,9 +80,7 @@ class Attention:
         rows = self._rows(q)
         held = given = additive_mask(t, bias, mask, rows)
         if t.autocast is not None:
-            given, v, k, q = (
-                t.cast_leaf(x, t.autocast, "attention: input cast by autocast") for x in (given, v, k, q)
-            )
+            given, v, k, q = (t.cast_leaf(x, t.autocast, "attention: input cast by autocast") for x in (given, v, k, q))
         given, gradient = for_kernel(t, bias, given, rows, validity)
         out = self._fused(t, q, k, v, given, "attention (memory-efficient)", gradient)
         del held  # a local variable of the caller, to the end

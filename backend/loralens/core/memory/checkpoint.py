@@ -132,7 +132,11 @@ def reentrant(
         t.cast_cache, t.layer, t.section = outside
         t.layer = number
         t.backward_from(
-            [(tensor, gradient) for tensor, gradient in zip([again, *made_again], arrived, strict=True) if gradient is not None]
+            [
+                (tensor, gradient)
+                for tensor, gradient in zip([again, *made_again], arrived, strict=True)
+                if gradient is not None
+            ]
         )
         t.layer = outside[1]
         others = [gradients[0] if gradients else None for gradients in found]

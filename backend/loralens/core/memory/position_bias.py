@@ -51,9 +51,7 @@ def additive_mask(t: Tape, bias: PositionBias, mask: Tensor | None, rows: Size) 
     return out
 
 
-def for_kernel(
-    t: Tape, bias: PositionBias, mask: Tensor, rows: Size, validity: Validity
-) -> tuple[Tensor, Size]:
+def for_kernel(t: Tape, bias: PositionBias, mask: Tensor, rows: Size, validity: Validity) -> tuple[Tensor, Size]:
     """The mask as the efficient kernel reads it, rows padded to 16 values and expanded over the batch; its gradient's size."""
     left = -validity.remainder("sequence_length", ALIGNMENT) % ALIGNMENT
     wide = bias.keys + ONE * left

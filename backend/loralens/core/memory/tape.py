@@ -351,7 +351,9 @@ class Tape:
         if key in self.gradients or parameter.gradient_kept:
             return  # added in place to the .grad that is already there
         storage = gradient.storage
-        if sys.getrefcount(storage) > 3 and not gradient.is_view:  # held elsewhere: PyTorch clones it; a view is its own
+        if (
+            sys.getrefcount(storage) > 3 and not gradient.is_view
+        ):  # held elsewhere: PyTorch clones it; a view is its own
             storage = Storage(self.ledger, storage.size, "temporaries", "")
         if self.on_gradient is not None and self.on_gradient(parameter, storage):
             return

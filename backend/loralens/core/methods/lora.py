@@ -12,11 +12,20 @@ from loralens.core.errors import InvalidInput
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
 from loralens.core.memory.checkpoint import is_reentrant
 from loralens.core.methods import experts
-from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, keeps_float32, parameters, precision_text
+from loralens.core.methods.base import (
+    SHORT,
+    Prepared,
+    for_each,
+    hold_weights,
+    keeps_float32,
+    parameters,
+    precision_text,
+)
 from loralens.core.methods.packing import FourBit, packing_for
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
+    from loralens.core.architecture.module import Packing
     from loralens.core.recipe import Quantization, Recipe
 
 DEEPSPEED = ("zero1", "zero2", "zero3")
@@ -57,27 +66,11 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
-    packing = packing_for(quantization)
-    settled: set[int] = set()
-    for name, module in root.walk():
-        if not isinstance(module, Linear) or module is root.head or module.weight.role != "base":
-            continue
-        if keeps_float32(root, name):
-            module.weight.dtype = "float32"
-        elif module.packable:
-            module.weight.packing = packing
-            if module.bias is not None and isinstance(packing, FourBit):
-                module.bias.dtype = packing.compute_dtype  # the first forward casts the bias itself, for good
-                settled.add(id(module.bias))
+    settled = _pack(root, packing_for(quantization))
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
     if raised:
-        # TRL puts embeddings and head back into 16 bits (`peft_module_casting_to_bf16`), the norms stay float32
-        trl = any(library == "trl" for library, _ in recipe.stack)
-        for _, parameter in parameters(root):
-            matrix = len(parameter.shape) > 1
-            if parameter.role == "base" and parameter.packing is None and id(parameter) not in settled and not (trl and matrix):
-                parameter.dtype = "float32"
+        _raise_rest(root, recipe, settled)
     match_copies(root)
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
     kbit = ", the rest raised to fp32" if raised else ""
@@ -89,6 +82,35 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
         input_gradients=recipe.gradient_checkpointing and (root.reads_tokens or is_reentrant(recipe) or not raised),
         checkpointing=recipe.gradient_checkpointing,
     )
+
+
+def _pack(root: Root, packing: Packing) -> set[int]:
+    """Pack every linear layer but the head; returns the biases whose dtype is settled.
+
+    Source: bitsandbytes 0.50 nn/modules.py `Linear4bit.forward`: the first forward casts the bias itself, for good.
+    """
+    settled = set()
+    for name, module in root.walk():
+        if not isinstance(module, Linear) or module is root.head or module.weight.role != "base":
+            continue
+        if keeps_float32(root, name):
+            module.weight.dtype = "float32"
+        elif module.packable:
+            module.weight.packing = packing
+            if module.bias is not None and isinstance(packing, FourBit):
+                module.bias.dtype = packing.compute_dtype
+                settled.add(id(module.bias))
+    return settled
+
+
+def _raise_rest(root: Root, recipe: Recipe, settled: set[int]) -> None:
+    """Raise to float32 what is not packed; TRL puts embeddings and head back (`peft_module_casting_to_bf16`)."""
+    trl = any(library == "trl" for library, _ in recipe.stack)
+    for _, parameter in parameters(root):
+        put_back = trl and len(parameter.shape) > 1
+        base = parameter.role == "base" and parameter.packing is None
+        if base and id(parameter) not in settled and not put_back:
+            parameter.dtype = "float32"
 
 
 def inject(root: Root, recipe: Recipe) -> list[str]:

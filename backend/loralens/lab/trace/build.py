@@ -79,7 +79,7 @@ def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
             model = maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation="eager")
     if recipe.weights_dtype == "float16":
         _keep_in_float32(model)
-    return model  # type: ignore[no-any-return]  # transformers' classes are not typed
+    return model
 
 
 def _keep_in_float32(model: Any) -> None:

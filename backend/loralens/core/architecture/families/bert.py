@@ -115,6 +115,7 @@ class Bert(Root):
     """The masked language model."""
 
     default_targets = ("query", "value")
+    own_loss = True
 
     def __init__(self, config: Config) -> None:
         config.refuse("is_decoder", "BERT as a decoder")

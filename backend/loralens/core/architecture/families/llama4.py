@@ -82,13 +82,15 @@ class Llama4Attention(SelfAttention):
 
 def turned(t: Tape, q: Tensor, k: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     """Query and key in float32, read as complex numbers, times a rotation; kept is the table alone."""
-    q_given, k_given = ops.cast(t, q, "float32", "attention query in float32"), ops.cast(
-        t, k, "float32", "attention key in float32"
+    q_given, k_given = (
+        ops.cast(t, q, "float32", "attention query in float32"),
+        ops.cast(t, k, "float32", "attention key in float32"),
     )
     q_turned = ops.mul(t, q_given, table, "attention query, turned")
     k_turned = ops.mul(t, k_given, table, "attention key, turned")
-    q, k = ops.cast(t, q_turned, q.dtype, "attention query after rotary"), ops.cast(
-        t, k_turned, k.dtype, "attention key after rotary"
+    q, k = (
+        ops.cast(t, q_turned, q.dtype, "attention query after rotary"),
+        ops.cast(t, k_turned, k.dtype, "attention key after rotary"),
     )
     return q, k
 
@@ -224,11 +226,10 @@ class Llama4Layer(Module):
         hidden = ops.add(t, residual, attended, "residual stream after attention")
         residual = hidden
         hidden = self.post_attention_layernorm(t, hidden)
-        hidden = self.feed_forward(t, hidden)
-        logits = None
-        if isinstance(hidden, tuple):
-            hidden, logits = hidden
-        hidden = ops.add(t, residual, hidden, "residual stream after the layer")
+        found: Tensor | tuple[Tensor, Tensor] = self.feed_forward(t, hidden)
+        del hidden
+        out, logits = found if isinstance(found, tuple) else (found, None)
+        hidden = ops.add(t, residual, out, "residual stream after the layer")
         del attended, logits  # local variables, to the end
         return hidden
 
@@ -237,6 +238,7 @@ class Llama4(CausalDecoder):
     """The text model."""
 
     default_targets = ("q_proj", "v_proj")
+    current_code = True
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=8, head_dim=128)

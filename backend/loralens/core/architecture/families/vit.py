@@ -43,9 +43,7 @@ class ViTAttention(Module):
         """Shapes: (rows, hidden) to the same."""
         s, width = self._s, self._s.head_dim
         q, k, v = self.q_proj(t, x).view(width), self.k_proj(t, x).view(width), self.v_proj(t, x).view(width)
-        kernel = Attention(
-            s.heads, s.heads, width, width, call.attention, s.attention_dropout, keys=ONE * self._tokens
-        )
+        kernel = Attention(s.heads, s.heads, width, width, call.attention, s.attention_dropout, keys=ONE * self._tokens)
         out: Tensor = self.o_proj(t, kernel(t, q, k, v).view(s.heads * width))
         return out
 
@@ -108,6 +106,7 @@ class ViT(Root):
 
     default_targets = ("q_proj", "v_proj")
     reads_tokens = False
+    own_loss = current_code = True
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(
@@ -168,4 +167,3 @@ class ViT(Root):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What a sequence is here."""
         return [*super().assumptions(recipe), FIXED_SIZE]
-

@@ -183,9 +183,7 @@ class WhisperEncoder(Module):
 class WhisperDecoder(Module):
     """Tokens and learned positions, layers that look at the sound."""
 
-    def __init__(
-        self, w: Widths, vocabulary: int, longest: int, intermediate: int, heads: int, layers: int
-    ) -> None:
+    def __init__(self, w: Widths, vocabulary: int, longest: int, intermediate: int, heads: int, layers: int) -> None:
         self.embed_tokens = Embedding(vocabulary, w.hidden)
         self.embed_positions = Embedding(longest, w.hidden)
         self.layers = Stack(partial(WhisperLayer, w, intermediate, heads), [True] * layers)
@@ -234,6 +232,7 @@ class Whisper(Root):
 
     default_targets = ("q_proj", "v_proj")
     reads_tokens = False
+    own_loss = current_code = True
 
     def __init__(self, config: Config) -> None:
         w, vocabulary = Widths.read(config), config.integer("vocab_size", high=MAX_VOCABULARY)
