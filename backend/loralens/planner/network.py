@@ -38,19 +38,21 @@ def network_of(question: Question) -> Network:
         weights = _matrix_parameters(module, visited)
         if isinstance(module, Linear) and ".experts." in name:
             weights = weights * _visited_share(config)
+        weights = weights * root.uses_per_token(name, recipe)
         if not weights:
             continue
         matrices += weights
         in_layers += 0 if module is root.head else weights
         trained += weights if any(one.trainable for _, one in module.own_parameters()) else 0
         adapters += _adapter_parameters(module, recipe) if isinstance(module, Linear) else 0
+    width, keys = _attention(root, config, recipe)
     return Network(
         matrix_parameters=round(matrices),
         trained_matrix_parameters=round(trained),
         adapter_parameters=adapters,
         layer_matrix_parameters=round(in_layers),
-        attention_width=_attention_width(config, root),
-        keys_per_token=_average_keys(config, _shape(root, config), recipe),
+        attention_width=width,
+        keys_per_token=keys,
     )
 
 
@@ -64,6 +66,8 @@ def _matrix_parameters(module: Module, visited: int | None) -> float:
         return module.in_features * module.out_features
     if isinstance(module, Embedding):
         return 0  # a lookup multiplies nothing
+    if module.multiplies is not None:
+        return sum(p.numel[0] for _, p in module.own_parameters() if len(p.shape) >= 2) if module.multiplies else 0
     shapes = [parameter.shape for _, parameter in module.own_parameters() if len(parameter.shape) >= 2]
     sizes = [tuple(dim for dim in shape if isinstance(dim, int)) for shape in shapes]
     if isinstance(module, Router):
@@ -96,6 +100,15 @@ def _adapter_parameters(layer: Linear, recipe: Recipe) -> int:
 def _shape(root: Root, config: Mapping[str, Any]) -> Shape:
     shape = getattr(root, "s", None)  # with the family's sliding windows; other families have none
     return shape if isinstance(shape, Shape) else Shape.read(Config(config))
+
+
+def _attention(root: Root, config: Mapping[str, Any], recipe: Recipe) -> tuple[int, float]:
+    """Width of all attentions together and the keys that a token meets, averaged over it."""
+    spans = root.attention_spans(recipe)
+    if spans is None:
+        return _attention_width(config, root), _average_keys(config, _shape(root, config), recipe)
+    width = sum(wide for wide, _ in spans)
+    return width, sum(wide * keys for wide, keys in spans) / width
 
 
 def _attention_width(config: Mapping[str, Any], root: Root) -> int:

@@ -132,6 +132,17 @@ class Root(Module):
         """The attention implementation that runs; transformers falls back to eager where a family has no SDPA."""
         return recipe.attention
 
+    def uses_per_token(self, name: str, recipe: Recipe) -> float:
+        """How many positions a module works on for each token of the sequence; an encoder's may be more or fewer."""
+        return 1.0
+
+    def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]] | None:
+        """Width of each attention (query heads x head width) and the keys that it meets per token of the sequence.
+
+        None: every layer is a decoder's, as its shape tells.
+        """
+        return None
+
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What had to be assumed about this model under this recipe."""
         found = []

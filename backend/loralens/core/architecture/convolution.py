@@ -21,6 +21,8 @@ def given_dtype(recipe: Recipe) -> str:
 class Convolution(Module):
     """A convolution's weight and bias. Shapes: weight (out, in, *kernel)."""
 
+    multiplies = True
+
     def __init__(self, inputs: int, outputs: int, *kernel: int, name: str = "convolution") -> None:
         self.weight = Parameter((outputs, inputs, *kernel))
         self.bias = Parameter((outputs,))

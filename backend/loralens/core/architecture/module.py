@@ -64,6 +64,7 @@ class Module:
     """A node of the tree; parameters and submodules are found among its attributes, in order of definition."""
 
     path: str = ""
+    multiplies: bool | None = None  # do its own matrices meet every position? None: linear layers and experts tell
 
     if TYPE_CHECKING:
 

@@ -40,6 +40,7 @@ class Attention:
         True  # grouped keys may be repeated or passed on; Falcon does neither, which leaves only the math kernel
     )
     softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
+    returns_weights: bool = False  # eager: the layer holds the probabilities to its end (`Tape.take_weights`)
     keys: Size = SEQUENCE  # how many keys a query meets: fixed where an encoder of fixed length is looked at
 
     def _rows(self, q: Tensor) -> Size:
@@ -177,6 +178,8 @@ class Attention:
         out = ops.matmul(
             t, weights, value, rows * (self.heads * self.value_dim), self.value_dim, "attention: output by head"
         )
+        if self.returns_weights:
+            t.returned_weights = weights
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
 
 

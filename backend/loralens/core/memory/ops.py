@@ -138,6 +138,8 @@ def linear(
         outside, t.section = t.section, "activations"  # the head's input is no logit
         x = cast(t, x, t.autocast, f"{label}: input cast by autocast")
         t.section = outside
+    saved = [x if w.node is not None else None, w if x.node is not None else None]
+    t.saving([x, w, b], saved)
     rows = divide(x.numel, x.width)
     out_width = divide(w.numel, x.width)
     out = t.new(rows.times(out_width), x.dtype, _plain(out_width), label)
@@ -155,7 +157,6 @@ def linear(
         grad_w = t.new(*w_size, f"gradient: {label} weight", own_grad).as_view() if wants[1] else None
         return [grad_x, grad_w, grad_b]
 
-    saved = [x if wants[1] else None, w if wants[0] else None]
     t.record(label, [out], [x, w, b], saved, apply)
     del given
     return out
@@ -261,7 +262,12 @@ def dropout(t: Tape, x: Tensor, probability: float, label: str) -> Tensor:
 
 
 def softmax(t: Tape, x: Tensor, dtype: str | None, label: str) -> Tensor:
-    """Softmax computed (and kept) in `dtype`; its backward returns the input's dtype in one kernel."""
+    """Softmax computed (and kept) in `dtype`; float16 is converted inside the kernel, bfloat16 before it.
+
+    Source: aten/src/ATen/native/SoftMax.cpp, `softmax(input, dim, dtype)`.
+    """
+    if dtype is not None and x.dtype != "float16":
+        x = cast(t, x, dtype, f"{label}: input")
     return elementwise(t, x, label, saves_output=True, dtype=dtype)
 
 
@@ -280,7 +286,7 @@ def cat(t: Tape, parts: Sequence[Tensor], width: int | Size, label: str) -> Tens
     return out
 
 
-def expand(t: Tape, x: Tensor, numel: Size, label: str, *, summed: bool) -> Tensor:
+def broadcast(t: Tape, x: Tensor, numel: Size, label: str, *, summed: bool) -> Tensor:
     """Repeat without a copy; the gradient is summed over the repeats, or passed on as a view where there is one only."""
     out = Tensor(x.storage, numel, x.dtype, x.width)
     source, dtype, width = x.numel, x.dtype, x.width

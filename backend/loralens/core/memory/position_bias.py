@@ -62,7 +62,7 @@ def for_kernel(t: Tape, bias: PositionBias, mask: Tensor, rows: Size, validity: 
     if samples:
         return mask, gradient
     several = validity.exceeds("micro_batch_size", 1)
-    return ops.expand(t, mask, bias.spread(rows), "attention: position biases", summed=several), gradient
+    return ops.broadcast(t, mask, bias.spread(rows), "attention: position biases", summed=several), gradient
 
 
 def _padded(t: Tape, mask: Tensor, whole: Size) -> Tensor:

@@ -125,6 +125,7 @@ def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, li
         return out, list(call.made)
     finally:
         call.made.clear()
+        t.returned_weights = None
 
 
 class _Gap:

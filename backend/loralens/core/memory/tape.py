@@ -132,6 +132,7 @@ class Tape:
         self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
         self.on_gradient: Callable[[Parameter, Storage], bool] | None = None
+        self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
         self._sequence = 0
 
     # -- building -----------------------------------------------------------------------------------------------
@@ -166,6 +167,14 @@ class Tape:
             self.region.forget(node)
         elif saves and self.refilling is not None:
             self.refilling.refill(held)
+
+    def saving(self, inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None]) -> None:
+        """An operator saves its inputs before it runs: a region's second run may end here, without the result."""
+        if self.refilling is None or not any(tensor is not None and tensor.node for tensor in inputs):
+            return
+        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None]
+        if any(tensor is not None for tensor in saved):
+            self.refilling.end_with(held)
 
     def parameter(self, parameter: Parameter) -> Tensor:
         """A parameter as a tensor; its bytes are booked once and for all by the step, not here."""
@@ -247,6 +256,11 @@ class Tape:
             if not host:
                 self.ledger.book(share(storage.size, parts), "gradients", "gradients, this GPU's share")
             del storage
+
+    def take_weights(self) -> Tensor | None:
+        """What attention returned beside its result, for a local variable of the layer."""
+        taken, self.returned_weights = self.returned_weights, None
+        return taken
 
     def end_backward(self) -> None:
         """Backward is over: hooks let go of what they held, for the layers that were not simulated too."""

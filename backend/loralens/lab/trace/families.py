@@ -38,32 +38,37 @@ _ENCODERS = frozenset(
 
 
 def layer_list(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList]:
-    """The longest list of layers and its path.
+    """The last list of layers and its path: a decoder's, where there is an encoder too.
 
     Raises:
         UnsupportedArchitecture: the model has no list of layers.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    layers = [entry for entry in lists if all(isinstance(layer, GradientCheckpointingLayer) for layer in entry[1])]
     if not lists:
         raise UnsupportedArchitecture("the model has no list of layers", field="recipe.trainable_layers")
-    return max(lists, key=lambda entry: len(entry[1]))
+    return layers[-1] if layers else max(lists, key=lambda entry: len(entry[1]))
 
 
-def inputs(config: Any, batch: int, length: int, *, padded: bool, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def inputs(
+    config: Any, batch: int, length: int, *, padded: bool, dtype: torch.dtype, device: str = "cuda"
+) -> dict[str, torch.Tensor]:
     """One batch on the fake GPU, with labels; pictures and sound come in `dtype`."""
 
     def tokens(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.int64, device="cuda")
+        return torch.empty(shape, dtype=torch.int64, device=device)
 
     kind = config.model_type
     if hasattr(config, "num_channels") and hasattr(config, "patch_size"):
         size = config.image_size
         height, width = size if isinstance(size, (tuple, list)) else (size, size)
-        pixels = torch.empty(batch, config.num_channels, height, width, device="cuda", dtype=dtype)
+        pixels = torch.empty(batch, config.num_channels, height, width, device=device, dtype=dtype)
         return {"pixel_values": pixels, "labels": tokens(batch)}
     if kind == "whisper":
         frames = 2 * config.max_source_positions
-        sound = torch.empty(batch, config.num_mel_bins, frames, device="cuda", dtype=dtype)
+        sound = torch.empty(batch, config.num_mel_bins, frames, device=device, dtype=dtype)
         return {"input_features": sound, "labels": tokens(batch, min(length, config.max_target_positions))}
     batch_inputs = {"input_ids": tokens(batch, length), "labels": tokens(batch, length)}
     if padded:

@@ -17,7 +17,7 @@ from loralens.core.architecture.module import Linear, Module, Parameter
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
 from loralens.core.memory import ops
-from loralens.core.memory.size import SEQUENCE, TOKENS
+from loralens.core.memory.size import SEQUENCE, TOKENS, TOKENS_BY_SEQUENCE
 from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.recipe import Recipe
 
@@ -58,7 +58,14 @@ class Llama4Attention(SelfAttention):
         """Eager attention computes the softmax in the scores' dtype."""
         s = self.s
         return Attention(
-            s.heads, s.kv_heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout, softmax_dtype=None
+            s.heads,
+            s.kv_heads,
+            s.head_dim,
+            s.head_dim,
+            call.attention,
+            s.attention_dropout,
+            softmax_dtype=None,
+            returns_weights=True,
         )
 
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
@@ -103,6 +110,8 @@ def unit(t: Tape, x: Tensor) -> Tensor:
 
 class Llama4Experts(Module):
     """Weights of all experts, inputs first."""
+
+    multiplies = True
 
     def __init__(self, hidden: int, intermediate: int, experts: int, act: str) -> None:
         self.gate_up_proj = Parameter((experts, hidden, 2 * intermediate))
@@ -223,14 +232,15 @@ class Llama4Layer(Module):
         residual = hidden
         hidden = self.input_layernorm(t, hidden)
         attended = self.self_attn(t, hidden, call)
+        second = t.take_weights()  # attention's second result, then the router's
         hidden = ops.add(t, residual, attended, "residual stream after attention")
         residual = hidden
         hidden = self.post_attention_layernorm(t, hidden)
         found: Tensor | tuple[Tensor, Tensor] = self.feed_forward(t, hidden)
         del hidden
-        out, logits = found if isinstance(found, tuple) else (found, None)
+        out, second = found if isinstance(found, tuple) else (found, second)
         hidden = ops.add(t, residual, out, "residual stream after the layer")
-        del attended, logits  # local variables, to the end
+        del attended, second  # local variables, to the end
         return hidden
 
 
@@ -252,12 +262,17 @@ class Llama4(CausalDecoder):
             mlp: Module = Llama4Moe(s, experts, chosen) if kind.sparse else GatedMLP(s.hidden, dense, act=s.act)
             return Llama4Layer(s, Llama4Attention(s, kind, tuning, bias), mlp)
 
-        self.assemble(s, layer, kinds(config, s.layers))
+        self._kinds = kinds(config, s.layers)
+        self.assemble(s, layer, self._kinds)
 
     def masks(self, t: Tape, call: Call) -> None:
         """Both masks, whether or not layers use both."""
         call.masks["full"] = causal_mask(t, call)
-        call.masks["chunked"] = causal_mask(t, call, sliding_window=self._chunk)
+        chunked = causal_mask(t, call, sliding_window=self._chunk)
+        if chunked is not None and chunked.dtype == "bool":  # chunks begin where a sample does: one mask for each
+            del chunked
+            chunked = t.new(TOKENS_BY_SEQUENCE, "bool", 1, "attention mask")
+        call.masks["chunked"] = chunked
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Rotations as complex numbers of two float32 values."""
@@ -269,6 +284,14 @@ class Llama4(CausalDecoder):
         table = t.new(SEQUENCE * width, "float32", width, "rotary: rotations")
         del angles
         call.shared["rotary"] = table
+
+    def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]]:
+        """Causal, within a chunk where a layer sees chunks; eager attention multiplies all of it."""
+        length, width = recipe.sequence_length, self.s.heads * self.s.head_dim
+        if recipe.attention == "eager":
+            return [(width, float(length))] * len(self._kinds)
+        reach = [min(length, self._chunk) if kind.chunked else length for kind in self._kinds]
+        return [(width, (keys + 1) / 2) for keys in reach]
 
     def attention_for(self, recipe: Recipe) -> str:
         """There is no flash implementation of chunked attention."""

@@ -77,6 +77,7 @@ class T5(Root):
         self.lm_head = Linear(w.hidden, vocabulary, name="head")
         self.lm_head.weight = tokens  # transformers 5 ties it whatever the config says
         self.head, self.vocabulary, self.tied = self.lm_head, vocabulary, True
+        self._width = w.heads * w.width
         self._scaled = config.flag("tie_word_embeddings", True)  # which then means that the head's input is scaled
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
@@ -95,6 +96,10 @@ class T5(Root):
         del given, encoded, hidden, decoded, logits  # local variables and results of the model's forward, to its end
         t.section = "activations"
         return loss
+
+    def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]]:
+        """Every query meets every key: with a bias the kernel cannot skip what is hidden."""
+        return [(self._width, float(recipe.sequence_length))] * (len(self.encoder.block) + 2 * len(self.decoder.block))
 
     def attention_for(self, recipe: Recipe) -> str:
         """Flash attention takes no bias."""

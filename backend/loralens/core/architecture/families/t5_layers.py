@@ -89,7 +89,9 @@ class T5Attention(Module):
         q, k, v = self.q(t, x).view(w.width), self.k(t, seen).view(w.width), self.v(t, seen).view(w.width)
         if bias is None:
             bias = self._learned(t) if self.relative_attention_bias else self._zeros(t, q.dtype, call)
-        kernel = Attention(w.heads, w.heads, w.width, w.width, call.attention, w.dropout, softmax_dtype=None)
+        kernel = Attention(
+            w.heads, w.heads, w.width, w.width, call.attention, w.dropout, softmax_dtype=None, returns_weights=True
+        )
         out = kernel.with_bias(t, q, k, v, mask, bias, call.validity)
         return self.o(t, out.view(w.heads * w.width)), bias
 
@@ -218,12 +220,14 @@ class T5Block(Module):
             branch = getattr(self.layer, str(index))
             mask = call.masks["cross" if index else "full"]
             hidden, bias = branch(t, hidden, call, mask, biases[index], call.shared["encoder"] if index else None)
+            weights = t.take_weights()
             found.append(bias)
             hidden = clamped(t, hidden)
         if self._first:
             call.hand_on(found)
-        hidden = getattr(self.layer, str(self._branches - 1))(t, hidden)
-        return clamped(t, hidden)
+        hidden = clamped(t, getattr(self.layer, str(self._branches - 1))(t, hidden))
+        del weights  # a local variable, to the end
+        return hidden
 
 
 def clamped(t: Tape, x: Tensor) -> Tensor:

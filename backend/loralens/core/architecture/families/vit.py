@@ -43,7 +43,16 @@ class ViTAttention(Module):
         """Shapes: (rows, hidden) to the same."""
         s, width = self._s, self._s.head_dim
         q, k, v = self.q_proj(t, x).view(width), self.k_proj(t, x).view(width), self.v_proj(t, x).view(width)
-        kernel = Attention(s.heads, s.heads, width, width, call.attention, s.attention_dropout, keys=ONE * self._tokens)
+        kernel = Attention(
+            s.heads,
+            s.heads,
+            width,
+            width,
+            call.attention,
+            s.attention_dropout,
+            returns_weights=True,
+            keys=ONE * self._tokens,
+        )
         out: Tensor = self.o_proj(t, kernel(t, q, k, v).view(s.heads * width))
         return out
 
@@ -63,17 +72,22 @@ class ViTLayer(Module):
         residual = hidden
         hidden = self.layernorm_before(t, hidden)
         hidden = self.attention(t, hidden, call)
+        weights = t.take_weights()
         hidden = ops.dropout(t, hidden, self._dropout, "residual dropout")
         hidden = ops.add(t, hidden, residual, "residual stream after attention")
         residual = hidden
         hidden = self.layernorm_after(t, hidden)
         hidden = self.mlp(t, hidden)
         hidden = ops.dropout(t, hidden, self._dropout, "residual dropout")
-        return ops.add(t, hidden, residual, "residual stream after the layer")
+        hidden = ops.add(t, hidden, residual, "residual stream after the layer")
+        del weights  # a local variable, to the end
+        return hidden
 
 
 class ViTEmbeddings(Module):
     """A vector for each patch, one more in front of them, and their positions."""
+
+    multiplies = False  # they are added
 
     def __init__(self, s: Shape, channels: int, patches: int, patch: tuple[int, int], dropout: float) -> None:
         self.cls_token = Parameter((1, 1, s.hidden))
@@ -88,13 +102,13 @@ class ViTEmbeddings(Module):
         embeddings = self.patch_embeddings.projection(t, pixels, BATCH * self._patches)
         if call.input_gradients:
             t.require_grad(embeddings, copied=True)  # the patches lie last in memory, the hidden values first
-        first = ops.expand(t, t.parameter(self.cls_token), BATCH * self._hidden, "first token", summed=several)
+        first = ops.broadcast(t, t.parameter(self.cls_token), BATCH * self._hidden, "first token", summed=several)
         if t.autocast is not None:  # autocast concatenates in the wider dtype
             embeddings = ops.cast(t, embeddings, first.dtype, "patch embeddings in the wider dtype")
         embeddings = ops.cat(t, [first, embeddings], self._hidden, "patches and first token")
         positions = t.parameter(self.position_embeddings)
         if several:
-            positions = ops.expand(t, positions, embeddings.numel, "position embeddings", summed=True)
+            positions = ops.broadcast(t, positions, embeddings.numel, "position embeddings", summed=True)
         else:
             positions.numel = embeddings.numel
         embeddings = ops.add(t, embeddings, positions, "embeddings")
@@ -128,6 +142,7 @@ class ViT(Root):
         self.classifier = Linear(s.hidden, count, True, name="head")
         self.head, self.vocabulary, self.tied = None, count, False  # type: ignore[assignment]
         self._pixels, self._hidden = channels * image[0] * image[1], s.hidden
+        self._tokens, self._width = patches + 1, s.heads * s.head_dim
 
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """Pictures and one label each."""
@@ -163,6 +178,16 @@ class ViT(Root):
             "first token", [out], [hidden], [], lambda g: t.new(*whole, "gradient: first token alone", "temporaries")
         )
         return out
+
+    def uses_per_token(self, name: str, recipe: Recipe) -> float:
+        """The convolution sees the patches, the classifier one token."""
+        if name.endswith("projection"):
+            return 1 - 1 / self._tokens
+        return 1 / self._tokens if name == "classifier" else 1.0
+
+    def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]]:
+        """Every token sees all of its picture."""
+        return [(self._width, float(self._tokens))] * len(self.vit.layers)
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What a sequence is here."""

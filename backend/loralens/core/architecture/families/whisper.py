@@ -86,6 +86,7 @@ class WhisperAttention(Module):
             self._dropout,
             heads_first=True,
             softmax_dtype=None,
+            returns_weights=True,
             keys=keys,
         )
         out: Tensor = self.out_proj(t, kernel(t, q, k, v, mask).view(self._heads * width))
@@ -110,9 +111,9 @@ class WhisperLayer(Module):
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         w = self._w
-        hidden = self._attend(t, hidden, call)
+        hidden, weights = self._attend(t, hidden, call)
         if self._crosses:
-            hidden = self._cross(t, hidden, call)
+            hidden, weights = self._cross(t, hidden, call, weights)
         residual = hidden
         hidden = self.final_layer_norm(t, hidden)
         hidden = activation(t, self.fc1(t, hidden), w.act, "mlp: activated")
@@ -122,22 +123,25 @@ class WhisperLayer(Module):
         hidden = ops.add(t, residual, hidden, "residual stream after the layer")
         if not self._crosses and hidden.dtype == "float16":
             hidden = ops.elementwise(t, hidden, "residual stream, clamped", saves_input=True)
+        del weights  # a local variable, to the end
         return hidden
 
-    def _attend(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+    def _attend(self, t: Tape, hidden: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
         residual = hidden
         hidden = self.self_attn_layer_norm(t, hidden)
         hidden = self.self_attn(t, hidden, call, call.masks.get("full"), hidden, call.length)
+        weights = t.take_weights()
         hidden = ops.dropout(t, hidden, self._w.dropout, "residual dropout")
-        return ops.add(t, residual, hidden, "residual stream after attention")
+        return ops.add(t, residual, hidden, "residual stream after attention"), weights
 
-    def _cross(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+    def _cross(self, t: Tape, hidden: Tensor, call: Call, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
         residual = hidden
         hidden = self.encoder_attn_layer_norm(t, hidden)
         sound = call.shared["encoder"]
         hidden = self.encoder_attn(t, hidden, call, None, sound, ONE * self._w.places)
+        weights = t.take_weights()
         hidden = ops.dropout(t, hidden, self._w.dropout, "residual dropout")
-        return ops.add(t, residual, hidden, "residual stream after cross-attention")
+        return ops.add(t, residual, hidden, "residual stream after cross-attention"), weights
 
 
 class WhisperEncoder(Module):
@@ -278,6 +282,22 @@ class Whisper(Root):
         del given, sound, hidden, logits  # local variables and results of the model's forward, to its end
         t.section = "activations"
         return loss
+
+    def uses_per_token(self, name: str, recipe: Recipe) -> float:
+        """The sound is as long for few label tokens as for many."""
+        ratio = self._w.places / min(recipe.sequence_length, self._longest)
+        if name.endswith("conv1"):
+            return 2 * ratio
+        seen = name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
+        return ratio if seen or name.startswith("model.encoder.") else 1.0
+
+    def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]]:
+        """Sound sees all sound; tokens see those before them, and all sound."""
+        places, length = self._w.places, min(recipe.sequence_length, self._longest)
+        own = (length + 1) / 2 if recipe.attention != "eager" else float(length)
+        encoder, decoder = self.model.encoder.layers, self.model.decoder.layers
+        heard = [(self._w.hidden, places * places / length)] * len(encoder)
+        return heard + [(self._w.hidden, own), (self._w.hidden, float(places))] * len(decoder)
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What a sequence is here."""
