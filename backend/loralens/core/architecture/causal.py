@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
-from loralens.core.memory.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, Size
+from loralens.core.memory.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
 from loralens.core.memory.versions import CURRENT, version
 
 if TYPE_CHECKING:
@@ -97,6 +97,10 @@ class Root(Module):
         """What a micro batch holds: name and bytes of every tensor that the training loop hands over."""
         words = [("token ids", TOKENS * 8), ("labels", TOKENS * 8)]
         return [*words, ("attention mask of the batch", TOKENS * 8)] if recipe.padded else words
+
+    def kept_beside(self, validity: Validity) -> Size:
+        """Bytes that accumulated gradients hold beside themselves, being views of something larger."""
+        return ZERO
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Forward and loss of one micro batch; encoders and sequence-to-sequence models have their own."""

@@ -93,6 +93,14 @@ class Attention:
             return x
         return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)
 
+    def _by_head(self, t: Tape, x: Tensor, name: str) -> Tensor:
+        """As a batched product needs it: with more samples than one, what lies by token is copied to lie by head."""
+        if t.autocast is not None:
+            x = ops.cast(t, x, t.autocast, f"attention: {name} cast by autocast")
+        if self.heads_first or not t.exceeds("micro_batch_size", 1):
+            return x
+        return ops.copy(t, x, f"attention: {name} by head")
+
     def _fused(
         self,
         t: Tape,
@@ -161,7 +169,16 @@ class Attention:
         key, value = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         rows = self._rows(q)
         scores = rows.times(self.keys) * self.heads
-        weights = ops.scale(t, ops.matmul(t, q, key, scores, 1, "attention: scores"), "attention: scaled scores")
+        repeated = self.kv_heads != self.heads
+        weights = ops.matmul(
+            t,
+            self._by_head(t, q, "query"),
+            key if repeated else self._by_head(t, key, "key"),
+            scores,
+            1,
+            "attention: scores",
+        )
+        weights = ops.scale(t, weights, "attention: scaled scores")
         if self.softcap:
             weights = ops.scale(t, weights, "attention: scores / cap")
             weights = ops.elementwise(t, weights, "attention: tanh of scores", saves_output=True)
@@ -175,9 +192,9 @@ class Attention:
         if self.softmax_dtype is not None:
             weights = ops.cast(t, weights, q.dtype, "attention: probabilities")
         weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
-        out = ops.matmul(
-            t, weights, value, rows * (self.heads * self.value_dim), self.value_dim, "attention: output by head"
-        )
+        value = value if repeated else self._by_head(t, value, "value")
+        width = self.heads * self.value_dim
+        out = ops.matmul(t, weights, value, rows * width, self.value_dim, "attention: output by head")
         if self.returns_weights:
             t.returned_weights = weights
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)

@@ -280,19 +280,19 @@ def cat(t: Tape, parts: Sequence[Tensor], width: int | Size, label: str) -> Tens
     sizes = [(part.numel, part.width) for part in parts]
 
     def apply(g: Tensor) -> list[Tensor]:
-        return [Tensor(g.storage, numel, g.dtype, width) for numel, width in sizes]
+        return [Tensor(g.storage, numel, g.dtype, width).as_view() for numel, width in sizes]
 
     t.record(label, [out], list(parts), [], apply)
     return out
 
 
 def broadcast(t: Tape, x: Tensor, numel: Size, label: str, *, summed: bool) -> Tensor:
-    """Repeat without a copy; the gradient is summed over the repeats, or passed on as a view where there is one only."""
+    """Repeat without a copy; the gradient is summed over the repeats, or passed on where there is one only."""
     out = Tensor(x.storage, numel, x.dtype, x.width)
     source, dtype, width = x.numel, x.dtype, x.width
 
     def apply(g: Tensor) -> Tensor:
-        return _like(t, source, dtype, width, f"gradient: {label}") if summed else g.view().as_view()
+        return _like(t, source, dtype, width, f"gradient: {label}") if summed else g.view()
 
     t.record(label, [out], [x], [], apply)
     return out

@@ -39,15 +39,15 @@ class PositionBias:
 
 def additive_mask(t: Tape, bias: PositionBias, mask: Tensor | None, rows: Size) -> Tensor:
     """Bias and mask in one tensor, laid out by head; the bias itself where nothing is hidden and it lies so already."""
-    out = bias.tensor
+    out, hidden = bias.tensor, None
     if mask is not None:
         out = _where(t, out, mask, bias.spread(rows))
     elif bias.causal:
         hidden = t.new(bias.queries.times(bias.keys), "bool", 1, "attention: later positions")
         out = _where(t, out, hidden, out.numel)
-        del hidden
     if bias.heads_last:
         out = ops.copy(t, out, "attention: position biases by head")
+    del hidden  # a local variable, to the end
     return out
 
 

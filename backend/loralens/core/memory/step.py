@@ -75,6 +75,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     host = _book_static(ledger, root, held, recipe, validity, sharding)
     tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
     tape.pinned_tokens = validity.pinned_tokens
+    tape.exceeds = validity.exceeds
     tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
@@ -134,6 +135,10 @@ def _book_static(
                 parameter.gradient_kept = True
                 kept = share(parameter.bytes * item.count, sharding.gradients)
                 ledger.book(kept, "gradients", "gradients: " + parameter.label)
+    if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
+        beside = share(root.kept_beside(validity), sharding.gradients)
+        if any(beside):
+            ledger.book(beside, "gradients", "what gradients that are views hold beside themselves")
     if sharding.buckets and any(gradients):
         ledger.book(gradients, "gradients", "DDP's communication buckets")
     buffers = getattr(root, "buffer_bytes", 0)
@@ -159,7 +164,7 @@ def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Val
     if sharding.host_states:
         return state + master + paged
     if any(state) and optimizer.tables_bytes:
-        state = state + ONE * optimizer.tables_bytes
+        state = state + ONE * (optimizer.tables_bytes * _optimizers(held, recipe, optimizer.thresholds[0]))
     if recipe.autocast == "float16":
         ledger.book(ONE * 8, "optimizer_state", "gradient scaler")
     if any(state):
@@ -167,6 +172,13 @@ def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Val
     if any(master):
         ledger.book(master, "optimizer_state", "float32 master weights")
     return paged
+
+
+def _optimizers(held: list[Held], recipe: Recipe, smallest: int) -> int:
+    """How many optimizers have code tables of their own: with a step in backward one for each tensor that needs them."""
+    if not recipe.optimizer_in_backward:
+        return 1
+    return sum(tensor.count for tensor in trained_tensors(held, recipe) if tensor.elements >= smallest) or 1
 
 
 def _gathered_root(ledger: Ledger, root: Root, sharding: Sharding) -> Storage | None:

@@ -16,7 +16,7 @@ from loralens.core.architecture.module import Linear, Module, Parameter, Stack
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
 from loralens.core.memory.loss import plain_cross_entropy
-from loralens.core.memory.size import BATCH, ONE, Size
+from loralens.core.memory.size import BATCH, ONE, ZERO, Size
 from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.memory.validity import Validity
 from loralens.core.precision import ITEM_BYTES
@@ -147,6 +147,13 @@ class ViT(Root):
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """Pictures and one label each."""
         return [("pictures", BATCH * (self._pixels * ITEM_BYTES[given_dtype(recipe)])), ("labels", BATCH * 8)]
+
+    def kept_beside(self, validity: Validity) -> Size:
+        """For one picture the first token's gradient is a view of that of all tokens, which `.grad` keeps whole."""
+        token = self.vit.embeddings.cls_token
+        if validity.exceeds("micro_batch_size", 1) or not token.trainable:
+            return ZERO
+        return ONE * ((self._tokens - 1) * self._hidden * ITEM_BYTES[token.dtype])
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, classifier on the first token, cross entropy."""
