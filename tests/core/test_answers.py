@@ -81,11 +81,36 @@ def test_plans_come_for_each_method():
 
 
 def test_families_without_a_step_are_counted():
-    t5 = parameters_answer({"model": "t5-base"})
-    assert t5["parameters"]["total"] == 222_903_552
-    assert t5["exact"] and "only counted" in t5["note"]
+    config = {"model_type": "mamba", "hidden_size": 96, "num_hidden_layers": 3, "vocab_size": 200, "state_size": 8}
+    mamba = parameters_answer({"config": config})
+    assert mamba["exact"] and "only counted" in mamba["note"]
     with pytest.raises(UnsupportedArchitecture):
-        memory_answer({"model": "t5-base"})
+        memory_answer({"config": config})
+
+
+@pytest.mark.parametrize(
+    "model", ["t5-base", "flan-t5-xl", "whisper-large-v3", "vit-large-patch16-224", "llama-4-scout"]
+)
+def test_models_that_are_no_plain_decoders_have_a_step(model):
+    answer = memory_answer({"model": model})
+    assert [one["method"] for one in answer["estimates"]] == ["full", "lora", "qlora"]
+    for one in answer["estimates"]:
+        assert sum(one["breakdown"].values()) == one["peak"]["allocated_bytes"]
+        assert [phase["phase"] for phase in one["phases"]] == ["forward", "backward", "optimizer"]
+        if model != "llama-4-scout":  # a sequence is not what it is for a decoder: the answer says what it is
+            assert any("sequence" in text for text in one["assumptions"])
+    plans = plan_answer({"model": model})["plans"]
+    assert all({point["phase"] for point in plan["timeline"]} >= {"forward", "backward"} for plan in plans)
+
+
+def test_a_whisper_sequence_is_cut_to_what_the_decoder_takes():
+    longest, longer = (
+        memory_answer({"model": "whisper-large-v3", "method": "lora", "recipe": {"sequence_length": length}})
+        for length in (448, 2048)
+    )
+    assert longest["estimates"][0]["peak"] == longer["estimates"][0]["peak"]
+    assert any("cut to 448" in text for text in longer["estimates"][0]["assumptions"])
+    assert not any("cut to 448" in text for text in longest["estimates"][0]["assumptions"])
 
 
 def test_an_unknown_family_is_a_guess_that_says_so():

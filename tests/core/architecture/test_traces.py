@@ -65,10 +65,30 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_bigcode": GPT2,
     "bloom": {"hidden_size": 256, "n_layer": 6, "n_head": 4, "vocab_size": 2048},
 }
-OWN_NAMES = {"gpt2", "gptj", "gpt_bigcode", "bloom"}
+SOUND = {
+    "vocab_size": 2048, "d_model": 256, "encoder_layers": 7, "decoder_layers": 6, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 8, "encoder_ffn_dim": 704, "decoder_ffn_dim": 512, "num_mel_bins": 20,
+    "max_source_positions": 150, "max_target_positions": 100, "pad_token_id": 0, "dropout": 0.1,
+}  # fmt: skip
+FAMILIES |= {
+    "t5": {"d_model": 256, "d_ff": 704, "num_layers": 7, "num_decoder_layers": 8, "num_heads": 4, "vocab_size": 2048},
+    "llama4_text": {**SIZES, "num_hidden_layers": 20, "intermediate_size_mlp": 704, "head_dim": 64,
+                    "num_local_experts": 4, "attention_chunk_size": 64},
+    "vit": {**SIZES, "num_hidden_layers": 7, "image_size": 64, "patch_size": 8},
+    "whisper": SOUND,
+}  # fmt: skip
+OWN_NAMES = {"gpt2", "gptj", "gpt_bigcode", "bloom", "t5", "llama4_text", "vit", "whisper"}
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {"autocast": None}),
     "lora": ("lora", {"lora": {"rank": 8}}),
+}
+
+# what layers hand each other, and what is fixed in length, in every way of running them
+SEVERAL_STACKS = ("t5", "llama4_text", "vit", "whisper")
+CHECKPOINTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "full": ("full", {"gradient_checkpointing": True, "weights_dtype": "float32"}),
+    "lora-dropout": ("lora", {"gradient_checkpointing": True, "lora": {"rank": 8, "dropout": 0.1}}),
+    "lora-eager": ("lora", {"gradient_checkpointing": True, "attention": "eager", "lora": {"rank": 8}}),
 }
 
 
@@ -81,9 +101,19 @@ def config_of(family: str) -> dict[str, Any]:
 @pytest.mark.parametrize("setting", RECIPES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_peak_is_the_traced_one(family: str, setting: str) -> None:
+    agrees(family, *RECIPES[setting])
+
+
+@pytest.mark.parametrize("setting", CHECKPOINTED)
+@pytest.mark.parametrize("family", SEVERAL_STACKS)
+def test_checkpointed_layers_that_hand_something_on(family: str, setting: str) -> None:
+    agrees(family, *CHECKPOINTED[setting])
+
+
+def agrees(family: str, method: str, words: dict[str, Any]) -> None:
+    """Peak and phase are those of the trace."""
     from loralens.lab.trace.case import trace
 
-    method, words = RECIPES[setting]
     config = config_of(family)
     root = build(config)
     targets = root.default_targets

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.memory.estimate import estimate_model
 from loralens.core.model import resolve
 from loralens.core.recipe import Recipe
 
 GRID = Path(__file__).parents[2] / "oracles" / "traced-grid.jsonl"
-ONLY_COUNTED = {"t5", "llama4", "llama4_text", "vit", "whisper"}
 # Open differences above 1 %, with what is known of them; anything else above 1 % fails.
 OPEN = {
     "gpt-oss-20b/lora-many": "adapters on one of gpt-oss's stacked expert tensors",
@@ -32,13 +30,9 @@ def compared():
     for line in GRID.read_text(encoding="utf-8").splitlines():
         case = json.loads(line)
         request = case["request"]
-        try:
-            own = estimate_model(
-                resolve(config=request["config"]), request["method"], Recipe.from_mapping(request["recipe"])
-            )
-        except UnsupportedArchitecture:
-            assert request["config"]["model_type"] in ONLY_COUNTED, case["name"]
-            continue
+        own = estimate_model(
+            resolve(config=request["config"]), request["method"], Recipe.from_mapping(request["recipe"])
+        )
         found.append((case["name"], own, case["expected"]))
     return found
 
@@ -68,6 +62,19 @@ def test_peaks_agree(compared):
     beyond = {name for name, own, expected in compared if error(own, expected) > 0.01}
     assert beyond == set(OPEN)
     assert max(errors) <= 0.032
+
+
+# above 0.05 %: the loop over parameters still holds a temporary of the tensor before
+LOOPS = {"llama-4-scout/full-adafactor", "llama-4-scout/full-fp32", "llama-4-scout/full-loop-short"}
+
+
+def test_encoders_pictures_sound_and_llama_4(compared):
+    """Nearly two hundred steps of models that are no plain decoders: all methods, optimizers and switches."""
+    found = [row for row in compared if row[0].startswith(("t5", "flan-t5", "whisper", "vit", "llama-4"))]
+    assert len(found) >= 185
+    assert {name for name, own, expected in found if error(own, expected) > 0.000_5} == LOOPS
+    assert [name for name, own, expected in found if own.phase != expected["phase"]] == []
+    assert statistics.median(error(own, expected) for _, own, expected in found) <= 0.000_001
 
 
 def test_categories_sum_to_the_peak(compared):
