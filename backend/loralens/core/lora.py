@@ -151,17 +151,21 @@ class DoraAdapter(LoraAdapter):
         return ops.cast(t, result, dtype, "LoRA: result cast back")
 
     def _turned(self, t: Tape, layer: Linear, x: Tensor, base: Tensor | None) -> Tensor:
-        scale, weight = self._scale(t, layer, x.dtype)
+        scale, weight, product = self._scale(t, layer, x.dtype)
         update = ops.linear(t, ops.linear(t, x, self.lora_a, "LoRA: A x"), self.lora_b, "LoRA: B A x")
         if base is None:
             base = ops.linear(t, x, None, "DoRA: base product on the dropped-out input", weight=weight)
+        elif layer.bias is not None:
+            base = ops.sub(t, base, t.parameter(layer.bias), "DoRA: base product without bias")
         minus = ops.scale(t, scale, "DoRA: scale - 1")
         first = ops.mul(t, base, minus, "DoRA: (scale - 1) * base")
         second = ops.scale(t, ops.mul(t, update, scale, "DoRA: scale * update"), "DoRA: scaled update")
-        return ops.add(t, first, second, "DoRA: update")
+        out = ops.add(t, first, second, "DoRA: update")
+        del weight, product  # local variables, to the end
+        return out
 
-    def _scale(self, t: Tape, layer: Linear, dtype: str) -> tuple[Tensor, Tensor]:
-        """magnitude / |W + scaling B A| per row, and the whole weight; the norm is a constant for autograd."""
+    def _scale(self, t: Tape, layer: Linear, dtype: str) -> tuple[Tensor, Tensor, Tensor]:
+        """magnitude / |W + scaling B A| per row, the whole weight and B A; the norm is a constant for autograd."""
         shape = layer.in_features * layer.out_features
         product = ops.cast(t, self._product(t, layer), dtype, "DoRA: B A in the input's dtype")
         held = (
@@ -177,8 +181,8 @@ class DoraAdapter(LoraAdapter):
             ONE * layer.out_features, "float32" if t.autocast else dtype, layer.out_features, "DoRA: norms of the rows"
         )
         norm = ops.cast(t, norm, dtype, "DoRA: norms of the rows")
-        del total, product
-        return self._divide(t, norm), weight
+        del total
+        return self._divide(t, norm), weight, product
 
     def _product(self, t: Tape, layer: Linear) -> Tensor:
         eye = t.new(

@@ -25,6 +25,8 @@ def elementwise(
     t: Tape, x: Tensor, label: str, *, saves_input: bool = False, saves_output: bool = False, dtype: str | None = None
 ) -> Tensor:
     """A pointwise function of one tensor; its gradient has the input's size."""
+    if saves_input:
+        t.saving([x], [x])
     out = t.new(x.numel, dtype or x.dtype, x.width, label)
     numel, source, width = x.numel, x.dtype, x.width
     saved = [x] if saves_input else [out] if saves_output else []
@@ -56,6 +58,7 @@ def power(t: Tape, x: Tensor, label: str) -> Tensor:
     """
     if t.autocast is not None:
         x = cast(t, x, "float32", f"{label}: cast by autocast")
+    t.saving([x], [x])
     out = t.new(x.numel, x.dtype, x.width, f"{label}: power")
     numel, dtype, width = x.numel, x.dtype, x.width
 
@@ -70,6 +73,8 @@ def power(t: Tape, x: Tensor, label: str) -> Tensor:
 def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     """Product; each factor is kept if the other one needs a gradient. `b` may be broadcast over `a`."""
     dtype = promote(a.dtype, b.dtype)
+    saved = [a if b.node is not None else None, b if a.node is not None else None]
+    t.saving([a, b], saved)
     out = t.new(a.numel, dtype, a.width, label)
     sizes = ((a.numel, a.dtype, a.width, a.node is not None), (b.numel, b.dtype, b.width, b.node is not None))
 
@@ -91,7 +96,6 @@ def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
 
         return finish
 
-    saved = [a if b.node is not None else None, b if a.node is not None else None]
     t.record(label, [out], [a, b], saved, apply)
     return out
 
@@ -188,13 +192,15 @@ def matmul(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int | Size, label:
     if t.autocast is not None:
         a = cast(t, a, t.autocast, f"{label}: input cast by autocast")
         b = cast(t, b, t.autocast, f"{label}: input cast by autocast")
+    saved = [a if b.node else None, b if a.node else None]
+    t.saving([a, b], saved)
     out = t.new(numel, a.dtype, width, label)
     sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
 
     def apply(g: Tensor) -> list[Tensor | None]:
         return [_like(t, n, d, w, f"gradient: {label}") if wanted else None for n, d, w, wanted in sizes]
 
-    t.record(label, [out], [a, b], [a if b.node else None, b if a.node else None], apply)
+    t.record(label, [out], [a, b], saved, apply)
     return out
 
 
@@ -208,15 +214,17 @@ def mean(t: Tape, x: Tensor, label: str) -> Tensor:
 
 def sub(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     """Difference; the second's gradient is negated, and summed where b is broadcast over a."""
-    out = t.new(a.numel, a.dtype, a.width, label)
+    own, given = a.dtype, promote(a.dtype, b.dtype)
+    out = t.new(a.numel, given, a.width, label)
     numel, dtype, width = b.numel, b.dtype, b.width
     second = b.node is not None
 
     def apply(g: Tensor) -> list[Tensor | None]:
+        first = g.view() if own == given else _like(t, g.numel, own, g.width, f"gradient: {label}, cast")
         if not second:
-            return [g.view(), None]
+            return [first, None]
         negated = _like(t, g.numel, g.dtype, g.width, f"gradient: {label}, negated")
-        return [g.view(), negated if numel == g.numel else _like(t, numel, dtype, width, f"gradient: {label}, summed")]
+        return [first, negated if numel == g.numel else _like(t, numel, dtype, width, f"gradient: {label}, summed")]
 
     t.record(label, [out], [a, b], [], apply)
     return out
