@@ -72,7 +72,7 @@ SOUND = {
 }  # fmt: skip
 FAMILIES |= {
     "t5": {"d_model": 256, "d_ff": 704, "num_layers": 7, "num_decoder_layers": 8, "num_heads": 4, "vocab_size": 2048},
-    "llama4_text": {**SIZES, "num_hidden_layers": 20, "intermediate_size_mlp": 704, "head_dim": 64,
+    "llama4_text": {**SIZES, "num_hidden_layers": 12, "no_rope_layer_interval": 2, "intermediate_size_mlp": 704, "head_dim": 64,
                     "num_local_experts": 4, "attention_chunk_size": 64},
     "vit": {**SIZES, "num_hidden_layers": 7, "image_size": 64, "patch_size": 8},
     "whisper": SOUND,
