@@ -123,9 +123,10 @@ class LayerNorm(Module):
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Rotary position embedding: cos and sin for every position, in the residual stream's dtype."""
+    """Rotary position embedding: cos and sin for every position, in the residual stream's dtype unless kept in float32."""
 
     head_dim: int  # number of rotated dimensions
+    float32: bool = False
 
     def tables(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin, (sequence, head_dim) each."""
@@ -141,6 +142,8 @@ class Rotary:
         del table
         cos, sin = tables
         tables.clear()
+        if self.float32:
+            return cos, sin
         return ops.cast(t, cos, x.dtype, "rotary: cos"), ops.cast(t, sin, x.dtype, "rotary: sin")
 
 

@@ -111,7 +111,8 @@ def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None, alway
     if call.attention == "flash":
         return None
     if call.attention == "eager":
-        return t.new(TOKENS_BY_SEQUENCE, recipe.weights_dtype, 1, "attention mask")
+        dtype = call.held[0].dtype if call.held else recipe.weights_dtype  # the embeddings' dtype
+        return t.new(TOKENS_BY_SEQUENCE, dtype, 1, "attention mask")
     if not recipe.padded and not windowed and not always:
         return None
     rows = TOKENS_BY_SEQUENCE if recipe.padded else SEQUENCE_SQUARED

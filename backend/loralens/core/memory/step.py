@@ -74,7 +74,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     sharding = Sharding.of(recipe)
     host = _book_static(ledger, root, held, recipe, validity, sharding)
     tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
-    tape.pinned_tokens = validity.pinned_tokens
+    tape.pinned_tokens, tape.exceeds = validity.pinned_tokens, validity.exceeds
     tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True

@@ -128,6 +128,7 @@ class Tape:
         self.sharding = sharding or Sharding()
         self.offloads_checkpoints = False
         self.pinned_tokens: Callable[[], int] = _not_pinned
+        self.exceeds: Callable[[str, int], bool] = _not_pinned
         self.host_bytes = ZERO  # checkpoints that were moved to host memory
         self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
@@ -328,7 +329,7 @@ class Tape:
         self.gradients[key] = storage
 
 
-def _not_pinned() -> int:
+def _not_pinned(*_: object) -> int:
     raise RuntimeError("this walk has no numbers of its own")
 
 

@@ -53,6 +53,8 @@ _FAMILIES: Final = (
     ("smollm3", 4, "q_proj,v_proj", "all-linear"),
 )
 _WIDELY_USED: Final = frozenset({"llama-3.2-1b", "qwen2.5-0.5b", "gemma-2-9b"})
+# beside what rotation gives them: paths that no other case of the family takes
+_ALSO: Final[Mapping[str, tuple[str, ...]]] = {"pythia-410m": ("full-eager", "lora-eager-checkpointing")}
 _NO_PADDED: Final = frozenset({"vit", "whisper"})  # their inputs have no padding mask
 # families that the catalogue does not list, with the shapes of a small published member
 _EXTRA: Final[dict[str, dict[str, Any]]] = {
@@ -165,6 +167,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
                 names[(position + k) % len(names)]: rest[names[(position + k) % len(names)]] for k in range(_PER_FAMILY)
             }
             position += _PER_FAMILY
+            chosen |= {word: rest[word] for word in _ALSO.get(name, ())}
         for word, (method, recipe) in chosen.items():
             fitted = _fitted(config, recipe)
             if fitted is not None:
