@@ -14,6 +14,7 @@ from typing import Any, Final
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.memory.estimate import Estimate, estimate_model
 from loralens.core.memory.overhead import overhead_of, workspace_bytes
+from loralens.core.memory.versions import FRAMEWORKS
 from loralens.core.model import resolve
 from loralens.core.recipe import Recipe
 
@@ -30,6 +31,13 @@ WHOLE_COLUMNS: Final = (
 KNOWN: Final[Mapping[tuple[str, str], tuple[str, int, str]]] = {
     ("meta-llama/Llama-2-70b-hf", "gptq4"): WHOLE_COLUMNS,
     ("mistralai/Mixtral-8x7B-v0.1", "gptq4"): WHOLE_COLUMNS,
+}
+# Words that a project's rows state against what the project says itself: (project, strategy) -> (words, reason).
+CORRECTED: Final[Mapping[tuple[str, str], tuple[Mapping[str, Any], str]]] = {
+    ("Lightning-AI/litgpt", "fsdp"): (
+        {"gradient_accumulation_steps": 16},
+        "tutorials/resource-tables.md: a minibatch of 128 on every number of GPUs, so gradients accumulate without synchronization",
+    ),
 }
 
 
@@ -60,6 +68,11 @@ class Row:
     def project(self) -> str:
         """Who measured."""
         return str(self.data.get("source") or "own measurement").split(" ")[0].removeprefix("https://github.com/")
+
+    @property
+    def strategy(self) -> str:
+        """How the GPUs shared the work."""
+        return str((self.data["recipe"].get("parallelism") or {}).get("strategy") or "none")
 
     @property
     def stack(self) -> str:
@@ -147,6 +160,9 @@ def _estimate(row: Row) -> Estimate:
         raise InvalidInput("the row names a model whose config is not published with it", field="model")
     model = resolve(name) if name else resolve(config=config)
     words = dict(row.data["recipe"])
+    if row.stack in FRAMEWORKS:
+        words["stack"] = {**(words.get("stack") or {}), "framework": row.stack}
+    words.update(CORRECTED.get((row.project, row.strategy), ({}, ""))[0])
     quantization = words.get("quantization")
     if isinstance(quantization, Mapping):
         known = KNOWN.get((str(row.data.get("hf_id")), str(quantization.get("type"))))

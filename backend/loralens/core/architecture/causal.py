@@ -48,6 +48,7 @@ class Root(Module):
     vocabulary: int
     head: Linear
     tied: bool
+    framework = ""  # whose model code this is; empty: transformers'
     upcasts_logits = True  # the loss is computed on float32 logits
     default_targets: tuple[str, ...] | str
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
@@ -58,7 +59,6 @@ class Root(Module):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Forward and loss of one micro batch; encoders and sequence-to-sequence models have their own."""
-        from loralens.core.memory.loss import causal_loss
         from loralens.core.memory.stack import walk_stack
 
         call.attention = self.attention_for(call.recipe)
@@ -70,9 +70,15 @@ class Root(Module):
         after = call.after()
         del call  # only checkpoints hold masks and tables from here on
         t.section = "logits"
-        loss = causal_loss(t, self, hidden, after)
+        loss = self.loss(t, hidden, after)
         t.section = "activations"
         return loss
+
+    def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Head and loss, as the recipe's `loss` and `stack` say."""
+        from loralens.core.memory.loss import causal_loss
+
+        return causal_loss(t, self, hidden, call)
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Everything before the first layer."""

@@ -102,6 +102,43 @@ def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
+def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
+    """Cross entropy of pieces of `chunk` tokens a sample on logits that the training loop holds in float32.
+
+    The pieces' loss functions are the newest of the graph, so backward runs all of them before it casts the first gradient
+    back, and casts all before the first piece of the head: two gradients of one piece are alive at a time, and a piece's
+    log-probabilities make room for its gradient. Shapes: logits (rows, vocabulary).
+    """
+    upcast = t.new(logits.numel, "float32", logits.width, "logits in float32")
+    t.hold_for_caller(upcast)
+    numel, width, dtype = logits.numel, logits.width, logits.dtype
+    logits = Tensor(None, numel, dtype, width, logits.node)  # the 16-bit ones are gone
+    del upcast
+    probabilities = t.new(numel, "float32", width, "log-probabilities of the chunks")
+    loss = t.new(ONE, "float32", 1, "loss")
+    piece = BATCH * (chunk * _width(logits)) if t.exceeds("sequence_length", chunk) else numel
+    held = [probabilities.storage]
+
+    def apply(g: Tensor) -> Tensor:
+        first = t.new(piece, "float32", width, "gradient: log-probabilities of a chunk", "logits")
+        second = t.new(piece, "float32", width, "gradient: logits of a chunk", "logits")
+        del first, second
+        held.clear()
+        whole = t.new(numel, "float32", width, "gradient: logits in float32", "logits")
+        cast = t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits")
+        del cast, whole
+        return t.new(numel, dtype, width, "gradient: logits", "logits")
+
+    del probabilities
+    t.record("loss", [loss], [logits], [], apply)
+    return loss
+
+
+def _width(logits: Tensor) -> int:
+    assert isinstance(logits.width, int)
+    return logits.width
+
+
 def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     """A fused cross-entropy kernel on whole logits: keeps them and one value per row, and overwrites them in backward.
 

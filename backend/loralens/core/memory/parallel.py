@@ -13,14 +13,18 @@ Leaves out: DeepSpeed's communication buckets and the limits of its prefetching.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.size import ZERO, Size
+from loralens.core.memory.versions import framework
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Module, Parameter
     from loralens.core.recipe import Recipe
+
+
+UNIT_GRADIENTS: Final = "gradients of whole units, frozen weights included"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,20 @@ class Sharding:
     buckets: bool = False  # DDP: gradients stand beside their communication buckets
     master_weights: bool = False  # DeepSpeed: float32 copy of every trainable weight
     keeps_inputs: bool = False  # FSDP's hooks on frozen units
+    whole_gradients: bool = False  # FSDP units of frozen and trained weights in one flat parameter
+    unsharded_gradients: bool = False  # and gradients that accumulate without synchronization
     host_states: bool = False
     host_weights: bool = False
 
     @staticmethod
-    def of(recipe: Recipe) -> Sharding:
-        """The sharding of a recipe."""
+    def of(recipe: Recipe, *, adapters: bool = False) -> Sharding:
+        """The sharding of a recipe; `adapters`: the base is frozen.
+
+        Units that mix frozen and trained weights: torch distributed/fsdp/fully_sharded_data_parallel.py, `use_orig_params`:
+        "the gradient memory usage will be higher than expected (namely, equal to the gradient memory usage without
+        freezing those parameters)"; lightning's FSDPStrategy turns it on, and LitGPT wraps whole blocks
+        (finetune/lora.py, `auto_wrap_policy={Block}`). Under `no_sync` the gradients that accumulate are not sharded.
+        """
         p = recipe.parallelism
         g = p.gpus
         offload = p.offload
@@ -54,7 +66,17 @@ class Sharding:
             case "zero3":
                 return Sharding(g, weights=g, gradients=g, states=g, master_weights=True, **host)
             case "fsdp":
-                return Sharding(g, weights=g, gradients=g, states=g, keeps_inputs=g > 1, **host)
+                whole = g > 1 and adapters and framework(recipe) == "litgpt"
+                return Sharding(
+                    g,
+                    weights=g,
+                    gradients=g,
+                    states=g,
+                    keeps_inputs=g > 1 and not whole,
+                    whole_gradients=whole,
+                    unsharded_gradients=whole and recipe.gradient_accumulation_steps > 1,
+                    **host,
+                )
         return Sharding(**host)
 
     @property
@@ -68,6 +90,10 @@ class Sharding:
         if self.gathers:
             found.append(
                 "a layer's weights and those of the next are gathered while it runs, the root's stay (assumption: one unit per layer)"
+            )
+        if self.whole_gradients:
+            found.append(
+                "a block's flat gradient spans its frozen weights too (FSDP with use_orig_params, blocks wrapped whole)"
             )
         if self.buckets:
             found.append("DDP keeps communication buckets as large as the gradients (gradient_as_bucket_view=False)")
@@ -106,6 +132,19 @@ def _parameters(layer: Module) -> list[Parameter]:
             for parameter in adapter.parameters().values():
                 found[id(parameter)] = parameter
     return list(found.values())
+
+
+def flat_gradient(ledger: Ledger, sharding: Sharding, layer: Module, copies: int) -> None:
+    """A unit of frozen and trained weights is done: its views' gradients become one flat gradient.
+
+    It is added to the one that accumulates, or reduced, of which this GPU's share stays.
+    """
+    size = layer_bytes(layer)
+    flat = Storage(ledger, size, "temporaries", "flat gradient of a unit")
+    ledger.settle()
+    del flat
+    if not sharding.unsharded_gradients:
+        ledger.book(share(size, sharding.gradients) * copies, "gradients", UNIT_GRADIENTS)
 
 
 def gathered(ledger: Ledger, sharding: Sharding, layer: Module, *, ahead: bool) -> Storage | None:

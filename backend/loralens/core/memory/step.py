@@ -13,7 +13,7 @@ from loralens.core.architecture.causal import Call, Root
 from loralens.core.architecture.module import Stack
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.optimizer import OPTIMIZERS, Trained
-from loralens.core.memory.parallel import Sharding, share
+from loralens.core.memory.parallel import UNIT_GRADIENTS, Sharding, layer_bytes, share
 from loralens.core.memory.size import ONE, TOKENS, ZERO, Size
 from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.memory.validity import Validity
@@ -71,7 +71,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     ledger = Ledger()
     validity = Validity(recipe)
     held = held_parameters(root)
-    sharding = Sharding.of(recipe)
+    sharding = Sharding.of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = _book_static(ledger, root, held, recipe, validity, sharding)
     tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
     tape.pinned_tokens, tape.exceeds = validity.pinned_tokens, validity.exceeds
@@ -134,8 +134,13 @@ def _book_static(
             gradients = gradients + parameter.bytes * item.count
             if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
                 parameter.gradient_kept = True
-                kept = share(parameter.bytes * item.count, sharding.gradients)
-                ledger.book(kept, "gradients", "gradients: " + parameter.label)
+                if not sharding.whole_gradients:
+                    kept = share(parameter.bytes * item.count, sharding.gradients)
+                    ledger.book(kept, "gradients", "gradients: " + parameter.label)
+    if sharding.unsharded_gradients:
+        for _, stack in root.stacks():
+            for layer in stack.layers:
+                ledger.book(layer_bytes(layer), "gradients", UNIT_GRADIENTS)
     if sharding.buckets and any(gradients):
         ledger.book(gradients, "gradients", "DDP's communication buckets")
     buffers = getattr(root, "buffer_bytes", 0)

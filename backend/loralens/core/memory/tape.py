@@ -132,6 +132,7 @@ class Tape:
         self.host_bytes = ZERO  # checkpoints that were moved to host memory
         self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
+        self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
         self.on_gradient: Callable[[Parameter, Storage], bool] | None = None
         self._sequence = 0
 
@@ -230,8 +231,14 @@ class Tape:
                 self.ledger.book(share(storage.size, parts), "gradients", "gradients, this GPU's share")
             del storage
 
+    def hold_for_caller(self, tensor: Tensor) -> None:
+        """The training loop has this in a local variable while backward runs."""
+        if tensor.storage is not None:
+            self.held_for_caller.append(tensor.storage)
+
     def end_backward(self) -> None:
         """Backward is over: hooks let go of what they held, for the layers that were not simulated too."""
+        self.held_for_caller.clear()
         left = self.ledger.entries.get(("activations", KEPT_BY_HOOKS))
         if left is None:
             return
@@ -329,7 +336,7 @@ class Tape:
         self.gradients[key] = storage
 
 
-def _not_pinned(*_: object) -> int:
+def _not_pinned(*_: object) -> Any:
     raise RuntimeError("this walk has no numbers of its own")
 
 

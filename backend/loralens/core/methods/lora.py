@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loralens.core import patterns
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import FusedLinear, Linear, Module, Parameter
 from loralens.core.errors import InvalidInput
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
+from loralens.core.lora_merged import MergedAdapter
 from loralens.core.methods import experts
 from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, parameters, precision_text
 from loralens.core.methods.packing import packing_for
@@ -56,9 +57,10 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
-    packing = packing_for(quantization)
+    packing = packing_for(quantization, recipe)
+    spared = None if root.framework == "litgpt" else root.head  # Fabric's plugin replaces every linear layer
     for _, module in root.walk():
-        if isinstance(module, Linear) and module is not root.head and module.weight.role == "base" and module.packable:
+        if isinstance(module, Linear) and module is not spared and module.weight.role == "base" and module.packable:
             module.weight.packing = packing
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
@@ -101,6 +103,12 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     def signature(name: str, module: Module) -> str:
         if isinstance(module, Linear):
             linears[name.rsplit(".", 1)[-1]] = None
+        if isinstance(module, FusedLinear):
+            around = name.rpartition(".")[0]
+            parts = [part for part in module.parts if wanted(f"{around}.{part}", module)]
+            linears.update(dict.fromkeys(module.parts))
+            found.extend(f"{around}.{part}" for part in parts)
+            return f"parts {' '.join(parts)}" if parts else ""
         if wanted(name, module):
             found.append(name)
             return f"adapter of rank {rank_of(name, lora)}"
@@ -118,6 +126,8 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             module.saved = trainable_copy(module)
         elif sign.startswith("experts "):
             module.adapter = experts.ExpertAdapter.on(module, name, tuple(sign.split()[1:]), lora)
+        elif sign.startswith("parts ") and isinstance(module, FusedLinear):
+            module.adapter = MergedAdapter.for_parts(module, tuple(sign.split()[1:]), lora)
         elif sign and isinstance(module, Linear):
             module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
 
