@@ -117,6 +117,11 @@ def build(
 
         if model_type in STYLES:
             return LitGPT(config)
+    if framework == "torchtune":
+        from loralens.core.architecture.frameworks import torchtune
+
+        if model_type in torchtune.STYLES:
+            return torchtune.Torchtune(config)
     return _make(config, model_type)
 
 

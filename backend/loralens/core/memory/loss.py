@@ -29,7 +29,7 @@ def causal_loss(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
         case "fused":
             return _fused(t, root.head, hidden, call)
         case "chunked":
-            return _chunked(t, root, hidden)
+            return _chunked(t, root, hidden, call)
     t.ledger.where = "loss"
     logits = root.logits(t, hidden)
     if not root.upcasts_logits:
@@ -159,26 +159,53 @@ def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def _chunked(t: Tape, root: Root, hidden: Tensor) -> Tensor:
-    """The head runs on the whole sequence; cross entropy sees one chunk at a time in float32.
+def _chunked(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
+    """Head and cross entropy chunk by chunk: the 16-bit logits are whole, the float32 ones of one chunk.
 
-    Source: torchtune `CEWithChunkedOutputLoss` (8 chunks): the 16-bit logits are whole, the float32 ones of one chunk.
+    Compiled, a chunk keeps its 16-bit logits and makes their gradient in one kernel; else it keeps its log-probabilities.
+    All chunks' losses are newer than all pieces of the head, so backward makes every gradient before the first of those.
+    Source: torchtune `CEWithChunkedOutputLoss` (8 chunks), training/_compile.py `compile_loss` (compiles one chunk's part).
     """
+    compiled = call.recipe.compile
     logits = root.logits(t, hidden)
-    numel, width = logits.numel, logits.width
+    _head_in_chunks(t, root, logits)
+    numel, width, dtype = logits.numel, logits.width, logits.dtype
     loss = t.new(ONE, "float32", 1, "loss")
-    kept = t.new(numel, "float32", width, "log-probabilities of the chunks")
-    dtype = logits.dtype
+    kept = logits if compiled else t.new(numel, "float32", width, "log-probabilities of the chunks")
+    held = [kept.storage]
+    if not compiled:
+        upcast = t.new(numel // CHUNKS, "float32", width, "logits of a chunk in float32")
+        del upcast
+    del kept
 
     def apply(g: Tensor) -> Tensor:
-        whole = t.new(numel, dtype, width, "gradient: logits", "logits")
-        piece = t.new(numel // CHUNKS, "float32", width, "gradient: log-probabilities of a chunk", "logits")
-        second = t.new(numel // CHUNKS, "float32", width, "gradient: logits of a chunk", "logits")
-        del piece, second
-        return whole
+        pieces = [
+            t.new(numel // CHUNKS, dtype if compiled else "float32", width, f"gradient: {name}", "logits")
+            for name in (("logits of a chunk",) if compiled else ("log-probabilities of a chunk", "logits of a chunk"))
+        ]
+        del pieces
+        held.clear()
+        return t.new(numel, dtype, width, "gradient: logits", "logits")
 
-    t.record("loss", [loss], [logits], [kept], apply)
+    t.record("loss", [loss], [logits], [], apply)
     return loss
+
+
+def _head_in_chunks(t: Tape, root: Root, logits: Tensor) -> None:
+    """A trained head sums its weight's gradient over chunks: one more of that size is alive."""
+    node, weight = logits.node, root.head.weight
+    if node is None or not weight.trainable:
+        return
+    whole = node.apply
+
+    def apply(*gradients: Tensor) -> object:
+        result = whole(*gradients)
+        another = t.new(weight.numel, weight.dtype, root.head.in_features, "gradient: head weight, of one more chunk")
+        t.ledger.settle()
+        del another
+        return result
+
+    node.apply = apply
 
 
 def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:

@@ -51,7 +51,7 @@ COMPILED_ACTIVATIONS_LEFT: Final = 0.80
 def assumptions(recipe: Recipe, modelled: str = "") -> list[str]:
     """What a recipe's stack and switches leave uncertain; `modelled` is the framework whose model code was walked."""
     found = []
-    if recipe.compile:
+    if recipe.compile and modelled != "torchtune":
         found.append(
             "torch.compile is not simulated: the eager step is computed; compiled, activations were published to be 15 to "
             "20 % smaller, so the peak lies between 80 % of the activations shown and all of them"
