@@ -150,6 +150,7 @@ def _boundary(t: Tape, hidden: Tensor, layer: Module, label: str, gap: _Gap | No
         if t.sharding.whole_gradients:
             flat_gradient(t.ledger, t.sharding, layer, 1)
         t.gathered.pop(number, None)
+        t.kept_for_reuse = None
         t.reduce_gradients(number)
         t.ledger.mark(label)
         if gap is not None:

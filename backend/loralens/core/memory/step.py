@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.causal import Call, Root
 from loralens.core.architecture.module import Stack
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.optimizer import OPTIMIZERS, Trained
-from loralens.core.memory.parallel import UNIT_GRADIENTS, Sharding, layer_bytes, share
+from loralens.core.memory.parallel import (
+    UNIT_GRADIENTS,
+    Sharding,
+    kept_for_reuse,
+    layer_bytes,
+    reduce_bucket,
+    share,
+    step_gradients,
+)
 from loralens.core.memory.size import ONE, TOKENS, ZERO, Size
 from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.memory.validity import Validity
@@ -23,6 +31,8 @@ if TYPE_CHECKING:
     from loralens.core.architecture.module import Parameter
     from loralens.core.methods.base import Prepared
     from loralens.core.recipe import Recipe
+
+DEEPSPEED_FUSES: Final = ("adamw_foreach", "adamw_loop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +92,34 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     if recipe.padded:
         inputs.append(Storage(ledger, TOKENS * 8, "activations", "attention mask of the batch"))
     root_unit = _gathered_root(ledger, root, sharding)
+    tape.kept_for_reuse = kept_for_reuse(ledger, sharding, [(item.parameter, item.count) for item in held])
+    bucket = reduce_bucket(ledger, sharding, recipe.weights_dtype) if sharding.fetches else None
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)
     ledger.mark("loss")
     ledger.enter("backward")
+    bucket = bucket or reduce_bucket(ledger, sharding, recipe.weights_dtype)
     tape.backward(loss)
     for layer in {layer for _, layer in tape.gradients}:
         tape.reduce_gradients(layer)
     tape.end_backward()
+    tape.kept_for_reuse = None
     del root_unit
     ledger.settle()
+    if not sharding.fetches:
+        del bucket
     ledger.mark("end of backward")
     del loss
     ledger.enter("optimizer")
     trained = trained_tensors(held, recipe)
+    trained_elements = ZERO
+    for tensor in trained:
+        trained_elements = trained_elements + tensor.numel * tensor.count
     on_device = not (recipe.optimizer_in_backward or sharding.host_states)
+    if sharding.master_weights and recipe.optimizer in DEEPSPEED_FUSES:
+        on_device = False  # DeepSpeed's AdamW is one kernel: runtime/engine.py, `_configure_basic_optimizer`
     temporary = share(OPTIMIZERS[recipe.optimizer].step(trained), sharding.states) if on_device else ZERO
+    temporary = temporary + step_gradients(sharding, trained_elements, recipe.weights_dtype, recipe.lora.rank)
     if any(temporary):
         used = Storage(ledger, temporary, "temporaries", "optimizer step")
         ledger.settle()
@@ -178,7 +200,7 @@ def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Val
 
 def _gathered_root(ledger: Ledger, root: Root, sharding: Sharding) -> Storage | None:
     """Embedding, norm and head: gathered before forward, released after backward."""
-    if not sharding.gathers:
+    if not sharding.gathers or sharding.fetches:
         return None
     size = ZERO
     seen: set[int] = set()

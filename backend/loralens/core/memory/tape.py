@@ -132,6 +132,7 @@ class Tape:
         self.exceeds: Callable[[str, int], bool] = _not_pinned
         self.host_bytes = ZERO  # checkpoints that were moved to host memory
         self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
+        self.kept_for_reuse: Storage | None = None  # weights that stay gathered between a last layer's two passes
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
         self.on_gradient: Callable[[Parameter, Storage], bool] | None = None
