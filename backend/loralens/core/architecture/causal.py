@@ -49,6 +49,7 @@ class Root(Module):
     head: Linear
     tied: bool
     framework = ""  # whose model code this is; empty: transformers'
+    sharded_apart = False  # embedding and head are FSDP units of their own, gathered only while they run
     upcasts_logits = True  # the loss is computed on float32 logits
     default_targets: tuple[str, ...] | str
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts

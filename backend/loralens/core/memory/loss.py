@@ -194,7 +194,9 @@ def _chunked(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
 def _head_in_chunks(t: Tape, root: Root, logits: Tensor) -> None:
     """A trained head sums its weight's gradient over chunks: one more of that size is alive."""
     node, weight = logits.node, root.head.weight
-    if node is None or not weight.trainable:
+    while node is not None and node.label != root.head.label and node.inputs and node.inputs[0]:
+        node = node.inputs[0][0]
+    if node is None or node.label != root.head.label or not weight.trainable:
         return
     whole = node.apply
 

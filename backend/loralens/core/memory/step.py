@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.causal import Call, Root
-from loralens.core.architecture.module import Stack
+from loralens.core.architecture.module import Embedding, Stack
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.optimizer import OPTIMIZERS, Trained
 from loralens.core.memory.parallel import (
@@ -205,7 +205,8 @@ def _gathered_root(ledger: Ledger, root: Root, sharding: Sharding) -> Storage | 
     size = ZERO
     seen: set[int] = set()
     for _, module in outside_stacks(root):
-        if not isinstance(module, Stack):
+        apart = root.sharded_apart and (isinstance(module, Embedding) or module is root.head)
+        if not isinstance(module, Stack) and not apart:
             for _, parameter in module.own_parameters():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))

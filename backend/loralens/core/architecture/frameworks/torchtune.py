@@ -18,13 +18,17 @@ from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, Self
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
 from loralens.core.memory.attention import Attention
+from loralens.core.memory.ledger import Storage
 from loralens.core.memory.loss import cross_entropy
+from loralens.core.memory.parallel import layer_bytes
 from loralens.core.memory.size import TOKENS
 from loralens.core.memory.tape import Tape, Tensor
 
 if TYPE_CHECKING:
     from loralens.core.architecture.config import Config
 
+# recipes/configs/llama3*/: custom_sharded_layers: ["tok_embeddings", "output"], "useful for large vocab size models"
+LARGE_VOCABULARY: Final = 100_000
 STYLES: Final = {
     "llama": (None, False),
     "mistral": (8, False),
@@ -101,12 +105,43 @@ class Torchtune(CausalDecoder):
             return TuneLayer(s, TuneAttention(s, bias=bias), TuneMLP(s.hidden, s.intermediate, act=s.act))
 
         self.assemble(s, layer, [None] * s.layers)
+        self.sharded_apart = not self.tied and s.vocabulary >= LARGE_VOCABULARY
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Token embeddings; the rotary cache is the model's buffer."""
         hidden = lookup(t, self.embedding, call)
         call.shared["rotary"] = Rotary(self.s.rotated, float32=True).tables(t, hidden)
         return hidden
+
+    def logits(self, t: Tape, hidden: Tensor) -> Tensor:
+        """The head; where it is a unit of its own its weight comes and goes, and its gradient is reduced at once.
+
+        Before its backward the last layer's weights come ahead (torch distributed/fsdp/_fully_shard/_fsdp_param_group.py,
+        `_backward_prefetch`).
+        """
+        if not (self.sharded_apart and t.sharding.gathers):
+            return super().logits(t, hidden)
+        label, size = "weights of gathered layers", self.head.weight.bytes
+        last = self.stacks()[-1][1].layers[-1]
+        together: list[Storage] = []
+
+        def leave(gradient: Tensor) -> Tensor:
+            together.clear()
+            t.reduce_gradients(0)
+            return gradient.view()
+
+        def enter(gradient: Tensor) -> Tensor:
+            together.append(Storage(t.ledger, size + layer_bytes(last), "temporaries", label))
+            return gradient.view()
+
+        inside = hidden.view()
+        t.record("head unit", [inside], [hidden], [], leave)
+        held = Storage(t.ledger, size, "temporaries", label)
+        logits = super().logits(t, inside)
+        del held
+        outside = logits.view()
+        t.record("head unit", [outside], [logits], [], enter)
+        return outside
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Whole logits become float32 inside the model, and the recipe deletes them before backward."""
