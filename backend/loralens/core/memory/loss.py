@@ -18,6 +18,7 @@ from loralens.core.memory.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SI
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Call, Root
     from loralens.core.architecture.module import Linear
+    from loralens.core.memory.ledger import Storage
     from loralens.core.memory.tape import Tape
 
 CHUNKS: Final = 8  # torchtune's CEWithChunkedOutputLoss: num_output_chunks
@@ -168,44 +169,54 @@ def _chunked(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
     """
     compiled = call.recipe.compile
     logits = root.logits(t, hidden)
-    _head_in_chunks(t, root, logits)
+    first: list[Storage | None] = []  # the gradient of the chunk that the head's backward takes first
+    _head_in_chunks(t, root, logits, first)
     numel, width, dtype = logits.numel, logits.width, logits.dtype
+    piece = numel // CHUNKS
     loss = t.new(ONE, "float32", 1, "loss")
     kept = logits if compiled else t.new(numel, "float32", width, "log-probabilities of the chunks")
     held = [kept.storage]
     if not compiled:
-        upcast = t.new(numel // CHUNKS, "float32", width, "logits of a chunk in float32")
+        upcast = t.new(piece, "float32", width, "logits of a chunk in float32")
         del upcast
     del kept
 
     def apply(g: Tensor) -> Tensor:
-        pieces = [
-            t.new(numel // CHUNKS, dtype if compiled else "float32", width, f"gradient: {name}", "logits")
-            for name in (("logits of a chunk",) if compiled else ("log-probabilities of a chunk", "logits of a chunk"))
-        ]
+        names = ("logits of a chunk",) if compiled else ("log-probabilities of a chunk", "logits of a chunk")
+        pieces = [t.new(piece, dtype if compiled else "float32", width, f"gradient: {n}", "logits") for n in names]
         del pieces
         held.clear()
-        return t.new(numel, dtype, width, "gradient: logits", "logits")
+        first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
+        return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
 
     t.record("loss", [loss], [logits], [], apply)
     return loss
 
 
-def _head_in_chunks(t: Tape, root: Root, logits: Tensor) -> None:
-    """A trained head sums its weight's gradient over chunks: one more of that size is alive."""
+def _head_in_chunks(t: Tape, root: Root, logits: Tensor, first: list[Storage | None]) -> None:
+    """The head's backward by chunks: a trained weight's gradients are summed, the first sum in a tensor of its own.
+
+    The first gradient is a transposed view, which autograd cannot add to in place: with the second and their sum three are
+    alive, when one chunk's logits are done with. What comes later is added to the sum.
+    """
     node, weight = logits.node, root.head.weight
     while node is not None and node.label != root.head.label and node.inputs and node.inputs[0]:
         node = node.inputs[0][0]
-    if node is None or node.label != root.head.label or not weight.trainable:
+    if node is None or node.label != root.head.label:
         return
     whole = node.apply
 
     def apply(*gradients: Tensor) -> object:
-        result = whole(*gradients)
-        another = t.new(weight.numel, weight.dtype, root.head.in_features, "gradient: head weight, of one more chunk")
-        t.ledger.settle()
-        del another
-        return result
+        results = whole(*gradients)
+        first.clear()
+        if weight.trainable and results[1] is not None:
+            others = t.new(
+                weight.numel * 2, weight.dtype, root.head.in_features, "gradient: head weight, of two chunks"
+            )
+            t.ledger.settle()
+            del others
+            results[1].is_view = False
+        return results
 
     node.apply = apply
 

@@ -10,6 +10,7 @@ and of attention, reductions, and whatever backward feeds to a matrix product ar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.blocks import GatedMLP, Rotary, rotate
@@ -18,10 +19,11 @@ from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, Self
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
 from loralens.core.memory.attention import Attention
+from loralens.core.memory.checkpoint import checkpoint
 from loralens.core.memory.ledger import Storage
 from loralens.core.memory.loss import cross_entropy
 from loralens.core.memory.parallel import layer_bytes
-from loralens.core.memory.size import TOKENS
+from loralens.core.memory.size import TOKENS, ZERO
 from loralens.core.memory.tape import Tape, Tensor
 
 if TYPE_CHECKING:
@@ -113,16 +115,22 @@ class Torchtune(CausalDecoder):
         call.shared["rotary"] = Rotary(self.s.rotated, float32=True).tables(t, hidden)
         return hidden
 
+    def finish(self, t: Tape, hidden: Tensor) -> Tensor:
+        """Final norm; activation offloading moves what it keeps to the host too (training/_activation_offloading.py)."""
+        if not t.offloads_checkpoints:
+            return super().finish(t, hidden)
+        return checkpoint(t, partial(super().finish, t), hidden, [], "final norm")
+
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """The head; where it is a unit of its own its weight comes and goes, and its gradient is reduced at once.
 
-        Before its backward the last layer's weights come ahead (torch distributed/fsdp/_fully_shard/_fsdp_param_group.py,
-        `_backward_prefetch`).
+        Before its backward the last layer's weights come ahead, unless it ran in chunks, whose own unit comes before
+        (torch distributed/fsdp/_fully_shard/_fsdp_param_group.py, `_backward_prefetch`: reverse order of what ran forward).
         """
         if not (self.sharded_apart and t.sharding.gathers):
             return super().logits(t, hidden)
         label, size = "weights of gathered layers", self.head.weight.bytes
-        last = self.stacks()[-1][1].layers[-1]
+        ahead = layer_bytes(self.stacks()[-1][1].layers[-1]) if self._whole else ZERO
         together: list[Storage] = []
 
         def leave(gradient: Tensor) -> Tensor:
@@ -131,7 +139,7 @@ class Torchtune(CausalDecoder):
             return gradient.view()
 
         def enter(gradient: Tensor) -> Tensor:
-            together.append(Storage(t.ledger, size + layer_bytes(last), "temporaries", label))
+            together.append(Storage(t.ledger, size + ahead, "temporaries", label))
             return gradient.view()
 
         inside = hidden.view()
@@ -145,6 +153,7 @@ class Torchtune(CausalDecoder):
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Whole logits become float32 inside the model, and the recipe deletes them before backward."""
+        self._whole = call.recipe.loss != "chunked"
         if call.recipe.loss != "full":
             return super().loss(t, hidden, call)
         t.ledger.where = "loss"
