@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lab.trace.framework_models import LitModel, TuneLayer, TuneModel, lit_step, tune_step  # noqa: E402
+from lab.trace.framework_models import LitModel, TuneLayer, TuneModel, lit_step, old_tune_step, tune_step  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from loralens.core.memory.estimate import estimate_model  # noqa: E402
@@ -92,6 +92,12 @@ def test_torchtune_full(loss, chunks):
     own = estimated("full", "torchtune", config(kv_heads=2), loss=loss)
     found = traced(lambda: TuneModel({**SHAPE, "kv_heads": 2}, LENGTH), lambda *args: tune_step(*args, chunks))
     assert own.allocated_bytes == pytest.approx(found["backward"], rel=0.001)
+
+
+def test_torchtune_before_it_deleted_logits():
+    own = estimated("full", "torchtune", config(kv_heads=2), stack={"torchtune": "0.2"})
+    found = traced(lambda: TuneModel({**SHAPE, "kv_heads": 2}, LENGTH), old_tune_step)
+    assert own.allocated_bytes == pytest.approx(found["backward"], rel=0.005)
 
 
 def kept_by_partitioner(layer: TuneLayer, x: torch.Tensor, cache: torch.Tensor) -> int:

@@ -35,7 +35,7 @@ def causal_loss(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
     logits = root.logits(t, hidden)
     if not root.upcasts_logits:
         labels = t.new(TOKENS, "int64", 1, "labels, shifted")
-        loss = cross_entropy(t, _shifted_copy(t, logits), labels)
+        loss = cross_entropy(t, shifted_copy(t, logits), labels)
         del logits, hidden
         return loss
     if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
@@ -57,7 +57,7 @@ def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
             shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
     else:
         given = logits
-        logits = _shifted_copy(t, logits)
+        logits = shifted_copy(t, logits)
         labels = shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
         loss = _entropy(t, logits, shifted, call)
         del given, labels
@@ -67,7 +67,7 @@ def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
     return loss
 
 
-def _shifted_copy(t: Tape, logits: Tensor) -> Tensor:
+def shifted_copy(t: Tape, logits: Tensor) -> Tensor:
     """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor."""
     out = t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy")
     numel, dtype, width = logits.numel, logits.dtype, logits.width
@@ -85,10 +85,15 @@ def _entropy(t: Tape, logits: Tensor, labels: Tensor, call: Call) -> Tensor:
     return _kernel(t, logits, labels) if call.recipe.loss == "kernel" else cross_entropy(t, logits, labels)
 
 
-def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
-    """log_softmax (float32 under autocast), then nll_loss: keeps the log-probabilities; backward makes two gradients."""
+def cross_entropy(t: Tape, logits: Tensor, labels: Tensor, *, transposed: bool = False) -> Tensor:
+    """log_softmax (float32 under autocast), then nll_loss: keeps the log-probabilities; backward makes two gradients.
+
+    `transposed`: the classes are not the last dimension in memory, so the softmax works on a contiguous copy.
+    """
     if t.autocast is not None:
         logits = _float32(t, logits)
+    if transposed:
+        logits = ops.copy(t, logits, "logits, contiguous by class")
     probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
     loss = t.new(ONE, "float32", 1, "loss")
     weight = t.new(ONE, "float32", 1, "loss: total weight")

@@ -21,15 +21,17 @@ from loralens.core.memory import ops
 from loralens.core.memory.attention import Attention
 from loralens.core.memory.checkpoint import checkpoint
 from loralens.core.memory.ledger import Storage
-from loralens.core.memory.loss import cross_entropy
+from loralens.core.memory.loss import cross_entropy, shifted_copy
 from loralens.core.memory.parallel import layer_bytes
 from loralens.core.memory.size import TOKENS, ZERO
 from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.memory.versions import version
 
 if TYPE_CHECKING:
     from loralens.core.architecture.config import Config
 
 # recipes/configs/llama3*/: custom_sharded_layers: ["tok_embeddings", "output"], "useful for large vocab size models"
+LOGITS_DELETED_SINCE: Final = (0, 3)
 LARGE_VOCABULARY: Final = 100_000
 STYLES: Final = {
     "llama": (None, False),
@@ -98,6 +100,7 @@ class Torchtune(CausalDecoder):
     """The causal language model."""
 
     framework = "torchtune"
+    _whole = True  # the head runs on the whole sequence at once
 
     def __init__(self, config: Config) -> None:
         kv_heads, bias = STYLES[config.text("model_type", "")]
@@ -152,13 +155,22 @@ class Torchtune(CausalDecoder):
         return outside
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
-        """Whole logits become float32 inside the model, and the recipe deletes them before backward."""
+        """Whole logits become float32 inside the model, and the recipe deletes them before backward.
+
+        Before 0.3 recipes shifted a copy of them, handed it over transposed and kept it
+        (recipes/lora_finetune_single_device.py: `logits[..., :-1, :].contiguous()`, `logits.transpose(1, 2)`).
+        """
         self._whole = call.recipe.loss != "chunked"
         if call.recipe.loss != "full":
             return super().loss(t, hidden, call)
         t.ledger.where = "loss"
         labels = t.new(TOKENS, "int64", 1, "labels, shifted")
-        return cross_entropy(t, ops.cast(t, self.logits(t, hidden), "float32", "logits in float32"), labels)
+        logits = ops.cast(t, self.logits(t, hidden), "float32", "logits in float32")
+        if (0,) < version(call.recipe, "torchtune") < LOGITS_DELETED_SINCE:
+            logits = shifted_copy(t, logits)
+            t.hold_for_caller(logits)
+            return cross_entropy(t, logits, labels, transposed=True)
+        return cross_entropy(t, logits, labels)
 
 
 __all__ = ["STYLES", "Torchtune"]
