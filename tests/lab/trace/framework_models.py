@@ -159,6 +159,28 @@ class TuneLayer(nn.Module):
         return x + self.mlp(self.norm_2(x))
 
 
+class TuneLora(nn.Module):
+    """A frozen linear layer with an adapter."""
+
+    def __init__(self, base: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.lora_a = nn.Linear(base.in_features, rank, bias=False)
+        self.lora_b = nn.Linear(rank, base.out_features, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + 2.0 * self.lora_b(self.lora_a(x))
+
+
+def adapted(layer: TuneLayer, rank: int) -> TuneLayer:
+    """The layer with adapters on all of its linear layers but the key's, as torchtune's configs have them."""
+    layer.requires_grad_(False)
+    for module, names in ((layer, ("q", "v", "o")), (layer.mlp, ("gate", "up", "down"))):
+        for name in names:
+            setattr(module, name, TuneLora(getattr(module, name), rank))
+    return layer
+
+
 class TuneModel(nn.Module):
     def __init__(self, shape: dict[str, int], length: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lab.trace.framework_models import LitModel, TuneLayer, TuneModel, lit_step, old_tune_step, tune_step  # noqa: E402
+from lab.trace.framework_models import LitModel, TuneLayer, TuneModel, adapted, lit_step, old_tune_step, tune_step  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from loralens.core.memory.estimate import estimate_model  # noqa: E402
@@ -118,23 +118,30 @@ def kept_by_partitioner(layer: TuneLayer, x: torch.Tensor, cache: torch.Tensor) 
     return sum(kept.values())
 
 
-def test_a_compiled_layer_keeps_what_the_partitioner_keeps():
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_compiled_layer_keeps_what_the_partitioner_keeps(method):
     shape = {"hidden": 64, "heads": 4, "kv_heads": 2, "inner": 160, "vocabulary": 500}
-    batch, length = 2, 96
+    batch, length, rank = 2, 96, 4
     x = torch.randn(batch, length, shape["hidden"], dtype=torch.bfloat16, requires_grad=True)
     cache = torch.randn(length, shape["hidden"] // shape["heads"] // 2, 2)
+    layer = TuneLayer(64, 4, 2, 160)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kept = kept_by_partitioner(TuneLayer(64, 4, 2, 160).bfloat16(), x, cache)
+        kept = kept_by_partitioner((layer if method == "full" else adapted(layer, rank)).bfloat16(), x, cache)
     forward = []
     for layers in (6, 7):
         found = estimated(
-            "full",
+            method,
             "torchtune",
             config(**shape, layers=layers),
             micro_batch_size=batch,
             sequence_length=length,
             compile=True,
+            lora={
+                "rank": rank,
+                "target_modules": ["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+                "adapter_dtype": "bfloat16",
+            },
         )
         forward.append(found.phases["forward"] - 2 * found.total_parameters)
     layer_input, random_state = x.numel() * 2, 24
