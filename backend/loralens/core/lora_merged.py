@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.module import FusedLinear, Parameter
+from loralens.core.errors import InvalidInput
 from loralens.core.memory import ops
 from loralens.core.memory.size import RANK, Size
 
@@ -30,7 +31,17 @@ class MergedAdapter:
 
     @staticmethod
     def for_parts(layer: FusedLinear, parts: tuple[str, ...], lora: Lora) -> MergedAdapter:
-        """The adapter of the named parts."""
+        """The adapter of the named parts.
+
+        Raises:
+            InvalidInput: DoRA or a rank of its own for a part, which LitGPT does not have.
+        """
+        if lora.use_dora or lora.rank_pattern:
+            raise InvalidInput(
+                "LitGPT has neither DoRA nor ranks by name",
+                field="lora.use_dora" if lora.use_dora else "lora.rank_pattern",
+                hint="leave litgpt out of the stack to compute PEFT's adapters",
+            )
         width = sum(layer.parts[part] for part in parts)
         a = Parameter((RANK * len(parts), layer.in_features), role="adapter")
         b = Parameter((width, RANK), role="adapter")

@@ -141,9 +141,14 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             field="lora.modules_to_save" if missing else "lora.target_modules",
             hint=f"this model has: {', '.join(linears)}; or all-linear",
         )
+    assumptions = []
     if not lora.target_modules_given and tuple(root.default_targets) != ("q_proj", "v_proj"):
-        return [f"target modules not given: {', '.join(root.default_targets)} (PEFT's default for this family)"]
-    return []
+        assumptions.append(
+            f"target modules not given: {', '.join(root.default_targets)} (PEFT's default for this family)"
+        )
+    if root.framework and lora.use_dora:
+        assumptions.append(f"DoRA as PEFT computes it, not {root.framework}")
+    return assumptions
 
 
 def trainable_copy(module: Module) -> Module:

@@ -155,11 +155,13 @@ class Float8:
         return ops.cast(t, unpacked_product(t, layer, x, self.compute_dtype), dtype, f"{layer.label}: result cast back")
 
 
-def packing_for(quantization: Quantization, recipe: Recipe) -> Packing:
-    """The packing of a recipe's `quantization`, as the recipe's versions do it."""
+def packing_for(quantization: Quantization, recipe: Recipe | None = None) -> Packing:
+    """The packing of a recipe's `quantization`, as the recipe's versions do it; today's without a recipe."""
     dtype = quantization.compute_dtype
     match quantization.type:
         case "nf4" | "fp4":
+            if recipe is None:
+                return FourBit(quantization.double_quant, dtype)
             keeps = version(recipe, "bitsandbytes") < FOUR_BIT_FORGETS_INPUT_SINCE
             return FourBit(quantization.double_quant, dtype, keeps, framework(recipe) == "litgpt")
         case "int8":
