@@ -166,6 +166,7 @@ class SparseMLP(Module):
         for name, part in reversed(parts) if experts_first else parts:
             setattr(self, name, part)
         self.shared_experts = shared
+        self.chosen = router.chosen  # experts of each token
         self._name = router_name
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
