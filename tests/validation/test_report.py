@@ -47,7 +47,7 @@ def errors_of(outcomes, **wanted):
 @pytest.mark.parametrize(
     ("stack", "strategy", "least", "median", "p90", "worst"),
     [
-        ("huggingface", "none", 32, 0.000_2, 0.004, 0.021),
+        ("huggingface", "none", 32, 0.000_1, 0.000_4, 0.021),
         ("huggingface", "fsdp", 37, 0.004, 0.022, 0.023),
         ("litgpt", "none", 8, 0.002, 0.006, 0.006),
         ("litgpt", "fsdp", 5, 0.045, 0.128, 0.128),  # upper bounds: see the page

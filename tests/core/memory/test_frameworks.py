@@ -60,3 +60,24 @@ def test_compiling_is_simulated_for_torchtune_alone():
     assert any(spoken in text for text in estimate("7B", "lora", compile=True).plan.assumptions)
     eager, compiled = (estimate("7B", "full", compile=flag, **TORCHTUNE).phases["forward"] for flag in (False, True))
     assert compiled < eager
+
+
+def test_fused_lora_keeps_its_input_twice_and_no_mask():
+    """Two adapters on one input, 7B: `A`'s inputs stay as they were, masks go, the input itself comes; no 16-bit copies."""
+    words = {"dropout": 0.05, "sequence_length": 512, "rank": 8, **QV}
+    plain, fused = (estimate("7B", "lora", fused_kernels=kernels, **words) for kernels in (True, "+lora"))
+    tokens, layers, hidden, rank = 512, 32, 4096, 8
+    masks = 2 * hidden * (layers - 1)  # the first layer's input needs no gradient, so none there
+    low = 2 * 2 * rank * layers  # A x, in 16 bits
+    inputs = 2 * hidden * layers
+    copies = (
+        2 * plain.trainable_parameters - 2 * 2 * rank * hidden
+    )  # the first layer passes no gradient on through its two A
+    assert plain.allocated_bytes - fused.allocated_bytes == tokens * (masks + low - inputs) + copies
+
+
+def test_fused_lora_under_fsdp_has_whole_adapters():
+    words = {"gpus": 2, "strategy": "fsdp", "fused_kernels": "+lora", **QV}
+    found = estimate("7B", "lora", **words)
+    assert found.breakdown["adapter_bytes"] == 4 * found.trainable_parameters
+    assert found.breakdown["optimizer_state_bytes"] >= 8 * found.trainable_parameters

@@ -45,6 +45,7 @@ class Sharding:
     states: int = 1
     buckets: bool = False  # DDP: gradients stand beside their communication buckets
     master_weights: bool = False  # DeepSpeed: float32 copy of every trainable weight
+    whole_adapters: bool = False  # FSDP leaves the adapters out; hooks average their gradients
     fetches: bool = False  # ZeRO-3: weights come module by module, not unit by unit
     keeps_inputs: bool = False  # FSDP's hooks on frozen units
     whole_gradients: bool = False  # FSDP units of frozen and trained weights in one flat parameter
@@ -60,6 +61,9 @@ class Sharding:
         "the gradient memory usage will be higher than expected (namely, equal to the gradient memory usage without
         freezing those parameters)"; lightning's FSDPStrategy turns it on, and LitGPT wraps whole blocks
         (finetune/lora.py, `auto_wrap_policy={Block}`). Under `no_sync` the gradients that accumulate are not sharded.
+
+        Fused LoRA reads the adapters outside of their modules, so FSDP has to leave them whole: FMS acceleration,
+        fms_acceleration_foak/utils.py, `lora_adapters_switch_ddp_from_fsdp`.
         """
         p = recipe.parallelism
         g = p.gpus
@@ -75,6 +79,8 @@ class Sharding:
             case "zero3":
                 return Sharding(g, weights=g, gradients=g, states=g, master_weights=True, fetches=True, **host)
             case "fsdp":
+                if g > 1 and adapters and "lora" in recipe.fused_kernels:
+                    return Sharding(g, weights=g, keeps_inputs=True, whole_adapters=True, **host)
                 whole = g > 1 and adapters and framework(recipe) == "litgpt"
                 return Sharding(
                     g,
@@ -103,6 +109,10 @@ class Sharding:
         elif self.gathers:
             found.append(
                 "a layer's weights and those of the next are gathered while it runs, the root's stay (assumption: one unit per layer)"
+            )
+        if self.whole_adapters:
+            found.append(
+                "fused LoRA under FSDP: every GPU holds whole adapters, their gradients and states (FMS acceleration)"
             )
         if self.whole_gradients:
             found.append(

@@ -147,7 +147,8 @@ def _book_static(
     host = gradients = ZERO
     for item in held:
         parameter = item.parameter
-        size = share(parameter.bytes * item.count, sharding.weights)
+        whole = sharding.whole_adapters and parameter.role == "adapter"
+        size = share(parameter.bytes * item.count, 1 if whole else sharding.weights)
         if sharding.host_weights:
             host = host + size
         else:

@@ -115,6 +115,7 @@ class Tape:
         self.ledger = ledger
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
+        self.fused_lora = "lora" in fused_kernels
         self.compiled = False  # inside a region that torch.compile made one graph of
         self.grad_enabled = True
         self.region: Region | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing

@@ -58,8 +58,8 @@ def assumptions(recipe: Recipe, modelled: str = "") -> list[str]:
         )
     if recipe.fused_kernels != "none":
         found.append(
-            "fused kernels: the norms are modelled; fused rotary embedding and the fused LoRA backward are not "
-            "(published runs with them differ by up to 0.4 %)"
+            "fused kernels: the norms and, with +lora, single adapters are modelled; what a fused rotary embedding and a fused MLP "
+            "with adapters save in passing is not"
         )
     name = framework(recipe)
     if name and name != modelled:
