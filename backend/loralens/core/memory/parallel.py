@@ -57,10 +57,10 @@ class Sharding:
     def of(recipe: Recipe, *, adapters: bool = False) -> Sharding:
         """The sharding of a recipe; `adapters`: the base is frozen.
 
-        Units that mix frozen and trained weights: torch distributed/fsdp/fully_sharded_data_parallel.py, `use_orig_params`:
-        "the gradient memory usage will be higher than expected (namely, equal to the gradient memory usage without
-        freezing those parameters)"; lightning's FSDPStrategy turns it on, and LitGPT wraps whole blocks
-        (finetune/lora.py, `auto_wrap_policy={Block}`). Under `no_sync` the gradients that accumulate are not sharded.
+        A unit that mixes frozen and trained weights has a gradient as large as all of them (torch
+        distributed/fsdp/fully_sharded_data_parallel.py, `use_orig_params`); lightning's FSDPStrategy allows it, and LitGPT
+        wraps whole blocks (finetune/lora.py, `auto_wrap_policy={Block}`; Lightning-AI/litgpt issue 1417). Under `no_sync`
+        the gradients that accumulate are not sharded.
 
         Fused LoRA reads the adapters outside of their modules, so FSDP has to leave them whole: FMS acceleration,
         fms_acceleration_foak/utils.py, `lora_adapters_switch_ddp_from_fsdp`.

@@ -30,7 +30,7 @@ from loralens.core.memory.versions import version
 if TYPE_CHECKING:
     from loralens.core.architecture.config import Config
 
-# recipes/configs/llama3*/: custom_sharded_layers: ["tok_embeddings", "output"], "useful for large vocab size models"
+# recipes/configs/llama3*/: custom_sharded_layers: ["tok_embeddings", "output"]. Assumption: for every vocabulary of this size
 LOGITS_DELETED_SINCE: Final = (0, 3)
 LARGE_VOCABULARY: Final = 100_000
 STYLES: Final = {
