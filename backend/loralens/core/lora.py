@@ -82,6 +82,8 @@ class LoraAdapter:
 
     def forward(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """PEFT's forward, with its casts."""
+        if t.fused_lora:
+            return self._fused(t, layer, x)
         if layer.weight.packing is not None:
             return self._on_packed(t, layer, x)
         result = layer.base(t, x)
@@ -89,6 +91,46 @@ class LoraAdapter:
         x = ops.cast(t, x, self.lora_a.dtype, "LoRA: input cast to the adapter's dtype")
         result = ops.add(t, result, self.update(t, x), "LoRA: base plus update")
         return ops.cast(t, result, dtype, "LoRA: result cast back")
+
+    def _fused(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
+        """Base and update in one autograd function that keeps its input, before and after dropout, and casts the adapter inside.
+
+        Neither a mask nor a cached copy of the adapter is kept: what dropout took is zero in what is left.
+        Source: Unsloth kernels/fast_lora.py (`LoRA_W`, `LoRA_QKV`, without dropout); with it FMS acceleration
+        plugins/fused-ops-and-kernels fused_ops/unsloth_lora/bnb/fast_lora.py (`ctx.save_for_backward(..., X, *_dropped_X)`).
+        """
+        inside, t.grad_enabled = t.grad_enabled, False
+        if t.autocast is not None:
+            x = ops.cast(t, x, t.autocast, "LoRA: input cast by autocast")
+        out = layer.base(t, x)
+        t.grad_enabled = inside
+        factors = [t.parameter(factor) for factor in (self.lora_a, self.lora_b)]
+        copies = [ops.cast(t, Tensor(None, f.numel, f.dtype, f.width), out.dtype, "LoRA: factor cast") for f in factors]
+        update = t.new(out.numel, out.dtype, out.width, "LoRA: B A x")  # added to the base product in place
+        del update, copies
+        dropped = x
+        if self.dropout:
+            dropped = t.new(x.numel, x.dtype, x.width, "LoRA: dropout")
+        packed = layer.weight.packing is not None
+        sizes = [(f.numel, f.dtype, f.width) for f in factors]
+        source, wide, compute = (x.numel, x.dtype, x.width), layer.weight.numel, out.dtype
+        wants = x.node is not None
+
+        def apply(g: Tensor) -> list[Tensor | None]:
+            gradients: list[Tensor | None] = [t.new(*size, "gradient: LoRA factor", "temporaries") for size in sizes]
+            if not wants:
+                return [None, *gradients]
+            whole = (
+                t.new(wide, compute, layer.in_features, "LoRA: weight unpacked for backward", "temporaries")
+                if packed
+                else None
+            )
+            gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
+            del whole
+            return [gradient, *gradients]
+
+        t.record("LoRA (fused)", [out], [x, *factors], [x, dropped], apply)
+        return out
 
     def _on_packed(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         result = ops.copy(t, layer.base(t, x), "LoRA: base result, cloned")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.memory.estimate import Estimate, estimate_model
 from loralens.core.memory.overhead import overhead_of, workspace_bytes
+from loralens.core.memory.versions import FRAMEWORKS
 from loralens.core.model import resolve
 from loralens.core.recipe import Recipe
 
@@ -31,6 +32,19 @@ KNOWN: Final[Mapping[tuple[str, str], tuple[str, int, str]]] = {
     ("meta-llama/Llama-2-70b-hf", "gptq4"): WHOLE_COLUMNS,
     ("mistralai/Mixtral-8x7B-v0.1", "gptq4"): WHOLE_COLUMNS,
 }
+# Words that a project's rows state against what the project says itself: (project, strategy) -> (words, reason).
+CORRECTED: Final[Mapping[tuple[str, str], tuple[Mapping[str, Any], str]]] = {
+    ("Lightning-AI/litgpt", "fsdp"): (
+        {"gradient_accumulation_steps": 16},
+        "tutorials/resource-tables.md: a minibatch of 128 on every number of GPUs, so gradients accumulate without synchronization",
+    ),
+    ("pytorch/torchtune", "none"): (
+        {"optimizer": "adamw_fused"},
+        "recipes/configs: `fused: True` beside torch.optim.AdamW; the foreach step alone would need 29.9 GiB where 24.9 were published",
+    ),
+}
+# A README that lists no model later than Llama 2 is older than torchtune 0.3, which has Llama 3.1 and 3.2.
+VERSIONS: Final[Mapping[str, dict[str, str]]] = {"@6f46cc414": {"torchtune": "0.2"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +71,24 @@ class Row:
         return str(self.data.get("gpu") or "")
 
     @property
+    def source(self) -> str:
+        """Where the figure is published."""
+        return str(self.data.get("source") or "own measurement")
+
+    @property
     def project(self) -> str:
         """Who measured."""
-        return str(self.data.get("source") or "own measurement").split(" ")[0].removeprefix("https://github.com/")
+        return self.source.split(" ")[0].removeprefix("https://github.com/")
+
+    @property
+    def upper_bound(self) -> bool:
+        """Is the row's length a cap that its unpacked samples need not have reached?"""
+        return str(self.data.get("notes") or "").startswith("length: cap")
+
+    @property
+    def strategy(self) -> str:
+        """How the GPUs shared the work."""
+        return str((self.data["recipe"].get("parallelism") or {}).get("strategy") or "none")
 
     @property
     def stack(self) -> str:
@@ -147,6 +176,12 @@ def _estimate(row: Row) -> Estimate:
         raise InvalidInput("the row names a model whose config is not published with it", field="model")
     model = resolve(name) if name else resolve(config=config)
     words = dict(row.data["recipe"])
+    if row.stack in FRAMEWORKS:
+        words["stack"] = {**(words.get("stack") or {}), "framework": row.stack, **_version_of(row)}
+    corrected = CORRECTED.get((row.project, row.strategy), ({}, ""))[0]
+    words.update(
+        {key: value for key, value in corrected.items() if key != "optimizer" or words[key] == "adamw_foreach"}
+    )
     quantization = words.get("quantization")
     if isinstance(quantization, Mapping):
         known = KNOWN.get((str(row.data.get("hf_id")), str(quantization.get("type"))))
@@ -155,10 +190,21 @@ def _estimate(row: Row) -> Estimate:
     return estimate_model(model, str(row.data.get("method") or "lora"), Recipe.from_mapping(words))
 
 
+def _version_of(row: Row) -> dict[str, str]:
+    """The framework's version, where the commit of the source tells it."""
+    return next((known for commit, known in VERSIONS.items() if row.source.endswith(commit)), {})
+
+
 def _config(row: Row) -> Any:
     """The row's config; first-generation Qwen is published as `qwen2` with half its intermediate size and is put back."""
     config = row.data.get("config")
     targets = (row.data["recipe"].get("lora") or {}).get("target_modules") or ()
+    if "W_pack" in targets:
+        raise InvalidInput(
+            "Baichuan 2 has query, key and value in one matrix, W_pack (modeling_baichuan.py of its repository), and a head that "
+            "norms its weight: a family that is not modelled",
+            field="config",
+        )
     if isinstance(config, Mapping) and config.get("model_type") == "qwen2" and "c_attn" in targets:
         return {**config, "model_type": "qwen", "intermediate_size": 2 * int(config.get("intermediate_size") or 0)}
     return config

@@ -56,3 +56,14 @@ def test_attention_keeps_what_the_kernel_keeps(length, masked):
         assert output + logsumexp + 2 * 2 * length * padded <= held <= output + logsumexp + 2 * 2 * length * padded + 64
     else:
         assert output + logsumexp <= held <= output + logsumexp + 64  # and the random state
+
+
+def test_safe_softmax_borrows_what_a_profile_of_it_shows():
+    from torch.profiler import ProfilerActivity, profile
+
+    scores = torch.randn(4, 64, 64)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        torch.ops.aten._safe_softmax(scores, -1)
+    taken = {event.name: event.cpu_memory_usage for event in seen.events()}
+    assert sum(kernels.safe_softmax_scratch(scores)) == taken["aten::isneginf"] + taken["aten::all"]
+    assert taken["aten::where"] == 0  # the rows are cleared in place

@@ -24,7 +24,7 @@ class RMSNorm(Module):
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, width) to the same."""
-        if t.fused_norms:
+        if t.fused_norms or t.compiled:
             return fused_rms_norm(t, x, t.parameter(self.weight))
         dtype = x.dtype
         x = ops.cast(t, x, "float32", "norm: input in float32")
@@ -65,7 +65,7 @@ class GemmaRMSNorm(RMSNorm):
 
 
 def fused_rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
-    """One Triton kernel: keeps its input and 1/rms per row, in place of float32 copies.
+    """One Triton kernel, written or compiled: keeps its input and 1/rms per row, in place of float32 copies.
 
     Source: Unsloth kernels/rms_layernorm.py, Liger-Kernel ops/rms_norm.py.
     """
@@ -123,9 +123,10 @@ class LayerNorm(Module):
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Rotary position embedding: cos and sin for every position, in the residual stream's dtype."""
+    """Rotary position embedding: cos and sin for every position, in the residual stream's dtype unless kept in float32."""
 
     head_dim: int  # number of rotated dimensions
+    float32: bool = False
 
     def tables(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin, (sequence, head_dim) each."""
@@ -141,6 +142,8 @@ class Rotary:
         del table
         cos, sin = tables
         tables.clear()
+        if self.float32:
+            return cos, sin
         return ops.cast(t, cos, x.dtype, "rotary: cos"), ops.cast(t, sin, x.dtype, "rotary: sin")
 
 

@@ -81,6 +81,8 @@ class Root(Module):
     vocabulary: int
     head: Linear
     tied: bool
+    framework = ""  # whose model code this is; empty: transformers'
+    sharded_apart = False  # embedding and head are FSDP units of their own, gathered only while they run
     upcasts_logits = True  # the loss is computed on float32 logits
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart
@@ -104,7 +106,6 @@ class Root(Module):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Forward and loss of one micro batch; encoders and sequence-to-sequence models have their own."""
-        from loralens.core.memory.loss import causal_loss
         from loralens.core.memory.stack import walk_stack
 
         call.attention = self.attention_for(call.recipe)
@@ -116,9 +117,15 @@ class Root(Module):
         after = call.after()
         del call  # only checkpoints hold masks and tables from here on
         t.section = "logits"
-        loss = causal_loss(t, self, hidden, after)
+        loss = self.loss(t, hidden, after)
         t.section = "activations"
         return loss
+
+    def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Head and loss, as the recipe's `loss` and `stack` say."""
+        from loralens.core.memory.loss import causal_loss
+
+        return causal_loss(t, self, hidden, call)
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Everything before the first layer."""
@@ -171,7 +178,8 @@ def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None, alway
     if call.attention == "flash":
         return None
     if call.attention == "eager":
-        return t.new(TOKENS_BY_SEQUENCE, recipe.weights_dtype, 1, "attention mask")
+        dtype = call.held[0].dtype if call.held else recipe.weights_dtype  # the embeddings' dtype
+        return t.new(TOKENS_BY_SEQUENCE, dtype, 1, "attention mask")
     if not recipe.padded and not windowed and not always:
         return None
     rows = TOKENS_BY_SEQUENCE if recipe.padded else SEQUENCE_SQUARED

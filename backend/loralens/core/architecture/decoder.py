@@ -126,6 +126,7 @@ class CausalDecoder(Root):
         norm: Callable[[int], Module] = RMSNorm,
         names: Names | None = None,
         head_bias: bool = False,
+        tied: bool | None = None,
     ) -> Module:
         """Put the parts together under the family's names; returns the inner model."""
         names = names or Names()
@@ -138,10 +139,10 @@ class CausalDecoder(Root):
         self.lm_head = Linear(s.hidden, s.vocabulary, head_bias, name="head")
         self.head = self.lm_head
         self.vocabulary = s.vocabulary
-        self.tied = s.tied
+        self.tied = s.tied if tied is None else tied
         self.buffer_bytes = s.rotated // 2 * 4 * 2  # inverse frequencies and their copy
         self._inner, self._names = names.inner, names
-        if s.tied:
+        if self.tied:
             self.lm_head.weight = self.embedding.weight
         return inner
 

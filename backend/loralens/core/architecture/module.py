@@ -7,7 +7,7 @@ one module object; `Stack` knows how often each stands where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loralens.core.memory import ops
@@ -127,6 +127,14 @@ class Linear(Module):
         if self.weight.packing:
             return self.weight.packing.linear(t, self, x)
         return ops.linear(t, x, self.weight, self.label, self.bias)
+
+
+class FusedLinear(Linear):
+    """One matrix whose output is cut into parts that adapters know by names of their own (`parts`: name to width)."""
+
+    def __init__(self, in_features: int, parts: Mapping[str, int], bias: bool = False, *, name: str = "") -> None:
+        super().__init__(in_features, sum(parts.values()), bias, name=name)
+        self.parts = dict(parts)
 
 
 class Embedding(Module):

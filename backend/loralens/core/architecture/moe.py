@@ -148,14 +148,25 @@ EXPERT_TARGETS: Final = {
 
 
 class SparseMLP(Module):
-    """Router, experts and, for some families, an MLP that every token passes."""
+    """Router, experts and, for some families, an MLP that every token passes.
+
+    `experts_first`: the experts are defined, and so come to the optimizer, before the router.
+    """
 
     def __init__(
-        self, router: Router, experts: Experts, shared: GatedMLP | None = None, router_name: str = "gate"
+        self,
+        router: Router,
+        experts: Experts,
+        shared: GatedMLP | None = None,
+        router_name: str = "gate",
+        *,
+        experts_first: bool = False,
     ) -> None:
-        setattr(self, router_name, router)
-        self.experts = experts
+        parts: list[tuple[str, Module]] = [(router_name, router), ("experts", experts)]
+        for name, part in reversed(parts) if experts_first else parts:
+            setattr(self, name, part)
         self.shared_experts = shared
+        self.chosen = router.chosen  # experts of each token
         self._name = router_name
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:

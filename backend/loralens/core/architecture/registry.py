@@ -98,8 +98,12 @@ def _total(root: Root) -> int:
     return sum(seen.values())
 
 
-def build(entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]) -> Root:
-    """The module tree of a config.json, as that version of transformers builds it.
+def build(
+    entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"], framework: str = ""
+) -> Root:
+    """The module tree of a config.json, as that version of transformers builds it, or a framework's own model code.
+
+    A framework's code is known for a few families; for the others transformers' stands in (`Root.framework` says which).
 
     Raises:
         InvalidInput: a field is missing, malformed or out of range.
@@ -108,6 +112,16 @@ def build(entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["t
     config, model_type = _family_of(entries, transformers)
     if model_type not in FAMILIES:
         raise _unknown(model_type)
+    if framework == "litgpt":
+        from loralens.core.architecture.frameworks.litgpt import STYLES, LitGPT
+
+        if model_type in STYLES:
+            return LitGPT(config)
+    if framework == "torchtune":
+        from loralens.core.architecture.frameworks import torchtune
+
+        if model_type in torchtune.STYLES:
+            return torchtune.Torchtune(config)
     return _make(config, model_type)
 
 

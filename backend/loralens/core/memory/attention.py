@@ -91,6 +91,8 @@ class Attention:
         groups = self.heads // self.kv_heads
         if groups == 1:
             return x
+        if self.kv_heads == 1:  # one head spreads to all as a view: expand and reshape have nothing to copy
+            return ops.expand(t, x, f"attention: {name} spread to all heads", groups)
         return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)
 
     def _by_head(self, t: Tape, x: Tensor, name: str) -> Tensor:
@@ -136,31 +138,45 @@ class Attention:
     def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """The composite kernel: 16-bit inputs are computed in float32, keys and values spread to all heads.
 
-        Source: aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`.
+        A key that all heads share is spread by a view, which a batched product can take as it is for one sample only;
+        with more samples it copies the key, the value and the query, which lies in memory by token.
+
+        Source: aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`, `_safe_softmax`;
+        LinearAlgebra.cpp, `_matmul_impl` (expand, then reshape to one batch dimension).
         """
         dtype, groups = q.dtype, self.heads // self.kv_heads
+        shared = self.kv_heads == 1 and not self.repeats
         q, k, v = (ops.cast(t, x, "float32", "attention (math): input in float32") for x in (q, k, v))
-        q = ops.scale(t, q, "attention (math): scaled query")
+        scaled_q = ops.scale(t, q, "attention (math): scaled query")
+        scaled_k = ops.scale(t, k, "attention (math): scaled key")
         table = t.new(
             SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask"
         )
-        k = ops.copy(
-            t, ops.scale(t, k, "attention (math): scaled key"), "attention (math): key for all heads", k.numel * groups
-        )
-        scores = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * self.heads, 1, "attention (math): scores")
-        first = t.new(
-            scores.numel, "float32", 1, "attention (math): softmax before masked rows are cleared", "temporaries"
-        )
+        first, second = scaled_q, scaled_k.view()
+        if not shared or t.exceeds("micro_batch_size", 1):
+            if shared:
+                first = ops.copy(t, scaled_q, "attention (math): query by head")
+            second = ops.copy(t, scaled_k, "attention (math): key for all heads", k.numel * groups)
+        scores = ops.matmul(t, first, second, TOKENS_BY_SEQUENCE * self.heads, 1, "attention (math): scores")
+        del first, second, scaled_k
         softmax = ops.softmax(t, scores, "float32", "attention (math): softmax")
-        del first, table, scores
-        v = ops.copy(t, v, "attention (math): value for all heads", v.numel * groups)
-        out = ops.matmul(
-            t, softmax, v, TOKENS * (self.heads * self.value_dim), self.value_dim, "attention (math): output by head"
-        )
-        del v, q, k
-        out = ops.cast(t, out, dtype, "attention (math): output cast back")
+        masked = t.new(scores.numel, "bool", 1, "attention (math): which scores are minus infinity", "temporaries")
+        del masked, table, scores
         weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
-        del weights, softmax
+        spread = v.view()
+        if not shared or t.exceeds("micro_batch_size", 1):
+            spread = ops.copy(t, v, "attention (math): value for all heads", v.numel * groups)
+        out = ops.matmul(
+            t,
+            softmax,
+            spread,
+            TOKENS * (self.heads * self.value_dim),
+            self.value_dim,
+            "attention (math): output by head",
+        )
+        del spread
+        out = ops.cast(t, out, dtype, "attention (math): output cast back")
+        del v, q, k, scaled_q, weights, softmax
         return ops.copy(t, out, "attention: output by token")
 
     def _eager(
@@ -243,8 +259,8 @@ def with_sinks(
     largest = t.new(TOKENS * heads, combined.dtype, 1, "attention: largest score")
     combined = ops.sub(t, combined, largest, "attention: shifted scores")
     del largest
-    dtype = "float32" if t.autocast else combined.dtype
-    probabilities = ops.softmax(t, combined, dtype, f"attention: softmax in {dtype}")
+    # its dtype is given, which autocast leaves as it is
+    probabilities = ops.softmax(t, combined, combined.dtype, "attention: softmax")
     cut = Tensor(probabilities.storage, scores, probabilities.dtype, 1)
     numel, own = probabilities.numel, probabilities.dtype
     t.record(

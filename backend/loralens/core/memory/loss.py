@@ -18,6 +18,7 @@ from loralens.core.memory.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SI
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Call, Root
     from loralens.core.architecture.module import Linear
+    from loralens.core.memory.ledger import Storage
     from loralens.core.memory.tape import Tape
 
 CHUNKS: Final = 8  # torchtune's CEWithChunkedOutputLoss: num_output_chunks
@@ -29,12 +30,12 @@ def causal_loss(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
         case "fused":
             return _fused(t, root.head, hidden, call)
         case "chunked":
-            return _chunked(t, root, hidden)
+            return _chunked(t, root, hidden, call)
     t.ledger.where = "loss"
     logits = root.logits(t, hidden)
     if not root.upcasts_logits:
         labels = t.new(TOKENS, "int64", 1, "labels, shifted")
-        loss = cross_entropy(t, _shifted_copy(t, logits), labels)
+        loss = cross_entropy(t, shifted_copy(t, logits), labels)
         del logits, hidden
         return loss
     if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
@@ -56,7 +57,7 @@ def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
             shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
     else:
         given = logits
-        logits = _shifted_copy(t, logits)
+        logits = shifted_copy(t, logits)
         labels = shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
         loss = _entropy(t, logits, shifted, call)
         del given, labels
@@ -66,7 +67,7 @@ def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
     return loss
 
 
-def _shifted_copy(t: Tape, logits: Tensor) -> Tensor:
+def shifted_copy(t: Tape, logits: Tensor) -> Tensor:
     """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor."""
     out = t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy")
     numel, dtype, width = logits.numel, logits.dtype, logits.width
@@ -84,10 +85,15 @@ def _entropy(t: Tape, logits: Tensor, labels: Tensor, call: Call) -> Tensor:
     return _kernel(t, logits, labels) if call.recipe.loss == "kernel" else cross_entropy(t, logits, labels)
 
 
-def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
-    """log_softmax (float32 under autocast), then nll_loss: keeps the log-probabilities; backward makes two gradients."""
+def cross_entropy(t: Tape, logits: Tensor, labels: Tensor, *, transposed: bool = False) -> Tensor:
+    """log_softmax (float32 under autocast), then nll_loss: keeps the log-probabilities; backward makes two gradients.
+
+    `transposed`: the classes are not the last dimension in memory, so the softmax works on a contiguous copy.
+    """
     if t.autocast is not None:
         logits = _float32(t, logits)
+    if transposed:
+        logits = ops.copy(t, logits, "logits, contiguous by class")
     probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
     loss = t.new(ONE, "float32", 1, "loss")
     weight = t.new(ONE, "float32", 1, "loss: total weight")
@@ -100,6 +106,43 @@ def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
         lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
     )
     return loss
+
+
+def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
+    """Cross entropy of pieces of `chunk` tokens a sample on logits that the training loop holds in float32.
+
+    The pieces' loss functions are the newest of the graph, so backward runs all of them before it casts the first gradient
+    back, and casts all before the first piece of the head: two gradients of one piece are alive at a time, and a piece's
+    log-probabilities make room for its gradient. Shapes: logits (rows, vocabulary).
+    """
+    upcast = t.new(logits.numel, "float32", logits.width, "logits in float32")
+    t.hold_for_caller(upcast)
+    numel, width, dtype = logits.numel, logits.width, logits.dtype
+    logits = Tensor(None, numel, dtype, width, logits.node)  # the 16-bit ones are gone
+    del upcast
+    probabilities = t.new(numel, "float32", width, "log-probabilities of the chunks")
+    loss = t.new(ONE, "float32", 1, "loss")
+    piece = BATCH * (chunk * _width(logits)) if t.exceeds("sequence_length", chunk) else numel
+    held = [probabilities.storage]
+
+    def apply(g: Tensor) -> Tensor:
+        first = t.new(piece, "float32", width, "gradient: log-probabilities of a chunk", "logits")
+        second = t.new(piece, "float32", width, "gradient: logits of a chunk", "logits")
+        del first, second
+        held.clear()
+        whole = t.new(numel, "float32", width, "gradient: logits in float32", "logits")
+        cast = t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits")
+        del cast, whole
+        return t.new(numel, dtype, width, "gradient: logits", "logits")
+
+    del probabilities
+    t.record("loss", [loss], [logits], [], apply)
+    return loss
+
+
+def _width(logits: Tensor) -> int:
+    assert isinstance(logits.width, int)
+    return logits.width
 
 
 def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
@@ -122,26 +165,65 @@ def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def _chunked(t: Tape, root: Root, hidden: Tensor) -> Tensor:
-    """The head runs on the whole sequence; cross entropy sees one chunk at a time in float32.
+def _chunked(t: Tape, root: Root, hidden: Tensor, call: Call) -> Tensor:
+    """Head and cross entropy chunk by chunk: the 16-bit logits are whole, the float32 ones of one chunk.
 
-    Source: torchtune `CEWithChunkedOutputLoss` (8 chunks): the 16-bit logits are whole, the float32 ones of one chunk.
+    Compiled, a chunk keeps its 16-bit logits and makes their gradient in one kernel; else it keeps its log-probabilities.
+    All chunks' losses are newer than all pieces of the head, so backward makes every gradient before the first of those.
+    Source: torchtune `CEWithChunkedOutputLoss` (8 chunks), training/_compile.py `compile_loss` (compiles one chunk's part).
     """
+    compiled = call.recipe.compile
     logits = root.logits(t, hidden)
-    numel, width = logits.numel, logits.width
+    first: list[Storage | None] = []  # the gradient of the chunk that the head's backward takes first
+    _head_in_chunks(t, root, logits, first)
+    numel, width, dtype = logits.numel, logits.width, logits.dtype
+    piece = numel // CHUNKS
     loss = t.new(ONE, "float32", 1, "loss")
-    kept = t.new(numel, "float32", width, "log-probabilities of the chunks")
-    dtype = logits.dtype
+    kept = logits if compiled else t.new(numel, "float32", width, "log-probabilities of the chunks")
+    held = [kept.storage]
+    if not compiled:
+        upcast = t.new(piece, "float32", width, "logits of a chunk in float32")
+        del upcast
+    del kept
 
     def apply(g: Tensor) -> Tensor:
-        whole = t.new(numel, dtype, width, "gradient: logits", "logits")
-        piece = t.new(numel // CHUNKS, "float32", width, "gradient: log-probabilities of a chunk", "logits")
-        second = t.new(numel // CHUNKS, "float32", width, "gradient: logits of a chunk", "logits")
-        del piece, second
-        return whole
+        names = ("logits of a chunk",) if compiled else ("log-probabilities of a chunk", "logits of a chunk")
+        pieces = [t.new(piece, dtype if compiled else "float32", width, f"gradient: {n}", "logits") for n in names]
+        del pieces
+        held.clear()
+        first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
+        return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
 
-    t.record("loss", [loss], [logits], [kept], apply)
+    t.record("loss", [loss], [logits], [], apply)
     return loss
+
+
+def _head_in_chunks(t: Tape, root: Root, logits: Tensor, first: list[Storage | None]) -> None:
+    """The head's backward by chunks: a trained weight's gradients are summed, the first sum in a tensor of its own.
+
+    The first gradient is a transposed view, which autograd cannot add to in place: with the second and their sum three are
+    alive, when one chunk's logits are done with. What comes later is added to the sum.
+    """
+    node, weight = logits.node, root.head.weight
+    while node is not None and node.label != root.head.label and node.inputs and node.inputs[0]:
+        node = node.inputs[0][0]
+    if node is None or node.label != root.head.label:
+        return
+    whole = node.apply
+
+    def apply(*gradients: Tensor) -> object:
+        results = whole(*gradients)
+        first.clear()
+        if weight.trainable and results[1] is not None:
+            others = t.new(
+                weight.numel * 2, weight.dtype, root.head.in_features, "gradient: head weight, of two chunks"
+            )
+            t.ledger.settle()
+            del others
+            results[1].is_view = False
+        return results
+
+    node.apply = apply
 
 
 def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:

@@ -258,6 +258,14 @@ def copy(t: Tape, x: Tensor, label: str, numel: Size | None = None, width: int |
     return out
 
 
+def expand(t: Tape, x: Tensor, label: str, times: int) -> Tensor:
+    """x spread `times` over without a copy; its gradient is summed."""
+    out = Tensor(x.storage, x.numel * times, x.dtype, x.width * times)
+    numel, dtype, width = x.numel, x.dtype, x.width
+    t.record(label, [out], [x], [], lambda g: _like(t, numel, dtype, width, f"gradient: {label}"))
+    return out
+
+
 def dropout(t: Tape, x: Tensor, probability: float, label: str) -> Tensor:
     """Dropout in training mode: keeps a mask of one byte per element; the identity when the probability is 0."""
     if probability == 0:

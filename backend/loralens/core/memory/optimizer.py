@@ -7,7 +7,7 @@ optim/optimizer.py (8-bit states in blocks of 256 with a float32 absmax each; te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,10 +58,15 @@ def _adafactor_step(tensors: list[Trained]) -> Size:
     largest = max(tensors, key=lambda tensor: tensor.elements, default=None)
     if largest is None:
         return ZERO
-    size = largest.numel * (8 if largest.dtype == "float32" else 16)
-    for dim in largest.shape[-2:] if len(largest.shape) > 1 else ():  # the factors of the second moment
-        size = size + (ONE * dim if isinstance(dim, int) else dim) * 4
-    return size
+    return largest.numel * (8 if largest.dtype == "float32" else 16) + _factors(largest.shape) * 4
+
+
+def _factors(shape: tuple[int | Size, ...]) -> Size:
+    """Elements of Adafactor's row and column factors: a pair for every matrix of a stack, none for a vector."""
+    if len(shape) < 2:
+        return ZERO
+    *stack, rows, columns = shape
+    return volume([*stack, rows]) + volume([*stack, columns])
 
 
 def _muon_step(tensors: list[Trained]) -> Size:
@@ -79,9 +84,35 @@ def _all_parameters(tensors: list[Trained]) -> Size:
     return _sum(tensor.bytes * tensor.count for tensor in tensors)
 
 
-def _two_largest(tensors: list[Trained]) -> Size:
-    largest = max(tensors, key=lambda tensor: tensor.elements * ITEM_BYTES[tensor.dtype], default=None)
-    return ZERO if largest is None else largest.bytes * 2
+def _loop_step(tensors: list[Trained]) -> Size:
+    """A tensor's root of the second moment and its quotient, while the loop still holds the quotient of the one before.
+
+    Source: torch 2.13 torch/optim/adam.py, `_single_tensor_adam`: `denom = (exp_avg_sq.sqrt() / ...).add_(eps)`.
+    """
+    largest, most = ZERO, -1
+    for before, tensor in _neighbours(tensors):
+        needed = 2 * _held_bytes(tensor) + (0 if before is None else _held_bytes(before))
+        if needed > most:
+            largest, most = tensor.bytes * 2 + (ZERO if before is None else before.bytes), needed
+    return largest
+
+
+def _neighbours(tensors: list[Trained]) -> Iterator[tuple[Trained | None, Trained]]:
+    """Every trained tensor with the one before it; a layer that repeats begins again after its own last one."""
+    before: Trained | None = None
+    first: Trained | None = None  # of the layer at hand
+    for tensor in tensors:
+        if first is not None and before is not None and first.count > 1 and tensor.count != first.count:
+            yield before, first
+            first = None
+        yield before, tensor
+        before, first = tensor, first or tensor
+    if first is not None and before is not None and first.count > 1:
+        yield before, first
+
+
+def _held_bytes(tensor: Trained) -> int:
+    return tensor.elements * ITEM_BYTES[tensor.dtype]
 
 
 def _sum(sizes: Iterable[Size]) -> Size:
@@ -135,11 +166,8 @@ def _float32(states: int, *, paged: bool = False) -> Callable[[Trained], Size]:
 
 
 def _factored(tensor: Trained) -> Size:
-    """Adafactor keeps one row and one column of second moments for each matrix, all of them for a vector."""
-    if len(tensor.shape) < 2:
-        return tensor.numel * 4 + ONE * 4
-    *stacked, rows, columns = tensor.shape
-    return (volume((*stacked, rows)) + volume((*stacked, columns))) * 4 + ONE * 4
+    """Adafactor keeps one row and one column of second moments for a matrix, all of them for a vector."""
+    return (_factors(tensor.shape) if len(tensor.shape) > 1 else tensor.numel) * 4 + ONE * 4
 
 
 _TORCH = "torch 2.13 torch/optim"
@@ -156,7 +184,7 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
         _two_moments, _all_parameters, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _multi_tensor_adam"
     ),
     "adamw_loop": Optimizer(
-        _two_moments, _two_largest, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _single_tensor_adam"
+        _two_moments, _loop_step, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _single_tensor_adam"
     ),
     "adamw_8bit": Optimizer(
         _eight_bit(2), _no_step, "2 moments of 1 B + 4 B per 256", _BNB, None, (EIGHT_BIT_MINIMUM,), EIGHT_BIT_TABLES
@@ -182,7 +210,7 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
         (EIGHT_BIT_MINIMUM,),
     ),
     "adamw_anyprecision": Optimizer(
-        _two_moments, _two_largest, "2 moments in bfloat16", "torchdistx optimizers/anyprecision_optimizer.py"
+        _two_moments, _loop_step, "2 moments in bfloat16", "torchdistx optimizers/anyprecision_optimizer.py"
     ),
     "sgd": Optimizer(lambda tensor: ZERO, _no_step, "no state", f"{_TORCH}/sgd.py"),
     "sgd_momentum": Optimizer(_one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py"),

@@ -5,22 +5,34 @@ books what is gathered while a layer runs. Bytes are per GPU.
 
 Sources: torch 2.13 distributed/fsdp (a unit's flat parameter is gathered before its forward and its backward, the next
 one's ahead of time; gradients are reduce-scattered when the unit is done; the root unit stays gathered between forward
-and backward), nn/parallel/distributed.py (`DistributedDataParallel`: gradients and their buckets); DeepSpeed
-runtime/zero (stage 1: states, 2: gradients, 3: parameters; float32 master weights and moments).
-Leaves out: DeepSpeed's communication buckets and the limits of its prefetching.
+and backward), csrc/distributed/c10d/reducer.cpp (`DistributedDataParallel`: gradients, and flat buckets of the same size);
+DeepSpeed runtime/zero (stage 1: states, 2: gradients, 3: parameters; float32 master weights and moments): config.py (the
+defaults below), stage_1_and_2.py (`backward` makes the reduce bucket, `step` the partition's float32 gradient), stage3.py (the
+bucket is there from the start), partitioned_param_coordinator.py (a module's weights are fetched when it runs, the next ones up
+to the prefetch bucket, and stay where they are used again within the reuse distance).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.memory.ledger import Ledger, Storage
-from loralens.core.memory.size import ZERO, Size
+from loralens.core.memory.size import ONE, ZERO, Size
+from loralens.core.memory.versions import framework
+from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Module, Parameter
     from loralens.core.recipe import Recipe
+
+
+# DeepSpeed's documented defaults, in elements (https://www.deepspeed.ai/docs/config-json, runtime/zero/config.py)
+REDUCE_BUCKET: Final = 500_000_000  # reduce_bucket_size; transformers' "auto" makes it the hidden size squared
+PREFETCH_BUCKET: Final = 50_000_000  # stage3_prefetch_bucket_size
+REUSE_DISTANCE: Final = 1_000_000_000  # stage3_max_reuse_distance; twice the way to the end of the model
+SUB_GROUP: Final = 1_000_000_000  # sub_group_size: elements that stage 3 updates at a time
+UNIT_GRADIENTS: Final = "gradients of whole units, frozen weights included"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +45,26 @@ class Sharding:
     states: int = 1
     buckets: bool = False  # DDP: gradients stand beside their communication buckets
     master_weights: bool = False  # DeepSpeed: float32 copy of every trainable weight
+    whole_adapters: bool = False  # FSDP leaves the adapters out; hooks average their gradients
+    fetches: bool = False  # ZeRO-3: weights come module by module, not unit by unit
     keeps_inputs: bool = False  # FSDP's hooks on frozen units
+    whole_gradients: bool = False  # FSDP units of frozen and trained weights in one flat parameter
+    unsharded_gradients: bool = False  # and gradients that accumulate without synchronization
     host_states: bool = False
     host_weights: bool = False
 
     @staticmethod
-    def of(recipe: Recipe) -> Sharding:
-        """The sharding of a recipe."""
+    def of(recipe: Recipe, *, adapters: bool = False) -> Sharding:
+        """The sharding of a recipe; `adapters`: the base is frozen.
+
+        A unit that mixes frozen and trained weights has a gradient as large as all of them (torch
+        distributed/fsdp/fully_sharded_data_parallel.py, `use_orig_params`); lightning's FSDPStrategy allows it, and LitGPT
+        wraps whole blocks (finetune/lora.py, `auto_wrap_policy={Block}`; Lightning-AI/litgpt issue 1417). Under `no_sync`
+        the gradients that accumulate are not sharded.
+
+        Fused LoRA reads the adapters outside of their modules, so FSDP has to leave them whole: FMS acceleration,
+        fms_acceleration_foak/utils.py, `lora_adapters_switch_ddp_from_fsdp`.
+        """
         p = recipe.parallelism
         g = p.gpus
         offload = p.offload
@@ -52,9 +77,21 @@ class Sharding:
             case "zero2":
                 return Sharding(g, gradients=g, states=g, master_weights=True, **host)
             case "zero3":
-                return Sharding(g, weights=g, gradients=g, states=g, master_weights=True, **host)
+                return Sharding(g, weights=g, gradients=g, states=g, master_weights=True, fetches=True, **host)
             case "fsdp":
-                return Sharding(g, weights=g, gradients=g, states=g, keeps_inputs=g > 1, **host)
+                if g > 1 and adapters and "lora" in recipe.fused_kernels:
+                    return Sharding(g, weights=g, keeps_inputs=True, whole_adapters=True, **host)
+                whole = g > 1 and adapters and framework(recipe) == "litgpt"
+                return Sharding(
+                    g,
+                    weights=g,
+                    gradients=g,
+                    states=g,
+                    keeps_inputs=g > 1 and not whole,
+                    whole_gradients=whole,
+                    unsharded_gradients=whole and recipe.gradient_accumulation_steps > 1,
+                    **host,
+                )
         return Sharding(**host)
 
     @property
@@ -65,15 +102,28 @@ class Sharding:
     def assumptions(self) -> list[str]:
         """What the figures above one GPU rest on."""
         found = []
-        if self.gathers:
+        if self.fetches:
+            found.append(
+                "ZeRO-3 with DeepSpeed's defaults: prefetch of 5e7 and reuse within 1e9 elements; the running module's weights are gathered"
+            )
+        elif self.gathers:
             found.append(
                 "a layer's weights and those of the next are gathered while it runs, the root's stay (assumption: one unit per layer)"
+            )
+        if self.whole_adapters:
+            found.append(
+                "fused LoRA under FSDP: every GPU holds whole adapters, their gradients and states (FMS acceleration)"
+            )
+        if self.whole_gradients:
+            found.append(
+                "a block's flat gradient spans its frozen weights too (FSDP with use_orig_params, blocks wrapped whole)"
             )
         if self.buckets:
             found.append("DDP keeps communication buckets as large as the gradients (gradient_as_bucket_view=False)")
         if self.master_weights:
             found.append(
-                "DeepSpeed keeps float32 master weights beside 16-bit ones; its communication buckets are not counted"
+                "DeepSpeed keeps float32 master weights beside 16-bit ones, and a reduce bucket of 5e8 elements (its default; "
+                'transformers\' "auto" makes it the hidden size squared, some tens of MB)'
             )
         return found
 
@@ -108,6 +158,62 @@ def _parameters(layer: Module) -> list[Parameter]:
     return list(found.values())
 
 
+def flat_gradient(ledger: Ledger, sharding: Sharding, layer: Module, copies: int) -> None:
+    """A unit of frozen and trained weights is done: its views' gradients become one flat gradient.
+
+    It is added to the one that accumulates, or reduced, of which this GPU's share stays.
+    """
+    size = layer_bytes(layer)
+    flat = Storage(ledger, size, "temporaries", "flat gradient of a unit")
+    ledger.settle()
+    del flat
+    if not sharding.unsharded_gradients:
+        ledger.book(share(size, sharding.gradients) * copies, "gradients", UNIT_GRADIENTS)
+
+
+def _fetched(layer: Module) -> Size:
+    """ZeRO-3: the largest weight of a layer, and what is fetched ahead of it, which is at most the layer."""
+    parameters = _parameters(layer)
+    largest = max(parameters, key=lambda parameter: parameter.bytes[0], default=None)
+    if largest is None:
+        return ZERO
+    whole, ahead = layer_bytes(layer), PREFETCH_BUCKET * _item(largest)
+    return whole if whole[0] <= largest.bytes[0] + ahead else largest.bytes + ONE * ahead
+
+
+def _item(parameter: Parameter) -> int:
+    return 1 if parameter.packing else ITEM_BYTES[parameter.dtype]
+
+
+def kept_for_reuse(ledger: Ledger, sharding: Sharding, parameters: list[tuple[Parameter, int]]) -> Storage | None:
+    """ZeRO-3: weights at the end of the model stay gathered from their forward to their backward."""
+    if not (sharding.fetches and sharding.gathers):
+        return None
+    whole = item = 0
+    for parameter, count in parameters:
+        whole += parameter.bytes[0] * count
+        item = max(item, _item(parameter) if parameter.role == "base" else 0)
+    size = ONE * min(whole, REUSE_DISTANCE // 2 * item)
+    return Storage(ledger, size, "temporaries", "weights kept gathered for their backward")
+
+
+def reduce_bucket(ledger: Ledger, sharding: Sharding, dtype: str) -> Storage | None:
+    """DeepSpeed's contiguous buffer of gradients that are to be reduced, in the dtype of the weights."""
+    if not sharding.master_weights:
+        return None
+    return Storage(ledger, ONE * (REDUCE_BUCKET * ITEM_BYTES[dtype]), "gradients", "DeepSpeed's reduce bucket")
+
+
+def step_gradients(sharding: Sharding, elements: Size, dtype: str, rank: int) -> Size:
+    """DeepSpeed's step: this GPU's gradients flattened, and again in float32; of one sub-group at stage 3."""
+    if not sharding.master_weights or sharding.host_states or dtype == "float32":
+        return ZERO
+    part = share(elements, sharding.states)
+    if sharding.fetches and part.at(1, 1, rank) > SUB_GROUP:
+        part = ONE * SUB_GROUP
+    return part * (4 if sharding.fetches else 4 + ITEM_BYTES[dtype])
+
+
 def gathered(ledger: Ledger, sharding: Sharding, layer: Module, *, ahead: bool) -> Storage | None:
     """The weights that stand together while a layer runs, with those of the next one if it is gathered ahead.
 
@@ -115,4 +221,6 @@ def gathered(ledger: Ledger, sharding: Sharding, layer: Module, *, ahead: bool) 
     """
     if not sharding.gathers:
         return None
+    if sharding.fetches:
+        return Storage(ledger, _fetched(layer), "temporaries", "weights of fetched modules")
     return Storage(ledger, layer_bytes(layer) * (2 if ahead else 1), "temporaries", "weights of gathered layers")

@@ -20,7 +20,7 @@ from loralens.core.memory.parallel import Sharding
 from loralens.core.memory.size import MONOMIALS, VARIABLES, ZERO, Size, monomial_values
 from loralens.core.memory.step import Held, walk_step
 from loralens.core.memory.versions import assumptions as stack_assumptions
-from loralens.core.memory.versions import version
+from loralens.core.memory.versions import framework, version
 from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _switches(recipe: Recipe) -> Recipe:
 
 def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
-    root = build(model.config, version(recipe, "transformers"))
+    root = build(model.config, version(recipe, "transformers"), framework(recipe))
     prepared = methods.prepare(method, root, recipe)
     label_parameters(root)
     step = walk_step(root, prepared, recipe)
@@ -148,8 +148,8 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         assumptions=[
             *prepared.assumptions,
             *root.assumptions(recipe),
-            *Sharding.of(recipe).assumptions(),
-            *stack_assumptions(recipe),
+            *Sharding.of(recipe, adapters=any(adapter)).assumptions(),
+            *stack_assumptions(recipe, root.framework),
         ],
         total=total,
         trainable=trainable,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.memory.checkpoint import checkpoint, is_reentrant, reentrant
-from loralens.core.memory.parallel import gathered, has_frozen
+from loralens.core.memory.parallel import flat_gradient, gathered, has_frozen
 from loralens.core.memory.tape import Tape, Tensor
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 t.layer = t.layers_walked
                 t.stands_for[t.layer] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{index}"
-                hidden = _boundary(t, hidden, label, None if position else gap, copy)
+                hidden = _boundary(t, hidden, layer, label, None if position else gap, copy)
                 together = gathered(t.ledger, t.sharding, layer, ahead=index < len(layers) - 1)
                 if place.checkpointed:
                     hidden = keep_input(
@@ -145,14 +145,17 @@ class _Gap:
             self.t.ledger.repeat(self.t.ledger.difference(self.before), self.skipped, self.label)
 
 
-def _boundary(t: Tape, hidden: Tensor, label: str, gap: _Gap | None, copy: int) -> Tensor:
+def _boundary(t: Tape, hidden: Tensor, layer: Module, label: str, gap: _Gap | None, copy: int) -> Tensor:
     """A view with a node that tells when backward has passed a layer."""
     inside = hidden.view()
     number = t.layer
 
     def apply(gradient: Tensor) -> Tensor:
         t.ledger.settle()
+        if t.sharding.whole_gradients:
+            flat_gradient(t.ledger, t.sharding, layer, 1)
         t.gathered.pop(number, None)
+        t.kept_for_reuse = None
         t.reduce_gradients(number)
         t.ledger.mark(label)
         if gap is not None:

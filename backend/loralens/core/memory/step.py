@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.causal import Call, Root
-from loralens.core.architecture.module import Stack
+from loralens.core.architecture.module import Embedding, Stack
 from loralens.core.memory.ledger import Ledger, Storage
 from loralens.core.memory.optimizer import OPTIMIZERS, Trained
-from loralens.core.memory.parallel import Sharding, share
+from loralens.core.memory.parallel import (
+    UNIT_GRADIENTS,
+    Sharding,
+    kept_for_reuse,
+    layer_bytes,
+    reduce_bucket,
+    share,
+    step_gradients,
+)
 from loralens.core.memory.size import ONE, ZERO, Size
 from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.memory.validity import Validity
@@ -23,6 +31,8 @@ if TYPE_CHECKING:
     from loralens.core.architecture.module import Parameter
     from loralens.core.methods.base import Prepared
     from loralens.core.recipe import Recipe
+
+DEEPSPEED_FUSES: Final = ("adamw_foreach", "adamw_loop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +81,43 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     ledger = Ledger()
     validity = Validity(recipe)
     held = held_parameters(root)
-    sharding = Sharding.of(recipe)
+    sharding = Sharding.of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = _book_static(ledger, root, held, recipe, validity, sharding)
     tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
-    tape.pinned_tokens = validity.pinned_tokens
-    tape.exceeds = validity.exceeds
+    tape.pinned_tokens, tape.exceeds = validity.pinned_tokens, validity.exceeds
     tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
     inputs = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
     root_unit = _gathered_root(ledger, root, sharding)
+    tape.kept_for_reuse = kept_for_reuse(ledger, sharding, [(item.parameter, item.count) for item in held])
+    bucket = reduce_bucket(ledger, sharding, recipe.weights_dtype) if sharding.fetches else None
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)
     ledger.mark("loss")
     ledger.enter("backward")
+    bucket = bucket or reduce_bucket(ledger, sharding, recipe.weights_dtype)
     tape.backward(loss)
     for layer in {layer for _, layer in tape.gradients}:
         tape.reduce_gradients(layer)
     tape.end_backward()
+    tape.kept_for_reuse = None
     del root_unit
     ledger.settle()
+    if not sharding.fetches:
+        del bucket
     ledger.mark("end of backward")
     del loss
     ledger.enter("optimizer")
     trained = trained_tensors(held, recipe)
+    trained_elements = ZERO
+    for tensor in trained:
+        trained_elements = trained_elements + tensor.numel * tensor.count
     on_device = not (recipe.optimizer_in_backward or sharding.host_states)
+    if sharding.master_weights and recipe.optimizer in DEEPSPEED_FUSES:
+        on_device = False  # DeepSpeed's AdamW is one kernel: runtime/engine.py, `_configure_basic_optimizer`
     temporary = share(OPTIMIZERS[recipe.optimizer].step(trained), sharding.states) if on_device else ZERO
+    temporary = temporary + step_gradients(sharding, trained_elements, recipe.weights_dtype, recipe.lora.rank)
     if any(temporary):
         used = Storage(ledger, temporary, "temporaries", "optimizer step")
         ledger.settle()
@@ -124,7 +145,8 @@ def _book_static(
     host = gradients = ZERO
     for item in held:
         parameter = item.parameter
-        size = share(parameter.bytes * item.count, sharding.weights)
+        whole = sharding.whole_adapters and parameter.role == "adapter"
+        size = share(parameter.bytes * item.count, 1 if whole else sharding.weights)
         if sharding.host_weights:
             host = host + size
         else:
@@ -133,12 +155,17 @@ def _book_static(
             gradients = gradients + parameter.bytes * item.count
             if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
                 parameter.gradient_kept = True
-                kept = share(parameter.bytes * item.count, sharding.gradients)
-                ledger.book(kept, "gradients", "gradients: " + parameter.label)
+                if not sharding.whole_gradients:
+                    kept = share(parameter.bytes * item.count, sharding.gradients)
+                    ledger.book(kept, "gradients", "gradients: " + parameter.label)
     if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
         beside = share(root.kept_beside(validity), sharding.gradients)
         if any(beside):
             ledger.book(beside, "gradients", "what gradients that are views hold beside themselves")
+    if sharding.unsharded_gradients:
+        for _, stack in root.stacks():
+            for layer in stack.layers:
+                ledger.book(layer_bytes(layer), "gradients", UNIT_GRADIENTS)
     if sharding.buckets and any(gradients):
         ledger.book(gradients, "gradients", "DDP's communication buckets")
     buffers = getattr(root, "buffer_bytes", 0)
@@ -183,12 +210,13 @@ def _optimizers(held: list[Held], recipe: Recipe, smallest: int) -> int:
 
 def _gathered_root(ledger: Ledger, root: Root, sharding: Sharding) -> Storage | None:
     """Embedding, norm and head: gathered before forward, released after backward."""
-    if not sharding.gathers:
+    if not sharding.gathers or sharding.fetches:
         return None
     size = ZERO
     seen: set[int] = set()
     for _, module in outside_stacks(root):
-        if not isinstance(module, Stack):
+        apart = root.sharded_apart and (isinstance(module, Embedding) or module is root.head)
+        if not isinstance(module, Stack) and not apart:
             for _, parameter in module.own_parameters():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))

@@ -115,6 +115,8 @@ class Tape:
         self.ledger = ledger
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
+        self.fused_lora = "lora" in fused_kernels
+        self.compiled = False  # inside a region that torch.compile made one graph of
         self.grad_enabled = True
         self.region: Region | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
         self.refilling: Region | None = None  # the region that runs again
@@ -131,7 +133,9 @@ class Tape:
         self.exceeds: Callable[[str, int], bool] = _not_pinned
         self.host_bytes = ZERO  # checkpoints that were moved to host memory
         self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
+        self.kept_for_reuse: Storage | None = None  # weights that stay gathered between a last layer's two passes
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
+        self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
         self.on_gradient: Callable[[Parameter, Storage], bool] | None = None
         self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
         self._sequence = 0
@@ -263,8 +267,14 @@ class Tape:
         taken, self.returned_weights = self.returned_weights, None
         return taken
 
+    def hold_for_caller(self, tensor: Tensor) -> None:
+        """The training loop has this in a local variable while backward runs."""
+        if tensor.storage is not None:
+            self.held_for_caller.append(tensor.storage)
+
     def end_backward(self) -> None:
         """Backward is over: hooks let go of what they held, for the layers that were not simulated too."""
+        self.held_for_caller.clear()
         left = self.ledger.entries.get(("activations", KEPT_BY_HOOKS))
         if left is None:
             return

@@ -32,26 +32,39 @@ def version(recipe: Recipe, library: str) -> tuple[int, ...]:
 
 
 FRAMEWORKS: Final = ("litgpt", "torchtune")
+# MatMul4Bit keeps its input as an attribute until then (0.41.1: `ctx.tensors = (A, B)`; 0.43.3: `(None, B)`)
+FOUR_BIT_FORGETS_INPUT_SINCE: Final = (0, 43)
+
+
+def framework(recipe: Recipe) -> str:
+    """The training framework whose own model code runs; empty for transformers."""
+    for name in FRAMEWORKS:
+        if any(library == name for library, _ in recipe.stack) or ("framework", name) in recipe.stack:
+            return name
+    return ""
+
+
 # source: torchtune's published ladder for Llama-3.2-3B, 60.0 GiB eager against 51.0 compiled (docs/accuracy.md)
 COMPILED_ACTIVATIONS_LEFT: Final = 0.80
 
 
-def assumptions(recipe: Recipe) -> list[str]:
-    """What a recipe's stack and switches leave uncertain."""
+def assumptions(recipe: Recipe, modelled: str = "") -> list[str]:
+    """What a recipe's stack and switches leave uncertain; `modelled` is the framework whose model code was walked."""
     found = []
-    if recipe.compile:
+    if recipe.compile and modelled != "torchtune":
         found.append(
             "torch.compile is not simulated: the eager step is computed; compiled, activations were published to be 15 to "
             "20 % smaller, so the peak lies between 80 % of the activations shown and all of them"
         )
     if recipe.fused_kernels != "none":
         found.append(
-            "fused kernels: the norms are modelled; fused rotary embedding and the fused LoRA backward are not "
-            "(published runs with them differ by up to 0.4 %)"
+            "fused kernels: the norms and, with +lora, single adapters are modelled; what a fused rotary embedding and a fused MLP "
+            "with adapters save in passing is not"
         )
-    for name in FRAMEWORKS:
-        if any(library == name for library, _ in recipe.stack) or ("framework", name) in recipe.stack:
-            found.append(
-                f"{name} has model code of its own: published runs of it differ from what is computed here, see docs/accuracy.md"
-            )
+    name = framework(recipe)
+    if name and name != modelled:
+        found.append(
+            f"{name} has model code of its own, which is not modelled for this family: published runs of it differ from what is "
+            "computed here, see docs/accuracy.md"
+        )
     return found

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loralens.core import patterns
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import FusedLinear, Linear, Module, Parameter
 from loralens.core.errors import InvalidInput
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
+from loralens.core.lora_merged import MergedAdapter
 from loralens.core.memory.checkpoint import is_reentrant
 from loralens.core.methods import experts
 from loralens.core.methods.base import (
@@ -66,7 +67,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
-    settled = _pack(root, packing_for(quantization))
+    settled = _pack(root, packing_for(quantization, recipe))
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
     if raised:
@@ -90,8 +91,9 @@ def _pack(root: Root, packing: Packing) -> set[int]:
     Source: bitsandbytes 0.50 nn/modules.py `Linear4bit.forward`: the first forward casts the bias itself, for good.
     """
     settled = set()
+    spared = None if root.framework == "litgpt" else root.head  # Fabric's plugin replaces every linear layer
     for name, module in root.walk():
-        if not isinstance(module, Linear) or module is root.head or module.weight.role != "base":
+        if not isinstance(module, Linear) or module is spared or module.weight.role != "base":
             continue
         if keeps_float32(root, name):
             module.weight.dtype = "float32"
@@ -133,6 +135,12 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     def signature(name: str, module: Module) -> str:
         if isinstance(module, Linear):
             linears[name.rsplit(".", 1)[-1]] = None
+        if isinstance(module, FusedLinear):
+            around = name.rpartition(".")[0]
+            parts = [part for part in module.parts if wanted(f"{around}.{part}", module)]
+            linears.update(dict.fromkeys(module.parts))
+            found.extend(f"{around}.{part}" for part in parts)
+            return f"parts {' '.join(parts)}" if parts else ""
         if wanted(name, module):
             found.append(name)
             return f"adapter of rank {rank_of(name, lora)}"
@@ -150,6 +158,8 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             module.saved = trainable_copy(module)
         elif sign.startswith("experts "):
             module.adapter = experts.ExpertAdapter.on(module, name, tuple(sign.split()[1:]), lora)
+        elif sign.startswith("parts ") and isinstance(module, FusedLinear):
+            module.adapter = MergedAdapter.for_parts(module, tuple(sign.split()[1:]), lora)
         elif sign and isinstance(module, Linear):
             module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
 
@@ -163,9 +173,14 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             field="lora.modules_to_save" if missing else "lora.target_modules",
             hint=f"this model has: {', '.join(linears)}; or all-linear",
         )
+    assumptions = []
     if not lora.target_modules_given and tuple(root.default_targets) != ("q_proj", "v_proj"):
-        return [f"target modules not given: {', '.join(root.default_targets)} (PEFT's default for this family)"]
-    return []
+        assumptions.append(
+            f"target modules not given: {', '.join(root.default_targets)} (PEFT's default for this family)"
+        )
+    if root.framework and lora.use_dora:
+        assumptions.append(f"DoRA as PEFT computes it, not {root.framework}")
+    return assumptions
 
 
 def trainable_copy(module: Module) -> Module:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from loralens.core.errors import InvalidInput
 from loralens.core.memory import ops
 from loralens.core.memory.size import ONE, Size
+from loralens.core.memory.versions import FOUR_BIT_FORGETS_INPUT_SINCE, framework, version
 from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Linear, Packing, Parameter
     from loralens.core.memory.tape import Tape, Tensor
-    from loralens.core.recipe import Quantization
+    from loralens.core.recipe import Quantization, Recipe
 
 BLOCK = 64
 ABSMAX_BLOCK = 256
@@ -33,6 +34,8 @@ class FourBit:
 
     double_quant: bool
     compute_dtype: str
+    keeps_input: bool = False  # bitsandbytes before 0.43
+    unpacks_to_half: bool = False  # Fabric's plugin quantizes from float16: unpacked, then copied to the compute dtype
 
     def bytes(self, parameter: Parameter) -> Size:
         """Packed values, scales, the 16-entry code table and, with double quantization, its 256-entry table and offset."""
@@ -50,13 +53,15 @@ class FourBit:
             x = x.view()
         # double quantization: the scales are unpacked and offset, two float32 tensors, before the weight is
         scales = 2 * 4 * _ceil(layer.weight.numel[0], BLOCK) if self.double_quant else 0
-        out = unpacked_product(t, layer, x, self.compute_dtype, scales)
+        out = unpacked_product(t, layer, x, self.compute_dtype, scales, 1 + self.unpacks_to_half)
+        if self.keeps_input and out.node is not None and x.storage is not None:
+            out.node.kept = x.storage
         return ops.cast(t, out, dtype, f"{layer.label}: result cast back")
 
 
-def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int = 0) -> Tensor:
+def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int = 0, copies: int = 1) -> Tensor:
     """`x @ unpack(W).T` as one autograd function that keeps only the packed weight; `scales`: bytes of unpacked scales."""
-    numel = layer.weight.numel
+    numel = layer.weight.numel * copies
     unpacked = t.new(ONE * scales, "uint8", 1, f"{layer.label}: scales unpacked for the product", "temporaries")
     whole = t.new(numel, dtype, layer.in_features, f"{layer.label}: weight unpacked for the product", "temporaries")
     out = t.new(ops.divide(x.numel, x.width) * layer.out_features, dtype, layer.out_features, layer.label)
@@ -153,12 +158,15 @@ class Float8:
         return ops.cast(t, unpacked_product(t, layer, x, self.compute_dtype), dtype, f"{layer.label}: result cast back")
 
 
-def packing_for(quantization: Quantization) -> Packing:
-    """The packing of a recipe's `quantization`."""
+def packing_for(quantization: Quantization, recipe: Recipe | None = None) -> Packing:
+    """The packing of a recipe's `quantization`, as the recipe's versions do it; today's without a recipe."""
     dtype = quantization.compute_dtype
     match quantization.type:
         case "nf4" | "fp4":
-            return FourBit(quantization.double_quant, dtype)
+            if recipe is None:
+                return FourBit(quantization.double_quant, dtype)
+            keeps = version(recipe, "bitsandbytes") < FOUR_BIT_FORGETS_INPUT_SINCE
+            return FourBit(quantization.double_quant, dtype, keeps, framework(recipe) == "litgpt")
         case "int8":
             return EightBit(dtype)
         case "gptq4" | "gptq8":

@@ -58,6 +58,8 @@ _FAMILIES: Final = (
 )
 _WIDELY_USED: Final = frozenset({"llama-3.2-1b", "qwen2.5-0.5b", "gemma-2-9b"})
 _EVERY_RECIPE: Final = frozenset({"t5-base", "whisper-large-v3", "vit-large-patch16-224", "llama-4-scout"})
+# beside what rotation gives them: paths that no other case of the family takes
+_ALSO: Final[Mapping[str, tuple[str, ...]]] = {"pythia-410m": ("full-eager", "lora-eager-checkpointing")}
 _NO_PADDED: Final = frozenset({"vit", "whisper"})  # their inputs have no padding mask
 # families that the catalogue does not list, with the shapes of a small published member
 _EXTRA: Final[dict[str, dict[str, Any]]] = {
@@ -191,6 +193,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             position += _PER_FAMILY
             if name in _EVERY_RECIPE:
                 chosen |= rest
+            chosen |= {word: rest[word] for word in _ALSO.get(name, ())}
         for word, (method, recipe) in chosen.items():
             fitted = _fitted(config, recipe)
             if fitted is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loralens.core.errors import InvalidInput
+from loralens.core.memory.versions import framework
 from loralens.core.recipe import Recipe
 
 _HINT = "loralens memory computes it"
@@ -34,6 +35,5 @@ def check(method: str, recipe: Recipe) -> None:
             )
     if method == "full" and recipe.quantization is not None:
         raise InvalidInput("full fine-tuning of a quantized base is not possible", field="recipe.quantization")
-    frameworks = {name for name, _version in recipe.stack} & {"litgpt", "torchtune"}
-    if frameworks:
-        raise InvalidInput(f"stack.{frameworks.pop()} cannot be traced", field="recipe.stack", hint=_HINT)
+    if name := framework(recipe):
+        raise InvalidInput(f"stack.{name} cannot be traced", field="recipe.stack", hint=_HINT)

@@ -101,7 +101,10 @@ class DeepSeek(CausalDecoder):
             if not is_dense:
                 router = Router(s.hidden, experts, chosen, float32=True)
                 mlp = SparseMLP(
-                    router, Experts(s.hidden, width, experts, s.act), GatedMLP(s.hidden, width * shared, act=s.act)
+                    router,
+                    Experts(s.hidden, width, experts, s.act),
+                    GatedMLP(s.hidden, width * shared, act=s.act),
+                    experts_first=True,
                 )
             return DecoderLayer(s, attention, mlp)
 

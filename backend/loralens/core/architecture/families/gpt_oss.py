@@ -5,6 +5,7 @@ Source: transformers 5.23, models/gpt_oss/modeling_gpt_oss.py.
 
 from __future__ import annotations
 
+from loralens.core.architecture.blocks import LateCastRMSNorm
 from loralens.core.architecture.causal import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
@@ -54,9 +55,9 @@ class GptOss(CausalDecoder):
             mlp = SparseMLP(
                 router, Experts(s.hidden, s.intermediate, experts, s.act, transposed=True), router_name="router"
             )
-            return DecoderLayer(s, GptOssAttention(s, window, bias), mlp)
+            return DecoderLayer(s, GptOssAttention(s, window, bias), mlp, LateCastRMSNorm)
 
-        self.assemble(s, layer, s.windows)
+        self.assemble(s, layer, s.windows, norm=LateCastRMSNorm)
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Half-width tables."""

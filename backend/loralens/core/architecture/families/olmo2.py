@@ -5,7 +5,7 @@ Source: transformers 5.23, models/olmo2/modeling_olmo2.py.
 
 from __future__ import annotations
 
-from loralens.core.architecture.blocks import GatedMLP, LateCastRMSNorm
+from loralens.core.architecture.blocks import GatedMLP, LateCastRMSNorm, Rotary
 from loralens.core.architecture.causal import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
@@ -28,6 +28,15 @@ class Olmo2Attention(SelfAttention):
         width = self.s.head_dim
         q, k = self.q_norm(t, self.q_proj(t, x)), self.k_norm(t, self.k_proj(t, x))
         return q.view(width), k.view(width), self.v_proj(t, x).view(width)
+
+    def position(self, t: Tape, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        """Turned in float32, and cast back."""
+        dtypes = q.dtype, k.dtype
+        q, k = super().position(t, q, k, call)
+        return (
+            ops.cast(t, q, dtypes[0], "attention query after rotary, cast"),
+            ops.cast(t, k, dtypes[1], "attention key after rotary, cast"),
+        )
 
 
 class Olmo2Layer(Module):
@@ -58,3 +67,7 @@ class Olmo2(CausalDecoder):
         s = Shape.read(config)
         bias = config.flag("attention_bias", False)
         self.assemble(s, lambda _: Olmo2Layer(s, bias), s.windows, norm=LateCastRMSNorm)
+
+    def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
+        """Tables stay in float32."""
+        call.shared["rotary"] = Rotary(self.s.rotated, float32=True).tables(t, hidden)
