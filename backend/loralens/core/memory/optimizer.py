@@ -54,11 +54,22 @@ def _no_step(tensors: list[Trained]) -> Size:
 
 
 def _adafactor_step(tensors: list[Trained]) -> Size:
-    """The largest tensor's squared gradient and update in float32; its gradient and weight too where they are 16-bit."""
-    largest = max(tensors, key=lambda tensor: tensor.elements, default=None)
-    if largest is None:
-        return ZERO
-    return largest.numel * (8 if largest.dtype == "float32" else 16) + _factors(largest.shape) * 4
+    """A tensor's squared gradient and update in float32; its gradient and weight too where they are 16-bit.
+
+    Beside them is either the update of the tensor before, which the loop holds until its variable is set again, or the
+    row and column factors that the new update is multiplied from.
+    Source: transformers 5.23 optimization.py, `Adafactor.step`: `update = (grad**2) + eps`, then `_approx_sq_grad`.
+    """
+    largest, most = ZERO, -1
+    for before, tensor in _neighbours(tensors):
+        own = 8 if tensor.dtype == "float32" else 16
+        factors = sum(_factors(tensor.shape))
+        held = 0 if before is None else before.elements
+        needed = tensor.elements * own + 4 * max(factors, held)
+        if needed > most:
+            beside = before.numel if before is not None and held > factors else _factors(tensor.shape)
+            largest, most = tensor.numel * own + beside * 4, needed
+    return largest
 
 
 def _factors(shape: tuple[int | Size, ...]) -> Size:

@@ -10,7 +10,6 @@ and of attention, reductions, and whatever backward feeds to a matrix product ar
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.blocks import GatedMLP, Rotary, rotate
@@ -122,7 +121,8 @@ class Torchtune(CausalDecoder):
         """Final norm; activation offloading moves what it keeps to the host too (training/_activation_offloading.py)."""
         if not t.offloads_checkpoints:
             return super().finish(t, hidden)
-        return checkpoint(t, partial(super().finish, t), hidden, [], "final norm")
+        norm = super().finish
+        return checkpoint(t, lambda x: (norm(t, x), []), hidden, [], "final norm")
 
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """The head; where it is a unit of its own its weight comes and goes, and its gradient is reduced at once.
