@@ -32,6 +32,17 @@ def test_every_point_is_what_a_single_estimate_says(model: str, method: str) -> 
         assert sweep["fits"][index] == (found.fits(["a100"])[0]["verdict"] == "fits")
 
 
+@pytest.mark.parametrize("model", ["t5-base", "whisper-large-v3", "vit-large-patch16-224"])
+def test_points_of_models_with_an_encoder(model: str) -> None:
+    """Lengths of several remainders, below and above what the decoder takes, for one sample and more."""
+    axes = {"sequence_length": [1, 16, 447, 448, 449, 500, 516], "micro_batch_size": [1, 3]}
+    (sweep,) = sweep_answer({"model": model, "method": "lora", "sweep": axes})["sweeps"]
+    for index, (length, batch) in enumerate(product(*axes.values())):
+        recipe = {"sequence_length": length, "micro_batch_size": batch}
+        found = read_question({"model": model, "method": "lora", "recipe": recipe})[0].estimate()
+        assert sweep["peak_allocated_bytes"][index] == found.allocated_bytes
+
+
 def test_sizes_beyond_64_bits_are_still_exact() -> None:
     recipe = {"attention": "eager"}
     axes = {"sequence_length": [1, 16_777_216], "micro_batch_size": [65_536]}

@@ -88,6 +88,7 @@ SEVERAL_STACKS = ("t5", "llama4_text", "vit", "whisper")
 CHECKPOINTED: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {"gradient_checkpointing": True, "weights_dtype": "float32"}),
     "lora-dropout": ("lora", {"gradient_checkpointing": True, "lora": {"rank": 8, "dropout": 0.1}}),
+    "lora-reentrant": ("lora", {"gradient_checkpointing": True, "checkpoint_reentrant": True, "lora": {"rank": 8}}),
     "lora-eager": ("lora", {"gradient_checkpointing": True, "attention": "eager", "lora": {"rank": 8}}),
 }
 

@@ -51,6 +51,19 @@ def test_cached_plan_equals_a_fresh_one_at_another_setting(method):
     )
 
 
+def test_position_biases_are_read_in_rows_of_16_so_a_plan_holds_for_one_remainder():
+    model = resolve("t5-base")
+
+    def at(length):
+        return plan_for(model, "full", Recipe.from_mapping({"sequence_length": length, "micro_batch_size": 2}))
+
+    assert at(500).to_dict()["remainders"] == {"sequence_length": [16, 4]}
+    assert at(516) is at(500)
+    assert at(512) is not at(500)
+    fresh = compile_plan(model, "full", Recipe.from_mapping({"sequence_length": 516, "micro_batch_size": 2}))
+    assert at(516).peaks(2, 516, 8) == fresh.peaks(2, 516, 8)
+
+
 @given(st.data())
 def test_more_of_anything_never_needs_less(data):
     method = data.draw(st.sampled_from(METHODS))

@@ -70,7 +70,6 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     request = read_case(given.case)
     recipe = {**(request.get("recipe") or {}), **json.loads(given.recipe)}
-    recipe.pop("checkpoint_reentrant", None)
     try:
         result = trace(request["config"], request.get("method", "full"), recipe)
     except LoraLensError as problem:

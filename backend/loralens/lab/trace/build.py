@@ -99,7 +99,7 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         # what the model's own code freezes stays frozen (Whisper's sinusoids)
         _freeze_first_layers(model, recipe)
         if recipe.gradient_checkpointing:
-            _checkpoint(model)
+            _checkpoint(model, recipe)
         return model
     from peft import LoraConfig, get_peft_model
 
@@ -109,7 +109,7 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
     if quantization is not None and quantization.prepare_kbit:
         _prepare_kbit(model, recipe)
     elif recipe.gradient_checkpointing:
-        _checkpoint(model)
+        _checkpoint(model, recipe)
         model.enable_input_require_grads()  # type: ignore[operator]  # transformers types it as a module
     lora = recipe.lora
     targets: Any = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
@@ -144,12 +144,17 @@ def _all_conv1d(model: torch.nn.Module) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def _checkpoint(model: Any) -> None:
+def _checkpoint(model: Any, recipe: Recipe) -> None:
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise InvalidInput(
             "this family has no gradient checkpointing in transformers", field="recipe.gradient_checkpointing"
         )
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=_form(recipe))
+
+
+def _form(recipe: Recipe) -> dict[str, bool]:
+    """Which form of checkpointing; transformers' own since version 5 when the recipe names none."""
+    return {"use_reentrant": bool(recipe.checkpoint_reentrant)}
 
 
 def _prepare_kbit(model: Any, recipe: Recipe) -> None:
@@ -158,7 +163,7 @@ def _prepare_kbit(model: Any, recipe: Recipe) -> None:
     prepare_model_for_kbit_training(
         model,
         use_gradient_checkpointing=recipe.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        gradient_checkpointing_kwargs=_form(recipe),
     )
 
 
