@@ -86,6 +86,7 @@ def test_torchtune_shards_a_large_vocabulary_apart():
     words = {"gpus": 8, "strategy": "fsdp", "autocast": None, "gradient_checkpointing": True, "loss": "chunked"}
     apart = estimate("llama-3.1-8b", "full", stack={"framework": "torchtune"}, **words)
     whole = estimate("llama-3.1-8b", "full", **words)
+    assert any("units of their own" in text for text in apart.plan.assumptions)
     root = "weights of the root unit, gathered"
     assert entries(apart).get(root, 0) < 10_000_000 < 2 * 128_256 * 4096 <= entries(whole)[root]
 

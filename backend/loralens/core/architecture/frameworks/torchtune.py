@@ -28,6 +28,7 @@ from loralens.core.memory.versions import version
 
 if TYPE_CHECKING:
     from loralens.core.architecture.config import Config
+    from loralens.core.recipe import Recipe
 
 # recipes/configs/llama3*/: custom_sharded_layers: ["tok_embeddings", "output"]. Assumption: for every vocabulary of this size
 LOGITS_DELETED_SINCE: Final = (0, 3)
@@ -110,6 +111,15 @@ class Torchtune(CausalDecoder):
 
         self.assemble(s, layer, [None] * s.layers)
         self.sharded_apart = not self.tied and s.vocabulary >= LARGE_VOCABULARY
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """How a large vocabulary is sharded."""
+        found = super().assumptions(recipe)
+        if self.sharded_apart and recipe.parallelism.strategy == "fsdp":
+            found.append(
+                "embedding and head are FSDP units of their own, as in torchtune's Llama 3 configs (assumption)"
+            )
+        return found
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Token embeddings; the rotary cache is the model's buffer."""
