@@ -105,20 +105,25 @@ class LayerNorm(Module):
             x = ops.cast(t, x, "float32", "norm: input in float32")
             weight = None if weight is None else ops.cast(t, weight, "float32", "norm: weight in float32")
             bias = None if bias is None else ops.cast(t, bias, "float32", "norm: bias in float32")
-        rows = ops.divide(x.numel, x.width)
-        out = t.new(x.numel, x.dtype, x.width, "norm: output")
-        statistics = [t.new(rows, "float32", 1, f"norm: {name}") for name in ("mean", "1/std")]
-        sizes = [None if p is None else (p.numel, p.dtype, p.width) for p in (x, weight, bias)]
-        wants = [p is not None and p.node is not None for p in (x, weight, bias)]
+        return layer_norm(t, x, weight, bias)
 
-        def apply(g: Tensor) -> list[Tensor | None]:
-            return [
-                t.new(*size, "gradient: norm", "temporaries") if wanted and size else None
-                for size, wanted in zip(sizes, wants, strict=True)
-            ]
 
-        t.record("norm", [out], [x, weight, bias], [x, *statistics, weight, bias], apply)
-        return out
+def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The kernel alone, in the dtype of x. Shapes: x (rows, width), weight and bias (width)."""
+    rows = ops.divide(x.numel, x.width)
+    out = t.new(x.numel, x.dtype, x.width, "norm: output")
+    statistics = [t.new(rows, "float32", 1, f"norm: {name}") for name in ("mean", "1/std")]
+    sizes = [None if p is None else (p.numel, p.dtype, p.width) for p in (x, weight, bias)]
+    wants = [p is not None and p.node is not None for p in (x, weight, bias)]
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        return [
+            t.new(*size, "gradient: norm", "temporaries") if wanted and size else None
+            for size, wanted in zip(sizes, wants, strict=True)
+        ]
+
+    t.record("norm", [out], [x, weight, bias], [x, *statistics, weight, bias], apply)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +132,8 @@ class Rotary:
 
     head_dim: int  # number of rotated dimensions
 
-    def tables(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin, (sequence, head_dim) each."""
+    def tables(self, t: Tape, x: Tensor, dtype: str | None = None) -> tuple[Tensor, Tensor]:
+        """cos and sin, (sequence, head_dim) each, in x's dtype unless another one is named."""
         frequencies = t.new(SEQUENCE * (self.head_dim // 2), "float32", self.head_dim // 2, "rotary: angles")
         angles = t.new(SEQUENCE * self.head_dim, "float32", self.head_dim, "rotary: angles")
         del frequencies
@@ -141,7 +146,8 @@ class Rotary:
         del table
         cos, sin = tables
         tables.clear()
-        return ops.cast(t, cos, x.dtype, "rotary: cos"), ops.cast(t, sin, x.dtype, "rotary: sin")
+        dtype = dtype or x.dtype
+        return ops.cast(t, cos, dtype, "rotary: cos"), ops.cast(t, sin, dtype, "rotary: sin")
 
 
 def rotate(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str, rotated: int | None = None) -> Tensor:

@@ -53,6 +53,24 @@ FAMILIES: Final[dict[str, str]] = {
     "deepseek_v3": "deepseek:DeepSeek",
     "llama4_text": "llama4:Llama4",
     "glm4_moe": "glm4_moe:Glm4Moe",
+    # more decoders
+    "olmo": "olmo:Olmo",
+    "olmo3": "olmo3:Olmo3",
+    "olmoe": "olmoe:Olmoe",
+    "qwen2_moe": "qwen2_moe:Qwen2Moe",
+    "granitemoe": "granite_moe:GraniteMoe",
+    "granitemoeshared": "granite_moe:GraniteMoeShared",
+    "seed_oss": "seed_oss:SeedOss",
+    "arcee": "arcee:Arcee",
+    "nemotron": "nemotron:Nemotron",
+    "helium": "helium:Helium",
+    "ernie4_5": "ernie4_5:Ernie",
+    "ernie4_5_moe": "ernie4_5:ErnieMoe",
+    "hunyuan_v1_dense": "hunyuan:HunyuanDense",
+    "exaone4": "exaone4:Exaone4",
+    "ministral": "ministral:Ministral",
+    "ministral3": "ministral:Ministral3",
+    "cwm": "ministral:Cwm",
 }
 
 

@@ -28,6 +28,15 @@ def rotate_part(t: Tape, q: Tensor, k: Tensor, tables: Tables, rotated: int, *, 
     return q_out, k_out
 
 
+def rotate_float32(t: Tape, q: Tensor, k: Tensor, tables: Tables) -> Tables:
+    """Rotary with tables in float32, to which both are promoted; cast back at the end (OLMo)."""
+    q_out, k_out = rotate(t, q, tables, "attention query"), rotate(t, k, tables, "attention key")
+    return (
+        ops.cast(t, q_out, q.dtype, "attention query, cast back"),
+        ops.cast(t, k_out, k.dtype, "attention key, cast back"),
+    )
+
+
 def rotate_chunks(t: Tape, x: Tensor, tables: Tables, label: str) -> Tensor:
     """Two halves, each turned with half of the tables: `a*cos - b*sin` and `b*cos + a*sin`, concatenated."""
     assert isinstance(x.width, int)

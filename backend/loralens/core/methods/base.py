@@ -66,7 +66,7 @@ def hold_weights(root: Root, recipe: Recipe, *, trainable: bool) -> None:
     """Set every base parameter's dtype and whether it trains."""
     for _, parameter in parameters(root):
         if parameter.role == "base":
-            parameter.dtype = recipe.weights_dtype
+            parameter.dtype = parameter.held_in or recipe.weights_dtype
             parameter.trainable = trainable and not parameter.frozen
 
 

@@ -83,7 +83,8 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
     """Apply the method: quantize and prepare the base, add the adapters, freeze, switch checkpointing on."""
     if method == "full":
         for parameter in model.parameters():
-            parameter.requires_grad_(parameter.dtype.is_floating_point)
+            if not parameter.dtype.is_floating_point:  # what a family freezes itself stays frozen
+                parameter.requires_grad_(False)
         _freeze_first_layers(model, recipe)
         if recipe.gradient_checkpointing:
             _checkpoint(model)
