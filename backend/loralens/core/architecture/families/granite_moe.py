@@ -10,10 +10,9 @@ from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import SelfAttention
 from loralens.core.architecture.families.granite import Granite, GraniteLayer
 from loralens.core.architecture.module import Linear, Module
-from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP, best
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
-from loralens.core.memory.size import TOKENS
 from loralens.core.memory.tape import Tape, Tensor
 from loralens.core.recipe import Recipe
 
@@ -26,8 +25,7 @@ class ChosenFirstRouter(Router):
         logits = ops.linear(t, x, self.weight, "router: logits")
         scores = ops.cast(t, logits, "float32", "router: logits in float32")
         del logits
-        numbers = t.new(TOKENS * self.chosen, "int64", self.chosen, "router: chosen experts")
-        values = ops.copy(t, ops.slice_last(t, scores, self.chosen, "router: chosen scores"), "router: chosen scores")
+        values, numbers = best(t, scores, self.chosen)
         values = ops.softmax(t, values, "float32", "router: weights")
         return ops.cast(t, values, x.dtype, "router: weights, cast back"), numbers
 

@@ -84,7 +84,9 @@ class Qwen3Moe(Mixtral):
         def layer(is_sparse: bool) -> DecoderLayer:
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if is_sparse:
-                mlp = SparseMLP(Router(s.hidden, experts, chosen), Experts(s.hidden, width, experts, s.act))
+                mlp = SparseMLP(
+                    Router(s.hidden, experts, chosen, casts_back=True), Experts(s.hidden, width, experts, s.act)
+                )
             return DecoderLayer(s, NormedAttention(s, window, bias=bias, output_bias=bias), mlp)
 
         self.assemble(s, layer, sparse)

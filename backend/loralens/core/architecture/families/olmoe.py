@@ -46,7 +46,9 @@ class Olmoe(CausalDecoder):
         chosen = config.integer("num_experts_per_tok", default=8, high=experts)
 
         def layer(_: object) -> DecoderLayer:
-            mlp = SparseMLP(Router(s.hidden, experts, chosen), Experts(s.hidden, s.intermediate, experts, s.act))
+            mlp = SparseMLP(
+                Router(s.hidden, experts, chosen, casts_back=True), Experts(s.hidden, s.intermediate, experts, s.act)
+            )
             return DecoderLayer(s, OlmoeAttention(s, bias, clips), mlp)
 
         self.assemble(s, layer, s.windows)

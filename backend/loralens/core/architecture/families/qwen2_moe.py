@@ -40,7 +40,10 @@ class Qwen2Moe(CausalDecoder):
         def layer(kind: tuple[bool, int | None]) -> DecoderLayer:
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if kind[0]:
-                router, beside = Router(s.hidden, experts, chosen), GatedMLP(s.hidden, shared, act=s.act)
+                router, beside = (
+                    Router(s.hidden, experts, chosen, casts_back=True),
+                    GatedMLP(s.hidden, shared, act=s.act),
+                )
                 mlp = GatedSharedMLP(router, Experts(s.hidden, width, experts, s.act), beside, s.hidden)
             return DecoderLayer(s, SelfAttention(s, kind[1], bias=bias), mlp)
 
