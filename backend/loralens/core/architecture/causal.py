@@ -49,6 +49,9 @@ class Root(Module):
     head: Linear
     tied: bool
     upcasts_logits = True  # the loss is computed on float32 logits
+    counted = False  # only the shapes are modelled; asking for memory is refused by name
+    no_adapters = ""  # why adapters on this family are not modelled
+    refused_targets: frozenset[str] = frozenset()  # names on which PEFT refuses an adapter in this family
     default_targets: tuple[str, ...] | str
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
 

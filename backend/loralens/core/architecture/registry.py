@@ -71,6 +71,25 @@ FAMILIES: Final[dict[str, str]] = {
     "ministral": "ministral:Ministral",
     "ministral3": "ministral:Ministral3",
     "cwm": "ministral:Cwm",
+    # state space and linear attention: counted, not walked
+    "mamba2": "mamba2:Mamba2",
+    "nemotron_h": "mamba2:NemotronH",
+    "jamba": "hybrid_mamba:Jamba",
+    "bamba": "hybrid_mamba:Bamba",
+    "falcon_h1": "hybrid_mamba:FalconH1",
+    "granitemoehybrid": "hybrid_mamba:GraniteHybrid",
+    "zamba": "zamba:Zamba",
+    "zamba2": "zamba:Zamba2",
+    "lfm2": "lfm2:Lfm2",
+    "lfm2_moe": "lfm2:Lfm2Moe",
+    "qwen3_next": "delta:Qwen3Next",
+    "qwen3_5_text": "delta:Qwen35",
+    "qwen3_5_moe_text": "delta:Qwen35Moe",
+    "olmo_hybrid": "delta:OlmoHybrid",
+    "kimi_linear": "delta:KimiLinear",
+    "recurrent_gemma": "recurrent_gemma:RecurrentGemma",
+    "rwkv": "rwkv:Rwkv",
+    "minimax": "minimax:MiniMax",
 }
 
 

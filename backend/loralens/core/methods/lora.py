@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core import patterns
 from loralens.core.architecture.module import Linear, Module, Parameter
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
 from loralens.core.methods import experts
 from loralens.core.methods.base import SHORT, Prepared, for_each, hold_weights, parameters, precision_text
@@ -86,7 +86,10 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
 
     Raises:
         InvalidInput: no module matches `target_modules` or one of `modules_to_save`.
+        UnsupportedArchitecture: adapters on this family are not modelled.
     """
+    if root.no_adapters:
+        raise UnsupportedArchitecture(root.no_adapters, field="config.model_type", hint="ask for method=full")
     lora, expert_weights = experts.translate(root, recipe.lora)
     wanted = selector(root, lora)
     patterns.affordable(
@@ -102,6 +105,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
         if isinstance(module, Linear):
             linears[name.rsplit(".", 1)[-1]] = None
         if wanted(name, module):
+            _allowed(root, name)
             found.append(name)
             return f"adapter of rank {rank_of(name, lora)}"
         if stacked := experts.targeted(module, expert_weights):
@@ -134,6 +138,17 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     if not lora.target_modules_given and tuple(root.default_targets) != ("q_proj", "v_proj"):
         return [f"target modules not given: {', '.join(root.default_targets)} (PEFT's default for this family)"]
     return []
+
+
+def _allowed(root: Root, name: str) -> None:
+    """Source: PEFT 0.21 tuners/tuners_utils.py, `_check_lora_target_modules_mamba`."""
+    own = name.rsplit(".", 1)[-1]
+    if own in root.refused_targets:
+        raise InvalidInput(
+            f"PEFT refuses adapters on {own} in this family: its kernels use the weight without calling the layer",
+            field="lora.target_modules",
+            hint=f"name other layers, without {own}; all-linear would take it in too",
+        )
 
 
 def trainable_copy(module: Module) -> Module:
