@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.nested import text_part
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.memory.versions import CURRENT
 
@@ -71,6 +72,11 @@ FAMILIES: Final[dict[str, str]] = {
     "ministral": "ministral:Ministral",
     "ministral3": "ministral:Ministral3",
     "cwm": "ministral:Cwm",
+    # language models of multimodal ones
+    "qwen2_vl_text": "qwen_vl:Qwen2VLText",
+    "qwen2_5_vl_text": "qwen_vl:Qwen2VLText",
+    "qwen3_vl_text": "qwen_vl:Qwen3VLText",
+    "qwen3_vl_moe_text": "qwen_vl:Qwen3VLMoeText",
     # state space and linear attention: counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "mamba2:NemotronH",
@@ -91,6 +97,10 @@ FAMILIES: Final[dict[str, str]] = {
     "rwkv": "rwkv:Rwkv",
     "minimax": "minimax:MiniMax",
 }
+
+
+# parts of field names that no Llama has: a guess would be wrong by far
+_UNLIKE_LLAMA: Final = ("expert", "state_size", "cross_attention", "lora_rank", "mamba", "conv_", "ssm", "linear_num")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ def count_parameters(entries: Mapping[str, Any]) -> Count:
         return Count(_total(_make(config, model_type)), True, "")
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [name for name in needed if not config.has(name)]
-    if missing or any("expert" in name or "state_size" in name for name in config.entries):
+    if missing or any(word in str(name) for name in config.entries for word in _UNLIKE_LLAMA):
         raise _unknown(model_type)
     return Count(
         _total(_make(config, "llama")),
@@ -148,16 +158,20 @@ def build(entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["t
     return _make(config, model_type)
 
 
+def is_known(entries: Mapping[str, Any]) -> bool:
+    """Is the model type one whose shapes are known?"""
+    return _family_of(entries)[1] in FAMILIES
+
+
+def text_config(entries: Mapping[str, Any]) -> Config:
+    """The language model's part of a config."""
+    return _family_of(entries)[0]
+
+
 def _family_of(
     entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]
 ) -> tuple[Config, str]:
-    config = Config(entries, transformers)
-    model_type = config.text("model_type", "")
-    if model_type not in FAMILIES:
-        inner = config.nested("text_config")
-        if inner is not None:
-            config = inner
-            model_type = inner.text("model_type", "") or f"{model_type}_text"
+    config, model_type = text_part(Config(entries, transformers), FAMILIES)
     if not model_type:
         raise InvalidInput(
             "config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like'
