@@ -196,6 +196,19 @@ class ModelsAnswer(Shape):
     models: list[ModelRow]
 
 
+class FamilyRow(Shape):
+    """One model type."""
+
+    model_type: str
+    memory: bool = Field(description="True: the training step is modelled. False: parameters are counted alone.")
+
+
+class FamiliesAnswer(Shape):
+    """Answer of /api/families."""
+
+    families: list[FamilyRow]
+
+
 class PriceRow(Shape):
     """A list price with its source."""
 

@@ -139,7 +139,7 @@ def test_a_tower_of_another_kind_is_named_and_not_counted() -> None:
 
 
 def test_text_fields_beside_the_tower_are_understood() -> None:
-    flat = {"model_type": "qwen2_vl", **TEXT, "tie_word_embeddings": True, **{"vision_config": {"depth": 1}}}
+    flat = {"model_type": "qwen2_vl", **TEXT, "tie_word_embeddings": True, "vision_config": {"depth": 1}}
     nested = {"model_type": "qwen2_vl", "text_config": TEXT, "tie_word_embeddings": True}
     assert count_parameters(flat) == count_parameters(nested)
     assert count_parameters(flat).exact

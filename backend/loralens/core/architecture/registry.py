@@ -10,6 +10,7 @@ from typing import Any, Final
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.nested import text_part
+from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.memory.versions import CURRENT
 
@@ -179,19 +180,32 @@ def _family_of(
     return config, model_type
 
 
-def _make(config: Config, model_type: str) -> Root:
+def _class_of(model_type: str) -> type[Root]:
     module, name = FAMILIES[model_type].split(":")
     family: type[Root] = getattr(import_module(f"loralens.core.architecture.families.{module}"), name)
-    root = family(config)  # type: ignore[call-arg]
+    return family
+
+
+def _make(config: Config, model_type: str) -> Root:
+    root = _class_of(model_type)(config)  # type: ignore[call-arg]
     return root
 
 
 def _unknown(model_type: str) -> UnsupportedArchitecture:
+    spelled = {key(name): name for name in FAMILIES}
+    near = [spelled[name] for name in closest(model_type, spelled)]
     return UnsupportedArchitecture(
-        f"model_type {model_type[:60]!r} is not modelled",
+        f"model_type {shown(model_type)} is not modelled",
         field="config.model_type",
-        hint=f"modelled are: {', '.join(sorted(FAMILIES))}",
+        hint=(f"did you mean {', '.join(near)}? " if near else "")
+        + f"`loralens models --families` lists the {len(FAMILIES)} that are; "
+        "`loralens trace` can trace any other one that transformers has",
     )
+
+
+def families() -> dict[str, bool]:
+    """Every model type by name; True where the training step is walked, False where parameters are only counted."""
+    return {name: not _class_of(name).counted for name in sorted(FAMILIES)}
 
 
 def label_parameters(root: Root) -> None:

@@ -45,6 +45,8 @@ class Llama4Layer(Module):
 class Llama4(CausalDecoder):
     """The text model; parameter counts only."""
 
+    counted = True
+
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=8, head_dim=128)
         experts = config.integer("num_local_experts", default=16, high=MAX_EXPERTS)
