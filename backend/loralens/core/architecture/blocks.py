@@ -154,11 +154,12 @@ def rotate(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str, rotate
     """`x * cos + rotate_half(x) * sin`; with `rotated` only that many of the last dimensions' values turn."""
     cos, sin = tables
     direct = ops.mul(t, x, cos, f"{label}: x*cos")
-    turned = ops.mul(t, _rotate_half(t, x, label), sin, f"{label}: half*sin")
+    turned = ops.mul(t, rotate_half(t, x, label), sin, f"{label}: half*sin")
     return ops.add(t, direct, turned, f"{label} after rotary")
 
 
-def _rotate_half(t: Tape, x: Tensor, label: str) -> Tensor:
+def rotate_half(t: Tape, x: Tensor, label: str) -> Tensor:
+    """The second half negated, then the first. Shapes: any to the same."""
     assert isinstance(x.width, int)
     first, second = (ops.slice_last(t, x, x.width // 2, f"{label}: half") for _ in range(2))
     negated = ops.scale(t, second, f"{label}: -half")

@@ -73,6 +73,12 @@ FAMILIES: Final[dict[str, str]] = {
     "ministral": "ministral:Ministral",
     "ministral3": "ministral:Ministral3",
     "cwm": "ministral:Cwm",
+    # encoders
+    "roberta": "roberta:Roberta",
+    "xlm-roberta": "roberta:Roberta",
+    "camembert": "roberta:Roberta",
+    "distilbert": "distilbert:DistilBert",
+    "modernbert": "modernbert:ModernBert",
     # language models of multimodal ones
     "qwen2_vl_text": "qwen_vl:Qwen2VLText",
     "qwen2_5_vl_text": "qwen_vl:Qwen2VLText",
@@ -198,7 +204,7 @@ def _unknown(model_type: str) -> UnsupportedArchitecture:
         f"model_type {shown(model_type)} is not modelled",
         field="config.model_type",
         hint=(f"did you mean {', '.join(near)}? " if near else "")
-        + f"`loralens models --families` lists the {len(FAMILIES)} that are; "
+        + f"`loralens models --families` lists the {len(FAMILIES)} that are (GET /api/families); "
         "`loralens trace` can trace any other one that transformers has",
     )
 
