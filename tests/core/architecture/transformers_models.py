@@ -11,6 +11,11 @@ HEADS = {
     "t5": "T5ForConditionalGeneration",
     "vit": "ViTForImageClassification",
     "whisper": "WhisperForConditionalGeneration",
+    "modernbert": "ModernBertForMaskedLM",
+    "distilbert": "DistilBertForMaskedLM",
+    "roberta": "RobertaForMaskedLM",
+    "camembert": "CamembertForMaskedLM",
+    "xlm-roberta": "XLMRobertaForMaskedLM",
 }
 NO_MODEL = {"qwen"}  # its code lives on the Hub, not in transformers
 

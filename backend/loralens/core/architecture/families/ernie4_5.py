@@ -40,6 +40,7 @@ class Ernie(CausalDecoder):
 
     kv_heads: int = 2
     head_dim: int | None = 128
+    head_may_have_bias = False
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, tied=True, kv_heads=self.kv_heads, head_dim=self.head_dim)
@@ -49,7 +50,7 @@ class Ernie(CausalDecoder):
         def layer(kind: bool) -> DecoderLayer:
             return DecoderLayer(s, ErnieAttention(s, bias=bias, output_bias=bias), make(kind))
 
-        self.assemble(s, layer, kinds)
+        self.assemble(s, layer, kinds, head_bias=bias and self.head_may_have_bias)
 
     def mlps(self, config: Config, s: Shape, bias: bool) -> tuple[Callable[[bool], Module], list[bool]]:
         """How a layer's MLP is made, and which layers are sparse."""
@@ -84,6 +85,7 @@ class ErnieMoe(Ernie):
     expert_targets = EXPERT_TARGETS
     kv_heads = 4
     head_dim = None
+    head_may_have_bias = True
 
     def mlps(self, config: Config, s: Shape, bias: bool) -> tuple[Callable[[bool], Module], list[bool]]:
         """How a layer's MLP is made, and which layers are sparse."""

@@ -9,7 +9,7 @@ from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.module import Module
-from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router
+from loralens.core.architecture.moe import ROUTING, Experts, Router
 from loralens.core.architecture.moe_shared import GatedSharedMLP
 from loralens.core.architecture.shape import Shape, by_layer_types
 from loralens.core.recipe import Recipe
@@ -18,8 +18,7 @@ from loralens.core.recipe import Recipe
 class Qwen2Moe(CausalDecoder):
     """The causal language model."""
 
-    both_masks = True
-    expert_targets = EXPERT_TARGETS
+    both_masks = True  # PEFT translates no names of experts for this very type: stacked weights stay as they are
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=16)
