@@ -50,6 +50,7 @@ def with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     for name in (
         "num_hidden_layers",
         "n_layer",
+        "n_layers",
         "num_layers",
         "num_decoder_layers",
         "encoder_layers",

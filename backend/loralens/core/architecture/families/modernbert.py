@@ -38,7 +38,8 @@ class ModernAttention(Module):
             ops.cast(t, q, v.dtype, "attention query, cast back"),
             ops.cast(t, k, v.dtype, "attention key, cast back"),
         )
-        if call.attention == "eager":  # the product copies the slice of the fused result, and keeps that alone
+        if call.attention == "eager" and call.validity.exceeds("micro_batch_size", 1):
+            # heads of several samples cannot be viewed as one batch: the product copies the slice of the fused result
             v = ops.copy(t, v, "attention value, by head")
         kernel = Attention(s.heads, s.heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout)
         out = kernel(t, q, k, v, call.masks[self._kind])
