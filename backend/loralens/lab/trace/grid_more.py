@@ -28,7 +28,7 @@ def _encoder(model_type: str, vocabulary: int, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_GRANITE: Final = {
+_GRANITE: Final[dict[str, Any]] = {
     "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 6.0, "attention_multiplier": 0.015625,
 }  # fmt: skip
 # name -> config, names for a small LoRA, names for a large one
