@@ -103,6 +103,9 @@ FAMILIES: Final[dict[str, str]] = {
     "recurrent_gemma": "recurrent_gemma:RecurrentGemma",
     "rwkv": "rwkv:Rwkv",
     "minimax": "minimax:MiniMax",
+    # counted for other reasons
+    "gemma3n_text": "gemma3n:Gemma3n",
+    "gemma4_text": "gemma3n:Gemma4",
 }
 
 
