@@ -14,7 +14,8 @@ def memory_not_modelled(family: str) -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
         f"the memory of {family!r} models is not modelled; their parameters are counted exactly",
         field="config.model_type",
-        hint="ask for the parameters, or trace the model: loralens trace",
+        hint="ask for the parameters, or trace it: `loralens trace` runs transformers' own PyTorch code on fake tensors "
+        "(a hybrid's fused kernels keep less)",
     )
 
 
