@@ -128,12 +128,13 @@ def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Rotary position embedding: cos and sin for every position, in the residual stream's dtype."""
+    """Rotary position embedding: cos and sin for every position, in the residual stream's dtype unless kept in float32."""
 
     head_dim: int  # number of rotated dimensions
+    float32: bool = False
 
-    def tables(self, t: Tape, x: Tensor, dtype: str | None = None) -> tuple[Tensor, Tensor]:
-        """cos and sin, (sequence, head_dim) each, in x's dtype unless another one is named."""
+    def tables(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin, (sequence, head_dim) each."""
         frequencies = t.new(SEQUENCE * (self.head_dim // 2), "float32", self.head_dim // 2, "rotary: angles")
         angles = t.new(SEQUENCE * self.head_dim, "float32", self.head_dim, "rotary: angles")
         del frequencies
@@ -146,8 +147,9 @@ class Rotary:
         del table
         cos, sin = tables
         tables.clear()
-        dtype = dtype or x.dtype
-        return ops.cast(t, cos, dtype, "rotary: cos"), ops.cast(t, sin, dtype, "rotary: sin")
+        if self.float32:
+            return cos, sin
+        return ops.cast(t, cos, x.dtype, "rotary: cos"), ops.cast(t, sin, x.dtype, "rotary: sin")
 
 
 def rotate(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str, rotated: int | None = None) -> Tensor:

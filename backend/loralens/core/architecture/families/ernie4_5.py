@@ -58,7 +58,7 @@ class Ernie(CausalDecoder):
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Rotary tables, not cast."""
-        call.shared["rotary"] = Rotary(self.s.rotated).tables(t, hidden, "float32")
+        call.shared["rotary"] = Rotary(self.s.rotated, float32=True).tables(t, hidden)
 
 
 class ErnieRouter(Router):

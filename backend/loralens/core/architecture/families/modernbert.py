@@ -84,6 +84,7 @@ class ModernBert(Root):
     """The masked language model."""
 
     default_targets = ("Wqkv",)
+    own_loss = True  # not the causal loss, of which a recipe can choose a kind
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, tied=True, act="gelu")

@@ -71,4 +71,4 @@ class Olmo(CausalDecoder):
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Rotary tables, not cast."""
-        call.shared["rotary"] = Rotary(self.s.rotated).tables(t, hidden, "float32")
+        call.shared["rotary"] = Rotary(self.s.rotated, float32=True).tables(t, hidden)

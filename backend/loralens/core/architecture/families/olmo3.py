@@ -53,4 +53,4 @@ class Olmo3(CausalDecoder):
         """One pair for each kind of layer, not cast."""
         for window in set(self.s.windows):
             kind = "sliding" if window else "full"
-            call.shared[f"rotary, {kind}"] = Rotary(self.s.rotated).tables(t, hidden, "float32")
+            call.shared[f"rotary, {kind}"] = Rotary(self.s.rotated, float32=True).tables(t, hidden)
