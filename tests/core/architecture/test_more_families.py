@@ -93,6 +93,18 @@ HYBRIDS: dict[str, list[dict[str, Any]]] = {
          "moe_intermediate_size": 64},
         {**S, "layer_types": ["full_attention"] * 5, "num_experts": 4, "num_dense_layers": 0, "use_expert_bias": False},
     ],
+    "lfm3": [
+        {**S, "num_hidden_layers": 9},
+        {**S, "layer_types": ["conv", "full_attention", "sliding_attention", "conv", "conv"], "conv_bias": True,
+         "use_sandwich_norm": False, "use_attention_gate": False, "attention_bias": True, "head_dim": 32,
+         "tie_word_embeddings": False},
+    ],
+    "bailing_hybrid": [
+        {**SIX, "num_local_experts": 4, "num_hidden_layers": 7, "n_group": 1, "topk_group": 1, "head_dim": 16},
+        {**SIX, "num_experts": 4, "first_k_dense_replace": 1, "n_shared_experts": 2, "kv_lora_rank": 16, "n_group": 1,
+         "topk_group": 1, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 12, "layer_group_size": 2,
+         "short_conv_kernel_size": 3, "head_dim": 16},
+    ],
     "qwen3_next": [
         {**S, **E4},
         {**S, **E4, "mlp_only_layers": [1], "decoder_sparse_step": 2, "head_dim": 32, "attention_bias": True,

@@ -1,6 +1,6 @@
-"""Gated delta networks between attention layers: Qwen3-Next, Qwen3.5, OLMo-Hybrid, Kimi Linear; counted, not walked.
+"""Gated delta networks between attention layers: Qwen3-Next, Qwen3.5, OLMo-Hybrid; counted, not walked.
 
-Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe,olmo_hybrid,kimi_linear}/modeling_*.py.
+Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe,olmo_hybrid}/modeling_*.py.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from loralens.core.architecture.blocks import GatedMLP, GemmaRMSNorm, LateCastRM
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import DecoderLayer, SelfAttention
-from loralens.core.architecture.families.deepseek import LatentAttention
 from loralens.core.architecture.families.olmo2 import Olmo2Layer
 from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, Convolution, layer_kinds
 from loralens.core.architecture.module import Linear, Module, Parameter
-from loralens.core.architecture.moe import EXPERT_TARGETS, Experts, Router, SparseMLP
+from loralens.core.architecture.moe import EXPERT_TARGETS, Experts, Router
 from loralens.core.architecture.moe_shared import GatedSharedMLP
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 
-_KINDS = ("linear_attention", "full_attention")
+KINDS = ("linear_attention", "full_attention")
 
 
 class Widths:
@@ -89,7 +88,7 @@ class Qwen35(CountedDecoder):
         s = Shape.read(config, kv_heads=self.kv_heads, head_dim=256, rotary=0.25, intermediate=self.unused(config))
         every = config.integer("full_attention_interval", default=4, high=MAX_LAYERS)
         default = ["linear_attention" if (index + 1) % every else "full_attention" for index in range(s.layers)]
-        kinds = layer_kinds(config, ("layer_types",), default, _KINDS)
+        kinds = layer_kinds(config, ("layer_types",), default, KINDS)
         w = Widths.read(config, self.key_heads, self.value_heads, 128, 128)
         bias = config.flag("attention_bias", False)
         sparse = self.sparse(config, s.layers)
@@ -181,7 +180,7 @@ class OlmoHybrid(CountedDecoder):
         default = ["full_attention" if index % 4 == 3 else "linear_attention" for index in range(s.layers)]
         if "full_attention" not in default:
             default[-1] = "full_attention"
-        kinds = layer_kinds(config, ("layer_types",), default, _KINDS)
+        kinds = layer_kinds(config, ("layer_types",), default, KINDS)
         heads = config.integer("linear_num_key_heads", default=s.heads, high=MAX_HEADS)
         w = Widths.read(config, s.heads, s.heads, max(1, int(0.75 * s.hidden / heads)), None)
         bias = config.flag("attention_bias", False)
@@ -193,79 +192,3 @@ class OlmoHybrid(CountedDecoder):
             return Olmo2Layer(s, bias)
 
         self.assemble(s, layer, kinds, norm=LateCastRMSNorm)
-
-
-class KimiGate(Module):
-    """The forget gate, through a narrow projection."""
-
-    def __init__(self, hidden: int, width: int, heads: int) -> None:
-        self.f_a_proj = Linear(hidden, width, name="forget gate, narrow")
-        self.f_b_proj = Linear(width, width * heads, name="forget gate")
-        self.dt_bias = Parameter((width * heads,))
-        self.A_log = Parameter((1, 1, heads, 1))
-
-
-class KimiDelta(Module):
-    """Kimi's delta attention."""
-
-    def __init__(self, hidden: int, width: int, heads: int, kernel: int) -> None:
-        for name in "qkv":
-            setattr(self, f"{name}_proj", Linear(hidden, width * heads, name=f"linear attention {name}"))
-        self.conv1d = Convolution(3 * width * heads, kernel, False)
-        self.forget_gate = KimiGate(hidden, width, heads)
-        self.b_proj = Linear(hidden, heads, name="linear attention b")
-        self.g_a_proj = Linear(hidden, width, name="output gate, narrow")
-        self.g_b_proj = Linear(width, width * heads, name="output gate")
-        self.o_norm = RMSNorm(width)
-        self.o_proj = Linear(width * heads, hidden, name="linear attention out")
-
-
-class KimiLinear(CountedDecoder):
-    """Three delta layers, then latent attention; experts from the second layer on."""
-
-    family = "kimi_linear"
-
-    def __init__(self, config: Config) -> None:
-        s = Shape.read(config, kv_heads=32, head_dim=64)
-        linear = config.nested("linear_attn_config") or Config({}, config.transformers)
-        width = linear.integer("head_dim", default=config.integer("linear_head_dim", default=128), high=MAX_GROUPS)
-        heads = linear.integer("num_heads", default=config.integer("linear_num_heads", default=32), high=MAX_HEADS)
-        kernel = config.integer("linear_conv_kernel_dim", default=4, high=MAX_KERNEL)
-        kernel = linear.integer("short_conv_kernel_size", default=kernel, high=MAX_KERNEL)
-        default = ["full_attention" if index and index % 4 == 0 else "linear_attention" for index in range(s.layers)]
-        if linear.has("full_attn_layers") and linear.has("kda_layers"):
-            full = set(linear.integers("full_attn_layers", MAX_LAYERS) or ())
-            default = ["full_attention" if index + 1 in full else "linear_attention" for index in range(s.layers)]
-        kinds = layer_kinds(config, ("layer_types",), default, _KINDS)
-        dense = config.integer("first_k_dense_replace", default=1, low=0, high=MAX_LAYERS)
-        mlps = ["dense" if index < dense else "sparse" for index in range(s.layers)]
-        mlps = layer_kinds(config, ("mlp_layer_types",), mlps, ("dense", "sparse"))
-
-        def layer(kind: tuple[str, str]) -> DecoderLayer:
-            attention: Module = KimiDelta(s.hidden, width, heads, kernel)
-            if kind[0] == "full_attention":
-                attention = _latent(config, s)
-            mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
-            return DecoderLayer(s, attention, _kimi_experts(config, s) if kind[1] == "sparse" else mlp)
-
-        self.assemble(s, layer, list(zip(kinds, mlps, strict=True)))
-
-
-def _latent(config: Config, s: Shape) -> LatentAttention:
-    return LatentAttention(
-        s,
-        config.integer("q_lora_rank") if config.has("q_lora_rank") else None,
-        config.integer("kv_lora_rank", default=512),
-        config.integer("qk_nope_head_dim", default=128, high=MAX_GROUPS),
-        config.integer("qk_rope_head_dim", default=64, high=MAX_GROUPS),
-        config.integer("v_head_dim", default=128, high=MAX_GROUPS),
-        config.flag("attention_bias", False),
-    )
-
-
-def _kimi_experts(config: Config, s: Shape) -> SparseMLP:
-    number = config.integer("num_local_experts", "num_experts", default=256, high=MAX_EXPERTS)
-    width = config.integer("moe_intermediate_size", default=1024)
-    shared = config.integer("n_shared_experts", "num_shared_experts", default=1, high=MAX_HEADS)
-    router, experts = Router(s.hidden, number, 1), Experts(s.hidden, width, number, s.act)
-    return SparseMLP(router, experts, GatedMLP(s.hidden, width * shared, act=s.act))
