@@ -174,6 +174,10 @@ MIXTURES: dict[str, dict[str, Any]] = {
     "granitemoeshared": {**S, "num_local_experts": 4, "shared_intermediate_size": 64},
     "ernie4_5_moe": {**S, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 48, "use_bias": True},
 }
+MIXTURES["glm4_moe_lite"] = {
+    **SIX, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "q_lora_rank": 24,
+    "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16,
+}  # fmt: skip
 BIASED = {"attention_bias": True, "mlp_bias": True}
 SWITCHED: dict[str, list[dict[str, Any]]] = {
     "olmo": [{**S, "attention_bias": True, "tie_word_embeddings": True}],

@@ -73,6 +73,7 @@ FAMILIES: Final[dict[str, str]] = {
     "ministral": "ministral:Ministral",
     "ministral3": "ministral:Ministral3",
     "cwm": "ministral:Cwm",
+    "glm4_moe_lite": "glm4_moe_lite:Glm4MoeLite",
     # encoders
     "roberta": "roberta:Roberta",
     "xlm-roberta": "roberta:Roberta",

@@ -61,6 +61,12 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
                  moe_num_shared_experts=2),
         ["q_proj", "v_proj"], _ATTENTION,
     ),
+    "glm-4.7-flash": (
+        _decoder("glm4_moe_lite", 154880, 2048, 10240, 20, 20, 3, moe_intermediate_size=1536, n_routed_experts=64,
+                 num_experts_per_tok=4, q_lora_rank=768, kv_lora_rank=512, qk_rope_head_dim=64, qk_nope_head_dim=192,
+                 v_head_dim=256),
+        ["q_b_proj", "kv_b_proj"], ["q_a_proj", "q_b_proj", "kv_b_proj", "o_proj"],
+    ),
     "hunyuan": (_decoder("hunyuan_v1_dense", 120818, 2048, 6144, 16, 4, head_dim=128), ["q_proj", "v_proj"], "all-linear"),
     "exaone-4": (
         _decoder("exaone4", 102400, 4096, 16384, 32, 8, 4, sliding_window=512, sliding_window_pattern=4),
