@@ -36,6 +36,7 @@ EXPERTS = {
     "glm4_moe",
     "olmoe",
     "qwen3_next",
+    "glm4_moe_lite",
 }  # PEFT maps their target names to stacked weights
 
 ATTENTION = {
@@ -54,6 +55,7 @@ ATTENTION = {
     "qwen3_5_moe_text": ["in_proj_qkv", "out_proj"],
     "deepseek_v2": ["q_proj", "kv_b_proj"],
     "deepseek_v3": ["q_a_proj", "kv_b_proj"],
+    "glm4_moe_lite": ["q_a_proj", "kv_b_proj"],
 }
 
 
