@@ -22,6 +22,9 @@ class ModelSummary(Shape):
     name: str
     family: str = Field(description="`model_type` of the config.")
     parameters: int = Field(description="Exact count; tied weights count once.")
+    left_out: list[str] = Field(
+        description="What the config has and the count has not (a vision tower), in sentences; empty for a language model."
+    )
 
 
 class ParameterCounts(Shape):

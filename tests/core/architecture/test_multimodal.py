@@ -125,8 +125,10 @@ def test_the_published_total_of_gemma_3_4b_is_language_model_and_siglip() -> Non
     assert answer["exact"]
     assert "vision tower (siglip_vision_model) is left out with its projector, 419,816,304 parameters" in answer["note"]
     assert "vocab_size=262208" in answer["note"]
-    estimate = memory_answer({"config": config, "method": "lora"})["estimates"][0]
-    assert any("vision tower" in line for line in estimate["assumptions"])
+    memory = memory_answer({"config": config, "method": "lora"})
+    assert any("vision tower" in line for line in memory["estimates"][0]["assumptions"])
+    assert memory["model"]["left_out"] == left_out_note(config)
+    assert memory_answer({"model": "7B", "method": "lora"})["model"]["left_out"] == []
 
 
 def test_a_tower_of_another_kind_is_named_and_not_counted() -> None:

@@ -2049,6 +2049,11 @@ export interface components {
              * @description Exact count; tied weights count once.
              */
             parameters: number;
+            /**
+             * Left Out
+             * @description What the config has and the count has not (a vision tower), in sentences; empty for a language model.
+             */
+            left_out: string[];
         };
         /**
          * ModelsAnswer
