@@ -32,6 +32,10 @@ test: ## The Python tests and the page's unit tests
 	$(PY)/python -m pytest
 	npm --prefix frontend run --silent test
 
+.PHONY: fuzz
+fuzz: ## 20,000 broken configs in place of the usual 2,000, each one that can be counted walked too (a quarter of an hour)
+	FUZZ_EXAMPLES=20000 nice -n 10 $(PY)/python -m pytest -q tests/core/architecture/test_broken_configs.py --hypothesis-show-statistics
+
 .PHONY: test-gpu
 test-gpu: ## The tests that need a CUDA device
 	$(PY)/python -m pytest -m gpu

@@ -29,6 +29,7 @@ CASES = [
     (["models"], "models"),
     (["models", "--family", "llama"], "models?family=llama"),
     (["models", "7B"], "models/7B"),
+    (["models", "--families"], "families"),
     (["gpus"], "gpus"),
     (["gpus", "rtx-4090"], "gpus/rtx-4090"),
 ]

@@ -9,3 +9,11 @@ def test_the_list_and_one_row(run):
     assert code == 0
     assert "hidden_size: 4096" in out
     assert "source: " in out
+
+
+def test_families_say_what_is_understood_of_each(run):
+    code, out, _ = run("models", "--families")
+    assert code == 0
+    rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    assert rows["llama"].endswith("memory and parameters")
+    assert rows["mamba2"].endswith("parameters") and "memory" not in rows["mamba2"]

@@ -4,7 +4,7 @@ import pytest
 
 from loralens.core import catalogue
 from loralens.core.errors import UnknownGpu, UnknownModel
-from loralens.core.listings import gpu_answer, gpus_answer, model_answer, models_answer
+from loralens.core.listings import families_answer, gpu_answer, gpus_answer, model_answer, models_answer
 
 
 def test_lists_are_complete_and_short():
@@ -28,3 +28,12 @@ def test_unknown_names():
         model_answer("8X")
     with pytest.raises(UnknownGpu):
         gpu_answer("abacus")
+
+
+def test_families_are_listed_with_what_is_understood_of_them():
+    rows = {row["model_type"]: row["memory"] for row in families_answer()["families"]}
+    assert list(rows) == sorted(rows)
+    assert rows["llama"] and not rows["mamba2"]
+    assert {(entry.config.get("text_config") or entry.config)["model_type"] for entry in catalogue.models()} <= set(
+        rows
+    )

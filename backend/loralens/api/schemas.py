@@ -22,6 +22,9 @@ class ModelSummary(Shape):
     name: str
     family: str = Field(description="`model_type` of the config.")
     parameters: int = Field(description="Exact count; tied weights count once.")
+    left_out: list[str] = Field(
+        description="What the config has and the count has not (a vision tower), in sentences; empty for a language model."
+    )
 
 
 class ParameterCounts(Shape):
@@ -194,6 +197,19 @@ class ModelsAnswer(Shape):
     """Answer of /api/models."""
 
     models: list[ModelRow]
+
+
+class FamilyRow(Shape):
+    """One model type."""
+
+    model_type: str
+    memory: bool = Field(description="True: the training step is modelled. False: parameters are counted alone.")
+
+
+class FamiliesAnswer(Shape):
+    """Answer of /api/families."""
+
+    families: list[FamilyRow]
 
 
 class PriceRow(Shape):

@@ -30,6 +30,8 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
     estimates = answer["estimates"]
     model = answer["model"]
     line(f"{model['name']}  {model['parameters']:,} parameters")
+    for sentence in model["left_out"]:
+        line(sentence)
     rows = [
         ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),
         ("of all", *(f"{e['parameters']['trainable_percent']:.4g} %" for e in estimates)),

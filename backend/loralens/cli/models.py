@@ -7,14 +7,17 @@ from typing import Annotated
 from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
 from loralens.cli.words import Argument, Option
-from loralens.core.listings import model_answer, models_answer
+from loralens.core.listings import families_answer, model_answer, models_answer
 
 Name = Annotated[str | None, Argument("MODEL", help="Show one model: id, alias or Hugging Face id.")]
 Family = Annotated[str | None, Option("--family", help="Only this model_type, such as llama.")]
+Families = Annotated[bool, Option("--families", help="The model types that are understood from a config.json.")]
 
 
-def command(model: Name = None, family: Family = None, json: Json = False) -> None:
+def command(model: Name = None, family: Family = None, families: Families = False, json: Json = False) -> None:
     """Models that are known by name, each with the source of its numbers."""
+    if families:
+        return _families(json)
     if model is not None:
         row = model_answer(model)
         if json:
@@ -30,3 +33,13 @@ def command(model: Name = None, family: Family = None, json: Json = False) -> No
         return print_json(answer)
     rows = [(row["id"], row["hf_id"], row["family"], ", ".join(row["aliases"])) for row in answer["models"]]
     return table(["id", "on the Hub", "family", "aliases"], rows, left=4)
+
+
+def _families(json: bool) -> None:
+    answer = families_answer()
+    if json:
+        return print_json(answer)
+    rows = [
+        (row["model_type"], "memory and parameters" if row["memory"] else "parameters") for row in answer["families"]
+    ]
+    return table(["model_type", "understood"], rows, left=2)

@@ -7,14 +7,17 @@ from typing import Any
 
 from loralens.core import catalogue
 from loralens.core.architecture.module import Linear
-from loralens.core.architecture.registry import build, count_parameters
+from loralens.core.architecture.multimodal import left_out_note
+from loralens.core.architecture.registry import build, count_parameters, is_known
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.memory.counts import Counts, counts_for
 from loralens.core.memory.estimate import SHOWN_GPUS, Estimate, estimate_model
 from loralens.core.memory.plan import plan_for
 from loralens.core.methods import COMPARED, check
 from loralens.core.model import Model, resolve
 from loralens.core.recipe import Recipe, flat_names, nested
 
+ONLY_COUNTED = "only counted: the training step of this family is not modelled"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _BODY = {"model", "config", "method", "methods", "recipe", "gpu"}
 
@@ -94,17 +97,53 @@ def base_parameters(model: Model) -> int:
 def parameters_answer(body: Any) -> dict[str, Any]:
     """`GET /api/parameters`: exact counts, tensor by tensor, for one method (LoRA when none is named).
 
-    Layers of a kind share a row; `count` says how many there are.
+    Layers of a kind share a row; `count` says how many there are. Also for families whose step is not walked.
     """
     model, names, recipe, _ = read_body(body)
     name = names[0] if len(names) == 1 else "lora"
-    try:
-        found = estimate_model(model, name, recipe)
-    except UnsupportedArchitecture:
-        return _counted(model)
+    counts, notes = _counts(model, name, recipe)
+    if counts is None:
+        return _guessed(model)
     rank = recipe.lora.rank
+    total, trainable = (size.at(1, 1, rank) for size in (counts.total, counts.trainable))
+    return {
+        "exact": True,
+        "note": "; ".join([*notes, *left_out_note(model.config)]),
+        "model": model.to_dict(count_parameters(model.config).total),
+        "method": name,
+        "parameters": {
+            "total": total,
+            "trainable": trainable,
+            "trainable_percent": round(100 * trainable / total, 4) if total else 0.0,
+        },
+        "tensors": _tensors(counts, rank),
+        "target_modules_available": _linear_names(model),
+        "by_rank": [
+            {
+                "rank": r,
+                "trainable": counts.trainable.at(1, 1, r),
+                "adapter_file_bytes": counts.adapter_bytes.at(1, 1, r),
+            }
+            for r in RANKS
+        ],
+    }
+
+
+def _counts(model: Model, method: str, recipe: Recipe) -> tuple[Counts | None, list[str]]:
+    """The counts, and what is to be said about them; None where the model type is not known."""
+    try:
+        plan = estimate_model(model, method, recipe).plan
+    except UnsupportedArchitecture:
+        if not is_known(model.config):
+            return None, []
+        return counts_for(model, method, recipe), [ONLY_COUNTED]
+    return Counts.of(plan.held, recipe.weights_dtype), []
+
+
+def _tensors(counts: Counts, rank: int) -> list[dict[str, Any]]:
+    """One row for the tensors of a name, a shape and a state."""
     rows: dict[str, dict[str, Any]] = {}
-    for item in found.plan.held:
+    for item in counts.held:
         parameter = item.parameter
         shape = [dim if isinstance(dim, int) else dim.at(1, 1, rank) for dim in parameter.shape]
         row = rows.setdefault(
@@ -123,32 +162,11 @@ def parameters_answer(body: Any) -> dict[str, Any]:
         row["count"] += item.count
         row["parameters"] += parameter.numel.at(1, 1, rank) * item.count
         row["bytes"] += parameter.bytes.at(1, 1, rank) * item.count
-    total, trainable = found.total_parameters, found.trainable_parameters
-    return {
-        "exact": True,
-        "note": "",
-        "model": model.to_dict(base_parameters(model)),
-        "method": name,
-        "parameters": {
-            "total": total,
-            "trainable": trainable,
-            "trainable_percent": round(100 * trainable / total, 4) if total else 0.0,
-        },
-        "tensors": list(rows.values()),
-        "target_modules_available": _linear_names(model),
-        "by_rank": [
-            {
-                "rank": r,
-                "trainable": found.plan.trainable.at(1, 1, r),
-                "adapter_file_bytes": found.plan.adapter_bytes.at(1, 1, r),
-            }
-            for r in RANKS
-        ],
-    }
+    return list(rows.values())
 
 
-def _counted(model: Model) -> dict[str, Any]:
-    """The count alone, of a model whose training step is not modelled; raises if the shapes do not allow even that."""
+def _guessed(model: Model) -> dict[str, Any]:
+    """The count alone, of an unknown model type; raises if the shapes do not allow even that."""
     count = count_parameters(model.config)
     return {
         "model": model.to_dict(count.total),
@@ -158,7 +176,7 @@ def _counted(model: Model) -> dict[str, Any]:
         "target_modules_available": [],
         "by_rank": [],
         "exact": count.exact,
-        "note": count.note or "only counted: the training step of this family is not modelled",
+        "note": "; ".join([count.note, *left_out_note(model.config)]),
     }
 
 

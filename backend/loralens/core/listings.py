@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loralens.core import catalogue
+from loralens.core.architecture.registry import families
 
 
 def models_answer(family: str | None = None) -> dict[str, Any]:
@@ -20,6 +21,11 @@ def model_answer(name: str) -> dict[str, Any]:
         UnknownModel: nothing in the catalogue has this name.
     """
     return catalogue.model(name).to_dict()
+
+
+def families_answer() -> dict[str, Any]:
+    """Every `model_type` that is understood, and whether its training step is walked or its parameters only counted."""
+    return {"families": [{"model_type": name, "memory": walked} for name, walked in families().items()]}
 
 
 def gpus_answer() -> dict[str, Any]:

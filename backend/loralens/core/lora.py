@@ -188,8 +188,8 @@ class DoraAdapter(LoraAdapter):
         if not packed or t.autocast is None:
             x = ops.cast(t, x, self.lora_a.dtype, "LoRA: input cast to the adapter's dtype")
         base = result if self.dropout == 0 else None
-        x = ops.dropout(t, x, self.dropout, "LoRA: dropout")
-        result = ops.add(t, result, self._turned(t, layer, x, base), "LoRA: base plus update")
+        dropped = ops.dropout(t, x, self.dropout, "LoRA: dropout")  # x stays a local variable of the layer's forward
+        result = ops.add(t, result, self._turned(t, layer, dropped, base), "LoRA: base plus update")
         return ops.cast(t, result, dtype, "LoRA: result cast back")
 
     def _turned(self, t: Tape, layer: Linear, x: Tensor, base: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from loralens.core import catalogue
+from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.errors import InvalidInput
 from loralens.core.recipe_fields import frozen
 
@@ -24,7 +25,13 @@ class Model:
 
     def to_dict(self, parameters: int) -> dict[str, Any]:
         """The contract's `model` object."""
-        return {"id": self.id, "name": self.name, "family": self.family, "parameters": parameters}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "family": self.family,
+            "parameters": parameters,
+            "left_out": left_out_note(self.config),
+        }
 
 
 @lru_cache(maxsize=512)

@@ -34,6 +34,9 @@ EXPERTS = {
     "deepseek_v2",
     "deepseek_v3",
     "glm4_moe",
+    "olmoe",
+    "qwen3_next",
+    "glm4_moe_lite",
 }  # PEFT maps their target names to stacked weights
 
 ATTENTION = {
@@ -44,8 +47,15 @@ ATTENTION = {
     "phi3": ["qkv_proj"],
     "bert": ["query", "value", "key"],
     "t5": ["q", "v", "o"],
+    "roberta": ["query", "value", "key"],
+    "distilbert": ["q_lin", "v_lin"],
+    "modernbert": ["Wqkv"],
+    "jamba": ["in_proj", "out_proj"],
+    "qwen3_next": ["in_proj_qkvz", "out_proj"],
+    "qwen3_5_moe_text": ["in_proj_qkv", "out_proj"],
     "deepseek_v2": ["q_proj", "kv_b_proj"],
     "deepseek_v3": ["q_a_proj", "kv_b_proj"],
+    "glm4_moe_lite": ["q_a_proj", "kv_b_proj"],
 }
 
 

@@ -11,6 +11,11 @@ HEADS = {
     "t5": "T5ForConditionalGeneration",
     "vit": "ViTForImageClassification",
     "whisper": "WhisperForConditionalGeneration",
+    "modernbert": "ModernBertForMaskedLM",
+    "distilbert": "DistilBertForMaskedLM",
+    "roberta": "RobertaForMaskedLM",
+    "camembert": "CamembertForMaskedLM",
+    "xlm-roberta": "XLMRobertaForMaskedLM",
 }
 NO_MODEL = {"qwen"}  # its code lives on the Hub, not in transformers
 
@@ -45,6 +50,7 @@ def with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     for name in (
         "num_hidden_layers",
         "n_layer",
+        "n_layers",
         "num_layers",
         "num_decoder_layers",
         "encoder_layers",

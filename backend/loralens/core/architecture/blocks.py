@@ -105,20 +105,25 @@ class LayerNorm(Module):
             x = ops.cast(t, x, "float32", "norm: input in float32")
             weight = None if weight is None else ops.cast(t, weight, "float32", "norm: weight in float32")
             bias = None if bias is None else ops.cast(t, bias, "float32", "norm: bias in float32")
-        rows = ops.divide(x.numel, x.width)
-        out = t.new(x.numel, x.dtype, x.width, "norm: output")
-        statistics = [t.new(rows, "float32", 1, f"norm: {name}") for name in ("mean", "1/std")]
-        sizes = [None if p is None else (p.numel, p.dtype, p.width) for p in (x, weight, bias)]
-        wants = [p is not None and p.node is not None for p in (x, weight, bias)]
+        return layer_norm(t, x, weight, bias)
 
-        def apply(g: Tensor) -> list[Tensor | None]:
-            return [
-                t.new(*size, "gradient: norm", "temporaries") if wanted and size else None
-                for size, wanted in zip(sizes, wants, strict=True)
-            ]
 
-        t.record("norm", [out], [x, weight, bias], [x, *statistics, weight, bias], apply)
-        return out
+def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The kernel alone, in the dtype of x. Shapes: x (rows, width), weight and bias (width)."""
+    rows = ops.divide(x.numel, x.width)
+    out = t.new(x.numel, x.dtype, x.width, "norm: output")
+    statistics = [t.new(rows, "float32", 1, f"norm: {name}") for name in ("mean", "1/std")]
+    sizes = [None if p is None else (p.numel, p.dtype, p.width) for p in (x, weight, bias)]
+    wants = [p is not None and p.node is not None for p in (x, weight, bias)]
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        return [
+            t.new(*size, "gradient: norm", "temporaries") if wanted and size else None
+            for size, wanted in zip(sizes, wants, strict=True)
+        ]
+
+    t.record("norm", [out], [x, weight, bias], [x, *statistics, weight, bias], apply)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +156,12 @@ def rotate(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str, rotate
     """`x * cos + rotate_half(x) * sin`; with `rotated` only that many of the last dimensions' values turn."""
     cos, sin = tables
     direct = ops.mul(t, x, cos, f"{label}: x*cos")
-    turned = ops.mul(t, _rotate_half(t, x, label), sin, f"{label}: half*sin")
+    turned = ops.mul(t, rotate_half(t, x, label), sin, f"{label}: half*sin")
     return ops.add(t, direct, turned, f"{label} after rotary")
 
 
-def _rotate_half(t: Tape, x: Tensor, label: str) -> Tensor:
+def rotate_half(t: Tape, x: Tensor, label: str) -> Tensor:
+    """The second half negated, then the first. Shapes: any to the same."""
     assert isinstance(x.width, int)
     first, second = (ops.slice_last(t, x, x.width // 2, f"{label}: half") for _ in range(2))
     negated = ops.scale(t, second, f"{label}: -half")

@@ -87,6 +87,9 @@ class Root(Module):
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound
+    counted = False  # only the shapes are modelled; asking for memory is refused by name
+    no_adapters = ""  # why adapters on this family are not modelled
+    refused_targets: frozenset[str] = frozenset()  # names on which PEFT refuses an adapter in this family
     default_targets: tuple[str, ...] | str
     float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts

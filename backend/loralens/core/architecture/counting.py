@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loralens.core.architecture.causal import Call, Root
+from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.module import Linear
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.memory.tape import Tape, Tensor
@@ -13,17 +14,30 @@ def memory_not_modelled(family: str) -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
         f"the memory of {family!r} models is not modelled; their parameters are counted exactly",
         field="config.model_type",
-        hint="ask for the parameters, or trace the model: loralens trace",
+        hint="ask for the parameters, or trace it: `loralens trace` runs transformers' own PyTorch code on fake tensors "
+        "(a hybrid's fused kernels keep less)",
     )
 
 
 class Counted(Root):
     """A model whose module tree is known and whose step is not."""
 
+    counted = True
     family = ""
     head: Linear
     default_targets: tuple[str, ...] | str = ("q_proj", "v_proj")
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
+        """Refused by name."""
+        raise memory_not_modelled(self.family)
+
+
+class CountedDecoder(CausalDecoder):
+    """The same for a decoder that is put together from the usual parts."""
+
+    counted = True
+    family = ""
+
+    def embed(self, t: Tape, call: Call) -> Tensor:
         """Refused by name."""
         raise memory_not_modelled(self.family)

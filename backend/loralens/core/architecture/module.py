@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 class Parameter:
     """A weight: its shape, how it is held, and whether it trains."""
 
-    __slots__ = ("dtype", "frozen", "gradient_kept", "label", "numel", "packing", "role", "shape", "trainable")
+    __slots__ = (
+        "dtype",
+        "frozen",
+        "gradient_kept",
+        "held_in",
+        "label",
+        "numel",
+        "packing",
+        "role",
+        "shape",
+        "trainable",
+    )
 
     def __init__(self, shape: Sequence[Dim], *, role: str = "base") -> None:
         self.shape = tuple(shape)
@@ -29,6 +40,7 @@ class Parameter:
         self.dtype = "float32"
         self.trainable = True
         self.frozen = False  # never trains, whatever the method (Whisper's sinusoids)
+        self.held_in: str | None = None  # a dtype that the family's code insists on, whatever the rest is held in
         self.role = role  # base | adapter
         self.label = ""
         self.packing: Packing | None = None  # a quantized base weight

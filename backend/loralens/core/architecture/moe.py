@@ -23,12 +23,21 @@ ROUTING: Final = (
 class Router(Module):
     """Scores of all experts in float32, of which the best `chosen` stay. Shapes: weight (experts, hidden)."""
 
-    def __init__(self, hidden: int, experts: int, chosen: int, *, bias: bool = False, float32: bool = False) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        experts: int,
+        chosen: int,
+        *,
+        bias: bool = False,
+        float32: bool = False,
+        casts_back: bool = False,  # the weights, to the logits' dtype; else they stay float32
+    ) -> None:
         self.weight = Parameter((experts, hidden))
         self.bias = Parameter((experts,)) if bias else None
         self.adapter: Any = None
         self.chosen = chosen
-        self._experts, self._float32 = experts, float32
+        self._experts, self._float32, self._casts_back = experts, float32, casts_back
 
     def forward(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and numbers of the chosen experts, (rows, chosen) each."""
@@ -39,12 +48,29 @@ class Router(Module):
                 t, t.parameter(self.weight) if weight is None else weight, "float32", "router: weight in float32"
             )
         logits = ops.linear(t, x, self.weight, "router: logits", self.bias, weight)
+        dtype = logits.dtype
         scores = ops.softmax(t, logits, "float32", "router: scores")
         del logits
-        values = ops.slice_last(t, scores, self.chosen, "router: chosen scores")
+        values, numbers = best(t, scores, self.chosen)
         values = ops.scale(t, values, "router: weights")
-        numbers = t.new(TOKENS * self.chosen, "int64", self.chosen, "router: chosen experts")
+        if self._casts_back:
+            values = ops.cast(t, values, dtype, "router: weights, cast back")
         return values, numbers
+
+
+def best(t: Tape, scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
+    """`topk`: the best scores of each row and their numbers, which backward scatters by. Shapes: (rows, chosen) each."""
+    values = t.new(TOKENS * chosen, scores.dtype, chosen, "router: chosen scores")
+    numbers = t.new(TOKENS * chosen, "int64", chosen, "router: chosen experts")
+    numel, dtype, width = scores.numel, scores.dtype, scores.width
+    t.record(
+        "router: chosen scores",
+        [values],
+        [scores],
+        [numbers],
+        lambda g: t.new(numel, dtype, width, "gradient: router: scores", "temporaries"),
+    )
+    return values, numbers
 
 
 class Experts(Module):

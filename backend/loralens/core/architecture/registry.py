@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.nested import text_part
+from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.memory.versions import CURRENT
 
@@ -53,7 +55,65 @@ FAMILIES: Final[dict[str, str]] = {
     "deepseek_v3": "deepseek:DeepSeek",
     "llama4_text": "llama4:Llama4",
     "glm4_moe": "glm4_moe:Glm4Moe",
+    # more decoders
+    "olmo": "olmo:Olmo",
+    "olmo3": "olmo3:Olmo3",
+    "olmoe": "olmoe:Olmoe",
+    "qwen2_moe": "qwen2_moe:Qwen2Moe",
+    "granitemoe": "granite_moe:GraniteMoe",
+    "granitemoeshared": "granite_moe:GraniteMoeShared",
+    "seed_oss": "seed_oss:SeedOss",
+    "arcee": "arcee:Arcee",
+    "nemotron": "nemotron:Nemotron",
+    "helium": "helium:Helium",
+    "ernie4_5": "ernie4_5:Ernie",
+    "ernie4_5_moe": "ernie4_5:ErnieMoe",
+    "hunyuan_v1_dense": "hunyuan:HunyuanDense",
+    "exaone4": "exaone4:Exaone4",
+    "ministral": "ministral:Ministral",
+    "ministral3": "ministral:Ministral3",
+    "cwm": "ministral:Cwm",
+    "glm4_moe_lite": "glm4_moe_lite:Glm4MoeLite",
+    # encoders
+    "roberta": "roberta:Roberta",
+    "xlm-roberta": "roberta:Roberta",
+    "camembert": "roberta:Roberta",
+    "distilbert": "distilbert:DistilBert",
+    "modernbert": "modernbert:ModernBert",
+    # language models of multimodal ones
+    "qwen2_vl_text": "qwen_vl:Qwen2VLText",
+    "qwen2_5_vl_text": "qwen_vl:Qwen2VLText",
+    "qwen3_vl_text": "qwen_vl:Qwen3VLText",
+    "qwen3_vl_moe_text": "qwen_vl:Qwen3VLMoeText",
+    # state space and linear attention: counted, not walked
+    "mamba2": "mamba2:Mamba2",
+    "nemotron_h": "mamba2:NemotronH",
+    "jamba": "hybrid_mamba:Jamba",
+    "bamba": "hybrid_mamba:Bamba",
+    "falcon_h1": "hybrid_mamba:FalconH1",
+    "granitemoehybrid": "hybrid_mamba:GraniteHybrid",
+    "zamba": "zamba:Zamba",
+    "zamba2": "zamba:Zamba2",
+    "lfm2": "lfm2:Lfm2",
+    "lfm2_moe": "lfm2:Lfm2Moe",
+    "lfm3": "lfm2:Lfm3",
+    "qwen3_next": "delta:Qwen3Next",
+    "qwen3_5_text": "delta:Qwen35",
+    "qwen3_5_moe_text": "delta:Qwen35Moe",
+    "olmo_hybrid": "delta:OlmoHybrid",
+    "kimi_linear": "kimi_linear:KimiLinear",
+    "bailing_hybrid": "kimi_linear:BailingHybrid",
+    "recurrent_gemma": "recurrent_gemma:RecurrentGemma",
+    "rwkv": "rwkv:Rwkv",
+    "minimax": "minimax:MiniMax",
+    # counted for other reasons
+    "gemma3n_text": "gemma3n:Gemma3n",
+    "gemma4_text": "gemma3n:Gemma4",
 }
+
+
+# parts of field names that no Llama has: a guess would be wrong by far
+_UNLIKE_LLAMA: Final = ("expert", "state_size", "cross_attention", "lora_rank", "mamba", "conv_", "ssm", "linear_num")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +139,7 @@ def count_parameters(entries: Mapping[str, Any]) -> Count:
         return Count(_total(_make(config, model_type)), True, "")
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [name for name in needed if not config.has(name)]
-    if missing or any("expert" in name or "state_size" in name for name in config.entries):
+    if missing or any(word in str(name) for name in config.entries for word in _UNLIKE_LLAMA):
         raise _unknown(model_type)
     return Count(
         _total(_make(config, "llama")),
@@ -125,16 +185,20 @@ def build(
     return _make(config, model_type)
 
 
+def is_known(entries: Mapping[str, Any]) -> bool:
+    """Is the model type one whose shapes are known?"""
+    return _family_of(entries)[1] in FAMILIES
+
+
+def text_config(entries: Mapping[str, Any]) -> Config:
+    """The language model's part of a config."""
+    return _family_of(entries)[0]
+
+
 def _family_of(
     entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]
 ) -> tuple[Config, str]:
-    config = Config(entries, transformers)
-    model_type = config.text("model_type", "")
-    if model_type not in FAMILIES:
-        inner = config.nested("text_config")
-        if inner is not None:
-            config = inner
-            model_type = inner.text("model_type", "") or f"{model_type}_text"
+    config, model_type = text_part(Config(entries, transformers), FAMILIES)
     if not model_type:
         raise InvalidInput(
             "config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like'
@@ -142,19 +206,32 @@ def _family_of(
     return config, model_type
 
 
-def _make(config: Config, model_type: str) -> Root:
+def _class_of(model_type: str) -> type[Root]:
     module, name = FAMILIES[model_type].split(":")
     family: type[Root] = getattr(import_module(f"loralens.core.architecture.families.{module}"), name)
-    root = family(config)  # type: ignore[call-arg]
+    return family
+
+
+def _make(config: Config, model_type: str) -> Root:
+    root = _class_of(model_type)(config)  # type: ignore[call-arg]
     return root
 
 
 def _unknown(model_type: str) -> UnsupportedArchitecture:
+    spelled = {key(name): name for name in FAMILIES}
+    near = [spelled[name] for name in closest(model_type, spelled)]
     return UnsupportedArchitecture(
-        f"model_type {model_type[:60]!r} is not modelled",
+        f"model_type {shown(model_type)} is not modelled",
         field="config.model_type",
-        hint=f"modelled are: {', '.join(sorted(FAMILIES))}",
+        hint=(f"did you mean {', '.join(near)}? " if near else "")
+        + f"`loralens models --families` lists the {len(FAMILIES)} that are (GET /api/families); "
+        "`loralens trace` can trace any other one that transformers has",
     )
+
+
+def families() -> dict[str, bool]:
+    """Every model type by name; True where the training step is walked, False where parameters are only counted."""
+    return {name: not _class_of(name).counted for name in sorted(FAMILIES)}
 
 
 def label_parameters(root: Root) -> None:

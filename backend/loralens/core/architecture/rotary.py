@@ -5,7 +5,7 @@ Sources: transformers 5.23, `apply_rotary_pos_emb` of llama (halves), phi3 and g
 
 from __future__ import annotations
 
-from loralens.core.architecture.blocks import rotate
+from loralens.core.architecture.blocks import rotate, rotate_half
 from loralens.core.memory import ops
 from loralens.core.memory.tape import Tape, Tensor
 
@@ -26,6 +26,25 @@ def rotate_part(t: Tape, q: Tensor, k: Tensor, tables: Tables, rotated: int, *, 
     q_out = ops.cat(t, [q_out, q_pass], q.width, "attention query, whole")
     k_out = ops.cat(t, [k_out, k_pass], k.width, "attention key, whole")
     return q_out, k_out
+
+
+def rotate_float32(t: Tape, q: Tensor, k: Tensor, tables: Tables) -> Tables:
+    """Rotary with tables in float32, to which both are promoted; cast back at the end (OLMo)."""
+    q_out, k_out = rotate(t, q, tables, "attention query"), rotate(t, k, tables, "attention key")
+    return (
+        ops.cast(t, q_out, q.dtype, "attention query, cast back"),
+        ops.cast(t, k_out, k.dtype, "attention key, cast back"),
+    )
+
+
+def rotate_twice(t: Tape, x: Tensor, tables: Tables, label: str) -> Tensor:
+    """Rotary in float32, whose two terms each cast x anew (ModernBERT)."""
+    cos, sin = tables
+    direct = ops.mul(t, ops.cast(t, x, "float32", f"{label} in float32"), cos, f"{label}: x*cos")
+    half = rotate_half(t, ops.cast(t, x, "float32", f"{label} in float32"), label)
+    turned = ops.mul(t, half, sin, f"{label}: half*sin")
+    del half
+    return ops.add(t, direct, turned, f"{label} after rotary")
 
 
 def rotate_chunks(t: Tape, x: Tensor, tables: Tables, label: str) -> Tensor:

@@ -52,6 +52,8 @@ class Shape:
             "num_key_value_heads", default=heads if present or kv_heads is None else kv_heads, high=MAX_HEADS
         )
         config.divides("num_key_value_heads", heads, kv)
+        if "head_dim" in config.entries and not config.has("head_dim"):
+            head_dim = None  # null means hidden / heads, silence the family's own default
         if head_dim is None and not config.has("head_dim"):
             config.divides("num_attention_heads", hidden, heads)
         width = config.integer("head_dim", default=head_dim or max(1, hidden // heads), high=65_536)

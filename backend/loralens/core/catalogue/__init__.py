@@ -7,5 +7,6 @@ Names are matched without regard to case, spaces or underscores: an id (`qwen2.5
 
 from loralens.core.catalogue._gpus import Gpu, Price, gpu, gpus
 from loralens.core.catalogue._models import ModelEntry, model, models
+from loralens.core.catalogue._names import closest, key, shown
 
-__all__ = ["Gpu", "ModelEntry", "Price", "gpu", "gpus", "model", "models"]
+__all__ = ["Gpu", "ModelEntry", "Price", "closest", "gpu", "gpus", "key", "model", "models", "shown"]

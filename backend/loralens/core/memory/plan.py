@@ -14,14 +14,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import methods
+from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
+from loralens.core.memory.counts import Counts
 from loralens.core.memory.ledger import CATEGORIES, Moment, Point
 from loralens.core.memory.parallel import Sharding
-from loralens.core.memory.size import MONOMIALS, VARIABLES, ZERO, Size, monomial_values
+from loralens.core.memory.size import MONOMIALS, VARIABLES, Size, monomial_values
 from loralens.core.memory.step import Held, walk_step
 from loralens.core.memory.versions import assumptions as stack_assumptions
 from loralens.core.memory.versions import framework, version
-from loralens.core.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
     from loralens.core.memory.validity import Validity
@@ -130,17 +131,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     prepared = methods.prepare(method, root, recipe)
     label_parameters(root)
     step = walk_step(root, prepared, recipe)
-    total = trainable = adapter = checkpoint = ZERO
-    for item in step.held:
-        parameter = item.parameter
-        numel = parameter.numel * item.count
-        total = total + numel
-        if parameter.trainable:
-            trainable = trainable + numel
-        if parameter.role == "adapter":
-            adapter = adapter + numel * ITEM_BYTES[parameter.dtype]
-        else:
-            checkpoint = checkpoint + numel * ITEM_BYTES[recipe.weights_dtype]
+    counts = Counts.of(step.held, recipe.weights_dtype)
     moments = step.ledger.moments
     return Plan(
         method=method,
@@ -148,13 +139,14 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         assumptions=[
             *prepared.assumptions,
             *root.assumptions(recipe),
-            *Sharding.of(recipe, adapters=any(adapter)).assumptions(),
+            *left_out_note(model.config),
+            *Sharding.of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
             *stack_assumptions(recipe, root.framework),
         ],
-        total=total,
-        trainable=trainable,
-        checkpoint_bytes=checkpoint,
-        adapter_bytes=adapter,
+        total=counts.total,
+        trainable=counts.trainable,
+        checkpoint_bytes=counts.checkpoint_bytes,
+        adapter_bytes=counts.adapter_bytes,
         host_bytes=step.host_bytes,
         moments=moments,
         points=step.ledger.points,

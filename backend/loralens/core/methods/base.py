@@ -67,7 +67,7 @@ def hold_weights(root: Root, recipe: Recipe, *, trainable: bool) -> None:
     for name, parameter in parameters(root):
         if parameter.role == "base":
             whole = recipe.weights_dtype == "float16" and keeps_float32(root, name)
-            parameter.dtype = "float32" if whole else recipe.weights_dtype
+            parameter.dtype = parameter.held_in or ("float32" if whole else recipe.weights_dtype)
             parameter.trainable = trainable and not parameter.frozen
 
 

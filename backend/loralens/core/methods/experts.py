@@ -27,7 +27,7 @@ def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
     """The targets that are still modules, and the stacked weights that PEFT adapts instead of the rest.
 
     Raises:
-        InvalidInput: only one of two fused projections is named, or dropout is asked for where PEFT has none.
+        InvalidInput: only one of two fused projections is named, or dropout or DoRA is asked for where PEFT has none.
     """
     mapping = root.expert_targets
     if not mapping:
@@ -44,12 +44,19 @@ def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
             field="lora.target_modules",
             hint=f"name {', '.join(sorted(fused))} together",
         )
-    weights = frozenset(mapping[old] for old in mapped.values())
+    present = any(isinstance(module, Experts) for _, module in root.walk())  # a config may have none
+    weights = frozenset(mapping[old] for old in mapped.values()) if present else frozenset()
     if weights and lora.dropout:
         raise InvalidInput(
             "PEFT has no dropout for adapters on experts",
             field="lora.dropout",
             hint="set dropout to 0, or target attention only",
+        )
+    if weights and lora.use_dora:
+        raise InvalidInput(
+            "PEFT has no DoRA for adapters on experts",
+            field="lora.use_dora",
+            hint="switch use_dora off, or target attention only",
         )
     rest = tuple(target for target in targets if target not in mapped)
     return replace(lora, target_modules=rest, target_modules_given=True), weights

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core import patterns
 from loralens.core.architecture.module import FusedLinear, Linear, Module, Parameter
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
 from loralens.core.lora_merged import MergedAdapter
 from loralens.core.memory.checkpoint import is_reentrant
@@ -120,7 +120,10 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
 
     Raises:
         InvalidInput: no module matches `target_modules` or one of `modules_to_save`.
+        UnsupportedArchitecture: adapters on this family are not modelled.
     """
+    if root.no_adapters:
+        raise UnsupportedArchitecture(root.no_adapters, field="config.model_type", hint="ask for method=full")
     lora, expert_weights = experts.translate(root, recipe.lora)
     wanted = selector(root, lora)
     patterns.affordable(
@@ -142,6 +145,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             found.extend(f"{around}.{part}" for part in parts)
             return f"parts {' '.join(parts)}" if parts else ""
         if wanted(name, module):
+            _allowed(root, name)
             found.append(name)
             return f"adapter of rank {rank_of(name, lora)}"
         if stacked := experts.targeted(module, expert_weights):
@@ -181,6 +185,17 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     if root.framework and lora.use_dora:
         assumptions.append(f"DoRA as PEFT computes it, not {root.framework}")
     return assumptions
+
+
+def _allowed(root: Root, name: str) -> None:
+    """Source: PEFT 0.21 tuners/tuners_utils.py, `_check_lora_target_modules_mamba`."""
+    own = name.rsplit(".", 1)[-1]
+    if own in root.refused_targets:
+        raise InvalidInput(
+            f"PEFT refuses adapters on {own} in this family: its kernels use the weight without calling the layer",
+            field="lora.target_modules",
+            hint=f"name other layers, without {own}; all-linear would take it in too",
+        )
 
 
 def trainable_copy(module: Module) -> Module:

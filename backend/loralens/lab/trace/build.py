@@ -97,6 +97,9 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
     """Apply the method: quantize and prepare the base, add the adapters, freeze, switch checkpointing on."""
     if method == "full":
         # what the model's own code freezes stays frozen (Whisper's sinusoids)
+        for parameter in model.parameters():
+            if not parameter.dtype.is_floating_point:
+                parameter.requires_grad_(False)
         _freeze_first_layers(model, recipe)
         if recipe.gradient_checkpointing:
             _checkpoint(model, recipe)

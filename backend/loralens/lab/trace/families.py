@@ -33,7 +33,18 @@ def model_class(config: Any) -> Any:
 
 
 _ENCODERS = frozenset(
-    {"bert", "roberta", "distilbert", "electra", "deberta", "deberta-v2", "modernbert", "xlm-roberta", "albert"}
+    {
+        "bert",
+        "roberta",
+        "camembert",
+        "distilbert",
+        "electra",
+        "deberta",
+        "deberta-v2",
+        "modernbert",
+        "xlm-roberta",
+        "albert",
+    }
 )
 
 

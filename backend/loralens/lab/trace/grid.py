@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from loralens.core.errors import LoraLensError
-from loralens.lab.trace import grid_cases
+from loralens.lab.trace import grid_cases, grid_more
 
+GRIDS: Final = {"first": grid_cases.cases, "more": grid_more.cases}
 KEPT: Final = ("trainable", "total", "phase", "peak_allocated_bytes", "phase_peaks", "categories")
 
 
@@ -46,9 +47,9 @@ def as_line(entry: dict[str, Any]) -> str:
     return json.dumps(entry, separators=(",", ":"), ensure_ascii=True)
 
 
-def run(path: Path, workers: int, pattern: str = "") -> tuple[int, int]:
+def run(path: Path, workers: int, pattern: str = "", grid: str = "first") -> tuple[int, int]:
     """Trace what is missing; returns how many cases the file holds and how many were traced now."""
-    wanted = {name: request for name, request in grid_cases.cases() if pattern in name}
+    wanted = {name: request for name, request in GRIDS[grid]() if pattern in name}
     there = {entry["name"]: entry for entry in read(path)}
     kept = {
         name: entry
@@ -87,9 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="part of the case names to trace")
+    parser.add_argument("--grid", choices=list(GRIDS), default="first", help="the first families, or those added later")
     given = parser.parse_args(arguments)
     started = time.perf_counter()
-    held, traced = run(given.file, given.workers, given.only)
+    held, traced = run(given.file, given.workers, given.only, given.grid)
     print(f"{held} cases in the file, {traced} traced in {time.perf_counter() - started:.0f} s")
     return 0
 

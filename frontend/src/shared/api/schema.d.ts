@@ -136,6 +136,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/families": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All model types
+         * @description What a config.json may be of, with or without a modelled training step.
+         */
+        get: operations["families"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gpus": {
         parameters: {
             query?: never;
@@ -1332,6 +1352,27 @@ export interface components {
             basis: string;
         };
         /**
+         * FamiliesAnswer
+         * @description Answer of /api/families.
+         */
+        FamiliesAnswer: {
+            /** Families */
+            families: components["schemas"]["FamilyRow"][];
+        };
+        /**
+         * FamilyRow
+         * @description One model type.
+         */
+        FamilyRow: {
+            /** Model Type */
+            model_type: string;
+            /**
+             * Memory
+             * @description True: the training step is modelled. False: parameters are counted alone.
+             */
+            memory: boolean;
+        };
+        /**
          * Fit
          * @description Whether one GPU of the catalogue can hold the step.
          */
@@ -2008,6 +2049,11 @@ export interface components {
              * @description Exact count; tied weights count once.
              */
             parameters: number;
+            /**
+             * Left Out
+             * @description What the config has and the count has not (a vision tower), in sentences; empty for a language model.
+             */
+            left_out: string[];
         };
         /**
          * ModelsAnswer
@@ -4121,6 +4167,26 @@ export interface operations {
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    families: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FamiliesAnswer"];
                 };
             };
         };

@@ -116,6 +116,7 @@ class Bert(Root):
 
     default_targets = ("query", "value")
     own_loss = True
+    inner = "bert"
 
     def __init__(self, config: Config) -> None:
         config.refuse("is_decoder", "BERT as a decoder")
@@ -140,23 +141,29 @@ class Bert(Root):
     @property
     def head(self) -> Linear:  # type: ignore[override]
         """The output embedding."""
-        found: Linear = self.cls.predictions.decoder
+        found: Linear = self.prediction.decoder
+        return found
+
+    @property
+    def prediction(self) -> Module:
+        """What makes logits of the encoder's result."""
+        found: Module = self.cls.predictions
         return found
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, head, and cross entropy in the logits' own dtype."""
         from loralens.core.memory.stack import walk_stack
 
-        hidden = self.bert.embeddings(t, call, self._dropout)
+        encoder = getattr(self, self.inner)
+        hidden = encoder.embeddings(t, call, self._dropout)
         call.masks["full"] = padding_mask(t, call)
         t.ledger.mark("embeddings")
-        hidden = walk_stack(
-            t, "bert.encoder.layer", self.bert.encoder.layer.layers, hidden, call, checkpointing=checkpointing
-        )
+        name, layers = f"{self.inner}.encoder.layer", encoder.encoder.layer.layers
+        hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
         call.after()
         del call
         t.section = "logits"
-        logits = self.cls.predictions(t, hidden)
+        logits = self.prediction(t, hidden)
         loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss

@@ -63,7 +63,7 @@ class LatentAttention(Module):
         expanded = self.kv_b_proj(t, latent).view(nope + value)
         k_pass, v = ops.split(t, expanded, [nope, value], "attention: key and value")
         k = ops.spread_cat(t, k_pass, k_rot, TOKENS * (s.heads * (nope + rope)), nope + rope, "attention key, whole")
-        kernel = Attention(s.heads, s.heads, nope + rope, value, call.attention, s.attention_dropout)
+        kernel = Attention(s.heads, s.heads, nope + rope, value, call.attention, s.attention_dropout, heads_first=True)
         out = kernel(t, q, k, v, call.masks["full"])
         result: Tensor = self.o_proj(t, out.view(s.heads * value))
         return result

@@ -8,31 +8,14 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.counting import Counted
-from loralens.core.architecture.module import Embedding, Linear, Module, Parameter, Stack
-
-
-class Mixer(Module):
-    """Selective state space. Shapes: A_log (inner, state), D (inner), conv1d (inner, 1, kernel)."""
-
-    def __init__(
-        self, hidden: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool
-    ) -> None:
-        self.conv1d = Module()
-        self.conv1d.weight = Parameter((inner, 1, kernel))
-        if conv_bias:
-            self.conv1d.bias = Parameter((inner,))
-        self.in_proj = Linear(hidden, 2 * inner, bias, name="state space in")
-        self.x_proj = Linear(inner, rank + 2 * state, name="state space parameters")
-        self.dt_proj = Linear(rank, inner, True, name="state space step")
-        self.A_log = Parameter((inner, state))
-        self.D = Parameter((inner,))
-        self.out_proj = Linear(inner, hidden, bias, name="state space out")
+from loralens.core.architecture.families.state_space import REFUSED, SelectiveMixer
+from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 
 
 class MambaBlock(Module):
     """Norm and mixer."""
 
-    def __init__(self, hidden: int, mixer: Mixer) -> None:
+    def __init__(self, hidden: int, mixer: SelectiveMixer) -> None:
         self.norm = RMSNorm(hidden)
         self.mixer = mixer
 
@@ -41,7 +24,8 @@ class Mamba(Counted):
     """The causal language model."""
 
     family = "mamba"
-    default_targets = ("in_proj", "x_proj", "out_proj")
+    default_targets = ("in_proj", "x_proj")
+    refused_targets = REFUSED
     tied_by_default = True
 
     def __init__(self, config: Config) -> None:
@@ -55,7 +39,8 @@ class Mamba(Counted):
         self.backbone = Module()
         self.backbone.embeddings = Embedding(vocabulary, hidden)
         self.backbone.layers = Stack(
-            lambda _: MambaBlock(hidden, Mixer(hidden, inner, state, rank, kernel, bias, conv_bias)), [None] * layers
+            lambda _: MambaBlock(hidden, SelectiveMixer(hidden, inner, state, rank, kernel, bias, conv_bias)),
+            [None] * layers,
         )
         self.backbone.norm_f = RMSNorm(hidden)
         self.lm_head = Linear(hidden, vocabulary, name="head")

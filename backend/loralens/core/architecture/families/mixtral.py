@@ -85,7 +85,9 @@ class Qwen3Moe(Mixtral):
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if is_sparse:
                 mlp = SparseMLP(
-                    Router(s.hidden, experts, chosen), Experts(s.hidden, width, experts, s.act), experts_first=True
+                    Router(s.hidden, experts, chosen, casts_back=True),
+                    Experts(s.hidden, width, experts, s.act),
+                    experts_first=True,
                 )
             return DecoderLayer(s, NormedAttention(s, window, bias=bias, output_bias=bias), mlp)
 

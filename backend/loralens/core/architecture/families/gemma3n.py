@@ -1,0 +1,216 @@
+"""Gemma 3n and Gemma 4 (text): inputs for each layer, layers that share keys and values; counted, not walked.
+
+Source: transformers 5.23, models/{gemma3n,gemma4}/{configuration,modeling}_*.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from loralens.core.architecture.blocks import GatedMLP, RMSNorm
+from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, MAX_VOCABULARY, Config
+from loralens.core.architecture.counting import CountedDecoder
+from loralens.core.architecture.decoder import SelfAttention
+from loralens.core.architecture.families.state_space import layer_kinds
+from loralens.core.architecture.module import Embedding, Linear, Module, Parameter
+from loralens.core.architecture.moe import Experts
+from loralens.core.architecture.shape import MAX_HEADS, Shape
+from loralens.core.errors import InvalidInput
+
+_KINDS = ("sliding_attention", "full_attention")
+_NORMS = ("input", "post_attention", "pre_feedforward", "post_feedforward")
+
+
+class Kind(NamedTuple):
+    """What tells one layer from another."""
+
+    head_dim: int
+    kv_heads: int
+    shares: bool  # takes keys and values from an earlier layer
+    one_for_both: bool  # the key's projection makes the value too
+    intermediate: int
+
+
+class SharedAttention(SelfAttention):
+    """Norms on query and key; no projections of its own for what another layer makes."""
+
+    def __init__(self, s: Shape, kind: Kind, bias: bool) -> None:
+        own = replace(s, head_dim=kind.head_dim, kv_heads=kind.kv_heads)
+        super().__init__(own, bias=bias, output_bias=bias)
+        self.q_norm = RMSNorm(kind.head_dim)
+        self.k_norm = RMSNorm(kind.head_dim)
+        if kind.shares:
+            del self.k_proj, self.v_proj, self.k_norm
+        elif kind.one_for_both:
+            del self.v_proj
+
+
+class PerLayerInputs:
+    """Sizes of the inputs that each layer gets of its own."""
+
+    def __init__(self, config: Config, layers: int) -> None:
+        self.width = config.integer("hidden_size_per_layer_input", default=256, low=0)
+        self.vocabulary = config.integer("vocab_size_per_layer_input", default=262144, high=MAX_VOCABULARY)
+        self.layers = layers
+
+    def into_layer(self, layer: Module, hidden: int) -> None:
+        """Gate, projection and norm of one layer."""
+        if self.width:
+            layer.per_layer_input_gate = Linear(hidden, self.width, name="per-layer input gate")
+            layer.per_layer_projection = Linear(self.width, hidden, name="per-layer projection")
+            layer.post_per_layer_input_norm = RMSNorm(hidden)
+
+    def into_model(self, inner: Module, hidden: int) -> None:
+        """The table, and the projection of the embeddings."""
+        if self.width:
+            together = self.layers * self.width
+            inner.embed_tokens_per_layer = Embedding(self.vocabulary, together)
+            inner.per_layer_model_projection = Linear(hidden, together, name="per-layer model projection")
+            inner.per_layer_projection_norm = RMSNorm(self.width)
+
+
+class SandwichedLayer(Module):
+    """Attention and MLP with norms before and after each."""
+
+    def __init__(self, s: Shape, kind: Kind, bias: bool, inputs: PerLayerInputs) -> None:
+        self.self_attn = SharedAttention(s, kind, bias)
+        self.mlp = GatedMLP(s.hidden, kind.intermediate, act=s.act)
+        for name in _NORMS:
+            setattr(self, f"{name}_layernorm", RMSNorm(s.hidden))
+        inputs.into_layer(self, s.hidden)
+
+
+class AltUp(Module):
+    """Several copies of the residual stream, of which one is computed and the others are predicted."""
+
+    def __init__(self, hidden: int, copies: int) -> None:
+        self.correct_output_scale = Parameter((hidden,))
+        self.correction_coefs = Linear(copies, copies, name="altup correction")
+        self.prediction_coefs = Linear(copies, copies**2, name="altup prediction")
+        self.modality_router = Linear(hidden, copies, name="altup router")
+        self.router_norm = RMSNorm(hidden)
+
+
+class Laurel(Module):
+    """A learned low-rank residual."""
+
+    def __init__(self, hidden: int, rank: int) -> None:
+        self.linear_left = Linear(hidden, rank, name="laurel left")
+        self.linear_right = Linear(rank, hidden, name="laurel right")
+        self.post_laurel_norm = RMSNorm(hidden)
+
+
+def _first_sharing(config: Config, layers: int, default: int) -> int:
+    """The first layer that takes its keys and values from an earlier one."""
+    shared = config.integer("num_kv_shared_layers", default=default, low=0, high=MAX_LAYERS)
+    if shared >= layers:
+        raise InvalidInput(
+            f"config.num_kv_shared_layers {shared} must be less than num_hidden_layers, {layers}",
+            field="config.num_kv_shared_layers",
+        )
+    return layers - shared
+
+
+class Gemma3n(CountedDecoder):
+    """Gemma 3n."""
+
+    family = "gemma3n_text"
+
+    def __init__(self, config: Config) -> None:
+        given = config.entries.get("intermediate_size")
+        widths = config.integers("intermediate_size") if isinstance(given, (list, tuple)) else None
+        entries = {**config.entries, "intermediate_size": 1} if widths is not None else config.entries
+        s = Shape.read(
+            Config(entries, config.transformers), tied=True, kv_heads=2, head_dim=256, act="gelu_pytorch_tanh"
+        )
+        widths = [s.intermediate] * s.layers if widths is None else widths
+        if len(widths) != s.layers or not all(widths):
+            raise InvalidInput(
+                f"config.intermediate_size must be one width or one for each of {s.layers} layers",
+                field="config.intermediate_size",
+            )
+        copies = config.integer("altup_num_inputs", default=4, high=1_024)
+        rank = config.integer("laurel_rank", default=64)
+        bias, inputs = config.flag("attention_bias", False), PerLayerInputs(config, s.layers)
+        first = _first_sharing(config, s.layers, 15)
+
+        def layer(kind: Kind) -> SandwichedLayer:
+            made = SandwichedLayer(s, kind, bias, inputs)
+            made.altup, made.laurel = AltUp(s.hidden, copies), Laurel(s.hidden, rank)
+            return made
+
+        kinds = [Kind(s.head_dim, s.kv_heads, index >= first, False, width) for index, width in enumerate(widths)]
+        inner = self.assemble(s, layer, kinds, norm=RMSNorm)
+        inputs.into_model(inner, s.hidden)
+        for name in ("altup_projections", "altup_unembed_projections"):
+            setattr(inner, name, several := Module())
+            for index in range(copies - 1):
+                setattr(several, str(index), Linear(s.hidden, s.hidden, name=name.replace("_", " ")))
+
+
+class Gemma4Router(Module):
+    """Which experts take a token."""
+
+    def __init__(self, hidden: int, experts: int) -> None:
+        self.proj = Linear(hidden, experts, name="router")
+        self.scale = Parameter((hidden,))
+        self.per_expert_scale = Parameter((experts,))
+
+
+class Gemma4(CountedDecoder):
+    """Gemma 4: full layers have wider heads, and may have fewer of them for keys; experts beside the MLP in some sizes."""
+
+    family = "gemma4_text"
+
+    def __init__(self, config: Config) -> None:
+        s = Shape.read(config, tied=True, kv_heads=4, head_dim=256, act="gelu_pytorch_tanh")
+        default = ["full_attention" if (index + 1) % 6 == 0 else "sliding_attention" for index in range(s.layers)]
+        layers = layer_kinds(config, ("layer_types",), default, _KINDS)
+        layers[-1] = "full_attention"  # as transformers forces it
+        first = _first_sharing(config, s.layers, 0)
+        bias, inputs = config.flag("attention_bias", False), PerLayerInputs(config, s.layers)
+        sparse = config.flag("enable_moe_block", False)
+        experts = config.integer("num_experts", high=MAX_EXPERTS) if sparse else 0
+        width = config.integer("moe_intermediate_size") if sparse else 0
+
+        def layer(kind: Kind) -> SandwichedLayer:
+            made = SandwichedLayer(s, kind, bias, inputs)
+            if sparse:
+                made.router = Gemma4Router(s.hidden, experts)
+                made.experts = Experts(s.hidden, width, experts, s.act)
+                for name in (
+                    "post_feedforward_layernorm_1",
+                    "post_feedforward_layernorm_2",
+                    "pre_feedforward_layernorm_2",
+                ):
+                    setattr(made, name, RMSNorm(s.hidden))
+            return made
+
+        kinds = [self._kind(config, s, index, kind, index >= first) for index, kind in enumerate(layers)]
+        inputs.into_model(self.assemble(s, layer, kinds, norm=RMSNorm), s.hidden)
+
+    @staticmethod
+    def _kind(config: Config, s: Shape, index: int, kind: str, shares: bool) -> Kind:
+        full = kind == "full_attention"
+        both = config.flag("attention_k_eq_v", False)
+        own = config.nested("per_layer_config")
+        if own is not None:
+            found = own.entries.get(str(index), own.entries.get(index))  # type: ignore[call-overload]
+            own = Config(found, config.transformers) if isinstance(found, Mapping) else Config({})
+        else:
+            own = Config({"head_dim": config.integer("global_head_dim", default=512, high=MAX_HEADS)} if full else {})
+            if full and both and config.has("num_global_key_value_heads"):
+                heads = config.integer("num_global_key_value_heads", high=MAX_HEADS)
+                own = Config({**own.entries, "num_key_value_heads": heads})
+        kv_heads = own.integer("num_key_value_heads", default=s.kv_heads, high=MAX_HEADS)
+        config.divides("num_attention_heads", s.heads, kv_heads)
+        wide = 2 if config.flag("use_double_wide_mlp", False) and shares else 1
+        return Kind(
+            own.integer("head_dim", default=s.head_dim, high=MAX_HEADS),
+            kv_heads,
+            shares,
+            both and full,
+            wide * s.intermediate,
+        )

@@ -1,0 +1,165 @@
+"""LFM2: gated short convolutions between attention layers, its mixture, and LFM3; counted, not walked.
+
+Source: transformers 5.23, models/{lfm2,lfm2_moe,lfm3}/modeling_*.py.
+"""
+
+from __future__ import annotations
+
+from loralens.core.architecture.blocks import RMSNorm
+from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
+from loralens.core.architecture.counting import CountedDecoder
+from loralens.core.architecture.decoder import Names, SelfAttention
+from loralens.core.architecture.families.state_space import MAX_KERNEL, ShortConvolution, layer_kinds
+from loralens.core.architecture.module import Linear, Module
+from loralens.core.architecture.moe import Experts, Router, SparseMLP
+from loralens.core.architecture.shape import Shape
+
+_NAMES = Names(norm="embedding_norm")
+
+
+class LfmMLP(Module):
+    """`w2(silu(w1(x)) * w3(x))`."""
+
+    def __init__(self, hidden: int, intermediate: int) -> None:
+        self.w1 = Linear(hidden, intermediate, name="mlp gate")
+        self.w3 = Linear(hidden, intermediate, name="mlp up")
+        self.w2 = Linear(intermediate, hidden, name="mlp down")
+
+
+class LfmAttention(SelfAttention):
+    """Norms on query and key."""
+
+    def __init__(self, s: Shape) -> None:
+        super().__init__(s)
+        del self.o_proj
+        self.out_proj = Linear(s.heads * s.head_dim, s.hidden, name="attention output projection")
+        self.q_layernorm = RMSNorm(s.head_dim)
+        self.k_layernorm = RMSNorm(s.head_dim)
+
+
+class LfmLayer(Module):
+    """Attention or a convolution, then the MLP."""
+
+    def __init__(self, s: Shape, attention: Module | None, convolution: Module | None, mlp: Module) -> None:
+        if attention is not None:
+            self.self_attn = attention
+        if convolution is not None:
+            self.conv = convolution
+        self.feed_forward = mlp
+        self.operator_norm = RMSNorm(s.hidden)
+        self.ffn_norm = RMSNorm(s.hidden)
+
+
+class Lfm2(CountedDecoder):
+    """The causal language model."""
+
+    family = "lfm2"
+    intermediate: int = 12288
+
+    def __init__(self, config: Config) -> None:
+        s = self.shape(config)
+        bias, kernel = config.flag("conv_bias", False), config.integer("conv_L_cache", default=3, high=MAX_KERNEL)
+        kinds = layer_kinds(config, ("layer_types",), self.default_kinds(config, s), ("full_attention", "conv"))
+
+        def layer(kind: tuple[str, bool]) -> LfmLayer:
+            if kind[0] == "conv":
+                return LfmLayer(s, None, ShortConvolution(s.hidden, kernel, bias), self.mlp(config, s, kind[1]))
+            return LfmLayer(s, LfmAttention(s), None, self.mlp(config, s, kind[1]))
+
+        self.assemble(s, layer, list(zip(kinds, self.sparse(config, s.layers), strict=True)), names=_NAMES)
+
+    def shape(self, config: Config) -> Shape:
+        """Sizes, under LFM2's own names where it has them."""
+        entries = dict(config.entries)
+        for own, usual in (("tie_embedding", "tie_word_embeddings"), ("block_ff_dim", "intermediate_size")):
+            if own in entries:
+                entries[usual] = entries[own]
+        return Shape.read(Config(entries, config.transformers), tied=True, kv_heads=8, intermediate=self.intermediate)
+
+    def default_kinds(self, config: Config, s: Shape) -> list[str]:
+        """Attention in the listed layers, or in all of them."""
+        listed = config.integers("full_attn_idxs", MAX_LAYERS)
+        return ["full_attention" if listed is None or index in listed else "conv" for index in range(s.layers)]
+
+    def sparse(self, config: Config, layers: int) -> list[bool]:
+        """Which layers have experts."""
+        return [False] * layers
+
+    def mlp(self, config: Config, s: Shape, sparse: bool) -> Module:
+        """The dense MLP, whose stated width is adjusted as Llama 1's was."""
+        width = s.intermediate
+        if config.flag("block_auto_adjust_ff_dim", True):
+            width = 2 * width // 3
+            if "block_ffn_dim_multiplier" not in config.entries or config.has("block_ffn_dim_multiplier"):
+                width = max(1, int(config.number("block_ffn_dim_multiplier", 1.0, 0, 1_000) * width))
+                multiple = config.integer("block_multiple_of", default=256, high=1 << 20)
+                width = multiple * -(-width // multiple)
+        return LfmMLP(s.hidden, width)
+
+
+class Lfm2Moe(Lfm2):
+    """Experts behind the first dense layers."""
+
+    family = "lfm2_moe"
+    intermediate = 7168
+
+    def default_kinds(self, config: Config, s: Shape) -> list[str]:
+        """The config has to say."""
+        if not config.has("layer_types"):
+            config.integers("layer_types")
+            config.integer("layer_types")  # raises: the field is missing
+        return ["conv"] * s.layers
+
+    def sparse(self, config: Config, layers: int) -> list[bool]:
+        """All but the first few."""
+        dense = config.integer("num_dense_layers", default=2, low=0, high=MAX_LAYERS)
+        return [index >= dense for index in range(layers)]
+
+    def mlp(self, config: Config, s: Shape, sparse: bool) -> Module:
+        """Experts or the dense MLP."""
+        if not sparse:
+            return LfmMLP(s.hidden, s.intermediate)
+        number = config.integer("num_experts", default=32, high=MAX_EXPERTS)
+        width = config.integer("moe_intermediate_size", default=1792)
+        return SparseMLP(Router(s.hidden, number, 1), Experts(s.hidden, width, number, s.act))
+
+
+class Lfm3Attention(SelfAttention):
+    """Norms on query and key, and a gate of one number per head."""
+
+    def __init__(self, s: Shape, bias: bool, gate: bool) -> None:
+        super().__init__(s, bias=bias, output_bias=bias)
+        self.q_norm = RMSNorm(s.head_dim)
+        self.k_norm = RMSNorm(s.head_dim)
+        if gate:
+            self.g_proj = Linear(s.hidden, s.heads, name="attention gate")
+
+
+class Lfm3(CountedDecoder):
+    """LFM3: short convolutions, sliding and full attention in turn, norms before and after each branch."""
+
+    family = "lfm3"
+
+    def __init__(self, config: Config) -> None:
+        s = Shape.read(config, tied=True, kv_heads=4, head_dim=128)
+        bias, kernel = config.flag("conv_bias", False), config.integer("conv_L_cache", default=7, high=MAX_KERNEL)
+        attention_bias, gate = config.flag("attention_bias", False), config.flag("use_attention_gate", True)
+        sandwich = config.flag("use_sandwich_norm", True)
+        kinds = layer_kinds(
+            config,
+            ("layer_types",),
+            [("full_attention", "conv", "sliding_attention", "conv")[(index + 2) % 4] for index in range(s.layers)],
+            ("full_attention", "sliding_attention", "conv"),
+        )
+        if not config.has("layer_types"):
+            kinds[0] = "conv"  # the first layer does not attend
+
+        def layer(convolves: bool) -> LfmLayer:
+            mlp = LfmMLP(s.hidden, s.intermediate)
+            convolution = ShortConvolution(s.hidden, kernel, bias) if convolves else None
+            made = LfmLayer(s, None if convolves else Lfm3Attention(s, attention_bias, gate), convolution, mlp)
+            if sandwich:
+                made.post_operator_norm, made.post_ffn_norm = RMSNorm(s.hidden), RMSNorm(s.hidden)
+            return made
+
+        self.assemble(s, layer, [kind == "conv" for kind in kinds], names=_NAMES)

@@ -1,0 +1,76 @@
+"""RoBERTa, XLM-RoBERTa and CamemBERT with their masked-language-model head: BERT whose positions are counted per sample.
+
+Source: transformers 5.23, models/{roberta,xlm_roberta,camembert}/modeling_*.py (`RobertaForMaskedLM`).
+"""
+
+from __future__ import annotations
+
+from loralens.core.architecture.blocks import LayerNorm
+from loralens.core.architecture.causal import Call, hold_embeddings
+from loralens.core.architecture.config import Config
+from loralens.core.architecture.families.bert import Bert, BertEmbeddings
+from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.shape import Shape
+from loralens.core.memory import ops
+from loralens.core.memory.size import TOKENS
+from loralens.core.memory.tape import Tape, Tensor
+
+
+class RobertaEmbeddings(BertEmbeddings):
+    """Positions skip padding, so every sample has its own, and its own segment ids."""
+
+    def forward(self, t: Tape, call: Call, dropout: float) -> Tensor:
+        """Shapes: to (rows, hidden)."""
+        positions = t.new(TOKENS, "int64", 1, "position ids")
+        types = t.new(TOKENS, "int64", 1, "segment ids")
+        words: Tensor = self.word_embeddings(t, TOKENS)
+        hold_embeddings(t, words, call)
+        segments = self.token_type_embeddings(t, TOKENS, "segment embeddings", types)
+        hidden = ops.add(t, words, segments, "embeddings: words and segments")
+        placed = self.position_embeddings(t, TOKENS, "position embeddings", positions)
+        hidden = ops.add(t, hidden, placed, "embeddings")
+        call.held.clear()
+        hidden = self.LayerNorm(t, hidden)
+        return ops.dropout(t, hidden, dropout, "embeddings: dropout")
+
+
+class RobertaHead(Module):
+    """Dense, GELU, norm and output embedding."""
+
+    def __init__(self, s: Shape) -> None:
+        self.dense = Linear(s.hidden, s.hidden, True, name="head: transform")
+        self.layer_norm = LayerNorm(s.hidden)
+        self.decoder = Linear(s.hidden, s.vocabulary, True, name="head")
+        self.bias = Parameter((s.vocabulary,))
+
+    def forward(self, t: Tape, hidden: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to (rows, vocabulary)."""
+        x = self.dense(t, hidden)
+        x = ops.elementwise(t, x, "head: activated", saves_input=True)
+        x = self.layer_norm(t, x)
+        out: Tensor = self.decoder(t, x)
+        return out
+
+
+class Roberta(Bert):
+    """The masked language model."""
+
+    inner = "roberta"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        s, parts = self._s, self.bert
+        del self.bert, self.cls
+        types = config.integer("type_vocab_size", default=2)
+        parts.embeddings = RobertaEmbeddings(s, config.integer("max_position_embeddings", default=512), types)
+        self.roberta = parts
+        self.lm_head = RobertaHead(s)
+        if s.tied:
+            self.lm_head.decoder.weight = parts.embeddings.word_embeddings.weight
+            self.lm_head.decoder.bias = self.lm_head.bias
+
+    @property
+    def prediction(self) -> Module:
+        """What makes logits of the encoder's result."""
+        found: Module = self.lm_head
+        return found

@@ -1,0 +1,60 @@
+"""What a multimodal model has beside its language model, which is what is counted and walked: named, never left unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from loralens.core.architecture.config import Config
+from loralens.core.architecture.nested import filled_fields
+from loralens.core.architecture.towers import TOWERS, USUAL, projector
+from loralens.core.errors import LoraLensError
+
+_PARTS: Final = {"vision_config": "vision tower", "audio_config": "audio tower", "speech_config": "speech encoder"}
+
+
+def left_out_parameters(entries: Mapping[str, Any], text_hidden: int | None = None) -> int | None:
+    """Parameters of the vision tower and its projector; None where there is none or its kind is not known.
+
+    Raises:
+        InvalidInput: a field of the vision config is malformed or out of range.
+    """
+    outer = Config(entries)
+    v = outer.nested("vision_config")
+    if v is None:
+        return None
+    kind = v.text("model_type", "") or USUAL.get(outer.text("model_type", ""), outer.text("model_type", ""))
+    tower = TOWERS.get(kind)
+    if tower is None:
+        return None
+    if text_hidden is None:
+        from loralens.core.architecture.registry import text_config
+
+        text_hidden = text_config(entries).integer("hidden_size")
+    joined = projector(outer, v, text_hidden)
+    return None if joined is None else tower(v) + joined
+
+
+def left_out_note(entries: Mapping[str, Any]) -> list[str]:
+    """One sentence on each thing that the config has and the count has not; empty for a plain language model."""
+    notes = []
+    for field, name in _PARTS.items():
+        part = entries.get(field)
+        if not isinstance(part, Mapping):
+            continue
+        kind = part.get("model_type")
+        shown = f"{name} ({kind:.60})" if isinstance(kind, str) and kind else name
+        notes.append(f"the language model alone: the {shown} is left out{_size(entries, field)}")
+    if filled := filled_fields(entries):
+        notes.append(f"text_config leaves out {', '.join(filled)}: transformers' defaults")
+    return notes
+
+
+def _size(entries: Mapping[str, Any], field: str) -> str:
+    try:
+        parameters = left_out_parameters(entries) if field == "vision_config" else None
+    except LoraLensError:
+        parameters = None
+    if parameters is None:
+        return ", and its parameters are not counted"
+    return f" with its projector, {parameters:,} parameters"

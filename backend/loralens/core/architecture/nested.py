@@ -1,0 +1,75 @@
+"""The language model inside a multimodal config: where its fields are, and what transformers fills in.
+
+Source: transformers 5.23, models/*/configuration_*.py: the defaults of each text config, the type of each wrapper's text
+part, and older files that hold the text fields beside `vision_config`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from loralens.core.architecture.config import Config
+
+# wrapper -> its text part, where the name is not `<wrapper>_text` or the file does not say
+_TEXT: Final = {
+    "llava": "llama",
+    "llava_next": "llama",
+    "idefics3": "llama",
+    "smolvlm": "llama",
+    "mistral3": "mistral",
+    "paligemma": "gemma",
+    "internvl": "qwen2",
+}
+_FLAT: Final = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}  # text fields at the top level
+_FIELDS: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+_SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
+    "llama": (4096, 11008, 32, 32, 32000),
+    "mistral": (4096, 14336, 32, 32, 32000),
+    "qwen2": (4096, 22016, 32, 32, 151936),
+    "qwen3": (4096, 22016, 32, 32, 151936),
+    "gemma": (3072, 24576, 28, 16, 256000),
+    "gemma2": (2304, 9216, 26, 8, 256000),
+    "gemma3_text": (2304, 9216, 26, 8, 262208),
+    "qwen2_vl_text": (8192, 29568, 80, 64, 152064),
+    "qwen2_5_vl_text": (8192, 29568, 80, 64, 152064),
+    "qwen3_vl_text": (4096, 22016, 32, 32, 151936),
+    "qwen3_vl_moe_text": (2048, 5632, 24, 16, 151936),
+    "qwen3_5_text": (4096, 12288, 32, 16, 248320),
+    "llama4_text": (5120, 8192, 48, 40, 202048),
+}
+_SIBLINGS: Final = ("vision_config", "audio_config")
+
+
+def text_part(config: Config, known: Any) -> tuple[Config, str]:
+    """The language model's own config and its model type; the config itself where nothing is nested."""
+    outer = config.text("model_type", "")
+    if outer in known:
+        return config, outer
+    inner = config.nested("text_config")
+    if inner is None:
+        flat = any(config.nested(name) is not None for name in _SIBLINGS)
+        return config, _FLAT.get(outer, outer) if flat else outer
+    model_type = inner.text("model_type", "") or _TEXT.get(outer, f"{outer}_text")
+    return Config(_filled(config, inner, model_type), config.transformers), model_type
+
+
+def _filled(outer: Config, inner: Config, model_type: str) -> dict[str, Any]:
+    """The nested fields, with the defaults that transformers would take for what they leave out."""
+    entries = dict(inner.entries)
+    for name, value in zip(_FIELDS, _SIZES.get(model_type, ()), strict=False):
+        entries.setdefault(name, value)
+    if outer.has("tie_word_embeddings"):
+        entries.setdefault("tie_word_embeddings", outer.entries["tie_word_embeddings"])
+    return entries
+
+
+def filled_fields(entries: Any) -> list[str]:
+    """The sizes that a nested text config leaves to transformers, as `name=value`."""
+    config = Config(entries)
+    inner = config.nested("text_config")
+    if inner is None:
+        return []
+    outer = config.text("model_type", "")
+    model_type = inner.text("model_type", "") or _TEXT.get(outer, f"{outer}_text")
+    sizes = zip(_FIELDS, _SIZES.get(model_type, ()), strict=False)
+    return [f"{name}={value}" for name, value in sizes if name not in inner.entries]

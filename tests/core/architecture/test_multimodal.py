@@ -1,0 +1,153 @@
+"""Multimodal configs: the language model is counted, the tower beside it is counted or named, nothing is left unsaid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loralens.core.answers import memory_answer, parameters_answer
+from loralens.core.architecture.multimodal import left_out_note, left_out_parameters
+from loralens.core.architecture.registry import count_parameters
+from loralens.core.errors import UnsupportedArchitecture
+
+TEXT = {
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "pad_token_id": 0,
+}
+VIT = {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 14}
+VL = {"depth": 3, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "patch_size": 14, "out_hidden_size": 96}
+CASES: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "text_config": {**TEXT, "model_type": "gemma3_text", "head_dim": 32},
+        "vision_config": {**VIT, "model_type": "siglip_vision_model", "image_size": 56, "vision_use_head": False},
+    },
+    "gemma3, with a head": {
+        "text_config": {**TEXT, "model_type": "gemma3_text", "head_dim": 32},
+        "vision_config": {**VIT, "model_type": "siglip_vision_model", "image_size": 84},
+    },
+    "paligemma": {
+        "text_config": {**TEXT, "model_type": "gemma", "head_dim": 32},
+        "vision_config": {**VIT, "model_type": "siglip_vision_model", "image_size": 56},
+    },
+    "llava": {
+        "text_config": {**TEXT, "model_type": "llama", "tie_word_embeddings": False},
+        "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},
+    },
+    "mistral3": {
+        "text_config": {**TEXT, "model_type": "mistral", "head_dim": 32},
+        "vision_config": {**VIT, "model_type": "pixtral", "image_size": 56},
+        "tie_word_embeddings": False,
+    },
+    "qwen2_vl": {
+        "text_config": {**TEXT, "model_type": "qwen2_vl_text"},
+        "vision_config": {
+            "depth": 3, "embed_dim": 48, "num_heads": 4, "hidden_size": 96, "patch_size": 14, "mlp_ratio": 3,
+        },
+        "tie_word_embeddings": True,
+    },
+    "qwen2_5_vl": {
+        "text_config": {**TEXT, "model_type": "qwen2_5_vl_text"},
+        "vision_config": {**VL, "temporal_patch_size": 3, "spatial_merge_size": 3},
+    },
+    "qwen3_vl": {
+        "text_config": {**TEXT, "model_type": "qwen3_vl_text", "head_dim": 32},
+        "vision_config": {**VL, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64},
+    },
+    "qwen3_5": {
+        "text_config": {**TEXT, "model_type": "qwen3_5_text"},
+        "vision_config": {**VL, "num_position_embeddings": 64},
+    },
+    "llama4": {
+        "text_config": {**TEXT, "model_type": "llama4_text", "num_local_experts": 4, "intermediate_size_mlp": 200},
+        "vision_config": {
+            **VIT, "image_size": 56, "projector_input_dim": 64, "projector_output_dim": 80, "vision_output_dim": 80,
+            "intermediate_size": 192, "pixel_shuffle_ratio": 0.5,
+        },
+    },
+    "idefics3": {
+        "text_config": {**TEXT, "model_type": "llama"},
+        "vision_config": {**VIT, "image_size": 56},
+    },
+}  # fmt: skip
+
+
+def config_of(name: str) -> dict[str, Any]:
+    return {"model_type": name.split(",")[0], **CASES[name]}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_language_model_and_tower_are_the_whole(name: str) -> None:
+    import torch
+    import transformers
+
+    config = config_of(name)
+    entries = {key: value for key, value in config.items() if key != "model_type"}
+    read = transformers.AutoConfig.for_model(config["model_type"], **entries)
+    with torch.device("meta"):
+        whole = transformers.AutoModelForImageTextToText.from_config(read)
+    tower = left_out_parameters(config)
+    assert tower is not None
+    assert count_parameters(config).total + tower == sum(parameter.numel() for parameter in whole.parameters())
+
+
+def test_the_published_total_of_gemma_3_4b_is_language_model_and_siglip() -> None:
+    """The released config.json states few fields of the text model; the rest are transformers' defaults."""
+    config = {
+        "model_type": "gemma3",
+        "mm_tokens_per_image": 256,
+        "text_config": {
+            "model_type": "gemma3_text",
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": 34,
+            "sliding_window": 1024,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "image_size": 896,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+    }
+    answer = parameters_answer({"config": config, "method": "full"})
+    assert answer["parameters"]["total"] == 3_880_263_168
+    assert left_out_parameters(config) == 4_300_079_472 - 3_880_263_168
+    assert answer["exact"]
+    assert "vision tower (siglip_vision_model) is left out with its projector, 419,816,304 parameters" in answer["note"]
+    assert "vocab_size=262208" in answer["note"]
+    memory = memory_answer({"config": config, "method": "lora"})
+    assert any("vision tower" in line for line in memory["estimates"][0]["assumptions"])
+    assert memory["model"]["left_out"] == left_out_note(config)
+    assert memory_answer({"model": "7B", "method": "lora"})["model"]["left_out"] == []
+
+
+def test_a_tower_of_another_kind_is_named_and_not_counted() -> None:
+    config = {**config_of("llava"), "vision_config": {"model_type": "somebodys_tower"}, "audio_config": {}}
+    vision, audio = left_out_note(config)
+    assert "vision tower (somebodys_tower) is left out, and its parameters are not counted" in vision
+    assert "audio tower is left out, and its parameters are not counted" in audio
+    broken = {**config_of("llava"), "vision_config": {**VIT, "model_type": "clip_vision_model", "hidden_size": "wide"}}
+    assert "not counted" in left_out_note(broken)[0]
+
+
+def test_text_fields_beside_the_tower_are_understood() -> None:
+    flat = {"model_type": "qwen2_vl", **TEXT, "tie_word_embeddings": True, "vision_config": {"depth": 1}}
+    nested = {"model_type": "qwen2_vl", "text_config": TEXT, "tie_word_embeddings": True}
+    assert count_parameters(flat) == count_parameters(nested)
+    assert count_parameters(flat).exact
+
+
+def test_cross_attention_to_pictures_is_not_guessed() -> None:
+    text = {**TEXT, "model_type": "mllama_text_model", "cross_attention_layers": [1]}
+    with pytest.raises(UnsupportedArchitecture, match="mllama_text_model"):
+        count_parameters({"model_type": "mllama", "text_config": text, "vision_config": {}})
