@@ -43,16 +43,25 @@ class Step:
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
 
 
+def placed_parameters(root: Root) -> list[Parameter]:
+    """Every parameter once for each place of its own, in the model's order; tied ones once."""
+    found: set[int] = set()
+    placed = []
+    for name, parameter in _named(root):
+        if id(parameter) in found and not any(part.isdigit() for part in name.split(".")):
+            continue  # tied: the same weight under a second name
+        found.add(id(parameter))
+        placed.append(parameter)
+    return placed
+
+
 def held_parameters(root: Root) -> list[Held]:
     """Every parameter with its multiplicity; tied ones once."""
     counts: dict[int, int] = {}
     found: dict[int, Parameter] = {}
-    for name, parameter in _named(root):
-        key = id(parameter)
-        if key in found and not any(part.isdigit() for part in name.split(".")):
-            continue  # tied: the same weight under a second name
-        found[key] = parameter
-        counts[key] = counts.get(key, 0) + 1
+    for parameter in placed_parameters(root):
+        found[id(parameter)] = parameter
+        counts[id(parameter)] = counts.get(id(parameter), 0) + 1
     return [Held(parameter, counts[key]) for key, parameter in found.items()]
 
 
@@ -72,28 +81,9 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     validity = Validity(recipe)
     held = held_parameters(root)
     sharding = Sharding.of(recipe)
-    host = _book_static(ledger, root, held, recipe, validity, sharding)
+    host = book_static(ledger, root, held, recipe, validity, sharding)
     tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
-    tape.pinned_tokens = validity.pinned_tokens
-    tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
-    if recipe.optimizer_in_backward:
-        tape.on_gradient = lambda parameter, storage: True
-    inputs = [Storage(ledger, TOKENS * 8, "activations", name) for name in ("token ids", "labels")]
-    if recipe.padded:
-        inputs.append(Storage(ledger, TOKENS * 8, "activations", "attention mask of the batch"))
-    root_unit = _gathered_root(ledger, root, sharding)
-    ledger.enter("forward")
-    loss = _forward(tape, root, prepared, recipe, validity)
-    ledger.mark("loss")
-    ledger.enter("backward")
-    tape.backward(loss)
-    for layer in {layer for _, layer in tape.gradients}:
-        tape.reduce_gradients(layer)
-    tape.end_backward()
-    del root_unit
-    ledger.settle()
-    ledger.mark("end of backward")
-    del loss
+    batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
     trained = trained_tensors(held, recipe)
     on_device = not (recipe.optimizer_in_backward or sharding.host_states)
@@ -105,8 +95,35 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
         del used
     ledger.mark("end of the step")
     ledger.phase = "setup"  # releasing what is left is no part of the step
-    del inputs
+    del batch
     return Step(ledger, held, validity, host + tape.host_bytes)
+
+
+def run_micro_batch(
+    tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity
+) -> list[Storage]:
+    """Forward and backward; the tape then holds the gradients, the result is the batch."""
+    ledger = tape.ledger
+    tape.pinned_tokens = validity.pinned_tokens
+    tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
+    if recipe.optimizer_in_backward:
+        tape.on_gradient = lambda parameter, storage: True
+    batch = [Storage(ledger, TOKENS * 8, "activations", name) for name in ("token ids", "labels")]
+    if recipe.padded:
+        batch.append(Storage(ledger, TOKENS * 8, "activations", "attention mask of the batch"))
+    root_unit = _gathered_root(ledger, root, tape.sharding)
+    ledger.enter("forward")
+    loss = _forward(tape, root, prepared, recipe, validity)
+    ledger.mark("loss")
+    ledger.enter("backward")
+    tape.backward(loss)
+    for layer in {layer for _, layer in tape.gradients}:
+        tape.reduce_gradients(layer)
+    tape.end_backward()
+    del root_unit
+    ledger.settle()
+    ledger.mark("end of backward")
+    return batch
 
 
 def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> Tensor:
@@ -118,7 +135,7 @@ def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validit
     return loss
 
 
-def _book_static(
+def book_static(
     ledger: Ledger, root: Root, held: list[Held], recipe: Recipe, validity: Validity, sharding: Sharding
 ) -> Size:
     """Book what exists before the step begins; returns what lives in host memory instead."""

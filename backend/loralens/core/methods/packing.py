@@ -33,6 +33,7 @@ class FourBit:
 
     double_quant: bool
     compute_dtype: str
+    on_load = True  # the 16-bit weight is moved to the device first, and packed there
 
     def bytes(self, parameter: Parameter) -> Size:
         """Packed values, scales, the 16-entry code table and, with double quantization, its 256-entry table and offset."""
@@ -75,6 +76,7 @@ class EightBit:
     """bitsandbytes' LLM.int8(): int8 values with one float32 scale per output row; outliers stay in 16 bits."""
 
     compute_dtype: str
+    on_load = True  # the 16-bit weight is moved to the device first, and packed there
 
     def bytes(self, parameter: Parameter) -> Size:
         """One byte a value, four a row."""
