@@ -7,7 +7,7 @@ Source of every rule and constant: torch 2.13, c10/cuda/CUDACachingAllocator.cpp
 `get_free_block`, `should_split`, `free_block`, `try_merge_blocks`, `release_cached_blocks`, and for expandable segments
 `find_expandable_block`, `map_block`, `unmap_block`) and c10/core/AllocatorConfig.h (the constants and the defaults:
 nothing limits splitting, nothing rounds to powers of two, no garbage collection).
-Leaves out: several streams, CUDA graphs' private pools, and the environment variable's other options.
+Leaves out: blocks that wait for another stream's work (`record_stream`), CUDA graphs' private pools, and the environment variable's other options.
 """
 
 from __future__ import annotations
@@ -78,30 +78,27 @@ class Pool:
 
 
 class CachingAllocator:
-    """One device's allocator on one stream. Sizes are bytes.
+    """One device's allocator. Sizes are bytes; every stream has pools of its own.
 
-    `held` is what could not be given back at this moment: reserved memory less the segments (or pages, when they are
-    expandable) that lie wholly free. PyTorch returns those before it reports out of memory, so a card must have
-    `peak_held`, and needs `peak_reserved` only to keep its cache.
+    `limit` is the memory there is: a request that would pass it first returns every wholly free segment (or page, when
+    segments are expandable) to CUDA, as PyTorch does before it reports out of memory.
     """
 
-    def __init__(self, *, expandable_segments: bool = False, limit: int | None = None) -> None:
+    def __init__(self, *, expandable_segments: bool = False, limit: int | None = None, yields: bool = False) -> None:
         self.expandable = expandable_segments
         self.limit = limit
-        self.allocated = self.reserved = self.returnable = 0
-        self.peak_allocated = self.peak_reserved = self.peak_held = 0
-        self.pools = Pool(small=True), Pool(small=False)
+        self.yields = yields  # raise the limit where it does not hold a request, instead of giving up
+        self.allocated = self.reserved = 0
+        self.peak_allocated = self.peak_reserved = 0
+        self.pools: list[Pool] = []  # of stream n: small ones at 2n, large ones at 2n + 1
         self._next_address = 0
 
-    @property
-    def held(self) -> int:
-        """Reserved bytes that cannot be returned to CUDA now."""
-        return self.reserved - self.returnable
-
-    def allocate(self, size: int) -> Block:
-        """Serve a request; raises `OutOfMemory` where the limit does not allow it."""
+    def allocate(self, size: int, stream: int = 0) -> Block:
+        """Serve a request of one CUDA stream; raises `OutOfMemory` where the limit does not allow it."""
         size = round_size(size)
-        pool = self.pools[size > SMALL_REQUEST]
+        while len(self.pools) <= 2 * stream + 1:
+            self.pools += [Pool(small=True), Pool(small=False)]
+        pool = self.pools[2 * stream + (size > SMALL_REQUEST)]
         block = self._best_fit(pool, size) or self._grow(pool, size)
         rest = block.size - size
         if rest >= MIN_BLOCK if pool.small or self.expandable else rest > SMALL_REQUEST:
@@ -113,9 +110,6 @@ class CachingAllocator:
         self.allocated += block.size
         if self.allocated > self.peak_allocated:
             self.peak_allocated = self.allocated
-        held = self.reserved - self.returnable
-        if held > self.peak_held:
-            self.peak_held = held
         return block
 
     def free(self, block: Block) -> None:
@@ -138,19 +132,10 @@ class CachingAllocator:
 
     def _put(self, block: Block) -> None:
         insort(block.pool.blocks, (block.size, block.address, block))
-        self.returnable += self._whole(block)
 
     def _take(self, block: Block) -> None:
         blocks = block.pool.blocks
         del blocks[bisect_left(blocks, (block.size, block.address))]
-        self.returnable -= self._whole(block)
-
-    def _whole(self, block: Block) -> int:
-        """Bytes of a free block that can be returned: all of an unsplit segment, or the pages wholly inside."""
-        if not self.expandable:
-            return block.size if block.before is None and block.after is None else 0
-        first, last = self._pages(block)
-        return max(0, last - first) * block.pool.page
 
     def _pages(self, block: Block) -> tuple[int, int]:
         page = block.pool.page
@@ -170,7 +155,6 @@ class CachingAllocator:
                 at += 1
         block = blocks[at][2]
         del blocks[at]
-        self.returnable -= self._whole(block)
         return block
 
     def _joined(self, block: Block) -> Block:
@@ -199,16 +183,23 @@ class CachingAllocator:
         if self.expandable:
             return self._expand(pool, size)
         wanted = segment_size(size)
+        self._make_room(wanted)
         self._reserve(wanted)
         block = Block(pool, self._next_address, wanted)
         self._next_address += wanted
         return block
 
-    def _reserve(self, size: int) -> None:
-        if self.limit is not None and self.reserved + size > self.limit:
-            self.release_cached()
-            if self.reserved + size > self.limit:
+    def _make_room(self, size: int) -> None:
+        """Before so many bytes more are reserved: return what is cached if the limit is near, and see that it holds them."""
+        if self.limit is None or self.reserved + size <= self.limit:
+            return
+        self.release_cached()
+        if self.reserved + size > self.limit:
+            if not self.yields:
                 raise OutOfMemory
+            self.limit = self.reserved + size
+
+    def _reserve(self, size: int) -> None:
         self.reserved += size
         if self.reserved > self.peak_reserved:
             self.peak_reserved = self.reserved
@@ -220,11 +211,7 @@ class CachingAllocator:
             self._next_address = -(-self._next_address // page) * page
             insort(pool.unmapped, (self._next_address, Block(pool, self._next_address, _ENDLESS, mapped=False)))
             self._next_address += _ENDLESS
-        missing = self._missing(pool, size)
-        if self.limit is not None and self.reserved + missing > self.limit:
-            self.release_cached()
-            if self.reserved + self._missing(pool, size) > self.limit:
-                raise OutOfMemory
+        self._make_room(self._missing(pool, size))
         block = self._lowest(pool, size)
         if not block.mapped:
             block = self._map(block, min(size, block.size))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loralens.core.model import Model
     from loralens.core.recipe import Recipe
 
+GATHERED = ("weights of gathered layers", "weights of the root unit, gathered")  # labels of `parallel` and `step`
 _NOWHERE = Moment("", "", ZERO, {})
 
 
@@ -37,12 +38,15 @@ class EventLedger(Ledger):
         self.kinds: dict[Size, int] = {}  # distinct sizes, numbered
         self.kind_of: list[int] = []  # of storage n at n - 1
         self.begins: dict[str, int] = {}  # phase -> event
+        self.gathered: set[int] = set()  # storages that FSDP's gathering stream asks for
 
     def book(self, size: Size, category: str, label: str) -> int:
         """A storage is born."""
         self.kind_of.append(self.kinds.setdefault(size, len(self.kinds)))
         number = len(self.kind_of)
         self.events.append(number)
+        if label in GATHERED:
+            self.gathered.add(number)
         return number
 
     def release(self, size: Size, category: str, label: str, number: int = 0) -> None:
@@ -69,13 +73,15 @@ class EventLedger(Ledger):
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Forward and backward of one micro batch. What is alive at the end goes when the step ends."""
+    """Forward and backward of one micro batch. Of what is alive at the end, the batch goes first, the gradients last."""
 
     events: list[int]
     sizes: list[Size]
     kind_of: list[int]
+    gathered: set[int]
     backward: int  # the event at which backward begins
-    alive: list[int]
+    batch: list[int]
+    gradients: list[int]
 
     def requests(self, batch: int, sequence: int, rank: int) -> list[int]:
         """Bytes of storage n at n - 1."""
@@ -123,7 +129,16 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
             if event < 0:
                 del alive[-event]
         del held
-        return MicroBatch(events, list(ledger.kinds), ledger.kind_of, ledger.begins["backward"], list(alive))
+        first = ledger.begins["forward"]  # so many storages, or fewer, were born before it: the batch among them
+        return MicroBatch(
+            events,
+            list(ledger.kinds),
+            ledger.kind_of,
+            ledger.gathered,
+            ledger.begins["backward"],
+            batch=[number for number in alive if number <= first],
+            gradients=[number for number in alive if number > first],
+        )
 
     first = walk()
     # booking marks the gradients as kept where micro batches accumulate, and narrows what the optimizer's rules hold for

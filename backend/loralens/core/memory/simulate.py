@@ -31,19 +31,23 @@ if TYPE_CHECKING:
 
 BUCKET: Final = 25 * 2**20
 STEADY_STEPS: Final = 2  # after the first one; nothing changes after them with batches of one length
-VARYING_STEPS: Final = 12  # assumption: so many batches of different lengths, the longest among them
+VARYING_STEPS: Final = 25  # assumption: so many batches of different lengths, the longest among them
 SHORTEST: Final = 8  # assumption: the shortest batch has an eighth of the longest one's length
 SEED: Final = 7
+COMPUTE: Final = 0
+GATHERING: Final = (
+    1  # FSDP gathers weights on a stream of its own (torch distributed/fsdp/_runtime_utils.py, `_init_streams`)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
     """What one process's allocator came to. Bytes."""
 
-    allocated_bytes: int  # peak, in blocks of 512 bytes, cuBLAS's workspaces included
+    allocated_bytes: int  # peak, in the allocator's blocks, cuBLAS's workspaces included
     reserved_bytes: int  # peak
-    held_bytes: int  # peak of what could not be returned to CUDA
     loaded_bytes: int  # reserved at the end of loading
+    limit_bytes: int | None  # the limit it kept to, or had to take
 
 
 class Process:
@@ -64,13 +68,18 @@ class Process:
         for parameter in program.weights:
             if parameter.role == "adapter" or sharding.host_weights:
                 continue
-            size, values = self._share(self._bytes(parameter), sharding.weights), self._values(parameter)
+            values = self._values(parameter)
             if parameter.packing is not None:
-                self._pack(parameter, size, 0 if sharding.weights > 1 else values * held_as)
-            elif size < values * ITEM_BYTES[parameter.dtype] or ITEM_BYTES[parameter.dtype] <= held_as:
-                self._ask(size)
+                self._pack(parameter, values * held_as)
+            elif ITEM_BYTES[parameter.dtype] <= held_as:
+                self._ask(self._share(self._bytes(parameter), sharding.weights))
             else:
-                raised.append((size, self._ask(values * held_as)))
+                raised.append(
+                    (
+                        self._share(self._bytes(parameter), sharding.weights),
+                        self._ask(self._share(values * held_as, sharding.weights)),
+                    )
+                )
         for size, before in raised:
             self._ask(size)
             self._give(before)
@@ -86,14 +95,20 @@ class Process:
 
     def step(self, batch: int, sequence: int) -> None:
         """One optimizer step on micro batches of this size."""
-        program = self._program
-        blocks = self._micro_batch(program.first, batch, sequence)
-        if program.later is not None:
-            again = self._micro_batch(program.later, batch, sequence)
-            for number in program.later.alive:
-                self._give(again[number])
-        self._optimize()
-        for number in program.first.alive:
+        first, later = self._program.first, self._program.later
+        blocks = self._micro_batch(first, batch, sequence)
+        if later is not None:  # every further micro batch is like the second
+            self._release(blocks, first.batch)
+            again = self._micro_batch(later, batch, sequence)
+            self._optimize()
+            self._release(again, later.gradients + later.batch)
+        else:
+            self._optimize()
+            self._release(blocks, first.batch)
+        self._release(blocks, first.gradients)
+
+    def _release(self, blocks: list[Any], numbers: list[int]) -> None:
+        for number in numbers:
             self._give(blocks[number])
 
     def _micro_batch(self, micro: MicroBatch, batch: int, sequence: int) -> list[Any]:
@@ -106,7 +121,8 @@ class Process:
             for event in part:
                 if event > 0:
                     if requests[event]:
-                        blocks[event] = allocate(requests[event])
+                        stream = GATHERING if event in micro.gathered else COMPUTE
+                        blocks[event] = allocate(requests[event], stream)
                 elif requests[-event]:
                     free(blocks[-event])
         return blocks
@@ -144,12 +160,13 @@ class Process:
                 self._ask(size)
         self._ask(optimizer.tables_bytes)
 
-    def _pack(self, parameter: Parameter, size: int, whole: int) -> None:
-        """A packed weight, and beside it the one that it was made of (none where it came packed)."""
-        before = self._ask(whole if getattr(parameter.packing, "on_load", False) else 0)
-        scales = size // 16  # packed values and their scales are tensors of their own
-        self._ask(size - scales)
-        self._ask(scales)
+    def _pack(self, parameter: Parameter, whole: int) -> None:
+        """A packed weight, and beside it, while it is packed, the one that it is made of (sharded ones are packed on the host)."""
+        packing, parts = parameter.packing, self._program.sharding.weights
+        assert packing is not None  # the caller looked
+        before = self._ask(whole) if packing.on_load and parts == 1 else None
+        for size in packing.tensors(parameter):
+            self._ask(self._share(size, parts))
         self._give(before)
 
     def _trained(self, parameter: Parameter) -> Trained:
@@ -174,11 +191,9 @@ class Process:
 
 
 def varying_lengths(longest: int, count: int = VARYING_STEPS, seed: int = SEED) -> list[int]:
-    """Lengths of padded batches: evenly spread from an eighth of the longest to the longest, in random order (assumption)."""
-    shortest = max(1, longest // SHORTEST)
-    lengths = [shortest + (longest - shortest) * index // (count - 1) for index in range(count)]
-    random.Random(seed).shuffle(lengths)
-    return lengths
+    """Lengths of padded batches: drawn evenly from an eighth of the longest up to it, the longest last (assumption)."""
+    draw = random.Random(seed)
+    return [draw.randint(max(1, longest // SHORTEST), longest) for _ in range(count - 1)] + [longest]
 
 
 def run(
@@ -190,16 +205,32 @@ def run(
     workspace_bytes: int = 0,
     expandable_segments: bool = False,
     limit: int | None = None,
+    yields: bool = False,
 ) -> Simulation:
     """Load and take one step for each length.
 
     Raises:
-        OutOfMemory: the program asks for more than `limit` can hold.
+        OutOfMemory: the program asks for more than `limit` can hold, and the limit does not yield.
     """
-    memory = CachingAllocator(expandable_segments=expandable_segments, limit=limit)
+    memory = CachingAllocator(expandable_segments=expandable_segments, limit=limit, yields=yields)
     process = Process(program, memory, rank=rank, workspace_bytes=workspace_bytes)
     process.load()
     loaded = memory.reserved
     for length in lengths:
         process.step(batch, length)
-    return Simulation(memory.peak_allocated, memory.peak_reserved, memory.peak_held, loaded)
+    return Simulation(memory.peak_allocated, memory.peak_reserved, loaded, memory.limit)
+
+
+def least_limit(program: Events, lengths: Sequence[int], least: int, **settings: Any) -> int:
+    """Memory with which the simulated process runs to its end: near the smallest, and shown to be enough.
+
+    Starts from `least` (what is allocated at the peak), and takes more only where even an emptied cache leaves too little;
+    the last run needed no more than it was given.
+    """
+    limit = least
+    while True:
+        found = run(program, lengths, limit=limit, yields=True, **settings)
+        assert found.limit_bytes is not None  # one was given
+        if found.limit_bytes == limit:
+            return limit
+        limit = found.limit_bytes

@@ -99,9 +99,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     return Step(ledger, held, validity, host + tape.host_bytes)
 
 
-def run_micro_batch(
-    tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity
-) -> list[Storage]:
+def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> list[Storage]:
     """Forward and backward; the tape then holds the gradients, the result is the batch."""
     ledger = tape.ledger
     tape.pinned_tokens = validity.pinned_tokens
