@@ -2,6 +2,7 @@
 
 import re
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -227,7 +228,7 @@ def test_invariants(program, expandable, release):
     living = []
     for _, _, _, living in played(program, memory):
         spans = sorted((block.address, block.address + block.size) for _, _, block in living)
-        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
         assert all(block.size >= size for _, size, block in living)
         assert memory.allocated == sum(block.size for _, _, block in living)
         assert memory.peak_reserved >= memory.reserved >= memory.allocated

@@ -88,7 +88,7 @@ def test_every_storage_is_released_once():
 
 
 def test_one_walk_serves_every_length_it_is_valid_for():
-    model, recipe, recorded = program("7B", "lora", {})
+    model, _, recorded = program("7B", "lora", {})
     for length in (64, 1000, 4096):
         again = events.record(model, "lora", Recipe.from_mapping({"sequence_length": length}))
         assert again.first.events == recorded.first.events

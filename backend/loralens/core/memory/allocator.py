@@ -22,6 +22,7 @@ LARGE_SEGMENT: Final = 20_971_520  # large_segment_size's default: a segment for
 MIN_LARGE_REQUEST: Final = 10_485_760  # kMinLargeAlloc: from here on a request gets a segment of its own size
 ROUND_LARGE: Final = 2_097_152  # kRoundLarge: such segments are multiples of it
 
+STREAMS: Final = 2  # more than this nobody here asks for
 _ENDLESS: Final = 1 << 60  # address space of an expandable segment; the real one is 9/8 of the card's memory
 
 
@@ -90,14 +91,13 @@ class CachingAllocator:
         self.yields = yields  # raise the limit where it does not hold a request, instead of giving up
         self.allocated = self.reserved = 0
         self.peak_allocated = self.peak_reserved = 0
-        self.pools: list[Pool] = []  # of stream n: small ones at 2n, large ones at 2n + 1
+        # of stream n: small ones at 2n, large ones at 2n + 1
+        self.pools = [Pool(small=place % 2 == 0) for place in range(2 * STREAMS)]
         self._next_address = 0
 
     def allocate(self, size: int, stream: int = 0) -> Block:
         """Serve a request of one CUDA stream; raises `OutOfMemory` where the limit does not allow it."""
         size = round_size(size)
-        while len(self.pools) <= 2 * stream + 1:
-            self.pools += [Pool(small=True), Pool(small=False)]
         pool = self.pools[2 * stream + (size > SMALL_REQUEST)]
         block = self._best_fit(pool, size) or self._grow(pool, size)
         rest = block.size - size
@@ -105,7 +105,7 @@ class CachingAllocator:
             remainder = Block(pool, block.address + size, rest)
             remainder.put_behind(block)
             block.size = size
-            self._put(remainder)
+            insort(pool.blocks, (rest, remainder.address, remainder))
         block.free = False
         self.allocated += block.size
         if self.allocated > self.peak_allocated:
@@ -116,7 +116,10 @@ class CachingAllocator:
         """Take a block back and join it with free neighbours."""
         self.allocated -= block.size
         block.free = True
-        self._put(self._joined(block))
+        before, after = block.before, block.after
+        if (before is not None and before.free) or (after is not None and after.free):
+            block = self._joined(block)
+        insort(block.pool.blocks, (block.size, block.address, block))
 
     def release_cached(self) -> None:
         """Return every wholly free segment to CUDA, as `torch.cuda.empty_cache` does."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core import methods
 from loralens.core.architecture.registry import build
+from loralens.core.errors import InvalidInput
 from loralens.core.memory.ledger import Entry, Ledger, Moment
 from loralens.core.memory.parallel import Sharding
 from loralens.core.memory.size import ZERO, Size, monomial_values
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from loralens.core.recipe import Recipe
 
 GATHERED = ("weights of gathered layers", "weights of the root unit, gathered")  # labels of `parallel` and `step`
+MOST_STORAGES = 1_000_000  # 80 layers make some 20,000
 _NOWHERE = Moment("", "", ZERO, {})
 
 
@@ -44,6 +46,12 @@ class EventLedger(Ledger):
         """A storage is born."""
         self.kind_of.append(self.kinds.setdefault(size, len(self.kinds)))
         number = len(self.kind_of)
+        if number > MOST_STORAGES:
+            raise InvalidInput(
+                f"this step makes more than {MOST_STORAGES:,} tensors: too many to simulate the allocator",
+                field="allocator",
+                hint="leave out allocator=simulated: the rule's bands need no simulation",
+            )
         self.events.append(number)
         if label in GATHERED:
             self.gathered.add(number)

@@ -15,10 +15,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from loralens.core.memory import events
 from loralens.core.memory.allocator import CachingAllocator
 from loralens.core.memory.optimizer import OPTIMIZERS, Optimizer, Trained
 from loralens.core.precision import ITEM_BYTES
@@ -26,15 +24,12 @@ from loralens.core.precision import ITEM_BYTES
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Parameter
     from loralens.core.memory.events import Events, MicroBatch
-    from loralens.core.model import Model
-    from loralens.core.recipe import Recipe
 
 BUCKET: Final = 25 * 2**20
-STEADY_STEPS: Final = 2  # after the first one; nothing changes after them with batches of one length
-VARYING_STEPS: Final = 25  # assumption: so many batches of different lengths, the longest among them
+STEPS: Final = 3  # the first one, in which optimizer states are made, and two more; batches of one length change nothing after them
+VARYING_STEPS: Final = 9  # assumption: so many batches of different lengths, the longest among them
 SHORTEST: Final = 8  # assumption: the shortest batch has an eighth of the longest one's length
-SEED: Final = 7
-COMPUTE: Final = 0
+SEED: Final = 1
 GATHERING: Final = (
     1  # FSDP gathers weights on a stream of its own (torch distributed/fsdp/_runtime_utils.py, `_init_streams`)
 )
@@ -114,17 +109,18 @@ class Process:
     def _micro_batch(self, micro: MicroBatch, batch: int, sequence: int) -> list[Any]:
         requests = [0, *micro.requests(batch, sequence, self._rank)]
         blocks: list[Any] = [None] * len(requests)
-        allocate, free = self._memory.allocate, self._memory.free
+        allocate, free, gathered = self._memory.allocate, self._memory.free, micro.gathered
         for half, part in enumerate((micro.events[: micro.backward], micro.events[micro.backward :])):
             self._ask(self._workspaces[half])
             self._workspaces[half] = 0
             for event in part:
-                if event > 0:
-                    if requests[event]:
-                        stream = GATHERING if event in micro.gathered else COMPUTE
-                        blocks[event] = allocate(requests[event], stream)
-                elif requests[-event]:
-                    free(blocks[-event])
+                if event < 0:
+                    if requests[-event]:
+                        free(blocks[-event])
+                elif gathered and event in gathered:
+                    blocks[event] = allocate(requests[event], GATHERING)
+                elif requests[event]:
+                    blocks[event] = allocate(requests[event])
         return blocks
 
     def _optimize(self) -> None:
