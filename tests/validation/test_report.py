@@ -87,9 +87,8 @@ def test_bands_hold_rows_that_had_no_part_in_them(calibrations):
 
 def test_printed_ends_are_those_of_the_rows(calibrations):
     for one in calibrations:
-        near = 6 if one.form.unit == "%" else 300
         for end in (0, 2):
-            assert abs(one.ends[end] - one.form.printed[end]) <= near, one.form
+            assert abs(one.ends[end] - one.form.printed[end]) <= 6, one.form
 
 
 def test_the_simulated_pool_makes_every_band_narrower(calibrations):

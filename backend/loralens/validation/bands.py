@@ -35,7 +35,6 @@ class Form:
 
     figure: str
     stands_on: str
-    unit: str
     applies: Callable[[Outcome], bool]
     printed: tuple[float, float, float]
     low: tuple[Residual, End]
@@ -62,28 +61,31 @@ def _part(base: Callable[[Outcome], int]) -> tuple[Residual, End]:
     )
 
 
-def _beside(base: Callable[[Outcome], int]) -> tuple[Residual, End]:
-    """So many MiB beside something, and never less than what is allocated."""
+def _pool() -> tuple[Residual, End]:
+    """A percentage of the simulated pool beside a measured context; never less than what is allocated and a small one."""
+    context = overhead.CONTEXT_MEASURED
     return (
-        lambda outcome: (outcome.row.measured_bytes - base(outcome)) / overhead.MIB,
-        lambda outcome, mib: max(outcome.allocated_bytes, base(outcome) + mib * overhead.MIB),
+        lambda outcome: 100 * (outcome.row.measured_bytes - context) / outcome.fixed_bytes,
+        lambda outcome, percent: max(
+            outcome.allocated_bytes + overhead.CONTEXT_LOW, outcome.fixed_bytes * percent / 100 + context
+        ),
     )
 
 
 _ALLOCATED = _part(lambda outcome: outcome.allocated_bytes)
 _FIXED = _part(lambda outcome: outcome.fixed_bytes)
 _VARYING = _part(lambda outcome: outcome.varying_bytes)
-_BESIDE = _beside(lambda outcome: outcome.fixed_bytes)
+_BESIDE_CONTEXT = _pool()
 
 _PEAK, _POOL = "the allocated peak (rule)", "the simulated pool"
 _SEVERAL = "device, several GPUs"
 FORMS: Final = (
-    Form("reserved, varying lengths", _POOL, "%", _reserved, overhead.SIMULATED_RESERVED, _FIXED, _VARYING),
-    Form("device, one GPU", _POOL, "MiB", _device, overhead.BESIDE, _BESIDE, _BESIDE),
-    Form(_SEVERAL, _POOL, "MiB", _device_several, overhead.BESIDE_SEVERAL, _BESIDE, _BESIDE),
-    Form("reserved, varying lengths", _PEAK, "%", _reserved, overhead.RULE_RESERVED, _ALLOCATED, _ALLOCATED),
-    Form("device, one GPU", _PEAK, "%", _device, overhead.RULE_DEVICE, _ALLOCATED, _ALLOCATED),
-    Form(_SEVERAL, _PEAK, "%", _device_several, overhead.RULE_DEVICE_SEVERAL, _ALLOCATED, _ALLOCATED),
+    Form("reserved, varying lengths", _POOL, _reserved, overhead.SIMULATED_RESERVED, _FIXED, _VARYING),
+    Form("device, one GPU", _POOL, _device, overhead.SIMULATED_POOL, _BESIDE_CONTEXT, _BESIDE_CONTEXT),
+    Form(_SEVERAL, _POOL, _device_several, overhead.SIMULATED_POOL_SEVERAL, _BESIDE_CONTEXT, _BESIDE_CONTEXT),
+    Form("reserved, varying lengths", _PEAK, _reserved, overhead.RULE_RESERVED, _ALLOCATED, _ALLOCATED),
+    Form("device, one GPU", _PEAK, _device, overhead.RULE_DEVICE, _ALLOCATED, _ALLOCATED),
+    Form(_SEVERAL, _PEAK, _device_several, overhead.RULE_DEVICE_SEVERAL, _ALLOCATED, _ALLOCATED),
 )  # fmt: skip
 
 

@@ -162,8 +162,9 @@ BANDS: Final = (
     "",
     "A band stands either on the simulated pool (`allocator=simulated`: the step's requests in their order, run through PyTorch's",
     "allocator, loading included; the low end for batches of one length, the high end for lengths drawn evenly from an eighth of the",
-    "given one up to it) or, by rule, on the allocated peak. Its ends are quantiles of the residuals: percent of what it stands on, or",
-    "MiB beside it (but never below what is allocated). `from the rows` is what all rows give today, `printed` what the answers use.",
+    "given one up to it) or, by rule, on the allocated peak. Its ends are quantiles of the residuals, in percent of what it stands on;",
+    "the device's beside a context of 1,650 MiB where it stands on the pool. `from the rows` is what all rows give today, `printed` what",
+    "the answers use.",
     "Out of sample, the ends come from all other rows, or from the rows of all other sources. Width = (high - low) / measured, median.",
     "`holds` and `width` stand for the printed band, for bands without the row, and for bands without its source.",
     "",
@@ -176,9 +177,7 @@ def _bands(found: list[Calibration]) -> list[str]:
     lines = list(BANDS) if found else []
     for one in found:
         form = one.form
-        ends, printed = (
-            f"{', '.join(f'{end:,.0f}' for end in given)} {form.unit}" for given in (one.ends, form.printed)
-        )
+        ends, printed = (f"{', '.join(f'{end:,.0f}' for end in given)} %" for given in (one.ends, form.printed))
         held: tuple[Held, ...] = (one.printed, one.without_row, one.without_source)
         holds, widths = (
             " · ".join(f"{100 * share:.0f} %" for share in shares)

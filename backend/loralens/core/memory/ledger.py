@@ -152,10 +152,11 @@ class Storage:
 
     def __init__(self, ledger: Ledger, size: Size, category: str, label: str) -> None:
         self.ledger = ledger
-        self.size = size
+        self.size = ZERO  # until it is booked: a ledger may refuse
         self.category = category
         self.label = label
         self.number = ledger.book(size, category, label)
+        self.size = size
 
     def rename(self, category: str, label: str) -> None:
         """Book the same bytes under another name (a gradient buffer becomes `.grad`)."""

@@ -30,21 +30,20 @@ Ends = tuple[int, int, int]  # of a band: low, typical, high
 RULE_RESERVED: Final[Ends] = (102, 136, 225)  # lengths vary
 RULE_DEVICE: Final[Ends] = (105, 121, 174)  # one length, one GPU
 RULE_DEVICE_SEVERAL: Final[Ends] = (112, 140, 198)  # one length, several GPUs
-# low and typical of one length. Source: 5th percentile and median of simulated settings (tests/core/memory/test_reserved.py)
-RULE_RESERVED_ONE_LENGTH: Final = (101, 112)
-# percent of what is simulated, where lengths vary: low of one length, typical of the middle, high of varying lengths. Source: the same
-SIMULATED_RESERVED: Final[Ends] = (100, 100, 149)
-# MiB on the device beside the simulated pool: context, libraries, NCCL, and what the simulation leaves out. Source: the same
-BESIDE: Final[Ends] = (-2_700, 1_650, 6_600)
-BESIDE_SEVERAL: Final[Ends] = (2_010, 4_690, 11_480)
+# low and typical of one length. Source: 5th percentile and median of 216 simulated settings (benchmarks/fragmentation.py)
+RULE_RESERVED_ONE_LENGTH: Final = (101, 108)
+# percent of the simulated pool. Source: the same
+SIMULATED_RESERVED: Final[Ends] = (100, 100, 142)  # lengths vary: of one length, of the middle, of varying lengths
+SIMULATED_POOL: Final[Ends] = (91, 102, 120)  # one length, one GPU: what the device shows less CONTEXT_MEASURED
+SIMULATED_POOL_SEVERAL: Final[Ends] = (90, 116, 138)  # one length, several GPUs, NCCL's buffers included
+# beside the simulated pool on one A100: 1.5 to 1.7 GiB in most single-GPU runs without fused kernels (docs/accuracy.md, fms-a100 rows)
+CONTEXT_MEASURED: Final = 1_650 * MIB
 # CUDA context and loaded libraries of one process on recent cards (assumption)
 CONTEXT_LOW: Final = 400 * MIB
 CONTEXT_TYPICAL: Final = 500 * MIB
 CONTEXT_HIGH: Final = 600 * MIB
-# what one A100 showed beside the simulated pool, near constant over runs without fused kernels (docs/accuracy.md, fms-a100 rows)
-CONTEXT_MEASURED: Final = 1_650 * MIB
-# percent that a card must have beyond the peak because partly used segments cannot be returned.
-# Source: `simulate.least_limit`: 98 % of simulated settings need no more, half of them 8 % or less (tests/core/memory/test_reserved.py)
+# percent that a card must have beyond the peak, because partly used segments cannot be returned. Source: `simulate.least_limit`
+# over 216 settings (benchmarks/fragmentation.py): 99 % of them need no more, half of them 4 % or less, one small model 29 %
 FRAGMENTATION_PERCENT: Final = 20
 # cuBLAS's workspace, one per handle (forward thread, backward thread), allocated inside torch's pool
 # source: torch aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize: 32 MiB on Hopper, else 4096 KiB x 2 + 16 KiB x 8
@@ -111,17 +110,18 @@ def overhead_of(recipe: Recipe, allocated_bytes: int, gpu: str = "") -> Overhead
 def simulated_overhead(found: Reserved, needed_bytes: int = 0, *, several: bool = False) -> Overhead:
     """The bands around a simulated process, which runs to its end in a pool of `needed_bytes`."""
     fixed, varying = found.fixed_bytes, found.varying_bytes
-    beside = BESIDE_SEVERAL if several else BESIDE
-    lowest = max(found.allocated_bytes, fixed + beside[0] * MIB)
-    typical, highest = fixed + beside[1] * MIB, fixed + beside[2] * MIB
-    if varying is None:  # the pool is a part of what the device shows
-        reserved = (fixed, fixed, highest - CONTEXT_LOW)
-    else:
-        low, middle, high = SIMULATED_RESERVED
+    low, typical, high = (fixed * part // 100 for part in (SIMULATED_POOL_SEVERAL if several else SIMULATED_POOL))
+    reserved = (max(found.allocated_bytes, low), fixed, high)
+    device = (reserved[0] + CONTEXT_LOW, typical + CONTEXT_MEASURED, high + CONTEXT_MEASURED)
+    if varying is not None:
+        low, typical, high = SIMULATED_RESERVED
         # assumption of the typical figure: half way between one length and evenly drawn ones
-        reserved = (fixed * low // 100, (fixed + varying) // 2 * middle // 100, varying * high // 100)
-        typical, highest = reserved[1] + beside[1] * MIB, max(highest, reserved[2] + CONTEXT_TYPICAL)
-    device = (lowest, typical, highest)
+        reserved = (fixed * low // 100, (fixed + varying) // 2 * typical // 100, varying * high // 100)
+        device = (
+            reserved[0] + CONTEXT_LOW,
+            reserved[1] + CONTEXT_MEASURED,
+            max(device[2], reserved[2] + CONTEXT_MEASURED),
+        )
     least = _segments(found.allocated_bytes) + CONTEXT_TYPICAL
     return Overhead(reserved, device, (least, max(least, needed_bytes + CONTEXT_MEASURED)))
 
@@ -141,7 +141,7 @@ WORKSPACES_LEFT_OUT: Final = (
 ASSUMPTIONS: Final = (
     "reserved and device: bands of what published runs showed above the allocated peak (docs/accuracy.md); "
     "allocator=simulated narrows them, PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True makes the figures themselves smaller",
-    "a card fits when it holds the peak, 20 % fragmentation (98 % of simulated settings need no more) and 600 MiB of CUDA context "
+    "a card fits when it holds the peak, 20 % fragmentation (99 % of simulated settings need no more) and 600 MiB of CUDA context "
     "(assumption); tight without the fragmentation",
     WORKSPACES_LEFT_OUT,
 )
