@@ -61,7 +61,8 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
 
 
 def _band(ends: list[int]) -> str:
-    return " .. ".join(gib(end) for end in ends)
+    low, high = ends
+    return f"{low / 2**30:.1f} .. {high / 2**30:.1f} GiB"
 
 
 def _kept(storage: dict[str, int]) -> int:
