@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from loralens.core.memory import events, simulate  # noqa: E402
-from loralens.core.memory.allocator import CachingAllocator  # noqa: E402
-from loralens.core.model import resolve  # noqa: E402
-from loralens.core.recipe import Recipe  # noqa: E402
+from loralens.core.memory import events, simulate
+from loralens.core.memory.allocator import CachingAllocator
+from loralens.core.model import resolve
+from loralens.core.recipe import Recipe
 
 
 def traced(model, method, recipe):
