@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _RECORDINGS: Final = 16  # a recording of 80 layers takes some 3 MB
 _RESULTS: Final = 512
+FEW: Final = 5  # of the varying lengths, the longest among them: each of them costs several runs where the least memory is sought
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def needed(model: Model, method: str, recipe: Recipe, allocated_bytes: int, *, g
 
     def find() -> int:
         program, settings = _program(model, method, recipe, gpu)
-        lengths = _lengths(program, recipe) if recipe.padded else [recipe.sequence_length] * simulate.STEPS
+        lengths = _lengths(program, recipe)[-FEW:] if recipe.padded else [recipe.sequence_length] * simulate.STEPS
         return simulate.least_limit(program, lengths, allocated_bytes, **settings)
 
     found: int = _once(("needed", model.key, method, recipe, gpu), find)
