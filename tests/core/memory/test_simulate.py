@@ -125,3 +125,10 @@ def test_the_least_limit_is_enough_and_little_less_is_not():
     assert simulate.run(recorded, [2048] * 3, limit=limit, **settings).reserved_bytes <= limit
     with pytest.raises(OutOfMemory):
         simulate.run(recorded, [2048] * 3, limit=found.allocated_bytes - MIB, **settings)
+
+
+def test_a_third_step_of_one_length_reserves_nothing_more():
+    for method, words in (("full", {}), ("lora", {"gradient_checkpointing": True})):
+        _, _, recorded = program("llama-3.2-1b", method, words)
+        two, four = (simulate.run(recorded, [1024] * steps, batch=2, rank=8) for steps in (simulate.STEPS, 4))
+        assert two == four

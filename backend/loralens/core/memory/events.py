@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loralens.core.recipe import Recipe
 
 GATHERED = ("weights of gathered layers", "weights of the root unit, gathered")  # labels of `parallel` and `step`
-MOST_STORAGES = 1_000_000  # 80 layers make some 20,000
+MOST_STORAGES = 300_000  # 80 layers make some 20,000; more than this takes many seconds
 _NOWHERE = Moment("", "", ZERO, {})
 
 

@@ -146,7 +146,7 @@ ASSUMPTIONS: Final = (
     WORKSPACES_LEFT_OUT,
 )
 SIMULATED_ASSUMPTIONS: Final = (
-    "reserved: PyTorch's caching allocator simulated over this process's requests, from loading to the third step; the band "
+    "reserved: PyTorch's caching allocator simulated over this process's requests, from loading to the second step; the band "
     "is what published runs showed above it (docs/accuracy.md)",
     "device: the simulated pool and what published runs showed beside it, CUDA context and NCCL included (docs/accuracy.md)",
     "a card fits when the simulated process runs to its end in what 1,650 MiB beside the pool leave of it; tight when only the peak does",
