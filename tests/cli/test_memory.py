@@ -16,3 +16,18 @@ def test_every_term_can_be_shown(run):
     assert "with numbers" in out
     assert "assumed:" in out
     assert "q_proj" in out
+
+
+def test_the_allocator_can_be_simulated(run):
+    _, by_rule, _ = run("memory", "gpt2", "-m", "lora")
+    code, out, _ = run("memory", "gpt2", "-m", "lora", "--reserved", "simulated")
+    assert code == 0
+    assert "reserved, rule" in by_rule
+    assert "reserved, simulated" in out
+    assert out.count("from .. to") == 2
+
+
+def test_an_unknown_allocator_is_refused_with_a_way_out(run):
+    code, _, err = run("memory", "gpt2", "--reserved", "magic")
+    assert code == 2
+    assert "rule, simulated" in err

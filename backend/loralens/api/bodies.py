@@ -13,7 +13,7 @@ from loralens.core.jsontext import depth
 from loralens.core.recipe import nested
 
 MAX_QUERY_PARAMETERS = 100
-SUBJECT_NAMES = ("model", "method", "gpu")
+SUBJECT_NAMES = ("model", "method", "gpu", "allocator")
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:

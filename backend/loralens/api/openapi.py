@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from loralens.core import recipe
+from loralens.core.memory.estimate import ALLOCATORS
 from loralens.core.recipe_words import WORDS, Word, default
 
 TYPES = {"integer": "integer", "number": "number", "boolean": "boolean", "text": "string"}
 _MODEL = "An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id."
 _METHOD = "full, lora, qlora, …; several with commas. Without it: full, lora and qlora."
 _GPU = "Judge only this GPU in `fits`; GET /api/gpus lists all names."
+_ALLOCATOR = {
+    "type": "string",
+    "enum": list(ALLOCATORS),
+    "default": ALLOCATORS[0],
+    "description": "What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated.",
+}
 EXAMPLE_BODY: dict[str, Any] = {
     "model": "7B",
     "methods": ["lora", "qlora"],
@@ -40,6 +47,17 @@ def query_parameters() -> list[dict[str, Any]]:
     method = _in_query("method", _METHOD, {"type": "string"})
     gpu = _in_query("gpu", _GPU, {"type": "string"})
     return [model, method, gpu, *(_in_query(word.name, word.help, _schema(word)) for word in WORDS)]
+
+
+def allocator_parameter() -> dict[str, Any]:
+    """The word that `GET /api/memory` knows beside a recipe's."""
+    return _in_query("allocator", str(_ALLOCATOR["description"]), _ALLOCATOR)
+
+
+def with_allocator(body: dict[str, Any]) -> dict[str, Any]:
+    """`request_body()` with the word that `POST /api/memory` knows beside them."""
+    body["content"]["application/json"]["schema"]["properties"]["allocator"] = _ALLOCATOR
+    return body
 
 
 def _in_query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class Peak(Shape):
     reserved_band_bytes: tuple[Bytes, Bytes] = Field(description="Between which values `reserved_bytes` may lie.")
     device_band_bytes: tuple[Bytes, Bytes] = Field(description="Between which values `device_bytes` may lie.")
     needed_bytes: tuple[Bytes, Bytes] = Field(description="What a card must have: at least, and with fragmentation.")
+    allocator: Literal["rule", "simulated"] = Field(
+        description="What reserved, device and needed stand on: the allocated peak, or PyTorch's allocator simulated."
+    )
     host_bytes: Bytes = Field(description="Pinned host memory, where something is offloaded.")
 
 

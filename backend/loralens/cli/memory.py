@@ -10,17 +10,25 @@ from loralens.cli.words import Option
 
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
 Explain = Annotated[bool, Option("--explain", help="Show the formula and source of every term.")]
+Reserved = Annotated[
+    str | None,
+    Option(
+        "--reserved",
+        help="rule (a percentage of the peak) or simulated (PyTorch's caching allocator, run over the step).",
+        metavar="TEXT",
+    ),
+]
 
 
 @takes_recipe
-def command(body: Body, explain: Explain = False, json: Json = False) -> None:
+def command(body: Body, explain: Explain = False, reserved: Reserved = None, json: Json = False) -> None:
     """Memory of one training step: peak, phases and what each byte is.
 
     Without --method the three methods are compared: full fine-tuning, LoRA and QLoRA.
     """
     from loralens.core.answers import memory_answer
 
-    answer = memory_answer(body)
+    answer = memory_answer(body if reserved is None else {**body, "allocator": reserved})
     if json:
         return print_json(answer)
     _show(answer, explain)
@@ -38,8 +46,10 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
         *((part.replace("_", " "), *(gib(e["breakdown"][f"{part}_bytes"]) for e in estimates)) for part in PARTS),
         ("peak allocated", *(gib(e["peak"]["allocated_bytes"]) for e in estimates)),
         ("  in phase", *(e["peak"]["phase"] for e in estimates)),
-        ("reserved", *(gib(e["peak"]["reserved_bytes"]) for e in estimates)),
+        (f"reserved, {estimates[0]['peak']['allocator']}", *(gib(e["peak"]["reserved_bytes"]) for e in estimates)),
+        ("  from .. to", *(_band(e["peak"]["reserved_band_bytes"]) for e in estimates)),
         ("on the device", *(gib(e["peak"]["device_bytes"]) for e in estimates)),
+        ("  from .. to", *(_band(e["peak"]["device_band_bytes"]) for e in estimates)),
         ("file to keep", *(gib(_kept(e["storage"])) for e in estimates)),
     ]
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
@@ -50,6 +60,11 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
             _explain(estimate)
     else:
         line("--explain shows every term with its formula, --json everything.")
+
+
+def _band(ends: list[int]) -> str:
+    low, high = ends
+    return f"{low / 2**30:.1f} .. {high / 2**30:.1f} GiB"
 
 
 def _kept(storage: dict[str, int]) -> int:

@@ -11,7 +11,7 @@ from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, count_parameters, is_known
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.memory.counts import Counts, counts_for
-from loralens.core.memory.estimate import SHOWN_GPUS, Estimate, estimate_model
+from loralens.core.memory.estimate import ALLOCATORS, SHOWN_GPUS, Estimate, estimate_model
 from loralens.core.memory.plan import plan_for
 from loralens.core.methods import COMPARED, check
 from loralens.core.model import Model, resolve
@@ -74,12 +74,16 @@ def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def memory_answer(body: Any) -> dict[str, Any]:
-    """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning."""
+    """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning.
+
+    `allocator`: `rule` (the default) or `simulated`, see `core.memory.overhead`.
+    """
+    allocator, body = _allocator(body)
     model, names, recipe, gpus = read_body(body)
     estimates = [estimate_model(model, name, recipe) for name in names]
     answer: dict[str, Any] = {
         "model": model.to_dict(base_parameters(model)),
-        "estimates": [item.to_dict(gpus) for item in estimates],
+        "estimates": [item.to_dict(gpus, allocator) for item in estimates],
     }
     by_method = {item.method: item for item in estimates}
     if "full" in by_method and "lora" in by_method:
@@ -87,6 +91,20 @@ def memory_answer(body: Any) -> dict[str, Any]:
     else:
         answer["comparison"] = None
     return answer
+
+
+def _allocator(body: Any) -> tuple[str, Any]:
+    """The word that only this answer knows, and the body without it."""
+    if not isinstance(body, Mapping) or "allocator" not in body:
+        return "rule", body
+    allocator = body["allocator"]
+    if allocator not in ALLOCATORS:
+        raise InvalidInput(
+            f"allocator must be one of {', '.join(ALLOCATORS)}, got {allocator!r:.40}",
+            field="allocator",
+            hint="leave it out for bands by rule; simulated runs the step through PyTorch's caching allocator",
+        )
+    return allocator, {name: value for name, value in body.items() if name != "allocator"}
 
 
 def base_parameters(model: Model) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.answers import read_body
 from loralens.core.errors import InvalidInput
-from loralens.core.memory.overhead import overhead
+from loralens.core.memory.overhead import needed_by_rule
 from loralens.core.memory.plan import PHASES, Plan, plan_for
 from loralens.core.memory.size import VARIABLES, monomial_values
 from loralens.core.recipe import Recipe
@@ -54,7 +54,7 @@ def sweep_answer(body: Any) -> dict[str, Any]:
     sweeps = []
     for method in methods:
         allocated, phases = peaks(Question(model, method, recipe), axes)
-        high: Any = overhead(allocated).needed[1]  # type: ignore[arg-type]  # arrays pass through it as integers do
+        high: Any = needed_by_rule(allocated)[1]  # type: ignore[arg-type]  # arrays pass through it as integers do
         row: dict[str, Any] = {
             "method": method,
             "peak_allocated_bytes": [int(size) for size in allocated],

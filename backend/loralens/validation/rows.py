@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loralens.core import catalogue
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.memory.estimate import Estimate, estimate_model
-from loralens.core.memory.overhead import overhead_of, workspace_bytes
+from loralens.core.memory.overhead import simulated_overhead, workspace_bytes
 from loralens.core.memory.versions import FRAMEWORKS
 from loralens.core.model import resolve
 from loralens.core.recipe import Recipe
@@ -45,6 +46,10 @@ CORRECTED: Final[Mapping[tuple[str, str], tuple[Mapping[str, Any], str]]] = {
 }
 # A README that lists no model later than Llama 2 is older than torchtune 0.3, which has Llama 3.1 and 3.2.
 VERSIONS: Final[Mapping[str, dict[str, str]]] = {"@6f46cc414": {"torchtune": "0.2"}}
+# Publishers whose padded batches all have the full length, and where that is seen.
+ONE_LENGTH: Final[Mapping[str, str]] = {
+    "QwenLM/Qwen": "finetune.py, `preprocess`: every sample is padded to the model's maximal length",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,17 @@ class Outcome:
     predicted_bytes: int = 0
     low_bytes: int = 0
     high_bytes: int = 0
+    allocated_bytes: int = 0  # computed, with cuBLAS's workspaces
+    fixed_bytes: int = 0  # of a row with a band: reserved as simulated, for batches of one length
+    varying_bytes: int = 0  # and of varying lengths, where they vary
+
+    varies: bool = False  # the batches' lengths
+    blocks_bytes: int = 0  # allocated, as simulated: in the allocator's blocks
+
+    @property
+    def several(self) -> bool:
+        """Did several GPUs work together?"""
+        return self.estimate is not None and self.estimate.recipe.parallelism.gpus > 1
 
     @property
     def error(self) -> float:
@@ -135,8 +151,17 @@ def read_rows(lines: Iterable[str]) -> list[Row]:
             raise InvalidInput(
                 f"line {number}: over the limit of {MAX_ROWS} rows or {MAX_LINE} characters a line", field="runs"
             )
-        rows.append(_row(number, text))
+        row = _row(number, text)
+        rows += [row, *_device_row(row)]
     return rows
+
+
+def _device_row(row: Row) -> list[Row]:
+    """A second figure of the same run: what the monitor showed, where it is published beside what was allocated."""
+    shown = row.data.get("device_peak_bytes")
+    if row.metric != "allocated" or isinstance(shown, bool) or not isinstance(shown, int) or shown <= 0:
+        return []
+    return [Row(f"{row.id} on the device", {**row.data, "metric": "device", "peak_bytes": shown})]
 
 
 def _row(number: int, text: str) -> Row:
@@ -157,17 +182,46 @@ def _row(number: int, text: str) -> Row:
 
 
 def judge(row: Row) -> Outcome:
-    """Estimate a row's run and lay the figure that its metric asks for beside it."""
+    """Estimate a row's run and lay the figure that its metric asks for beside it; those above the allocator are simulated."""
     try:
         found = _estimate(row)
     except LoraLensError as error:
         return Outcome(row, None, error.message)
     allocated = found.allocated_bytes + workspace_bytes(row.gpu)
-    bands = overhead_of(found.recipe, found.allocated_bytes, row.gpu)
     if row.metric == "allocated":
-        return Outcome(row, found, None, allocated, allocated, allocated)
+        return Outcome(row, found, None, allocated, allocated, allocated, allocated)
+    try:
+        process = found.simulated(row.gpu, _memory_of(row.gpu), varying=_varies(row, found))
+    except LoraLensError as error:
+        return Outcome(row, None, error.message)
+    bands = simulated_overhead(process, several=found.recipe.parallelism.gpus > 1)
     low, typical, high = bands.reserved if row.metric == "reserved" else bands.device
-    return Outcome(row, found, None, typical, low, high)
+    return Outcome(
+        row,
+        found,
+        None,
+        typical,
+        low,
+        high,
+        allocated,
+        process.fixed_bytes,
+        process.largest_bytes,
+        varies=process.varying_bytes is not None,
+        blocks_bytes=process.allocated_bytes,
+    )
+
+
+def _varies(row: Row, found: Estimate) -> bool:
+    """Did the batches' lengths vary? Padded ones do, but for publishers whose code pads to the full length."""
+    return found.recipe.padded and row.project not in ONE_LENGTH
+
+
+def _memory_of(gpu: str) -> int | None:
+    """The memory of the published card, where its name says enough."""
+    try:
+        return catalogue.gpu(gpu).memory_bytes
+    except LoraLensError:
+        return None
 
 
 def _estimate(row: Row) -> Estimate:

@@ -66,3 +66,27 @@ def test_several_methods_in_one_query(client):
     answer = client.get("/api/memory?model=7B&method=qlora,lora").json()
     assert [estimate["method"] for estimate in answer["estimates"]] == ["qlora", "lora"]
     assert answer["comparison"] is None
+
+
+def test_the_allocator_is_simulated_on_request(client):
+    body = {"model": "gpt2", "method": "lora", "recipe": {"sequence_length": 512}}
+    by_rule = client.post("/api/memory", json=body).json()["estimates"][0]
+    simulated = client.post("/api/memory", json={**body, "allocator": "simulated"}).json()["estimates"][0]
+    assert by_rule["peak"]["allocator"] == "rule"
+    assert simulated["peak"]["allocator"] == "simulated"
+    for name in ("phase", "allocated_bytes", "host_bytes"):
+        assert simulated["peak"][name] == by_rule["peak"][name]
+    low, high = simulated["peak"]["reserved_band_bytes"]
+    assert low <= simulated["peak"]["reserved_bytes"] <= high
+    assert any("simulated" in line for line in simulated["assumptions"])
+
+
+@pytest.mark.parametrize("allocator", ["magic", None, 3, ["rule"], {}])
+def test_an_unknown_allocator_is_refused(client, allocator):
+    answer = client.post("/api/memory", json={"model": "gpt2", "allocator": allocator})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "allocator"
+
+
+def test_other_answers_do_not_know_the_word(client):
+    assert client.get("/api/plan?model=gpt2&allocator=simulated").status_code == 422

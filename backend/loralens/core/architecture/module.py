@@ -55,6 +55,13 @@ class Parameter:
 class Packing(Protocol):
     """How a quantized weight is stored and used; one implementation per format in `core.methods`."""
 
+    @property
+    def on_load(self) -> bool:
+        """Is the 16-bit weight moved to the device and packed there?"""
+
+    def tensors(self, parameter: Parameter) -> list[int]:
+        """Bytes of each tensor that a packed weight is made of."""
+
     def bytes(self, parameter: Parameter) -> Size:
         """Bytes of the packed weight with its scales."""
 

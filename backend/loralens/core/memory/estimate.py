@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.memory.explain import terms
 from loralens.core.memory.ledger import CATEGORIES, Moment
-from loralens.core.memory.overhead import ASSUMPTIONS, Overhead, overhead_of
+from loralens.core.memory.overhead import (
+    ASSUMPTIONS,
+    SIMULATED_ASSUMPTIONS,
+    VARYING_ASSUMPTION,
+    Overhead,
+    overhead_of,
+    simulated_overhead,
+)
 from loralens.core.memory.plan import Plan, plan_for
+from loralens.core.memory.reserved import Reserved, needed, simulated
 from loralens.core.methods import check
 from loralens.core.model import Model, resolve
 from loralens.core.recipe import Recipe
@@ -17,6 +25,7 @@ from loralens.core.recipe import Recipe
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+ALLOCATORS: Final = ("rule", "simulated")
 BREAKDOWN: Final = {
     "weights": "weights_bytes",
     "adapter": "adapter_bytes",
@@ -82,17 +91,36 @@ class Estimate:
 
     @property
     def overhead(self) -> Overhead:
-        """Reserved and device bands."""
+        """Reserved and device bands by rule: a percentage of the peak."""
         return overhead_of(self.recipe, self.allocated_bytes)
 
-    def fits(self, gpus: Iterable[str] = SHOWN_GPUS) -> list[dict[str, Any]]:
-        """Verdict per GPU: `fits` with fragmentation, `tight` without it; see `overhead`."""
-        return [_verdict(catalogue.gpu(name), self.overhead) for name in gpus]
+    def simulated(self, gpu: str = "", memory_bytes: int | None = None, *, varying: bool | None = None) -> Reserved:
+        """This step's requests run through PyTorch's allocator; arguments as `reserved.simulated` has them."""
+        return simulated(self.model, self.method, self.recipe, gpu=gpu, memory_bytes=memory_bytes, varying=varying)
 
-    def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS) -> dict[str, Any]:
+    def bands(self, allocator: str = "rule") -> Overhead:
+        """Reserved and device bands: by `rule`, or around what is `simulated`."""
+        if allocator == "rule":
+            return self.overhead
+        least = needed(self.model, self.method, self.recipe, self.allocated_bytes)
+        return simulated_overhead(self.simulated(), least, several=self.recipe.parallelism.gpus > 1)
+
+    def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> list[dict[str, Any]]:
+        """Verdict per GPU: `fits` with fragmentation, `tight` without it; see `overhead`."""
+        bands = self.bands(allocator)
+        return [_verdict(catalogue.gpu(name), bands) for name in gpus]
+
+    def assumptions(self, allocator: str = "rule") -> list[str]:
+        """What the answer rests on beside the formulas."""
+        if allocator == "rule":
+            return [*self.plan.assumptions, *ASSUMPTIONS]
+        varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
+        return [*self.plan.assumptions, *SIMULATED_ASSUMPTIONS, *varying]
+
+    def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> dict[str, Any]:
         """One entry of the contract's `estimates`."""
         trainable, total = self.trainable_parameters, self.total_parameters
-        bands = self.overhead
+        bands = self.bands(allocator)
         return {
             "method": self.method,
             "regime": self.plan.regime,
@@ -112,14 +140,15 @@ class Estimate:
                 "reserved_band_bytes": [bands.reserved[0], bands.reserved[2]],
                 "device_band_bytes": [bands.device[0], bands.device[2]],
                 "needed_bytes": list(bands.needed),
+                "allocator": allocator,
                 "host_bytes": self.plan.host_bytes.at(*self.point),
             },
             "breakdown": self.breakdown,
             "phases": [{"phase": name, "peak_bytes": size} for name, size in self.phases.items()],
             "terms": terms(self.moment, *self.point),
             "storage": {"checkpoint_bytes": self.checkpoint_bytes, "adapter_file_bytes": self.adapter_file_bytes},
-            "assumptions": [*self.plan.assumptions, *ASSUMPTIONS],
-            "fits": self.fits(gpus),
+            "assumptions": self.assumptions(allocator),
+            "fits": self.fits(gpus, allocator),
         }
 
 

@@ -57,14 +57,15 @@ class Ledger:
     points: list[Point] = field(default_factory=list)  # of the timeline
     _rising: bool = False
 
-    def book(self, size: Size, category: str, label: str) -> None:
-        """Add `size` to an entry."""
+    def book(self, size: Size, category: str, label: str) -> int:
+        """Add `size` to an entry; the number is the storage's where a ledger tells them apart (see `events`)."""
         key = (category, label)
         self.entries[key] = self.entries.get(key, ZERO) + size
         self.total = self.total + size
         self._rising = True
+        return 0
 
-    def release(self, size: Size, category: str, label: str) -> None:
+    def release(self, size: Size, category: str, label: str, number: int = 0) -> None:
         """Take `size` off an entry, keeping the moment before if memory had been rising."""
         if self._rising:
             self.settle()
@@ -75,6 +76,13 @@ class Ledger:
         else:
             del self.entries[key]
         self.total = self.total - size
+
+    def rename(self, size: Size, old: Entry, new: Entry) -> None:
+        """Book the same bytes under another entry: nothing is allocated or released."""
+        rising, self._rising = self._rising, False
+        self.release(size, *old)
+        self.book(size, *new)
+        self._rising = rising
 
     def settle(self) -> None:
         """Keep the present moment as a candidate unless another one of its phase covers it."""
@@ -140,24 +148,21 @@ class Ledger:
 class Storage:
     """A block of memory; allocated when made, released when nothing refers to it any more."""
 
-    __slots__ = ("category", "label", "ledger", "size")
+    __slots__ = ("category", "label", "ledger", "number", "size")
 
     def __init__(self, ledger: Ledger, size: Size, category: str, label: str) -> None:
         self.ledger = ledger
-        self.size = size
+        self.size = ZERO  # until it is booked: a ledger may refuse
         self.category = category
         self.label = label
-        ledger.book(size, category, label)
+        self.number = ledger.book(size, category, label)
+        self.size = size
 
     def rename(self, category: str, label: str) -> None:
         """Book the same bytes under another name (a gradient buffer becomes `.grad`)."""
-        ledger, rising = self.ledger, self.ledger._rising
-        ledger._rising = False
-        ledger.release(self.size, self.category, self.label)
+        self.ledger.rename(self.size, (self.category, self.label), (category, label))
         self.category, self.label = category, label
-        ledger.book(self.size, category, label)
-        ledger._rising = rising
 
     def __del__(self) -> None:
         if any(self.size):
-            self.ledger.release(self.size, self.category, self.label)
+            self.ledger.release(self.size, self.category, self.label, self.number)

@@ -47,6 +47,16 @@ class Optimizer:
     paged: Callable[[Trained], Size] | None = None  # the part of the state that lies in host memory
     thresholds: tuple[int, ...] = ()  # numbers of elements at which the rule changes
     tables_bytes: int = 0  # shared by all tensors
+    moments: int = 2  # equal tensors that the state of one trained tensor is made of
+    counter_bytes: int = 0  # of a step counter on the device, beside them
+    step_each: bool = False  # a step's temporaries are one per trained tensor, not one block
+
+    def state_blocks(self, total: int) -> list[int]:
+        """One tensor's state of `total` bytes as the blocks that the optimizer asks for."""
+        if total <= self.counter_bytes:
+            return [total] if total else []
+        counter = [self.counter_bytes] if self.counter_bytes else []
+        return [(total - self.counter_bytes) // self.moments] * self.moments + counter
 
 
 def _no_step(tensors: list[Trained]) -> Size:
@@ -190,9 +200,14 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
         _no_step,
         "2 moments in the parameter's dtype + 4 B counter",
         f"{_TORCH}/adam.py _fused_adam",
+        counter_bytes=4,
     ),
     "adamw_foreach": Optimizer(
-        _two_moments, _all_parameters, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _multi_tensor_adam"
+        _two_moments,
+        _all_parameters,
+        "2 moments in the parameter's dtype",
+        f"{_TORCH}/adam.py _multi_tensor_adam",
+        step_each=True,
     ),
     "adamw_loop": Optimizer(
         _two_moments, _loop_step, "2 moments in the parameter's dtype", f"{_TORCH}/adam.py _single_tensor_adam"
@@ -224,15 +239,29 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
         _two_moments, _loop_step, "2 moments in bfloat16", "torchdistx optimizers/anyprecision_optimizer.py"
     ),
     "sgd": Optimizer(lambda tensor: ZERO, _no_step, "no state", f"{_TORCH}/sgd.py"),
-    "sgd_momentum": Optimizer(_one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py"),
-    "adafactor": Optimizer(
-        _factored, _adafactor_step, "row and column of second moments", "transformers 5.23 optimization.py Adafactor"
+    "sgd_momentum": Optimizer(
+        _one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py", moments=1
     ),
-    "lion": Optimizer(_float32(1), _no_step, "1 float32 momentum", _BNB),
+    "adafactor": Optimizer(
+        _factored,
+        _adafactor_step,
+        "row and column of second moments",
+        "transformers 5.23 optimization.py Adafactor",
+        moments=1,
+        counter_bytes=4,
+    ),
+    "lion": Optimizer(_float32(1), _no_step, "1 float32 momentum", _BNB, moments=1),
     "lion_8bit": Optimizer(
-        _eight_bit(1), _no_step, "1 momentum of 1 B + 4 B per 256", _BNB, None, (EIGHT_BIT_MINIMUM,), EIGHT_BIT_TABLES
+        _eight_bit(1),
+        _no_step,
+        "1 momentum of 1 B + 4 B per 256",
+        _BNB,
+        None,
+        (EIGHT_BIT_MINIMUM,),
+        EIGHT_BIT_TABLES,
+        moments=1,
     ),
     "muon": Optimizer(
-        _muon_state, _muon_step, "1 momentum buffer for matrices, AdamW for the rest", f"{_TORCH}/_muon.py"
+        _muon_state, _muon_step, "1 momentum buffer for matrices, AdamW for the rest", f"{_TORCH}/_muon.py", moments=1
     ),
 }

@@ -1,9 +1,15 @@
 """Above the allocator's figure: what the caching allocator reserves, what the device shows, and what a card must have.
 
-Allocated is exact. Reserved and device depend on history (varying lengths, the load phase, blocks that wait to be
-reused), so each is a band, taken from what published runs showed above our allocated figure for the same runs: an
-in-sample summary, not a forecast. docs/accuracy.md prints how many of those rows each band holds. What a card must have is less than what a
-monitor shows, because the allocator returns cached blocks before it fails; only what it cannot return counts.
+Allocated is exact. What the allocator reserves for it depends on the order and the lengths of what came before, and what a
+monitor shows holds things outside torch's pool as well; so both are bands, taken from what published runs showed. There are
+two figures that a band can stand on:
+- `rule`: the allocated peak. A percentage of it costs nothing, so sweeps, bisections and sliders use it.
+- `simulated`: the step's requests in their order, run through PyTorch's allocator (`reserved`). It explains most of what the
+  rule leaves open and costs a tenth of a second, so it is computed only when asked for.
+The bands' ends are quantiles of the residuals. docs/accuracy.md prints what they would be today, how many rows they hold when
+a row, or every row of its source, had no part in them, and how wide they are.
+
+What a card must have is less than what a monitor shows: the allocator returns cached segments before it fails.
 """
 
 from __future__ import annotations
@@ -12,20 +18,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from loralens.core.memory.reserved import Reserved
     from loralens.core.recipe import Recipe
 
 MIB: Final = 2**20
 SEGMENT: Final = 2 * MIB
 
-# percent of the allocated peak that is reserved: low, typical, high. Source: residuals in docs/accuracy.md
-RESERVED_FIXED: Final = (100, 122, 149)  # batches of one length on one GPU (22 runs: 103 to 149 on the device)
-RESERVED_VARYING: Final = (102, 120, 210)  # padded batches of varying length (65 runs)
-RESERVED_SHARDED: Final = (105, 135, 160)  # weights sharded over GPUs (42 runs)
-# assumption: CUDA context and loaded libraries of one process on recent cards
+Ends = tuple[int, int, int]  # of a band: low, typical, high
+
+# percent of the allocated peak. Source: residuals in docs/accuracy.md
+RULE_RESERVED: Final[Ends] = (102, 136, 225)  # lengths vary
+RULE_DEVICE: Final[Ends] = (105, 121, 174)  # one length, one GPU
+RULE_DEVICE_SEVERAL: Final[Ends] = (112, 140, 198)  # one length, several GPUs
+# low and typical of one length. Source: 5th percentile and median of 216 simulated settings (benchmarks/fragmentation.py)
+RULE_RESERVED_ONE_LENGTH: Final = (101, 108)
+# percent of the simulated pool. Source: the same
+SIMULATED_RESERVED: Final[Ends] = (100, 100, 142)  # lengths vary: of one length, of the middle, of varying lengths
+SIMULATED_POOL: Final[Ends] = (91, 102, 120)  # one length, one GPU: what the device shows less CONTEXT_MEASURED
+SIMULATED_POOL_SEVERAL: Final[Ends] = (90, 116, 138)  # one length, several GPUs, NCCL's buffers included
+# beside the simulated pool on one A100: 1.5 to 1.7 GiB in most single-GPU runs without fused kernels (docs/accuracy.md, fms-a100 rows)
+CONTEXT_MEASURED: Final = 1_650 * MIB
+# CUDA context and loaded libraries of one process on recent cards (assumption)
 CONTEXT_LOW: Final = 400 * MIB
 CONTEXT_TYPICAL: Final = 500 * MIB
 CONTEXT_HIGH: Final = 600 * MIB
-# assumption: share of the peak that fragmentation keeps the allocator from returning (largest in simulated allocators)
+# percent that a card must have beyond the peak, because partly used segments cannot be returned. Source: `simulate.least_limit`
+# over 216 settings (benchmarks/fragmentation.py): 99 % of them need no more, half of them 4 % or less, one small model 29 %
 FRAGMENTATION_PERCENT: Final = 20
 # cuBLAS's workspace, one per handle (forward thread, backward thread), allocated inside torch's pool
 # source: torch aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize: 32 MiB on Hopper, else 4096 KiB x 2 + 16 KiB x 8
@@ -46,46 +64,92 @@ class Overhead:
     needed: tuple[int, int]
 
 
+def workspace_of(gpu: str = "") -> int:
+    """One cuBLAS workspace on a card."""
+    return WORKSPACE_HOPPER if any(name in gpu.lower() for name in HOPPER) else WORKSPACE
+
+
 def workspace_bytes(gpu: str = "") -> int:
     """cuBLAS workspaces of a training process on a card; part of what `max_memory_allocated` reports there."""
-    hopper = any(name in gpu.lower() for name in HOPPER)
-    return HANDLES * (WORKSPACE_HOPPER if hopper else WORKSPACE)
+    return HANDLES * workspace_of(gpu)
 
 
-def overhead(allocated_bytes: int, gpu: str = "", *, varying: bool = False, sharded: bool = False) -> Overhead:
-    """The bands above an allocated peak.
+def needed_by_rule(allocated_bytes: int, gpu: str = "") -> tuple[int, int]:
+    """What a card must have, at least and with fragmentation (an array of peaks passes through as well)."""
+    base = allocated_bytes + workspace_bytes(gpu)
+    return _segments(base) + CONTEXT_TYPICAL, _segments(base * (100 + FRAGMENTATION_PERCENT) // 100) + CONTEXT_HIGH
+
+
+def overhead(allocated_bytes: int, gpu: str = "", *, several: bool = False, varying: bool = False) -> Overhead:
+    """The bands above an allocated peak, by rule.
 
     Args:
-        allocated_bytes: the computed peak (an array of them passes through as well).
+        allocated_bytes: the computed peak.
         gpu: a card's name, for cuBLAS's workspaces.
-        varying: batches are padded, so their lengths vary.
-        sharded: weights are sharded over several GPUs.
+        several: several GPUs work together.
+        varying: batches are padded, so their lengths may vary.
     """
     base = allocated_bytes + workspace_bytes(gpu)
-    low, typical, high = RESERVED_SHARDED if sharded else RESERVED_VARYING if varying else RESERVED_FIXED
-    reserved = (_segments(base * low // 100), _segments(base * typical // 100), _segments(base * high // 100))
-    return Overhead(
-        reserved,
-        (reserved[0] + CONTEXT_LOW, reserved[1] + CONTEXT_TYPICAL, reserved[2] + CONTEXT_HIGH),
-        (_segments(base) + CONTEXT_TYPICAL, _segments(base * (100 + FRAGMENTATION_PERCENT) // 100) + CONTEXT_HIGH),
-    )
+    device = _percent(base, RULE_DEVICE_SEVERAL if several else RULE_DEVICE)
+    if varying:
+        reserved = _percent(base, RULE_RESERVED)
+    else:  # the pool is a part of what the device shows
+        low, typical, _ = _percent(base, (*RULE_RESERVED_ONE_LENGTH, 0))
+        reserved = (low, typical, max(typical, device[2] - CONTEXT_LOW))
+    context = (CONTEXT_LOW, CONTEXT_TYPICAL, CONTEXT_HIGH)
+    least = [pool + beside for pool, beside in zip(reserved, context, strict=True)]
+    low, typical, high = (max(one, other) for one, other in zip(device, least, strict=True))
+    return Overhead(reserved, (low, typical, high), needed_by_rule(allocated_bytes, gpu))
 
 
 def overhead_of(recipe: Recipe, allocated_bytes: int, gpu: str = "") -> Overhead:
-    """The bands of a recipe's peak."""
-    parallel = recipe.parallelism
-    sharded = parallel.strategy in ("fsdp", "zero3") and parallel.gpus > 1
-    return overhead(allocated_bytes, gpu, varying=recipe.padded, sharded=sharded)
+    """The bands of a recipe's peak, by rule."""
+    return overhead(allocated_bytes, gpu, several=recipe.parallelism.gpus > 1, varying=recipe.padded)
+
+
+def simulated_overhead(found: Reserved, needed_bytes: int = 0, *, several: bool = False) -> Overhead:
+    """The bands around a simulated process, which runs to its end in a pool of `needed_bytes`."""
+    fixed, varying = found.fixed_bytes, found.varying_bytes
+    low, typical, high = (fixed * part // 100 for part in (SIMULATED_POOL_SEVERAL if several else SIMULATED_POOL))
+    reserved = (max(found.allocated_bytes, low), fixed, high)
+    device = (reserved[0] + CONTEXT_LOW, typical + CONTEXT_MEASURED, high + CONTEXT_MEASURED)
+    if varying is not None:
+        low, typical, high = SIMULATED_RESERVED
+        # assumption of the typical figure: half way between one length and evenly drawn ones
+        reserved = (fixed * low // 100, (fixed + varying) // 2 * typical // 100, varying * high // 100)
+        device = (
+            reserved[0] + CONTEXT_LOW,
+            reserved[1] + CONTEXT_MEASURED,
+            max(device[2], reserved[2] + CONTEXT_MEASURED),
+        )
+    least = _segments(found.allocated_bytes) + CONTEXT_TYPICAL
+    return Overhead(reserved, device, (least, max(least, needed_bytes + CONTEXT_MEASURED)))
+
+
+def _percent(base: int, ends: Ends) -> Band:
+    low, typical, high = ends
+    return _segments(base * low // 100), _segments(base * typical // 100), _segments(base * high // 100)
 
 
 def _segments(size: int) -> int:
     return -(-size // SEGMENT) * SEGMENT
 
 
+WORKSPACES_LEFT_OUT: Final = (
+    "allocated leaves out cuBLAS's workspaces, which torch counts too: 16.25 MiB, 64 MiB on Hopper"
+)
 ASSUMPTIONS: Final = (
     "reserved and device: bands of what published runs showed above the allocated peak (docs/accuracy.md); "
-    "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True narrows them",
-    "device: 400 to 600 MiB of CUDA context (assumption)",
-    "a card fits when it holds the peak, 20 % fragmentation (assumption) and the context; tight without the fragmentation",
-    "allocated leaves out cuBLAS's workspaces, which torch counts too: 16.25 MiB, 64 MiB on Hopper",
+    "allocator=simulated narrows them, PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True makes the figures themselves smaller",
+    "a card fits when it holds the peak, 20 % fragmentation (99 % of simulated settings need no more) and 600 MiB of CUDA context "
+    "(assumption); tight without the fragmentation",
+    WORKSPACES_LEFT_OUT,
 )
+SIMULATED_ASSUMPTIONS: Final = (
+    "reserved: PyTorch's caching allocator simulated over this process's requests, from loading to the second step; the band "
+    "is what published runs showed above it (docs/accuracy.md)",
+    "device: the simulated pool and what published runs showed beside it, CUDA context and NCCL included (docs/accuracy.md)",
+    "a card fits when the simulated process runs to its end in what 1,650 MiB beside the pool leave of it; tight when only the peak does",
+    WORKSPACES_LEFT_OUT,
+)
+VARYING_ASSUMPTION: Final = "lengths of padded batches: drawn evenly from an eighth of the given length up to it (assumption of the band's upper end)"

@@ -2,7 +2,7 @@
 
 Between two layers of a kind memory changes by the same amount each time, so its extremes lie at the ends of a run. Of a
 run of n equal units the first two and the last two are simulated; the n - 4 between them repeat what the second did on
-the way forward, and what the third did on the way back.
+the way forward, and what the third did on the way back. (A walk for the allocator's sake takes every layer: `events`.)
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
     every = call.recipe.checkpoint_every
     placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers)]
     for run in runs(placed):
-        skipped = max(0, run.repeat - SIMULATED)
+        skipped = 0 if t.every_layer else max(0, run.repeat - SIMULATED)
         index = run.start
         gap = _Gap(
             t, skipped, f"{name}.{run.start + 2 * len(run.unit)}..{run.start + (2 + skipped) * len(run.unit) - 1}"
         )
-        for copy in range(min(run.repeat, SIMULATED)):
+        for copy in range(run.repeat - skipped):
             before = t.ledger.snapshot()
             for position, place in enumerate(run.unit):
                 layer = place.layer
@@ -139,7 +139,7 @@ class _Gap:
 
     def leaving(self, copy: int) -> None:
         """Called in backward when a unit is done, last one first."""
-        if copy == 3:
+        if copy == 3 and self.skipped:
             self.before = self.t.ledger.snapshot()
         elif copy == 2 and self.skipped and self.before is not None:
             self.t.ledger.repeat(self.t.ledger.difference(self.before), self.skipped, self.label)

@@ -53,16 +53,25 @@ class Step:
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
 
 
+def placed_parameters(root: Root) -> list[Parameter]:
+    """Every parameter once for each place of its own, in the model's order; tied ones once."""
+    found: set[int] = set()
+    placed = []
+    for name, parameter in _named(root):
+        if id(parameter) in found and not any(part.isdigit() for part in name.split(".")):
+            continue  # tied: the same weight under a second name
+        found.add(id(parameter))
+        placed.append(parameter)
+    return placed
+
+
 def held_parameters(root: Root) -> list[Held]:
     """Every parameter with its multiplicity; tied ones once."""
     counts: dict[int, int] = {}
     found: dict[int, Parameter] = {}
-    for name, parameter in _named(root):
-        key = id(parameter)
-        if key in found and not any(part.isdigit() for part in name.split(".")):
-            continue  # tied: the same weight under a second name
-        found[key] = parameter
-        counts[key] = counts.get(key, 0) + 1
+    for parameter in placed_parameters(root):
+        found[id(parameter)] = parameter
+        counts[id(parameter)] = counts.get(id(parameter), 0) + 1
     return [Held(parameter, counts[key]) for key, parameter in found.items()]
 
 
@@ -82,42 +91,11 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     validity = Validity(recipe)
     held = held_parameters(root)
     sharding = Sharding.of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
-    host = _book_static(ledger, root, held, recipe, validity, sharding)
+    host = book_static(ledger, root, held, recipe, validity, sharding)
     tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
-    tape.pinned_tokens, tape.exceeds = validity.pinned_tokens, validity.exceeds
-    tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
-    if recipe.optimizer_in_backward:
-        tape.on_gradient = lambda parameter, storage: True
-    inputs = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
-    root_unit = _gathered_root(ledger, root, sharding)
-    tape.kept_for_reuse = kept_for_reuse(ledger, sharding, [(item.parameter, item.count) for item in held])
-    bucket = reduce_bucket(ledger, sharding, recipe.weights_dtype) if sharding.fetches else None
-    ledger.enter("forward")
-    loss = _forward(tape, root, prepared, recipe, validity)
-    ledger.mark("loss")
-    ledger.enter("backward")
-    bucket = bucket or reduce_bucket(ledger, sharding, recipe.weights_dtype)
-    tape.backward(loss)
-    for layer in {layer for _, layer in tape.gradients}:
-        tape.reduce_gradients(layer)
-    tape.end_backward()
-    tape.kept_for_reuse = None
-    del root_unit
-    ledger.settle()
-    if not sharding.fetches:
-        del bucket
-    ledger.mark("end of backward")
-    del loss
+    batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
-    trained = trained_tensors(held, recipe)
-    trained_elements = ZERO
-    for tensor in trained:
-        trained_elements = trained_elements + tensor.numel * tensor.count
-    on_device = not (recipe.optimizer_in_backward or sharding.host_states)
-    if sharding.master_weights and recipe.optimizer in DEEPSPEED_FUSES:
-        on_device = False  # DeepSpeed's AdamW is one kernel: runtime/engine.py, `_configure_basic_optimizer`
-    temporary = share(OPTIMIZERS[recipe.optimizer].step(trained), sharding.states) if on_device else ZERO
-    temporary = temporary + step_gradients(sharding, trained_elements, recipe.weights_dtype, recipe.lora.rank)
+    temporary = step_temporaries(trained_tensors(held, recipe), recipe, sharding)
     if any(temporary):
         used = Storage(ledger, temporary, "temporaries", "optimizer step")
         ledger.settle()
@@ -125,8 +103,51 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
         del used
     ledger.mark("end of the step")
     ledger.phase = "setup"  # releasing what is left is no part of the step
-    del inputs
+    del batch
     return Step(ledger, held, validity, host + tape.host_bytes)
+
+
+def step_temporaries(trained: list[Trained], recipe: Recipe, sharding: Sharding) -> Size:
+    """What the optimizer step takes beside gradients and states."""
+    elements = ZERO
+    for tensor in trained:
+        elements = elements + tensor.numel * tensor.count
+    # DeepSpeed's AdamW is one kernel: runtime/engine.py, `_configure_basic_optimizer`
+    fused = sharding.master_weights and recipe.optimizer in DEEPSPEED_FUSES
+    on_device = not (recipe.optimizer_in_backward or sharding.host_states or fused)
+    own = share(OPTIMIZERS[recipe.optimizer].step(trained), sharding.states) if on_device else ZERO
+    return own + step_gradients(sharding, elements, recipe.weights_dtype, recipe.lora.rank)
+
+
+def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> list[Storage]:
+    """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch."""
+    ledger, sharding = tape.ledger, tape.sharding
+    tape.pinned_tokens, tape.exceeds = validity.pinned_tokens, validity.exceeds
+    tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
+    if recipe.optimizer_in_backward:
+        tape.on_gradient = lambda parameter, storage: True
+    batch = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
+    root_unit = _gathered_root(ledger, root, sharding)
+    if sharding.fetches:  # ZeRO-3: weights for reuse, and a bucket that is made once and stays
+        held = [(item.parameter, item.count) for item in held_parameters(root)]
+        tape.kept_for_reuse = kept_for_reuse(ledger, sharding, held)
+        batch += [bucket] if (bucket := reduce_bucket(ledger, sharding, recipe.weights_dtype)) else []
+        del bucket
+    ledger.enter("forward")
+    loss = _forward(tape, root, prepared, recipe, validity)
+    ledger.mark("loss")
+    ledger.enter("backward")
+    bucket = None if sharding.fetches else reduce_bucket(ledger, sharding, recipe.weights_dtype)
+    tape.backward(loss)
+    for layer in {layer for _, layer in tape.gradients}:
+        tape.reduce_gradients(layer)
+    tape.end_backward()
+    tape.kept_for_reuse = None
+    del root_unit
+    ledger.settle()
+    del bucket
+    ledger.mark("end of backward")
+    return batch
 
 
 def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> Tensor:
@@ -138,7 +159,7 @@ def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validit
     return loss
 
 
-def _book_static(
+def book_static(
     ledger: Ledger, root: Root, held: list[Held], recipe: Recipe, validity: Validity, sharding: Sharding
 ) -> Size:
     """Book what exists before the step begins; returns what lives in host memory instead."""

@@ -111,6 +111,7 @@ class Tape:
         autocast: str | None = None,
         fused_kernels: str = "none",
         sharding: Sharding | None = None,
+        every_layer: bool = False,
     ) -> None:
         self.ledger = ledger
         self.autocast = autocast
@@ -123,6 +124,7 @@ class Tape:
         self.section = "activations"  # category of what the forward pass allocates now
         self.layer = 0  # which simulated layer a parameter belongs to; 0: none
         self.layers_walked = 0
+        self.every_layer = every_layer  # none is skipped and multiplied
         self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
@@ -277,6 +279,7 @@ class Tape:
         self.held_for_caller.clear()
         left = self.ledger.entries.get(("activations", KEPT_BY_HOOKS))
         if left is None:
+            self.kept_by_hooks.clear()
             return
         for storage in {id(storage): storage for storage in self.kept_by_hooks}.values():
             left = left - storage.size

@@ -36,14 +36,18 @@ class FourBit:
     compute_dtype: str
     keeps_input: bool = False  # bitsandbytes before 0.43
     unpacks_to_half: bool = False  # Fabric's plugin quantizes from float16: unpacked, then copied to the compute dtype
+    on_load = True  # the 16-bit weight is moved to the device first, and packed there
 
-    def bytes(self, parameter: Parameter) -> Size:
-        """Packed values, scales, the 16-entry code table and, with double quantization, its 256-entry table and offset."""
+    def tensors(self, parameter: Parameter) -> list[int]:
+        """Packed values, the 16-entry code table, scales and, with double quantization, their own, its table and offset."""
         values = parameter.numel[0]
         blocks = _ceil(values, BLOCK)
-        packed = _ceil(values, 2) + 16 * 4
-        scales = blocks + _ceil(blocks, ABSMAX_BLOCK) * 4 + 256 * 4 + 4 if self.double_quant else blocks * 4
-        return ONE * (packed + scales)
+        scales = [blocks, _ceil(blocks, ABSMAX_BLOCK) * 4, 256 * 4, 4] if self.double_quant else [blocks * 4]
+        return [_ceil(values, 2), 16 * 4, *scales]
+
+    def bytes(self, parameter: Parameter) -> Size:
+        """All of them."""
+        return ONE * sum(self.tensors(parameter))
 
     def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """Product in the compute dtype, returned in the input's dtype; the weight is unpacked again for backward."""
@@ -83,10 +87,17 @@ class EightBit:
     """bitsandbytes' LLM.int8(): int8 values with one float32 scale per output row; outliers stay in 16 bits."""
 
     compute_dtype: str
+    on_load = True  # the 16-bit weight is moved to the device first, and packed there
+
+    def tensors(self, parameter: Parameter) -> list[int]:
+        """One byte a value, four a row."""
+        rows = parameter.shape[0]
+        assert isinstance(rows, int)
+        return [parameter.numel[0], rows * 4]
 
     def bytes(self, parameter: Parameter) -> Size:
-        """One byte a value, four a row."""
-        return ONE * (parameter.numel[0] + parameter.shape[0] * 4)  # type: ignore[operator]
+        """All of them."""
+        return ONE * sum(self.tensors(parameter))
 
     def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """The input is cast to float16 and quantized row by row; backward unpacks the weight.
@@ -122,17 +133,23 @@ class Grouped:
     bits: int
     group_size: int
     compute_dtype: str
+    on_load = False  # the checkpoint holds it packed
 
-    def bytes(self, parameter: Parameter) -> Size:
+    def tensors(self, parameter: Parameter) -> list[int]:
         """bits/8 a value; a float16 scale and a packed zero per output and group; an int32 group index per input."""
         out_features, in_features = parameter.shape
         assert isinstance(out_features, int) and isinstance(in_features, int)
         groups = _ceil(in_features, self.group_size if self.group_size > 0 else in_features)
-        return ONE * (
-            _ceil(out_features * in_features * self.bits, 8)
-            + groups * (out_features * 2 + _ceil(out_features * self.bits, 8))
-            + in_features * 4
-        )
+        return [
+            _ceil(out_features * in_features * self.bits, 8),
+            groups * out_features * 2,
+            groups * _ceil(out_features * self.bits, 8),
+            in_features * 4,
+        ]
+
+    def bytes(self, parameter: Parameter) -> Size:
+        """All of them."""
+        return ONE * sum(self.tensors(parameter))
 
     def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """As 4 bits: unpacked for the product and again for backward."""
@@ -146,10 +163,15 @@ class Float8:
     """float8_e4m3 base weights with one float32 scale per tensor, unpacked layer by layer."""
 
     compute_dtype: str
+    on_load = False  # the checkpoint holds it packed
+
+    def tensors(self, parameter: Parameter) -> list[int]:
+        """One byte a value and one scale."""
+        return [parameter.numel[0] * ITEM_BYTES["float8_e4m3"], 4]
 
     def bytes(self, parameter: Parameter) -> Size:
-        """One byte a value and one scale."""
-        return ONE * (parameter.numel[0] * ITEM_BYTES["float8_e4m3"] + 4)
+        """All of them."""
+        return ONE * sum(self.tensors(parameter))
 
     def linear(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """Unpacked for the product and again for backward."""

@@ -2188,6 +2188,12 @@ export interface components {
                 number
             ];
             /**
+             * Allocator
+             * @description What reserved, device and needed stand on: the allocated peak, or PyTorch's allocator simulated.
+             * @enum {string}
+             */
+            allocator: "rule" | "simulated";
+            /**
              * Host Bytes
              * @description Pinned host memory, where something is offloaded.
              */
@@ -3191,6 +3197,8 @@ export interface operations {
                 strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
                 /** @description What is kept in host memory. */
                 offload?: "none" | "optimizer" | "parameters";
+                /** @description What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated. */
+                allocator?: "rule" | "simulated";
             };
             header?: never;
             path?: never;
@@ -3379,6 +3387,12 @@ export interface operations {
                             [key: string]: string;
                         };
                     };
+                    /**
+                     * @description What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated.
+                     * @default rule
+                     * @enum {string}
+                     */
+                    allocator?: "rule" | "simulated";
                 };
             };
         };
