@@ -10,7 +10,8 @@ import torch
 from loralens.lab.bench import roofline
 from loralens.lab.bench.measured import PointResult, measured
 from loralens.lab.device import Device
-from loralens.lab.matmul.layer import AdapterTable, LoraLinear
+from loralens.lab.matmul.layer import LoraLinear
+from loralens.lab.matmul.table import AdapterTable
 from loralens.lab.timing import quantile
 
 LINES = {

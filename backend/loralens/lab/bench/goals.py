@@ -13,9 +13,9 @@ from loralens.lab.bench import cuda_goals, roofline, switching
 from loralens.lab.bench.measured import PointResult, measured
 from loralens.lab.device import Device
 
-HINT_1 = ("packed_addmm", "packed_epilogue")
+HINT_1 = ("packed_addmm", "packed_epilogue", "packed_float32")
 PACKED = (*HINT_1, "packed_hint16")
-FORWARD = ("eager", "addmm", "packed_dense", *PACKED, "own", "peft", "peft_same_dtype")
+FORWARD = ("eager", "addmm", "packed_dense", "packed_touch", *PACKED, "own", "peft", "peft_same_dtype")
 BATCH = (
     "loop_adapters",
     "stacked_mask",
@@ -110,10 +110,14 @@ def _against_others(points: dict[tuple[str, int], PointResult]) -> Iterator[Row]
     same = {key: point.best(*HINT_1) or "" for key, point in points.items()}  # packed as packed_dense is
     packed = {key: point.ratio(same[key], "packed_dense") for key, point in points.items() if point.ran("packed_dense")}
     if packed:
+        limits = {key: points[key].ratio("packed_touch", "packed_dense")[0] for key in packed}
         yield row(
             "C4", "LoRA ÷ dense packed the same way", "≤ 1.04", " / ".join(f"{m:.3f}" for m, _, _ in packed.values()),
             all(middle <= 1.04 for middle, _, _ in packed.values()),
-            "; ".join(_spread(key[1], key[0], *found) for key, found in packed.items()),
+            "; ".join(
+                f"{key[0]} {_spread(key[1], same[key], *found)}, only reading A and B costs {limits[key]:.3f}"
+                for key, found in packed.items()
+            ),
         )  # fmt: skip
     middle, low, high = points["bfloat16", 512].ratio("addmm")
     noise = points["bfloat16", 512].noise()

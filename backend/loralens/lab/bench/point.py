@@ -160,7 +160,7 @@ def _judge(row: dict[str, Any], eager: float | None, dtype: str) -> None:
 
 def _computes_lora(run: Variant) -> bool:
     """Dense variants compute something else on purpose."""
-    return not run.id.startswith(("dense", "packed_dense", "graph_dense", "full_gradient"))
+    return not run.id.startswith(("dense", "packed_dense", "packed_touch", "graph_dense", "full_gradient"))
 
 
 def _counts(run: Variant) -> tuple[int | None, int | None]:

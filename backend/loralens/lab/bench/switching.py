@@ -22,7 +22,8 @@ from loralens.core.errors import LoraLensError
 from loralens.lab.adapters.adapter import Adapter, assemble
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import read_adapter, write_adapter
-from loralens.lab.matmul.layer import AdapterTable, LoraLinear
+from loralens.lab.matmul.layer import LoraLinear
+from loralens.lab.matmul.table import AdapterTable
 from loralens.lab.timing import quantile
 
 LAYERS, WIDTH, HIDDEN, RANK = 4, 4096, 11008, 8

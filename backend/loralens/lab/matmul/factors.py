@@ -35,3 +35,13 @@ def folded(lora_bt: Tensor, scaling: float) -> tuple[Tensor, float]:
     if lora_bt.dtype is torch.bfloat16 and abs(math.frexp(scaling)[0]) == 0.5 and 2**-16 <= scaling <= 2**16:
         return lora_bt * scaling, 1.0
     return lora_bt, scaling
+
+
+def widened(lora_a: Tensor, lora_b: Tensor, scaling: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Both factors in float32, laid out for x·Aᵀ and h·Bᵀ, the scaling in B.
+
+    Shapes: lora_a (rank, in_features), lora_b (out_features, rank); the result (in_features, rank) and
+    (rank, out_features).
+    """
+    at = lora_a.detach().to(device, torch.float32).t().contiguous()
+    return at, lora_b.detach().to(device, torch.float32).t().contiguous().mul_(scaling)
