@@ -88,8 +88,10 @@ class Adapter:
         return named | {f"{_PREFIX}{name}": tensor for name, tensor in self.extra.items()}
 
 
-def assemble(config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> Adapter:
+def assemble(config: AdapterConfig, tensors: Mapping[str, torch.Tensor], *, finite: bool = False) -> Adapter:
     """Put named tensors and a config together and check that each says what the other says.
+
+    `finite` says that the caller has made sure of it for all numbers.
 
     Raises: `InvalidInput` for a tensor without a role, a missing half of a pair, shapes that do not fit each other or
         the config's rank, a module the config does not target, and numbers that are not finite.
@@ -99,7 +101,7 @@ def assemble(config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> Adap
     for name, tensor in tensors.items():
         if not name.startswith(_PREFIX):
             raise _invalid(f"{name}: PEFT's names start with {_PREFIX!r}")
-        if not _all_finite(tensor):
+        if not finite and not _all_finite(tensor):
             raise _invalid(f"{name} holds numbers that are not finite (NaN or infinity)")
         rest = name.removeprefix(_PREFIX)
         match = _FACTOR.fullmatch(rest)

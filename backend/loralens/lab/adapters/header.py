@@ -23,6 +23,7 @@ MAX_DIMENSION: Final = 2**31
 ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
 """The number formats PEFT writes adapters in. Everything else (F64, I64, F8_…) is refused by name."""
 
+_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*", re.ASCII)
 _FIELD: Final = "adapter_model.safetensors"
 
@@ -130,14 +131,14 @@ def _metadata(value: Any) -> dict[str, str]:
 def _entry(name: str, value: Any) -> TensorEntry:
     if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise _invalid(f"tensor name {name[:80]!r} is not a dotted module name (letters, digits, _ and - only)")
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(value, dict) or value.keys() != _KEYS:
         raise _invalid(f"{name}: expected exactly dtype, shape and data_offsets")
     dtype, shape = value["dtype"], value["shape"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _invalid(f"{name}: dtype {str(dtype)[:40]!r} is not one of {', '.join(ITEM_BYTES)}")
     if not isinstance(shape, list) or not 1 <= len(shape) <= MAX_DIMENSIONS:
         raise _invalid(f"{name}: shape must have 1 to {MAX_DIMENSIONS} dimensions, got {str(shape)[:60]}")
-    if not all(_is_count(size) and 1 <= size < MAX_DIMENSION for size in shape):
+    if not all([type(size) is int and 1 <= size < MAX_DIMENSION for size in shape]):  # a bool is no int here
         raise _invalid(f"{name}: every dimension must be a whole number from 1 to {MAX_DIMENSION - 1}, got {shape}")
     begin, end = _offsets(name, value["data_offsets"])
     needed = ITEM_BYTES[dtype]
@@ -149,16 +150,12 @@ def _entry(name: str, value: Any) -> TensorEntry:
 
 
 def _offsets(name: str, value: Any) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2 or not all(_is_count(offset) for offset in value):
+    if not isinstance(value, list) or len(value) != 2 or type(value[0]) is not int or type(value[1]) is not int:
         raise _invalid(f"{name}: data_offsets must be two whole numbers, got {str(value)[:60]}")
     begin, end = value
     if not 0 <= begin <= end:
         raise _invalid(f"{name}: data_offsets [{begin}, {end}] run backwards or below zero")
     return begin, end
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _covers(tensors: list[TensorEntry], available: int) -> None:

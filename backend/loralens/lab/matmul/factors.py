@@ -10,20 +10,22 @@ from torch import Tensor
 
 
 def transposed(lora_b: Tensor) -> Tensor:
-    """Bᵀ with its rows contiguous.
+    """Bᵀ with its rows contiguous, in memory of its own.
 
     Shapes: (out_features, rank) to (rank, out_features).
     """
-    if lora_b.device.type == "cpu" and lora_b.element_size() == 2 and not lora_b.requires_grad:
-        # NumPy transposes narrow matrices four times as fast (10 against 40 µs for 4096 × 8 on Zen 4), which counts
-        # when an adapter is brought in from a file. It has no bfloat16, and needs none to move bits.
-        bits = lora_b.detach().view(torch.int16).numpy()
-        return torch.from_numpy(np.ascontiguousarray(bits.T)).view(lora_b.dtype)
-    return lora_b.t().contiguous()
+    out_features, rank = lora_b.shape
+    lora_bt = torch.empty(rank, out_features, dtype=lora_b.dtype, device=lora_b.device)
+    if lora_b.device.type == "cpu" and lora_b.element_size() == 2:
+        # NumPy transposes narrow matrices four times as fast (12 against 42 µs for 4096 × 8), which counts when an
+        # adapter is brought in from a file. It has no bfloat16, and needs none to move bits.
+        np.copyto(lora_bt.view(torch.int16).numpy(), lora_b.detach().view(torch.int16).numpy().T)
+        return lora_bt
+    return lora_bt.copy_(lora_b.detach().t())
 
 
 def folded(lora_bt: Tensor, scaling: float) -> tuple[Tensor, float]:
-    """Bᵀ with the scaling in it, and what is left of the scaling: 1 if it went in.
+    """Multiply Bᵀ by the scaling in place, and say what is left of the scaling: 1 if it went in.
 
     Only powers of two go in, and only into bfloat16: multiplying by them changes exponents and no digit (its exponents
     reach as far as float32's), so nothing is rounded and it can be undone. bfloat16 products with another factor than 1
@@ -33,7 +35,7 @@ def folded(lora_bt: Tensor, scaling: float) -> tuple[Tensor, float]:
     (1.0, 1.5)
     """
     if lora_bt.dtype is torch.bfloat16 and abs(math.frexp(scaling)[0]) == 0.5 and 2**-16 <= scaling <= 2**16:
-        return lora_bt * scaling, 1.0
+        return (lora_bt if scaling == 1.0 else lora_bt.mul_(scaling)), 1.0
     return lora_bt, scaling
 
 

@@ -80,10 +80,7 @@ class LoraLinear(nn.Module):
         self._packed = packed
         self._join: Join = join
         self._plain = type(base) is nn.Linear
-        self._pairs: list[Pair | None] = []
-        self._wide: list[tuple[Tensor, Tensor] | None] = []
-        self._scaling: dict[int, float] = {}
-        self._batch: _Batch | None = None
+        self._held = _Held()
 
     @property
     def weight(self) -> Tensor:
@@ -99,8 +96,8 @@ class LoraLinear(nn.Module):
 
     def set_adapter(self, name: str, lora_a: Tensor, lora_b: Tensor, scaling: float) -> None:
         """Put an adapter into the table's place of that name; see `put`."""
-        self._fits(name, lora_a, lora_b)
-        self.put(self.table.add(name), lora_a, lora_b, scaling)
+        self._check(name, lora_a, lora_b)  # before the name gets a place
+        self._put(self.table.add(name), lora_a, lora_b, scaling)
 
     def set_factors(self, name: str, factors: Factors) -> None:
         """Take one module's factors of a PEFT adapter as it was read from its safetensors file."""
@@ -122,45 +119,47 @@ class LoraLinear(nn.Module):
         Raises:
             InvalidInput: the shapes do not fit this layer.
         """
-        self._fits(self.table.names[position], lora_a, lora_b)
-        weight = self.base_layer.weight
+        self._check(self.table.names[position], lora_a, lora_b)
+        self._put(position, lora_a, lora_b, scaling)
+
+    def _put(self, position: int, lora_a: Tensor, lora_b: Tensor, scaling: float) -> None:
+        weight, held = self.base_layer.weight, self._held
         dtype = weight.dtype if weight.is_floating_point() else torch.float32
-        while len(self._pairs) <= position:
-            self._pairs.append(None)
-            self._wide.append(None)
+        held.grow(position + 1)
         # B lies transposed, (rank, out_features): products with it then read whole rows.
         lora_bt, left = folded(transposed(lora_b.to(weight.device, dtype)), float(scaling))
-        self._wide[position] = widened(lora_a, lora_b, scaling, weight.device) if self._join == "float32" else None
-        self._scaling[position] = float(scaling)
-        self._pairs[position] = (lora_a.to(weight.device, dtype), lora_bt, left)
-        self._batch = None
+        held.wide[position] = widened(lora_a, lora_b, scaling, weight.device) if self._join == "float32" else None
+        held.scaling[position] = float(scaling)
+        held.pairs[position] = (lora_a.to(weight.device, dtype), lora_bt, left)
+        held.batch = None
 
     def drop(self, position: int) -> None:
         """Empty a position."""
-        if 0 <= position < len(self._pairs):
-            self._pairs[position] = self._wide[position] = None
-            self._batch = None
+        held = self._held
+        if 0 <= position < len(held.pairs):
+            held.pairs[position] = held.wide[position] = held.batch = None
 
     def pair(self, position: int) -> Pair | None:
         """What lies at a position."""
-        return self._pairs[position] if 0 <= position < len(self._pairs) else None
+        pairs = self._held.pairs
+        return pairs[position] if 0 <= position < len(pairs) else None
 
     def trainable(self, name: str) -> tuple[Tensor, Tensor]:
         """The adapter's tensors, A (rank, in_features) and Bᵀ (rank, out_features), made trainable in place."""
-        at = self.table.position.get(name, BASE)
+        at, held = self.table.position.get(name, BASE), self._held
         pair = self.pair(at)
         if pair is None:
             raise InvalidInput(f"this layer has no adapter {name!r}", field="adapter")
         lora_a, lora_bt, left = pair
-        if left != self._scaling[at]:  # an optimizer must see B itself, not B times its scaling
-            pair = (lora_a, lora_bt / self._scaling[at], self._scaling[at])
-            self._pairs[at] = pair
-        self._wide[at] = self._batch = None  # copies of what now changes
+        if left != held.scaling[at]:  # an optimizer must see B itself, not B times its scaling
+            pair = (lora_a, lora_bt / held.scaling[at], held.scaling[at])
+            held.pairs[at] = pair
+        held.wide[at] = held.batch = None  # copies of what now changes
         return pair[0].requires_grad_(), pair[1].requires_grad_()
 
-    def _fits(self, name: str | None, lora_a: Tensor, lora_b: Tensor) -> None:
+    def _check(self, name: str | None, lora_a: Tensor, lora_b: Tensor) -> None:
         rank = lora_a.shape[0]
-        if tuple(lora_a.shape) != (rank, self.in_features) or tuple(lora_b.shape) != (self.out_features, rank):
+        if lora_a.shape != (rank, self.in_features) or lora_b.shape != (self.out_features, rank):
             raise InvalidInput(
                 f"adapter {name!r} has lora_a {tuple(lora_a.shape)} and lora_b {tuple(lora_b.shape)}; this layer takes "
                 f"(rank, {self.in_features}) and ({self.out_features}, rank)",
@@ -189,7 +188,8 @@ class LoraLinear(nn.Module):
             merged = selection.weights.get(self.name)
             return self._base(x) if merged is None else linear(x, merged, self.base_layer.bias)
         at = selection.index
-        pairs = self._pairs
+        held = self._held
+        pairs = held.pairs
         pair = selection.pairs.get(self.name) if selection.pairs is not None else (
             pairs[at] if 0 <= at < len(pairs) else None
         )  # fmt: skip
@@ -203,15 +203,15 @@ class LoraLinear(nn.Module):
                 base = self.base_layer
                 return lora_linear(x, base.weight, base.bias, lora_a, lora_bt, scaling)
             return self._base(x) + (linear(x, lora_a) @ lora_bt) * scaling
-        if self._join == "float32" and selection.pairs is None and (wide := self._wide[at]) is not None:
+        if self._join == "float32" and selection.pairs is None and (wide := held.wide[at]) is not None:
             return self._base(x).add_((x.float() @ wide[0]) @ wide[1])
         return self._added(x, linear(x, lora_a), lora_bt, scaling)
 
     def _mixed(self, x: Tensor, rows: Rows) -> Tensor:
-        batch = self._batch
+        batch = self._held.batch
         if batch is None or batch.rows is not rows:
             batch = _Batch(rows, self)
-            self._batch = batch if batch.reusable else None
+            self._held.batch = batch if batch.reusable else None
         if batch.lora_a is None:
             return self._base(x)
         per_row, rest = divmod(x.shape[0], len(rows.positions))
@@ -241,6 +241,28 @@ class LoraLinear(nn.Module):
             return self._packed(x, base.bias)
         y: Tensor = linear(x, base.weight, base.bias) if self._plain else base(x)
         return y
+
+
+class _Held:
+    """A layer's adapters by position. An object of its own, since writing an attribute of a module costs microseconds.
+
+    `pairs` as in `Pair`; `wide`: the same in float32 for that form; `scaling`: as it was given; `batch`: of the last
+    mixed batch.
+    """
+
+    __slots__ = ("batch", "pairs", "scaling", "wide")
+
+    def __init__(self) -> None:
+        self.pairs: list[Pair | None] = []
+        self.wide: list[tuple[Tensor, Tensor] | None] = []
+        self.scaling: dict[int, float] = {}
+        self.batch: _Batch | None = None
+
+    def grow(self, positions: int) -> None:
+        """Make room for so many positions."""
+        missing = [None] * (positions - len(self.pairs))
+        self.pairs += missing
+        self.wide += missing
 
 
 class _Batch:
