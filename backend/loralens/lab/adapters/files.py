@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +19,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from loralens.core.errors import InputTooLarge, InvalidInput, NotFound
-from loralens.lab.adapters.adapter import Adapter, assemble
-from loralens.lab.adapters.config import MAX_CONFIG_BYTES, read_config
+from loralens.lab.adapters.adapter import Adapter, Layout, Spec, layout, put_together, refuse_not_finite
+from loralens.lab.adapters.config import MAX_CONFIG_BYTES, AdapterConfig, read_config
 from loralens.lab.adapters.finite import all_finite
-from loralens.lab.adapters.header import Header, read_header
+from loralens.lab.adapters.header import REMEMBERED, Header, forget_headers, read_header
 
 CONFIG_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
@@ -56,8 +58,22 @@ def read_adapter_bytes(config: bytes, weights: bytes | bytearray) -> Adapter:
 def _read(config: bytes, weights: NDArray[np.uint8]) -> Adapter:
     """An adapter whose tensors lie in `weights`, which must not be changed afterwards."""
     header = read_header(weights.data)
-    checked = read_config(config)
-    return assemble(checked, _tensors(weights, header), finite=_finite(weights, header))
+    checked = _config(config)
+    plan = _layout(checked, header)
+    tensors = _tensors(weights, header)
+    if not _finite(weights, header):
+        refuse_not_finite(tensors)
+    return put_together(checked, plan, tensors)
+
+
+# Adapters of one base have the same config and header to the byte, and what is said of them is the same: only the
+# numbers differ. Whoever switches between a hundred of them checks each one's numbers, and their common words once.
+_config = lru_cache(maxsize=REMEMBERED)(read_config)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _layout(config: AdapterConfig, header: Header) -> Layout:
+    return layout(config, {entry.name: Spec(entry.shape, entry.dtype) for entry in header.tensors})
 
 
 def _tensors(data: NDArray[np.uint8], header: Header) -> dict[str, torch.Tensor]:
@@ -87,6 +103,13 @@ def _finite(data: NDArray[np.uint8], header: Header) -> bool:
                 return False
             begin = entry.end
     return True
+
+
+def forget() -> None:
+    """Forget the headers and configs seen so far: the next adapter is read as the first of its kind."""
+    forget_headers()
+    _config.cache_clear()
+    _layout.cache_clear()
 
 
 def weights_bytes(adapter: Adapter) -> bytes:
@@ -131,11 +154,11 @@ def stored_bytes(folder: str | os.PathLike[str]) -> int:
 
 
 def _bounded(path: str, most: int) -> NDArray[np.uint8]:
-    folder, name = os.path.split(path)
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        with FileIO(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
+                name = _name(path)
                 raise InputTooLarge(f"{name} has {size} bytes, at most {most} are read", field=name)
             # Not a bytearray: that is first filled with zeros, a third of the time that reading a warm file takes.
             content = np.empty(size, np.uint8)
@@ -144,12 +167,16 @@ def _bounded(path: str, most: int) -> NDArray[np.uint8]:
                 filled += count
     except FileNotFoundError:
         raise NotFound(
-            f"{name} is missing in {folder}",
-            field=name,
+            f"{_name(path)} is missing in {path.removesuffix(_name(path)).rstrip('/')}",
+            field=_name(path),
             hint=f"an adapter is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}",
         ) from None
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}", field=name) from None
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}", field=_name(path)) from None
     if filled < size:
-        raise InvalidInput(f"{name} shrank while it was read", field=name)
+        raise InvalidInput(f"{_name(path)} shrank while it was read", field=_name(path))
     return content
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

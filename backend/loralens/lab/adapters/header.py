@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from loralens.core.errors import InputTooLarge, InvalidInput
@@ -19,6 +20,10 @@ MAX_TENSORS: Final = 20_000
 MAX_NAME_LENGTH: Final = 512
 MAX_DIMENSIONS: Final = 4
 MAX_DIMENSION: Final = 2**31
+REMEMBERED: Final = 16
+REMEMBERED_BYTES: Final = 2**20
+"""How many headers are kept with what was found in them, and how large they may be: the answer depends on nothing but
+the header's bytes and the size of the data, and adapters of one base have the same to the byte."""
 
 ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
 """The number formats PEFT writes adapters in. Everything else (F64, I64, F8_…) is refused by name."""
@@ -39,9 +44,12 @@ class TensorEntry:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """A checked header: the tensors in the order of their data, the free-text metadata and where the data starts."""
+    """A checked header: the tensors in the order of their data, the free-text metadata and where the data starts.
+
+    The same bytes give the same object while they are remembered; `==` compares objects.
+    """
 
     tensors: tuple[TensorEntry, ...]
     metadata: dict[str, str]
@@ -59,15 +67,21 @@ def read_header(raw: bytes | bytearray | memoryview) -> Header:
     Raises: `InvalidInput` (field `adapter_model.safetensors`) naming the first rule that is broken.
     """
     length = _header_length(raw)
-    entries = _json(bytes(raw[8 : 8 + length]))
+    text, data_bytes = bytes(raw[8 : 8 + length]), len(raw) - 8 - length
+    return _checked(text, data_bytes) if length <= REMEMBERED_BYTES else _checked.__wrapped__(text, data_bytes)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _checked(text: bytes, data_bytes: int) -> Header:
+    entries = _json(text)
     metadata = _metadata(entries.pop("__metadata__", None))
     if not entries:
         raise _invalid("the file holds no tensors")
     if len(entries) > MAX_TENSORS:
         raise InputTooLarge(f"the file lists {len(entries)} tensors, at most {MAX_TENSORS} are read", field=_FIELD)
     tensors = sorted((_entry(name, value) for name, value in entries.items()), key=lambda tensor: tensor.begin)
-    _covers(tensors, len(raw) - 8 - length)
-    return Header(tuple(tensors), metadata, 8 + length)
+    _covers(tensors, data_bytes)
+    return Header(tuple(tensors), metadata, 8 + len(text))
 
 
 def _header_length(raw: bytes | bytearray | memoryview) -> int:
@@ -89,6 +103,11 @@ def _header_length(raw: bytes | bytearray | memoryview) -> int:
     if length < 2 or bytes(raw[8:9]) != b"{":
         raise _invalid("the header does not start with '{'")
     return length
+
+
+def forget_headers() -> None:
+    """Forget what was remembered."""
+    _checked.cache_clear()
 
 
 def _json(text: bytes) -> dict[str, Any]:

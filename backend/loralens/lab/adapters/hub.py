@@ -31,7 +31,7 @@ from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.base import BaseModel, base_tensors, hash_tensors, target_layers
 from loralens.lab.adapters.files import read_folder, weights_bytes, write_adapter
 from loralens.lab.adapters.generation import Token, stream_tokens
-from loralens.lab.matmul.layer import LoraLinear
+from loralens.lab.matmul.layer import LoraLinear, put_adapter
 from loralens.lab.matmul.table import BASE, AdapterTable, Rows, Selection, using
 
 WAYS: Final = ("index", "pointer", "file", "merge")
@@ -163,13 +163,7 @@ class Hub:
             slot = self.table.place(name, pinned={slot for slot, pins in self._pins.items() if pins})
             for module in adapter.factors.keys() - self._layers.keys():
                 self._wrap(module)
-            with torch.no_grad():
-                for module, layer in self._layers.items():
-                    found = adapter.factors.get(module)
-                    if found is None:
-                        layer.drop(slot)
-                    else:
-                        layer.put(slot, found.lora_a, found.lora_b, found.scaling)
+            put_adapter(self._layers, slot, adapter.factors)
             if size is None:
                 size = len(weights_bytes(adapter)) + len(adapter.config.to_json())
             loaded = Loaded(

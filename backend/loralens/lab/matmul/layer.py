@@ -11,6 +11,7 @@ leaves every row its own columns, and one product back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.matmul.factors import folded, transposed, widened
+from loralens.lab.matmul.factors import laid_out, widened
 from loralens.lab.matmul.function import lora_linear
 from loralens.lab.matmul.table import BASE, AdapterTable, Pair, Rows, Selection, own_selection
 
@@ -101,13 +102,18 @@ class LoraLinear(nn.Module):
 
     def set_factors(self, name: str, factors: Factors) -> None:
         """Take one module's factors of a PEFT adapter as it was read from its safetensors file."""
+        self.check(factors)
+        self._put(self.table.add(name), factors.lora_a, factors.lora_b, factors.scaling)
+
+    def check(self, factors: Factors) -> None:
+        """Refuse factors that this layer cannot serve or that do not fit it."""
         if factors.magnitude is not None or factors.bias is not None or factors.is_embedding:
             raise InvalidInput(
                 f"{factors.module}: DoRA magnitudes, adapter biases and embeddings are not served by this layer",
                 field="adapter",
                 hint="merge the adapter into its base instead",
             )
-        self.set_adapter(name, factors.lora_a, factors.lora_b, factors.scaling)
+        self._check(factors.module, factors.lora_a, factors.lora_b)
 
     def put(self, position: int, lora_a: Tensor, lora_b: Tensor, scaling: float) -> None:
         """Put an adapter at a position, in the base's dtype (float32 over a quantized base) and device.
@@ -123,14 +129,22 @@ class LoraLinear(nn.Module):
         self._put(position, lora_a, lora_b, scaling)
 
     def _put(self, position: int, lora_a: Tensor, lora_b: Tensor, scaling: float) -> None:
-        weight, held = self.base_layer.weight, self._held
-        dtype = weight.dtype if weight.is_floating_point() else torch.float32
-        held.grow(position + 1)
         # B lies transposed, (rank, out_features): products with it then read whole rows.
-        lora_bt, left = folded(transposed(lora_b.to(weight.device, dtype)), float(scaling))
-        held.wide[position] = widened(lora_a, lora_b, scaling, weight.device) if self._join == "float32" else None
+        (laid,) = laid_out([(self._own(lora_b), float(scaling))])
+        self._hold(position, lora_a, lora_b, scaling, laid)
+
+    def _own(self, factor: Tensor) -> Tensor:
+        """In the base's dtype and device; the same tensor if it is."""
+        weight = self.base_layer.weight
+        return factor.to(weight.device, weight.dtype if weight.is_floating_point() else torch.float32)
+
+    def _hold(self, position: int, lora_a: Tensor, lora_b: Tensor, scaling: float, laid: tuple[Tensor, float]) -> None:
+        held = self._held
+        held.grow(position + 1)
+        wide = self._join == "float32"
+        held.wide[position] = widened(lora_a, lora_b, scaling, self.weight.device) if wide else None
         held.scaling[position] = float(scaling)
-        held.pairs[position] = (lora_a.to(weight.device, dtype), lora_bt, left)
+        held.pairs[position] = (self._own(lora_a), *laid)
         held.batch = None
 
     def drop(self, position: int) -> None:
@@ -158,8 +172,8 @@ class LoraLinear(nn.Module):
         return pair[0].requires_grad_(), pair[1].requires_grad_()
 
     def _check(self, name: str | None, lora_a: Tensor, lora_b: Tensor) -> None:
-        rank = lora_a.shape[0]
-        if lora_a.shape != (rank, self.in_features) or lora_b.shape != (self.out_features, rank):
+        a, b = lora_a.shape, lora_b.shape
+        if len(a) != 2 or len(b) != 2 or a[1] != self.in_features or b[0] != self.out_features or a[0] != b[1]:
             raise InvalidInput(
                 f"adapter {name!r} has lora_a {tuple(lora_a.shape)} and lora_b {tuple(lora_b.shape)}; this layer takes "
                 f"(rank, {self.in_features}) and ({self.out_features}, rank)",
@@ -292,3 +306,25 @@ class _Batch:
         # The last mask stays 0: rows without an adapter take it.
         chosen = [number_of.get(at, len(found)) for at in rows.positions]
         self.mask = masks[torch.tensor(chosen, device=masks.device)]
+
+
+def put_adapter(layers: Mapping[str, LoraLinear], position: int, factors: Mapping[str, Factors]) -> None:
+    """Put an adapter at a position of all layers of a model; those that it does not adapt are empty there.
+
+    Args:
+        layers: by name.
+        position: in the table that they share.
+        factors: by the layer's name; names without a layer are left out.
+
+    Raises:
+        InvalidInput: something does not fit; then nothing has changed.
+    """
+    given = [(layer, found) for name, layer in layers.items() if (found := factors.get(name)) is not None]
+    for layer, found in given:
+        layer.check(found)
+    laid = laid_out([(layer._own(found.lora_b), found.scaling) for layer, found in given])
+    for (layer, found), pair in zip(given, laid, strict=True):
+        layer._hold(position, found.lora_a, found.lora_b, found.scaling, pair)
+    for name, layer in layers.items():
+        if name not in factors:
+            layer.drop(position)
