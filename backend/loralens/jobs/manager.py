@@ -15,11 +15,12 @@ from typing import Any
 
 from loralens.core.errors import DeviceBusy, InvalidInput, JobFailed, LoraLensError, Unavailable
 from loralens.jobs import errors
-from loralens.jobs.local import LocalRunner, Reported
+from loralens.jobs.local import LocalRunner
 from loralens.jobs.locks import FileLock, holder_lives
 from loralens.jobs.model import Job, JobEvent, JobSpec, Status
 from loralens.jobs.runner import JobCancelled, Runner
 from loralens.jobs.store import JobStore, StorageFull
+from loralens.jobs.work import Reported
 
 log = logging.getLogger("loralens.jobs")
 
