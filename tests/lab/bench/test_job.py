@@ -8,6 +8,7 @@ from loralens.lab.bench import job, point
 from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
 from loralens.lab.matmul.variants.dense import Dense
 from loralens.lab.matmul.variants.lora import Addmm
+from loralens.lab.matmul.variants.training import AddmmTraining
 
 SMALL = {"in_features": 96, "out_features": 64, "tokens": 4, "seconds": 0.5, "cache": "hot"}
 MODELS = {
@@ -107,6 +108,22 @@ def test_numbers_that_are_not_finite_are_shown_as_a_failed_error_bound(monkeypat
     rows = {row["id"]: row for row in run()[-1]["points"][0]["rows"]}
     assert rows["addmm"]["error"] is None and rows["addmm"]["error_ok"] is False
     assert run()[-1]["points"][0]["recommendation"]["variant"] != "addmm"
+
+
+def test_gradients_are_bounded_like_outputs(monkeypatch):
+    about = {"mode": "training", "dtype": "bfloat16", "in_features": 256, "out_features": 256, "tokens": 64}
+    rows = {row["id"]: row for row in run(variants=["addmm", "own"], **about)[-1]["points"][0]["rows"]}
+    for name in ("eager", "addmm", "own"):
+        row = rows[name]
+        assert set(row["gradient_limits"]) == {"dx", "da", "db"} and row["error_ok"]
+        assert row["gradient_limits"] == pytest.approx(
+            {key: 1.05 * value for key, value in rows["eager"]["gradient_errors"].items()}
+        )
+    assert not rows["dense"].get("gradient_limits")
+    right = AddmmTraining.gradients
+    monkeypatch.setattr(AddmmTraining, "gradients", lambda self: right(self) | {"da": 1.01 * right(self)["da"]})
+    rows = {row["id"]: row for row in run(variants=["addmm"], **about)[-1]["points"][0]["rows"]}
+    assert rows["addmm"]["error"] <= rows["addmm"]["error_limit"] and not rows["addmm"]["error_ok"]
 
 
 def test_a_wrong_result_is_never_recommended(monkeypatch):

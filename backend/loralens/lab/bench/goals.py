@@ -184,11 +184,14 @@ def _errors(points: list[PointResult]) -> Row:
         for name, found in point.rows.items():
             if not found.get("error_limit"):
                 continue
-            share = float("inf") if found["error"] is None else found["error"] / found["error_limit"]
-            worst = max(worst, share)
-            if not found["error_ok"]:
-                wrong.append(f"{name} {found['error']:.2e} > {found['error_limit']:.2e}")
+            errors, limits = found.get("gradient_errors") or {}, found.get("gradient_limits") or {}
+            pairs = {"y": (found["error"], found["error_limit"])}
+            pairs |= {key: (errors[key], limit) for key, limit in limits.items()}
+            for key, (error, limit) in pairs.items():
+                worst = max(worst, float("inf") if error is None else error / limit)
+                if error is None or error > limit:
+                    wrong.append(f"{name} {key} {'not finite' if error is None else f'{error:.2e}'} > {limit:.2e}")
     return row(
-        "C15", "error against float64 ÷ its limit, worst of all timed variants",
+        "C15", "error against float64 ÷ its limit, worst of all timed variants: outputs and gradients",
         "≤ 1 (bfloat16: 1.05 × PEFT's form; float32: 2 × and ≤ 1e-6)", f"{worst:.2f}", not wrong, "; ".join(wrong),
     )  # fmt: skip

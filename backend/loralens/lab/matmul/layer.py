@@ -236,7 +236,7 @@ class LoraLinear(nn.Module):
             h = h.mul_(batch.mask)
         else:
             h.view(len(rows.positions), per_row, -1).mul_(batch.mask[:, None])
-        return self._added(x, h, batch.lora_bt, 1.0)
+        return self._added(x, h, batch.lora_bt, batch.scaling)
 
     def _added(self, x: Tensor, h: Tensor, lora_bt: Tensor, scaling: float) -> Tensor:
         """The base's output plus scaling · h·Bᵀ."""
@@ -282,8 +282,9 @@ class _Held:
 class _Batch:
     """What a mixed batch needs, made once: the factors of the adapters that it uses and each row's mask.
 
-    Shapes: lora_a (columns, in_features), lora_bt (columns, out_features), mask (rows, columns): the row's scaling on
-    its own adapter's columns, 0 elsewhere.
+    Shapes: lora_a (columns, in_features), lora_bt (columns, out_features), mask (rows, columns): 1 on the columns of the
+    row's own adapter, 0 elsewhere. `scaling` is what all adapters have left to multiply with; where they differ, the
+    mask holds it, rounded to its format.
     """
 
     def __init__(self, rows: Rows, layer: LoraLinear) -> None:
@@ -295,10 +296,12 @@ class _Batch:
         if not found:
             return
         pairs = list(found.values())
+        alike = len({pair[2] for pair in pairs}) == 1
+        self.scaling = pairs[0][2] if alike else 1.0
         masks = pairs[0][0].new_zeros(len(found) + 1, sum(pair[0].shape[0] for pair in pairs))
         column = 0
         for number, (lora_a, _, scaling) in enumerate(pairs):
-            masks[number, column : column + lora_a.shape[0]] = scaling
+            masks[number, column : column + lora_a.shape[0]] = 1.0 if alike else scaling
             column += lora_a.shape[0]
         self.lora_a = torch.cat([pair[0] for pair in pairs])
         self.lora_bt = torch.cat([pair[1] for pair in pairs])
