@@ -5,7 +5,7 @@ import torch
 
 from loralens.core.errors import DeviceUnavailable, InvalidInput
 from loralens.lab.bench import job, point
-from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
+from loralens.lab.bench.schema import SWEEPS, BenchmarkResult, Point, Progress, Roofline, Skipped, Started
 from loralens.lab.matmul.variants.dense import Dense
 from loralens.lab.matmul.variants.lora import Addmm
 from loralens.lab.matmul.variants.training import AddmmTraining
@@ -81,6 +81,29 @@ def test_a_sweep_streams_points_and_says_what_it_skips():
     assert [item["value"] for item in started["points"] if not item["planned"]] == [item["value"] for item in skipped]
     assert skipped[-1]["value"] == 8192 and "needs about" in skipped[-1]["reason"]
     assert events[-1]["skipped"] == skipped
+
+
+@pytest.mark.parametrize(
+    ("axis", "mode", "values"),
+    [
+        ("rank", "forward", None),
+        ("width", "training", [48, 96]),
+        ("tokens", "forward", [1, 3, 9]),
+        ("dtype", "forward", None),
+        ("dtype", "adapters", None),
+        ("adapters", "adapters", None),
+    ],
+)
+def test_every_axis_measures_each_value_or_says_why_not(axis, mode, values):
+    events = run(sweep={"axis": axis, "values": values}, mode=mode, variants=["addmm", "stacked_mask"], seconds=1)
+    result, started = events[-1], next(event for event in events if event["type"] == "started")
+    seen = [point["value"] for point in result["points"]] + [point["value"] for point in result["skipped"]]
+    assert set(seen) == {point["value"] for point in started["points"]} == set(values or SWEEPS[axis])
+    assert started["budget_seconds"] == 1 and all(point["predicted_seconds"] > 0 for point in started["points"])
+    assert all(len(point["reason"]) > 10 for point in result["skipped"])
+    assert [point["value"] for point in result["points"]] == [e["value"] for e in events if e["type"] == "point"]
+    for item in result["points"]:
+        assert item["settings"].get(axis, item["settings"]["in_features"]) == item["value"]
 
 
 def test_running_out_of_memory_skips_a_point_of_a_sweep_and_fails_a_run_of_one(monkeypatch):

@@ -101,7 +101,7 @@ def _prepare(info: VariantInfo, problem: Problem) -> tuple[dict[str, Any], Varia
         row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return row, None
     problem.device.synchronize()
-    row |= {"available": True, "setup_seconds": time.perf_counter() - begin, "notes": run.notes}
+    row |= {"available": True, "setup_seconds": time.perf_counter() - begin + run.shared_seconds, "notes": run.notes}
     return row, run
 
 

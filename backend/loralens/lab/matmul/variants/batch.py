@@ -8,7 +8,6 @@ from torch.nn.functional import linear
 
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.factors import folded
-from loralens.lab.matmul.packed import PackedWeight
 from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
@@ -176,7 +175,7 @@ class PackedStacked(StackedMask):
 
     def prepare(self) -> None:
         super().prepare()
-        self.packed = [PackedWeight(weight) for weight in self.problem.weights]
+        self.packed = self.packed_weights(packed.DEFAULT_HINT)
 
     def __call__(self, index: int) -> Tensor:
         y = self.packed[index % self.problem.copies](self.problem.x)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from loralens.lab.matmul import cost, packed
 from loralens.lab.matmul.layer import Join, LoraLinear
-from loralens.lab.matmul.packed import PackedWeight
 from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.table import Rows
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
@@ -37,9 +36,10 @@ class Own(Variant):
         )  # fmt: skip
         pack = form.startswith("packed") and packed.why_not(p.dtype, p.device.kind) is None
         hint = packed.hint_for(p.dtype, p.rows)
+        packings = self.packed_weights(hint) if pack else [None] * p.copies
         self.layers = []
-        for weight in p.weights:
-            layer = LoraLinear(weight, packed=PackedWeight(weight, hint) if pack else None, join=FORMS[form])
+        for weight, packing in zip(p.weights, packings, strict=True):
+            layer = LoraLinear(weight, packed=packing, join=FORMS[form])
             self.fill(layer)
             self.layers.append(layer)
         self.notes.append(f"form: {form}" + (f", packed for {hint} rows" if pack else ""))

@@ -25,7 +25,7 @@ class Packed(Variant):
 
     def prepare(self) -> None:
         self.lora_bt, self.left = folded(transposed(self.problem.lora_b), self.problem.scaling)
-        self.packed = [PackedWeight(weight, self.hint) for weight in self.problem.weights]
+        self.packed = self.packed_weights(self.hint)
 
     def base(self, index: int, add: Tensor | None = None) -> Tensor:
         """x·Wᵀ from the packed copy with that index."""
@@ -100,7 +100,7 @@ class PackedFloat32(Packed):
     def prepare(self) -> None:
         p = self.problem
         self.wide_at, self.wide_bt = widened(p.lora_a, p.lora_b, p.scaling, p.x.device)
-        self.packed = [PackedWeight(weight, self.hint) for weight in p.weights]
+        self.packed = self.packed_weights(self.hint)
 
     def __call__(self, index: int) -> Tensor:
         return self.base(index).add_((self.problem.x.float() @ self.wide_at) @ self.wide_bt)
