@@ -91,6 +91,19 @@ def test_two_batches_in_turn_do_not_mix():
                 assert error(y[at : at + 1], exact(layer, x[at : at + 1], known[name])) < 1e-6
 
 
+def test_a_batch_met_in_inference_can_be_trained_through_afterwards():
+    layer, known = layer_with(2)
+    x, rows = normal(2, 64, seed=3).requires_grad_(), layer.table.rows(["n0", "n1"])
+    with torch.inference_mode():
+        layer(x.detach(), rows)
+    g = normal(2, 96, seed=4)
+    (dx,) = torch.autograd.grad(layer(x, rows), [x], g)
+    for at, name in enumerate(("n0", "n1")):
+        a, b, scaling = known[name]
+        right = g[at].double() @ (layer.weight.double() + scaling * b.double() @ a.double())
+        assert error(dx[at], right) < 1e-6
+
+
 @pytest.mark.parametrize("join", ["after", "float32"])
 def test_copies_of_factors_do_not_outlive_a_training_step(join):
     layer, _ = layer_with(2, dtype=torch.bfloat16, join=join)

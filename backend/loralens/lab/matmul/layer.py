@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 from loralens.core.errors import InvalidInput
 from loralens.lab.matmul.factors import laid_out, widened
 from loralens.lab.matmul.function import lora_linear
+from loralens.lab.matmul.held import Batch, Held
 from loralens.lab.matmul.table import BASE, AdapterTable, Pair, Rows, Selection, own_selection
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class LoraLinear(nn.Module):
         self._packed = packed
         self._join: Join = join
         self._plain = type(base) is nn.Linear
-        self._held = _Held()
+        self._held = Held()
 
     @property
     def weight(self) -> Tensor:
@@ -149,14 +150,11 @@ class LoraLinear(nn.Module):
 
     def drop(self, position: int) -> None:
         """Empty a position."""
-        held = self._held
-        if 0 <= position < len(held.pairs):
-            held.pairs[position] = held.wide[position] = held.batch = None
+        self._held.drop(position)
 
     def pair(self, position: int) -> Pair | None:
         """What lies at a position."""
-        pairs = self._held.pairs
-        return pairs[position] if 0 <= position < len(pairs) else None
+        return self._held.pair(position)
 
     def trainable(self, name: str) -> tuple[Tensor, Tensor]:
         """The adapter's tensors, A (rank, in_features) and Bᵀ (rank, out_features), made trainable in place."""
@@ -203,10 +201,7 @@ class LoraLinear(nn.Module):
             return self._base(x) if merged is None else linear(x, merged, self.base_layer.bias)
         at = selection.index
         held = self._held
-        pairs = held.pairs
-        pair = selection.pairs.get(self.name) if selection.pairs is not None else (
-            pairs[at] if 0 <= at < len(pairs) else None
-        )  # fmt: skip
+        pair = held.pair(at) if selection.pairs is None else selection.pairs.get(self.name)
         if pair is None:
             return self._base(x)
         lora_a, lora_bt, scaling = pair
@@ -224,7 +219,9 @@ class LoraLinear(nn.Module):
     def _mixed(self, x: Tensor, rows: Rows) -> Tensor:
         batch = self._held.batch
         if batch is None or batch.rows is not rows:
-            batch = _Batch(rows, self)
+            # Not in the caller's inference mode: a later call under autograd may find it.
+            with torch.inference_mode(False):
+                batch = Batch(rows, self._held)
             self._held.batch = batch if batch.reusable else None
         if batch.lora_a is None:
             return self._base(x)
@@ -255,60 +252,6 @@ class LoraLinear(nn.Module):
             return self._packed(x, base.bias)
         y: Tensor = linear(x, base.weight, base.bias) if self._plain else base(x)
         return y
-
-
-class _Held:
-    """A layer's adapters by position. An object of its own, since writing an attribute of a module costs microseconds.
-
-    `pairs` as in `Pair`; `wide`: the same in float32 for that form; `scaling`: as it was given; `batch`: of the last
-    mixed batch.
-    """
-
-    __slots__ = ("batch", "pairs", "scaling", "wide")
-
-    def __init__(self) -> None:
-        self.pairs: list[Pair | None] = []
-        self.wide: list[tuple[Tensor, Tensor] | None] = []
-        self.scaling: dict[int, float] = {}
-        self.batch: _Batch | None = None
-
-    def grow(self, positions: int) -> None:
-        """Make room for so many positions."""
-        missing = [None] * (positions - len(self.pairs))
-        self.pairs += missing
-        self.wide += missing
-
-
-class _Batch:
-    """What a mixed batch needs, made once: the factors of the adapters that it uses and each row's mask.
-
-    Shapes: lora_a (columns, in_features), lora_bt (columns, out_features), mask (rows, columns): 1 on the columns of the
-    row's own adapter, 0 elsewhere. `scaling` is what all adapters have left to multiply with; where they differ, the
-    mask holds it, rounded to its format.
-    """
-
-    def __init__(self, rows: Rows, layer: LoraLinear) -> None:
-        self.rows = rows
-        found = {at: pair for at in sorted(set(rows.positions)) if (pair := layer.pair(at)) is not None}
-        self.lora_a: Tensor | None = None
-        # Factors that train change under copies of them.
-        self.reusable = not any(pair[0].requires_grad or pair[1].requires_grad for pair in found.values())
-        if not found:
-            return
-        pairs = list(found.values())
-        alike = len({pair[2] for pair in pairs}) == 1
-        self.scaling = pairs[0][2] if alike else 1.0
-        masks = pairs[0][0].new_zeros(len(found) + 1, sum(pair[0].shape[0] for pair in pairs))
-        column = 0
-        for number, (lora_a, _, scaling) in enumerate(pairs):
-            masks[number, column : column + lora_a.shape[0]] = 1.0 if alike else scaling
-            column += lora_a.shape[0]
-        self.lora_a = torch.cat([pair[0] for pair in pairs])
-        self.lora_bt = torch.cat([pair[1] for pair in pairs])
-        number_of = {at: number for number, at in enumerate(found)}
-        # The last mask stays 0: rows without an adapter take it.
-        chosen = [number_of.get(at, len(found)) for at in rows.positions]
-        self.mask = masks[torch.tensor(chosen, device=masks.device)]
 
 
 def put_adapter(layers: Mapping[str, LoraLinear], position: int, factors: Mapping[str, Factors]) -> None:
