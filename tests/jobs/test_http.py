@@ -10,6 +10,7 @@ from jobs.serving import Server
 
 ENDLESS = {"in_features": 256, "out_features": 256, "seconds": 600, "variants": ["addmm"], "cache": "hot"}
 SHORT = {**ENDLESS, "seconds": 0.5}
+LONG = {**ENDLESS, "in_features": 2048, "out_features": 2048, "tokens": 128}  # its 400 rounds take half a minute
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_a_server_that_is_told_to_stop_leaves_in_time_with_a_stream_open(tmp_pat
 def test_a_second_server_takes_the_device_of_a_killed_one_and_says_what_became_of_its_job(tmp_path):
     first, second = Server(tmp_path), Server(tmp_path)
     try:
-        running = first.post("/api/benchmarks", ENDLESS)
+        running = first.post("/api/benchmarks", LONG)
         list(first.events(running["events"], stop=lambda event: event["event"] == "roofline"))
         waiting = second.post("/api/benchmarks", SHORT)
         assert waiting["place"] == 1
@@ -195,7 +196,7 @@ def test_a_second_server_takes_the_device_of_a_killed_one_and_says_what_became_o
 def test_a_disk_that_fills_up_fails_the_job_and_not_the_server_and_the_next_one_runs(tmp_path):
     server = Server(tmp_path, largest_file_bytes=256 * 1024)
     try:
-        running = server.post("/api/benchmarks", ENDLESS)
+        running = server.post("/api/benchmarks", LONG)
         last = list(server.events(running["events"]))[-1]
         assert last["event"] == "error" and last["data"]["code"] == "storage_full"
         assert server.get(f"/api/jobs/{running['id']}")["status"] == "failed"
