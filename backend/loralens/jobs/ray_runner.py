@@ -47,12 +47,13 @@ class RayRunner:
         self._task: Any = None
         self._cancelled_at: float | None = None
         self._connected = False
+        self._unfinished = True
 
     def start(self, spec: JobSpec) -> Iterator[dict[str, Any] | None]:
         """See `Runner.start`; None also while the job waits for a place in the cluster."""
         ray = _imported(self._address)
         with self._lock:
-            self._cancelled_at = None
+            self._cancelled_at, self._unfinished = None, True
             if not self._connected:
                 _CONNECTION.open(ray, self._address)
                 self._connected = True
@@ -61,6 +62,13 @@ class RayRunner:
             self._task = task = remote.remote(spec.function, dict(spec.spec))
         try:
             yield from self._follow(ray, task)
+        except (work.Reported, GeneratorExit):
+            # The task goes on: after an error that its process must not survive, or because nobody listens any more.
+            # Elsewhere a task must not be cancelled by force right after a plain cancel: when its answer is under way,
+            # Ray 2.60 ends the whole driver ("Tried to complete task that was not pending").
+            if self._cancelled_at is None and self._unfinished:
+                ray.cancel(task, force=True)
+            raise
         except ray.exceptions.TaskCancelledError:
             raise JobCancelled from None
         except ray.exceptions.RayError as error:
@@ -70,7 +78,6 @@ class RayRunner:
         finally:
             with self._lock:
                 self._task = None
-            ray.cancel(task, force=True)  # of a task that has ended: nothing
 
     def cancel(self) -> None:
         """See `Runner.cancel`."""
@@ -108,6 +115,7 @@ class RayRunner:
             if "event" in message:
                 yield message["event"]
             elif "error" in message:
+                self._unfinished = errors.is_fatal(message["error"])  # others end by themselves
                 raise work.Reported(message["error"])
             elif "done" in message:
                 return
