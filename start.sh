@@ -6,7 +6,8 @@
 #   ./start.sh dev      serve with hot reload of Python and of the page
 #
 # PORT and HOST choose the address. PYTHON names the interpreter. LORALENS_TORCH_INDEX names a package index for
-# PyTorch, for example the one with the small CPU-only builds. Everything is kept in .venv and frontend/node_modules.
+# PyTorch, for example the one with the small CPU-only builds. LORALENS_EXTRAS names further extras to install, such as
+# cluster (Ray, 240 MB). Everything is kept in .venv and frontend/node_modules.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -81,11 +82,12 @@ setup_python() {
   local level=$1 python stamp extras=lab,gpu groups=() index=()
   python=$(find_python)
   # With the folder's own path: an environment that was moved points to where it was.
-  stamp=$({ "$python" --version; pwd -P; cat backend/pyproject.toml backend/constraints.txt; } | digest)
+  stamp=$({ "$python" --version; pwd -P; echo "${LORALENS_EXTRAS:-}"; cat backend/pyproject.toml backend/constraints.txt; } | digest)
   if [ "$level" = test ]; then
     extras=lab,gpu,trace,course
     groups=(--group backend/pyproject.toml:test --group backend/pyproject.toml:lint)
   fi
+  extras+=${LORALENS_EXTRAS:+,$LORALENS_EXTRAS}
   grep -qsx -e "$stamp $level" -e "$stamp test" "$VENV/.stamp" && return
   if ! "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     "$python" -m venv --clear "$VENV" >/dev/null 2>&1 ||
@@ -161,6 +163,6 @@ case "${1:-serve}" in
   serve) serve ;;
   test) shift; setup test; . tests/run-all.sh ;;
   dev) dev ;;
-  -h | --help | help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]##*/}" ;;
+  -h | --help | help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]##*/}" ;;
   *) die "unknown command '$1'; possible are: serve (default), test, dev" ;;
 esac

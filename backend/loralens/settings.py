@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     adapters_dir: Path | None = Field(None, description="Folder whose subfolders are PEFT adapters to offer by name.")
     models_dir: Path | None = Field(
         None, description="Folder whose subfolders are Hugging Face models to offer by name."
+    )
+    runner: Literal["local", "ray"] = Field(
+        "local", description="What runs jobs: local, a child process; ray, a Ray cluster (extra: cluster)."
+    )
+    ray_address: str | None = Field(
+        None, description="With runner ray: the cluster's address; default: one is started on this machine."
     )
     shutdown_seconds: int = Field(3, ge=0, description="How long open streams may take to end when the server stops.")
     log_level: str = Field("warning", description="critical, error, warning, info or debug.")

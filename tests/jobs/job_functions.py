@@ -1,5 +1,6 @@
 """Jobs that the tests run in real child processes."""
 
+import contextlib
 import os
 import signal
 import time
@@ -68,3 +69,25 @@ def large(spec):
     for number in range(spec["count"]):
         yield {"type": "progress", "number": number, "filler": "x" * 10_000}
     yield {"type": "result"}
+
+
+def stubborn(spec):
+    """Goes on whatever it is asked, as a job deep inside a kernel does."""
+    yield {"type": "progress", "pid": os.getpid()}
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(60)
+
+
+def once(spec):
+    """Leaves a line for each time that it is run, and dies."""
+    with open(spec["path"], "a") as file:  # noqa: PTH123
+        file.write("run\n")
+    yield {"type": "progress", "number": 1}
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lost_device(spec):
+    """What a CUDA context says after a fault in a kernel; no process that has said so is of further use."""
+    yield {"type": "progress", "number": 1, "pid": os.getpid()}
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")

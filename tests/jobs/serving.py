@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Server:
-    def __init__(self, state, *, jobs_at=None):
+    def __init__(self, state, *, jobs_at=None, largest_file_bytes=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -27,9 +27,11 @@ class Server:
             "PYTHONPATH": os.pathsep.join(path),
             "OMP_NUM_THREADS": "1",
         }
+        command = [sys.executable, "-m", "loralens", "serve", "--port", str(self.port)]
+        if largest_file_bytes is not None:  # the soft limit only: it can be raised while the server runs
+            command = ["bash", "-c", f'ulimit -S -f {largest_file_bytes // 1024} && exec "$@"', "server", *command]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "loralens", "serve", "--port", str(self.port)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._wait_until_it_answers()
 

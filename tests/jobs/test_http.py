@@ -1,6 +1,8 @@
 """Jobs over HTTP, with a real server process: follow, resume, cancel, kill, and start again."""
 
 import os
+import resource
+import sys
 import threading
 
 import pytest
@@ -8,6 +10,7 @@ from jobs.serving import Server
 
 ENDLESS = {"in_features": 256, "out_features": 256, "seconds": 600, "variants": ["addmm"], "cache": "hot"}
 SHORT = {**ENDLESS, "seconds": 0.5}
+LONG = {**ENDLESS, "in_features": 2048, "out_features": 2048, "tokens": 128}  # its 400 rounds take half a minute
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,8 @@ def test_a_killed_child_ends_the_stream_with_a_problem_and_the_service_stays(ser
         ("GET", "/api/jobs?limit=0", None, "invalid_input"),
         ("POST", "/api/benchmarks", {"rank": 0}, "invalid_input"),
         ("POST", "/api/benchmarks", [1], "invalid_input"),
+        ("POST", "/api/benchmarks", {"alpha": float("nan")}, "invalid_input"),
+        ("POST", "/api/benchmarks", {"seconds": float("inf")}, "invalid_input"),
         ("POST", "/api/benchmarks", {"device": "cuda:63"}, "device_unavailable"),
     ],
 )
@@ -168,3 +173,38 @@ def test_a_server_that_is_told_to_stop_leaves_in_time_with_a_stream_open(tmp_pat
     (child,) = children_of(server.process.pid)
     server.kill(15)
     assert server.process.returncode is not None and gone(child)
+
+
+def test_a_second_server_takes_the_device_of_a_killed_one_and_says_what_became_of_its_job(tmp_path):
+    first, second = Server(tmp_path), Server(tmp_path)
+    try:
+        running = first.post("/api/benchmarks", LONG)
+        list(first.events(running["events"], stop=lambda event: event["event"] == "roofline"))
+        waiting = second.post("/api/benchmarks", SHORT)
+        assert waiting["place"] == 1
+        assert second.get(f"/api/jobs/{running['id']}")["status"] == "running"
+        first.kill()
+        assert list(second.events(waiting["events"]))[-1]["data"]["status"] == "finished"
+        left = second.get(f"/api/jobs/{running['id']}")
+        assert left["status"] == "interrupted" and left["last_event"] >= 3 and "died" in left["error"]["detail"]
+    finally:
+        first.close()
+        second.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a running process is raised as Linux does it")
+def test_a_disk_that_fills_up_fails_the_job_and_not_the_server_and_the_next_one_runs(tmp_path):
+    server = Server(tmp_path, largest_file_bytes=256 * 1024)
+    try:
+        running = server.post("/api/benchmarks", LONG)
+        last = list(server.events(running["events"]))[-1]
+        assert last["event"] == "error" and last["data"]["code"] == "storage_full"
+        assert server.get(f"/api/jobs/{running['id']}")["status"] == "failed"
+        assert server.problem("POST", "/api/benchmarks", SHORT)["code"] == "storage_full"
+        assert server.get("/api/memory?model=7B")["estimates"]  # calculators need no store
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (most, most))  # as if files were deleted
+        assert list(server.events(server.post("/api/benchmarks", SHORT)["events"]))[-1]["event"] == "done"
+        assert server.get(f"/api/jobs/{running['id']}")["status"] == "failed"
+    finally:
+        server.close()

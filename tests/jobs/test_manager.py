@@ -35,6 +35,7 @@ def test_the_child_stays_warm_for_the_next_job(manager, wait):
         ("exits", "job_failed", "exit code 7"),
         ("faulty", "job_failed", "ValueError: cannot use 3"),
         ("out_of_memory", "out_of_memory", "ran out of memory"),
+        ("lost_device", "device_lost", "illegal memory access"),
         ("not_a_number", "job_failed", "JSON"),
         ("missing", "job_failed", "missing"),
     ],
@@ -43,9 +44,19 @@ def test_every_failure_has_a_clear_state_and_the_next_job_runs(manager, wait, fu
     job = wait(manager, submit(manager, function, {"value": 3}).id)
     assert job.status == "failed"
     assert job.error["code"] == code and words in job.error["detail"]
-    if function in ("killed", "exits", "faulty", "out_of_memory"):
-        assert [event.data for event in manager.events(job.id)] == [{"number": 1}]
+    if function in ("killed", "exits", "faulty", "out_of_memory", "lost_device"):
+        assert [event.data["number"] for event in manager.events(job.id)] == [1]
     assert wait(manager, submit(manager, "counting", {"count": 2}).id).status == "finished"
+
+
+@pytest.mark.parametrize("function", ["lost_device", "out_of_memory"])
+def test_a_process_that_lost_its_device_or_its_memory_is_replaced(manager, wait, function):
+    warm = manager.result(wait(manager, submit(manager, "counting", {"count": 1}).id).id)["pid"]
+    wait(manager, submit(manager, function).id)
+    after = manager.result(wait(manager, submit(manager, "counting", {"count": 1}).id).id)["pid"]
+    assert after != warm
+    with pytest.raises(ProcessLookupError):
+        os.kill(warm, 0)
 
 
 def test_an_error_of_ours_keeps_code_field_and_hint(manager, wait):

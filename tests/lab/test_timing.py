@@ -45,6 +45,15 @@ def test_every_candidate_gets_every_other_as_its_predecessor():
     assert len(pairs) == 12
 
 
+def test_a_copy_of_the_weights_comes_again_only_after_all_others():
+    device = FakeDevice({name: 1.0 for name in ("dense", "a", "b", "c")})
+    used = []
+    candidates = {name: (lambda index, name=name: used.append(index % 7) or name) for name in device.seconds}
+    list(race(device, candidates, reference="dense", seconds=3600, copies=7, max_rounds=20, min_rounds=5))
+    timed = used[2 * len(candidates) :]  # after warming up
+    assert all(len(set(timed[at : at + 7])) == 7 for at in range(len(timed) - 7))
+
+
 def test_a_seed_repeats_the_orders():
     seconds = {name: 1.0 for name in ("dense", "a", "b")}
     assert run(seconds, seed=3)[0].calls == run(seconds, seed=3)[0].calls != run(seconds, seed=4)[0].calls

@@ -12,14 +12,10 @@ import json
 import os
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator
-from importlib import import_module
 from queue import SimpleQueue
 from typing import IO, Any
 
-from loralens.core.errors import JobFailed
-from loralens.jobs import errors
+from loralens.jobs import work
 
 
 def main() -> None:
@@ -30,10 +26,11 @@ def main() -> None:
     jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
     cancelled = threading.Event()
     threading.Thread(target=_listen, args=(sys.stdin, jobs, cancelled), daemon=True).start()
-    _say(out, {"ready": True})
+    _say(out, work.line({"ready": True}))
     while True:
         job = jobs.get()
-        _say(out, _run(job, cancelled, lambda event: _say(out, {"event": event})))
+        for line in work.lines(job["function"], job["spec"], cancelled.is_set):
+            _say(out, line)
         cancelled.clear()
         gc.collect()
 
@@ -49,34 +46,8 @@ def _listen(commands: IO[str], jobs: SimpleQueue[dict[str, Any]], cancelled: thr
     os._exit(0)  # the main thread may be deep in a kernel; nothing of this process outlives its server
 
 
-def _run(job: dict[str, Any], cancelled: threading.Event, tell: Callable[[Any], None]) -> dict[str, Any]:
-    try:
-        module, _, name = job["function"].partition(":")
-        events: Iterator[Any] = getattr(import_module(module), name)(job["spec"])
-        try:
-            for event in events:
-                tell(_checked(event))
-                if cancelled.is_set():
-                    return {"cancelled": True}
-        finally:
-            if hasattr(events, "close"):
-                events.close()
-    except Exception as error:
-        told = errors.from_exception(error)
-        if told is not error:
-            traceback.print_exc()
-        return {"error": errors.record(told)}
-    return {"done": True}
-
-
-def _checked(event: Any) -> Any:
-    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-        raise JobFailed(f"a job must yield dicts with a type, got {type(event).__name__}")
-    return event
-
-
-def _say(out: IO[str], message: dict[str, Any]) -> None:
-    out.write(json.dumps(message, allow_nan=False, ensure_ascii=False) + "\n")
+def _say(out: IO[str], line: str) -> None:
+    out.write(line + "\n")
     out.flush()
 
 

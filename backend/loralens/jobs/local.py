@@ -10,27 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import loralens
-from loralens.core.errors import JobFailed, LoraLensError
+from loralens.core.errors import JobFailed
 from loralens.jobs import errors
 from loralens.jobs.model import JobSpec
 from loralens.jobs.runner import JobCancelled
+from loralens.jobs.work import Reported, python_path
 
 GRACE_SECONDS = 1.0
 """Assumption: how long a job may take to reach its next event after a cancel, before its process is killed."""
 TICK_SECONDS = 0.1
-
-
-class Reported(LoraLensError):
-    """An error as the child told it; code, title and status are those of the original."""
-
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(str(told["detail"]), field=told["field"], hint=told["hint"])
-        self.told = told
 
 
 class LocalRunner:
@@ -117,8 +108,6 @@ class LocalRunner:
     def _warm_child(self) -> tuple[subprocess.Popen[str], SimpleQueue[str | None]]:
         if self._child is not None and self._child.poll() is None:
             return self._child, self._lines
-        source = str(Path(loralens.__file__).resolve().parent.parent)
-        path = os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
         try:
             child = subprocess.Popen(
                 [sys.executable, "-m", "loralens.jobs.child"],
@@ -126,7 +115,7 @@ class LocalRunner:
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, **self._environment, "PYTHONPATH": path},
+                env={**os.environ, **self._environment, "PYTHONPATH": python_path()},
                 # Ctrl-C in the terminal is for the server; it ends the child in its own order.
                 start_new_session=True,
             )

@@ -15,11 +15,12 @@ from typing import Any
 
 from loralens.core.errors import DeviceBusy, InvalidInput, JobFailed, LoraLensError, Unavailable
 from loralens.jobs import errors
-from loralens.jobs.local import LocalRunner, Reported
+from loralens.jobs.local import LocalRunner
 from loralens.jobs.locks import FileLock, holder_lives
 from loralens.jobs.model import Job, JobEvent, JobSpec, Status
 from loralens.jobs.runner import JobCancelled, Runner
 from loralens.jobs.store import JobStore, StorageFull
+from loralens.jobs.work import Reported
 
 log = logging.getLogger("loralens.jobs")
 
@@ -194,17 +195,21 @@ class JobManager:
                 except OSError as error:
                     raise StorageFull(f"{self._directory} cannot be written: {error.strerror}") from None
                 self._opened = store
-                self._mark_dead()
+                self._tidy()
             return self._opened
 
-    def _mark_dead(self) -> None:
+    def _tidy(self) -> None:
         try:
-            for owner in self._store().active_owners():
-                if owner != self._owner and not holder_lives(self._owner_file(owner)):
-                    self._interrupt(owner, "the server that ran it died")
+            self._mark_dead()
             self._store().prune()
         except StorageFull as error:
             log.error("%s", error.message)
+
+    def _mark_dead(self) -> None:
+        """What servers that died have left behind is interrupted."""
+        for owner in self._store().active_owners():
+            if owner != self._owner and not holder_lives(self._owner_file(owner)):
+                self._interrupt(owner, "the server that ran it died")
 
     def _interrupt(self, owner: str, reason: str) -> None:
         assert self._opened is not None
@@ -244,6 +249,7 @@ class JobManager:
     def _wait_for_turn(self, spec: JobSpec, lock: FileLock) -> bool:
         while self._store().job(spec.id).status == "queued":
             if lock.acquire():
+                self._mark_dead()  # the device may be free because the server that held it was killed
                 return True
             if self._closing.wait(BATCH_SECONDS):
                 return False

@@ -1,9 +1,10 @@
 """Fair timing: every round runs all candidates in a new random order, and only times of one round are compared.
 
-Three faults are made impossible here. A fixed order gives every candidate always the same neighbour, whose leftovers
+Four faults are made impossible here. A fixed order gives every candidate always the same neighbour, whose leftovers
 in the caches it is then timed with: so the order is shuffled anew for each round, not rotated. A background load that
-comes and goes shifts whole rounds: so ratios are formed within a round and their median is reported. And the first
-calls pay for what later ones do not: so they are not counted.
+comes and goes shifts whole rounds: so ratios are formed within a round and their median is reported. The first
+calls pay for what later ones do not: so they are not counted. And a copy of the weights that the last candidate has
+left in the cache is not the next one's: all of them rotate through the copies together.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def race(
         for name in candidates
         if name not in always and name != reference
     }
-    offset = {name: 0 for name in candidates}
+    # One counter for all: with one each, two neighbours would often take the same copy, and the second find it cached.
+    index = 0
     for number in range(max_rounds):
         if number >= min_rounds and time.perf_counter() >= deadline:
             return
@@ -121,8 +123,8 @@ def race(
         for name in order:
             if flush is not None:
                 flush()
-            sample = device.time(candidates[name], offset[name], repeats[name])
-            offset[name] += repeats[name]
+            sample = device.time(candidates[name], index, repeats[name])
+            index += repeats[name]
             timings.seconds.setdefault(name, {})[number] = sample.seconds
             if name == reference and device.kind == "cpu" and sample.seconds > 0:
                 timings.wall_per_device.append(sample.wall_seconds / sample.seconds)

@@ -26,7 +26,7 @@ def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def hub(hub_folder: Path) -> Hub:
-    loaded = Hub(TinyBase(hub_folder), slots=4, width=4)
+    loaded = Hub(TinyBase(hub_folder))
     for task in TASKS:
         loaded.load(task.name, hub_folder / "adapters" / task.name)
     return loaded

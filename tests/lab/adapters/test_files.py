@@ -16,6 +16,7 @@ from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import (
     CONFIG_FILE,
     WEIGHTS_FILE,
+    forget,
     read_adapter,
     read_adapter_bytes,
     stored_bytes,
@@ -62,6 +63,27 @@ def test_missing_files_say_which(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_bytes(files()[0])
     with pytest.raises(NotFound, match=WEIGHTS_FILE):
         read_adapter(tmp_path)
+
+
+def test_what_is_remembered_of_a_header_spares_no_check_of_what_follows_it(tmp_path: Path) -> None:
+    config, weights = files()
+    first = read_adapter_bytes(config, weights)
+    for cut in (weights[:-1], weights + b"\0", weights[:-4]):
+        with pytest.raises(InvalidInput, match=r"truncated|belong to no tensor"):
+            read_adapter_bytes(config, cut)
+    with pytest.raises(InvalidInput, match="the config says 5"):
+        read_adapter_bytes(json.dumps(peft_config(r=5)).encode(), weights)
+    for end in (weights[-4:], b"\0\0\x80\x3f"):
+        again = read_adapter_bytes(config, weights[:-4] + end)
+        assert again.config is first.config  # the same words; the numbers are its own
+        (changed,) = [
+            name
+            for name, tensor in again.tensors().items()
+            if not torch.equal(tensor, first.tensors()[name])
+        ] or [None]  # fmt: skip
+        assert (changed is None) == (end == weights[-4:])
+    forget()
+    assert read_adapter_bytes(config, weights).config == first.config
 
 
 def test_sixteen_bit_adapters_keep_their_format() -> None:

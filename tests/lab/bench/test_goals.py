@@ -40,4 +40,4 @@ def test_the_switch_goal_measures_what_it_says(tmp_path, monkeypatch):
     assert table.names[table.index] == "name-1"
     assert switching._write_seconds(table) > 0
     first = next(iter(layers.values()))
-    assert first._pairs[table.index][0].abs().sum() > 0
+    assert first.pair(table.index)[0].abs().sum() > 0

@@ -5,9 +5,10 @@ import torch
 
 from loralens.core.errors import DeviceUnavailable, InvalidInput
 from loralens.lab.bench import job, point
-from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
+from loralens.lab.bench.schema import SWEEPS, BenchmarkResult, Point, Progress, Roofline, Skipped, Started
 from loralens.lab.matmul.variants.dense import Dense
 from loralens.lab.matmul.variants.lora import Addmm
+from loralens.lab.matmul.variants.training import AddmmTraining
 
 SMALL = {"in_features": 96, "out_features": 64, "tokens": 4, "seconds": 0.5, "cache": "hot"}
 MODELS = {
@@ -82,6 +83,29 @@ def test_a_sweep_streams_points_and_says_what_it_skips():
     assert events[-1]["skipped"] == skipped
 
 
+@pytest.mark.parametrize(
+    ("axis", "mode", "values"),
+    [
+        ("rank", "forward", None),
+        ("width", "training", [48, 96]),
+        ("tokens", "forward", [1, 3, 9]),
+        ("dtype", "forward", None),
+        ("dtype", "adapters", None),
+        ("adapters", "adapters", None),
+    ],
+)
+def test_every_axis_measures_each_value_or_says_why_not(axis, mode, values):
+    events = run(sweep={"axis": axis, "values": values}, mode=mode, variants=["addmm", "stacked_mask"], seconds=1)
+    result, started = events[-1], next(event for event in events if event["type"] == "started")
+    seen = [point["value"] for point in result["points"]] + [point["value"] for point in result["skipped"]]
+    assert set(seen) == {point["value"] for point in started["points"]} == set(values or SWEEPS[axis])
+    assert started["budget_seconds"] == 1 and all(point["predicted_seconds"] > 0 for point in started["points"])
+    assert all(len(point["reason"]) > 10 for point in result["skipped"])
+    assert [point["value"] for point in result["points"]] == [e["value"] for e in events if e["type"] == "point"]
+    for item in result["points"]:
+        assert item["settings"].get(axis, item["settings"]["in_features"]) == item["value"]
+
+
 def test_running_out_of_memory_skips_a_point_of_a_sweep_and_fails_a_run_of_one(monkeypatch):
     measure = point.measure
 
@@ -107,6 +131,22 @@ def test_numbers_that_are_not_finite_are_shown_as_a_failed_error_bound(monkeypat
     rows = {row["id"]: row for row in run()[-1]["points"][0]["rows"]}
     assert rows["addmm"]["error"] is None and rows["addmm"]["error_ok"] is False
     assert run()[-1]["points"][0]["recommendation"]["variant"] != "addmm"
+
+
+def test_gradients_are_bounded_like_outputs(monkeypatch):
+    about = {"mode": "training", "dtype": "bfloat16", "in_features": 256, "out_features": 256, "tokens": 64}
+    rows = {row["id"]: row for row in run(variants=["addmm", "own"], **about)[-1]["points"][0]["rows"]}
+    for name in ("eager", "addmm", "own"):
+        row = rows[name]
+        assert set(row["gradient_limits"]) == {"dx", "da", "db"} and row["error_ok"]
+        assert row["gradient_limits"] == pytest.approx(
+            {key: 1.05 * value for key, value in rows["eager"]["gradient_errors"].items()}
+        )
+    assert not rows["dense"].get("gradient_limits")
+    right = AddmmTraining.gradients
+    monkeypatch.setattr(AddmmTraining, "gradients", lambda self: right(self) | {"da": 1.01 * right(self)["da"]})
+    rows = {row["id"]: row for row in run(variants=["addmm"], **about)[-1]["points"][0]["rows"]}
+    assert rows["addmm"]["error"] <= rows["addmm"]["error_limit"] and not rows["addmm"]["error_ok"]
 
 
 def test_a_wrong_result_is_never_recommended(monkeypatch):

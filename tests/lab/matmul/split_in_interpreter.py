@@ -10,7 +10,13 @@ from loralens.lab.matmul.kernels.split import split_linear
 torch.set_num_threads(1)
 found = []
 for dtype in ("float32", "float16", "bfloat16"):
-    for rows, depth, out, rank in ((1, 64, 96, 8), (33, 70, 65, 3), (64, 128, 128, 16), (5, 17, 130, 20)):
+    for rows, depth, out, rank in (
+        (1, 64, 96, 8),
+        (33, 70, 65, 3),
+        (64, 128, 128, 16),
+        (5, 17, 130, 20),
+        (3, 40, 70, 70),
+    ):
         generator = torch.Generator().manual_seed(rows)
         kind = getattr(torch, dtype)
         x = torch.randn(rows, depth, generator=generator).to(kind)

@@ -8,7 +8,7 @@ from loralens.lab.matmul.variants.catalogue import VARIANTS
 from loralens.lab.matmul.variants.registry import REGISTRY
 
 LIMIT = {"float32": 2e-6, "bfloat16": 8e-3}
-NOT_LORA = ("dense", "dense_again", "packed_dense", "graph_dense", "full_gradient")
+NOT_LORA = ("dense", "dense_again", "packed_dense", "packed_touch", "graph_dense", "full_gradient")
 SLOW = ("compiled",)
 """Left to the tests marked slow: compiling takes up to a minute."""
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from loralens.api.problems import documented, problem
 from loralens.core.errors import JobNotFound, LoraLensError
 from loralens.jobs import errors
+from loralens.jobs.choice import new_runner
 from loralens.jobs.manager import JobManager
 from loralens.jobs.model import Job, Status
 
@@ -64,7 +65,8 @@ class JobList(BaseModel):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """The manager lives as long as the server: `app.state.jobs`."""
-    manager = JobManager(app.state.settings.state_directory())
+    settings = app.state.settings
+    manager = JobManager(settings.state_directory(), new_runner=new_runner(settings.runner, settings.ray_address))
     app.state.jobs = manager
     await asyncio.to_thread(manager.start)
     try:

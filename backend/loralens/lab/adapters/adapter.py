@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
@@ -88,25 +88,87 @@ class Adapter:
         return named | {f"{_PREFIX}{name}": tensor for name, tensor in self.extra.items()}
 
 
+class Spec(NamedTuple):
+    """What is checked of a tensor before its numbers: shape and number format."""
+
+    shape: tuple[int, ...]
+    dtype: object
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one module's factors are: names of tensors, and what the config says of them."""
+
+    module: str
+    lora_a: str
+    lora_b: str
+    scaling: float
+    is_embedding: bool
+    magnitude: str | None
+    bias: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A checked plan of an adapter: its modules in order, and (name, name without prefix) of other tensors."""
+
+    parts: tuple[Part, ...]
+    extra: tuple[tuple[str, str], ...]
+
+
 def assemble(config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> Adapter:
     """Put named tensors and a config together and check that each says what the other says.
 
-    Raises: `InvalidInput` for a tensor without a role, a missing half of a pair, shapes that do not fit each other or
-        the config's rank, a module the config does not target, and numbers that are not finite.
+    Raises: `InvalidInput` for numbers that are not finite, and for what `layout` refuses.
     """
-    roles: dict[str, dict[str, torch.Tensor]] = {}
-    extra: dict[str, torch.Tensor] = {}
+    plan = layout(config, {name: Spec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()})
+    refuse_not_finite(tensors)
+    return put_together(config, plan, tensors)
+
+
+def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise `InvalidInput` with the name of the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
+        # A NaN anywhere is both the least and the largest.
+        low, high = torch.aminmax(tensor)
+        if not (math.isfinite(low.item()) and math.isfinite(high.item())):
+            raise _invalid(f"{name} holds numbers that are not finite (NaN or infinity)")
+
+
+def put_together(config: AdapterConfig, plan: Layout, tensors: Mapping[str, torch.Tensor]) -> Adapter:
+    """The adapter of a plan."""
+    factors = {
+        part.module: Factors(
+            part.module,
+            tensors[part.lora_a],
+            tensors[part.lora_b],
+            part.scaling,
+            part.is_embedding,
+            None if part.magnitude is None else tensors[part.magnitude],
+            None if part.bias is None else tensors[part.bias],
+        )
+        for part in plan.parts
+    }
+    return Adapter(config, factors, {short: tensors[name] for name, short in plan.extra})
+
+
+def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
+    """Say which tensor is what, after checking that names, shapes and config fit each other.
+
+    Raises: `InvalidInput` for a tensor without a role, a missing half of a pair, shapes that do not fit each other or
+        the config's rank, and a module the config does not target.
+    """
+    roles: dict[str, dict[str, str]] = {}
+    extra: list[tuple[str, str]] = []
+    for name in specs:
         if not name.startswith(_PREFIX):
             raise _invalid(f"{name}: PEFT's names start with {_PREFIX!r}")
-        if not _all_finite(tensor):
-            raise _invalid(f"{name} holds numbers that are not finite (NaN or infinity)")
         rest = name.removeprefix(_PREFIX)
         match = _FACTOR.fullmatch(rest)
         if match:
-            roles.setdefault(match["module"], {})[match["role"]] = tensor
+            roles.setdefault(match["module"], {})[match["role"]] = name
         elif _may_be_extra(rest, config):
-            extra[rest] = tensor
+            extra.append((name, rest))
         else:
             raise _invalid(f"{name}: neither a LoRA factor nor a module the config saves in full")
     if not roles:
@@ -118,18 +180,12 @@ def assemble(config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> Adap
             f"{len(config.target_modules)} targets for {len(roles)} modules take too long to compare",
             field="adapter_config.target_modules",
         )
-    factors = {module: _factors(module, roles[module], config) for module in sorted(roles)}
-    _every_target_is_there(config, factors)
-    return Adapter(config, factors, extra)
+    parts = tuple(_part(module, roles[module], specs, config) for module in sorted(roles))
+    _every_target_is_there(config, sorted(roles))
+    return Layout(parts, tuple(extra))
 
 
-def _all_finite(tensor: torch.Tensor) -> bool:
-    # A NaN anywhere is both the least and the largest; twenty times as fast as isfinite().all() on 16-bit numbers.
-    low, high = torch.aminmax(tensor)
-    return math.isfinite(low.item()) and math.isfinite(high.item())
-
-
-def _factors(module: str, roles: dict[str, torch.Tensor], config: AdapterConfig) -> Factors:
+def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config: AdapterConfig) -> Part:
     embedding = "lora_embedding_A" in roles or "lora_embedding_B" in roles
     names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
     for name in names:
@@ -138,8 +194,8 @@ def _factors(module: str, roles: dict[str, torch.Tensor], config: AdapterConfig)
     unexpected = set(roles) - set(names) - {"lora_magnitude_vector", "lora_B.bias"}
     if unexpected:
         raise _invalid(f"{module}: {sorted(unexpected)[0]} beside {names[0]}")
-    lora_a, lora_b = roles[names[0]], roles[names[1]]
-    if lora_a.dim() != 2 or lora_b.dim() != 2:
+    lora_a, lora_b = specs[roles[names[0]]], specs[roles[names[1]]]
+    if len(lora_a.shape) != 2 or len(lora_b.shape) != 2:
         raise _invalid(
             f"{module}: factors must be matrices, got {list(lora_a.shape)} and {list(lora_b.shape)}",
             hint="adapters of convolutions are not read",
@@ -160,9 +216,9 @@ def _factors(module: str, roles: dict[str, torch.Tensor], config: AdapterConfig)
     if (bias is not None) != config.lora_bias:
         raise _invalid(f"{module}: lora_B.bias and lora_bias={config.lora_bias} contradict each other")
     for vector, name in ((magnitude, "lora_magnitude_vector"), (bias, "lora_B.bias")):
-        if vector is not None and vector.shape != (lora_b.shape[0],):
-            raise _invalid(f"{module}: {name} has shape {list(vector.shape)}, expected [{lora_b.shape[0]}]")
-    return Factors(module, lora_a, lora_b, config.scaling_of(module), embedding, magnitude, bias)
+        if vector is not None and specs[vector].shape != (lora_b.shape[0],):
+            raise _invalid(f"{module}: {name} has shape {list(specs[vector].shape)}, expected [{lora_b.shape[0]}]")
+    return Part(module, roles[names[0]], roles[names[1]], config.scaling_of(module), embedding, magnitude, bias)
 
 
 def _is_targeted(module: str, config: AdapterConfig) -> None:
@@ -176,11 +232,11 @@ def _is_targeted(module: str, config: AdapterConfig) -> None:
         )
 
 
-def _every_target_is_there(config: AdapterConfig, factors: Mapping[str, Factors]) -> None:
+def _every_target_is_there(config: AdapterConfig, modules: Sequence[str]) -> None:
     if isinstance(config.target_modules, str):
         return
     for target in config.target_modules:
-        if not any(patterns.ends_with_name([target], module) for module in factors):
+        if not any(patterns.ends_with_name([target], module) for module in modules):
             raise InvalidInput(
                 f"target_modules names {target[:80]!r}, but the file holds no factors for it",
                 field="adapter_config.target_modules",

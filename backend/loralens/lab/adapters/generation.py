@@ -10,7 +10,7 @@ import torch
 
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.base import BaseModel
-from loralens.lab.adapters.layer import Selection, using
+from loralens.lab.matmul.table import Selection, using
 
 MAX_TOKENS: Final = 512
 MAX_ROWS: Final = 64

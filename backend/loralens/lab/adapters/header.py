@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from loralens.core.errors import InputTooLarge, InvalidInput
@@ -19,10 +20,15 @@ MAX_TENSORS: Final = 20_000
 MAX_NAME_LENGTH: Final = 512
 MAX_DIMENSIONS: Final = 4
 MAX_DIMENSION: Final = 2**31
+REMEMBERED: Final = 16
+REMEMBERED_BYTES: Final = 2**20
+"""How many headers are kept with what was found in them, and how large they may be: the answer depends on nothing but
+the header's bytes and the size of the data, and adapters of one base have the same to the byte."""
 
 ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
 """The number formats PEFT writes adapters in. Everything else (F64, I64, F8_…) is refused by name."""
 
+_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*", re.ASCII)
 _FIELD: Final = "adapter_model.safetensors"
 
@@ -38,9 +44,12 @@ class TensorEntry:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """A checked header: the tensors in the order of their data, the free-text metadata and where the data starts."""
+    """A checked header: the tensors in the order of their data, the free-text metadata and where the data starts.
+
+    The same bytes give the same object while they are remembered; `==` compares objects.
+    """
 
     tensors: tuple[TensorEntry, ...]
     metadata: dict[str, str]
@@ -58,15 +67,21 @@ def read_header(raw: bytes | bytearray | memoryview) -> Header:
     Raises: `InvalidInput` (field `adapter_model.safetensors`) naming the first rule that is broken.
     """
     length = _header_length(raw)
-    entries = _json(bytes(raw[8 : 8 + length]))
+    text, data_bytes = bytes(raw[8 : 8 + length]), len(raw) - 8 - length
+    return _checked(text, data_bytes) if length <= REMEMBERED_BYTES else _checked.__wrapped__(text, data_bytes)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _checked(text: bytes, data_bytes: int) -> Header:
+    entries = _json(text)
     metadata = _metadata(entries.pop("__metadata__", None))
     if not entries:
         raise _invalid("the file holds no tensors")
     if len(entries) > MAX_TENSORS:
         raise InputTooLarge(f"the file lists {len(entries)} tensors, at most {MAX_TENSORS} are read", field=_FIELD)
     tensors = sorted((_entry(name, value) for name, value in entries.items()), key=lambda tensor: tensor.begin)
-    _covers(tensors, len(raw) - 8 - length)
-    return Header(tuple(tensors), metadata, 8 + length)
+    _covers(tensors, data_bytes)
+    return Header(tuple(tensors), metadata, 8 + len(text))
 
 
 def _header_length(raw: bytes | bytearray | memoryview) -> int:
@@ -88,6 +103,11 @@ def _header_length(raw: bytes | bytearray | memoryview) -> int:
     if length < 2 or bytes(raw[8:9]) != b"{":
         raise _invalid("the header does not start with '{'")
     return length
+
+
+def forget_headers() -> None:
+    """Forget what was remembered."""
+    _checked.cache_clear()
 
 
 def _json(text: bytes) -> dict[str, Any]:
@@ -130,14 +150,14 @@ def _metadata(value: Any) -> dict[str, str]:
 def _entry(name: str, value: Any) -> TensorEntry:
     if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise _invalid(f"tensor name {name[:80]!r} is not a dotted module name (letters, digits, _ and - only)")
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(value, dict) or value.keys() != _KEYS:
         raise _invalid(f"{name}: expected exactly dtype, shape and data_offsets")
     dtype, shape = value["dtype"], value["shape"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _invalid(f"{name}: dtype {str(dtype)[:40]!r} is not one of {', '.join(ITEM_BYTES)}")
     if not isinstance(shape, list) or not 1 <= len(shape) <= MAX_DIMENSIONS:
         raise _invalid(f"{name}: shape must have 1 to {MAX_DIMENSIONS} dimensions, got {str(shape)[:60]}")
-    if not all(_is_count(size) and 1 <= size < MAX_DIMENSION for size in shape):
+    if not all([type(size) is int and 1 <= size < MAX_DIMENSION for size in shape]):  # a bool is no int here
         raise _invalid(f"{name}: every dimension must be a whole number from 1 to {MAX_DIMENSION - 1}, got {shape}")
     begin, end = _offsets(name, value["data_offsets"])
     needed = ITEM_BYTES[dtype]
@@ -149,16 +169,12 @@ def _entry(name: str, value: Any) -> TensorEntry:
 
 
 def _offsets(name: str, value: Any) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2 or not all(_is_count(offset) for offset in value):
+    if not isinstance(value, list) or len(value) != 2 or type(value[0]) is not int or type(value[1]) is not int:
         raise _invalid(f"{name}: data_offsets must be two whole numbers, got {str(value)[:60]}")
     begin, end = value
     if not 0 <= begin <= end:
         raise _invalid(f"{name}: data_offsets [{begin}, {end}] run backwards or below zero")
     return begin, end
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _covers(tensors: list[TensorEntry], available: int) -> None:

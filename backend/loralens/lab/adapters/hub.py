@@ -31,7 +31,8 @@ from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.base import BaseModel, base_tensors, hash_tensors, target_layers
 from loralens.lab.adapters.files import read_folder, weights_bytes, write_adapter
 from loralens.lab.adapters.generation import Token, stream_tokens
-from loralens.lab.adapters.layer import BASE, Selection, Switchboard, SwitchedLinear
+from loralens.lab.matmul.layer import LoraLinear, put_adapter
+from loralens.lab.matmul.table import BASE, AdapterTable, Rows, Selection, using
 
 WAYS: Final = ("index", "pointer", "file", "merge")
 MAX_ADAPTERS: Final = 256
@@ -86,18 +87,16 @@ class Verification:
 class Hub:
     """A base model whose adapters are switched."""
 
-    def __init__(self, base: BaseModel, *, slots: int = 8, width: int = 8) -> None:
+    def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self.board = Switchboard()
+        self.table = AdapterTable()
         self._linears = target_layers(base.module)
         self._tensors = base_tensors(base.module)
         self._base_parameters = tuple(base.module.parameters())
-        self._layers: dict[str, SwitchedLinear] = {}
+        self._layers: dict[str, LoraLinear] = {}
         self._loaded: dict[str, Loaded] = {}
         self._adapters: dict[str, Adapter] = {}
         self._pins: Counter[int] = Counter()
-        self._slots, self._width = slots, width
-        self._selections: dict[str | None, Selection] = {None: Selection()}
         self._lock = threading.RLock()
         self._sha256 = hash_tensors(self._tensors)
 
@@ -112,15 +111,15 @@ class Hub:
     @property
     def active(self) -> str | None:
         """Name of the active adapter, None for the base alone."""
-        return self.board.selection.adapter
+        return self.table.selection.adapter
 
     @property
     def way(self) -> str:
         """How the active adapter was switched to."""
-        return self.board.selection.way
+        return self.table.selection.way
 
     @property
-    def layers(self) -> Mapping[str, SwitchedLinear]:
+    def layers(self) -> Mapping[str, LoraLinear]:
         """Layers that carry at least one adapter, by full name."""
         return self._layers
 
@@ -160,12 +159,11 @@ class Hub:
         with self._lock:
             if name not in self._loaded and len(self._loaded) >= MAX_ADAPTERS:
                 raise InvalidInput(f"the hub holds {MAX_ADAPTERS} adapters already", hint="unload one first")
-            slot = self._room(max(factors.rank for factors in adapter.factors.values()))
-            with torch.no_grad():
-                for module, factors in adapter.factors.items():
-                    layer = self._layers[module] if module in self._layers else self._wrap(module)
-                    layer.table.put(slot, factors.lora_a, factors.lora_b, factors.scaling)
-                    layer.filled |= {slot}
+            # A new place: requests that run keep what they have begun with.
+            slot = self.table.place(name, pinned={slot for slot, pins in self._pins.items() if pins})
+            for module in adapter.factors.keys() - self._layers.keys():
+                self._wrap(module)
+            put_adapter(self._layers, slot, adapter.factors)
             if size is None:
                 size = len(weights_bytes(adapter)) + len(adapter.config.to_json())
             loaded = Loaded(
@@ -181,7 +179,6 @@ class Hub:
             )
             self._loaded[name] = loaded
             self._adapters[name] = adapter
-            self._selections[name] = Selection(name, slot=slot)
             if self.active == name:
                 self.activate(name)
             return loaded
@@ -192,7 +189,8 @@ class Hub:
             self._find(name)
             if self.active == name:
                 self.activate(None)
-            del self._loaded[name], self._adapters[name], self._selections[name]
+            self.table.remove(name)
+            del self._loaded[name], self._adapters[name]
 
     def save(self, name: str, folder: str | os.PathLike[str]) -> int:
         """Write a loaded adapter in PEFT's format; returns the bytes on disk."""
@@ -202,7 +200,7 @@ class Hub:
 
     def activate(self, name: str | None) -> None:
         """The bare switch by index: look up the prepared selection, write it."""
-        self.board.selection = self._selections[name]
+        self.table.selection = self.table.prepared(name)
 
     def switch(self, name: str | None, way: str = "index") -> Switched:
         """Make an adapter (or with None the base) the one that requests without a choice of their own get.
@@ -223,9 +221,9 @@ class Hub:
                 if loaded.folder is None:
                     raise InvalidInput(f"{loaded.name} was not loaded from a folder", field="way", hint="save it first")
                 slot = self.load(loaded.name, loaded.folder).slot
-                self.board.selection = Selection(name, "file", slot=slot)
+                self.table.selection = Selection(name, "file", index=slot)
             else:
-                self.board.selection = self.pointers(loaded.name) if way == "pointer" else self.merged(loaded.name)
+                self.table.selection = self.pointers(loaded.name) if way == "pointer" else self.merged(loaded.name)
         return Switched(name, self.way, time.perf_counter() - started)
 
     def pointers(self, name: str) -> Selection:
@@ -234,7 +232,7 @@ class Hub:
         return Selection(
             name,
             "pointer",
-            pairs={n: layer.table.pair(slot) for n, layer in self._layers.items() if slot in layer.filled},
+            pairs={n: pair for n, layer in self._layers.items() if (pair := layer.pair(slot)) is not None},
         )
 
     @torch.no_grad()
@@ -243,12 +241,13 @@ class Hub:
         slot = self._find(name).slot
         weights = {}
         for module, layer in self._layers.items():
-            if slot in layer.filled:
-                weight = layer.base_layer.weight
+            pair = layer.pair(slot)
+            if pair is not None:
+                weight = layer.weight
                 if not weight.is_floating_point():
                     raise InvalidInput("a quantized base cannot be merged here", field="way", hint="use index")
-                a, b = layer.table.pair(slot)
-                weights[module] = torch.addmm(weight, b.T, a)
+                lora_a, lora_bt, scaling = pair
+                weights[module] = torch.addmm(weight, lora_bt.t(), lora_a, alpha=scaling)
         return Selection(name, "merge", weights=weights)
 
     # Run
@@ -279,8 +278,6 @@ class Hub:
     @torch.no_grad()
     def logits(self, prompt: str, adapter: str | None = "") -> Tensor:
         """Next-token logits after a prompt, (vocabulary,): the number to compare bit for bit."""
-        from loralens.lab.adapters.layer import using
-
         with self._pinned(None if adapter == "" else [adapter]) as (_, selection), using(selection):
             return self.base.step(torch.tensor([self.base.encode(prompt)]), None)[0][0].clone()
 
@@ -336,46 +333,27 @@ class Hub:
                     hint="it was trained on another base model",
                 )
 
-    def _wrap(self, module: str) -> SwitchedLinear:
-        layer = SwitchedLinear(self._linears[module], module, self.board, self._slots, self._width)
+    def _wrap(self, module: str) -> LoraLinear:
+        layer = LoraLinear.over(self._linears[module], table=self.table, name=module)
         parent, _, name = module.rpartition(".")
-        setattr(self.base.module.get_submodule(parent), name, layer.eval())
+        setattr(self.base.module.get_submodule(parent), name, layer)
         self._layers[module] = layer
         return layer
-
-    def _room(self, rank: int) -> int:
-        """A slot that no adapter has and no request reads; the tables grow where there is none."""
-        taken = {loaded.slot for loaded in self._loaded.values()} | {slot for slot, pins in self._pins.items() if pins}
-        free = next((slot for slot in range(self._slots) if slot not in taken), None)
-        width = max(self._width, rank)
-        if free is None or width > self._width:
-            slots = self._slots if free is not None else self._slots * 2
-            free = free if free is not None else self._slots
-            with torch.no_grad():
-                for layer in self._layers.values():
-                    layer.table = layer.table.grown(slots, width, layer.base_layer)
-            self._slots, self._width = slots, width
-            if self.board.selection.pairs is not None and self.active is not None:
-                self.board.selection = self.pointers(self.active)
-        for layer in self._layers.values():
-            if free in layer.filled:
-                layer.filled -= {free}
-        return free
 
     @contextmanager
     def _pinned(self, adapters: Sequence[str | None] | None) -> Iterator[tuple[list[str | None], Selection]]:
         with self._lock:
             if adapters is None:
-                selection = self.board.selection
+                selection = self.table.selection
                 names: list[str | None] = [selection.adapter]
                 if selection.adapter is not None and selection.adapter not in self._loaded:
                     # Unloaded between its look-up and its activation by another thread.
-                    names, selection = [None], self._selections[None]
+                    names, selection = [None], self.table.prepared(None)
             else:
                 names = list(adapters)
                 slots = tuple(BASE if name is None else self._find(name).slot for name in names)
                 same = len(set(slots)) == 1
-                selection = Selection(slot=slots[0]) if same else Selection(rows=slots)
+                selection = Selection(index=slots[0]) if same else Selection(rows=Rows(slots))
             pins = [self._find(name).slot for name in names if name is not None]
             self._pins.update(pins)
         try:

@@ -83,7 +83,7 @@ def shapes_hub(root: Path, layers: int, *, rank: int = 8, adapters: int = 6) -> 
         }
         save_file(state, folder / "model.safetensors")
         del state
-        hub = Hub(ShapesBase(folder / "model.safetensors", layers), width=rank)
+        hub = Hub(ShapesBase(folder / "model.safetensors", layers))
         targets = ("q_proj", "v_proj")
         config = config_from_mapping(
             {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": list(targets)}

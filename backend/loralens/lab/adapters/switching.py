@@ -121,17 +121,15 @@ class _InPlace:
         self._hub = hub
         self._dtype = dtype
         self.active: str | None = None
-        self.weights = {
-            name: layer.base_layer.weight.detach().to(dtype, copy=True) for name, layer in hub.layers.items()
-        }
+        self.weights = {name: layer.weight.detach().to(dtype, copy=True) for name, layer in hub.layers.items()}
 
     @torch.no_grad()
     def to(self, name: str | None) -> None:
         """Unmerge what is merged, then merge `name` (None: back to the base)."""
         for sign, adapter in ((-1, self.active), (1, name)):
             if adapter is not None:
-                for module, (a, b) in (self._hub.pointers(adapter).pairs or {}).items():
-                    self.weights[module].addmm_(b.T.to(self._dtype), a.to(self._dtype), alpha=sign)
+                for module, (a, bt, scaling) in (self._hub.pointers(adapter).pairs or {}).items():
+                    self.weights[module].addmm_(bt.t().to(self._dtype), a.to(self._dtype), alpha=sign * scaling)
         self.active = name
 
 
@@ -145,9 +143,9 @@ def measure_drift(hub: Hub, dtype: torch.dtype, switches: int = DRIFT_SWITCHES) 
         last = next(names)
         swap.to(last)
     in_place = from_copy = 0.0
-    for module, (a, b) in (hub.pointers(last).pairs or {}).items():
-        exact = start[module].double() + b.T.double() @ a.double()
-        once = torch.addmm(start[module], b.T.to(dtype), a.to(dtype))
+    for module, (a, bt, scaling) in (hub.pointers(last).pairs or {}).items():
+        exact = start[module].double() + scaling * bt.t().double() @ a.double()
+        once = torch.addmm(start[module], bt.t().to(dtype), a.to(dtype), alpha=scaling)
         in_place = max(in_place, _relative(swap.weights[module], exact))
         from_copy = max(from_copy, _relative(once, exact))
     swap.to(None)

@@ -10,14 +10,15 @@ import torch
 from loralens.lab.bench import roofline
 from loralens.lab.bench.measured import PointResult, measured
 from loralens.lab.device import Device
-from loralens.lab.matmul.layer import AdapterTable, LoraLinear
+from loralens.lab.matmul.layer import LoraLinear
+from loralens.lab.matmul.table import AdapterTable
 from loralens.lab.timing import quantile
 
 LINES = {
     "G1": ("LoRA ÷ dense, forward, 2048 and 8192 rows, 4096 × 4096, rank 16", "≤ 1.06"),
     "G2": ("PEFT ÷ ours, same points; forward + backward", "≥ 1.20 bf16 adapter, ≥ 1.5 default; ≥ 1.27"),
     "G3": ("LoRA ÷ dense, one row, CUDA graph", "≤ 1.30"),
-    "G4": ("kernels of a call; PEFT's added time ÷ ours, one row, no graph", "≤ 3; ≥ 1.8"),
+    "G4": ("operations of a call; PEFT's added time ÷ ours, one row, no graph", "≤ 3; ≥ 1.8"),
     "G5": ("8 requests, 6 adapters, one token each ÷ dense", "≤ 1.35"),
     "G6": ("64 adapters ÷ 1 adapter, 64 rows", "≤ 1.15"),
     "G7": ("dense as a fraction of the measured roofline: 8192 rows; one row", "≥ 0.85; ≥ 0.80"),

@@ -101,7 +101,7 @@ def _prepare(info: VariantInfo, problem: Problem) -> tuple[dict[str, Any], Varia
         row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return row, None
     problem.device.synchronize()
-    row |= {"available": True, "setup_seconds": time.perf_counter() - begin, "notes": run.notes}
+    row |= {"available": True, "setup_seconds": time.perf_counter() - begin + run.shared_seconds, "notes": run.notes}
     return row, run
 
 
@@ -143,24 +143,39 @@ def _check(problem: Problem, runs: Mapping[str, Variant], rows: dict[str, dict[s
             }
         if problem.device.kind == "cuda":
             row["peak_bytes"] = _peak(run)
-    eager = rows.get(EAGER[problem.request.mode], {}).get("error")
+    eager = rows.get(EAGER[problem.request.mode], {})
     for name in runs:
         _judge(rows[name], eager, problem.request.dtype)
 
 
-def _judge(row: dict[str, Any], eager: float | None, dtype: str) -> None:
-    if "error" not in row or eager is None:
+def _judge(row: dict[str, Any], eager: Mapping[str, Any], dtype: str) -> None:
+    """Bound the error of the output, and in training that of each gradient, by those of PEFT's form."""
+    if "error" not in row or eager.get("error") is None:
         return
+    row["error_limit"] = _limit(eager["error"], dtype)
+    row["error_ok"] = _within(row["error"], row["error_limit"])
+    if row.get("gradient_errors"):
+        of_eager = eager.get("gradient_errors") or {}
+        row["gradient_limits"] = {
+            name: _limit(of_eager[name], dtype) for name in row["gradient_errors"] if of_eager.get(name) is not None
+        }
+        row["error_ok"] &= all(
+            _within(row["gradient_errors"][name], limit) for name, limit in row["gradient_limits"].items()
+        )
+
+
+def _limit(eager: float, dtype: str) -> float:
     limit = eager * ERROR_FACTOR[dtype]
-    if dtype == "float32":
-        limit = min(limit, FLOAT32_LIMIT) if eager <= FLOAT32_LIMIT else limit
-    row["error_limit"] = limit
-    row["error_ok"] = row["error"] is not None and row["error"] <= limit
+    return min(limit, FLOAT32_LIMIT) if dtype == "float32" and eager <= FLOAT32_LIMIT else limit
+
+
+def _within(error: float | None, limit: float) -> bool:
+    return error is not None and error <= limit
 
 
 def _computes_lora(run: Variant) -> bool:
     """Dense variants compute something else on purpose."""
-    return not run.id.startswith(("dense", "packed_dense", "graph_dense", "full_gradient"))
+    return not run.id.startswith(("dense", "packed_dense", "packed_touch", "graph_dense", "full_gradient"))
 
 
 def _counts(run: Variant) -> tuple[int | None, int | None]:

@@ -162,7 +162,8 @@ class Row(BaseModel):
     roofline_fraction: float | None = Field(None, description="Shortest possible time by this run's roofline ÷ time.")
     error: float | None = Field(None, description="‖y − y64‖ ÷ ‖y64‖ against float64; null if not finite.")
     error_limit: float | None = None
-    error_ok: bool | None = None
+    error_ok: bool | None = Field(None, description="The output's error and every gradient's are within their limits.")
+    gradient_limits: dict[str, float] | None = Field(None, description="Training: the limits of gradient_errors.")
     gradient_errors: dict[str, float | None] | None = Field(None, description="Training: dx, da, db (and dw).")
     operations: int | None = Field(None, description="ATen operations per call, views not counted.")
     materialised_bytes: int | None = Field(None, description="New storage that one call allocates.")

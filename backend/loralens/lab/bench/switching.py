@@ -21,8 +21,9 @@ from torch import nn
 from loralens.core.errors import LoraLensError
 from loralens.lab.adapters.adapter import Adapter, assemble
 from loralens.lab.adapters.config import config_from_mapping
-from loralens.lab.adapters.files import read_adapter, write_adapter
-from loralens.lab.matmul.layer import AdapterTable, LoraLinear
+from loralens.lab.adapters.files import forget, read_adapter, write_adapter
+from loralens.lab.matmul.layer import LoraLinear, put_adapter
+from loralens.lab.matmul.table import AdapterTable
 from loralens.lab.timing import quantile
 
 LAYERS, WIDTH, HIDDEN, RANK = 4, 4096, 11008, 8
@@ -47,7 +48,12 @@ def goals(row: Callable[..., dict[str, Any]]) -> Iterator[dict[str, Any]]:
         def load(number: int) -> None:
             _load(layers, folder / f"adapter-{number % 2}", f"name-{number % 2}")
 
-        samples = _in_turns({"ours": load} if hotswap is None else {"ours": load, "peft": hotswap}, 40)
+        def load_first(number: int) -> None:
+            forget()
+            load(number)
+
+        ways: dict[str, Callable[[int], object]] = {"ours": load, "first": load_first}
+        samples = _in_turns(ways if hotswap is None else ways | {"peft": hotswap}, 40)
         live, rival = samples["ours"], samples.get("peft", [])
         yield row(
             "C12", "switch the resident adapter (one index write)", "≤ 1 µs, whatever the number of modules",
@@ -61,7 +67,9 @@ def goals(row: Callable[..., dict[str, Any]]) -> Iterator[dict[str, Any]]:
         halves = not rival or middle <= quantile(rival, 0.5) / 2
         yield row(
             "C13", "file to live, 1 MiB adapter, warm cache", "≤ 0.8 ms and ≤ half of PEFT's hotswap",
-            f"{middle * 1e3:.2f} ms (best {best * 1e3:.2f})", middle <= 0.8e-3 and halves, against,
+            f"{middle * 1e3:.2f} ms (best {best * 1e3:.2f})", middle <= 0.8e-3 and halves,
+            f"{against}; the first of its kind, whose header and config were not seen before, "
+            f"{quantile(samples['first'], 0.5) * 1e3:.2f} ms",
         )  # fmt: skip
         reload = _reload_seconds(folder)
         yield row(
@@ -95,10 +103,9 @@ def _write_seconds(table: AdapterTable) -> float:
 
 def _load(layers: dict[str, LoraLinear], folder: Path, name: str) -> None:
     adapter = read_adapter(folder)
-    factors = {module.removeprefix("base_model.model."): found for module, found in adapter.factors.items()}
-    for module, layer in layers.items():
-        layer.set_factors(name, factors[module])
-    next(iter(layers.values())).table.use(name)
+    table = next(iter(layers.values())).table
+    put_adapter(layers, table.add(name), adapter.factors)
+    table.use(name)
 
 
 def _write_adapters(folder: Path) -> None:

@@ -61,6 +61,8 @@ FORMS: Final[dict[Mode, dict[str, Form]]] = {
         "addmm": Form(2, 2),
         "packed_addmm": Form(2, 2, packed=True),
         "packed_epilogue": Form(2.2, 3, packed=True),
+        # Half-precision passes: x read and written in float32 and read (5), the delta written and read (4), y (2).
+        "packed_float32": Form(11, 4, packed=True),
         "graph_addmm": Form(2, 2, graph=True),
         "triton_split": Form(0, 1),
     },
@@ -79,8 +81,12 @@ PACKED_GAIN: Final = 0.8
 PACKED_SECONDS: Final = 60e-6
 """Assumption: what finding a prepacked kernel costs per call at the most (15 to 200 µs were seen on Zen 4): it keeps
 packing away from products that are over sooner."""
-EPILOGUE_ROWS: Final = 64
-"""Assumption from one Zen 4 machine: adding in the base's epilogue wins for half precision up to about so many rows."""
+FEW_ROWS: Final = 64
+"""Assumption: up to about so many rows, half-precision products with few columns take the library longer than their
+operations and bytes say, more than float32 copies cost."""
+FEW_ROWS_COST: Final = {"after": 1.03, "epilogue": 1.02, "float32": 1.0}
+"""Assumption from two machines (Zen 4 with bfloat16 arithmetic, Intel AVX-512 without): what that adds to the base's
+time, by where the adapter's part is computed and added."""
 
 
 def choose(
@@ -113,16 +119,19 @@ def choose(
         passes = form.passes * rows * out_features * size / rates.bytes_per_second
         if form.packed:
             base = base * PACKED_GAIN + PACKED_SECONDS * (2 if "epilogue" in name else 1)
-            few_half = dtype.itemsize == 2 and rows <= EPILOGUE_ROWS
+            few_half = dtype.itemsize == 2 and rows <= FEW_ROWS
             passes *= 0.5 if "epilogue" in name and few_half else 1.5 if "epilogue" in name else 1
-            if few_half and "epilogue" not in name:
-                base *= 1.03  # assumption: the in-place addition after a short half-precision product costs that
+            if few_half:
+                way = "epilogue" if "epilogue" in name else "float32" if "float32" in name else "after"
+                base *= FEW_ROWS_COST[way]
         return base + own + passes + (0 if form.graph else form.operations * rates.operation_seconds)
 
     possible = {
         name: seconds(name, form)
         for name, form in FORMS[mode].items()
-        if (can_pack or not form.packed) and (name in available if available is not None else _usual(name, kind))
+        if (can_pack or not form.packed)
+        and not (name == "packed_float32" and size == 4)
+        and (name in available if available is not None else _usual(name, kind))
     }
     return min(possible, key=lambda name: possible[name])
 

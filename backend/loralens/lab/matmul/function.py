@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -41,15 +42,29 @@ class _LoraLinear(torch.autograd.Function):
         x, weight, lora_a, lora_bt = ctx.saved_tensors
         needs_x, _, needs_bias, needs_a, needs_b, _ = ctx.needs_input_grad
         dx = da = dbt = None
+        # A power of two multiplies the narrow factor without rounding it. Another scaling would round it once more, so
+        # it goes into the products, which sum in float32.
+        exact = abs(math.frexp(ctx.scaling)[0]) == 0.5
+        left = 1.0 if exact else ctx.scaling
         if needs_x or needs_a:
-            gb = linear(g, lora_bt).mul_(ctx.scaling)
+            gb = linear(g, lora_bt)
+            if exact:
+                gb.mul_(ctx.scaling)
             if needs_x:
-                dx = (g @ weight).addmm_(gb, lora_a)
+                dx = (g @ weight).addmm_(gb, lora_a, alpha=left)
             if needs_a:
-                da = gb.t() @ x
+                da = _product(gb.t(), x, left)
         if needs_b:
-            dbt = linear(x, lora_a).mul_(ctx.scaling).t() @ g
+            h = linear(x, lora_a)
+            if exact:
+                h.mul_(ctx.scaling)
+            dbt = _product(h.t(), g, left)
         return dx, None, g.sum(0) if needs_bias else None, da, dbt, None
+
+
+def _product(a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """Scaling · a·b."""
+    return a @ b if scaling == 1.0 else torch.addmm(a.new_empty(1), a, b, beta=0, alpha=scaling)
 
 
 def lora_linear(

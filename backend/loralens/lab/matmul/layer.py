@@ -4,66 +4,33 @@
     h = x·Aᵀ                (rows, rank)
     y += scaling · h·Bᵀ     in place, the scale inside the product
 
-Nothing is copied from the base. Adapters of a whole model lie in one `AdapterTable`, whose index says which of them
-is on; all layers read that index. A batch whose rows want different adapters runs as one product over all adapters'
-A, one multiplication by a mask that leaves every row its own columns, and one product back.
+Nothing is copied from the base. All layers of a model share one `AdapterTable`, which says what is on. A batch whose
+rows want different adapters runs as one product over the A of all that it uses, one multiplication by a mask that
+leaves every row its own columns, and one product back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.matmul.factors import folded, transposed
+from loralens.lab.matmul.factors import laid_out, widened
 from loralens.lab.matmul.function import lora_linear
-from loralens.lab.matmul.packed import PackedWeight
+from loralens.lab.matmul.held import Batch, Held
+from loralens.lab.matmul.table import BASE, AdapterTable, Pair, Rows, Selection, own_selection
 
 if TYPE_CHECKING:
     from loralens.lab.adapters.adapter import Factors
+    from loralens.lab.matmul.packed import PackedWeight
 
-BASE = -1
-
-
-class AdapterTable:
-    """Which adapters there are and which one is on, for all layers of a model.
-
-    `index` is that one number; `use` writes it. BASE (-1) means the frozen model alone.
-    """
-
-    __slots__ = ("index", "names", "position")
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.position: dict[str | None, int] = {None: BASE}
-        self.index = BASE
-
-    def add(self, name: str) -> int:
-        """Reserve the place of a new adapter, or find that of an old one that is to be replaced."""
-        if name not in self.position:
-            self.position[name] = len(self.names)
-            self.names.append(name)
-        return self.position[name]
-
-    def use(self, name: str | None) -> None:
-        """Switch the whole model to an adapter (None: to the base). One write, however many layers there are."""
-        try:
-            self.index = self.position[name]
-        except KeyError:
-            raise InvalidInput(
-                f"no adapter is called {name!r}", field="adapter", hint=f"loaded: {', '.join(self.names) or 'none'}"
-            ) from None
-
-    def rows(self, names: Sequence[str | None], device: torch.device | str = "cpu") -> Tensor:
-        """Positions for a batch, one per row; BASE for rows without an adapter."""
-        missing = [name for name in names if name not in self.position]
-        if missing:
-            raise InvalidInput(f"no adapter is called {missing[0]!r}", field="adapter")
-        return torch.tensor([self.position[name] for name in names], device=device)
+Join = Literal["after", "epilogue", "float32"]
+"""Where the adapter's part meets the base's: added in place afterwards; computed first and added by the packed base's
+own product; or computed in float32 from copies of A and B and added in place."""
 
 
 class LoraLinear(nn.Module):
@@ -76,8 +43,8 @@ class LoraLinear(nn.Module):
         bias: (out_features,) or None.
         table: shared by all layers of a model; a layer on its own gets its own.
         packed: compute the base from this copy of W; W itself is then needed for backward and merging only.
-        add_in_base: let the packed base add the adapter's part in its epilogue instead of adding it afterwards:
-            faster for bfloat16 at few rows.
+        join: how the two parts meet; "epilogue" needs `packed`.
+        name: of the layer in its model, for selections that bring pairs or weights by name.
     """
 
     def __init__(
@@ -87,128 +54,226 @@ class LoraLinear(nn.Module):
         *,
         table: AdapterTable | None = None,
         packed: PackedWeight | None = None,
-        add_in_base: bool = False,
+        join: Join = "after",
+        name: str = "",
+    ) -> None:
+        out_features, in_features = weight.shape
+        base = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
+        base.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            base.bias = nn.Parameter(bias, requires_grad=False)
+        self._setup(base, table, packed, join, name)
+
+    @classmethod
+    def over(cls, base_layer: nn.Linear, *, table: AdapterTable, name: str) -> LoraLinear:
+        """Around a layer of a model, of whatever kind of nn.Linear: it keeps its own way to multiply."""
+        layer = cls.__new__(cls)
+        layer._setup(base_layer, table, None, "after", name)
+        return layer.eval()
+
+    def _setup(
+        self, base: nn.Linear, table: AdapterTable | None, packed: PackedWeight | None, join: Join, name: str
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.base_layer = base
+        self.in_features, self.out_features = base.in_features, base.out_features
         self.table = table or AdapterTable()
-        self.out_features, self.in_features = weight.shape
+        self.name = name
         self._packed = packed
-        self._add_in_base = add_in_base and packed is not None
-        self._pairs: list[tuple[Tensor, Tensor, float] | None] = []
-        self._scaling: dict[int, float] = {}
-        self._stacked: tuple[Tensor, Tensor, Tensor] | None = None
+        self._join: Join = join
+        self._plain = type(base) is nn.Linear
+        # The base's own dict of weight and bias: looking them up through two modules costs a microsecond per call.
+        self._frozen = base._parameters
+        self._held = Held()
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen W."""
+        return self.base_layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias, if there is one."""
+        return self.base_layer.bias
+
+    # Adapters
 
     def set_adapter(self, name: str, lora_a: Tensor, lora_b: Tensor, scaling: float) -> None:
-        """Put an adapter into the table's place of that name, in the base's dtype and device.
-
-        Shapes: lora_a (rank, in_features), lora_b (out_features, rank).
-
-        Raises:
-            InvalidInput: the shapes do not fit this layer.
-        """
-        rank = lora_a.shape[0]
-        if tuple(lora_a.shape) != (rank, self.in_features) or tuple(lora_b.shape) != (self.out_features, rank):
-            raise InvalidInput(
-                f"adapter {name!r} has lora_a {tuple(lora_a.shape)} and lora_b {tuple(lora_b.shape)}; this layer takes "
-                f"(rank, {self.in_features}) and ({self.out_features}, rank)",
-                field="adapter",
-            )
-        at = self.table.add(name)
-        dtype, device = self.weight.dtype, self.weight.device
-        while len(self._pairs) <= at:
-            self._pairs.append(None)
-        # B lies transposed, (rank, out_features): products with it then read whole rows.
-        lora_bt, left = folded(transposed(lora_b.to(device, dtype)), float(scaling))
-        self._pairs[at] = (lora_a.to(device, dtype), lora_bt, left)
-        self._scaling[at] = float(scaling)
-        self._stacked = None
+        """Put an adapter into the table's place of that name; see `put`."""
+        self._check(name, lora_a, lora_b)  # before the name gets a place
+        self._put(self.table.add(name), lora_a, lora_b, scaling)
 
     def set_factors(self, name: str, factors: Factors) -> None:
         """Take one module's factors of a PEFT adapter as it was read from its safetensors file."""
+        self.check(factors)
+        self._put(self.table.add(name), factors.lora_a, factors.lora_b, factors.scaling)
+
+    def check(self, factors: Factors) -> None:
+        """Refuse factors that this layer cannot serve or that do not fit it."""
         if factors.magnitude is not None or factors.bias is not None or factors.is_embedding:
             raise InvalidInput(
                 f"{factors.module}: DoRA magnitudes, adapter biases and embeddings are not served by this layer",
                 field="adapter",
                 hint="merge the adapter into its base instead",
             )
-        self.set_adapter(name, factors.lora_a, factors.lora_b, factors.scaling)
+        self._check(factors.module, factors.lora_a, factors.lora_b)
+
+    def put(self, position: int, lora_a: Tensor, lora_b: Tensor, scaling: float) -> None:
+        """Put an adapter at a position, in the base's dtype (float32 over a quantized base) and device.
+
+        Calls that run meanwhile keep the pair that they have found.
+
+        Shapes: lora_a (rank, in_features), lora_b (out_features, rank).
+
+        Raises:
+            InvalidInput: the shapes do not fit this layer.
+        """
+        self._check(self.table.names[position], lora_a, lora_b)
+        self._put(position, lora_a, lora_b, scaling)
+
+    def _put(self, position: int, lora_a: Tensor, lora_b: Tensor, scaling: float) -> None:
+        # B lies transposed, (rank, out_features): products with it then read whole rows.
+        (laid,) = laid_out([(self._own(lora_b), float(scaling))])
+        self._hold(position, lora_a, lora_b, scaling, laid)
+
+    def _own(self, factor: Tensor) -> Tensor:
+        """In the base's dtype and device; the same tensor if it is."""
+        weight = self.base_layer.weight
+        return factor.to(weight.device, weight.dtype if weight.is_floating_point() else torch.float32)
+
+    def _hold(self, position: int, lora_a: Tensor, lora_b: Tensor, scaling: float, laid: tuple[Tensor, float]) -> None:
+        held = self._held
+        held.grow(position + 1)
+        wide = self._join == "float32"
+        held.wide[position] = widened(lora_a, lora_b, scaling, self.weight.device) if wide else None
+        held.scaling[position] = float(scaling)
+        held.pairs[position] = (self._own(lora_a), *laid)
+        held.batch = None
+
+    def drop(self, position: int) -> None:
+        """Empty a position."""
+        self._held.drop(position)
+
+    def pair(self, position: int) -> Pair | None:
+        """What lies at a position."""
+        return self._held.pair(position)
 
     def trainable(self, name: str) -> tuple[Tensor, Tensor]:
         """The adapter's tensors, A (rank, in_features) and Bᵀ (rank, out_features), made trainable in place."""
-        at = self.table.position.get(name, BASE)
-        pair = self._pairs[at] if 0 <= at < len(self._pairs) else None
+        at, held = self.table.position.get(name, BASE), self._held
+        pair = self.pair(at)
         if pair is None:
             raise InvalidInput(f"this layer has no adapter {name!r}", field="adapter")
         lora_a, lora_bt, left = pair
-        if left != self._scaling[at]:  # an optimizer must see B itself, not B times its scaling
-            pair = (lora_a, lora_bt / self._scaling[at], self._scaling[at])
-            self._pairs[at], self._stacked = pair, None
+        if left != held.scaling[at]:  # an optimizer must see B itself, not B times its scaling
+            pair = (lora_a, lora_bt / held.scaling[at], held.scaling[at])
+            held.pairs[at] = pair
+        held.wide[at] = held.batch = None  # copies of what now changes
         return pair[0].requires_grad_(), pair[1].requires_grad_()
 
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """The layer's output under the adapter that is on.
+    def _check(self, name: str | None, lora_a: Tensor, lora_b: Tensor) -> None:
+        a, b = lora_a.shape, lora_b.shape
+        if len(a) != 2 or len(b) != 2 or a[1] != self.in_features or b[0] != self.out_features or a[0] != b[1]:
+            raise InvalidInput(
+                f"adapter {name!r} has lora_a {tuple(lora_a.shape)} and lora_b {tuple(lora_b.shape)}; this layer takes "
+                f"(rank, {self.in_features}) and ({self.out_features}, rank)",
+                field="adapter",
+            )
+
+    # Products
+
+    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        """The layer's output under the selection of this thread, or that of the table.
 
         Args:
             x: (..., in_features).
-            rows: positions from `AdapterTable.rows`, one per row of x flattened: each row its own adapter.
+            rows: from `AdapterTable.rows`: each row of the batch its own adapter; rows of x beyond the first dimension
+                belong to that of their place in it.
         """
-        if x.dim() == 2:
-            return self._flat(x, rows)
-        return self._flat(x.reshape(-1, self.in_features), rows).view(*x.shape[:-1], self.out_features)
+        selection = own_selection() or self.table.selection
+        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        y = self._flat(flat, selection, rows or selection.rows)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
-    def _flat(self, x: Tensor, rows: Tensor | None) -> Tensor:
+    def _flat(self, x: Tensor, selection: Selection, rows: Rows | None) -> Tensor:
         if rows is not None:
             return self._mixed(x, rows)
-        at = self.table.index
-        pair = self._pairs[at] if 0 <= at < len(self._pairs) else None
+        if selection.weights is not None:
+            merged = selection.weights.get(self.name)
+            return self._base(x) if merged is None else linear(x, merged, self.base_layer.bias)
+        at = selection.index
+        held = self._held
+        pair = held.pair(at) if selection.pairs is None else selection.pairs.get(self.name)
         if pair is None:
             return self._base(x)
         lora_a, lora_bt, scaling = pair
+        if x.dtype is not lora_a.dtype:
+            return self._added(x, linear(x.to(lora_a.dtype), lora_a), lora_bt, scaling)
         if torch.is_grad_enabled() and (x.requires_grad or lora_a.requires_grad or lora_bt.requires_grad):
-            return lora_linear(x, self.weight, self.bias, lora_a, lora_bt, scaling)
-        h = linear(x, lora_a)
-        if self._add_in_base and self._packed is not None:
+            if self._plain:
+                return lora_linear(x, self.weight, self.bias, lora_a, lora_bt, scaling)
+            return self._base(x) + (linear(x, lora_a) @ lora_bt) * scaling
+        if self._join == "float32" and selection.pairs is None and (wide := held.wide[at]) is not None:
+            return self._base(x).add_((x.float() @ wide[0]) @ wide[1])
+        return self._added(x, linear(x, lora_a), lora_bt, scaling)
+
+    def _mixed(self, x: Tensor, rows: Rows) -> Tensor:
+        batch = self._held.batch
+        if batch is None or batch.rows is not rows:
+            # Not in the caller's inference mode: a later call under autograd may find it.
+            with torch.inference_mode(False):
+                batch = Batch(rows, self._held)
+            self._held.batch = batch if batch.reusable else None
+        if batch.lora_a is None:
+            return self._base(x)
+        per_row, rest = divmod(x.shape[0], len(rows.positions))
+        if rest:
+            raise InvalidInput(f"{x.shape[0]} rows do not divide among {len(rows.positions)} adapters", field="rows")
+        h = linear(x if x.dtype is batch.lora_a.dtype else x.to(batch.lora_a.dtype), batch.lora_a)
+        if per_row == 1:
+            h = h.mul_(batch.mask)
+        else:
+            h.view(len(rows.positions), per_row, -1).mul_(batch.mask[:, None])
+        return self._added(x, h, batch.lora_bt, batch.scaling)
+
+    def _added(self, x: Tensor, h: Tensor, lora_bt: Tensor, scaling: float) -> Tensor:
+        """The base's output plus scaling · h·Bᵀ."""
+        if self._packed is not None and self._join == "epilogue" and not torch.is_grad_enabled():
             if scaling != 1.0:
                 h.mul_(scaling)
-            return self._packed(x, self.bias, add=h @ lora_bt)
-        return self._base(x).addmm_(h, lora_bt, alpha=scaling)
-
-    def _mixed(self, x: Tensor, rows: Tensor) -> Tensor:
-        stacked_a, stacked_bt, _ = self._stack()
-        h = linear(x, stacked_a).mul_(self.mask(rows))
-        if self._add_in_base and self._packed is not None:
-            return self._packed(x, self.bias, add=h @ stacked_bt)
-        return self._base(x).addmm_(h, stacked_bt)
-
-    def mask(self, rows: Tensor) -> Tensor:
-        """(rows, adapters × rank): each row's scaling on its own adapter's columns, 0 elsewhere."""
-        if rows is not self._mask_of:
-            self._mask_rows = self._stack()[2][rows]
-            self._mask_of = rows
-        return self._mask_rows
-
-    _mask_of: Tensor | None = None
-    _mask_rows: Tensor
-
-    def _stack(self) -> tuple[Tensor, Tensor, Tensor]:
-        if self._stacked is None:
-            pairs = [pair for pair in self._pairs if pair is not None]
-            if not pairs:
-                raise InvalidInput("this layer has no adapter", field="adapter", hint="call set_adapter first")
-            masks = self.weight.new_zeros(len(self._pairs) + 1, sum(pair[0].shape[0] for pair in pairs))
-            column = 0
-            for at, pair in enumerate(self._pairs):
-                if pair is not None:
-                    masks[at, column : column + pair[0].shape[0]] = pair[2]
-                    column += pair[0].shape[0]
-            # The last row stays 0: index BASE = -1 finds it.
-            self._stacked = (torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs]), masks)
-            self._mask_of = None
-        return self._stacked
+            return self._packed(x, self.base_layer.bias, add=h @ lora_bt)
+        y = self._base(x)
+        if y.dtype is not lora_bt.dtype or y.requires_grad:
+            return y + (h @ lora_bt).mul(scaling).to(y.dtype)
+        return y.addmm_(h, lora_bt, alpha=scaling)
 
     def _base(self, x: Tensor) -> Tensor:
+        if not self._plain:
+            y: Tensor = self.base_layer(x)
+            return y
+        frozen = self._frozen
         if self._packed is not None and not torch.is_grad_enabled():
-            return self._packed(x, self.bias)
-        return linear(x, self.weight, self.bias)
+            return self._packed(x, frozen["bias"])
+        return linear(x, frozen["weight"], frozen["bias"])  # type: ignore[arg-type]  # a Linear's weight is never None
+
+
+def put_adapter(layers: Mapping[str, LoraLinear], position: int, factors: Mapping[str, Factors]) -> None:
+    """Put an adapter at a position of all layers of a model; those that it does not adapt are empty there.
+
+    Args:
+        layers: by name.
+        position: in the table that they share.
+        factors: by the layer's name; names without a layer are left out.
+
+    Raises:
+        InvalidInput: something does not fit; then nothing has changed.
+    """
+    given = [(layer, found) for name, layer in layers.items() if (found := factors.get(name)) is not None]
+    for layer, found in given:
+        layer.check(found)
+    laid = laid_out([(layer._own(found.lora_b), found.scaling) for layer, found in given])
+    for (layer, found), pair in zip(given, laid, strict=True):
+        layer._hold(position, found.lora_a, found.lora_b, found.scaling, pair)
+    for name, layer in layers.items():
+        if name not in factors:
+            layer.drop(position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor
 
 from loralens.lab.bench.schema import BYTES, BenchmarkRequest
 from loralens.lab.device import Device
+from loralens.lab.matmul.packed import PackedWeight
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_COPIES = 16
+LEAVES_CACHE = 1.5
+"""Assumption: this many cache sizes of other data push a copy out, though caches do not replace strictly the oldest."""
 ERROR_ROWS = 128
 """Errors are taken over at most so many rows: float64 products of thousands of rows would outlast the benchmark."""
 
@@ -56,7 +60,8 @@ class Problem:
         self.scaling = request.scaling
         weight_bytes = self.in_features * self.out_features * self.element_bytes
         self.copies = copies_for(weight_bytes, device.cache_bytes(), request.cache)
-        self.leaves_cache = self.copies * weight_bytes > 2 * device.cache_bytes()
+        # All variants rotate together: a copy comes again after all others have crossed the cache.
+        self.leaves_cache = self.copies * weight_bytes > LEAVES_CACHE * device.cache_bytes()
         generator = torch.Generator().manual_seed(request.seed)
 
         def normal(*shape: int, std: float) -> Tensor:
@@ -77,12 +82,21 @@ class Problem:
             order = torch.randperm(request.requests, generator=generator) % count
             self.request_ids = order.tolist()
             self.ids = order.repeat_interleave(request.tokens).to(device.torch)
+        self._packed: dict[int, tuple[list[PackedWeight], float]] = {}
         step = max(1, self.rows // ERROR_ROWS)
         self.checked = torch.arange(0, self.rows, step)[:ERROR_ROWS]
 
     def weight(self, index: int) -> Tensor:
         """The copy of W for the call with that index."""
         return self.weights[index % self.copies]
+
+    def packed(self, hint: int) -> tuple[list[PackedWeight], float]:
+        """The copies of W prepacked for so many rows, made once for all variants, and the seconds that it took."""
+        if hint not in self._packed:
+            begin = time.perf_counter()
+            copies = [PackedWeight(weight, hint) for weight in self.weights]
+            self._packed[hint] = copies, time.perf_counter() - begin
+        return self._packed[hint]
 
     def expected(self) -> Tensor:
         """The exact output in float64, at the checked rows, on the CPU."""

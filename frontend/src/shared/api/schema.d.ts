@@ -2489,8 +2489,18 @@ export interface components {
             error?: number | null;
             /** Error Limit */
             error_limit?: number | null;
-            /** Error Ok */
+            /**
+             * Error Ok
+             * @description The output's error and every gradient's are within their limits.
+             */
             error_ok?: boolean | null;
+            /**
+             * Gradient Limits
+             * @description Training: the limits of gradient_errors.
+             */
+            gradient_limits?: {
+                [key: string]: number;
+            } | null;
             /**
              * Gradient Errors
              * @description Training: dx, da, db (and dw).

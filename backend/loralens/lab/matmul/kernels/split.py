@@ -1,7 +1,7 @@
 """y = x·Wᵀ + s·h·Bᵀ in one kernel, after h = x·Aᵀ.
 
-The split form: h is small and made by the library, so no tile computes x·Aᵀ again; the kernel adds h·Bᵀ to the
-accumulator of x·Wᵀ before it is written, so the output crosses memory once.
+The split form: h is small and made by the library, so no tile computes x·Aᵀ again; the kernel begins with s·h·Bᵀ in the
+accumulator and adds x·Wᵀ to it, so the output crosses memory once.
 Source: Zhu et al. 2025 (LoRAFusion), arXiv:2510.00206, cuts the graph at the same place.
 
 On a CPU this runs in Triton's interpreter (TRITON_INTERPRET=1 before import), for tests: it checks the arithmetic and
@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+MAX_BLOCK_R = 64
+"""Assumption: tiles of h and B this wide fit into shared memory beside nothing else; higher ranks take several."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -50,18 +52,21 @@ def _split(
     # 64-bit offsets: rows × columns passes 2³¹ at sizes that are in use.
     x_at = x + rows[:, None].to(tl.int64) * x_row
     w_at = w + columns[:, None].to(tl.int64) * w_row
+    # The narrow product first: its scaling then needs no second accumulator beside the wide one.
+    h_at = h + rows[:, None].to(tl.int64) * h_row
+    b_at = b + columns[:, None].to(tl.int64) * b_row
     accumulator = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for r in tl.range(0, R, BLOCK_R, num_stages=1):
+        depth = r + tl.arange(0, BLOCK_R)
+        h_tile = tl.load(h_at + depth[None, :], mask=in_rows & (depth[None, :] < R), other=0.0)
+        b_tile = tl.load(b_at + depth[None, :], mask=in_columns & (depth[None, :] < R), other=0.0)
+        accumulator = _product(h_tile, tl.trans(b_tile), accumulator, CAST)
+    accumulator *= scaling
     for k in range(0, K, BLOCK_K):
         depth = k + tl.arange(0, BLOCK_K)
         x_tile = tl.load(x_at + depth[None, :], mask=in_rows & (depth[None, :] < K), other=0.0)
         w_tile = tl.load(w_at + depth[None, :], mask=in_columns & (depth[None, :] < K), other=0.0)
         accumulator = _product(x_tile, tl.trans(w_tile), accumulator, CAST)
-    depth = tl.arange(0, BLOCK_R)
-    in_rank = depth[None, :] < R
-    h_tile = tl.load(h + rows[:, None].to(tl.int64) * h_row + depth[None, :], mask=in_rows & in_rank, other=0.0)
-    b_tile = tl.load(b + columns[:, None].to(tl.int64) * b_row + depth[None, :], mask=in_columns & in_rank, other=0.0)
-    delta = _product(h_tile, tl.trans(b_tile), tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32), CAST)
-    accumulator += scaling * delta
     y_at = y + rows[:, None].to(tl.int64) * y_row + columns[None, :]
     tl.store(y_at, accumulator.to(y.dtype.element_ty), mask=in_rows & (columns[None, :] < N))
 
@@ -91,6 +96,6 @@ def split_linear(x: Tensor, weight: Tensor, h: Tensor, lora_b: Tensor, scaling: 
     _split[grid](
         x, weight, h, lora_b, y, scaling, rows, out, depth, rank,
         x.stride(0), weight.stride(0), h.stride(0), lora_b.stride(0), y.stride(0),
-        BLOCK_R=max(16, triton.next_power_of_2(rank)), CAST=INTERPRETED, **tiles,
+        BLOCK_R=min(MAX_BLOCK_R, max(16, triton.next_power_of_2(rank))), CAST=INTERPRETED, **tiles,
     )  # fmt: skip
     return y

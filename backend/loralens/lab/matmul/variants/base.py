@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from loralens.lab.bench.schema import Mode
+from loralens.lab.matmul.packed import PackedWeight
 from loralens.lab.matmul.problem import Problem, Work
 
 REGISTRY: dict[tuple[Mode, str], type[Variant]] = {}
@@ -38,6 +40,15 @@ class Variant:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.notes: list[str] = []
+        self.shared_seconds = 0.0
+        """What preparing would have taken longer, had another variant not done it before."""
+
+    def packed_weights(self, hint: int) -> list[PackedWeight]:
+        """The problem's copies of W, prepacked."""
+        begin = time.perf_counter()
+        copies, seconds = self.problem.packed(hint)
+        self.shared_seconds = max(0.0, seconds - (time.perf_counter() - begin))
+        return copies
 
     @classmethod
     def why_not(cls, problem: Problem) -> str | None:

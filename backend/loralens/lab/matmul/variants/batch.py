@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from loralens.lab.matmul import packed
-from loralens.lab.matmul.packed import PackedWeight
+from loralens.lab.matmul.factors import folded
 from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
@@ -137,23 +137,25 @@ class GroupedMm(Batch):
 
 
 class StackedMask(Batch):
-    """All adapters' A as one matrix; a mask leaves each row its own columns, with the scale in it."""
+    """All adapters' A as one matrix; a mask leaves each row its own columns."""
 
     id = "stacked_mask"
 
     def prepare(self) -> None:
         p = self.problem
         self.stacked_a = p.all_a.reshape(-1, p.in_features)
-        self.stacked_bt = p.all_b.transpose(1, 2).reshape(-1, p.out_features).contiguous()
+        stacked_bt = p.all_b.transpose(1, 2).reshape(-1, p.out_features).clone()
+        self.stacked_bt, self.left = folded(stacked_bt, p.scaling)
         own = torch.nn.functional.one_hot(p.ids, p.request.adapters).repeat_interleave(p.rank, dim=1)
-        self.mask = own.to(p.dtype) * p.scaling
+        self.mask = own.to(p.dtype)
 
     def hidden(self) -> Tensor:
         """(rows, adapters × rank), foreign columns 0."""
         return linear(self.problem.x, self.stacked_a).mul_(self.mask)
 
     def __call__(self, index: int) -> Tensor:
-        return linear(self.problem.x, self.problem.weight(index)).addmm_(self.hidden(), self.stacked_bt)
+        y = linear(self.problem.x, self.problem.weight(index))
+        return y.addmm_(self.hidden(), self.stacked_bt, alpha=self.left)
 
     def work(self) -> Work:
         p = self.problem
@@ -173,10 +175,11 @@ class PackedStacked(StackedMask):
 
     def prepare(self) -> None:
         super().prepare()
-        self.packed = [PackedWeight(weight) for weight in self.problem.weights]
+        self.packed = self.packed_weights(packed.DEFAULT_HINT)
 
     def __call__(self, index: int) -> Tensor:
-        return self.packed[index % self.problem.copies](self.problem.x).addmm_(self.hidden(), self.stacked_bt)
+        y = self.packed[index % self.problem.copies](self.problem.x)
+        return y.addmm_(self.hidden(), self.stacked_bt, alpha=self.left)
 
 
 class PackedStackedEpilogue(PackedStacked):
@@ -185,7 +188,10 @@ class PackedStackedEpilogue(PackedStacked):
     id = "packed_stacked_epilogue"
 
     def __call__(self, index: int) -> Tensor:
-        return self.packed[index % self.problem.copies](self.problem.x, add=self.hidden() @ self.stacked_bt)
+        h = self.hidden()
+        if self.left != 1.0:
+            h.mul_(self.left)
+        return self.packed[index % self.problem.copies](self.problem.x, add=h @ self.stacked_bt)
 
 
 class MergeSwitch(Batch):

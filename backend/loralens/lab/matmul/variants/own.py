@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from loralens.lab.matmul import cost, packed
-from loralens.lab.matmul.layer import LoraLinear
-from loralens.lab.matmul.packed import PackedWeight
+from loralens.lab.matmul.layer import Join, LoraLinear
 from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.table import Rows
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
-FORMS = {"addmm", "packed_addmm", "packed_epilogue", "stacked_mask", "packed_stacked", "packed_stacked_epilogue"}
-"""The forms that the layer has."""
+FORMS: dict[str, Join] = {
+    "addmm": "after", "packed_addmm": "after", "packed_epilogue": "epilogue", "packed_float32": "float32",
+    "stacked_mask": "after", "packed_stacked": "after", "packed_stacked_epilogue": "epilogue",
+}  # fmt: skip
+"""The forms that the layer has, and how each joins base and adapter."""
 
 
 class Own(Variant):
@@ -29,15 +32,14 @@ class Own(Variant):
         p = self.problem
         form = cost.choose(
             self.mode, kind=p.device.kind, dtype=p.dtype, rows=p.rows, in_features=p.in_features,
-            out_features=p.out_features, rank=p.rank, adapters=p.request.adapters, available=FORMS,
+            out_features=p.out_features, rank=p.rank, adapters=p.request.adapters, available=set(FORMS),
         )  # fmt: skip
         pack = form.startswith("packed") and packed.why_not(p.dtype, p.device.kind) is None
         hint = packed.hint_for(p.dtype, p.rows)
+        packings = self.packed_weights(hint) if pack else [None] * p.copies
         self.layers = []
-        for weight in p.weights:
-            layer = LoraLinear(
-                weight, packed=PackedWeight(weight, hint) if pack else None, add_in_base=form.endswith("epilogue")
-            )
+        for weight, packing in zip(p.weights, packings, strict=True):
+            layer = LoraLinear(weight, packed=packing, join=FORMS[form])
             self.fill(layer)
             self.layers.append(layer)
         self.notes.append(f"form: {form}" + (f", packed for {hint} rows" if pack else ""))
@@ -62,7 +64,7 @@ class OwnAdapters(Own):
         p = self.problem
         for number in range(p.request.adapters):
             layer.set_adapter(str(number), p.all_a[number], p.all_b[number], p.scaling)
-        self.rows = p.ids
+        self.rows = Rows(tuple(p.ids.tolist()))
 
     def __call__(self, index: int) -> Tensor:
         result: Tensor = self.layers[index % self.problem.copies](self.problem.x, self.rows)

@@ -24,9 +24,15 @@ class TritonSplit(Variant):
         return None if importlib.util.find_spec("triton") else "Triton is not installed"
 
     def prepare(self) -> None:
+        from triton.errors import TritonError
+
         from loralens.lab.matmul.kernels.split import split_linear
 
         self.kernel = split_linear
+        try:
+            self(0)
+        except TritonError as error:  # too little shared memory, a tile that this GPU has no instruction for, …
+            raise RuntimeError(f"Triton cannot build the kernel for this GPU: {error}") from None
 
     def __call__(self, index: int) -> Tensor:
         p = self.problem
