@@ -176,7 +176,7 @@ def book_static(
             gradients = gradients + parameter.bytes * item.count
             if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
                 parameter.gradient_kept = True
-                if not sharding.whole_gradients:
+                if not (sharding.whole_gradients or sharding.host_states):
                     kept = share(parameter.bytes * item.count, sharding.gradients)
                     ledger.book(kept, "gradients", "gradients: " + parameter.label)
     if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
@@ -187,6 +187,8 @@ def book_static(
         for _, stack in root.stacks():
             for layer in stack.layers:
                 ledger.book(layer_bytes(layer), "gradients", UNIT_GRADIENTS)
+    if sharding.host_states:  # reduced gradients wait there for the step (CPUOffload, ZeRO-Offload)
+        host = host + share(gradients, sharding.gradients)
     if sharding.buckets and any(gradients):
         ledger.book(gradients, "gradients", "DDP's communication buckets")
     buffers = getattr(root, "buffer_bytes", 0)
