@@ -23,16 +23,17 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def content_security_policy(page: Path | None, embed_origins: Iterable[str]) -> str:
-    """Everything from this server only; the inline scripts and styles of index.html are allowed by their hash.
+    """Everything from this server only; the inline scripts and styles of the page's documents are allowed by hash.
 
     Source: CSP Level 3, section 2.3.1 (hash sources). Style *attributes* are open because charts position their
     marks with them; they cannot load or run anything.
     """
-    hashes: dict[str, list[str]] = {"script": [], "style": []}
-    if page is not None:
-        for tag, text in _INLINE.findall((page / "index.html").read_bytes()):
+    # Dictionaries as ordered sets: the documents share their scripts.
+    hashes: dict[str, dict[str, None]] = {"script": {}, "style": {}}
+    for document in sorted(page.rglob("*.html")) if page is not None else ():
+        for tag, text in _INLINE.findall(document.read_bytes()):
             digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
-            hashes[tag.decode().lower()].append(f" 'sha256-{digest}'")
+            hashes[tag.decode().lower()][f" 'sha256-{digest}'"] = None
     ancestors = " ".join(embed_origins) or "'none'"
     return (
         f"default-src 'self'; script-src 'self'{''.join(hashes['script'])}; "
