@@ -1,10 +1,7 @@
 import { createWebHistory } from 'vue-router'
 import { setLocale } from '@/shared/i18n'
-import { live } from '@/shared/state/live'
+import { comeToLife, live, pause } from '@/shared/state/live'
 import { createPage } from './page'
-
-/** Lets the browser paint and answer the reader between two pieces of work. */
-const pause = (): Promise<void> => new Promise((done) => setTimeout(done))
 
 /**
  * Brings the document to life.
@@ -21,7 +18,6 @@ export async function start(): Promise<void> {
   await pause()
   app.mount('#app')
   delete dataset.stale
+  await comeToLife()
   delete dataset.rendered
-  await pause()
-  live.value = true
 }
