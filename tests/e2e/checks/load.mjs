@@ -1,6 +1,8 @@
 /** How the page loads: text and numbers before any script, nothing that jumps, little JavaScript, the right document. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
-import { assert, equal, openPage, post, settled } from '../lib.mjs'
+import { assert, equal, openPage, post, ROOT, settled } from '../lib.mjs'
 
 const LIMIT = 100_000
 const DEFAULT = {
@@ -22,6 +24,9 @@ async function rendered({ url }) {
   const { estimates } = await post(url, '/api/memory', DEFAULT)
   const [full, lora] = ['full', 'lora'].map((method) => estimates.find((estimate) => estimate.method === method))
   const wanted = [gib(full.peak.allocated_bytes), gib(lora.peak.allocated_bytes), group(full.parameters.trainable), group(lora.parameters.trainable), `${(lora.storage.adapter_file_bytes / 2 ** 20).toFixed(1)} MiB`]
+  const { gpus } = await (await fetch(`${url}/api/gpus`)).json()
+  const file = JSON.parse(readFileSync(join(ROOT, 'frontend/src/shared/api/defaultGpu.json'), 'utf8'))
+  equal(JSON.stringify(file), JSON.stringify(gpus.find((row) => row.id === file.id)), 'the default GPU in the page (scripts/built-in-plans.mjs writes it)')
   for (const lang of ['zh-CN', 'en']) {
     const text = await documentOf(url, '/part2', lang)
     assert(text.includes(`<html lang="${lang}" data-rendered="default">`), `the document is in ${lang}`)
@@ -49,7 +54,6 @@ async function cold(context, { path = '/part2', lang, width, remembered = true }
   if (remembered) await page.context().addCookies([{ name: 'loralens.lang', value: lang, url: context.url }])
   await page.addInitScript(() => {
     window.shifts = []
-    window.firstText = null
     new PerformanceObserver((list) => {
       for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts.push({ value: entry.value, at: entry.startTime, what: entry.sources.map((source) => source.node?.nodeName + '.' + (source.node?.className ?? '')).join(' ') })
     }).observe({ type: 'layout-shift', buffered: true })
