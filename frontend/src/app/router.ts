@@ -1,5 +1,6 @@
 import { createRouter, type Router, type RouterHistory } from 'vue-router'
 import { loadMessages } from '@/shared/i18n'
+import { piece } from '@/shared/state/live'
 
 const reduced = (): boolean => window.matchMedia('(prefers-reduced-motion: reduce)').matches
 
@@ -8,7 +9,7 @@ export const createPageRouter = (history: RouterHistory): Router =>
     history,
     routes: [
       { path: '/', component: async () => (await Promise.all([import('@/pages/Home.vue'), loadMessages('home')]))[0] },
-      { path: '/part2', component: () => import('@/pages/Part2.vue') },
+      { path: '/part2', component: async () => piece((await import('@/pages/Part2.vue')).default) },
       { path: '/:rest(.*)*', component: () => import('@/pages/NotFound.vue') },
     ],
     scrollBehavior(to, from, saved) {

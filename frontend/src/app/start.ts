@@ -14,6 +14,7 @@ export async function start(): Promise<void> {
   const same = dataset.rendered === 'default' && dataset.stale === undefined && window.location.hash === ''
   live.value = !same
   const { app, router } = createPage(createWebHistory(), same)
+  await pause()
   await Promise.all([setLocale(lang === 'en' ? 'en' : 'zh-CN', false), router.isReady()])
   await pause()
   app.mount('#app')
