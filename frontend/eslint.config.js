@@ -23,7 +23,7 @@ export default ts.config(
       'vue/singleline-html-element-content-newline': 'off',
       'vue/html-self-closing': 'off',
       'vue/multiline-html-element-content-newline': 'off',
-      'vue/multi-word-component-names': ['error', { ignores: ['App', 'Home', 'Part2'] }],
+      'vue/multi-word-component-names': ['error', { ignores: ['App', 'Home', 'Part2', 'Plain'] }],
       'vuejs-accessibility/label-has-for': ['error', { required: { some: ['nesting', 'id'] } }],
     },
   },

@@ -2,20 +2,28 @@ import { fileURLToPath, URL } from 'node:url'
 import VueI18n from '@intlify/unplugin-vue-i18n/vite'
 import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vitest/config'
+import { compress } from './vite/compress.ts'
+import { defaultPlans } from './vite/defaultPlans.ts'
+import { leanVueI18n } from './vite/leanVueI18n.ts'
 import { lessons } from './vite/lessons.ts'
-import { preloadPage } from './vite/preloadPage.ts'
+import { messages } from './vite/messages.ts'
+import { prerender } from './vite/prerender.ts'
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 
 export default defineConfig({
   plugins: [
     vue(),
+    leanVueI18n(),
+    messages(here('./src/locales')),
     VueI18n({ include: [here('./src/locales/*.json')], runtimeOnly: true, compositionOnly: true, fullInstall: false, dropMessageCompiler: true }),
     lessons(here('../code/part2')),
-    preloadPage('src/pages/Part2.vue'),
+    defaultPlans(here('./src/shared/api/builtInPlans.json')),
+    prerender(),
+    compress(),
   ],
   resolve: { alias: { '@': here('./src') } },
-  define: { __VUE_OPTIONS_API__: false, __VUE_PROD_DEVTOOLS__: false, __INTLIFY_PROD_DEVTOOLS__: false },
+  define: { __VUE_OPTIONS_API__: false, __VUE_PROD_DEVTOOLS__: false, __INTLIFY_PROD_DEVTOOLS__: false, __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: false },
   build: { target: 'es2022', modulePreload: { polyfill: false } },
   server: {
     port: 5173,

@@ -1,5 +1,6 @@
 /**
- * Writes the plans that ship with the page for the time when no server answers: node scripts/built-in-plans.mjs http://localhost:5173
+ * Writes the plans that ship with the page, for its first numbers and for the time when no server answers, and the
+ * default GPU's data: node scripts/built-in-plans.mjs http://localhost:5173
  *
  * The bodies are the page's own requests at default settings; a unit test holds them equal.
  */
@@ -25,3 +26,6 @@ for (const model of models) {
   rows.push({ body, plans: (await response.json()).plans })
 }
 writeFileSync(new URL('../src/shared/api/builtInPlans.json', import.meta.url), JSON.stringify(rows) + '\n')
+const gpus = await (await fetch(`${origin}/api/gpus`)).json()
+const gpu = gpus.gpus.find((row) => row.id === 'rtx-4090')
+writeFileSync(new URL('../src/shared/api/defaultGpu.json', import.meta.url), JSON.stringify(gpu, null, 2) + '\n')

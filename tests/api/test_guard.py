@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 
 import httpx
 import pytest
 from api.checks import problem
 
-from loralens.api.guard import content_security_policy, host_allowed
+from loralens.api.guard import Policy, content_security_policy, host_allowed
 
 HOSTS_ALLOWED = ["localhost", "localhost:5173", "127.0.0.1:5173", "[::1]:5173", "192.168.1.4:5173", "part2.localhost:1"]
 HOSTS_REFUSED = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:5173", "", "x:y:z", "[::1].evil"]
@@ -99,6 +100,28 @@ def test_every_answer_carries_the_security_headers(client, path):
     assert headers["x-content-type-options"] == "nosniff"
     assert "default-src 'self'" in headers["content-security-policy"]
     assert "frame-ancestors https://course.example" in headers["content-security-policy"]
+
+
+def test_every_document_of_the_page_may_have_its_own_styles(tmp_path):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "index.html").write_text("<script>a()</script>")
+    (tmp_path / "pages" / "part2.en.html").write_text('<script>a()</script><style data-sheets="/x.css">b{}</style>')
+    policy = content_security_policy(tmp_path, ())
+    digest = base64.b64encode(hashlib.sha256(b"b{}").digest()).decode()
+    assert f"style-src 'self' 'sha256-{digest}';" in policy
+    assert policy.count("sha256-") == 2  # the script that both share is named once
+
+
+def test_a_page_that_was_built_anew_is_allowed_what_it_holds_now(tmp_path):
+    index = tmp_path / "index.html"
+    index.write_text("<script>a()</script>")
+    policy = Policy(tmp_path, ())
+    before = policy.current()
+    index.unlink()
+    assert policy.current() == before  # while the build runs
+    index.write_text("<script>b()</script>")
+    os.utime(index, ns=(1, 1))
+    assert policy.current() == content_security_policy(tmp_path, ()) != before
 
 
 def test_inline_scripts_of_the_page_are_allowed_by_hash_only(tmp_path):

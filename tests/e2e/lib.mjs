@@ -102,8 +102,9 @@ export async function openPage({ browser, url }, { path = '/part2', lang = 'zh-C
   }
 }
 
-/** Waits until the numbers come from the server and have settled. */
+/** Waits until the script has taken the page over and shows its numbers. */
 export async function settled(page) {
+  await page.waitForFunction(() => document.documentElement.dataset.rendered === undefined)
   await page.locator('[data-card=full] [data-number=peak]').waitFor()
 }
 
@@ -112,7 +113,8 @@ export async function showEverything(page) {
   for (let round = 0; round < 40; round++) {
     const more = await page.evaluate(() => {
       const waiting = [...document.querySelectorAll('.lazy > span[id]')]
-      waiting[0]?.scrollIntoView()
+      // Not scrollIntoView: the next Tab would go on from there.
+      if (waiting[0]) window.scrollTo(0, waiting[0].getBoundingClientRect().top + window.scrollY)
       return waiting.length
     })
     if (more === 0) break

@@ -5,7 +5,7 @@
  */
 import { startBrowser, startServer } from './lib.mjs'
 
-const CHECKS = ['numbers', 'looks', 'keyboard', 'states', 'motion', 'benchmark', 'adapters']
+const CHECKS = ['numbers', 'looks', 'keyboard', 'states', 'motion', 'load', 'benchmark', 'adapters']
 
 const wanted = process.argv.slice(2)
 const server = await startServer()

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
 import loralens
+from loralens.api import page as built_page
 from loralens.api import problems, routes
 from loralens.api.guard import Guard
 from loralens.settings import Settings
@@ -64,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         api.include_router(module.router)
     app.include_router(api)
     if page is not None:
-        app.frontend("/", directory=page, fallback="index.html")
+        built_page.install(app, page)
     _document(app)
     return app
 

@@ -23,16 +23,17 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def content_security_policy(page: Path | None, embed_origins: Iterable[str]) -> str:
-    """Everything from this server only; the inline scripts and styles of index.html are allowed by their hash.
+    """Everything from this server only; the inline scripts and styles of the page's documents are allowed by hash.
 
     Source: CSP Level 3, section 2.3.1 (hash sources). Style *attributes* are open because charts position their
     marks with them; they cannot load or run anything.
     """
-    hashes: dict[str, list[str]] = {"script": [], "style": []}
-    if page is not None:
-        for tag, text in _INLINE.findall((page / "index.html").read_bytes()):
+    # Dictionaries as ordered sets: the documents share their scripts.
+    hashes: dict[str, dict[str, None]] = {"script": {}, "style": {}}
+    for document in sorted(page.rglob("*.html")) if page is not None else ():
+        for tag, text in _INLINE.findall(document.read_bytes()):
             digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
-            hashes[tag.decode().lower()].append(f" 'sha256-{digest}'")
+            hashes[tag.decode().lower()][f" 'sha256-{digest}'"] = None
     ancestors = " ".join(embed_origins) or "'none'"
     return (
         f"default-src 'self'; script-src 'self'{''.join(hashes['script'])}; "
@@ -40,6 +41,31 @@ def content_security_policy(page: Path | None, embed_origins: Iterable[str]) -> 
         "style-src-attr 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
         f"form-action 'self'; frame-ancestors {ancestors}"
     )
+
+
+class Policy:
+    """The content security policy of the page as it is built now: it may be built anew while the server runs."""
+
+    def __init__(self, page: Path | None, embed_origins: Iterable[str]) -> None:
+        self._page = page
+        self._origins = tuple(embed_origins)
+        self._built = self._age()
+        self._text = content_security_policy(page, self._origins)
+
+    def current(self) -> str:
+        """The build writes index.html last, so its age tells whether the hashes still hold."""
+        built = self._age()
+        if built is not None and built != self._built:
+            self._built, self._text = built, content_security_policy(self._page, self._origins)
+        return self._text
+
+    def _age(self) -> int | None:
+        if self._page is None:
+            return None
+        try:
+            return (self._page / "index.html").stat().st_mtime_ns
+        except OSError:
+            return None  # just being built
 
 
 def host_allowed(host: str | None, names: Iterable[str]) -> bool:
@@ -70,8 +96,8 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, page: Path | None) -> None:
         self._app = app
         self._settings = settings
+        self._policy = Policy(page, settings.embed_origins)
         self._headers = {
-            "content-security-policy": content_security_policy(page, settings.embed_origins),
             "x-content-type-options": "nosniff",
             "referrer-policy": "same-origin",
             "cross-origin-opener-policy": "same-origin",
@@ -83,10 +109,12 @@ class Guard:
             return await self._app(scope, receive, send)
         path: str = scope["path"]
         is_api = path == "/api" or path.startswith("/api/")
+        policy = self._policy.current()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.setdefault("content-security-policy", policy)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", _cache_control(path, is_api, message["status"]))

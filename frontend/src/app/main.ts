@@ -1,11 +1,4 @@
-import { QueryClient, VueQueryPlugin } from '@tanstack/vue-query'
-import { createApp } from 'vue'
-import { ApiError } from '@/shared/api/client'
-import { i18n, setLocale } from '@/shared/i18n'
-import '@/styles/tokens.css'
-import '@/styles/main.css'
-import App from './App.vue'
-import { router } from './router'
+/** The first script, small on purpose: it lets the browser paint what the document holds before the rest is run. */
 
 // After a new version was deployed, an open page names chunks that are gone: load the new page, once.
 window.addEventListener('vite:preloadError', (event) => {
@@ -15,19 +8,22 @@ window.addEventListener('vite:preloadError', (event) => {
   window.location.reload()
 })
 
-const queryClient = new QueryClient({
-  defaultOptions: {
-    queries: {
-      // The server is usually this very machine: the browser's idea of being online says nothing about it.
-      networkMode: 'always',
-      refetchOnWindowFocus: false,
-      retry: (count, error) => !(error instanceof ApiError) && count < 1,
-      retryDelay: 400,
-    },
-  },
+// Style sheets that are in the document already (vite/prerender.ts): a disabled link is not fetched, and Vite's loader
+// fetches no sheet that has a link.
+for (const style of document.querySelectorAll<HTMLElement>('style[data-sheets]')) {
+  for (const href of style.dataset.sheets!.split(' ')) {
+    const link = document.createElement('link')
+    link.setAttribute('disabled', '')
+    link.rel = 'stylesheet'
+    link.href = href
+    document.head.append(link)
+  }
+}
+
+/** A hidden page is never painted, and an empty one has nothing to show. */
+const painted = new Promise<void>((done) => {
+  if (document.hidden || !document.documentElement.dataset.rendered) done()
+  else requestAnimationFrame(() => setTimeout(done))
 })
 
-const app = createApp(App)
-app.use(i18n).use(router).use(VueQueryPlugin, { queryClient })
-const ready = document.documentElement.lang === 'en' ? setLocale('en', false) : Promise.resolve()
-void Promise.all([ready, router.isReady()]).then(() => app.mount('#app'))
+void painted.then(() => import('./start')).then(({ start }) => start())

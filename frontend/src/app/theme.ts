@@ -1,12 +1,16 @@
 /** Light, dark, or what the system says. index.html sets the first one before anything is painted. */
-import { ref, type Ref } from 'vue'
+import { onMounted, ref, type Ref } from 'vue'
 
 export type Theme = 'system' | 'light' | 'dark'
 
-const current = document.documentElement.dataset.theme
-const theme = ref<Theme>(current === 'light' || current === 'dark' ? current : 'system')
+const theme = ref<Theme>('system')
 
 export function useTheme(): { theme: Ref<Theme>; setTheme: (next: Theme) => void } {
+  // Only now: what was rendered at build time knows no choice.
+  onMounted(() => {
+    const current = document.documentElement.dataset.theme
+    if (current === 'light' || current === 'dark') theme.value = current
+  })
   return {
     theme,
     setTheme(next) {

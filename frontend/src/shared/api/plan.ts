@@ -69,7 +69,8 @@ export interface PlanValues {
   breakdown: Breakdown[]
   phases: { phase: string; bytes: number }[]
   categories: Category[]
-  timeline: Segment[]
+  /** Evaluated when it is first read: the first screen does without. */
+  readonly timeline: Segment[]
 }
 
 /** Whether the plan may be evaluated at these numbers; outside one has to ask again. */
@@ -109,6 +110,7 @@ export function evaluate(plan: Plan, at: Variables): PlanValues {
   const parts = peak.parts
   const totalParameters = dot(plan.parameters.total, values)
   const trainableParameters = dot(plan.parameters.trainable, values)
+  let timeline: Segment[] | undefined
   return {
     method: plan.method,
     totalParameters,
@@ -122,6 +124,8 @@ export function evaluate(plan: Plan, at: Variables): PlanValues {
     breakdown: plan.categories.map((category, index) => ({ category, bytes: parts[index]! })),
     phases: [...phases].map(([phase, bytes]) => ({ phase, bytes })),
     categories: plan.categories,
-    timeline: plan.timeline.map((item) => ({ phase: item.phase, label: item.label, repeat: item.repeat, first: all(item.first), last: all(item.last) })),
+    get timeline() {
+      return (timeline ??= plan.timeline.map((item) => ({ phase: item.phase, label: item.label, repeat: item.repeat, first: all(item.first), last: all(item.last) })))
+    },
   }
 }

@@ -2,17 +2,19 @@
 
 export type Locale = 'zh-CN' | 'en'
 
-const formatters = new Map<string, Intl.NumberFormat>()
+/** What stands between thousands, and before decimals. */
+const MARKS: Record<Locale, readonly [string, string]> = { 'zh-CN': [',', '.'], en: [',', '.'] }
 
-function formatter(locale: Locale, options: Intl.NumberFormatOptions): Intl.NumberFormat {
-  const key = locale + JSON.stringify(options)
-  let found = formatters.get(key)
-  if (!found) formatters.set(key, (found = new Intl.NumberFormat(locale, options)))
-  return found
+/**
+ * The same text as Intl.NumberFormat gives, which a test holds it to. Formatters are slow to make, and the first screen
+ * would need six of them; nor do all browsers write 419万 alike, which a page rendered at build time must.
+ */
+function fixed(value: number, digits: number, locale: Locale): string {
+  const [group, point] = MARKS[locale]
+  const [whole, part] = value.toFixed(digits).split('.')
+  const grouped = whole!.replace(/\B(?=(\d{3})+$)/g, group)
+  return part === undefined ? grouped : `${grouped}${point}${part}`
 }
-
-const fixed = (value: number, digits: number, locale: Locale): string =>
-  formatter(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value)
 
 const KIB = 2 ** 10
 const MIB = 2 ** 20
@@ -29,12 +31,19 @@ export function formatBytes(bytes: number, locale: Locale): string {
   return `${fixed(value, magnitude >= 1000 ? 0 : magnitude >= 10 ? 1 : 2, locale)} ${name}`
 }
 
-export const formatInteger = (value: number, locale: Locale): string => formatter(locale, { maximumFractionDigits: 0 }).format(value)
+export const formatInteger = (value: number, locale: Locale): string => fixed(value, 0, locale)
 
-/** 419 万 / 4.19 million, in the way readers of the language count. */
+const COUNTS: Record<Locale, readonly (readonly [number, string])[]> = {
+  'zh-CN': [[1e12, '万亿'], [1e8, '亿'], [1e4, '万']],
+  en: [[1e12, ' trillion'], [1e9, ' billion'], [1e6, ' million'], [1e3, ' thousand']],
+}
+
+/** 419万 / 4.19 million: three significant digits, in the way readers of the language count. */
 export function formatCount(value: number, locale: Locale): string {
   if (value < 10_000) return formatInteger(value, locale)
-  return formatter(locale, { notation: 'compact', compactDisplay: locale === 'en' ? 'long' : 'short', maximumSignificantDigits: 3 }).format(value)
+  const rounded = Number(value.toPrecision(3))
+  const [size, name] = COUNTS[locale].find(([from]) => rounded >= from)!
+  return `${rounded / size}${name}`
 }
 
 /** 2.24×, 1,607×. */

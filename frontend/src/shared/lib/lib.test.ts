@@ -1,6 +1,7 @@
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { toCsv } from './download'
-import { formatBytes, formatCount, formatPercent, formatRatio, formatSeconds } from './format'
+import { formatBytes, formatCount, formatDecimal, formatPercent, formatRatio, formatSeconds } from './format'
 import { linear, ticks } from './scale'
 
 describe('numbers as text', () => {
@@ -25,6 +26,25 @@ describe('numbers as text', () => {
     expect(formatRatio(2.2439, 'en')).toBe('2.24×')
     expect(formatSeconds(0.00123, 'en')).toBe('1.23 ms')
     expect(formatSeconds(75, 'en')).toBe('1.3 min')
+  })
+  const language = fc.constantFrom('zh-CN' as const, 'en' as const)
+  it('digits and marks as Intl writes them', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: -1e12, max: 1e12 }), fc.integer({ min: 0, max: 4 }), language, (units, digits, locale) => {
+        const value = units / 10 ** digits
+        expect(formatDecimal(value, digits, locale)).toBe(new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value))
+      }),
+    )
+  })
+  it('large counts as Intl writes them', () => {
+    const magnitude = fc.integer({ min: 4, max: 14 }).chain((power) => fc.integer({ min: 10 ** power, max: 10 ** (power + 1) }))
+    fc.assert(
+      fc.property(magnitude, language, (value, locale) => {
+        const compact = new Intl.NumberFormat(locale, { notation: 'compact', compactDisplay: locale === 'en' ? 'long' : 'short', maximumSignificantDigits: 3 })
+        expect(formatCount(value, locale)).toBe(compact.format(value))
+      }),
+      { numRuns: 500 },
+    )
   })
 })
 

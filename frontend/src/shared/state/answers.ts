@@ -5,10 +5,13 @@
  * have come to rest (terms, assumptions, verdicts). Both are the same ledger; a test holds them equal.
  */
 import { keepPreviousData, useQuery } from '@tanstack/vue-query'
-import { computed, inject, provide, ref, shallowRef, watch, type ComputedRef, type InjectionKey, type Ref } from 'vue'
+import defaultPlans from 'virtual:default-plans'
+import { computed, inject, provide, ref, shallowRef, toRaw, watch, type ComputedRef, type InjectionKey, type Ref } from 'vue'
+import defaultGpu from '@/shared/api/defaultGpu.json'
 import { ApiError, OfflineError, request, type GpuRow, type MemoryAnswer, type MemoryEstimate, type ModelRow } from '@/shared/api/client'
 import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/shared/api/plan'
 import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
+import { live } from './live'
 import { bodyOf, type JsonObject, type ModelChoice } from './requests'
 
 export interface TensorRow {
@@ -72,13 +75,23 @@ async function builtInPlans(body: JsonObject): Promise<Plan[]> {
   return found.plans
 }
 
+interface PlanAnswer {
+  /** The request it answers. */
+  key: string
+  plans: Plan[]
+  builtIn: boolean
+}
+
+/** The default model's plans come with the page: its first numbers need no answer, and the API's replace them. */
+const FIRST: PlanAnswer = { key: JSON.stringify(defaultPlans.body), plans: defaultPlans.plans as Plan[], builtIn: false }
+
 export function provideAnswers(settings: Part2Settings): Answers {
   const ownConfig = shallowRef<JsonObject | null>(null)
   const choice = computed<ModelChoice>(() => (ownConfig.value ? { config: ownConfig.value } : { model: settings.model }))
   const at = computed<Variables>(() => ({ micro_batch_size: settings.batch, sequence_length: settings.length, rank: settings.rank }))
 
-  const models = useQuery({ queryKey: ['models'], queryFn: ({ signal }) => request<{ models: ModelRow[] }>('GET', '/api/models', undefined, signal), staleTime: Infinity })
-  const gpus = useQuery({ queryKey: ['gpus'], queryFn: ({ signal }) => request<{ gpus: GpuRow[] }>('GET', '/api/gpus', undefined, signal), staleTime: Infinity })
+  const models = useQuery({ queryKey: ['models'], queryFn: ({ signal }) => request<{ models: ModelRow[] }>('GET', '/api/models', undefined, signal), staleTime: Infinity, enabled: live })
+  const gpus = useQuery({ queryKey: ['gpus'], queryFn: ({ signal }) => request<{ gpus: GpuRow[] }>('GET', '/api/gpus', undefined, signal), staleTime: Infinity, enabled: live })
 
   // A plan holds for a range of batch, length and rank; `anchor` moves only when a slider leaves that range.
   const anchor = ref<Variables>({ ...at.value })
@@ -88,19 +101,23 @@ export function provideAnswers(settings: Part2Settings): Answers {
   })
   const plans = useQuery({
     queryKey: ['plan', fixed],
-    queryFn: async ({ signal, queryKey }) => {
-      const body = JSON.parse(queryKey[1]!) as JsonObject
+    queryFn: async ({ signal, queryKey }): Promise<PlanAnswer> => {
+      const key = queryKey[1]!
+      const body = JSON.parse(key) as JsonObject
       try {
-        return { plans: (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans, builtIn: false }
+        return { key, plans: (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans, builtIn: false }
       } catch (error) {
-        if (error instanceof OfflineError) return { plans: await builtInPlans(body), builtIn: true }
+        if (error instanceof OfflineError) return { key, plans: await builtInPlans(body), builtIn: true }
         throw error
       }
     },
+    enabled: live,
     placeholderData: keepPreviousData,
     staleTime: Infinity,
   })
-  const own = computed(() => (plans.isPlaceholderData.value ? undefined : plans.data.value?.plans))
+  // Bare numbers: to read thousands of coefficients through reactive proxies costs more than to add them up.
+  const planned = computed<PlanAnswer | undefined>(() => toRaw(plans.data.value) ?? (fixed.value === FIRST.key ? FIRST : undefined))
+  const own = computed(() => (planned.value?.key === fixed.value ? planned.value.plans : undefined))
   watch([at, own], ([now, current]) => {
     if (current && !current.every((plan) => covers(plan, now))) anchor.value = { ...now }
   })
@@ -129,7 +146,7 @@ export function provideAnswers(settings: Part2Settings): Answers {
   const memory = useQuery({
     queryKey: ['memory', resting],
     queryFn: ({ signal, queryKey }) => request<MemoryAnswer>('POST', '/api/memory', JSON.parse(queryKey[1]!) as JsonObject, signal),
-    enabled: computed(() => resting.value !== ''),
+    enabled: computed(() => live.value && resting.value !== ''),
     placeholderData: keepPreviousData,
     staleTime: Infinity,
   })
@@ -141,7 +158,7 @@ export function provideAnswers(settings: Part2Settings): Answers {
       const { model, config, recipe } = JSON.parse(queryKey[1] as string) as JsonObject
       return request<ParametersAnswer>('POST', '/api/parameters', { model, config, recipe, method: queryKey[2] as string }, signal)
     },
-    enabled: computed(() => resting.value !== ''),
+    enabled: computed(() => live.value && resting.value !== ''),
     placeholderData: keepPreviousData,
     staleTime: Infinity,
   })
@@ -150,9 +167,9 @@ export function provideAnswers(settings: Part2Settings): Answers {
   const answers: Answers = {
     models: computed(() => models.data.value?.models ?? []),
     gpus: computed(() => gpus.data.value?.gpus ?? []),
-    gpu: computed(() => gpus.data.value?.gpus.find((row) => row.id === settings.gpu)),
-    modelName: computed(() => plans.data.value?.plans[0]?.model.name ?? models.data.value?.models.find((row) => row.id === settings.model)?.name ?? settings.model),
-    modelParameters: computed(() => plans.data.value?.plans[0]?.model.parameters),
+    gpu: computed(() => gpus.data.value?.gpus.find((row) => row.id === settings.gpu) ?? (settings.gpu === defaultGpu.id ? (defaultGpu as GpuRow) : undefined)),
+    modelName: computed(() => planned.value?.plans[0]?.model.name ?? models.data.value?.models.find((row) => row.id === settings.model)?.name ?? settings.model),
+    modelParameters: computed(() => planned.value?.plans[0]?.model.parameters),
     values,
     valuesAt(other) {
       const current = own.value
@@ -165,15 +182,15 @@ export function provideAnswers(settings: Part2Settings): Answers {
     estimate: (method) => (settled.value ? memory.data.value?.estimates.find((item) => item.method === method) : undefined),
     parameters: computed(() => parameters.data.value),
     settled,
-    offline: computed(() => queries.some((query) => query.error.value instanceof OfflineError) || plans.data.value?.builtIn === true),
-    builtIn: computed(() => plans.data.value?.builtIn === true),
+    offline: computed(() => queries.some((query) => query.error.value instanceof OfflineError) || planned.value?.builtIn === true),
+    builtIn: computed(() => planned.value?.builtIn === true),
     error: computed(() => {
       const found = [plans, memory].map((query) => query.error.value).find((error) => error instanceof ApiError)
       return (found as ApiError | undefined) ?? null
     }),
     loading: computed(() => values.value.size === 0 && plans.isPending.value),
     retry: () => {
-      for (const query of queries) if (query.error.value || plans.data.value?.builtIn) void query.refetch()
+      for (const query of queries) if (query.error.value || planned.value?.builtIn) void query.refetch()
     },
   }
 

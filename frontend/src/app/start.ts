@@ -1,0 +1,24 @@
+import { createWebHistory } from 'vue-router'
+import { setLocale } from '@/shared/i18n'
+import { comeToLife, live, pause } from '@/shared/state/live'
+import { createPage } from './page'
+
+/**
+ * Brings the document to life.
+ *
+ * One that was rendered for this very address at build time is taken over as it stands. Any other content, rendered in
+ * the other language or without the numbers asked for, is replaced in one go.
+ */
+export async function start(): Promise<void> {
+  const { dataset, lang } = document.documentElement
+  const same = dataset.rendered === 'default' && dataset.stale === undefined && window.location.hash === ''
+  live.value = !same
+  const { app, router } = createPage(createWebHistory(), same)
+  await pause()
+  await Promise.all([setLocale(lang === 'en' ? 'en' : 'zh-CN', false), router.isReady()])
+  await pause()
+  app.mount('#app')
+  delete dataset.stale
+  await comeToLife()
+  delete dataset.rendered
+}

@@ -1,0 +1,35 @@
+/** Writes each text file of the build a second and third time, compressed as far as it goes: the server sends those. */
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
+import type { Plugin, ResolvedConfig } from 'vite'
+
+const TEXT = /\.(js|css|html|svg|json)$/
+/** Below this a packet holds the file anyway. */
+const SMALLEST = 1024
+
+export function compress(): Plugin {
+  let config: ResolvedConfig
+  return {
+    name: 'compress',
+    apply: (options, { command }) => command === 'build' && !options.build?.ssr,
+    configResolved(resolved) {
+      config = resolved
+    },
+    // After every other plugin has written what it writes.
+    closeBundle: {
+      order: 'post',
+      sequential: true,
+      handler() {
+        const output = resolve(config.root, config.build.outDir)
+        for (const entry of readdirSync(output, { recursive: true, encoding: 'utf8' })) {
+          const file = join(output, entry)
+          if (!TEXT.test(entry) || statSync(file).size < SMALLEST) continue
+          const text = readFileSync(file)
+          writeFileSync(`${file}.gz`, gzipSync(text, { level: 9 }))
+          writeFileSync(`${file}.br`, brotliCompressSync(text, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: text.length } }))
+        }
+      },
+    },
+  }
+}
