@@ -214,7 +214,7 @@ class GpuRow(Shape):
     aliases: list[str]
     memory_bytes: Bytes = Field(description="What the driver reports.")
     memory_basis: str
-    marketing_memory_gb: int
+    marketing_memory_gb: int | None = Field(description="The size on the box; null for a GPU of your own.")
     memory_bandwidth_bytes_per_second: int | None
     dense_flops_per_second: dict[str, int | None]
     achievable_flops_per_second: dict[str, int]

@@ -50,7 +50,7 @@ def _subject() -> list[inspect.Parameter]:
     model = Argument("MODEL", help="Alias (7B), catalogue id or Hugging Face id.")
     method = Option("--method", short="-m", help="full, lora, qlora, …; may be repeated.")
     config = Option("--config", help="A config.json in place of MODEL.")
-    gpu = Option("--gpu", help="Judge only this GPU; loralens gpus lists all names.")
+    gpu = Option("--gpu", help="Judge only this GPU: a name of loralens gpus, or custom:24GiB.")
     request = Option("--request", help="Body of the POST request: a file, or - for stdin.")
     return [
         _parameter("model", str | None, model),
