@@ -196,6 +196,16 @@ class ModelsAnswer(Shape):
     models: list[ModelRow]
 
 
+class ResolvedModel(Shape):
+    """Answer of /api/models/resolve."""
+
+    source: Literal["catalogue", "folder", "cache", "hub"] = Field(description="Where the model was found.")
+    id: str = Field(description="Catalogue id, name of the folder, or owner/name on the Hub.")
+    model: ModelSummary
+    config: dict[str, Any] = Field(description="Its config.json, under the name by which it was found.")
+    fetched_at: str | None = Field(description="When it came from the Hub (ISO 8601); null if it did not.")
+
+
 class PriceRow(Shape):
     """A list price with its source."""
 
