@@ -85,6 +85,13 @@ def test_the_catalogue_and_local_folders_come_first(ask: Ask, hub: StandIn, tmp_
     assert hub.paths == []
 
 
+def test_a_misspelt_name_gets_names_that_look_like_it(ask: Ask, hub: StandIn) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        ask("qwen2.5-7x")
+    assert "qwen2.5-7b" in (caught.value.hint or "")
+    assert hub.paths == []
+
+
 def test_a_link_out_of_the_folder_is_not_followed(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "models" / "linked").mkdir(parents=True)
     (tmp_path / "secret.json").write_text(json.dumps(CONFIG))

@@ -46,19 +46,15 @@ class Resolver:
         """
         if not isinstance(text, str):
             raise InvalidInput("model must be a text", field="model", hint="try Qwen/Qwen2.5-7B")
-        known = self._catalogue(text)
-        if known is not None:
-            return known
-        folder = folder_config(self._models, text.strip()) if "/" not in text.strip() else None
-        if folder is not None:
-            return _answer("folder", folder[0], folder[1])
+        here = self._here(text.strip())
+        if here is not None:
+            return here
+        if "/" not in text:  # the Hub's models have an owner: this can only be a misspelt name
+            catalogue.model(text)
         model = model_id(text, self._hosts)
-        known = self._catalogue(model)
-        if known is not None:
-            return known
-        folder = folder_config(self._models, model)
-        if folder is not None:
-            return _answer("folder", folder[0], folder[1])
+        here = self._here(model)
+        if here is not None:
+            return here
         kept = self._store.get(model)
         if kept is not None and (kept.fresh or not from_hub):
             return _answer("cache", model, kept.config, kept.fetched_at)
@@ -79,11 +75,13 @@ class Resolver:
         # Only what could be used is kept.
         return answer | {"fetched_at": self._store.put(model, config).fetched_at}
 
-    def _catalogue(self, text: str) -> dict[str, Any] | None:
+    def _here(self, name: str) -> dict[str, Any] | None:
+        """A model of the catalogue or of a local folder; None for an address and for any other name."""
         try:
-            entry = catalogue.model(text.strip())
+            entry = catalogue.model(name)
         except UnknownModel:
-            return None
+            folder = None if "://" in name else folder_config(self._models, name)
+            return _answer("folder", *folder) if folder else None
         model = named(entry.id)
         return {
             "source": "catalogue",
