@@ -149,7 +149,8 @@ function light(context: CanvasRenderingContext2D, part: Part, parts: { matrix: B
   if (part === 'b') frame(context, b, palette.factor)
   if (part === 'a') frame(context, a, palette.factor)
   if (part === 'rank') {
-    for (const share of [0.25, 0.5, 0.75]) {
+    // Beside the labels, which stand at the strips' beginnings.
+    for (const share of [0.55, 0.78]) {
       gauge(context, b.x, b.y + share * b.height, b.width, false, palette.width)
       gauge(context, a.x + share * a.width, a.y, a.height, true, palette.width)
     }
