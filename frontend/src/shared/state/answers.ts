@@ -66,7 +66,7 @@ export interface Answers {
 const KEY: InjectionKey<Answers> = Symbol('answers')
 
 /** Plans for a few models that ship with the page and are loaded only when the server is away. */
-async function builtInPlans(body: JsonObject): Promise<Plan[]> {
+export async function builtInPlans(body: JsonObject): Promise<Plan[]> {
   const all = (await import('@/shared/api/builtInPlans.json')).default as unknown as { body: JsonObject; plans: Plan[] }[]
   const strip = (value: JsonObject): string => {
     const recipe = value.recipe as JsonObject
