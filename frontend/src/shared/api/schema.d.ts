@@ -1215,6 +1215,8 @@ export interface components {
         CourseNumber: {
             /** Id */
             id: string;
+            /** @description What it is a figure of. */
+            what: components["schemas"]["Both"];
             /** Printed */
             printed: string;
             /** Printed Value */
