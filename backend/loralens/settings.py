@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -42,6 +43,11 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(
         None, description="With runner ray: the cluster's address; default: one is started on this machine."
     )
+    hub: Literal["on", "off"] = Field(
+        "on", description="Whether a model may be looked up on the Hugging Face Hub when somebody asks for it."
+    )
+    hub_url: str = Field("https://huggingface.co", description="Address of the Hub, or of a mirror of it.")
+    hub_seconds: float = Field(8, gt=0, le=60, description="How long one look-up on the Hub may take in all.")
     shutdown_seconds: int = Field(3, ge=0, description="How long open streams may take to end when the server stops.")
     log_level: str = Field("warning", description="critical, error, warning, info or debug.")
 
@@ -49,6 +55,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("hub_url")
+    @classmethod
+    def _a_plain_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ValueError("an address like https://huggingface.co")
+        return value.rstrip("/")
 
     @field_validator("embed_origins")
     @classmethod
@@ -62,6 +76,10 @@ class Settings(BaseSettings):
         """Where the built page lies: the setting, the package (image, wheel) or the checkout; None if nowhere."""
         candidates = [self.web_dir] if self.web_dir else [_PACKAGE / "web", _CHECKOUT / "frontend" / "dist"]
         return next((folder for folder in candidates if (folder / "index.html").is_file()), None)
+
+    def hub_address(self) -> str | None:
+        """Where models may be looked up; None where that is switched off."""
+        return self.hub_url if self.hub == "on" else None
 
     def state_directory(self) -> Path:
         """Where jobs are kept: the setting, `.loralens` of the checkout, or the user's state folder."""

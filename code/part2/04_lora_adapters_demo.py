@@ -1,4 +1,4 @@
-"""第 4 课 / Lesson 4: 一个基座，六个适配器 / one base, six adapters: trained, saved, loaded, switched, verified.
+"""第 4 课 / Lesson 4: 一个底座，六个适配器 / one base, six adapters: trained, saved, loaded, switched, verified.
 
 python code/part2/04_lora_adapters_demo.py
 python code/part2/04_lora_adapters_demo.py --preset standard --lang en
@@ -30,12 +30,12 @@ def main() -> None:
     )
     recipe = training.recipe_named(args.preset)
 
-    step(1, "训练：一个基座，六个任务，各一个适配器", "Train: one base, six tasks, one adapter each")
+    step(1, "训练：一个底座，六个任务，各一个适配器", "Train: one base, six tasks, one adapter each")
     root = Path(os.environ["LORALENS_STATE_DIR"]) / "hubs"
     train(root, recipe)
     folder = training.hub_folder(root, recipe)
 
-    step(2, "装载：基座读一次，适配器是六个小文件", "Load: the base once, the adapters are six small files")
+    step(2, "装载：底座读一次，适配器是六个小文件", "Load: the base once, the adapters are six small files")
     hub = Hub(TinyBase(folder))
     for task in TASKS:
         hub.load(task.name, folder / "adapters" / task.name)
@@ -44,7 +44,7 @@ def main() -> None:
         for task, loaded in zip(TASKS, hub.adapters)
     ]
     base_parameters = sum(tensor.numel() for tensor in hub.base.module.parameters())
-    base_row = [pick("基座", "base"), f"{base_parameters:,}", f"{hub.base.stored_bytes():,}"]
+    base_row = [pick("底座", "base"), f"{base_parameters:,}", f"{hub.base.stored_bytes():,}"]
     table([pick("部件", "part"), pick("参数", "parameters"), pick("文件字节", "bytes on disk")], [base_row, *rows])
 
     step(3, "切换：同一个请求，六种回答", "Switch: the same request, six answers")
@@ -61,7 +61,7 @@ def main() -> None:
         "quick has time for the form of each answer only, its facts are often wrong; --preset standard trains longer.",
     )
 
-    step(4, "验证：不同、可复原、基座没动", "Verify: different, reversible, the base untouched")
+    step(4, "验证：不同、可复原、底座没动", "Verify: different, reversible, the base untouched")
     proof = hub.verify(prompt_for(request))
     again = hub.generate(prompt_for(request), adapter=TASKS[0].name, tokens=64).strip() == answers[TASKS[0].name]
     say(
@@ -73,7 +73,7 @@ def main() -> None:
         f"Switched away and back, equal bit for bit: {proof.returns_bit_for_bit and again}",
     )
     say(
-        f"基座的字节没有变：{proof.base_unchanged}（SHA-256 {proof.base_sha256[:16]}）",
+        f"底座的字节没有变：{proof.base_unchanged}（SHA-256 {proof.base_sha256[:16]}）",
         f"The base's bytes are unchanged: {proof.base_unchanged} (SHA-256 {proof.base_sha256[:16]})",
     )
 
@@ -84,9 +84,9 @@ def main() -> None:
         if event["type"] == "timing":
             ratio = "" if event["reload_ratio"] is None else f"{event['reload_ratio']:,.0f}×"
             rows.append([event["way"], f"{event['median_seconds'] * 1e6:,.1f}", ratio])
-    table([pick("方式", "way"), pick("微秒", "microseconds"), pick("比重新载入基座快", "faster than reloading")], rows)
+    table([pick("方式", "way"), pick("微秒", "microseconds"), pick("比重新载入底座快", "faster than reloading")], rows)
     say(
-        "这些数只属于这个小基座和这台机器；7B 的基座重新载入一次要读十几 GB。",
+        "这些数只属于这个小底座和这台机器；7B 的底座重新载入一次要读十几 GB。",
         "These figures are this tiny base's on this machine; loading a 7B base again means reading some 13 GB.",
     )
 
@@ -98,7 +98,7 @@ def main() -> None:
         [
             pick("模型", "model"),
             pick("六份模型", "six models"),
-            pick("基座 + 6 适配器", "base + 6 adapters"),
+            pick("底座 + 6 适配器", "base + 6 adapters"),
             pick("省", "saved"),
         ],
         [

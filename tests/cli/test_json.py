@@ -33,6 +33,8 @@ CASES = [
     (["models", "--families"], "families"),
     (["gpus"], "gpus"),
     (["gpus", "rtx-4090"], "gpus/rtx-4090"),
+    (["gpus", "custom:24GiB,1008GB/s,name=Lab card"], "gpus/custom:24GiB,1008GB/s,name=Lab card"),
+    (["memory", "7B", "--gpu", "custom:24.5GiB"], "memory?model=7B&gpu=custom:24.5GiB"),
 ]
 
 

@@ -29,7 +29,7 @@ function freePort() {
 }
 
 /** The server under test: LORALENS_URL when given, else one of our own that ends with us. */
-export async function startServer() {
+export async function startServer(environment = {}) {
   if (process.env.LORALENS_URL) return { url: process.env.LORALENS_URL.replace(/\/$/, ''), stop: async () => {} }
   const python = join(ROOT, '.venv', 'bin', 'python')
   assert(existsSync(python), `no ${python}: run ./start.sh once, or set LORALENS_URL`)
@@ -38,7 +38,7 @@ export async function startServer() {
   const state = mkdtempSync(join(tmpdir(), 'loralens-e2e-'))
   const child = spawn(python, ['-m', 'loralens', 'serve', '--port', String(port)], {
     cwd: ROOT,
-    env: { ...process.env, PYTHONPATH: join(ROOT, 'backend'), LORALENS_STATE_DIR: state },
+    env: { ...process.env, PYTHONPATH: join(ROOT, 'backend'), LORALENS_STATE_DIR: state, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let said = ''

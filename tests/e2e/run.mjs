@@ -3,12 +3,15 @@
  *
  * LORALENS_URL: a server that already runs. CHROMIUM: the browser's path. Screenshots lie in frontend/screenshots.
  */
+import { startHub } from './hub.mjs'
 import { startBrowser, startServer } from './lib.mjs'
 
-const CHECKS = ['numbers', 'looks', 'keyboard', 'states', 'motion', 'load', 'benchmark', 'adapters']
+const CHECKS = ['numbers', 'looks', 'keyboard', 'states', 'setup', 'exports', 'motion', 'load', 'benchmark', 'adapters']
 
 const wanted = process.argv.slice(2)
-const server = await startServer()
+// A server that runs already has an address of the Hub of its own.
+const hub = process.env.LORALENS_URL ? null : await startHub()
+const server = await startServer(hub ? { LORALENS_HUB_URL: hub.url } : {})
 const browser = await startBrowser()
 let passed = 0
 let failed = 0
@@ -17,7 +20,7 @@ try {
     const { default: check } = await import(`./checks/${name}.mjs`)
     const begun = performance.now()
     try {
-      const note = await check({ browser, url: server.url })
+      const note = await check({ browser, url: server.url, hub })
       passed += 1
       console.log(`ok    ${name} (${((performance.now() - begun) / 1000).toFixed(1)} s)${note ? ` ${note}` : ''}`)
     } catch (error) {
@@ -28,6 +31,7 @@ try {
 } finally {
   await browser.close()
   await server.stop()
+  await hub?.stop()
 }
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed === 0 ? 0 : 1

@@ -149,6 +149,7 @@ class CourseNumber(Shape):
     """One printed figure of the course."""
 
     id: str
+    what: Both = Field(description="What it is a figure of.")
     printed: str
     printed_value: float | None
     rule: str

@@ -215,6 +215,16 @@ class FamiliesAnswer(Shape):
     families: list[FamilyRow]
 
 
+class ResolvedModel(Shape):
+    """Answer of /api/models/resolve."""
+
+    source: Literal["catalogue", "folder", "cache", "hub"] = Field(description="Where the model was found.")
+    id: str = Field(description="Catalogue id, name of the folder, or owner/name on the Hub.")
+    model: ModelSummary
+    config: dict[str, Any] = Field(description="Its config.json, under the name by which it was found.")
+    fetched_at: str | None = Field(description="When it came from the Hub (ISO 8601); null if it did not.")
+
+
 class PriceRow(Shape):
     """A list price with its source."""
 
@@ -233,7 +243,7 @@ class GpuRow(Shape):
     aliases: list[str]
     memory_bytes: Bytes = Field(description="What the driver reports.")
     memory_basis: str
-    marketing_memory_gb: int
+    marketing_memory_gb: int | None = Field(description="The size on the box; null for a GPU of your own.")
     memory_bandwidth_bytes_per_second: int | None
     dense_flops_per_second: dict[str, int | None]
     achievable_flops_per_second: dict[str, int]

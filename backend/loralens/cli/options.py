@@ -32,7 +32,7 @@ def takes_recipe(command: Command) -> Command:
 
     def wrapper(**values: Any) -> None:
         given = {name: values.pop(name) for name in words}
-        subject = {name: values.pop(name) for name in ("model", "method", "config", "gpu", "request")}
+        subject = {name: values.pop(name) for name in ("model", "method", "config", "gpu", "request", "from_hub")}
         if values.get("grid") is not None and not any(subject.values()):  # a grid brings its own cases
             return command(body={}, **values)
         command(
@@ -50,7 +50,8 @@ def _subject() -> list[inspect.Parameter]:
     model = Argument("MODEL", help="Alias (7B), catalogue id or Hugging Face id.")
     method = Option("--method", short="-m", help="full, lora, qlora, …; may be repeated.")
     config = Option("--config", help="A config.json in place of MODEL.")
-    gpu = Option("--gpu", help="Judge only this GPU; loralens gpus lists all names.")
+    gpu = Option("--gpu", help="Judge only this GPU: a name of loralens gpus, or custom:24GiB.")
+    from_hub = Option("--from-hub", help="Look MODEL up on the Hugging Face Hub if it is found nowhere here.")
     request = Option("--request", help="Body of the POST request: a file, or - for stdin.")
     return [
         _parameter("model", str | None, model),
@@ -58,6 +59,7 @@ def _subject() -> list[inspect.Parameter]:
         _parameter("config", Path | None, config),
         _parameter("gpu", str | None, gpu),
         _parameter("request", str | None, request),
+        _parameter("from_hub", bool | None, from_hub),
     ]
 
 
@@ -81,17 +83,21 @@ def _body(
     config: Path | None,
     gpu: str | None,
     request: str | None,
+    from_hub: bool | None,
     flat: dict[str, Any],
 ) -> Body:
     if request is not None:
-        if model or method or config or gpu or flat:
+        if model or method or config or gpu or from_hub or flat:
             hint = "leave out MODEL and the other options"
             raise InvalidInput("--request is the whole input", field="request", hint=hint)
         return read_json(request)
     if (model is None) == (config is None):
         hint = "try: loralens memory 7B; loralens models lists all names"
         raise InvalidInput("give either MODEL or --config", field="model", hint=hint)
-    body: Body = {"model": model} if config is None else {"config": read_json(str(config))}
+    if config is not None:
+        body: Body = {"config": read_json(str(config))}
+    else:
+        body = looked_up(model) if from_hub and model is not None else {"model": model}
     methods = [part.strip() for text in method or [] for part in text.split(",") if part.strip()]
     if methods:
         body["methods"] = methods
@@ -99,6 +105,23 @@ def _body(
         body["gpu"] = gpu
     body["recipe"] = nested(flat)
     return body
+
+
+def looked_up(model: str) -> Body:
+    """The model of a body, found as `POST /api/models/resolve` finds it with `from_hub`.
+
+    Raises:
+        UnknownModel, GatedModel, HubUnavailable: see `loralens.huggingface`.
+    """
+    import asyncio
+
+    from loralens.huggingface import Resolver
+    from loralens.settings import Settings
+
+    settings = Settings()
+    resolver = Resolver(settings.state_directory(), settings.models_dir, settings.hub_address(), settings.hub_seconds)
+    found = asyncio.run(resolver.resolve(model, from_hub=True))
+    return {"model": found["id"]} if found["source"] == "catalogue" else {"config": found["config"]}
 
 
 def read_json(path: str) -> Body:

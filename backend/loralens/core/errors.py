@@ -12,6 +12,7 @@
     │   ├── DeviceUnavailable            the hardware asked for is not in this machine
     │   ├── DependencyMissing            an optional package is not installed
     │   └── HubUnavailable               the Hugging Face Hub cannot be reached
+    ├── GatedModel                       the Hub shows the model's files only to people whom its publisher let in
     ├── DeviceBusy                       the device runs another job and queueing was refused
     └── JobFailed                        a job ended with an error
         └── OutOfMemory                  the device ran out of memory while working
@@ -124,6 +125,14 @@ class HubUnavailable(Unavailable):
 
     code = "hub_unavailable"
     title = "Hugging Face Hub not reachable"
+
+
+class GatedModel(LoraLensError):
+    """The Hub shows the files of this model only to people whom its publisher let in."""
+
+    code = "gated_model"
+    title = "Gated model"
+    status = 403
 
 
 class DeviceBusy(LoraLensError):

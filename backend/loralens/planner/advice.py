@@ -21,7 +21,8 @@ def advise(question: Question, device: Gpu) -> dict[str, Any]:
 
     `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest.
     `path`: changes to make together, mildest first, none of them superfluous; None where no path is known.
-    `smallest_gpu`: the same vendor's GPU with the least memory that fits without any change.
+    `smallest_gpu`: the same vendor's GPU with the least memory that fits without any change; any vendor's where the
+        GPU in question is one's own.
     `several_gpus`: how many of the GPU in question do when weights, gradients and optimizer state are sharded.
     """
     before = question.estimate()
@@ -64,7 +65,11 @@ def path(question: Question, device: Gpu) -> list[dict[str, Any]] | None:
 def smallest_gpu(question: Question, vendor: str) -> dict[str, Any] | None:
     """The vendor's GPU with the least memory that fits the step as asked; only where the driver's figure is known."""
     needed = question.estimate().overhead.needed[1]
-    known = [gpu for gpu in catalogue.gpus() if gpu.vendor == vendor and gpu.memory_basis.startswith("driver")]
+    known = [
+        gpu
+        for gpu in catalogue.gpus()
+        if vendor in (gpu.vendor, catalogue.OWN_VENDOR) and gpu.memory_basis.startswith("driver")
+    ]
     enough = [gpu for gpu in known if gpu.memory_bytes >= needed]
     if not enough:
         return None

@@ -115,6 +115,6 @@ CHANGES: Final = (
            "Frozen weights have neither gradients nor optimizer state."),
     Change("method",
            lambda q: "qlora" if q.method in ("full", "lora") and q.recipe.quantization is None else None, "method",
-           "冻结的基座每个权重约 4 比特；每层用到时再解压。",
+           "冻结的底座每个权重约 4 比特；每层用到时再解压。",
            "The frozen base at about four bits per weight, unpacked layer by layer when used."),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from loralens.core.catalogue import gpu, model
 from loralens.core.memory.estimate import Estimate, estimate
 from loralens.core.memory.ledger import CATEGORIES
 from loralens.core.textbook import Figure
+from loralens.planner.course_names import NAMES
 from loralens.planner.course_texts import KINDS, VERDICTS
 from loralens.planner.time import gpu_hours
 from loralens.planner.work import Network, training_work
@@ -53,6 +54,7 @@ def _row(figure: Figure, exact: Exact) -> dict[str, Any]:
     rounded = None if figure.value is None else textbook.round_half_up(figure.value, figure.decimals)
     return {
         "id": figure.id,
+        "what": dict(zip(("zh", "en"), NAMES[figure.id], strict=True)),
         "printed": figure.printed,
         "printed_value": figure.printed_value,
         "rule": figure.rule,

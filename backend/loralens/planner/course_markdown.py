@@ -16,8 +16,8 @@ INTRODUCTION: Final = {
     "course's nominal parameter count, A for the adapter's.",
 }
 HEADER: Final = {
-    "zh": ("印出的数", "规则", "代入", "精确值", "判断", "说明"),
-    "en": ("printed", "rule", "with numbers", "exact", "verdict", "remark"),
+    "zh": ("什么", "印出的数", "规则", "代入", "精确值", "判断", "说明"),
+    "en": ("what", "printed", "rule", "with numbers", "exact", "verdict", "remark"),
 }
 TITLE: Final = {"zh": "课程中的数字", "en": "The course's numbers"}
 REGIMES: Final = {"zh": "精确值对应的设置", "en": "What the exact values are for"}
@@ -52,6 +52,7 @@ def _part(language: str, rows: list[dict[str, Any]]) -> str:
 
 def _cells(language: str, row: dict[str, Any]) -> list[str]:
     return [
+        row["what"][language],
         row["printed"],
         row["formula"],
         row["substituted"],

@@ -32,7 +32,7 @@ KINDS: Final = {
 
 _GIB = ("课程写作 GB，其实是 GiB（2^30 字节）。", "Printed as GB, but it is GiB (2^30 bytes).")
 _STORAGE = (
-    "基座按 13 GB（其实是 13.04 GiB）算，适配器按 4 MB 算。",
+    "底座按 13 GB（其实是 13.04 GiB）算，适配器按 4 MB 算。",
     "Takes the base as 13 GB (it is 13.04 GiB) and an adapter as 4 MB.",
 )
 _ADAPTER = (
@@ -119,7 +119,7 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "faster-100x": Verdict(
         "unsupported",
-        "没有给出来源，所以这里不重复。改为在你的机器上测量：切换适配器的时间与重新载入基座相比（第 4 课）。{exact}。",
+        "没有给出来源，所以这里不重复。改为在你的机器上测量：切换适配器的时间与重新载入底座相比（第 4 课）。{exact}。",
         "No source is given, so it is not repeated. Measured on your own machine instead: time to switch an adapter "
         "against loading the base again (lesson 4). {exact}.",
     ),

@@ -29,7 +29,9 @@ def fit_answer(body: Any) -> dict[str, Any]:
     """
     question, own = read_question(body, OWN_WORDS)
     if own.get("gpu") is None:
-        raise InvalidInput("no GPU was named", field="gpu", hint="try gpu=rtx-4090; GET /api/gpus lists all names")
+        raise InvalidInput(
+            "no GPU was named", field="gpu", hint="try gpu=rtx-4090 or custom:24GiB; GET /api/gpus lists all names"
+        )
     device = catalogue.gpu(own["gpu"])
     time = None
     if own.get("tokens") is not None:

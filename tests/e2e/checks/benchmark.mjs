@@ -61,10 +61,24 @@ async function chart(page, result) {
   equal(await page.locator('#benchmark figure tbody tr').count(), result.points.length + result.skipped.length, 'the table has every value of the axis')
 }
 
+/** The race once more: moved by hand, played, paused. */
+async function rewind(page) {
+  const race = page.locator('[data-race]')
+  await race.waitFor()
+  const leaders = () => race.locator('ul').innerText()
+  const end = await leaders()
+  await race.locator('input').press('Home')
+  assert((await leaders()) !== end, 'the race can be rewound')
+  await race.locator('[data-race-play]').click()
+  await race.locator('[data-race-play]').filter({ hasText: 'Pause' }).click()
+  assert(Number(await race.locator('input').inputValue()) < 100, 'and paused on its way')
+}
+
 /** A second run, held against the first; the comparison is part of the address and says what the API says. */
 async function compare(page, url, first) {
   await begin(page, { axis: 'none', tokens: '1', width: '512', cache: 'hot', seconds: '3' })
   await state(page, 'done')
+  await rewind(page)
   const second = runOf(page)
   await page.locator('[data-part=history] summary').click()
   await page.locator(`[data-past="${second}"] .badge.lora`).waitFor()

@@ -17,8 +17,14 @@ export default async function keyboard(context) {
   const { page, finish } = await openPage(context, { lang: 'en' })
   await settled(page)
   await showEverything(page)
+  // Scrolling to the sections moved the place from which Tab goes on; a reader begins at the top.
+  await page.evaluate(() => {
+    document.body.tabIndex = -1
+    document.body.focus()
+    document.body.removeAttribute('tabindex')
+  })
   await page.keyboard.press('Tab')
-  assert((await focused(page)).includes('skip'), 'the first stop is the skip link')
+  assert((await focused(page)).includes('skip'), `the first stop is the skip link, not ${await focused(page)}`)
   await page.keyboard.press('Enter')
   equal(await page.evaluate(() => document.activeElement?.id), 'main', 'the skip link leads to the content')
 
@@ -49,6 +55,17 @@ export default async function keyboard(context) {
   await page.keyboard.press('Escape')
   equal(await page.locator('dialog[open]').count(), 0, 'Escape closes the formula')
   equal(await page.evaluate(() => document.activeElement?.getAttribute('data-number')), 'peak', 'the focus returns to the number')
+
+  // A word of the text lights its part of the picture and of the formula, and stays lit when pressed.
+  await tabTo(page, () => document.activeElement?.getAttribute('data-word') === 'b')
+  await page.locator('#decomposition .sym.b.on').waitFor()
+  await page.keyboard.press('Space')
+  equal(await page.evaluate(() => document.activeElement?.getAttribute('aria-pressed')), 'true', 'a pressed word says so')
+  await page.keyboard.press('Tab')
+  await page.locator('#decomposition .sym.a.on').waitFor()
+  await page.keyboard.press('Tab')
+  await page.locator('#decomposition .sym.b.on').waitFor()
+  equal(await page.locator('#decomposition .sym.on').count(), 1, 'what was pressed comes back when the focus leaves')
 
   await tabTo(page, () => document.activeElement?.getAttribute('role') === 'radio')
   await page.keyboard.press('ArrowRight')

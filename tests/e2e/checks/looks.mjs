@@ -30,7 +30,7 @@ export async function sizes(page, phone, what) {
       if (size < 11.95 && !(element.closest('.frac') && size > 10)) found.push(`text of ${size.toFixed(1)} px: ${node.textContent.trim().slice(0, 30)}`)
     }
     if (touch)
-      for (const element of document.querySelectorAll('button:not(.open), select, input[type=text], input[type=range], [role=radio], [role=tab], label:has(> input[type=radio], > input[type=checkbox]), .toc a')) {
+      for (const element of document.querySelectorAll('button:not(.open, .inline), select, input[type=text], input[type=range], [role=radio], [role=tab], label:has(> input[type=radio], > input[type=checkbox]), .toc a')) {
         if (!visible(element)) continue
         const box = element.getBoundingClientRect()
         if (box.height < 43.5 || box.width < 24) found.push(`target of ${box.width.toFixed(0)} × ${box.height.toFixed(0)} px: ${element.outerHTML.slice(0, 90)}`)
@@ -76,11 +76,58 @@ export default async function looks(context) {
   await Promise.all([0, 1].map(async () => {
     for (let next = waiting.shift(); next; next = waiting.shift()) await look(context, next)
   }))
-  const home = await openPage(context, { path: '/' })
-  await axe(home.page, 'home')
-  await home.page.screenshot({ path: join(SHOTS, 'home.png'), fullPage: true })
-  await home.page.getByRole('link', { name: /LoRA$/ }).first().click()
-  await settled(home.page)
-  await home.finish()
+  for (const [lang, theme, width] of [['zh-CN', 'light', 1280], ['en', 'dark', 360], ['zh-CN', 'dark', 320], ['en', 'light', 768]]) {
+    const home = await openPage(context, { path: '/', lang, theme, width })
+    await home.page.locator('[data-home=full]').filter({ hasText: 'GiB' }).waitFor()
+    await axe(home.page, `home ${lang} ${theme} ${width}`)
+    await sizes(home.page, width < 600, `home ${width}`)
+    equal(await home.page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, `sideways scroll, home ${width}`)
+    await home.page.screenshot({ path: join(SHOTS, `home-${lang}-${theme}-${width}.png`), fullPage: true })
+    await home.page.locator('#home-model').selectOption('llama-2-70b')
+    await home.page.locator('[data-home=full]').filter({ hasText: /[3-9]\d\d/ }).waitFor()
+    await home.page.locator('[data-home-answer] a').click()
+    await settled(home.page)
+    equal(await home.page.evaluate(() => new URLSearchParams(location.search).get('m')), 'llama-2-70b', 'the model of choice goes along')
+    await home.finish()
+  }
+  await dialogs(context)
   return `${combinations.length} combinations`
+}
+
+/** What opens: the two dialogs, the hub with all its adapters, a section in another page's frame. */
+async function dialogs(context) {
+  for (const [lang, theme, width] of [['zh-CN', 'dark', 1280], ['en', 'light', 360]]) {
+    const { page, finish } = await openPage(context, { path: '/part2?n=50&g=custom:24GiB', lang, theme, width, expected: ['404'] })
+    await settled(page)
+    await showEverything(page)
+    await page.locator('#hub-find').fill('2')
+    await page.locator('#decomposition .word').first().click()
+    await axe(page, `50 adapters ${width}`)
+    await sizes(page, width < 600, `50 adapters ${width}`)
+    equal(await page.evaluate(() => Math.min(...[...document.querySelectorAll('#hub [role=radio]')].map((node) => Math.min(node.getBoundingClientRect().height, 44)))), 44, 'every adapter is 44 px high')
+    for (const [name, ready] of [['gpu', '#own-gpu-memory'], ['model', '#find-model']]) {
+      if (width < 600) await page.locator('.summary').click()
+      await page.locator(`[data-own=${name}]`).click()
+      await page.locator(ready).fill('none/such')
+      await page.keyboard.press('Enter')
+      await page.locator(name === 'gpu' ? '[data-own-gpu] [role=alert]' : '[data-ask-hub]').waitFor()
+      await axe(page, `dialog ${name} ${width}`)
+      await sizes(page, width < 600, `dialog ${name} ${width}`)
+      await page.screenshot({ path: join(SHOTS, `own-${name}-${lang}-${width}.png`) })
+      await page.keyboard.press('Escape')
+      if (width < 600) await page.locator('.sheet-head button').click()
+    }
+    await finish()
+  }
+  for (const part of ['compare', 'fit', 'timeline', 'decomposition', 'hub', 'benchmark', 'forgetting']) {
+    const { page, finish } = await openPage(context, { path: `/part2?embed=${part}&r=16`, lang: 'en', width: 640, height: 600 })
+    await page.locator(`#${part} h2`).waitFor()
+    equal(await page.locator('section[id]').count(), 1, `only ${part}`)
+    equal(await page.locator('.bar[role=region], header.top').count(), 0, `no frame around ${part}`)
+    await page.locator('.whole a').waitFor()
+    assert((await page.locator('.whole a').getAttribute('href')) === `/part2?r=16#${part}`, 'it leads to the whole page with the same settings')
+    await axe(page, `embed ${part}`)
+    equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, `sideways scroll, embed ${part}`)
+    await finish()
+  }
 }

@@ -1,8 +1,5 @@
-/** Links, refusals, own models, a server that goes away, embedding, printing. */
+/** Links, refusals, a server that goes away, embedding, printing. */
 import { assert, equal, openPage, settled, showEverything } from '../lib.mjs'
-
-const CONFIG = { model_type: 'llama', architectures: ['LlamaForCausalLM'], hidden_size: 64, intermediate_size: 160, num_hidden_layers: 3, num_attention_heads: 4, num_key_value_heads: 2, vocab_size: 1000, max_position_embeddings: 512, rms_norm_eps: 1e-5, tie_word_embeddings: false, hidden_act: 'silu', torch_dtype: 'bfloat16' }
-
 
 export default async function states(context) {
   // A link restores everything; a broken one says so and falls back.
@@ -23,28 +20,7 @@ export default async function states(context) {
   ;({ page, finish } = await openPage(context, { path: '/part2?m=no-such-model', lang: 'en', expected: ['404'] }))
   await settled(page)
   equal(await page.locator('#setup-model').inputValue(), 'llama-2-7b', 'an unknown model falls back')
-  await finish()
-
-  // A model of one's own.
-  ;({ page, finish } = await openPage(context, { lang: 'en', expected: ['422'] }))
-  await settled(page)
-  await page.getByRole('button', { name: /^More/ }).click()
-  await page.getByRole('button', { name: 'Use your own config.json' }).click()
-  await page.locator('dialog[open] textarea').fill('{ not json')
-  await page.getByRole('button', { name: 'Use it' }).click()
-  assert(await page.locator('dialog[open] [role=alert]').innerText(), 'bad JSON is refused in place')
-  await page.locator('dialog[open] textarea').fill(JSON.stringify(CONFIG))
-  await page.getByRole('button', { name: 'Use it' }).click()
-  // Embedding and head 2·1000·64; per layer q, o 64·64, k, v 32·64, three of 160·64, two norms of 64; a last norm of 64.
-  const count = 2 * 1000 * 64 + 3 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 160 * 64 + 2 * 64) + 64
-  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count.toLocaleString('en') }).waitFor()
-  await page.getByRole('button', { name: 'Use your own config.json' }).click()
-  await page.locator('dialog[open] textarea').fill(JSON.stringify({ ...CONFIG, hidden_size: -4 }))
-  await page.getByRole('button', { name: 'Use it' }).click()
-  await page.locator('[data-banner=error]').waitFor()
-  assert(/hidden_size/.test(await page.locator('[data-banner=error]').innerText()), 'the refused field is named')
-  await page.getByRole('button', { name: 'Reset' }).click()
-  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: '6,738,415,616' }).waitFor()
+  assert((await page.locator('[data-banner=missing]').innerText()).includes('no-such-model'), 'and is named')
   await finish()
 
   // Without the server: built-in plans answer, and the sliders go on.

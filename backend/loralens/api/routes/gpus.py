@@ -18,7 +18,7 @@ def gpus() -> Response:
     return respond(gpus_answer())
 
 
-@router.get("/gpus/{id}", summary="One GPU", response_model=GpuRow, responses=documented(404))
+@router.get("/gpus/{id:path}", summary="One GPU", response_model=GpuRow, responses=documented(404, 422))
 def gpu(id: str) -> Response:
-    """By id or alias."""
+    """By id or alias, or your own: `custom:24GiB,1008GB/s,165TFLOP/s,name=My card` (only the memory is needed)."""
     return respond(gpu_answer(id))

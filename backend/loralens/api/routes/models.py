@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from loralens.api.answers import respond
+from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
-from loralens.api.schemas import FamiliesAnswer, ModelDetail, ModelsAnswer
+from loralens.api.schemas import FamiliesAnswer, ModelDetail, ModelsAnswer, ResolvedModel
+from loralens.core.errors import InvalidInput
 from loralens.core.listings import families_answer, model_answer, models_answer
+from loralens.huggingface import Resolver
 
 router = APIRouter(tags=["catalogue"])
 Family = Annotated[str | None, Query(max_length=100, description="Only this `model_type`, such as llama.")]
@@ -31,3 +34,45 @@ def model(id: str) -> Response:
 def families() -> Response:
     """What a config.json may be of, with or without a modelled training step."""
     return respond(families_answer())
+
+
+@router.post(
+    "/models/resolve",
+    summary="Find a model by the name somebody pasted",
+    response_model=ResolvedModel,
+    responses=documented(400, 403, 404, 413, 415, 422, 503),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "model": {"type": "string", "description": "owner/name, or the address of its page."},
+                            "from_hub": {
+                                "type": "boolean",
+                                "default": False,
+                                "description": "Ask the Hugging Face Hub if it is found nowhere else.",
+                            },
+                        },
+                        "required": ["model"],
+                        "additionalProperties": False,
+                    },
+                    "example": {"model": "Qwen/Qwen2.5-7B"},
+                }
+            },
+        }
+    },
+)
+async def resolve(request: Request, body: JsonObject) -> Response:
+    """Catalogue, local folders, what was fetched before; the Hub itself only with `from_hub`, within a deadline."""
+    for name in body:
+        if name not in ("model", "from_hub"):
+            raise InvalidInput(f"unknown field {name[:60]!r}", field=name[:60], hint="allowed: model, from_hub")
+    from_hub = body.get("from_hub", False)
+    if not isinstance(from_hub, bool):
+        raise InvalidInput("from_hub must be true or false", field="from_hub")
+    settings = request.app.state.settings
+    resolver = Resolver(settings.state_directory(), settings.models_dir, settings.hub_address(), settings.hub_seconds)
+    return respond(await resolver.resolve(body.get("model"), from_hub))

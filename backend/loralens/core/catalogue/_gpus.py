@@ -32,7 +32,7 @@ class Gpu:
     Attributes:
         memory_bytes: total that the driver prints; a process sees 0.3 to 1.5 GiB less (its context).
         memory_basis: `driver`, or the assumption behind `memory_bytes` in words.
-        marketing_memory_gb: the size on the box.
+        marketing_memory_gb: the size on the box; None for a GPU of one's own.
         dense_flops_per_second: peak rate per dtype, without sparsity, accumulating in float32.
         achievable_flops_per_second: fastest rate that published measurements of matrix products reached, per dtype.
         prices: cheapest first is not promised; each has its own source and date.
@@ -45,7 +45,7 @@ class Gpu:
     aliases: tuple[str, ...]
     memory_bytes: int
     memory_basis: str
-    marketing_memory_gb: int
+    marketing_memory_gb: int | None
     memory_bandwidth_bytes_per_second: int | None
     dense_flops_per_second: Mapping[str, int | None]
     achievable_flops_per_second: Mapping[str, int]
@@ -68,10 +68,10 @@ class Gpu:
         }
 
 
-def gpu(name: str) -> Gpu:
-    """The GPU with this id or alias.
+def known_gpu(name: str) -> Gpu:
+    """The GPU of the catalogue with this id or alias.
 
-    >>> gpu("RTX 4090").id
+    >>> known_gpu("RTX 4090").id
     'rtx-4090'
 
     Raises:
@@ -84,7 +84,8 @@ def gpu(name: str) -> Gpu:
         raise UnknownGpu(
             f"no GPU is called {shown(name)}",
             field="gpu",
-            hint=(f"did you mean {', '.join(near)}? " if near else "") + "`loralens gpus` lists all names",
+            hint=(f"did you mean {', '.join(near)}? " if near else "")
+            + "`loralens gpus` lists all names; a card of your own is custom:24GiB",
         )
     return found
 

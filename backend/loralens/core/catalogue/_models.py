@@ -66,7 +66,8 @@ def model(name: str) -> ModelEntry:
             f"no model is called {shown(name)}",
             field="model",
             hint=(f"did you mean {', '.join(near)}? " if near else "")
-            + "`loralens models` lists all names; any other model can be given by its config.json",
+            + "`loralens models` lists all names; any other model can be given by its config.json"
+            + (", or looked up on the Hub (--from-hub)" if isinstance(name, str) and "/" in name else ""),
         )
     return _entry(found)
 

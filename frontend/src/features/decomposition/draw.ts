@@ -9,9 +9,14 @@ export interface Palette {
   factor: string
   area: string
   line: string
+  width: string
 }
 
+/** What a word of the text can light up: the update, the frozen weight below it, the factors, or their rank. */
+export type Part = 'dw' | 'w' | 'b' | 'a' | 'rank'
+
 export interface Picture {
+  lit: Part | null
   shape: Shape
   rank: number
   row: number
@@ -102,6 +107,56 @@ function heat(context: CanvasRenderingContext2D, key: string, rank: number, rows
   return bitmap
 }
 
+interface Box {
+  x: number
+  y: number
+  width: number
+  height: number
+}
+
+/** A frame around a part of the picture; hairlines get room around them so that they can be seen at all. */
+function frame(context: CanvasRenderingContext2D, box: Box, colour: string, room = 4): void {
+  context.strokeStyle = colour
+  context.lineWidth = 3
+  context.strokeRect(box.x - room, box.y - room, box.width + 2 * room, box.height + 2 * room)
+}
+
+/** Two arrowheads that point at the two sides of a strip: so wide is the rank. */
+function gauge(context: CanvasRenderingContext2D, x: number, y: number, across: number, upright: boolean, colour: string): void {
+  const [long, half] = [10, 6]
+  context.fillStyle = colour
+  for (const sign of [-1, 1]) {
+    const tip = sign < 0 ? -1 : across + 1
+    context.beginPath()
+    for (const [along, aside] of [[tip, 0], [tip + sign * long, half], [tip + sign * long, -half]] as const) {
+      if (upright) context.lineTo(x + aside, y + along)
+      else context.lineTo(x + along, y + aside)
+    }
+    context.fill()
+  }
+}
+
+function light(context: CanvasRenderingContext2D, part: Part, parts: { matrix: Box; b: Box; a: Box }, palette: Palette): void {
+  const { matrix, b, a } = parts
+  if (part === 'dw') frame(context, matrix, palette.positive, 1)
+  if (part === 'w') {
+    context.fillStyle = palette.negative
+    context.globalAlpha = 0.3
+    context.fillRect(matrix.x, matrix.y, matrix.width, matrix.height)
+    context.globalAlpha = 1
+    frame(context, matrix, palette.negative, 1)
+  }
+  if (part === 'b') frame(context, b, palette.factor)
+  if (part === 'a') frame(context, a, palette.factor)
+  if (part === 'rank') {
+    // Beside the labels, which stand at the strips' beginnings.
+    for (const share of [0.55, 0.78]) {
+      gauge(context, b.x, b.y + share * b.height, b.width, false, palette.width)
+      gauge(context, a.x + share * a.width, a.y, a.height, true, palette.width)
+    }
+  }
+}
+
 const range = (length: number, at: (index: number) => number): number[] => Array.from({ length }, (_, index) => at(index))
 
 export function draw(context: CanvasRenderingContext2D, size: number, ratio: number, picture: Picture, palette: Palette): void {
@@ -133,6 +188,8 @@ export function draw(context: CanvasRenderingContext2D, size: number, ratio: num
     context.strokeStyle = palette.ink
     context.lineWidth = 2
     context.strokeRect(cellX, cellY, side, side)
+    const [width, height] = [columns.length * side, rows.length * side]
+    if (picture.lit) light(context, picture.lit, { matrix: { x, y, width, height }, b: { x: 0, y, width: GAP - 5, height }, a: { x, y: 0, width, height: GAP - 5 } }, palette)
     return
   }
 
@@ -185,4 +242,8 @@ export function draw(context: CanvasRenderingContext2D, size: number, ratio: num
   context.fillStyle = palette.ground
   context.fill()
   context.stroke()
+  if (picture.lit) {
+    const strip = { b: { x: left, y: place.y, width, height: place.height }, a: { x: place.x, y: top, width: place.width, height: width } }
+    light(context, picture.lit, { matrix: place, ...strip }, palette)
+  }
 }

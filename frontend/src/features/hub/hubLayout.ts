@@ -8,7 +8,8 @@ export interface Spot {
 
 export function spots(count: number, width: number, height: number): Spot[] {
   const rings = count <= 12 ? 1 : count <= 30 ? 2 : 3
-  const radius = count <= 8 ? 54 : count <= 12 ? 46 : count <= 30 ? 24 : 19
+  // Numbered nodes are still 44 px wide where the drawing is at its smallest (a window of 48rem).
+  const radius = count <= 8 ? 54 : count <= 12 ? 46 : 25
   // Outer rings are longer and take more nodes.
   const weights = Array.from({ length: rings }, (_, ring) => ringSize(ring, rings))
   const sum = weights.reduce((total, weight) => total + weight, 0)

@@ -156,6 +156,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/models/resolve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Find a model by the name somebody pasted
+         * @description Catalogue, local folders, what was fetched before; the Hub itself only with `from_hub`, within a deadline.
+         */
+        post: operations["resolve"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gpus": {
         parameters: {
             query?: never;
@@ -185,7 +205,7 @@ export interface paths {
         };
         /**
          * One GPU
-         * @description By id or alias.
+         * @description By id or alias, or your own: `custom:24GiB,1008GB/s,165TFLOP/s,name=My card` (only the memory is needed).
          */
         get: operations["gpu"];
         put?: never;
@@ -1215,6 +1235,8 @@ export interface components {
         CourseNumber: {
             /** Id */
             id: string;
+            /** @description What it is a figure of. */
+            what: components["schemas"]["Both"];
             /** Printed */
             printed: string;
             /** Printed Value */
@@ -1500,8 +1522,11 @@ export interface components {
             memory_bytes: number;
             /** Memory Basis */
             memory_basis: string;
-            /** Marketing Memory Gb */
-            marketing_memory_gb: number;
+            /**
+             * Marketing Memory Gb
+             * @description The size on the box; null for a GPU of your own.
+             */
+            marketing_memory_gb: number | null;
             /** Memory Bandwidth Bytes Per Second */
             memory_bandwidth_bytes_per_second: number | null;
             /** Dense Flops Per Second */
@@ -2420,6 +2445,36 @@ export interface components {
             mixed: boolean;
         };
         /**
+         * ResolvedModel
+         * @description Answer of /api/models/resolve.
+         */
+        ResolvedModel: {
+            /**
+             * Source
+             * @description Where the model was found.
+             * @enum {string}
+             */
+            source: "catalogue" | "folder" | "cache" | "hub";
+            /**
+             * Id
+             * @description Catalogue id, name of the folder, or owner/name on the Hub.
+             */
+            id: string;
+            model: components["schemas"]["ModelSummary"];
+            /**
+             * Config
+             * @description Its config.json, under the name by which it was found.
+             */
+            config: {
+                [key: string]: unknown;
+            };
+            /**
+             * Fetched At
+             * @description When it came from the Hub (ISO 8601); null if it did not.
+             */
+            fetched_at: string | null;
+        };
+        /**
          * Roofline
          * @description What this device reached in this run: the denominator of every fraction.
          */
@@ -3135,7 +3190,7 @@ export interface operations {
                 model: string;
                 /** @description full, lora, qlora, …; several with commas. Without it: full, lora and qlora. */
                 method?: string;
-                /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                 gpu?: string;
                 /** @description Samples per GPU and forward pass. */
                 micro_batch_size?: number;
@@ -3281,7 +3336,7 @@ export interface operations {
                     config?: Record<string, never>;
                     method?: string;
                     methods?: string[];
-                    /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                    /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
                     recipe?: {
                         /** @default 1 */
@@ -3473,7 +3528,7 @@ export interface operations {
                 model: string;
                 /** @description full, lora, qlora, …; several with commas. Without it: full, lora and qlora. */
                 method?: string;
-                /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                 gpu?: string;
                 /** @description Samples per GPU and forward pass. */
                 micro_batch_size?: number;
@@ -3617,7 +3672,7 @@ export interface operations {
                     config?: Record<string, never>;
                     method?: string;
                     methods?: string[];
-                    /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                    /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
                     recipe?: {
                         /** @default 1 */
@@ -3803,7 +3858,7 @@ export interface operations {
                 model: string;
                 /** @description full, lora, qlora, …; several with commas. Without it: full, lora and qlora. */
                 method?: string;
-                /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                 gpu?: string;
                 /** @description Samples per GPU and forward pass. */
                 micro_batch_size?: number;
@@ -3947,7 +4002,7 @@ export interface operations {
                     config?: Record<string, never>;
                     method?: string;
                     methods?: string[];
-                    /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                    /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
                     recipe?: {
                         /** @default 1 */
@@ -4215,6 +4270,106 @@ export interface operations {
             };
         };
     };
+    resolve: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "Qwen/Qwen2.5-7B"
+                 *     }
+                 */
+                "application/json": {
+                    /** @description owner/name, or the address of its page. */
+                    model: string;
+                    /**
+                     * @description Ask the Hugging Face Hub if it is found nowhere else.
+                     * @default false
+                     */
+                    from_hub?: boolean;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResolvedModel"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     gpus: {
         parameters: {
             query?: never;
@@ -4299,7 +4454,7 @@ export interface operations {
                     config?: Record<string, never>;
                     method?: string;
                     methods?: string[];
-                    /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                    /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu: string;
                     recipe?: {
                         /** @default 1 */
@@ -4512,7 +4667,7 @@ export interface operations {
                     config?: Record<string, never>;
                     method?: string;
                     methods?: string[];
-                    /** @description Judge only this GPU in `fits`; GET /api/gpus lists all names. */
+                    /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
                     recipe?: {
                         /** @default 1 */

@@ -1,6 +1,6 @@
-/** Hands a text to the reader as a file; nothing leaves the browser. */
-export function download(name: string, type: string, text: string): void {
-  const url = URL.createObjectURL(new Blob([text], { type }))
+/** Hands something to the reader as a file; nothing leaves the browser. */
+export function download(name: string, type: string, content: string | Blob): void {
+  const url = URL.createObjectURL(new Blob([content], { type }))
   const link = document.createElement('a')
   link.href = url
   link.download = name
@@ -43,4 +43,39 @@ export function svgText(svg: SVGSVGElement): string {
   ground.setAttribute('fill', getComputedStyle(document.body).backgroundColor)
   copy.insertBefore(ground, copy.firstChild)
   return new XMLSerializer().serializeToString(copy)
+}
+
+const blobOf = (canvas: HTMLCanvasElement): Promise<Blob> => new Promise((made, failed) => canvas.toBlob((blob) => (blob ? made(blob) : failed(new Error('no picture'))), 'image/png'))
+
+/** The drawing as pixels, twice as fine as on the page. */
+export async function svgPng(svg: SVGSVGElement): Promise<Blob> {
+  const url = URL.createObjectURL(new Blob([svgText(svg)], { type: 'image/svg+xml' }))
+  try {
+    const image = new Image()
+    image.src = url
+    await image.decode()
+    const { width, height } = svg.viewBox.baseVal
+    const canvas = Object.assign(document.createElement('canvas'), { width: 2 * width, height: 2 * height })
+    canvas.getContext('2d')!.drawImage(image, 0, 0, canvas.width, canvas.height)
+    return await blobOf(canvas)
+  } finally {
+    URL.revokeObjectURL(url)
+  }
+}
+
+/** The canvas on the page's own ground. */
+function opaque(canvas: HTMLCanvasElement): HTMLCanvasElement {
+  const copy = Object.assign(document.createElement('canvas'), { width: canvas.width, height: canvas.height })
+  const context = copy.getContext('2d')!
+  context.fillStyle = getComputedStyle(document.body).backgroundColor
+  context.fillRect(0, 0, copy.width, copy.height)
+  context.drawImage(canvas, 0, 0)
+  return copy
+}
+
+export const canvasPng = (canvas: HTMLCanvasElement): Promise<Blob> => blobOf(opaque(canvas))
+
+export function canvasSvg(canvas: HTMLCanvasElement): string {
+  const { width, height } = canvas
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}"><image width="${width}" height="${height}" href="${opaque(canvas).toDataURL('image/png')}" style="image-rendering:pixelated"/></svg>`
 }

@@ -63,4 +63,12 @@ export function formatSeconds(seconds: number, locale: Locale): string {
   return `${fixed(seconds * 1e6, 1, locale)} µs`
 }
 
+/** GPU hours, in the unit that reads best: 36 s, 12 min, 3.4 h, 120 h. */
+export function formatHours(hours: number, locale: Locale): string {
+  const seconds = hours * 3600
+  if (seconds < 60) return `${fixed(seconds, seconds >= 10 ? 0 : 1, locale)} s`
+  if (hours < 1) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)} min`
+  return `${fixed(hours, hours >= 100 ? 0 : 1, locale)} h`
+}
+
 export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)

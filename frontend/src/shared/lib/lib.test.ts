@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { toCsv } from './download'
-import { formatBytes, formatCount, formatDecimal, formatPercent, formatRatio, formatSeconds } from './format'
+import { formatBytes, formatCount, formatDecimal, formatHours, formatPercent, formatRatio, formatSeconds } from './format'
 import { linear, ticks } from './scale'
 
 describe('numbers as text', () => {
@@ -26,6 +26,7 @@ describe('numbers as text', () => {
     expect(formatRatio(2.2439, 'en')).toBe('2.24×')
     expect(formatSeconds(0.00123, 'en')).toBe('1.23 ms')
     expect(formatSeconds(75, 'en')).toBe('1.3 min')
+    expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual(['3.6 s', '18 s', '18 min', '3.4 h', '1,235 h'])
   })
   const language = fc.constantFrom('zh-CN' as const, 'en' as const)
   it('digits and marks as Intl writes them', () => {

@@ -6,10 +6,12 @@
  */
 import { keepPreviousData, useQuery } from '@tanstack/vue-query'
 import defaultPlans from 'virtual:default-plans'
-import { computed, inject, provide, ref, shallowRef, toRaw, watch, type ComputedRef, type InjectionKey, type Ref } from 'vue'
+import { computed, inject, provide, ref, shallowReactive, shallowRef, toRaw, watch, type ComputedRef, type InjectionKey, type Ref } from 'vue'
 import defaultGpu from '@/shared/api/defaultGpu.json'
-import { ApiError, OfflineError, request, type GpuRow, type MemoryAnswer, type MemoryEstimate, type ModelRow } from '@/shared/api/client'
+import { ApiError, OfflineError, request, type GpuRow, type MemoryAnswer, type MemoryEstimate, type ModelRow, type Schemas } from '@/shared/api/client'
 import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/shared/api/plan'
+import { useLocale } from '@/shared/i18n'
+import { parseOwnGpu } from '@/shared/lib/ownGpu'
 import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
 import { live } from './live'
 import { bodyOf, type JsonObject, type ModelChoice } from './requests'
@@ -31,10 +33,13 @@ export interface ParametersAnswer {
   target_modules_available: string[]
 }
 
+/** What the page says of a GPU: a row of the catalogue, or the reader's own. */
+export type ShownGpu = Pick<GpuRow, 'id' | 'name' | 'memory_bytes'>
+
 export interface Answers {
   models: ComputedRef<ModelRow[]>
   gpus: ComputedRef<GpuRow[]>
-  gpu: ComputedRef<GpuRow | undefined>
+  gpu: ComputedRef<ShownGpu | undefined>
   modelName: ComputedRef<string>
   modelParameters: ComputedRef<number | undefined>
   /** Values of each method at the slider's position, from the plan. */
@@ -43,6 +48,10 @@ export interface Answers {
   valuesAt: (other: Partial<Variables>) => Map<string, PlanValues> | null
   /** The reader's own config.json, when one was given. */
   ownConfig: Ref<JsonObject | null>
+  /** Finds a model by its name and shows it; the Hub is asked only with `fromHub`. Throws what the API refuses. */
+  lookUp: (name: string, fromHub: boolean) => Promise<Schemas['ResolvedModel']>
+  /** A name of the address that means no model; the default model is shown in its place. */
+  missing: Ref<string | null>
   choice: ComputedRef<ModelChoice>
   answer: ComputedRef<MemoryAnswer | undefined>
   /** The full answer for one method, only while it belongs to the numbers on the screen. */
@@ -60,7 +69,7 @@ export interface Answers {
 const KEY: InjectionKey<Answers> = Symbol('answers')
 
 /** Plans for a few models that ship with the page and are loaded only when the server is away. */
-async function builtInPlans(body: JsonObject): Promise<Plan[]> {
+export async function builtInPlans(body: JsonObject): Promise<Plan[]> {
   const all = (await import('@/shared/api/builtInPlans.json')).default as unknown as { body: JsonObject; plans: Plan[] }[]
   const strip = (value: JsonObject): string => {
     const recipe = value.recipe as JsonObject
@@ -75,7 +84,7 @@ async function builtInPlans(body: JsonObject): Promise<Plan[]> {
   return found.plans
 }
 
-interface PlanAnswer {
+export interface PlanAnswer {
   /** The request it answers. */
   key: string
   plans: Plan[]
@@ -83,11 +92,18 @@ interface PlanAnswer {
 }
 
 /** The default model's plans come with the page: its first numbers need no answer, and the API's replace them. */
-const FIRST: PlanAnswer = { key: JSON.stringify(defaultPlans.body), plans: defaultPlans.plans as Plan[], builtIn: false }
+export const FIRST: PlanAnswer = { key: JSON.stringify(defaultPlans.body), plans: defaultPlans.plans as Plan[], builtIn: false }
 
 export function provideAnswers(settings: Part2Settings): Answers {
+  const { t } = useLocale()
   const ownConfig = shallowRef<JsonObject | null>(null)
-  const choice = computed<ModelChoice>(() => (ownConfig.value ? { config: ownConfig.value } : { model: settings.model }))
+  /** Configs of models that were looked up by name. */
+  const found = shallowReactive(new Map<string, JsonObject>())
+  const missing = ref<string | null>(null)
+  const choice = computed<ModelChoice>(() => {
+    const config = ownConfig.value ?? found.get(settings.model)
+    return config ? { config } : { model: settings.model }
+  })
   const at = computed<Variables>(() => ({ micro_batch_size: settings.batch, sequence_length: settings.length, rank: settings.rank }))
 
   const models = useQuery({ queryKey: ['models'], queryFn: ({ signal }) => request<{ models: ModelRow[] }>('GET', '/api/models', undefined, signal), staleTime: Infinity, enabled: live })
@@ -167,7 +183,11 @@ export function provideAnswers(settings: Part2Settings): Answers {
   const answers: Answers = {
     models: computed(() => models.data.value?.models ?? []),
     gpus: computed(() => gpus.data.value?.gpus ?? []),
-    gpu: computed(() => gpus.data.value?.gpus.find((row) => row.id === settings.gpu) ?? (settings.gpu === defaultGpu.id ? (defaultGpu as GpuRow) : undefined)),
+    gpu: computed(() => {
+      const own = parseOwnGpu(settings.gpu)
+      if (own) return { id: own.id, name: own.name ?? t('gpu.own'), memory_bytes: own.memoryBytes }
+      return gpus.data.value?.gpus.find((row) => row.id === settings.gpu) ?? (settings.gpu === defaultGpu.id ? defaultGpu : undefined)
+    }),
     modelName: computed(() => planned.value?.plans[0]?.model.name ?? models.data.value?.models.find((row) => row.id === settings.model)?.name ?? settings.model),
     modelParameters: computed(() => planned.value?.plans[0]?.model.parameters),
     values,
@@ -177,6 +197,8 @@ export function provideAnswers(settings: Part2Settings): Answers {
       return current?.every((plan) => covers(plan, there)) ? new Map(current.map((plan) => [plan.method, evaluate(plan, there)])) : null
     },
     ownConfig,
+    lookUp,
+    missing,
     choice,
     answer: computed(() => memory.data.value),
     estimate: (method) => (settled.value ? memory.data.value?.estimates.find((item) => item.method === method) : undefined),
@@ -194,9 +216,29 @@ export function provideAnswers(settings: Part2Settings): Answers {
     },
   }
 
-  // A model that does not exist must not leave an empty page behind: the numbers fall back, the message stays.
-  watch(answers.error, (error) => {
-    if (error?.problem.code === 'unknown_model' && settings.model !== DEFAULTS.model && values.value.size === 0) settings.model = DEFAULTS.model
+  async function lookUp(name: string, fromHub: boolean): Promise<Schemas['ResolvedModel']> {
+    const model = await request<Schemas['ResolvedModel']>('POST', '/api/models/resolve', { model: name, from_hub: fromHub })
+    if (model.source !== 'catalogue') found.set(model.id, model.config as JsonObject)
+    ownConfig.value = null
+    missing.value = null
+    settings.model = model.id
+    return model
+  }
+
+  // A link may name a model that this machine has in a folder or has fetched before. One that is nowhere must not
+  // leave an empty page behind: the numbers fall back, and a message stays.
+  watch(answers.error, async (error) => {
+    const name = settings.model
+    if (error?.problem.code !== 'unknown_model' || ownConfig.value || name === DEFAULTS.model) return
+    try {
+      await lookUp(name, false)
+    } catch {
+      missing.value = name
+      if (settings.model === name) settings.model = DEFAULTS.model
+    }
+  })
+  watch(() => settings.model, (model) => {
+    if (model !== DEFAULTS.model) missing.value = null
   })
 
   provide(KEY, answers)

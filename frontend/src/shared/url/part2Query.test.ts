@@ -6,10 +6,14 @@ const within = ([min, max]: readonly [number, number]): fc.Arbitrary<number> => 
 const id = fc.stringMatching(/^[\w.\-/]{1,60}$/)
 const run = fc.option(fc.stringMatching(/^[\w-]{1,40}$/), { nil: null })
 
+const ownGpu = fc
+  .tuple(fc.integer({ min: 1, max: 4096 }), fc.option(fc.integer({ min: 1, max: 100_000 })), fc.option(fc.integer({ min: 1, max: 100_000 })), fc.option(fc.stringMatching(/^[\wé实][\w .()-]{0,40}[\w)]$/u)))
+  .map(([memory, bandwidth, rate, name]) => `custom:${[`${memory}GiB`, bandwidth && `${bandwidth}GB/s`, rate && `${rate}TFLOP/s`, name && `name=${name}`].filter(Boolean).join(',')}`)
+
 const settings: fc.Arbitrary<Part2Settings> = fc
   .record({
     model: id,
-    gpu: id,
+    gpu: fc.oneof(id, ownGpu),
     method: fc.constantFrom(...METHODS),
     rank: within(LIMITS.rank),
     alpha: fc.option(within(LIMITS.alpha), { nil: null }),
@@ -20,6 +24,7 @@ const settings: fc.Arbitrary<Part2Settings> = fc
     optimizer: fc.constantFrom(...OPTIMIZERS),
     checkpointing: fc.boolean(),
     loss: fc.constantFrom(...LOSSES),
+    tokens: within(LIMITS.tokens),
     adapters: within(LIMITS.adapters),
     activeAdapter: fc.nat(49),
     row: within(LIMITS.cell),
@@ -58,13 +63,14 @@ describe('the address', () => {
 
   it('never throws, and falls back with a complaint', () => {
     fc.assert(
-      fc.property(fc.dictionary(fc.constantFrom('m', 'g', 'k', 'r', 'a', 't', 'b', 's', 'p', 'o', 'gc', 'l', 'n', 'x', 'c', 'z', 'run', 'exp', 'embed'), fc.string()), (query) => {
+      fc.property(fc.dictionary(fc.constantFrom('m', 'g', 'k', 'r', 'a', 't', 'b', 's', 'p', 'o', 'gc', 'l', 'tok', 'n', 'x', 'c', 'z', 'run', 'exp', 'embed'), fc.string()), (query) => {
         const { settings: value, complaints } = parseQuery(query)
         expect(value.rank).toBeGreaterThanOrEqual(1)
         expect(value.activeAdapter).toBeLessThan(value.adapters)
         for (const complaint of complaints) expect(query[complaint.key]).toBeDefined()
       }),
     )
+    expect(parseQuery({ g: 'custom:24GB' }).complaints).toEqual([{ key: 'g', value: 'custom:24GB' }])
     expect(parseQuery({ r: '0', k: 'magic', c: '1.2.3' }).complaints.map((item) => item.key)).toEqual(['c', 'k', 'r'])
   })
 })

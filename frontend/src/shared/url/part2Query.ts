@@ -4,6 +4,8 @@
  * Defaults are left out. A value that cannot be used falls back to the default and is reported, never thrown.
  */
 
+import { parseOwnGpu } from '@/shared/lib/ownGpu'
+
 export const PRECISIONS = ['bf16', 'mixed', 'pure-bf16', 'fp32'] as const
 export const OPTIMIZERS = ['adamw', 'adamw8bit', 'paged8bit', 'sgd', 'adafactor', 'lion'] as const
 export const LOSSES = ['full', 'kernel', 'chunked', 'fused'] as const
@@ -18,6 +20,7 @@ export type Embed = (typeof EMBEDS)[number]
 
 export interface Part2Settings {
   model: string
+  /** An id of the catalogue, or the text of a GPU of one's own. */
   gpu: string
   method: Method
   rank: number
@@ -30,6 +33,8 @@ export interface Part2Settings {
   optimizer: OptimizerName
   checkpointing: boolean
   loss: Loss
+  /** Of the whole training, for the estimate of time. */
+  tokens: number
   adapters: number
   activeAdapter: number
   row: number
@@ -55,6 +60,7 @@ export const DEFAULTS: Readonly<Part2Settings> = {
   optimizer: 'adamw',
   checkpointing: false,
   loss: 'full',
+  tokens: 10_000_000,
   adapters: 6,
   activeAdapter: 0,
   row: 1280,
@@ -71,6 +77,7 @@ export const LIMITS = {
   alpha: [1, 1024],
   batch: [1, 1024],
   length: [1, 131_072],
+  tokens: [1, 1_000_000_000_000],
   adapters: [1, 50],
   cell: [0, 1_000_000],
   zoom: [0, 2],
@@ -101,7 +108,7 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
     return value
   }
   const integer = (range: readonly [number, number]) => (text: string): number | undefined => {
-    if (!/^\d{1,9}$/.test(text)) return undefined
+    if (!/^\d{1,13}$/.test(text)) return undefined
     const value = Number(text)
     return value >= range[0] && value <= range[1] ? value : undefined
   }
@@ -113,7 +120,7 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
   })
   const settings: Part2Settings = {
     model: read('m', DEFAULTS.model, matching(ID)),
-    gpu: read('g', DEFAULTS.gpu, matching(ID)),
+    gpu: read('g', DEFAULTS.gpu, (text) => (ID.test(text) ? text : parseOwnGpu(text)?.id)),
     method: read('k', DEFAULTS.method, oneOf(METHODS)),
     rank: read('r', DEFAULTS.rank, integer(LIMITS.rank)),
     alpha: read<number | null>('a', DEFAULTS.alpha, integer(LIMITS.alpha)),
@@ -127,6 +134,7 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
     optimizer: read('o', DEFAULTS.optimizer, oneOf(OPTIMIZERS)),
     checkpointing: read('gc', DEFAULTS.checkpointing, (text) => (text === '1' ? true : text === '0' ? false : undefined)),
     loss: read('l', DEFAULTS.loss, oneOf(LOSSES)),
+    tokens: read('tok', DEFAULTS.tokens, integer(LIMITS.tokens)),
     adapters: read('n', DEFAULTS.adapters, integer(LIMITS.adapters)),
     activeAdapter: read('x', DEFAULTS.activeAdapter, integer([0, LIMITS.adapters[1] - 1])),
     row: row!,
@@ -163,6 +171,7 @@ export function formatQuery(settings: Part2Settings): Query {
   put('o', settings.optimizer, DEFAULTS.optimizer)
   put('gc', settings.checkpointing ? '1' : '0', '0')
   put('l', settings.loss, DEFAULTS.loss)
+  put('tok', String(settings.tokens), String(DEFAULTS.tokens))
   put('n', String(settings.adapters), String(DEFAULTS.adapters))
   put('x', String(settings.activeAdapter), '0')
   put('c', `${settings.row}.${settings.column}`, `${DEFAULTS.row}.${DEFAULTS.column}`)

@@ -1,0 +1,105 @@
+/**
+ * A GPU of the reader's own, as the API's text: `custom:24GiB,1008GB/s,165TFLOP/s,name=My card`.
+ *
+ * Only the reader's own numbers are read here; what they mean for a training step is the API's business.
+ */
+
+export const OWN = 'custom:'
+
+export type OwnField = 'memory' | 'bandwidth' | 'rate' | 'name'
+
+/** What a form holds: text as typed. */
+export type OwnGpuForm = Record<OwnField, string>
+
+interface Unit {
+  field: OwnField
+  unit: string
+  bytes?: number
+  least: number
+  most: number
+}
+
+// The same ranges as the API's: they catch slips of unit only.
+const UNITS: readonly Unit[] = [
+  { field: 'memory', unit: 'GiB', bytes: 2 ** 30, least: 0.5, most: 4096 },
+  { field: 'memory', unit: 'MiB', bytes: 2 ** 20, least: 512, most: 4096 * 1024 },
+  { field: 'bandwidth', unit: 'GB/s', least: 1, most: 100_000 },
+  { field: 'rate', unit: 'TFLOP/s', least: 0.01, most: 100_000 },
+]
+const QUANTITY = /^(\d{1,7}(?:\.\d{1,3})?)\s*([a-z/]{2,8})$/i
+const NAME = /^[\p{L}\p{N}_ .()-]{1,60}$/u
+
+export interface OwnGpu {
+  /** Canonical text, the same that the API answers as `id`. */
+  id: string
+  memoryBytes: number
+  memory: string
+  /** GB/s, or null: not known. */
+  bandwidth: number | null
+  /** Dense 16-bit TFLOP/s, or null: not known. */
+  rate: number | null
+  name: string | null
+}
+
+const canonical = (digits: string, unit: string): string => `${digits.replace(/^0+(?=\d)/, '').replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '')}${unit}`
+
+function quantity(text: string): { unit: Unit; text: string; value: number } | null {
+  const match = QUANTITY.exec(text)
+  const unit = match && UNITS.find((item) => item.unit.toLowerCase() === match[2]!.toLowerCase())
+  if (!match || !unit) return null
+  const value = Number(match[1])
+  return value >= unit.least && value <= unit.most ? { unit, text: canonical(match[1]!, unit.unit), value } : null
+}
+
+/** Reads the text of an address; null when it is no GPU. */
+export function parseOwnGpu(text: string): OwnGpu | null {
+  if (!text.toLowerCase().startsWith(OWN)) return null
+  const found = new Map<OwnField, ReturnType<typeof quantity>>()
+  let name: string | null = null
+  for (const part of text.slice(OWN.length).split(',').map((piece) => piece.trim())) {
+    if (/^name=/i.test(part)) {
+      const title = part.slice(5).trim()
+      if (name !== null || !NAME.test(title)) return null
+      name = title
+      continue
+    }
+    const read = quantity(part)
+    if (!read || found.has(read.unit.field)) return null
+    found.set(read.unit.field, read)
+  }
+  const memory = found.get('memory')
+  if (!memory) return null
+  const order = (['memory', 'bandwidth', 'rate'] as const).flatMap((field) => found.get(field)?.text ?? [])
+  return {
+    id: OWN + [...order, ...(name === null ? [] : [`name=${name}`])].join(','),
+    memoryBytes: Math.round(memory.value * memory.unit.bytes!),
+    memory: memory.text.replace(/(?=[GM]iB$)/, ' '),
+    bandwidth: found.get('bandwidth')?.value ?? null,
+    rate: found.get('rate')?.value ?? null,
+    name,
+  }
+}
+
+/** A unit that was typed is kept; a bare number means GiB, GB/s or TFLOP/s. */
+const withUnit = (text: string, unit: string): string => (/^[\d.]+$/.test(text.trim()) ? `${text.trim()}${unit}` : text.trim())
+
+/** The GPU of a form, or which fields cannot be used. */
+export function readOwnGpu(form: OwnGpuForm): { gpu: OwnGpu } | { wrong: OwnField[] } {
+  const parts: Record<OwnField, string> = {
+    memory: withUnit(form.memory, 'GiB'),
+    bandwidth: withUnit(form.bandwidth, 'GB/s'),
+    rate: withUnit(form.rate, 'TFLOP/s'),
+    name: form.name.trim(),
+  }
+  const wrong = (['memory', 'bandwidth', 'rate'] as const).filter((field) => (parts[field] === '' ? field === 'memory' : quantity(parts[field])?.unit.field !== field)) as OwnField[]
+  if (parts.name !== '' && !NAME.test(parts.name)) wrong.push('name')
+  if (wrong.length > 0) return { wrong }
+  const gpu = parseOwnGpu(OWN + [parts.memory, parts.bandwidth, parts.rate, parts.name && `name=${parts.name}`].filter(Boolean).join(','))
+  return gpu ? { gpu } : { wrong: ['memory'] }
+}
+
+/** The form of a GPU that is chosen already. */
+export function formOf(gpu: OwnGpu | null): OwnGpuForm {
+  const text = (value: number | null | undefined): string => (value === null || value === undefined ? '' : String(value))
+  return { memory: gpu?.memory ?? '', bandwidth: text(gpu?.bandwidth), rate: text(gpu?.rate), name: gpu?.name ?? '' }
+}

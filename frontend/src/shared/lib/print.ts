@@ -1,0 +1,79 @@
+/** Printing the whole page: sections that were not scrolled to are rendered and answered first. */
+import { useQueryClient } from '@tanstack/vue-query'
+import { nextTick, onMounted, onScopeDispose, ref, type Ref } from 'vue'
+
+/** Tells every lazy section to render. */
+export const SHOW_ALL = 'loralens:show-all'
+
+const PATIENCE = 8000
+const frame = (): Promise<unknown> => new Promise((next) => requestAnimationFrame(next))
+
+/** `printing` is true from the first preparation on; `print` waits for sections and answers, then opens the dialog. */
+export function usePrint(): { printing: Ref<boolean>; print: () => Promise<void> } {
+  const client = useQueryClient()
+  const printing = ref(false)
+
+  // Pictures and code are drawn in the screen's colours: paper gets the light ones.
+  let theme: string | undefined
+  const lighten = (): void => {
+    const { dataset } = document.documentElement
+    theme ??= dataset.theme ?? ''
+    dataset.theme = 'light'
+  }
+  const restore = (): void => {
+    const { dataset } = document.documentElement
+    if (theme) dataset.theme = theme
+    else if (theme === '') delete dataset.theme
+    theme = undefined
+  }
+
+  async function print(): Promise<void> {
+    printing.value = true
+    lighten()
+    window.dispatchEvent(new Event(SHOW_ALL))
+    const until = performance.now() + PATIENCE
+    let calm = 0
+    // Sections inside sections come to light one after the other; three calm frames in a row are enough.
+    while (calm < 3 && performance.now() < until) {
+      await frame()
+      await nextTick()
+      window.dispatchEvent(new Event(SHOW_ALL))
+      calm = document.querySelector('.lazy > span[id]') || client.isFetching() > 0 || document.querySelector('.lazy:empty') ? 0 : calm + 1
+    }
+    window.print()
+  }
+
+  const before = (): void => {
+    printing.value = true
+    lighten()
+  }
+  const keyed = (event: KeyboardEvent): void => {
+    if ((event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey && event.key.toLowerCase() === 'p') {
+      event.preventDefault()
+      void print()
+    }
+  }
+  onMounted(() => {
+    window.addEventListener('beforeprint', before)
+    window.addEventListener('afterprint', restore)
+    window.addEventListener('keydown', keyed)
+  })
+  onScopeDispose(() => {
+    window.removeEventListener('beforeprint', before)
+    window.removeEventListener('afterprint', restore)
+    window.removeEventListener('keydown', keyed)
+  })
+  return { printing, print }
+}
+
+/** Turns true when the page is about to be printed: what is shown or asked for on demand is then shown anyway. */
+export function useForPrint(): Ref<boolean> {
+  const wanted = ref(false)
+  const want = (): void => {
+    wanted.value = true
+  }
+  const events = ['beforeprint', SHOW_ALL]
+  onMounted(() => events.forEach((event) => window.addEventListener(event, want)))
+  onScopeDispose(() => events.forEach((event) => window.removeEventListener(event, want)))
+  return wanted
+}

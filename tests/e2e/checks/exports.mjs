@@ -1,0 +1,70 @@
+/** Every chart leaves the page as CSV, SVG and PNG; the page itself leaves as paper. */
+import { readFileSync } from 'node:fs'
+import { assert, equal, openPage, settled, showEverything } from '../lib.mjs'
+
+async function saved(page, button) {
+  const [download] = await Promise.all([page.waitForEvent('download'), button.click()])
+  return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) }
+}
+
+async function charts(context) {
+  const { page, finish } = await openPage(context, { lang: 'en' })
+  await settled(page)
+  await showEverything(page)
+  const names = await page.locator('[data-chart]').evaluateAll((all) => all.map((element) => element.dataset.chart))
+  for (const name of ['loralens-memory', 'loralens-timeline', 'loralens-matrix', 'loralens-hub', 'loralens-storage', 'loralens-energy']) assert(names.includes(name), `${name} can be saved; there are ${names}`)
+  equal(new Set(names).size, names.length, 'each chart has a name of its own')
+  for (const name of names) {
+    const tools = page.locator(`[data-chart="${name}"]`)
+    const csv = await saved(page, tools.getByRole('button', { name: 'CSV', exact: true }))
+    equal(csv.name, `${name}.csv`, 'name of the file')
+    const rows = csv.bytes.toString().trim().split('\r\n')
+    assert(rows.length > 1 && rows.every((row) => row.split(',').length >= 2), `${name} has rows`)
+    if (name === 'loralens-storage') continue
+    const svg = await saved(page, tools.getByRole('button', { name: 'Picture (SVG)' }))
+    const text = svg.bytes.toString()
+    assert(text.startsWith('<svg') && text.trimEnd().endsWith('</svg>') && !text.includes('var(--') && !text.includes('NaN'), `${name} is a drawing by itself`)
+    const png = await saved(page, tools.getByRole('button', { name: 'Picture (PNG)' }))
+    equal(png.bytes.subarray(1, 4).toString(), 'PNG', `${name} is a picture`)
+    assert(png.bytes.readUInt32BE(16) >= 300 && png.bytes.length > 1000, `${name} is not empty`)
+  }
+  await finish()
+  return names.length
+}
+
+async function paper(context) {
+  const { page, finish } = await openPage(context, { theme: 'dark', path: '/part2?r=16' })
+  await settled(page)
+  await page.evaluate(() => {
+    window.print = () => {
+      window.printed = { left: document.querySelectorAll('.lazy > span[id]').length, theme: document.documentElement.dataset.theme }
+    }
+  })
+  await page.keyboard.press('Control+p')
+  await page.waitForFunction(() => window.printed)
+  equal(JSON.stringify(await page.evaluate(() => window.printed)), JSON.stringify({ left: 0, theme: 'light' }), 'every section is there, in light colours, before the dialog opens')
+  await page.emulateMedia({ media: 'print' })
+  const seen = await page.evaluate(() => ({
+    sticky: [...document.querySelectorAll('*')].filter((element) => ['sticky', 'fixed'].includes(getComputedStyle(element).position) && element.checkVisibility()).length,
+    course: document.querySelectorAll('#course li').length,
+    terms: [...document.querySelectorAll('.sheet tbody tr')].filter((row) => row.checkVisibility()).length,
+    ground: getComputedStyle(document.body).backgroundColor,
+    code: document.querySelector('#code .source').checkVisibility(),
+    advice: document.querySelectorAll('#fit .advice li').length,
+  }))
+  equal(seen.ground, 'rgb(255, 255, 255)', 'paper is white')
+  const ledger = await (await fetch(`${context.url}/api/course-numbers`)).json()
+  equal(seen.course, ledger.rows.length, 'every course number')
+  assert(seen.terms > 40 && seen.code && seen.advice > 2, `terms, code and advice: ${JSON.stringify(seen)}`)
+  equal(seen.sticky, 0, 'nothing sticks on paper')
+  await page.emulateMedia({ media: 'screen' })
+  await page.evaluate(() => window.dispatchEvent(new Event('afterprint')))
+  equal(await page.evaluate(() => document.documentElement.dataset.theme), undefined, 'the screen gets its theme back')
+  await finish()
+}
+
+export default async function exports(context) {
+  const count = await charts(context)
+  await paper(context)
+  return `${count} charts`
+}

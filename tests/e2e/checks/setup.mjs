@@ -1,0 +1,138 @@
+/** A GPU and a model of one's own: forms, refusals, the link, the keyboard, the phone. */
+import { CONFIG, PARAMETERS } from '../hub.mjs'
+import { assert, equal, openPage, post, settled, showEverything } from '../lib.mjs'
+
+const count = PARAMETERS.toLocaleString('en')
+
+/** Opens the settings, which a phone keeps in a sheet. */
+async function openSettings(page) {
+  if (await page.locator('.summary').isVisible()) await page.locator('.summary').click()
+}
+
+async function ownGpu(context, { lang, width }) {
+  const { page, finish } = await openPage(context, { lang, width })
+  await settled(page)
+  await openSettings(page)
+  await page.locator('[data-own=gpu]').focus()
+  await page.keyboard.press('Enter')
+  await page.locator('#own-gpu-memory').waitFor()
+  equal(await page.evaluate(() => document.activeElement?.closest('dialog') !== null), true, 'the focus is inside the dialog')
+  await page.locator('#own-gpu-memory').fill('24 GB')
+  await page.locator('#own-gpu-bandwidth').fill('fast')
+  await page.keyboard.press('Enter')
+  equal(await page.locator('[data-own-gpu] [aria-invalid=true]').count(), 2, 'each wrong field is marked')
+  equal(await page.evaluate(() => document.activeElement?.id), 'own-gpu-memory', 'the first wrong field has the focus')
+  await page.locator('#own-gpu-memory').fill('24564 MiB')
+  await page.locator('#own-gpu-bandwidth').fill('')
+  await page.locator('#own-gpu-name').fill('实验室 4090')
+  await page.keyboard.press('Enter')
+  await page.locator('[data-own-gpu]').waitFor({ state: 'detached' })
+  if (width < 600) await page.locator('.sheet-head button').click()
+  await page.waitForFunction(() => new URLSearchParams(location.search).get('g') === 'custom:24564MiB,name=实验室 4090')
+  await showEverything(page)
+  // The same memory as an RTX 4090: the same verdicts, in every place that shows one.
+  for (const [method, verdict] of [['full', 'does_not_fit'], ['lora', 'tight'], ['qlora', 'fits']]) await page.locator(`[data-fit=${method}] .verdict.${verdict}`).waitFor()
+  for (const section of ['#timeline', ...(width < 600 ? [] : ['#fit'])]) assert((await page.locator(`${section} .limit-text`).textContent()).includes('实验室 4090'), `the line of ${section} has its name`)
+  await page.locator('#fit .advice').scrollIntoViewIfNeeded()
+  await page.locator('#fit .advice h3').first().filter({ hasText: '实验室 4090' }).waitFor()
+  await page.locator('[data-time-unknown]').waitFor()
+  const link = page.url()
+  await finish()
+
+  const other = await openPage(context, { lang, path: link.slice(context.url.length).replace('24564MiB', '24564MiB,165TFLOP/s') })
+  await settled(other.page)
+  await showEverything(other.page)
+  await other.page.locator('#fit .advice').scrollIntoViewIfNeeded()
+  await other.page.locator('[data-number=least-hours]').waitFor()
+  const answer = await post(context.url, '/api/fit', { model: 'llama-2-7b', method: 'lora', gpu: 'custom:24564MiB,165TFLOP/s', tokens: 10_000_000, recipe: { weights_dtype: 'bfloat16', autocast: 'bfloat16', lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] } } })
+  const minutes = 60 * answer.time.gpu_hours.least
+  equal(await other.page.locator('[data-number=least-hours]').innerText(), `${minutes.toFixed(minutes >= 10 ? 0 : 1)} min`, 'time from the rate that was given')
+  await other.page.locator('[data-own=gpu]').click()
+  equal(await other.page.locator('#own-gpu-rate').inputValue(), '165', 'the form holds what the link says')
+  await other.finish()
+}
+
+async function hubModel(context) {
+  const { page, finish } = await openPage(context, { lang: 'en', expected: ['404', '403', '422'] })
+  await settled(page)
+  const find = async (text) => {
+    await page.locator('[data-own=model]').click()
+    await page.locator('#find-model').fill(text)
+    await page.keyboard.press('Enter')
+  }
+  await find('https://huggingface.co/Qwen/Qwen2.5-7B')
+  await page.locator('#find-model').waitFor({ state: 'detached' })
+  await page.waitForFunction(() => new URLSearchParams(location.search).get('m') === 'qwen2.5-7b')
+
+  await find('https://evil.example/a/b')
+  await page.locator('[data-find-model] .wrong, [data-ask-hub]').first().waitFor()
+  equal(await page.locator('[data-ask-hub]').count(), 0, 'another host is never offered')
+  await page.locator('#find-model').fill('some-owner/small')
+  await page.keyboard.press('Enter')
+  await page.locator('[data-ask-hub]').waitFor()
+  if (!context.hub) {
+    await finish()
+    return 'no stand-in for the Hub'
+  }
+  equal(context.hub.asked.length, 0, 'the Hub is not asked before the reader says so')
+  await page.locator('[data-ask-hub]').click()
+  await page.locator('#find-model').waitFor({ state: 'detached' })
+  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  equal(context.hub.asked.join(), '/some-owner/small/resolve/main/config.json', 'one file of one model')
+  equal(await page.evaluate(() => new URLSearchParams(location.search).get('m')), 'some-owner/small', 'the link names the model')
+  await page.reload()
+  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  equal(context.hub.asked.length, 1, 'a reload asks nobody')
+  await find('owner/gated')
+  await page.locator('[data-ask-hub]').click()
+  await page.locator('[data-find-model] [role=alert]').filter({ hasText: 'gated' }).waitFor()
+  await page.keyboard.press('Escape')
+  await finish()
+
+  // A link to a model that this machine has never seen: a visible note, and the button.
+  const link = await openPage(context, { lang: 'zh-CN', path: '/part2?m=stranger/small', expected: ['404'] })
+  await settled(link.page)
+  await link.page.locator('[data-banner=missing] [data-ask-hub]').click()
+  await link.page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  equal(await link.page.locator('[data-banner=missing]').count(), 0, 'the note goes')
+  await link.finish()
+  return `${context.hub.asked.length} requests to the stand-in`
+}
+
+async function ownConfig(context, width) {
+  const { page, finish } = await openPage(context, { lang: 'en', width, expected: ['422'] })
+  await settled(page)
+  await openSettings(page)
+  // By keyboard alone.
+  await page.locator('[data-own=model]').focus()
+  await page.keyboard.press('Enter')
+  const area = page.locator('.config textarea')
+  await area.waitFor()
+  const use = page.locator('.config .btn.primary')
+  assert(await use.isDisabled(), 'nothing to use yet')
+  await area.fill('{ not json')
+  await use.focus()
+  await page.keyboard.press('Enter')
+  await page.locator('.config [role=alert]').filter({ hasText: 'not valid JSON' }).waitFor()
+  await area.fill(JSON.stringify({ ...CONFIG, hidden_size: -4 }))
+  await use.focus()
+  await page.keyboard.press('Enter')
+  await page.locator('.config [role=alert]').filter({ hasText: 'hidden_size' }).waitFor()
+  // A file, as a phone chooses it and a mouse drops it.
+  await page.locator('.config input[type=file]').setInputFiles({ name: 'config.json', mimeType: 'application/json', buffer: Buffer.from(JSON.stringify(CONFIG)) })
+  await page.waitForFunction(() => document.querySelector('.config textarea').value.includes('hidden_size'))
+  await use.click()
+  await area.waitFor({ state: 'detached' })
+  if (width < 600) await page.locator('.sheet-head button').click()
+  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  await finish()
+}
+
+export default async function setup(context) {
+  await ownGpu(context, { lang: 'zh-CN', width: 1280 })
+  await ownGpu(context, { lang: 'en', width: 360 })
+  const note = await hubModel(context)
+  await ownConfig(context, 1280)
+  await ownConfig(context, 360)
+  return note
+}
