@@ -79,7 +79,7 @@ async function hubModel(context) {
   await page.locator('#find-model').waitFor({ state: 'detached' })
   await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
   equal(context.hub.asked.join(), '/some-owner/small/resolve/main/config.json', 'one file of one model')
-  equal(await page.evaluate(() => new URLSearchParams(location.search).get('m')), 'some-owner/small', 'the link names the model')
+  await page.waitForFunction(() => new URLSearchParams(location.search).get('m') === 'some-owner/small')
   await page.reload()
   await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
   equal(context.hub.asked.length, 1, 'a reload asks nobody')
