@@ -7,6 +7,7 @@ one module object; `Stack` knows how often each stands where.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -114,6 +115,12 @@ class Module:
         for name, child in self.children():
             yield from child.walk(f"{prefix}.{name}" if prefix else name)
 
+    def distinct(self, prefix: str = "", places: int = 1) -> Iterator[tuple[str, Module, int]]:
+        """Like `walk`, but layers that share one object appear once, with the number of places they stand in."""
+        yield prefix, self, places
+        for name, child in self.children():
+            yield from child.distinct(f"{prefix}.{name}" if prefix else name, places)
+
     def forward(self, t: Tape, *args: Any) -> Any:
         """Run the module symbolically."""
         raise TypeError(f"{type(self).__name__} cannot be called")
@@ -200,6 +207,15 @@ class Stack(Module):
         for index, layer in enumerate(self.layers):
             yield from layer.walk(f"{prefix}.{index}")
 
+    def distinct(self, prefix: str = "", places: int = 1) -> Iterator[tuple[str, Module, int]]:
+        """Every kind of layer under the index where it stands first."""
+        yield prefix, self, places
+        repeats = Counter(map(id, self.layers))
+        for index, layer in enumerate(self.layers):
+            count = repeats.pop(id(layer), 0)
+            if count:
+                yield from layer.distinct(f"{prefix}.{index}", places * count)
+
     def specialise(
         self, prefix: str, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]
     ) -> None:
@@ -209,10 +225,11 @@ class Stack(Module):
         signatures stay one object.
         """
         built: dict[Hashable, Module] = {}
+        inside = {id(layer): list(layer.walk()) for layer in {id(layer): layer for layer in self.layers}.values()}
         for index, kind in enumerate(self.kinds):
             signs = tuple(
                 signature(f"{prefix}.{index}.{path}" if path else f"{prefix}.{index}", module)
-                for path, module in self.layers[index].walk()
+                for path, module in inside[id(self.layers[index])]
             )
             key = (kind, signs)
             if key not in built:

@@ -150,11 +150,12 @@ def count_parameters(entries: Mapping[str, Any]) -> Count:
 
 def _total(root: Root) -> int:
     seen: dict[int, int] = {}
-    for name, module in root.walk():
+    for name, module, places in root.distinct():
         inside = any(part.isdigit() for part in name.split("."))
         for _, parameter in module.own_parameters():
             # layers of a kind share their objects and count each time; outside of stacks an object seen twice is tied
-            seen[id(parameter)] = seen.get(id(parameter), 0) + parameter.numel[0] if inside else parameter.numel[0]
+            before = seen.get(id(parameter), 0) if inside else 0
+            seen[id(parameter)] = before + parameter.numel[0] * places
     return sum(seen.values())
 
 
@@ -236,7 +237,7 @@ def families() -> dict[str, bool]:
 
 def label_parameters(root: Root) -> None:
     """Give every parameter a name without layer indices, so that layers of a kind share one entry of the ledger."""
-    for name, module in root.walk():
+    for name, module, _ in root.distinct():
         for own, parameter in module.own_parameters():
             parameter.label = parameter.label or _label(f"{name}.{own}")
         adapter = getattr(module, "adapter", None)

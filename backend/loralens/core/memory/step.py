@@ -5,7 +5,7 @@ Steady state: optimizer states exist, and gradients are None when the forward pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +28,7 @@ from loralens.core.memory.validity import Validity
 from loralens.core.methods.base import outside_stacks
 
 if TYPE_CHECKING:
-    from loralens.core.architecture.module import Parameter
+    from loralens.core.architecture.module import Module, Parameter
     from loralens.core.methods.base import Prepared
     from loralens.core.recipe import Recipe
 
@@ -55,34 +55,33 @@ class Step:
 
 def placed_parameters(root: Root) -> list[Parameter]:
     """Every parameter once for each place of its own, in the model's order; tied ones once."""
-    found: set[int] = set()
-    placed = []
-    for name, parameter in _named(root):
-        if id(parameter) in found and not any(part.isdigit() for part in name.split(".")):
-            continue  # tied: the same weight under a second name
-        found.add(id(parameter))
-        placed.append(parameter)
-    return placed
+    return [parameter for parameter, _ in _untied((name, module, 1) for name, module in root.walk())]
 
 
 def held_parameters(root: Root) -> list[Held]:
     """Every parameter with its multiplicity; tied ones once."""
     counts: dict[int, int] = {}
     found: dict[int, Parameter] = {}
-    for parameter in placed_parameters(root):
+    for parameter, places in _untied(root.distinct()):
         found[id(parameter)] = parameter
-        counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+        counts[id(parameter)] = counts.get(id(parameter), 0) + places
     return [Held(parameter, counts[key]) for key, parameter in found.items()]
 
 
-def _named(root: Root) -> Iterator[tuple[str, Parameter]]:
-    for name, module in root.walk():
-        for own, parameter in module.own_parameters():
-            yield f"{name}.{own}", parameter
+def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[Parameter, int]]:
+    """The parameters of modules with their number of places, without the second name of a tied one."""
+    found: set[int] = set()
+    for name, module, places in modules:
+        owned = list(module.own_parameters())
         adapter = getattr(module, "adapter", None)
         if adapter is not None:
-            for own, parameter in adapter.parameters().items():
-                yield f"{name}.{own}", parameter
+            owned += adapter.parameters().items()
+        in_stack = any(part.isdigit() for part in name.split("."))
+        for own, parameter in owned:
+            if id(parameter) in found and not (in_stack or own.isdigit()):
+                continue  # tied: the same weight under a second name
+            found.add(id(parameter))
+            yield parameter, places
 
 
 def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:

@@ -51,7 +51,7 @@ def for_each(
 def parameters(root: Root) -> Iterator[tuple[str, Parameter]]:
     """Every distinct parameter object (shared layers once), adapters included, by one of its names."""
     seen: set[int] = set()
-    for name, module in root.walk():
+    for name, module, _ in root.distinct():
         owned = list(module.own_parameters())
         adapter = getattr(module, "adapter", None)
         if adapter is not None:

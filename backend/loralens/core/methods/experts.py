@@ -44,7 +44,7 @@ def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
             field="lora.target_modules",
             hint=f"name {', '.join(sorted(fused))} together",
         )
-    present = any(isinstance(module, Experts) for _, module in root.walk())  # a config may have none
+    present = any(isinstance(module, Experts) for _, module, _ in root.distinct())  # a config may have none
     weights = frozenset(mapping[old] for old in mapped.values()) if present else frozenset()
     if weights and lora.dropout:
         raise InvalidInput(

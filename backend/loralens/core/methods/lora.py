@@ -92,7 +92,7 @@ def _pack(root: Root, packing: Packing) -> set[int]:
     """
     settled = set()
     spared = None if root.framework == "litgpt" else root.head  # Fabric's plugin replaces every linear layer
-    for name, module in root.walk():
+    for name, module, _ in root.distinct():
         if not isinstance(module, Linear) or module is spared or module.weight.role != "base":
             continue
         if keeps_float32(root, name):
@@ -209,7 +209,7 @@ def trainable_copy(module: Module) -> Module:
 
 def match_copies(root: Root) -> None:
     """Hold every trainable copy in its original's dtype."""
-    for _, module in list(root.walk()):
+    for _, module, _ in list(root.distinct()):
         if module.saved is not None:
             originals = dict(_own(module))
             for name, parameter in _own(module.saved):
@@ -227,7 +227,7 @@ def _own(module: Module) -> list[tuple[str, Parameter]]:
 
 def train_biases(root: Root, recipe: Recipe) -> None:
     """PEFT's `bias`: all of them, or those of adapted layers."""
-    for _, module in root.walk():
+    for _, module, _ in root.distinct():
         for own, parameter in module.own_parameters():
             adapted = getattr(module, "adapter", None) is not None
             if own == "bias" and (recipe.lora.bias == "all" or (recipe.lora.bias == "lora_only" and adapted)):
