@@ -111,7 +111,11 @@ def simulated_overhead(found: Reserved, needed_bytes: int = 0, *, several: bool 
     """The bands around a simulated process, which runs to its end in a pool of `needed_bytes`."""
     fixed, varying = found.fixed_bytes, found.varying_bytes
     low, typical, high = (fixed * part // 100 for part in (SIMULATED_POOL_SEVERAL if several else SIMULATED_POOL))
-    reserved = (max(found.allocated_bytes, low), fixed, high)
+    reserved = (
+        max(found.allocated_bytes, min(low, fixed)),
+        fixed,
+        max(high, fixed),
+    )  # what is beside the pool may be in `low`
     device = (reserved[0] + CONTEXT_LOW, typical + CONTEXT_MEASURED, high + CONTEXT_MEASURED)
     if varying is not None:
         low, typical, high = SIMULATED_RESERVED
