@@ -31,3 +31,11 @@ def test_an_unknown_allocator_is_refused_with_a_way_out(run):
     code, _, err = run("memory", "gpt2", "--reserved", "magic")
     assert code == 2
     assert "rule, simulated" in err
+
+
+def test_a_named_card_is_judged(run):
+    code, out, _ = run("memory", "7B", "--gpu", "rtx-4090")
+    assert code == 0
+    verdicts = next(line for line in out.splitlines() if line.startswith("GeForce RTX 4090"))
+    assert verdicts.split("GiB")[1].split() == ["does", "not", "fit", "tight", "fits"]
+    assert "GeForce" not in run("memory", "7B")[1]

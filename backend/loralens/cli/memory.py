@@ -50,6 +50,8 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
         ("  from .. to", *(_band(e["peak"]["reserved_band_bytes"]) for e in estimates)),
         ("on the device", *(gib(e["peak"]["device_bytes"]) for e in estimates)),
         ("  from .. to", *(_band(e["peak"]["device_band_bytes"]) for e in estimates)),
+        ("a card must have", *(_band(e["peak"]["needed_bytes"]) for e in estimates)),
+        *_verdicts(estimates),
         ("file to keep", *(gib(_kept(e["storage"])) for e in estimates)),
     ]
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
@@ -65,6 +67,17 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
 def _band(ends: list[int]) -> str:
     low, high = ends
     return f"{low / 2**30:.1f} .. {high / 2**30:.1f} GiB"
+
+
+def _verdicts(estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """One row, when a single card was asked for."""
+    cards = estimates[0]["fits"]
+    if len(cards) != 1:
+        return []
+    words = {"fits": "fits", "tight": "tight", "does_not_fit": "does not fit"}
+    return [
+        (f"{cards[0]['name']}, {gib(cards[0]['memory_bytes'])}", *(words[e["fits"][0]["verdict"]] for e in estimates))
+    ]
 
 
 def _kept(storage: dict[str, int]) -> int:
