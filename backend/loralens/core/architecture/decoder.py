@@ -100,6 +100,27 @@ class DecoderLayer(Module):
         return x
 
 
+class PostNormLayer(Module):
+    """Attention and gated MLP whose results are normed before they join the residual stream."""
+
+    def __init__(self, s: Shape, attention: Module, norm: Callable[[int], Module] = RMSNorm) -> None:
+        self.self_attn = attention
+        self.mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
+        self.post_attention_layernorm = norm(s.hidden)
+        self.post_feedforward_layernorm = norm(s.hidden)
+
+    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        residual = hidden
+        hidden = self.self_attn(t, hidden, call)
+        hidden = self.post_attention_layernorm(t, hidden)
+        hidden = ops.add(t, residual, hidden, "residual stream after attention")
+        residual = hidden
+        hidden = self.mlp(t, hidden)
+        hidden = self.post_feedforward_layernorm(t, hidden)
+        return ops.add(t, residual, hidden, "residual stream after the layer")
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """What a family calls its parts."""

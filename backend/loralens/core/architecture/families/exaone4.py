@@ -5,14 +5,11 @@ Source: transformers 5.23, models/exaone4/modeling_exaone4.py.
 
 from __future__ import annotations
 
-from loralens.core.architecture.blocks import GatedMLP, RMSNorm
 from loralens.core.architecture.causal import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder
+from loralens.core.architecture.decoder import CausalDecoder, PostNormLayer
 from loralens.core.architecture.families.llama import NormedAttention
-from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory import ops
 from loralens.core.memory.tape import Tape, Tensor
 
 
@@ -34,27 +31,6 @@ class Exaone4Attention(NormedAttention):
         return super().position(t, q, k, call) if self.turns else (q, k)
 
 
-class Exaone4Layer(Module):
-    """Post-norm attention and MLP."""
-
-    def __init__(self, s: Shape, attention: Module) -> None:
-        self.self_attn = attention
-        self.mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
-        self.post_attention_layernorm = RMSNorm(s.hidden)
-        self.post_feedforward_layernorm = RMSNorm(s.hidden)
-
-    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
-        """Shapes: (rows, hidden) to the same."""
-        residual = hidden
-        hidden = self.self_attn(t, hidden, call)
-        hidden = self.post_attention_layernorm(t, hidden)
-        hidden = ops.add(t, residual, hidden, "residual stream after attention")
-        residual = hidden
-        hidden = self.mlp(t, hidden)
-        hidden = self.post_feedforward_layernorm(t, hidden)
-        return ops.add(t, residual, hidden, "residual stream after the layer")
-
-
 class Exaone4(CausalDecoder):
     """The causal language model."""
 
@@ -70,9 +46,9 @@ class Exaone4(CausalDecoder):
         default = tuple(None if (index + 1) % every == 0 else window for index in range(s.layers))
         s = s.with_windows(by_layer_types(config, s.layers, default, window))
 
-        def layer(own: int | None) -> Exaone4Layer:
+        def layer(own: int | None) -> PostNormLayer:
             attention = Exaone4Attention(s, own)
             attention.turns = window is None or own is not None
-            return Exaone4Layer(s, attention)
+            return PostNormLayer(s, attention)
 
         self.assemble(s, layer, s.windows)

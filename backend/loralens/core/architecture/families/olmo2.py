@@ -5,11 +5,10 @@ Source: transformers 5.23, models/olmo2/modeling_olmo2.py.
 
 from __future__ import annotations
 
-from loralens.core.architecture.blocks import GatedMLP, LateCastRMSNorm, Rotary
+from loralens.core.architecture.blocks import LateCastRMSNorm, Rotary
 from loralens.core.architecture.causal import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
-from loralens.core.architecture.module import Module
+from loralens.core.architecture.decoder import CausalDecoder, PostNormLayer, SelfAttention
 from loralens.core.architecture.shape import Shape
 from loralens.core.memory import ops
 from loralens.core.memory.tape import Tape, Tensor
@@ -39,25 +38,11 @@ class Olmo2Attention(SelfAttention):
         )
 
 
-class Olmo2Layer(Module):
-    """Post-norm attention and MLP."""
+class Olmo2Layer(PostNormLayer):
+    """With norms that cast late."""
 
     def __init__(self, s: Shape, bias: bool) -> None:
-        self.self_attn = Olmo2Attention(s, bias)
-        self.mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
-        self.post_attention_layernorm = LateCastRMSNorm(s.hidden)
-        self.post_feedforward_layernorm = LateCastRMSNorm(s.hidden)
-
-    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
-        """Shapes: (rows, hidden) to the same."""
-        residual = hidden
-        hidden = self.self_attn(t, hidden, call)
-        hidden = self.post_attention_layernorm(t, hidden)
-        hidden = ops.add(t, residual, hidden, "residual stream after attention")
-        residual = hidden
-        hidden = self.mlp(t, hidden)
-        hidden = self.post_feedforward_layernorm(t, hidden)
-        return ops.add(t, residual, hidden, "residual stream after the layer")
+        super().__init__(s, Olmo2Attention(s, bias), LateCastRMSNorm)
 
 
 class Olmo2(CausalDecoder):
