@@ -18,13 +18,38 @@ check() {
   printf '   %s s\n' $((SECONDS - begun))
 }
 
+log_of() { printf '%s/%s.log' "$LOGS" "$(printf %s "$1" | tr -cs 'a-zA-Z0-9' '-')"; }
+
 # tests LABEL COMMAND…: a test runner whose last lines say "3 passed", "1 failed", "2 skipped".
 tests() {
-  local label=$1 begun=$SECONDS code=0 log count summary
+  local label=$1 begun=$SECONDS code=0
   shift
-  log="$LOGS/$(printf %s "$label" | tr -cs 'a-zA-Z0-9' '-').log"
   say "== $label"
-  "$@" 2>&1 | tee "$log" || code=$?
+  "$@" 2>&1 | tee "$(log_of "$label")" || code=$?
+  counted "$label" "$code" "$begun"
+}
+
+# meanwhile LABEL COMMAND…: the same beside what comes next, which leaves a core to it; `then_counted LABEL` waits for it.
+meanwhile() {
+  local label=$1
+  shift
+  "$@" >"$(log_of "$label")" 2>&1 &
+  beside=$! beside_begun=$SECONDS
+  children+=("$beside")
+}
+
+then_counted() {
+  local code=0
+  wait "$beside" || code=$?
+  say "== $1"
+  cat "$(log_of "$1")"
+  counted "$1" "$code" "$beside_begun"
+}
+
+# counted LABEL CODE BEGUN: adds what a test runner's log says to the sums.
+counted() {
+  local label=$1 code=$2 begun=$3 log count summary
+  log=$(log_of "$label")
   # Colours would stand between a number and its word.
   summary=$(sed $'s/\033\\[[0-9;]*m//g' "$log" | grep -E '(^=+ .* in [0-9.]+|^ *Tests +[0-9]|^[0-9]+ passed)' | tail -n 1 || true)
   for word in passed failed skipped error errors; do
@@ -75,7 +100,13 @@ check "page: types" npm --prefix frontend run --silent typecheck
 check "page: build" npm --prefix frontend run --silent build
 sources_of_the_page >frontend/dist/.stamp
 tests "page: unit tests" npm --prefix frontend run --silent test
-tests "Python tests" "$bin/python" -m pytest "$@"
+if [ $# -gt 0 ]; then # a choice of one's own
+  tests "Python tests" "$bin/python" -m pytest "$@"
+else
+  meanwhile "Python tests: all others" "$bin/python" -m pytest --ignore=tests/lab --ignore=tests/code --ignore=tests/validation --ignore=tests/api
+  tests "Python tests: lab, lessons, validation, API" "$bin/python" -m pytest tests/lab tests/code tests/validation tests/api
+  then_counted "Python tests: all others"
+fi
 check "browser and fonts" browser_is_there
 tests "page in the browser" npm --prefix frontend run --silent e2e
 

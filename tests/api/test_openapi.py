@@ -59,7 +59,7 @@ def test_all_references_lead_somewhere(schema):
 
 def test_every_recipe_word_is_a_query_parameter(schema):
     names = {parameter["name"] for parameter in schema["paths"]["/api/memory"]["get"]["parameters"]}
-    assert names == {"model", "method", "gpu", *flat_names()}
+    assert names == {"model", "method", "gpu", "allocator", *flat_names()}
 
 
 @pytest.mark.parametrize("path", ["/api/memory", "/api/parameters", "/api/plan"])

@@ -43,7 +43,7 @@ def test_a_name_is_fetched_once_and_then_remembered(ask: Ask, hub: StandIn) -> N
     assert hub.paths == ["/some-owner/small/resolve/main/config.json"]
     assert (found["source"], found["id"]) == ("hub", "some-owner/small")
     assert found["model"] == {
-        "id": "custom", "name": "some-owner/small", "family": "llama", "parameters": PARAMETERS
+        "id": "custom", "name": "some-owner/small", "family": "llama", "parameters": PARAMETERS, "left_out": [],
     }  # fmt: skip
     assert found["config"] == {**CONFIG, "_name_or_path": "some-owner/small"}
     again = ask("some-owner/small", from_hub=False)

@@ -17,7 +17,7 @@ from loralens.core.recipe import Recipe
 from loralens.planner.question import Question
 from loralens.planner.work import Network, keys_per_token, text_config
 
-BIDIRECTIONAL: Final = frozenset({"bert", "roberta", "distilbert", "vit"})
+BIDIRECTIONAL: Final = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert", "vit"})
 
 
 def network_of(question: Question) -> Network:

@@ -66,7 +66,7 @@ def test_a_file_is_continued(tmp_path, monkeypatch):
     ]
     path = tmp_path / "grid.jsonl"
     path.write_text("".join(grid.as_line(entry) + "\n" for entry in old), encoding="utf-8")
-    monkeypatch.setattr(grid_cases, "cases", lambda: iter(requests.items()))
+    monkeypatch.setitem(grid.GRIDS, "first", lambda: iter(requests.items()))
     held, traced = grid.run(path, 1)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert (held, traced) == (2, 1)

@@ -215,6 +215,7 @@ class CachingAllocator:
             insort(pool.unmapped, (self._next_address, Block(pool, self._next_address, _ENDLESS, mapped=False)))
             self._next_address += _ENDLESS
         self._make_room(self._missing(pool, size))
+        self._make_room(self._missing(pool, size))  # what was returned to make room may have to be mapped again
         block = self._lowest(pool, size)
         if not block.mapped:
             block = self._map(block, min(size, block.size))

@@ -23,11 +23,11 @@ class DistilBertAttention(Module):
     def __init__(self, s: Shape) -> None:
         for name, label in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "output projection")):
             setattr(self, f"{name}_lin", Linear(s.hidden, s.hidden, True, name=f"attention {label}"))
-        self._s = s
+        self.s = s
 
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
-        s, width = self._s, self._s.head_dim
+        s, width = self.s, self.s.head_dim
         q, k, v = self.q_lin(t, x).view(width), self.k_lin(t, x).view(width), self.v_lin(t, x).view(width)
         kernel = Attention(s.heads, s.heads, width, width, call.attention, s.attention_dropout, softmax_dtype=None)
         out = kernel(t, q, k, v, call.masks["full"])
@@ -80,7 +80,7 @@ class DistilBert(Root):
         self.vocab_projector = self.head = Linear(s.hidden, s.vocabulary, True, name="head")
         if s.tied:
             self.vocab_projector.weight = embeddings.word_embeddings.weight
-        self.vocabulary, self.tied, self._s = s.vocabulary, s.tied, s
+        self.vocabulary, self.tied, self.s = s.vocabulary, s.tied, s
         self.buffer_bytes = positions * 8
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
@@ -114,7 +114,7 @@ class DistilBert(Root):
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """Transform, activation, norm, output embedding."""
         x = self.vocab_transform(t, hidden)
-        x = activation(t, x, self._s.act, "head: activated")
+        x = activation(t, x, self.s.act, "head: activated")
         x = self.vocab_layer_norm(t, x)
         out: Tensor = self.vocab_projector(t, x)
         return out
