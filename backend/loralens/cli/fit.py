@@ -15,7 +15,11 @@ Tokens = Annotated[
 Utilization = Annotated[
     float | None, typer.Option("--utilization", help="Share of the GPU's dense peak to expect, above 0, at most 1.")
 ]
-VERDICTS = {"fits": "fits", "tight": "is tight: typically it fits", "does_not_fit": "does not fit"}
+VERDICTS = {
+    "fits": "fits",
+    "tight": "is tight: it fits unless fragmentation takes more than is left",
+    "does_not_fit": "does not fit",
+}
 
 
 @takes_recipe
@@ -40,10 +44,12 @@ def _show(answer: dict[str, Any]) -> None:
     line(
         f"{gpu['name']} has {gib(gpu['memory_bytes'])} ({gpu['memory_basis']}); the step {VERDICTS[answer['verdict']]}."
     )
-    needed = gib(answer["needed_bytes"])
-    line(f"peak allocated {gib(peak['allocated_bytes'])}; with fragmentation and context a card must have {needed}")
+    least, safe = (gib(size) for size in peak["needed_bytes"])
+    line(
+        f"peak allocated {gib(peak['allocated_bytes'])}; a card must have {least}, and {safe} to be safe from fragmentation"
+    )
     table(
-        ["all else as asked", "asked", "largest that fits"],
+        ["all else as asked", "asked", "largest that safely fits"],
         [(name.replace("_", " "), f"{row['asked']:,}", _value(row)) for name, row in answer["largest"].items()],
     )
     if answer["advice"]:
