@@ -105,9 +105,13 @@ class Device:
             return int(torch.cuda.get_device_properties(self.torch).L2_cache_size)
         return _cpu_cache_bytes() if self.kind == "cpu" else _ASSUMED_CACHE_BYTES
 
+    def flush_bytes(self) -> int:
+        """What `flusher` writes: twice the last-level cache."""
+        return max(2 * self.cache_bytes(), 128 * MIB)
+
     def flusher(self) -> Callable[[], None]:
         """A function that leaves nothing of use in the last-level cache."""
-        buffer = torch.empty(max(4 * self.cache_bytes(), 128 * MIB) // 4, dtype=torch.float32, device=self.torch)
+        buffer = torch.empty(self.flush_bytes() // 4, dtype=torch.float32, device=self.torch)
 
         def flush() -> None:
             buffer.zero_()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from loralens.lab.bench.roofline import Measured
 from loralens.lab.bench.schema import BYTES, BenchmarkRequest, Remark
 from loralens.lab.device import Device
-from loralens.lab.matmul.problem import Work, copies_for
+from loralens.lab.matmul.problem import Work, copies_for, leaves_cache
 from loralens.lab.matmul.variants.catalogue import of_mode
 from loralens.lab.timing import MIN_ROUNDS, WARM_UP_CALLS
 
@@ -85,8 +85,11 @@ def _least(request: BenchmarkRequest, device: Device, roofline: Measured) -> flo
     checked = 2 * min(rows, 128) * weights / FLOAT64_FLOPS_PER_SECOND * (2 if request.mode == "training" else 1)
     copies = copies_for(weights * size, device.cache_bytes(), request.cache)
     derived = 6 if request.variants is None and request.mode != "training" else 2
+    flush = 0.0
+    if request.cache == "cold" and not leaves_cache(weights * size, device.cache_bytes(), request.cache):
+        flush = MIN_ROUNDS * count * device.flush_bytes() / roofline.read_bytes_per_second
     prepare = 0.0 if device.kind == "cuda" else derived * copies * weights * size / PREPARE_BYTES_PER_SECOND
-    return CALLS * count * WEIGHT_COST[request.mode] * call + checked + prepare
+    return CALLS * count * WEIGHT_COST[request.mode] * call + checked + prepare + flush
 
 
 def _memory(request: BenchmarkRequest, device: Device) -> int:

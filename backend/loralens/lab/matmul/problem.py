@@ -32,6 +32,15 @@ def copies_for(weight_bytes: int, cache_bytes: int, cache: str) -> int:
     return max(2, min(MAX_COPIES, math.ceil(4 * cache_bytes / weight_bytes)))
 
 
+def leaves_cache(weight_bytes: int, cache_bytes: int, cache: str) -> bool:
+    """Whether rotating over the copies is enough to find none of them cached; else a buffer is written before each sample.
+
+    >>> leaves_cache(64 * 2**20, 32 * 2**20, "cold"), leaves_cache(2**22, 2**28, "cold")
+    (True, False)
+    """
+    return copies_for(weight_bytes, cache_bytes, cache) * weight_bytes > LEAVES_CACHE * cache_bytes
+
+
 @dataclass(slots=True)
 class Work:
     """What a way of computing needs at least: operations and bytes that cross memory."""
@@ -61,7 +70,7 @@ class Problem:
         weight_bytes = self.in_features * self.out_features * self.element_bytes
         self.copies = copies_for(weight_bytes, device.cache_bytes(), request.cache)
         # All variants rotate together: a copy comes again after all others have crossed the cache.
-        self.leaves_cache = self.copies * weight_bytes > LEAVES_CACHE * device.cache_bytes()
+        self.leaves_cache = leaves_cache(weight_bytes, device.cache_bytes(), request.cache)
         generator = torch.Generator().manual_seed(request.seed)
 
         def normal(*shape: int, std: float) -> Tensor:
