@@ -26,6 +26,7 @@ check: ## Format, lint, types and layers, Python and page (half a minute)
 format: ## Format and mend what can be mended
 	$(PY)/ruff format .
 	$(PY)/ruff check --fix .
+	npm --prefix frontend run --silent format
 
 .PHONY: test
 test: ## The Python tests and the page's unit tests

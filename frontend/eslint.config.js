@@ -3,7 +3,34 @@ import vue from 'eslint-plugin-vue'
 import a11y from 'eslint-plugin-vuejs-accessibility'
 import ts from 'typescript-eslint'
 
-const features = ['setup', 'compare', 'fit', 'timeline', 'decomposition', 'hub', 'adapters', 'benchmark', 'forgetting', 'code', 'analogies', 'quiz', 'course']
+const features = [
+  'setup',
+  'compare',
+  'fit',
+  'timeline',
+  'decomposition',
+  'hub',
+  'adapters',
+  'benchmark',
+  'forgetting',
+  'code',
+  'analogies',
+  'quiz',
+  'course',
+]
+
+/** How code is laid out is prettier's business alone. */
+const LAYOUT = [
+  'first-attribute-linebreak',
+  'html-closing-bracket-newline',
+  'html-closing-bracket-spacing',
+  'html-indent',
+  'html-quotes',
+  'html-self-closing',
+  'max-attributes-per-line',
+  'multiline-html-element-content-newline',
+  'singleline-html-element-content-newline',
+]
 
 export default ts.config(
   { ignores: ['dist', 'node_modules', 'src/shared/api/schema.d.ts'] },
@@ -13,16 +40,15 @@ export default ts.config(
   ...a11y.configs['flat/recommended'],
   { files: ['**/*.vue'], languageOptions: { parserOptions: { parser: ts.parser } } },
   {
-    languageOptions: { globals: Object.fromEntries(['window', 'document', 'process', 'console'].map((name) => [name, 'readonly'])) },
+    languageOptions: {
+      globals: Object.fromEntries(['window', 'document', 'process', 'console'].map((name) => [name, 'readonly'])),
+    },
     rules: {
+      ...Object.fromEntries(LAYOUT.map((name) => [`vue/${name}`, 'off'])),
       'no-undef': 'off', // TypeScript knows better
       'no-console': 'error',
       '@typescript-eslint/no-explicit-any': 'error',
       '@typescript-eslint/no-non-null-assertion': 'off',
-      'vue/max-attributes-per-line': 'off',
-      'vue/singleline-html-element-content-newline': 'off',
-      'vue/html-self-closing': 'off',
-      'vue/multiline-html-element-content-newline': 'off',
       'vue/multi-word-component-names': ['error', { ignores: ['App', 'Home', 'Part2', 'Plain'] }],
       'vuejs-accessibility/label-has-for': ['error', { required: { some: ['nesting', 'id'] } }],
     },
@@ -30,7 +56,15 @@ export default ts.config(
   // A feature stands on shared parts and never on another feature.
   ...features.map((name) => ({
     files: [`src/features/${name}/**`],
-    rules: { 'no-restricted-imports': ['error', { patterns: features.filter((other) => other !== name).map((other) => `@/features/${other}/*`) }] },
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        { patterns: features.filter((other) => other !== name).map((other) => `@/features/${other}/*`) },
+      ],
+    },
   })),
-  { files: ['src/shared/**'], rules: { 'no-restricted-imports': ['error', { patterns: ['@/features/*', '@/pages/*', '@/app/*'] }] } },
+  {
+    files: ['src/shared/**'],
+    rules: { 'no-restricted-imports': ['error', { patterns: ['@/features/*', '@/pages/*', '@/app/*'] }] },
+  },
 )

@@ -21,7 +21,11 @@ const recipe = {
 const rows = []
 for (const model of models) {
   const body = { model, methods: ['full', 'lora', 'qlora'], recipe }
-  const response = await fetch(`${origin}/api/plan`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  const response = await fetch(`${origin}/api/plan`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  })
   if (!response.ok) throw new Error(`${response.status} ${await response.text()}`)
   rows.push({ body, plans: (await response.json()).plans })
 }

@@ -27,7 +27,10 @@ export function compress(): Plugin {
           if (!TEXT.test(entry) || statSync(file).size < SMALLEST) continue
           const text = readFileSync(file)
           writeFileSync(`${file}.gz`, gzipSync(text, { level: 9 }))
-          writeFileSync(`${file}.br`, brotliCompressSync(text, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: text.length } }))
+          writeFileSync(
+            `${file}.br`,
+            brotliCompressSync(text, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: text.length } }),
+          )
         }
       },
     },

@@ -16,8 +16,15 @@ export function leanVueI18n(): Plugin {
     transform: {
       filter: { id: /vue-i18n\.runtime\.mjs$/ },
       handler(code, id) {
-        if (!code.includes(ALL)) throw new Error(`${id} imports Vue in another way: see whether this plugin is still needed`)
-        return { code: code.replace(ALL, "import { getCurrentInstance as _current } from 'vue'; const Vue = { getCurrentInstance: _current };"), map: null }
+        if (!code.includes(ALL))
+          throw new Error(`${id} imports Vue in another way: see whether this plugin is still needed`)
+        return {
+          code: code.replace(
+            ALL,
+            "import { getCurrentInstance as _current } from 'vue'; const Vue = { getCurrentInstance: _current };",
+          ),
+          map: null,
+        }
       },
     },
   }

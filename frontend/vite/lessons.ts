@@ -15,7 +15,9 @@ export function lessons(folder: string): Plugin {
   const directory = resolve(folder)
   const files = (): string[] => {
     try {
-      return readdirSync(directory).filter((name) => LESSON.test(name)).sort()
+      return readdirSync(directory)
+        .filter((name) => LESSON.test(name))
+        .sort()
     } catch {
       return []
     }
@@ -27,7 +29,10 @@ export function lessons(folder: string): Plugin {
       if (id !== `\0${NAME}`) return undefined
       const found = files()
       if (found.length === 0) return 'export default []'
-      const highlighter = await createHighlighter({ themes: ['github-light-high-contrast', 'github-dark-high-contrast'], langs: ['python'] })
+      const highlighter = await createHighlighter({
+        themes: ['github-light-high-contrast', 'github-dark-high-contrast'],
+        langs: ['python'],
+      })
       const rows = found.map((name) => {
         const file = join(directory, name)
         this.addWatchFile(file)

@@ -56,7 +56,8 @@ class Files {
   }
 }
 
-const messagesOf = (locale: string, groups: string[]): string[] => groups.map((group) => `${locale}.share-${group}.json`)
+const messagesOf = (locale: string, groups: string[]): string[] =>
+  groups.map((group) => `${locale}.share-${group}.json`)
 const escape = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
 
 /** Fills the built index.html; every mark it relies on must be there. */
@@ -69,14 +70,22 @@ class Shell {
   }
 
   with(part: { locale: string; rendered?: string; title?: string; head: string; body: string }): string {
-    let text = Shell.put(this.text, '<html lang="zh-CN">', `<html lang="${part.locale}"${part.rendered ? ` data-rendered="${part.rendered}"` : ''}>`)
+    let text = Shell.put(
+      this.text,
+      '<html lang="zh-CN">',
+      `<html lang="${part.locale}"${part.rendered ? ` data-rendered="${part.rendered}"` : ''}>`,
+    )
     if (part.title) text = Shell.put(text, /<title>[^<]*<\/title>/, `<title>${escape(part.title)}</title>`)
     text = Shell.put(text, '</head>', `${part.head}\n  </head>`)
     return Shell.put(text, '<div id="app"></div>', part.body)
   }
 
   withoutScripts(): Shell {
-    return new Shell(this.text.replace(/<script type="module"[^>]*><\/script>\s*/, '').replace(/<link rel="modulepreload"[^>]*>\s*/g, ''))
+    return new Shell(
+      this.text
+        .replace(/<script type="module"[^>]*><\/script>\s*/, '')
+        .replace(/<link rel="modulepreload"[^>]*>\s*/g, ''),
+    )
   }
 }
 
@@ -95,10 +104,16 @@ export function prerender(): Plugin {
       const renderer = await loadRenderer(config)
       const shell = new Shell(readFileSync(join(output, 'index.html'), 'utf8'))
 
-      const preloads = (modules: string[]): string => files.of(modules).scripts.map((name) => `    <link rel="modulepreload" crossorigin href="/${name}">`).join('\n')
+      const preloads = (modules: string[]): string =>
+        files
+          .of(modules)
+          .scripts.map((name) => `    <link rel="modulepreload" crossorigin href="/${name}">`)
+          .join('\n')
       // The names of the sheets whose text is in the document: main.ts keeps them from being fetched again.
-      const inlined = (styles: string[], extra = ''): string => `    <style data-sheets="${styles.map((name) => `/${name}`).join(' ')}">${styles.map(sheet).join('')}${extra}</style>`
-      const plainOf = (locale: string): string => `    <noscript><meta http-equiv="refresh" content="0; url=/pages/plain.${locale}.html"></noscript>`
+      const inlined = (styles: string[], extra = ''): string =>
+        `    <style data-sheets="${styles.map((name) => `/${name}`).join(' ')}">${styles.map(sheet).join('')}${extra}</style>`
+      const plainOf = (locale: string): string =>
+        `    <noscript><meta http-equiv="refresh" content="0; url=/pages/plain.${locale}.html"></noscript>`
       const app = (html: string): string => `<div id="app">${html}</div>`
       const save = (name: string, text: string): void => writeFileSync(join(output, name), text)
 
@@ -106,17 +121,49 @@ export function prerender(): Plugin {
       for (const locale of LOCALES) {
         const page = await renderer.renderPage('/part2', locale)
         const part2 = [START, PART2, ...messagesOf(locale, ['first'])]
-        const head = (modules: string[], extra = ''): string => [plainOf(locale), inlined(files.of(modules).styles, extra), preloads(modules)].join('\n')
-        save(`pages/part2.${locale}.html`, shell.with({ locale, rendered: 'default', title: page.title, head: head(part2), body: app(page.html) }))
+        const head = (modules: string[], extra = ''): string =>
+          [plainOf(locale), inlined(files.of(modules).styles, extra), preloads(modules)].join('\n')
+        save(
+          `pages/part2.${locale}.html`,
+          shell.with({ locale, rendered: 'default', title: page.title, head: head(part2), body: app(page.html) }),
+        )
         const asked = await renderer.renderPage(`/part2?m=${NOBODY}`, locale)
-        save(`pages/asked.${locale}.html`, shell.with({ locale, rendered: 'asked', title: page.title, head: head(part2, '[data-rendered=asked] .bar[role=region]>.wrap{visibility:hidden}'), body: app(asked.html) }))
+        save(
+          `pages/asked.${locale}.html`,
+          shell.with({
+            locale,
+            rendered: 'asked',
+            title: page.title,
+            head: head(part2, '[data-rendered=asked] .bar[role=region]>.wrap{visibility:hidden}'),
+            body: app(asked.html),
+          }),
+        )
         const home = await renderer.renderPage('/', locale)
         const homeModules = [START, HOME, ...messagesOf(locale, ['first', 'home'])]
-        save(`pages/home.${locale}.html`, shell.with({ locale, rendered: 'default', title: home.title, head: head(homeModules), body: app(home.html) }))
+        save(
+          `pages/home.${locale}.html`,
+          shell.with({ locale, rendered: 'default', title: home.title, head: head(homeModules), body: app(home.html) }),
+        )
         const plain = await renderer.renderPlain(locale)
-        save(`pages/plain.${locale}.html`, shell.withoutScripts().with({ locale, title: plain.title, head: `    <style>${renderer.styles}</style>`, body: plain.html }))
+        save(
+          `pages/plain.${locale}.html`,
+          shell
+            .withoutScripts()
+            .with({ locale, title: plain.title, head: `    <style>${renderer.styles}</style>`, body: plain.html }),
+        )
       }
-      save('index.html', shell.with({ locale: 'zh-CN', head: [plainOf('zh-CN'), ...files.of([START, PART2]).styles.map((name) => `    <link rel="stylesheet" crossorigin href="/${name}">`), preloads([START, PART2])].join('\n'), body: '<div id="app"></div>' }))
+      save(
+        'index.html',
+        shell.with({
+          locale: 'zh-CN',
+          head: [
+            plainOf('zh-CN'),
+            ...files.of([START, PART2]).styles.map((name) => `    <link rel="stylesheet" crossorigin href="/${name}">`),
+            preloads([START, PART2]),
+          ].join('\n'),
+          body: '<div id="app"></div>',
+        }),
+      )
     },
   }
 }
@@ -131,7 +178,15 @@ async function loadRenderer(config: ResolvedConfig): Promise<Renderer> {
     mode: config.mode,
     logLevel: 'warn',
     ssr: { noExternal: true, external: ['temml'] },
-    build: { ssr: join(config.root, 'src/app/prerender.ts'), ssrEmitAssets: true, cssCodeSplit: false, copyPublicDir: false, outDir: folder, emptyOutDir: true, rolldownOptions: { output: { entryFileNames: 'prerender.mjs' } } },
+    build: {
+      ssr: join(config.root, 'src/app/prerender.ts'),
+      ssrEmitAssets: true,
+      cssCodeSplit: false,
+      copyPublicDir: false,
+      outDir: folder,
+      emptyOutDir: true,
+      rolldownOptions: { output: { entryFileNames: 'prerender.mjs' } },
+    },
   })
   const module = (await import(pathToFileURL(join(folder, 'prerender.mjs')).href)) as Omit<Renderer, 'styles'>
   const sheets = readdirSync(join(folder, 'assets')).filter((name) => name.endsWith('.css'))

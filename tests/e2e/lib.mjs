@@ -62,11 +62,22 @@ export async function startServer(environment = {}) {
 }
 
 export async function startBrowser() {
-  const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((path) => path && existsSync(path))
+  const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(
+    (path) => path && existsSync(path),
+  )
   assert(found, 'no Chromium found; install it (Debian: apt install chromium fonts-noto-cjk) or set CHROMIUM')
   return chromium.launch({
     executablePath: found,
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    args: [
+      '--headless',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
   })
 }
 
@@ -75,16 +86,35 @@ export async function startBrowser() {
  *
  * `expected`: pieces of console errors that the check provokes on purpose.
  */
-export async function openPage({ browser, url }, { path = '/part2', lang = 'zh-CN', theme = 'light', width = 1280, height = 900, reducedMotion = 'no-preference', expected = [] } = {}) {
+export async function openPage(
+  { browser, url },
+  {
+    path = '/part2',
+    lang = 'zh-CN',
+    theme = 'light',
+    width = 1280,
+    height = 900,
+    reducedMotion = 'no-preference',
+    expected = [],
+  } = {},
+) {
   const phone = width < 600
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion, hasTouch: phone, isMobile: phone, permissions: ['clipboard-read', 'clipboard-write'] })
+  const context = await browser.newContext({
+    viewport: { width, height },
+    colorScheme: theme,
+    reducedMotion,
+    hasTouch: phone,
+    isMobile: phone,
+    permissions: ['clipboard-read', 'clipboard-write'],
+  })
   const page = await context.newPage()
   const errors = []
   const foreign = []
   page.on('console', (message) => {
     // The machine gained or lost a network interface: nothing that the page did.
     if (message.text().includes('ERR_NETWORK_CHANGED')) return
-    if (['error', 'warning'].includes(message.type()) && !expected.some((piece) => message.text().includes(piece))) errors.push(message.text())
+    if (['error', 'warning'].includes(message.type()) && !expected.some((piece) => message.text().includes(piece)))
+      errors.push(message.text())
   })
   page.on('pageerror', (error) => errors.push(error.message))
   page.on('request', (request) => {
@@ -128,6 +158,10 @@ export async function showEverything(page) {
 }
 
 export async function post(url, path, body) {
-  const response = await fetch(url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  const response = await fetch(url + path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  })
   return response.json()
 }

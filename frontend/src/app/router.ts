@@ -15,7 +15,10 @@ export const createPageRouter = (history: RouterHistory): Router =>
     scrollBehavior(to, from, saved) {
       if (saved) return saved
       if (to.path === from.path && to.hash === from.hash) return false
-      if (to.hash) return new Promise((resolve) => requestAnimationFrame(() => resolve({ el: to.hash, behavior: reduced() ? 'auto' : 'smooth' })))
+      if (to.hash)
+        return new Promise((resolve) =>
+          requestAnimationFrame(() => resolve({ el: to.hash, behavior: reduced() ? 'auto' : 'smooth' })),
+        )
       return to.path === from.path ? false : { top: 0 }
     },
   })

@@ -7,10 +7,16 @@ import { questions } from './quiz/questions'
 import { at, slots, sum } from './timeline/layout'
 
 const plans = (builtIn as unknown as { plans: Plan[] }[])[0]!.plans
-const valuesAt = (rank: number, length: number) => new Map(plans.map((plan) => [plan.method, evaluate(plan, { micro_batch_size: 1, sequence_length: length, rank })]))
+const valuesAt = (rank: number, length: number) =>
+  new Map(plans.map((plan) => [plan.method, evaluate(plan, { micro_batch_size: 1, sequence_length: length, rank })]))
 
 it('quiz answers follow the numbers', () => {
-  const quiz = questions({ values: valuesAt(8, 2048), at: (other) => valuesAt(other.rank ?? 8, other.sequence_length ?? 2048), rank: 8, length: 2048 })
+  const quiz = questions({
+    values: valuesAt(8, 2048),
+    at: (other) => valuesAt(other.rank ?? 8, other.sequence_length ?? 2048),
+    rank: 8,
+    length: 2048,
+  })
   const answer = (id: string) => {
     const question = quiz.find((item) => item.id === id)!
     return question.options[question.answer]!.value
@@ -19,7 +25,8 @@ it('quiz answers follow the numbers', () => {
   expect(answer('trainable')).toBe(4_194_304)
   expect(answer('double')).toBe(2)
   expect(answer('smallest')).toBe('qlora')
-  for (const question of quiz) expect(new Set(question.options.map((option) => option.value)).size).toBe(question.options.length)
+  for (const question of quiz)
+    expect(new Set(question.options.map((option) => option.value)).size).toBe(question.options.length)
 })
 
 it('the step fills its time axis from end to end', () => {
@@ -39,5 +46,10 @@ it('advice is applied where there is a control for it, and only within limits', 
   applyChange(settings, 'method', 'qlora')
   applyChange(settings, 'optimizer', 'paged_adamw_8bit')
   expect(settings).toMatchObject({ checkpointing: true, length: 1024, method: 'qlora', optimizer: 'paged8bit' })
-  expect([canApply('rank', 0), canApply('rank', 2.5), canApply('offload', 'optimizer'), canApply('method', 'magic')]).toEqual([false, false, false, false])
+  expect([
+    canApply('rank', 0),
+    canApply('rank', 2.5),
+    canApply('offload', 'optimizer'),
+    canApply('method', 'magic'),
+  ]).toEqual([false, false, false, false])
 })

@@ -13,7 +13,9 @@ function block(selector: string): Record<string, string> {
 }
 
 const luminance = (colour: string): number => {
-  const channels = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+  const channels = [1, 3, 5]
+    .map((at) => parseInt(colour.slice(at, at + 2), 16) / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
   return 0.2126 * channels[0]! + 0.7152 * channels[1]! + 0.0722 * channels[2]!
 }
 const contrast = (a: string, b: string): number => {
@@ -28,7 +30,10 @@ const TEXT = ['ink', 'ink-2', 'full', 'lora', 'gain', 'base', 'violet', 'teal', 
 const GROUNDS = ['bg', 'surface']
 const TINTS = ['full', 'lora', 'gain', 'base', 'violet']
 
-describe.each([['light', light], ['dark', dark]])('%s', (_name, tokens) => {
+describe.each([
+  ['light', light],
+  ['dark', dark],
+])('%s', (_name, tokens) => {
   it.each(TEXT.flatMap((text) => GROUNDS.map((ground) => [text, ground])))('%s on %s', (text, ground) => {
     expect(contrast(tokens[text]!, tokens[ground]!)).toBeGreaterThanOrEqual(4.5)
   })
@@ -36,7 +41,8 @@ describe.each([['light', light], ['dark', dark]])('%s', (_name, tokens) => {
     expect(contrast(tokens[text]!, tokens['surface-2']!)).toBeGreaterThanOrEqual(4.5)
   })
   it.each(TINTS)('%s, ink and ink-2 on its tint', (name) => {
-    for (const text of [name, 'ink', 'ink-2']) expect(contrast(tokens[text]!, tokens[`${name}-tint`]!)).toBeGreaterThanOrEqual(4.5)
+    for (const text of [name, 'ink', 'ink-2'])
+      expect(contrast(tokens[text]!, tokens[`${name}-tint`]!)).toBeGreaterThanOrEqual(4.5)
   })
   it.each(['full', 'lora', 'ink'])('bg on filled %s', (name) => {
     expect(contrast(tokens.bg!, tokens[name]!)).toBeGreaterThanOrEqual(4.5)

@@ -7,14 +7,31 @@ import { assert, equal, openPage, settled } from '../lib.mjs'
 /** A PEFT adapter of rank 4 whose update has rank 1: every row of A, and every column of B, is a multiple of one vector. */
 function adapterFiles(folder) {
   const [rank, inside, outside] = [4, 12, 20]
-  const a = Float32Array.from({ length: rank * inside }, (_, k) => (1 + Math.floor(k / inside)) * Math.sin(1 + (k % inside)))
-  const b = Float32Array.from({ length: outside * rank }, (_, k) => Math.cos(1 + Math.floor(k / rank)) * (1 + (k % rank)))
+  const a = Float32Array.from(
+    { length: rank * inside },
+    (_, k) => (1 + Math.floor(k / inside)) * Math.sin(1 + (k % inside)),
+  )
+  const b = Float32Array.from(
+    { length: outside * rank },
+    (_, k) => Math.cos(1 + Math.floor(k / rank)) * (1 + (k % rank)),
+  )
   const prefix = 'base_model.model.model.layers.0.self_attn.q_proj.lora_'
-  const header = { [`${prefix}A.weight`]: { dtype: 'F32', shape: [rank, inside], data_offsets: [0, a.byteLength] }, [`${prefix}B.weight`]: { dtype: 'F32', shape: [outside, rank], data_offsets: [a.byteLength, a.byteLength + b.byteLength] } }
+  const header = {
+    [`${prefix}A.weight`]: { dtype: 'F32', shape: [rank, inside], data_offsets: [0, a.byteLength] },
+    [`${prefix}B.weight`]: {
+      dtype: 'F32',
+      shape: [outside, rank],
+      data_offsets: [a.byteLength, a.byteLength + b.byteLength],
+    },
+  }
   const text = Buffer.from(JSON.stringify(header))
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(BigInt(text.length))
-  const files = { config: join(folder, 'adapter_config.json'), weights: join(folder, 'adapter_model.safetensors'), broken: join(folder, 'broken.safetensors') }
+  const files = {
+    config: join(folder, 'adapter_config.json'),
+    weights: join(folder, 'adapter_model.safetensors'),
+    broken: join(folder, 'broken.safetensors'),
+  }
   writeFileSync(files.config, JSON.stringify({ peft_type: 'LORA', r: rank, lora_alpha: 8, target_modules: ['q_proj'] }))
   const weights = Buffer.concat([length, text, Buffer.from(a.buffer), Buffer.from(b.buffer)])
   writeFileSync(files.weights, weights)
@@ -32,7 +49,10 @@ export default async function adapters(context) {
     const files = adapterFiles(folder)
     await inspector.locator('input[type=file]').setInputFiles([files.config, files.broken])
     await inspector.locator('[data-refused]').waitFor()
-    assert((await inspector.locator('[data-refused]').innerText()).includes('truncated'), 'a truncated file is refused in words')
+    assert(
+      (await inspector.locator('[data-refused]').innerText()).includes('truncated'),
+      'a truncated file is refused in words',
+    )
     await inspector.locator('input[type=file]').setInputFiles([files.config, files.weights])
     await inspector.locator('[data-report]').waitFor()
     assert((await inspector.locator('.note').innerText()).startsWith('Could be rank 1 '), 'the true rank is found')
@@ -59,11 +79,18 @@ export default async function adapters(context) {
       await page.locator('[data-real-hub] select').first().selectOption(way)
       const card = cards.nth(['index', 'pointer', 'file', 'merge'].indexOf(way))
       await card.click()
-      await page.waitForFunction((index) => document.querySelectorAll('[data-real-hub] .adapter')[index].getAttribute('aria-pressed') === 'true', ['index', 'pointer', 'file', 'merge'].indexOf(way))
+      await page.waitForFunction(
+        (index) => document.querySelectorAll('[data-real-hub] .adapter')[index].getAttribute('aria-pressed') === 'true',
+        ['index', 'pointer', 'file', 'merge'].indexOf(way),
+      )
     }
     await page.locator('[data-last-switch]').waitFor()
     await page.locator('[data-real-hub]').getByRole('button', { name: 'Answer', exact: true }).click()
-    await page.waitForFunction(() => document.querySelector('[data-answers]')?.getAttribute('aria-busy') === 'false', undefined, { timeout: 60000 })
+    await page.waitForFunction(
+      () => document.querySelector('[data-answers]')?.getAttribute('aria-busy') === 'false',
+      undefined,
+      { timeout: 60000 },
+    )
     const texts = await page.locator('[data-answers] dd').allInnerTexts()
     equal(new Set(texts).size, state.adapters.length + 1, 'every adapter answers in its own way')
     await page.getByRole('button', { name: 'Is the base untouched?' }).click()

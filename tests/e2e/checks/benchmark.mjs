@@ -4,7 +4,8 @@ import { axe, sizes } from './looks.mjs'
 
 const SLOW = 90_000
 const runOf = (page) => new URL(page.url()).searchParams.get('run')
-const state = (page, name, timeout = SLOW) => page.locator(`#benchmark [data-run=${name}]`).waitFor({ state: 'attached', timeout })
+const state = (page, name, timeout = SLOW) =>
+  page.locator(`#benchmark [data-run=${name}]`).waitFor({ state: 'attached', timeout })
 
 /** From the top, where the sticky bar covers nothing that is meant to be pressed. */
 async function inspect(page, what) {
@@ -20,7 +21,9 @@ async function begin(page, settings) {
   for (const [id, value] of Object.entries(settings)) await page.locator(`#bench-${id}`).selectOption(value)
   const before = runOf(page)
   await page.locator('[data-action=start-benchmark]').click()
-  await page.waitForFunction((old) => ![null, old].includes(new URLSearchParams(location.search).get('run')), before, { timeout: SLOW })
+  await page.waitForFunction((old) => ![null, old].includes(new URLSearchParams(location.search).get('run')), before, {
+    timeout: SLOW,
+  })
 }
 
 /** A ratio as the page writes it. */
@@ -28,7 +31,10 @@ const figure = (value) => `${value.toFixed(value >= 10 ? 1 : value >= 2 ? 2 : 3)
 
 /** A sweep: announced, streamed, rejoined after a reload, and told as the API tells it. */
 async function sweep(page, url) {
-  assert(/30 s.*7 values of tokens/.test(await page.locator('[data-part=plan]').innerText()), 'the form says in advance how long and what')
+  assert(
+    /30 s.*7 values of tokens/.test(await page.locator('[data-part=plan]').innerText()),
+    'the form says in advance how long and what',
+  )
   await begin(page, { axis: 'tokens', width: '512', cache: 'hot', seconds: '3' })
   await page.locator('#benchmark progress').waitFor()
   const id = runOf(page)
@@ -40,9 +46,14 @@ async function sweep(page, url) {
   assert(result.points.length >= 2, `a sweep has points: ${JSON.stringify(result.skipped)}`)
   const ratios = result.points.map((point) => point.recommendation.ratio)
   const line = await page.locator('[data-part=verdict] .line').innerText()
-  for (const value of [Math.min(...ratios), Math.max(...ratios)]) assert(line.includes(figure(value)), `the verdict has the API's numbers: ${line}, ${value}`)
+  for (const value of [Math.min(...ratios), Math.max(...ratios)])
+    assert(line.includes(figure(value)), `the verdict has the API's numbers: ${line}, ${value}`)
   equal(await page.locator('[data-part=skipped] li').count(), result.skipped.length, 'every skipped point says why')
-  equal(await page.locator('[data-part=doubt]').count(), result.warnings.length > 0 ? 1 : 0, 'a run that doubts itself says so')
+  equal(
+    await page.locator('[data-part=doubt]').count(),
+    result.warnings.length > 0 ? 1 : 0,
+    'a run that doubts itself says so',
+  )
   return { id, result }
 }
 
@@ -54,14 +65,21 @@ async function chart(page, result) {
   const first = result.points.find((point) => point.value === Math.min(...result.points.map((item) => item.value)))
   await page.locator('#benchmark h3', { hasText: `Every way at ${first.value} token` }).waitFor()
   assert((await slider.getAttribute('aria-valuetext')).includes('×'), 'the slider says the ratios of its point')
-  const shown = await page.locator('[data-variant]').evaluateAll((rows) => rows.map((row) => [row.dataset.variant, row.querySelector('b').textContent]))
+  const shown = await page
+    .locator('[data-variant]')
+    .evaluateAll((rows) => rows.map((row) => [row.dataset.variant, row.querySelector('b').textContent]))
   assert(shown.length >= 4, `only ${shown.length} ways at ${first.value} tokens`)
-  for (const [id, text] of shown) equal(text, figure(first.rows.find((row) => row.id === id).ratio.median), `ratio of ${id}`)
+  for (const [id, text] of shown)
+    equal(text, figure(first.rows.find((row) => row.id === id).ratio.median), `ratio of ${id}`)
   await page.locator('[data-view=roofline]').click()
   await page.locator('[data-curve=dense]').waitFor({ state: 'attached' })
   await page.locator('[data-view=ratio]').click()
   await page.locator('#benchmark figure').first().getByRole('button', { name: 'Show as table' }).click()
-  equal(await page.locator('#benchmark figure tbody tr').count(), result.points.length + result.skipped.length, 'the table has every value of the axis')
+  equal(
+    await page.locator('#benchmark figure tbody tr').count(),
+    result.points.length + result.skipped.length,
+    'the table has every value of the axis',
+  )
 }
 
 /** The race once more: moved by hand, played, paused. */
@@ -93,7 +111,10 @@ async function compare(page, url, first) {
   equal(await page.locator('[data-compared]').count(), told.points[0].rows.length, 'every way is compared')
   const count = (word) => told.points[0].rows.filter((row) => row.verdict === word).length
   const said = await page.locator('[data-part=said]').innerText()
-  assert(said.startsWith(`${count('faster')} faster, ${count('slower')} slower, ${count('same')} the same`), `the comparison counts as the API does: ${said}`)
+  assert(
+    said.startsWith(`${count('faster')} faster, ${count('slower')} slower, ${count('same')} the same`),
+    `the comparison counts as the API does: ${said}`,
+  )
   await page.reload()
   await page.locator('[data-compared]').first().waitFor({ timeout: SLOW })
   await inspect(page, 'a comparison')
@@ -139,12 +160,20 @@ export default async function benchmark(context) {
   await page.locator('[data-part=verdict]').waitFor()
   await page.locator('#benchmark details').evaluateAll((all) => all.forEach((details) => (details.open = true)))
   await page.locator(`[data-past="${id}"]`).waitFor()
-  equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, 'sideways scroll on a phone')
+  equal(
+    await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth),
+    0,
+    'sideways scroll on a phone',
+  )
   await inspect(page, 'a run on a phone')
   await sizes(page, true, 'a run on a phone')
   await finish()
 
-  ;({ page, finish } = await openPage(context, { path: '/part2?embed=benchmark&run=no-such-run', lang: 'en', expected: ['404'] }))
+  ;({ page, finish } = await openPage(context, {
+    path: '/part2?embed=benchmark&run=no-such-run',
+    lang: 'en',
+    expected: ['404'],
+  }))
   await page.locator('[data-run=gone]').waitFor()
   await finish()
   return `${result.points.length} points, ${result.skipped.length} skipped`

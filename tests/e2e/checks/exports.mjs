@@ -16,7 +16,15 @@ async function charts(context) {
   await settled(page)
   await showEverything(page)
   const names = await page.locator('[data-chart]').evaluateAll((all) => all.map((element) => element.dataset.chart))
-  for (const name of ['loralens-memory', 'loralens-timeline', 'loralens-matrix', 'loralens-hub', 'loralens-storage', 'loralens-energy']) assert(names.includes(name), `${name} can be saved; there are ${names}`)
+  for (const name of [
+    'loralens-memory',
+    'loralens-timeline',
+    'loralens-matrix',
+    'loralens-hub',
+    'loralens-storage',
+    'loralens-energy',
+  ])
+    assert(names.includes(name), `${name} can be saved; there are ${names}`)
   equal(new Set(names).size, names.length, 'each chart has a name of its own')
   for (const name of names) {
     const tools = page.locator(`[data-chart="${name}"]`)
@@ -27,7 +35,10 @@ async function charts(context) {
     if (name === 'loralens-storage') continue
     const svg = await saved(page, tools.getByRole('button', { name: 'Picture (SVG)' }))
     const text = svg.bytes.toString()
-    assert(text.startsWith('<svg') && text.trimEnd().endsWith('</svg>') && !text.includes('var(--') && !text.includes('NaN'), `${name} is a drawing by itself`)
+    assert(
+      text.startsWith('<svg') && text.trimEnd().endsWith('</svg>') && !text.includes('var(--') && !text.includes('NaN'),
+      `${name} is a drawing by itself`,
+    )
     const png = await saved(page, tools.getByRole('button', { name: 'Picture (PNG)' }))
     equal(png.bytes.subarray(1, 4).toString(), 'PNG', `${name} is a picture`)
     assert(png.bytes.readUInt32BE(16) >= 300 && png.bytes.length > 1000, `${name} is not empty`)
@@ -41,15 +52,24 @@ async function paper(context) {
   await settled(page)
   await page.evaluate(() => {
     window.print = () => {
-      window.printed = { left: document.querySelectorAll('.lazy > span[id]').length, theme: document.documentElement.dataset.theme }
+      window.printed = {
+        left: document.querySelectorAll('.lazy > span[id]').length,
+        theme: document.documentElement.dataset.theme,
+      }
     }
   })
   await page.keyboard.press('Control+p')
   await page.waitForFunction(() => window.printed)
-  equal(JSON.stringify(await page.evaluate(() => window.printed)), JSON.stringify({ left: 0, theme: 'light' }), 'every section is there, in light colours, before the dialog opens')
+  equal(
+    JSON.stringify(await page.evaluate(() => window.printed)),
+    JSON.stringify({ left: 0, theme: 'light' }),
+    'every section is there, in light colours, before the dialog opens',
+  )
   await page.emulateMedia({ media: 'print' })
   const seen = await page.evaluate(() => ({
-    sticky: [...document.querySelectorAll('*')].filter((element) => ['sticky', 'fixed'].includes(getComputedStyle(element).position) && element.checkVisibility()).length,
+    sticky: [...document.querySelectorAll('*')].filter(
+      (element) => ['sticky', 'fixed'].includes(getComputedStyle(element).position) && element.checkVisibility(),
+    ).length,
     course: document.querySelectorAll('#course li').length,
     terms: [...document.querySelectorAll('.sheet tbody tr')].filter((row) => row.checkVisibility()).length,
     ground: getComputedStyle(document.body).backgroundColor,

@@ -11,7 +11,8 @@ async function tabTo(page, test, limit = 400) {
   throw new Error(`no way by Tab to ${test}; focus is on ${await focused(page)}`)
 }
 
-const peak = (page) => page.locator('[data-card=lora] [data-number=peak], [data-card=qlora] [data-number=peak]').innerText()
+const peak = (page) =>
+  page.locator('[data-card=lora] [data-number=peak], [data-card=qlora] [data-number=peak]').innerText()
 
 export default async function keyboard(context) {
   const { page, finish } = await openPage(context, { lang: 'en' })
@@ -37,15 +38,24 @@ export default async function keyboard(context) {
   await page.keyboard.press('ArrowLeft')
   await page.locator('[data-card=lora]').waitFor()
 
-  await tabTo(page, () => document.activeElement?.closest('.rank') !== null && document.activeElement?.getAttribute('type') === 'range')
+  await tabTo(
+    page,
+    () => document.activeElement?.closest('.rank') !== null && document.activeElement?.getAttribute('type') === 'range',
+  )
   const trainable = () => page.locator('[data-card=lora] [data-number=trainable]').innerText()
   assert((await trainable()).startsWith('4,194,304'), 'rank 8')
   await page.keyboard.press('ArrowRight')
   assert((await trainable()).startsWith('8,388,608'), 'rank 16')
-  equal(await page.evaluate(() => document.activeElement?.getAttribute('aria-valuetext')), 'r = 16', 'the slider says its value')
+  equal(
+    await page.evaluate(() => document.activeElement?.getAttribute('aria-valuetext')),
+    'r = 16',
+    'the slider says its value',
+  )
   await page.waitForFunction(() => new URLSearchParams(location.search).get('r') === '16')
   // The settled result is announced, once.
-  await page.waitForFunction(() => [...document.querySelectorAll('[aria-live=polite]')].some((element) => element.textContent.includes('Rank 16')))
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll('[aria-live=polite]')].some((element) => element.textContent.includes('Rank 16')),
+  )
   await page.keyboard.press('ArrowLeft')
 
   await tabTo(page, () => document.activeElement?.getAttribute('data-number') === 'peak')
@@ -54,13 +64,21 @@ export default async function keyboard(context) {
   assert((await page.locator('dialog[open] tbody tr').count()) > 5, 'the formula has its terms')
   await page.keyboard.press('Escape')
   equal(await page.locator('dialog[open]').count(), 0, 'Escape closes the formula')
-  equal(await page.evaluate(() => document.activeElement?.getAttribute('data-number')), 'peak', 'the focus returns to the number')
+  equal(
+    await page.evaluate(() => document.activeElement?.getAttribute('data-number')),
+    'peak',
+    'the focus returns to the number',
+  )
 
   // A word of the text lights its part of the picture and of the formula, and stays lit when pressed.
   await tabTo(page, () => document.activeElement?.getAttribute('data-word') === 'b')
   await page.locator('#decomposition .sym.b.on').waitFor()
   await page.keyboard.press('Space')
-  equal(await page.evaluate(() => document.activeElement?.getAttribute('aria-pressed')), 'true', 'a pressed word says so')
+  equal(
+    await page.evaluate(() => document.activeElement?.getAttribute('aria-pressed')),
+    'true',
+    'a pressed word says so',
+  )
   await page.keyboard.press('Tab')
   await page.locator('#decomposition .sym.a.on').waitFor()
   await page.keyboard.press('Tab')
@@ -69,19 +87,40 @@ export default async function keyboard(context) {
 
   await tabTo(page, () => document.activeElement?.getAttribute('role') === 'radio')
   await page.keyboard.press('ArrowRight')
-  equal(await page.locator('[role=radio][aria-checked=true]').getAttribute('aria-label'), 'Code generation', 'arrows switch the task')
+  equal(
+    await page.locator('[role=radio][aria-checked=true]').getAttribute('aria-label'),
+    'Code generation',
+    'arrows switch the task',
+  )
   await page.keyboard.press('End')
-  equal(await page.locator('[role=radio][aria-checked=true]').getAttribute('aria-label'), 'Translation', 'End goes to the last task')
+  equal(
+    await page.locator('[role=radio][aria-checked=true]').getAttribute('aria-label'),
+    'Translation',
+    'End goes to the last task',
+  )
 
   if ((await page.locator('[role=tab]').count()) > 1) {
     await tabTo(page, () => document.activeElement?.getAttribute('role') === 'tab')
     await page.keyboard.press('ArrowRight')
-    assert(await page.evaluate(() => document.activeElement?.id === 'code-tab-1' && document.activeElement.getAttribute('aria-selected') === 'true'), 'arrows move between code panels')
-    assert((await page.locator('[role=tabpanel]:visible .source').innerText()).includes('import'), 'the panel shows code')
+    assert(
+      await page.evaluate(
+        () =>
+          document.activeElement?.id === 'code-tab-1' &&
+          document.activeElement.getAttribute('aria-selected') === 'true',
+      ),
+      'arrows move between code panels',
+    )
+    assert(
+      (await page.locator('[role=tabpanel]:visible .source').innerText()).includes('import'),
+      'the panel shows code',
+    )
   }
   await tabTo(page, () => document.activeElement?.getAttribute('name') === 'quiz-trainable')
   await page.keyboard.press('Space')
-  await page.locator('[data-question=trainable] [role=status]').filter({ hasText: /Right|No:/ }).waitFor()
+  await page
+    .locator('[data-question=trainable] [role=status]')
+    .filter({ hasText: /Right|No:/ })
+    .waitFor()
 
   // WCAG 2.2: what has the focus is not wholly hidden below the sticky bar.
   await page.evaluate(() => window.scrollTo(0, 0))

@@ -6,8 +6,19 @@ import { assert, equal, openPage, post, ROOT, settled } from '../lib.mjs'
 
 const LIMIT = 100_000
 const DEFAULT = {
-  model: 'llama-2-7b', gpu: 'rtx-4090', methods: ['full', 'lora'],
-  recipe: { weights_dtype: 'bfloat16', autocast: 'bfloat16', micro_batch_size: 1, sequence_length: 2048, optimizer: 'adamw_fused', gradient_checkpointing: false, loss: 'full', lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] } },
+  model: 'llama-2-7b',
+  gpu: 'rtx-4090',
+  methods: ['full', 'lora'],
+  recipe: {
+    weights_dtype: 'bfloat16',
+    autocast: 'bfloat16',
+    micro_batch_size: 1,
+    sequence_length: 2048,
+    optimizer: 'adamw_fused',
+    gradient_checkpointing: false,
+    loss: 'full',
+    lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] },
+  },
 }
 const group = (value) => String(value).replace(/\B(?=(\d{3})+(?!\d))/g, ',')
 const gib = (bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`
@@ -23,10 +34,20 @@ async function documentOf(url, path, lang) {
 async function rendered({ url }) {
   const { estimates } = await post(url, '/api/memory', DEFAULT)
   const [full, lora] = ['full', 'lora'].map((method) => estimates.find((estimate) => estimate.method === method))
-  const wanted = [gib(full.peak.allocated_bytes), gib(lora.peak.allocated_bytes), group(full.parameters.trainable), group(lora.parameters.trainable), `${(lora.storage.adapter_file_bytes / 2 ** 20).toFixed(1)} MiB`]
+  const wanted = [
+    gib(full.peak.allocated_bytes),
+    gib(lora.peak.allocated_bytes),
+    group(full.parameters.trainable),
+    group(lora.parameters.trainable),
+    `${(lora.storage.adapter_file_bytes / 2 ** 20).toFixed(1)} MiB`,
+  ]
   const { gpus } = await (await fetch(`${url}/api/gpus`)).json()
   const file = JSON.parse(readFileSync(join(ROOT, 'frontend/src/shared/api/defaultGpu.json'), 'utf8'))
-  equal(JSON.stringify(file), JSON.stringify(gpus.find((row) => row.id === file.id)), 'the default GPU in the page (scripts/built-in-plans.mjs writes it)')
+  equal(
+    JSON.stringify(file),
+    JSON.stringify(gpus.find((row) => row.id === file.id)),
+    'the default GPU in the page (scripts/built-in-plans.mjs writes it)',
+  )
   for (const lang of ['zh-CN', 'en']) {
     const text = await documentOf(url, '/part2', lang)
     assert(text.includes(`<html lang="${lang}" data-rendered="default">`), `the document is in ${lang}`)
@@ -35,14 +56,20 @@ async function rendered({ url }) {
     for (const number of wanted) assert(plain.includes(number), `${number} stands in the ${lang} page without a script`)
     for (const path of ['/part2?r=16', '/part2?m=qwen2.5-7b', '/part2?k=full&lang=en']) {
       const asked = await documentOf(url, path, lang)
-      for (const number of wanted) assert(!asked.includes(`>${number}`), `${path} was not rendered with the numbers of the defaults`)
+      for (const number of wanted)
+        assert(!asked.includes(`>${number}`), `${path} was not rendered with the numbers of the defaults`)
     }
   }
 }
 
 /** Every byte of script until nothing more is asked for, as gzip makes them: the same on any machine. */
 async function scripts({ page, url }) {
-  const names = await page.evaluate(() => performance.getEntriesByType('resource').map((entry) => entry.name).filter((name) => new URL(name).pathname.endsWith('.js')))
+  const names = await page.evaluate(() =>
+    performance
+      .getEntriesByType('resource')
+      .map((entry) => entry.name)
+      .filter((name) => new URL(name).pathname.endsWith('.js')),
+  )
   let bytes = 0
   for (const name of new Set(names)) bytes += gzipSync(Buffer.from(await (await fetch(name)).arrayBuffer())).length
   assert(names.length > 0 && names.every((name) => name.startsWith(url)), 'the scripts are our own')
@@ -55,13 +82,22 @@ async function cold(context, { path = '/part2', lang, width, remembered = true }
   await page.addInitScript(() => {
     window.shifts = []
     new PerformanceObserver((list) => {
-      for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts.push({ value: entry.value, at: entry.startTime, what: entry.sources.map((source) => source.node?.nodeName + '.' + (source.node?.className ?? '')).join(' ') })
+      for (const entry of list.getEntries())
+        if (!entry.hadRecentInput)
+          window.shifts.push({
+            value: entry.value,
+            at: entry.startTime,
+            what: entry.sources.map((source) => source.node?.nodeName + '.' + (source.node?.className ?? '')).join(' '),
+          })
     }).observe({ type: 'layout-shift', buffered: true })
   })
   await page.goto(context.url + path, { waitUntil: 'networkidle' })
   await settled(page)
   const bytes = await scripts({ page, url: context.url })
-  const { shift, what } = await page.evaluate(() => ({ shift: window.shifts.reduce((sum, entry) => sum + entry.value, 0), what: JSON.stringify(window.shifts) }))
+  const { shift, what } = await page.evaluate(() => ({
+    shift: window.shifts.reduce((sum, entry) => sum + entry.value, 0),
+    what: JSON.stringify(window.shifts),
+  }))
   equal(await page.evaluate(() => document.documentElement.lang), lang, `language, ${path}`)
   assert(shift <= 0.01, `layout shift of ${shift.toFixed(4)} in ${lang} at ${width} px, ${path}: ${what}`)
   assert(bytes <= LIMIT, `${bytes} bytes of script before the first touch, allowed are ${LIMIT}`)
@@ -73,15 +109,25 @@ async function cold(context, { path = '/part2', lang, width, remembered = true }
 async function withoutScript({ browser, url }) {
   const context = await browser.newContext({ javaScriptEnabled: false })
   const page = await context.newPage()
-  for (const [path, title] of [['/part2', 'LoRA：只训练一条细线'], ['/part2?lang=en&r=64', 'LoRA: training a hairline']]) {
+  for (const [path, title] of [
+    ['/part2', 'LoRA：只训练一条细线'],
+    ['/part2?lang=en&r=64', 'LoRA: training a hairline'],
+  ]) {
     await page.goto(url + path)
     await page.locator('[data-plain]').waitFor()
     equal(await page.locator('h1').innerText(), title, 'title without a script')
     equal(await page.locator('[data-card]').count(), 2, 'cards without a script')
-    assert((await page.locator('[data-card=full] [data-number=peak]').innerText()).includes('GiB'), 'numbers without a script')
+    assert(
+      (await page.locator('[data-card=full] [data-number=peak]').innerText()).includes('GiB'),
+      'numbers without a script',
+    )
     assert((await page.locator('math').count()) >= 2, 'formulas without a script')
     assert((await page.locator('[data-lesson] pre').first().innerText()).includes('import'), 'code without a script')
-    equal(await page.locator('input:visible, select:visible, .btn:visible').count(), 0, 'controls that could do nothing')
+    equal(
+      await page.locator('input:visible, select:visible, .btn:visible').count(),
+      0,
+      'controls that could do nothing',
+    )
   }
   await context.close()
 }
@@ -106,14 +152,20 @@ export default async function load(context) {
   await page.goto(`${context.url}/part2`, { waitUntil: 'domcontentloaded' })
   await page.evaluate(() => (window.before = document.querySelector('[data-card=full]')))
   await page.waitForFunction(() => document.documentElement.dataset.rendered === undefined)
-  assert(await page.evaluate(() => window.before !== null && window.before === document.querySelector('[data-card=full]')), 'the rendered cards stay')
+  assert(
+    await page.evaluate(() => window.before !== null && window.before === document.querySelector('[data-card=full]')),
+    'the rendered cards stay',
+  )
   await finish()
   // Another language than the server knew of, and settings of the address: never the wrong words or numbers.
   ;({ page, finish } = await cold(context, { lang: 'en', width: 1280, remembered: false }))
   equal(await page.locator('h1').innerText(), 'LoRA: training a hairline', 'the language that was remembered')
   await finish()
   ;({ page, finish } = await cold(context, { path: '/part2?r=16', lang: 'zh-CN', width: 1280 }))
-  assert((await page.locator('[data-card=lora] [data-number=trainable]').innerText()).startsWith('8,388,608'), 'the rank of the address')
+  assert(
+    (await page.locator('[data-card=lora] [data-number=trainable]').innerText()).startsWith('8,388,608'),
+    'the rank of the address',
+  )
   await finish()
   return notes.join('; ')
 }

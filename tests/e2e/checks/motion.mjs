@@ -1,7 +1,8 @@
 /** Speed and motion: no animation for those who want none; frame rates and latency are reported. */
 import { assert, equal, openPage, settled, showEverything } from '../lib.mjs'
 
-const running = (page) => page.evaluate(() => document.getAnimations().filter((animation) => animation.playState === 'running').length)
+const running = (page) =>
+  page.evaluate(() => document.getAnimations().filter((animation) => animation.playState === 'running').length)
 
 /** Without motion, each animation is a row of steps; nothing ever runs. */
 async function steps(context) {
@@ -24,7 +25,11 @@ async function steps(context) {
     await box.locator('button').first().click()
     equal(await box.locator('[data-step]').innerText(), 'Step 3 of 4', `${section} goes back`)
   }
-  equal(await page.locator('[role=radio][aria-checked=true]').getAttribute('aria-label'), 'Email summary', 'the step back took the switch back')
+  equal(
+    await page.locator('[role=radio][aria-checked=true]').getAttribute('aria-label'),
+    'Email summary',
+    'the step back took the switch back',
+  )
   await finish()
 }
 
@@ -34,15 +39,33 @@ async function pausing(context) {
   await settled(page)
   await showEverything(page)
   await page.locator('#hub [role=radiogroup]').scrollIntoViewIfNeeded()
-  await page.waitForFunction(() => document.getAnimations().some((animation) => animation.playState === 'running' && animation.animationName?.startsWith('flow')))
+  await page.waitForFunction(() =>
+    document
+      .getAnimations()
+      .some((animation) => animation.playState === 'running' && animation.animationName?.startsWith('flow')),
+  )
   await page.locator('[data-flow]').click()
-  equal(await page.evaluate(() => document.getAnimations().filter((animation) => animation.playState === 'running' && animation.animationName?.startsWith('flow')).length), 0, 'the flow is paused')
+  equal(
+    await page.evaluate(
+      () =>
+        document
+          .getAnimations()
+          .filter((animation) => animation.playState === 'running' && animation.animationName?.startsWith('flow'))
+          .length,
+    ),
+    0,
+    'the flow is paused',
+  )
   const offset = () => page.evaluate(() => getComputedStyle(document.querySelector('#hub .link.on')).strokeDashoffset)
   const before = await offset()
   await page.locator('#hub .flow input').fill('40')
   assert((await offset()) !== before, 'the slider moves what is paused')
   await page.locator('[data-flow]').click()
-  await page.waitForFunction(() => document.getAnimations().some((animation) => animation.playState === 'running' && animation.animationName?.startsWith('flow')))
+  await page.waitForFunction(() =>
+    document
+      .getAnimations()
+      .some((animation) => animation.playState === 'running' && animation.animationName?.startsWith('flow')),
+  )
   // The peel: play, stop, move.
   const slider = page.locator('#decomposition .peel input')
   await page.locator('[data-peel]').click()
@@ -62,16 +85,19 @@ export default async function motion(context) {
   await showEverything(page)
   await page.locator('#hub [role=radiogroup]').scrollIntoViewIfNeeded()
   await page.waitForTimeout(500)
-  const frames = await page.evaluate(() => new Promise((done) => {
-    let count = 0
-    const start = performance.now()
-    const tick = (now) => {
-      count += 1
-      if (now - start < 1500) requestAnimationFrame(tick)
-      else done((1000 * count) / (now - start))
-    }
-    requestAnimationFrame(tick)
-  }))
+  const frames = await page.evaluate(
+    () =>
+      new Promise((done) => {
+        let count = 0
+        const start = performance.now()
+        const tick = (now) => {
+          count += 1
+          if (now - start < 1500) requestAnimationFrame(tick)
+          else done((1000 * count) / (now - start))
+        }
+        requestAnimationFrame(tick)
+      }),
+  )
   await page.locator('#decomposition').scrollIntoViewIfNeeded()
   const latency = await page.evaluate(async () => {
     const slider = document.querySelector('#decomposition input[type=range]')

@@ -1,7 +1,13 @@
 /** Every number on the page equals the API's, for a table of settings. The rounding here is written independently. */
 import { equal, openPage, post, settled, showEverything, assert } from '../lib.mjs'
 
-const MODELS = { 'llama-2-7b': ['q', 'v'], 'llama-2-13b': ['q', 'k', 'v', 'o'], 'llama-2-70b': ['q', 'v'], 'qwen2.5-7b': ['q', 'k', 'v', 'o', 'gate', 'up', 'down'], 'mistral-7b-v0.1': ['o', 'down'] }
+const MODELS = {
+  'llama-2-7b': ['q', 'v'],
+  'llama-2-13b': ['q', 'k', 'v', 'o'],
+  'llama-2-70b': ['q', 'v'],
+  'qwen2.5-7b': ['q', 'k', 'v', 'o', 'gate', 'up', 'down'],
+  'mistral-7b-v0.1': ['o', 'down'],
+}
 const RECIPES = [
   { r: 8 },
   { r: 1, b: 2, s: 512 },
@@ -14,12 +20,22 @@ const RECIPES = [
   { r: 8, k: 'full', o: 'sgd', p: 'fp32', s: 128 },
   { r: 256, s: 2047, o: 'adafactor', l: 'fused' },
 ]
-const PRECISION = { bf16: ['bfloat16', 'bfloat16'], mixed: ['float32', 'bfloat16'], 'pure-bf16': ['bfloat16', null], fp32: ['float32', null] }
+const PRECISION = {
+  bf16: ['bfloat16', 'bfloat16'],
+  mixed: ['float32', 'bfloat16'],
+  'pure-bf16': ['bfloat16', null],
+  fp32: ['float32', null],
+}
 const OPTIMIZER = { adamw: 'adamw_fused', adamw8bit: 'adamw_8bit', sgd: 'sgd', adafactor: 'adafactor' }
 
 const group = (text) => text.replace(/\B(?=(\d{3})+(?!\d))/g, ',')
 function gib(bytes) {
-  const units = [['TiB', 2 ** 40, 10 * 2 ** 40], ['GiB', 2 ** 30, 0.1 * 2 ** 30], ['MiB', 2 ** 20, 2 ** 20], ['KiB', 2 ** 10, 2 ** 10]]
+  const units = [
+    ['TiB', 2 ** 40, 10 * 2 ** 40],
+    ['GiB', 2 ** 30, 0.1 * 2 ** 30],
+    ['MiB', 2 ** 20, 2 ** 20],
+    ['KiB', 2 ** 10, 2 ** 10],
+  ]
   const [name, size] = units.find(([, , from]) => bytes >= from)
   const value = bytes / size
   const [whole, part] = value.toFixed(value >= 1000 ? 0 : value >= 10 ? 1 : 2).split('.')
@@ -41,9 +57,14 @@ function bodyOf(model, targets, settings) {
     gpu: 'rtx-4090',
     methods: [...new Set(['full', 'lora', 'qlora', method])],
     recipe: {
-      weights_dtype, autocast, lora,
-      micro_batch_size: settings.b ?? 1, sequence_length: settings.s ?? 2048,
-      optimizer: OPTIMIZER[settings.o ?? 'adamw'], gradient_checkpointing: settings.gc === 1, loss: settings.l ?? 'full',
+      weights_dtype,
+      autocast,
+      lora,
+      micro_batch_size: settings.b ?? 1,
+      sequence_length: settings.s ?? 2048,
+      optimizer: OPTIMIZER[settings.o ?? 'adamw'],
+      gradient_checkpointing: settings.gc === 1,
+      loss: settings.l ?? 'full',
     },
   }
 }
@@ -57,7 +78,11 @@ export default async function numbers(context) {
   let cases = 0
   for (const [model, targets] of Object.entries(MODELS)) {
     for (const settings of RECIPES) {
-      const query = new URLSearchParams({ m: model, t: targets.join(','), ...Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, String(value)])) })
+      const query = new URLSearchParams({
+        m: model,
+        t: targets.join(','),
+        ...Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, String(value)])),
+      })
       const answer = await post(context.url, '/api/memory', bodyOf(model, targets, settings))
       assert(answer.estimates, `the API refused ${query}: ${JSON.stringify(answer)}`)
       const by = Object.fromEntries(answer.estimates.map((estimate) => [estimate.method, estimate]))
@@ -81,10 +106,21 @@ export default async function numbers(context) {
         'hub shared': gib(by[light].storage.checkpoint_bytes + 6 * by[light].storage.adapter_file_bytes),
       }
       const read = (lightMethod) => {
-        const text = (selector) => [...(document.querySelector(selector)?.childNodes ?? [])].filter((node) => node.nodeType === 3).map((node) => node.textContent).join('').trim()
+        const text = (selector) =>
+          [...(document.querySelector(selector)?.childNodes ?? [])]
+            .filter((node) => node.nodeType === 3)
+            .map((node) => node.textContent)
+            .join('')
+            .trim()
         const found = {}
-        for (const [name, method] of [['full', 'full'], ['light', lightMethod]]) for (const number of ['peak', 'trainable', 'task']) found[`${name} ${number}`] = text(`[data-card=${method}] [data-number=${number}]`)
-        for (const metric of ['parameters', 'memory', 'storage']) found[`metric ${metric}`] = text(`[data-metric=${metric}] button`)
+        for (const [name, method] of [
+          ['full', 'full'],
+          ['light', lightMethod],
+        ])
+          for (const number of ['peak', 'trainable', 'task'])
+            found[`${name} ${number}`] = text(`[data-card=${method}] [data-number=${number}]`)
+        for (const metric of ['parameters', 'memory', 'storage'])
+          found[`metric ${metric}`] = text(`[data-metric=${metric}] button`)
         for (const number of ['copies', 'shared']) found[`hub ${number}`] = text(`[data-number=${number}] button`)
         return found
       }

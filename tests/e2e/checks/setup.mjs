@@ -16,7 +16,11 @@ async function ownGpu(context, { lang, width }) {
   await page.locator('[data-own=gpu]').focus()
   await page.keyboard.press('Enter')
   await page.locator('#own-gpu-memory').waitFor()
-  equal(await page.evaluate(() => document.activeElement?.closest('dialog') !== null), true, 'the focus is inside the dialog')
+  equal(
+    await page.evaluate(() => document.activeElement?.closest('dialog') !== null),
+    true,
+    'the focus is inside the dialog',
+  )
   await page.locator('#own-gpu-memory').fill('24 GB')
   await page.locator('#own-gpu-bandwidth').fill('fast')
   await page.keyboard.press('Enter')
@@ -31,22 +35,48 @@ async function ownGpu(context, { lang, width }) {
   await page.waitForFunction(() => new URLSearchParams(location.search).get('g') === 'custom:24564MiB,name=实验室 4090')
   await showEverything(page)
   // The same memory as an RTX 4090: the same verdicts, in every place that shows one.
-  for (const [method, verdict] of [['full', 'does_not_fit'], ['lora', 'tight'], ['qlora', 'fits']]) await page.locator(`[data-fit=${method}] .verdict.${verdict}`).waitFor()
-  for (const section of ['#timeline', ...(width < 600 ? [] : ['#fit'])]) assert((await page.locator(`${section} .limit-text`).textContent()).includes('实验室 4090'), `the line of ${section} has its name`)
+  for (const [method, verdict] of [
+    ['full', 'does_not_fit'],
+    ['lora', 'tight'],
+    ['qlora', 'fits'],
+  ])
+    await page.locator(`[data-fit=${method}] .verdict.${verdict}`).waitFor()
+  for (const section of ['#timeline', ...(width < 600 ? [] : ['#fit'])])
+    assert(
+      (await page.locator(`${section} .limit-text`).textContent()).includes('实验室 4090'),
+      `the line of ${section} has its name`,
+    )
   await page.locator('#fit .advice').scrollIntoViewIfNeeded()
   await page.locator('#fit .advice h3').first().filter({ hasText: '实验室 4090' }).waitFor()
   await page.locator('[data-time-unknown]').waitFor()
   const link = page.url()
   await finish()
 
-  const other = await openPage(context, { lang, path: link.slice(context.url.length).replace('24564MiB', '24564MiB,165TFLOP/s') })
+  const other = await openPage(context, {
+    lang,
+    path: link.slice(context.url.length).replace('24564MiB', '24564MiB,165TFLOP/s'),
+  })
   await settled(other.page)
   await showEverything(other.page)
   await other.page.locator('#fit .advice').scrollIntoViewIfNeeded()
   await other.page.locator('[data-number=least-hours]').waitFor()
-  const answer = await post(context.url, '/api/fit', { model: 'llama-2-7b', method: 'lora', gpu: 'custom:24564MiB,165TFLOP/s', tokens: 10_000_000, recipe: { weights_dtype: 'bfloat16', autocast: 'bfloat16', lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] } } })
+  const answer = await post(context.url, '/api/fit', {
+    model: 'llama-2-7b',
+    method: 'lora',
+    gpu: 'custom:24564MiB,165TFLOP/s',
+    tokens: 10_000_000,
+    recipe: {
+      weights_dtype: 'bfloat16',
+      autocast: 'bfloat16',
+      lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] },
+    },
+  })
   const minutes = 60 * answer.time.gpu_hours.least
-  equal(await other.page.locator('[data-number=least-hours]').innerText(), `${minutes.toFixed(minutes >= 10 ? 0 : 1)} min`, 'time from the rate that was given')
+  equal(
+    await other.page.locator('[data-number=least-hours]').innerText(),
+    `${minutes.toFixed(minutes >= 10 ? 0 : 1)} min`,
+    'time from the rate that was given',
+  )
   await other.page.locator('[data-own=gpu]').click()
   equal(await other.page.locator('#own-gpu-rate').inputValue(), '165', 'the form holds what the link says')
   await other.finish()
@@ -119,7 +149,9 @@ async function ownConfig(context, width) {
   await page.keyboard.press('Enter')
   await page.locator('.config [role=alert]').filter({ hasText: 'hidden_size' }).waitFor()
   // A file, as a phone chooses it and a mouse drops it.
-  await page.locator('.config input[type=file]').setInputFiles({ name: 'config.json', mimeType: 'application/json', buffer: Buffer.from(JSON.stringify(CONFIG)) })
+  await page
+    .locator('.config input[type=file]')
+    .setInputFiles({ name: 'config.json', mimeType: 'application/json', buffer: Buffer.from(JSON.stringify(CONFIG)) })
   await page.waitForFunction(() => document.querySelector('.config textarea').value.includes('hidden_size'))
   await use.click()
   await area.waitFor({ state: 'detached' })

@@ -9,12 +9,17 @@ export default async function states(context) {
   await page.locator('[role=radio]').first().waitFor()
   equal(await page.locator('[role=radio]').count(), 24, 'adapters of the link')
   equal(await page.locator('[role=radio][aria-checked=true]').count(), 1, 'one active adapter')
-  await page.waitForFunction(() => Math.abs(document.querySelector('#hub').getBoundingClientRect().top) < innerHeight / 2)
+  await page.waitForFunction(
+    () => Math.abs(document.querySelector('#hub').getBoundingClientRect().top) < innerHeight / 2,
+  )
   await finish()
 
   ;({ page, finish } = await openPage(context, { path: '/part2?r=zero&k=magic', lang: 'en' }))
   await settled(page)
-  assert((await page.locator('[data-banner=address]').innerText()).includes('r=zero'), 'the misunderstood part is named')
+  assert(
+    (await page.locator('[data-banner=address]').innerText()).includes('r=zero'),
+    'the misunderstood part is named',
+  )
   await finish()
 
   ;({ page, finish } = await openPage(context, { path: '/part2?m=no-such-model', lang: 'en', expected: ['404'] }))
@@ -24,7 +29,11 @@ export default async function states(context) {
   await finish()
 
   // Without the server: built-in plans answer, and the sliders go on.
-  ;({ page, finish } = await openPage(context, { path: '/', lang: 'en', expected: ['ERR_FAILED', 'Failed to load resource'] }))
+  ;({ page, finish } = await openPage(context, {
+    path: '/',
+    lang: 'en',
+    expected: ['ERR_FAILED', 'Failed to load resource'],
+  }))
   await page.route('**/api/**', (route) => route.abort())
   await page.goto(`${context.url}/part2`)
   await page.locator('[data-banner=offline]').waitFor({ timeout: 5000 })

@@ -5,14 +5,22 @@ import { withToken, type Row } from './useGeneration'
 import { pairOf } from './useInspector'
 
 // The build turns messages into code, so the words are read from their files.
-const words = (locale: string): { adapters: { way: Record<string, string> } } => JSON.parse(readFileSync(new URL(`../../locales/${locale}.json`, import.meta.url), 'utf8')) as { adapters: { way: Record<string, string> } }
+const words = (locale: string): { adapters: { way: Record<string, string> } } =>
+  JSON.parse(readFileSync(new URL(`../../locales/${locale}.json`, import.meta.url), 'utf8')) as {
+    adapters: { way: Record<string, string> }
+  }
 const [en, zh] = [words('en'), words('zh-CN')]
 
 const file = (name: string): File => new File(['x'], name)
 
 describe('pairOf', () => {
   it('finds the two files of an adapter among what a folder holds', () => {
-    const found = pairOf([file('README.md'), file('adapter_model.safetensors'), file('other.safetensors'), file('adapter_config.json')])
+    const found = pairOf([
+      file('README.md'),
+      file('adapter_model.safetensors'),
+      file('other.safetensors'),
+      file('adapter_config.json'),
+    ])
     expect(found?.config.name).toBe('adapter_config.json')
     expect(found?.weights.name).toBe('adapter_model.safetensors')
   })
@@ -25,19 +33,34 @@ describe('pairOf', () => {
 
 describe('withToken', () => {
   it('adds to its own row only and keeps the old rows as they were', () => {
-    const rows: Row[] = [{ adapter: 'a', text: 'x', ended: false }, { adapter: null, text: '', ended: false }]
+    const rows: Row[] = [
+      { adapter: 'a', text: 'x', ended: false },
+      { adapter: null, text: '', ended: false },
+    ]
     const next = withToken(rows, { row: 1, adapter: null, text: 'y', last: true })
-    expect(next).toEqual([{ adapter: 'a', text: 'x', ended: false }, { adapter: null, text: 'y', ended: true }])
+    expect(next).toEqual([
+      { adapter: 'a', text: 'x', ended: false },
+      { adapter: null, text: 'y', ended: true },
+    ])
     expect(rows[1]!.text).toBe('')
   })
 })
 
 describe('words', () => {
-  const keys = (value: object, path = ''): string[] => Object.entries(value).flatMap(([key, inner]) => (typeof inner === 'object' && inner !== null ? keys(inner as object, `${path}${key}.`) : [`${path}${key}`]))
+  const keys = (value: object, path = ''): string[] =>
+    Object.entries(value).flatMap(([key, inner]) =>
+      typeof inner === 'object' && inner !== null ? keys(inner as object, `${path}${key}.`) : [`${path}${key}`],
+    )
   it('are the same in both languages, with the same values put in', () => {
     expect(keys(en.adapters).toSorted()).toEqual(keys(zh.adapters).toSorted())
     const slots = (text: string): string[] => (text.match(/\{\w+\}/g) ?? []).toSorted()
-    const flat = (value: object): Record<string, string> => Object.fromEntries(keys(value).map((path) => [path, path.split('.').reduce<unknown>((part, key) => (part as Record<string, unknown>)[key], value) as string]))
+    const flat = (value: object): Record<string, string> =>
+      Object.fromEntries(
+        keys(value).map((path) => [
+          path,
+          path.split('.').reduce<unknown>((part, key) => (part as Record<string, unknown>)[key], value) as string,
+        ]),
+      )
     const [left, right] = [flat(en.adapters), flat(zh.adapters)]
     for (const path of Object.keys(left)) expect(slots(right[path]!), path).toEqual(slots(left[path]!))
   })

@@ -80,14 +80,22 @@ export interface Adapters {
   refresh: () => Promise<void>
 }
 
-export const asProblem = (error: unknown): Problem => (error instanceof ApiError ? error.problem : { title: 'offline', status: 0, code: error instanceof OfflineError ? 'offline' : undefined })
+export const asProblem = (error: unknown): Problem =>
+  error instanceof ApiError
+    ? error.problem
+    : { title: 'offline', status: 0, code: error instanceof OfflineError ? 'offline' : undefined }
 
 /** Base, six adapters and a check of their answers, one after the other; the base takes longest. */
 const STAGES = 8
 
 export function useAdapters(): Adapters {
   const client = useQueryClient()
-  const query = useQuery({ queryKey: ['adapters'], queryFn: ({ signal }) => request<HubState>('GET', '/api/adapters', undefined, signal), staleTime: 30_000, retry: 1 })
+  const query = useQuery({
+    queryKey: ['adapters'],
+    queryFn: ({ signal }) => request<HubState>('GET', '/api/adapters', undefined, signal),
+    staleTime: 30_000,
+    retry: 1,
+  })
   const problem = shallowRef<Problem | null>(null)
   const busy = ref(false)
   const verified = shallowRef<Verified | null>(null)
@@ -111,7 +119,10 @@ export function useAdapters(): Adapters {
 
   return {
     state: computed(() => query.data.value),
-    problem: computed({ get: () => problem.value ?? (query.error.value ? asProblem(query.error.value) : null), set: (value) => (problem.value = value) }),
+    problem: computed({
+      get: () => problem.value ?? (query.error.value ? asProblem(query.error.value) : null),
+      set: (value) => (problem.value = value),
+    }),
     busy,
     training,
     trained,

@@ -25,7 +25,9 @@ export interface Generation {
 
 /** Pure, so that it can be tested: the rows after one more token. */
 export function withToken(rows: readonly Row[], token: Token): Row[] {
-  return rows.map((row, index) => (index === token.row ? { adapter: token.adapter, text: row.text + token.text, ended: token.last } : row))
+  return rows.map((row, index) =>
+    index === token.row ? { adapter: token.adapter, text: row.text + token.text, ended: token.last } : row,
+  )
 }
 
 export function useGeneration(tokens = 64): Generation {
@@ -54,16 +56,28 @@ export function useGeneration(tokens = 64): Generation {
       rate.value = null
       rows.value = adapters.map((adapter) => ({ adapter, text: '', ended: false }))
       running.value = true
-      const query = new URLSearchParams({ prompt, adapters: adapters.map((name) => name ?? 'base').join(','), tokens: String(tokens) })
+      const query = new URLSearchParams({
+        prompt,
+        adapters: adapters.map((name) => name ?? 'base').join(','),
+        tokens: String(tokens),
+      })
       source = new EventSource(`/api/adapters/generate?${query}`)
-      source.addEventListener('token', (event) => (rows.value = withToken(rows.value, JSON.parse((event as MessageEvent<string>).data) as Token)))
+      source.addEventListener(
+        'token',
+        (event) => (rows.value = withToken(rows.value, JSON.parse((event as MessageEvent<string>).data) as Token)),
+      )
       source.addEventListener('done', (event) => {
-        rate.value = (JSON.parse((event as MessageEvent<string>).data) as { tokens_per_second: number }).tokens_per_second
+        rate.value = (
+          JSON.parse((event as MessageEvent<string>).data) as { tokens_per_second: number }
+        ).tokens_per_second
         stop()
       })
       source.addEventListener('error', (event) => {
         // A stream that broke is not repeated: it would begin again from the first token.
-        problem.value = event instanceof MessageEvent ? (JSON.parse(event.data as string) as Problem) : { title: 'offline', status: 0, code: 'offline' }
+        problem.value =
+          event instanceof MessageEvent
+            ? (JSON.parse(event.data as string) as Problem)
+            : { title: 'offline', status: 0, code: 'offline' }
         stop()
       })
     },

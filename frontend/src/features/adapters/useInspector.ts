@@ -45,19 +45,29 @@ export interface Pair {
 /** The two files of an adapter among what was dropped (a folder's files, or the files themselves). */
 export function pairOf(files: readonly File[]): Pair | null {
   const config = files.find((file) => file.name === 'adapter_config.json')
-  const weights = files.find((file) => file.name === 'adapter_model.safetensors') ?? files.find((file) => file.name.endsWith('.safetensors'))
+  const weights =
+    files.find((file) => file.name === 'adapter_model.safetensors') ??
+    files.find((file) => file.name.endsWith('.safetensors'))
   return config && weights ? { config, weights } : null
 }
 
 /** Files of a drop, one level of folders opened. */
 export async function dropped(event: DragEvent): Promise<File[]> {
-  const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null)
+  const entries = [...(event.dataTransfer?.items ?? [])]
+    .map((item) => item.webkitGetAsEntry())
+    .filter((entry) => entry !== null)
   const plain = [...(event.dataTransfer?.files ?? [])]
   const folders = entries.filter((entry) => entry.isDirectory) as FileSystemDirectoryEntry[]
   const inside = await Promise.all(
     folders.map(async (folder) => {
-      const children = await new Promise<FileSystemEntry[]>((resolve, reject) => folder.createReader().readEntries(resolve, reject))
-      return await Promise.all(children.filter((child) => child.isFile).map((child) => new Promise<File>((resolve, reject) => (child as FileSystemFileEntry).file(resolve, reject))))
+      const children = await new Promise<FileSystemEntry[]>((resolve, reject) =>
+        folder.createReader().readEntries(resolve, reject),
+      )
+      return await Promise.all(
+        children
+          .filter((child) => child.isFile)
+          .map((child) => new Promise<File>((resolve, reject) => (child as FileSystemFileEntry).file(resolve, reject))),
+      )
     }),
   )
   return [...plain, ...inside.flat()]
@@ -74,7 +84,12 @@ async function send<T>(path: string, pair: Pair): Promise<T> {
     throw new OfflineError()
   }
   const json: unknown = await response.json().catch(() => null)
-  if (!response.ok) throw new ApiError(json !== null && typeof json === 'object' && 'title' in json ? (json as Problem) : { title: `HTTP ${response.status}`, status: response.status })
+  if (!response.ok)
+    throw new ApiError(
+      json !== null && typeof json === 'object' && 'title' in json
+        ? (json as Problem)
+        : { title: `HTTP ${response.status}`, status: response.status },
+    )
   return json as T
 }
 

@@ -10,29 +10,79 @@ import type { Point, Row, Value } from './types'
 import { lookOf } from './useVariants'
 import { doubts, noiseOf, pointVerdict, verdictOf } from './verdict'
 
-const interval = (median: number, width = 0.01) => ({ median, q1: median - width, q3: median + width, samples: [median] })
-const row = (id: string, median: number | null, more: Partial<Row> = {}): Row => ({ id, name: id.toUpperCase(), group: id === 'dense' ? 'dense' : 'lora', available: median !== null, ratio: median === null ? null : interval(median), roofline_fraction: median === null ? null : 0.5 / median, ...more })
-const point = (value: Value | null, ratios: Record<string, number | null>, best: string | null, more: Partial<Point> = {}): Point => ({
+const interval = (median: number, width = 0.01) => ({
+  median,
+  q1: median - width,
+  q3: median + width,
+  samples: [median],
+})
+const row = (id: string, median: number | null, more: Partial<Row> = {}): Row => ({
+  id,
+  name: id.toUpperCase(),
+  group: id === 'dense' ? 'dense' : 'lora',
+  available: median !== null,
+  ratio: median === null ? null : interval(median),
+  roofline_fraction: median === null ? null : 0.5 / median,
+  ...more,
+})
+const point = (
+  value: Value | null,
+  ratios: Record<string, number | null>,
+  best: string | null,
+  more: Partial<Point> = {},
+): Point => ({
   value,
   settings: {},
   rows: [row('dense', 1), row('dense_again', 1.01), ...Object.entries(ratios).map(([id, median]) => row(id, median))],
   noise: interval(1, 0.02),
-  recommendation: best === null ? null : { variant: best, name: best.toUpperCase(), ratio: ratios[best] ?? null, reason: '', predicted: null, candidates: 3, ties: 0 },
+  recommendation:
+    best === null
+      ? null
+      : {
+          variant: best,
+          name: best.toUpperCase(),
+          ratio: ratios[best] ?? null,
+          reason: '',
+          predicted: null,
+          candidates: 3,
+          ties: 0,
+        },
   roofline: { flops_per_second: 1, flops_from: '', read_bytes_per_second: 1, read_from: '', device: 'cpu', threads: 1 },
-  clock: '', rounds: 9, warnings: [], remarks: [], ...more,
+  clock: '',
+  rounds: 9,
+  warnings: [],
+  remarks: [],
+  ...more,
 })
 
 const VALUES = [1, 16, 64]
-const SWEEP = [point(64, { eager: 1.1, addmm: 0.9 }, 'addmm'), point(1, { eager: 1.3, addmm: 1.05, packed_addmm: 1.02 }, 'packed_addmm'), point(16, { eager: 1.2, addmm: 1.0 }, 'addmm')]
+const SWEEP = [
+  point(64, { eager: 1.1, addmm: 0.9 }, 'addmm'),
+  point(1, { eager: 1.3, addmm: 1.05, packed_addmm: 1.02 }, 'packed_addmm'),
+  point(16, { eager: 1.2, addmm: 1.0 }, 'addmm'),
+]
 
 describe('curves of a sweep', () => {
   it('put points in the order of the axis, whatever the order in which they landed', () => {
     const [eager] = curves(SWEEP, VALUES, ['eager'], 'ratio')
-    expect(eager!.dots.map((dot) => [dot.index, dot.y])).toEqual([[0, 1.3], [1, 1.2], [2, 1.1]])
-    expect(noiseBand(SWEEP, VALUES).map((dot) => [dot.index, dot.low, dot.high])).toEqual([[0, 0.98, 1.02], [1, 0.98, 1.02], [2, 0.98, 1.02]])
+    expect(eager!.dots.map((dot) => [dot.index, dot.y])).toEqual([
+      [0, 1.3],
+      [1, 1.2],
+      [2, 1.1],
+    ])
+    expect(noiseBand(SWEEP, VALUES).map((dot) => [dot.index, dot.low, dot.high])).toEqual([
+      [0, 0.98, 1.02],
+      [1, 0.98, 1.02],
+      [2, 0.98, 1.02],
+    ])
   })
   it('draw fractions of the roofline without quartiles, which are of the ratio', () => {
-    expect(curves(SWEEP, VALUES, ['addmm'], 'roofline')[0]!.dots[2]).toEqual({ index: 2, y: 0.5 / 0.9, low: null, high: null })
+    expect(curves(SWEEP, VALUES, ['addmm'], 'roofline')[0]!.dots[2]).toEqual({
+      index: 2,
+      y: 0.5 / 0.9,
+      low: null,
+      high: null,
+    })
   })
   it('offer dense as a curve only where it is not the unit', () => {
     expect(measured(SWEEP, 'ratio').map((item) => item.id)).toEqual(['eager', 'addmm', 'packed_addmm'])
@@ -60,7 +110,10 @@ describe('axes', () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 0, max: 500 }), { minLength: 1, maxLength: 12 }), (centres) => {
         const sorted = [...centres].sort((a, b) => a - b)
-        const shown = roomFor(sorted, sorted.map(() => 30))
+        const shown = roomFor(
+          sorted,
+          sorted.map(() => 30),
+        )
         const kept = sorted.filter((_, index) => shown[index])
         expect(shown[0]).toBe(true)
         kept.slice(1).forEach((centre, index) => expect(centre - kept[index]!).toBeGreaterThanOrEqual(36))
@@ -99,23 +152,45 @@ describe('the verdict', () => {
     expect(pointVerdict(point(null, { addmm: 1.05 }, null))).toBeNull()
   })
   it('tells a sweep by its range and its usual winner', () => {
-    expect(verdictOf(SWEEP)).toEqual({ kind: 'sweep', variant: 'addmm', name: 'ADDMM', low: 0.9, high: 1.02, wins: 2, points: 3 })
+    expect(verdictOf(SWEEP)).toEqual({
+      kind: 'sweep',
+      variant: 'addmm',
+      name: 'ADDMM',
+      low: 0.9,
+      high: 1.02,
+      wins: 2,
+      points: 3,
+    })
     expect(verdictOf([])).toBeNull()
   })
   it('names each doubt once, at its worst', () => {
     const noisy = (q3: number) => ({ code: 'noisy', values: { median: 1, q1: 0.99, q3 }, text: 'noisy' })
     const rounds = (n: number) => ({ code: 'few_rounds', values: { rounds: n }, text: 'few' })
-    const seen = [point(1, {}, null, { remarks: [noisy(1.1), rounds(7)] }), point(2, {}, null, { remarks: [noisy(1.4), rounds(5)] }), point(3, {}, null, { remarks: [noisy(1.2)] })]
-    expect(doubts(seen).map(({ code, count, values }) => [code, count, values.q3 ?? values.rounds])).toEqual([['noisy', 3, 1.4], ['few_rounds', 2, 5]])
+    const seen = [
+      point(1, {}, null, { remarks: [noisy(1.1), rounds(7)] }),
+      point(2, {}, null, { remarks: [noisy(1.4), rounds(5)] }),
+      point(3, {}, null, { remarks: [noisy(1.2)] }),
+    ]
+    expect(doubts(seen).map(({ code, count, values }) => [code, count, values.q3 ?? values.rounds])).toEqual([
+      ['noisy', 3, 1.4],
+      ['few_rounds', 2, 5],
+    ])
   })
   it('keeps the words of runs that know no codes', () => {
-    expect(doubts([point(1, {}, null, { remarks: undefined, warnings: ['odd'] })])).toEqual([{ code: '', count: 1, values: {}, text: 'odd' }])
+    expect(doubts([point(1, {}, null, { remarks: undefined, warnings: ['odd'] })])).toEqual([
+      { code: '', count: 1, values: {}, text: 'odd' },
+    ])
   })
 })
 
 describe('rows of a point', () => {
   it('are those that ran, fastest first', () => {
-    expect(barsOf(point(1, { eager: 1.3, addmm: 0.9, compiled: null }, 'addmm')).map((bar) => bar.id)).toEqual(['addmm', 'dense', 'dense_again', 'eager'])
+    expect(barsOf(point(1, { eager: 1.3, addmm: 0.9, compiled: null }, 'addmm')).map((bar) => bar.id)).toEqual([
+      'addmm',
+      'dense',
+      'dense_again',
+      'eager',
+    ])
   })
   it('keep a slow way from flattening the others', () => {
     expect(reach(barsOf(point(1, { wrong: 30 }, null)))).toBe(2.5)
@@ -129,7 +204,11 @@ describe('rows of a point', () => {
 
 describe('a comparison', () => {
   it('is counted', () => {
-    expect(tally([{ verdict: 'same' }, { verdict: 'faster' }, { verdict: 'same' }, { verdict: 'only in a' }])).toEqual({ faster: 1, slower: 0, same: 2 })
+    expect(tally([{ verdict: 'same' }, { verdict: 'faster' }, { verdict: 'same' }, { verdict: 'only in a' }])).toEqual({
+      faster: 1,
+      slower: 0,
+      same: 2,
+    })
   })
   it('is drawn wide enough for its noise and its largest change', () => {
     expect(changeReach([{ change: 1.01 }], 0.01)).toBe(0.05)
@@ -137,13 +216,24 @@ describe('a comparison', () => {
     expect(changeReach([{ change: 3 }], 0)).toBe(1)
   })
   it('names what differs in words', () => {
-    const words: Record<string, string> = { 'benchmark.setting.sweep': 'what varies', 'benchmark.axis.rank': 'rank', 'benchmark.cache.hot': 'the cache' }
+    const words: Record<string, string> = {
+      'benchmark.setting.sweep': 'what varies',
+      'benchmark.axis.rank': 'rank',
+      'benchmark.cache.hot': 'the cache',
+    }
     const changed = [
       { kind: 'setting' as const, name: 'sweep', a: null, b: { axis: 'rank', values: [1, 8] } },
       { kind: 'setting' as const, name: 'cache', a: 'hot', b: 'other' },
       { kind: 'machine' as const, name: '_bytes', a: 1, b: ['x', 'y'] },
     ]
-    expect(differenceTexts(changed, (key) => words[key] ?? null, 'none', (name, value) => `${value}${name}`)).toEqual([
+    expect(
+      differenceTexts(
+        changed,
+        (key) => words[key] ?? null,
+        'none',
+        (name, value) => `${value}${name}`,
+      ),
+    ).toEqual([
       { name: 'what varies', a: 'none', b: 'rank 1, 8' },
       { name: 'cache', a: 'the cache', b: 'other' },
       { name: '_bytes', a: '1_bytes', b: 'x, y' },
@@ -152,13 +242,30 @@ describe('a comparison', () => {
 })
 
 describe('the form', () => {
-  const form: Form = { axis: 'tokens', dtype: 'float32', tokens: 16, seconds: 30, device: 'cpu', mode: 'forward', width: 4096, adapters: 6, cache: 'cold', threads: 1 }
+  const form: Form = {
+    axis: 'tokens',
+    dtype: 'float32',
+    tokens: 16,
+    seconds: 30,
+    device: 'cpu',
+    mode: 'forward',
+    width: 4096,
+    adapters: 6,
+    cache: 'cold',
+    threads: 1,
+  }
   it('offers adapters as an axis only where there are several', () => {
     expect(axesOf('forward')).not.toContain('adapters')
     expect(axesOf('adapters')).toContain('adapters')
   })
   it('asks for what it shows and for nothing else', () => {
-    expect(toRequest(form, 8, 16)).toMatchObject({ rank: 8, alpha: 16, in_features: 4096, out_features: 4096, sweep: { axis: 'tokens' } })
+    expect(toRequest(form, 8, 16)).toMatchObject({
+      rank: 8,
+      alpha: 16,
+      in_features: 4096,
+      out_features: 4096,
+      sweep: { axis: 'tokens' },
+    })
     expect(toRequest({ ...form, axis: 'none' }, 8, 16)).not.toHaveProperty('sweep')
     expect(toRequest(form, 8, 16)).not.toHaveProperty('adapters')
   })
@@ -172,7 +279,12 @@ describe('figures', () => {
   })
   it('carry their unit into the sentence', () => {
     const formats = { seconds: (n: number) => `${n} s`, bytes: (n: number) => `${n} B`, number: String }
-    expect(readable({ needed_seconds: 54, free_bytes: 8, rounds: 5, cause: 'heat' }, formats)).toEqual({ needed: '54 s', free: '8 B', rounds: '5', cause: 'heat' })
+    expect(readable({ needed_seconds: 54, free_bytes: 8, rounds: 5, cause: 'heat' }, formats)).toEqual({
+      needed: '54 s',
+      free: '8 B',
+      rounds: '5',
+      cause: 'heat',
+    })
   })
 })
 

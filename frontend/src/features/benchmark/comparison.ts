@@ -16,7 +16,10 @@ export function tally(rows: readonly Pick<ComparedRow, 'verdict'>[]): { faster: 
 
 /** How far the bars reach from no change: enough for the largest change and for the noise, at least 5 %, at most 100 %. */
 export function changeReach(rows: readonly Pick<ComparedRow, 'change'>[], noise: number): number {
-  return Math.min(1, Math.max(0.05, noise * 1.25, ...rows.map((row) => (row.change === null ? 0 : Math.abs(row.change - 1) * 1.1))))
+  return Math.min(
+    1,
+    Math.max(0.05, noise * 1.25, ...rows.map((row) => (row.change === null ? 0 : Math.abs(row.change - 1) * 1.1))),
+  )
 }
 
 /** A value of a setting in few words: a sweep is its axis and its values. */
@@ -33,6 +36,15 @@ function said(name: string, value: unknown, word: Word, unset: string, fact: Fac
 }
 
 /** Each difference as the words of a sentence; `word` answers null for a key that has no translation. */
-export function differenceTexts(changed: readonly Difference[], word: Word, unset: string, fact: Fact): { name: string; a: string; b: string }[] {
-  return changed.map((item) => ({ name: word(`benchmark.setting.${item.name}`) ?? item.name, a: said(item.name, item.a, word, unset, fact), b: said(item.name, item.b, word, unset, fact) }))
+export function differenceTexts(
+  changed: readonly Difference[],
+  word: Word,
+  unset: string,
+  fact: Fact,
+): { name: string; a: string; b: string }[] {
+  return changed.map((item) => ({
+    name: word(`benchmark.setting.${item.name}`) ?? item.name,
+    a: said(item.name, item.a, word, unset, fact),
+    b: said(item.name, item.b, word, unset, fact),
+  }))
 }

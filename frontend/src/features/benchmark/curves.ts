@@ -33,8 +33,12 @@ export function measured(points: readonly Point[], view: View): { id: string; na
 /** What a chart shows before anybody chose: PEFT's form, the recommended ways, and one to hold them against. */
 export function usualChoice(points: readonly Point[], mode: Mode): string[] {
   const wins = new Map<string, number>()
-  for (const point of points) if (point.recommendation) wins.set(point.recommendation.variant, (wins.get(point.recommendation.variant) ?? 0) + 1)
-  const best = [...wins].sort((a, b) => b[1] - a[1]).slice(0, 2).map(([id]) => id)
+  for (const point of points)
+    if (point.recommendation) wins.set(point.recommendation.variant, (wins.get(point.recommendation.variant) ?? 0) + 1)
+  const best = [...wins]
+    .sort((a, b) => b[1] - a[1])
+    .slice(0, 2)
+    .map(([id]) => id)
   const ids = new Set(measured(points, 'ratio').map((item) => item.id))
   return [...new Set([USUAL[mode], ...best, COMPANION[mode]])].filter((id) => ids.has(id))
 }
@@ -45,7 +49,12 @@ function dot(row: Row, index: number, view: View): Dot | null {
   return row.roofline_fraction == null ? null : { index, y: row.roofline_fraction, low: null, high: null }
 }
 
-export function curves(points: readonly Point[], values: readonly Value[], ids: readonly string[], view: View): Curve[] {
+export function curves(
+  points: readonly Point[],
+  values: readonly Value[],
+  ids: readonly string[],
+  view: View,
+): Curve[] {
   return ids.map((id) => ({
     id,
     dots: points
@@ -64,7 +73,9 @@ export function noiseBand(points: readonly Point[], values: readonly Value[]): D
   return points
     .flatMap((point) => {
       const index = values.indexOf(point.value ?? '')
-      return point.noise && index >= 0 ? [{ index, y: point.noise.median, low: point.noise.q1, high: point.noise.q3 }] : []
+      return point.noise && index >= 0
+        ? [{ index, y: point.noise.median, low: point.noise.q1, high: point.noise.q3 }]
+        : []
     })
     .sort((a, b) => a.index - b.index)
 }

@@ -30,7 +30,8 @@ export const VALUES: Record<Axis, Value[]> = {
   adapters: [1, 2, 4, 6, 8, 16, 32],
 }
 
-export const axesOf = (mode: Mode): (Axis | 'none')[] => (['tokens', 'rank', 'width', 'dtype', ...(mode === 'adapters' ? ['adapters' as const] : []), 'none'] as const).slice()
+export const axesOf = (mode: Mode): (Axis | 'none')[] =>
+  (['tokens', 'rank', 'width', 'dtype', ...(mode === 'adapters' ? ['adapters' as const] : []), 'none'] as const).slice()
 
 export function toRequest(form: Form, rank: number, alpha: number): Partial<Request> {
   return {

@@ -13,7 +13,10 @@ describe('the race', () => {
     expect(Math.max(...gaps)).toBeLessThanOrEqual(20)
   })
   it('is led by the least time; what was not measured yet does not run', () => {
-    expect(standing({ dense: 1, merged: 0.98, slow: 3, waiting: 0 }, 2)).toEqual([{ id: 'merged', ratio: 0.98 }, { id: 'dense', ratio: 1 }])
+    expect(standing({ dense: 1, merged: 0.98, slow: 3, waiting: 0 }, 2)).toEqual([
+      { id: 'merged', ratio: 0.98 },
+      { id: 'dense', ratio: 1 },
+    ])
     expect(standing(undefined, 3)).toEqual([])
   })
 })

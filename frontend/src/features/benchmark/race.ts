@@ -17,11 +17,19 @@ export const EMPTY: Recording = { frames: [], stride: 1, seen: 0, last: null }
 export function recorded(so: Recording, next: Ratios): Recording {
   const frames = so.seen % so.stride === 0 ? [...so.frames, next] : so.frames
   const full = frames.length > MOST
-  return { frames: full ? frames.filter((_, index) => index % 2 === 0) : frames, stride: full ? 2 * so.stride : so.stride, seen: so.seen + 1, last: next }
+  return {
+    frames: full ? frames.filter((_, index) => index % 2 === 0) : frames,
+    stride: full ? 2 * so.stride : so.stride,
+    seen: so.seen + 1,
+    last: next,
+  }
 }
 
 /** The frames to walk through; the end of the run is always one of them. */
-export const framesOf = (recording: Recording): readonly Ratios[] => (recording.last === null || recording.frames.at(-1) === recording.last ? recording.frames : [...recording.frames, recording.last])
+export const framesOf = (recording: Recording): readonly Ratios[] =>
+  recording.last === null || recording.frames.at(-1) === recording.last
+    ? recording.frames
+    : [...recording.frames, recording.last]
 
 export interface Runner {
   id: string

@@ -19,7 +19,10 @@ const REASONS: [RegExp, string][] = [
   [/^oneDNN refuses (?<dtype>\w+) here: (?<error>.*)$/, 'refused'],
   [/^the packed product of the probe was wrong$/, 'wrongProbe'],
   [/^its copies of W need (?<needed_bytes>\d+) bytes, and (?<free_bytes>\d+) are free$/, 'room'],
-  [/^left out: preparing it takes about (?<needed_seconds>\d+) s; ask for it by name, or give the run (?<budget_seconds>\d+) s$/, 'slow'],
+  [
+    /^left out: preparing it takes about (?<needed_seconds>\d+) s; ask for it by name, or give the run (?<budget_seconds>\d+) s$/,
+    'slow',
+  ],
 ]
 
 export interface Reason {
@@ -32,7 +35,16 @@ export interface Reason {
 export function reasonOf(text: string): Reason | null {
   for (const [pattern, key] of REASONS) {
     const found = pattern.exec(text)
-    if (found) return { key, values: Object.fromEntries(Object.entries(found.groups ?? {}).map(([name, value]) => [name, /^\d+$/.test(value) ? Number(value) : value])) }
+    if (found)
+      return {
+        key,
+        values: Object.fromEntries(
+          Object.entries(found.groups ?? {}).map(([name, value]) => [
+            name,
+            /^\d+$/.test(value) ? Number(value) : value,
+          ]),
+        ),
+      }
   }
   return null
 }

@@ -26,7 +26,11 @@ export function useBenchmarkRun(): BenchmarkRun {
   const skipped = shallowRef<Skipped[]>([])
   const result = shallowRef<Result | null>(null)
   const planned = ref<Value[]>([])
-  const known = computed(() => [...points.value.map((point) => point.value), ...skipped.value.map((item) => item.value)].filter((value): value is Value => value !== null))
+  const known = computed(() =>
+    [...points.value.map((point) => point.value), ...skipped.value.map((item) => item.value)].filter(
+      (value): value is Value => value !== null,
+    ),
+  )
 
   const run = useRunEvents(['started', 'progress', 'roofline', 'point', 'skipped', 'result'], (type, data) => {
     if (type === 'started') {
@@ -78,4 +82,5 @@ export function useBenchmarkRun(): BenchmarkRun {
 }
 
 /** Numbers ascend; words stay as they came. */
-const inOrder = (values: readonly Value[]): Value[] => (values.every((value) => typeof value === 'number') ? [...values].sort((a, b) => a - b) : [...values])
+const inOrder = (values: readonly Value[]): Value[] =>
+  values.every((value) => typeof value === 'number') ? [...values].sort((a, b) => a - b) : [...values]

@@ -22,7 +22,8 @@ export function useHistory(): History {
   const limit = ref(FIRST)
   const query = useQuery({
     queryKey: ['benchmarks', limit],
-    queryFn: ({ signal }) => request<Schemas['BenchmarkHistory']>('GET', `/api/benchmarks?limit=${limit.value}`, undefined, signal),
+    queryFn: ({ signal }) =>
+      request<Schemas['BenchmarkHistory']>('GET', `/api/benchmarks?limit=${limit.value}`, undefined, signal),
     placeholderData: (before) => before,
     // Runs that somebody else started move on by themselves.
     refetchInterval: (state) => (state.state.data?.runs.some(isActive) ? WATCH_MS : false),
@@ -43,4 +44,5 @@ export function useHistory(): History {
   }
 }
 
-export const isActive = (run: Pick<RunSummary, 'status'>): boolean => run.status === 'queued' || run.status === 'running'
+export const isActive = (run: Pick<RunSummary, 'status'>): boolean =>
+  run.status === 'queued' || run.status === 'running'

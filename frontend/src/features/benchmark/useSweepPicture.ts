@@ -32,7 +32,14 @@ export interface Picture {
 
 const p = (value: number): string => value.toFixed(1)
 
-export function usePicture(source: { points: Ref<readonly Point[]>; values: Ref<readonly Value[]>; ids: Ref<readonly string[]>; view: Ref<View>; width: Ref<number>; label: (value: Value) => string }): ComputedRef<Picture> {
+export function usePicture(source: {
+  points: Ref<readonly Point[]>
+  values: Ref<readonly Value[]>
+  ids: Ref<readonly string[]>
+  view: Ref<View>
+  width: Ref<number>
+  label: (value: Value) => string
+}): ComputedRef<Picture> {
   return computed(() => {
     const { points, values, ids, view, width } = source
     const at = positions(values.value)
@@ -40,12 +47,16 @@ export function usePicture(source: { points: Ref<readonly Point[]>; values: Ref<
     const x = (index: number): number => across(at[index] ?? 0.5)
     const lines = curves(points.value, values.value, ids.value, view.value)
     const noise = view.value === 'ratio' ? noiseBand(points.value, values.value) : []
-    const scale = view.value === 'ratio' ? ratioScale([...lines.flatMap((curve) => curve.dots), ...noise]) : fractionScale()
+    const scale =
+      view.value === 'ratio' ? ratioScale([...lines.flatMap((curve) => curve.dots), ...noise]) : fractionScale()
     const y = scale.scale([FLOOR, TOP])
     const measuredAt = points.value.map((point) => values.value.indexOf(point.value ?? ''))
     const texts = values.value.map(source.label)
     const ordered = values.value.every((value) => typeof value === 'number')
-    const shown = roomFor(values.value.map((_, index) => x(index)), texts.map((text) => text.length * 7.2))
+    const shown = roomFor(
+      values.value.map((_, index) => x(index)),
+      texts.map((text) => text.length * 7.2),
+    )
     return {
       x,
       y,
@@ -59,9 +70,17 @@ export function usePicture(source: { points: Ref<readonly Point[]>; values: Ref<
           id,
           ...look,
           // Nothing lies between two data types: no line leads from one to the next.
-          line: !ordered ? '' : unbroken(dots, measuredAt).map((run) => `M${run.map((dot) => `${p(x(dot.index))} ${p(y(dot.y))}`).join('L')}`).join(''),
+          line: !ordered
+            ? ''
+            : unbroken(dots, measuredAt)
+                .map((run) => `M${run.map((dot) => `${p(x(dot.index))} ${p(y(dot.y))}`).join('L')}`)
+                .join(''),
           marks: dots.map((dot) => markPath(look.mark, x(dot.index), y(dot.y))).join(''),
-          whiskers: dots.flatMap((dot) => (dot.low === null || dot.high === null ? [] : [`M${p(x(dot.index))} ${p(y(dot.low))}V${p(y(dot.high))}`])).join(''),
+          whiskers: dots
+            .flatMap((dot) =>
+              dot.low === null || dot.high === null ? [] : [`M${p(x(dot.index))} ${p(y(dot.low))}V${p(y(dot.high))}`],
+            )
+            .join(''),
         }
       }),
     }
@@ -69,10 +88,18 @@ export function usePicture(source: { points: Ref<readonly Point[]>; values: Ref<
 }
 
 /** A closed band through all points; a point without neighbours gets a short one of its own. */
-function bandPath(noise: readonly Dot[], ordered: boolean, x: (index: number) => number, y: (value: number) => number): string {
+function bandPath(
+  noise: readonly Dot[],
+  ordered: boolean,
+  x: (index: number) => number,
+  y: (value: number) => number,
+): string {
   if (noise.length > 1 && !ordered) return noise.map((dot) => bandPath([dot], ordered, x, y)).join('')
   if (noise.length === 0) return ''
-  const ends = noise.length === 1 ? [-12, 12].map((dx) => ({ at: x(noise[0]!.index) + dx, dot: noise[0]! })) : noise.map((dot) => ({ at: x(dot.index), dot }))
+  const ends =
+    noise.length === 1
+      ? [-12, 12].map((dx) => ({ at: x(noise[0]!.index) + dx, dot: noise[0]! }))
+      : noise.map((dot) => ({ at: x(dot.index), dot }))
   const upper = ends.map(({ at, dot }) => `${p(at)} ${p(y(dot.high ?? dot.y))}`)
   const lower = ends.toReversed().map(({ at, dot }) => `${p(at)} ${p(y(dot.low ?? dot.y))}`)
   return `M${[...upper, ...lower].join('L')}Z`

@@ -33,7 +33,8 @@ export interface Texts {
 export function useTexts(): Texts {
   const { t, te, locale } = useLocale()
   const nameOf = useVariantName()
-  const ratio = (value: number): string => `${formatDecimal(value, value >= 10 ? 1 : value >= 2 ? 2 : 3, locale.value)}×`
+  const ratio = (value: number): string =>
+    `${formatDecimal(value, value >= 10 ? 1 : value >= 2 ? 2 : 3, locale.value)}×`
   const percent = (share: number): string => whole(formatPercent(100 * share, locale.value))
   const value = (item: Value): string => (typeof item === 'number' ? formatInteger(item, locale.value) : item)
   function at(axis: Axis | null, item: Value | null): string {
@@ -45,15 +46,32 @@ export function useTexts(): Texts {
 
   function verdict(found: PointVerdict | SweepVerdict, mode: Mode): string {
     const name = nameOf({ id: found.variant, name: found.name }, mode)
-    if (found.kind === 'sweep') return t('benchmark.verdict.sweep', { name, low: ratio(found.low), high: ratio(found.high), wins: found.wins, points: found.points })
-    if (!found.resolved) return t('benchmark.verdict.same', { name, ratio: ratio(found.ratio), noise: percent(found.noise ?? 0) })
-    return t(found.ratio < 1 ? 'benchmark.verdict.less' : 'benchmark.verdict.more', { name, ratio: ratio(found.ratio), percent: percent(Math.abs(found.ratio - 1)) })
+    if (found.kind === 'sweep')
+      return t('benchmark.verdict.sweep', {
+        name,
+        low: ratio(found.low),
+        high: ratio(found.high),
+        wins: found.wins,
+        points: found.points,
+      })
+    if (!found.resolved)
+      return t('benchmark.verdict.same', { name, ratio: ratio(found.ratio), noise: percent(found.noise ?? 0) })
+    return t(found.ratio < 1 ? 'benchmark.verdict.less' : 'benchmark.verdict.more', {
+      name,
+      ratio: ratio(found.ratio),
+      percent: percent(Math.abs(found.ratio - 1)),
+    })
   }
 
   /** Planned times are estimates: no digits that nobody knows. */
-  const about = (seconds: number): string => formatSeconds(seconds >= 10 ? Math.round(seconds) : seconds, locale.value).replace(/[.]0+(?= )/, '')
+  const about = (seconds: number): string =>
+    formatSeconds(seconds >= 10 ? Math.round(seconds) : seconds, locale.value).replace(/[.]0+(?= )/, '')
   const withUnits = (values: Record<string, number | string>): Record<string, string> =>
-    readable(values, { seconds: about, bytes: (n) => formatBytes(n, locale.value), number: (n) => formatDecimal(n, Number.isInteger(n) ? 0 : 2, locale.value) })
+    readable(values, {
+      seconds: about,
+      bytes: (n) => formatBytes(n, locale.value),
+      number: (n) => formatDecimal(n, Number.isInteger(n) ? 0 : 2, locale.value),
+    })
 
   function remark(found: Pick<Remark, 'code' | 'values' | 'text'>, group: 'doubt' | 'skip'): string {
     const key = group === 'doubt' ? `benchmark.doubt.${found.code}` : `benchmark.skip.${found.code}`
@@ -66,7 +84,12 @@ export function useTexts(): Texts {
     percent,
     value,
     list: (values) => values.map(value).join(locale.value === 'en' ? ', ' : '、'),
-    fact: (name, number) => (name.endsWith('_bytes') ? formatBytes(number, locale.value) : Number.isInteger(number) ? formatInteger(number, locale.value) : String(number)),
+    fact: (name, number) =>
+      name.endsWith('_bytes')
+        ? formatBytes(number, locale.value)
+        : Number.isInteger(number)
+          ? formatInteger(number, locale.value)
+          : String(number),
     at,
     verdict,
     about,
@@ -79,11 +102,16 @@ export function useTexts(): Texts {
     clock(text) {
       const threads = /^wall clock, (\d+) threads$/.exec(text)?.[1]
       if (threads) return t('benchmark.clock.wall', { n: threads })
-      const known: Record<string, string> = { 'CPU time of one thread': t('benchmark.clock.cpu'), 'CUDA events': t('benchmark.clock.cuda'), 'wall clock, synchronised': t('benchmark.clock.sync') }
+      const known: Record<string, string> = {
+        'CPU time of one thread': t('benchmark.clock.cpu'),
+        'CUDA events': t('benchmark.clock.cuda'),
+        'wall clock, synchronised': t('benchmark.clock.sync'),
+      }
       return known[text] ?? text
     },
     machine(facts) {
-      const said = (name: string, text: (fact: string) => string = String): string[] => (typeof facts[name] === 'string' || typeof facts[name] === 'number' ? [text(String(facts[name]))] : [])
+      const said = (name: string, text: (fact: string) => string = String): string[] =>
+        typeof facts[name] === 'string' || typeof facts[name] === 'number' ? [text(String(facts[name]))] : []
       return [
         ...said('name'),
         ...said('cores', (n) => t('benchmark.cores', { n })),
@@ -93,12 +121,27 @@ export function useTexts(): Texts {
         ...said('load_average', (n) => t('benchmark.load', { n })),
       ].join(' · ')
     },
-    when: (seconds) => new Intl.DateTimeFormat(locale.value, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit' }).format(seconds * 1000),
+    when: (seconds) =>
+      new Intl.DateTimeFormat(locale.value, {
+        month: 'short',
+        day: 'numeric',
+        hour: '2-digit',
+        minute: '2-digit',
+      }).format(seconds * 1000),
     what(asked) {
       const axis = asked.sweep?.axis ?? null
       const swept = asked.sweep?.values
       const parts = [t(`benchmark.mode.${asked.mode ?? 'forward'}`)]
-      if (axis) parts.push(swept?.length ? t('benchmark.history.what', { axis: t(`benchmark.axis.${axis}`), from: value(swept[0]!), to: value(swept.at(-1)!) }) : t(`benchmark.axis.${axis}`))
+      if (axis)
+        parts.push(
+          swept?.length
+            ? t('benchmark.history.what', {
+                axis: t(`benchmark.axis.${axis}`),
+                from: value(swept[0]!),
+                to: value(swept.at(-1)!),
+              })
+            : t(`benchmark.axis.${axis}`),
+        )
       if (axis !== 'tokens') parts.push(at('tokens', asked.tokens ?? 0))
       if (axis !== 'rank') parts.push(at('rank', asked.rank ?? 0))
       if (axis !== 'width') parts.push(`${value(asked.out_features ?? 0)} × ${value(asked.in_features ?? 0)}`)

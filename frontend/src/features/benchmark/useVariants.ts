@@ -11,8 +11,37 @@ export interface Look {
 /** Those that compute no adapter are red, as everywhere on the page. */
 const PLAIN = ['full_update', 'full_gradient', 'dense', 'dense_again', 'packed_dense', 'packed_touch', 'graph_dense']
 const USUAL = ['eager', 'loop_adapters']
-const ORDER = ['addmm', 'merged', 'packed_addmm', 'peft', 'stacked', 'flop_order', 'own', 'packed_epilogue', 'packed_hint16', 'packed_float32', 'compiled', 'wrong_order', 'dora', 'peft_same_dtype', 'packed_merged', 'graph_addmm', 'triton_split']
-const BATCH = ['stacked_mask', 'loop_requests', 'packed_stacked', 'gather_bmm', 'grouped_mm', 'segments', 'own', 'packed_stacked_epilogue', 'merge_switch', 'peft_mixed']
+const ORDER = [
+  'addmm',
+  'merged',
+  'packed_addmm',
+  'peft',
+  'stacked',
+  'flop_order',
+  'own',
+  'packed_epilogue',
+  'packed_hint16',
+  'packed_float32',
+  'compiled',
+  'wrong_order',
+  'dora',
+  'peft_same_dtype',
+  'packed_merged',
+  'graph_addmm',
+  'triton_split',
+]
+const BATCH = [
+  'stacked_mask',
+  'loop_requests',
+  'packed_stacked',
+  'gather_bmm',
+  'grouped_mm',
+  'segments',
+  'own',
+  'packed_stacked_epilogue',
+  'merge_switch',
+  'peft_mixed',
+]
 const COLOURS = ['var(--lora)', 'var(--violet)', 'var(--gain)', 'var(--teal)', 'var(--slate)', 'var(--ink)']
 const DASHES = ['none', '10 3 2 3', '2 4', '5 3', '1 3']
 const MARKS = ['circle', 'triangle', 'diamond'] as const
@@ -20,10 +49,19 @@ const MARKS = ['circle', 'triangle', 'diamond'] as const
 export const isPlain = (id: string): boolean => PLAIN.includes(id)
 
 export function lookOf(id: string): Look {
-  if (isPlain(id)) return { colour: 'var(--full)', dash: id.startsWith('full') ? 'none' : id.startsWith('dense') ? '3 3' : '9 3', mark: 'diamond' }
+  if (isPlain(id))
+    return {
+      colour: 'var(--full)',
+      dash: id.startsWith('full') ? 'none' : id.startsWith('dense') ? '3 3' : '9 3',
+      mark: 'diamond',
+    }
   if (USUAL.includes(id)) return { colour: 'var(--base)', dash: '7 4', mark: 'square' }
   const index = [BATCH, ORDER].find((ids) => ids.includes(id))?.indexOf(id) ?? ORDER.length
-  return { colour: COLOURS[index % COLOURS.length]!, dash: DASHES[index % DASHES.length]!, mark: MARKS[(index + Math.floor(index / COLOURS.length)) % MARKS.length]! }
+  return {
+    colour: COLOURS[index % COLOURS.length]!,
+    dash: DASHES[index % DASHES.length]!,
+    mark: MARKS[(index + Math.floor(index / COLOURS.length)) % MARKS.length]!,
+  }
 }
 
 /** An outline around a point, of about the same area for every mark. */

@@ -54,7 +54,15 @@ export function verdictOf(points: readonly Point[]): PointVerdict | SweepVerdict
   for (const item of each) wins.set(item.variant, (wins.get(item.variant) ?? 0) + 1)
   const [variant, count] = [...wins].sort((a, b) => b[1] - a[1])[0]!
   const ratios = each.map((item) => item.ratio)
-  return { kind: 'sweep', variant, name: each.find((item) => item.variant === variant)!.name, low: Math.min(...ratios), high: Math.max(...ratios), wins: count, points: points.length }
+  return {
+    kind: 'sweep',
+    variant,
+    name: each.find((item) => item.variant === variant)!.name,
+    low: Math.min(...ratios),
+    high: Math.max(...ratios),
+    wins: count,
+    points: points.length,
+  }
 }
 
 export interface Doubt {
@@ -69,7 +77,9 @@ export interface Doubt {
 export function doubts(points: readonly Point[]): Doubt[] {
   const found = new Map<string, Doubt>()
   for (const point of points) {
-    const remarks = point.remarks?.length ? point.remarks : point.warnings.map((text) => ({ code: '', values: {}, text }))
+    const remarks = point.remarks?.length
+      ? point.remarks
+      : point.warnings.map((text) => ({ code: '', values: {}, text }))
     for (const remark of remarks) {
       const key = remark.code || remark.text
       const known = found.get(key)

@@ -37,7 +37,9 @@ const parsed = new Map<string, Rgb>()
 function rgb(colour: string): Rgb {
   let found = parsed.get(colour)
   if (!found) {
-    const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true })!
+    const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', {
+      willReadFrequently: true,
+    })!
     context.fillStyle = colour
     context.fillRect(0, 0, 1, 1)
     const [red, green, blue] = context.getImageData(0, 0, 1, 1).data
@@ -63,7 +65,7 @@ const LARGEST = 512
 
 export function layout(shape: Shape, size: number): Layout {
   const longest = Math.max(shape.out, shape.in)
-  const scale = (size - GAP - 2) / (longest + Math.min(LARGEST, longest / 8)) * (1 - 22 / size)
+  const scale = ((size - GAP - 2) / (longest + Math.min(LARGEST, longest / 8))) * (1 - 22 / size)
   const blockSide = Math.max(shape.out, shape.in) / BLOCKS
   return {
     x: size - shape.in * scale - 1,
@@ -79,13 +81,21 @@ export function layout(shape: Shape, size: number): Layout {
 
 /** The first row and column of the 64 × 64 window of true cells around a cell. */
 export function windowStart(shape: Shape, row: number, column: number): [number, number] {
-  const start = (value: number, length: number): number => Math.max(0, Math.min(length - WINDOW, Math.floor(value / WINDOW) * WINDOW))
+  const start = (value: number, length: number): number =>
+    Math.max(0, Math.min(length - WINDOW, Math.floor(value / WINDOW) * WINDOW))
   return [start(row, shape.out), start(column, shape.in)]
 }
 
 const cache = new WeakMap<CanvasRenderingContext2D, { key: string; bitmap: HTMLCanvasElement }>()
 
-function heat(context: CanvasRenderingContext2D, key: string, rank: number, rows: number[], columns: number[], palette: Palette): HTMLCanvasElement {
+function heat(
+  context: CanvasRenderingContext2D,
+  key: string,
+  rank: number,
+  rows: number[],
+  columns: number[],
+  palette: Palette,
+): HTMLCanvasElement {
   const cached = cache.get(context)
   if (cached?.key === key) return cached.bitmap
   const values = product(rank, rows, columns)
@@ -99,7 +109,8 @@ function heat(context: CanvasRenderingContext2D, key: string, rank: number, rows
   values.forEach((value, index) => {
     const hue = value >= 0 ? positive : negative
     const strength = 0.06 + 0.6 * Math.sqrt(Math.abs(value) / largest)
-    for (let channel = 0; channel < 3; channel++) image.data[4 * index + channel] = ground[channel]! + (hue[channel]! - ground[channel]!) * strength
+    for (let channel = 0; channel < 3; channel++)
+      image.data[4 * index + channel] = ground[channel]! + (hue[channel]! - ground[channel]!) * strength
     image.data[4 * index + 3] = 255
   })
   target.putImageData(image, 0, 0)
@@ -122,13 +133,24 @@ function frame(context: CanvasRenderingContext2D, box: Box, colour: string, room
 }
 
 /** Two arrowheads that point at the two sides of a strip: so wide is the rank. */
-function gauge(context: CanvasRenderingContext2D, x: number, y: number, across: number, upright: boolean, colour: string): void {
+function gauge(
+  context: CanvasRenderingContext2D,
+  x: number,
+  y: number,
+  across: number,
+  upright: boolean,
+  colour: string,
+): void {
   const [long, half] = [10, 6]
   context.fillStyle = colour
   for (const sign of [-1, 1]) {
     const tip = sign < 0 ? -1 : across + 1
     context.beginPath()
-    for (const [along, aside] of [[tip, 0], [tip + sign * long, half], [tip + sign * long, -half]] as const) {
+    for (const [along, aside] of [
+      [tip, 0],
+      [tip + sign * long, half],
+      [tip + sign * long, -half],
+    ] as const) {
       if (upright) context.lineTo(x + aside, y + along)
       else context.lineTo(x + along, y + aside)
     }
@@ -136,7 +158,12 @@ function gauge(context: CanvasRenderingContext2D, x: number, y: number, across: 
   }
 }
 
-function light(context: CanvasRenderingContext2D, part: Part, parts: { matrix: Box; b: Box; a: Box }, palette: Palette): void {
+function light(
+  context: CanvasRenderingContext2D,
+  part: Part,
+  parts: { matrix: Box; b: Box; a: Box },
+  palette: Palette,
+): void {
   const { matrix, b, a } = parts
   if (part === 'dw') frame(context, matrix, palette.positive, 1)
   if (part === 'w') {
@@ -157,9 +184,16 @@ function light(context: CanvasRenderingContext2D, part: Part, parts: { matrix: B
   }
 }
 
-const range = (length: number, at: (index: number) => number): number[] => Array.from({ length }, (_, index) => at(index))
+const range = (length: number, at: (index: number) => number): number[] =>
+  Array.from({ length }, (_, index) => at(index))
 
-export function draw(context: CanvasRenderingContext2D, size: number, ratio: number, picture: Picture, palette: Palette): void {
+export function draw(
+  context: CanvasRenderingContext2D,
+  size: number,
+  ratio: number,
+  picture: Picture,
+  palette: Palette,
+): void {
   const { shape, rank, peel } = picture
   const place = layout(shape, size)
   context.setTransform(ratio, 0, 0, ratio, 0, 0)
@@ -170,7 +204,14 @@ export function draw(context: CanvasRenderingContext2D, size: number, ratio: num
     const [top, left] = windowStart(shape, picture.row, picture.column)
     const rows = range(Math.min(WINDOW, shape.out), (index) => top + index)
     const columns = range(Math.min(WINDOW, shape.in), (index) => left + index)
-    const bitmap = heat(context, `window ${rank} ${top} ${left} ${JSON.stringify(palette)}`, rank, rows, columns, palette)
+    const bitmap = heat(
+      context,
+      `window ${rank} ${top} ${left} ${JSON.stringify(palette)}`,
+      rank,
+      rows,
+      columns,
+      palette,
+    )
     const side = (size - GAP - 2) / Math.max(rows.length, columns.length)
     const [x, y] = [size - 1 - columns.length * side, size - 1 - rows.length * side]
     context.drawImage(bitmap, x, y, columns.length * side, rows.length * side)
@@ -189,13 +230,30 @@ export function draw(context: CanvasRenderingContext2D, size: number, ratio: num
     context.lineWidth = 2
     context.strokeRect(cellX, cellY, side, side)
     const [width, height] = [columns.length * side, rows.length * side]
-    if (picture.lit) light(context, picture.lit, { matrix: { x, y, width, height }, b: { x: 0, y, width: GAP - 5, height }, a: { x, y: 0, width, height: GAP - 5 } }, palette)
+    if (picture.lit)
+      light(
+        context,
+        picture.lit,
+        {
+          matrix: { x, y, width, height },
+          b: { x: 0, y, width: GAP - 5, height },
+          a: { x, y: 0, width, height: GAP - 5 },
+        },
+        palette,
+      )
     return
   }
 
   const rows = range(place.blockRows, (index) => Math.floor((index + 0.5) * place.blockSide))
   const columns = range(place.blockColumns, (index) => Math.floor((index + 0.5) * place.blockSide))
-  const bitmap = heat(context, `whole ${rank} ${shape.out} ${shape.in} ${JSON.stringify(palette)}`, rank, rows, columns, palette)
+  const bitmap = heat(
+    context,
+    `whole ${rank} ${shape.out} ${shape.in} ${JSON.stringify(palette)}`,
+    rank,
+    rows,
+    columns,
+    palette,
+  )
   context.globalAlpha = 1 - 0.72 * peel
   context.drawImage(bitmap, place.x, place.y, place.width, place.height)
   context.globalAlpha = 1
@@ -218,7 +276,10 @@ export function draw(context: CanvasRenderingContext2D, size: number, ratio: num
   // A square with the area of both factors together.
   const side = Math.sqrt(factorCells(shape, rank)) * place.scale
   if (factorCells(shape, rank) <= cells(shape)) {
-    const [x, y] = [place.x + place.width - Math.min(side, place.width), place.y + place.height - Math.min(side, place.height)]
+    const [x, y] = [
+      place.x + place.width - Math.min(side, place.width),
+      place.y + place.height - Math.min(side, place.height),
+    ]
     context.fillStyle = palette.area
     context.globalAlpha = 0.9
     context.fillRect(x, y, side, side)
@@ -243,7 +304,10 @@ export function draw(context: CanvasRenderingContext2D, size: number, ratio: num
   context.fill()
   context.stroke()
   if (picture.lit) {
-    const strip = { b: { x: left, y: place.y, width, height: place.height }, a: { x: place.x, y: top, width: place.width, height: width } }
+    const strip = {
+      b: { x: left, y: place.y, width, height: place.height },
+      a: { x: place.x, y: top, width: place.width, height: width },
+    }
     light(context, picture.lit, { matrix: place, ...strip }, palette)
   }
 }

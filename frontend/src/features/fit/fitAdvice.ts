@@ -1,12 +1,28 @@
 /** Turns a change that the API advises into the page's own settings, where the page has a control for it. */
-import { LIMITS, LOSSES, METHODS, type Loss, type Method, type OptimizerName, type Part2Settings } from '@/shared/url/part2Query'
+import {
+  LIMITS,
+  LOSSES,
+  METHODS,
+  type Loss,
+  type Method,
+  type OptimizerName,
+  type Part2Settings,
+} from '@/shared/url/part2Query'
 
-const OPTIMIZERS: Record<string, OptimizerName> = { adamw_fused: 'adamw', adamw_8bit: 'adamw8bit', paged_adamw_8bit: 'paged8bit', sgd: 'sgd', adafactor: 'adafactor', lion: 'lion' }
+const OPTIMIZERS: Record<string, OptimizerName> = {
+  adamw_fused: 'adamw',
+  adamw_8bit: 'adamw8bit',
+  paged_adamw_8bit: 'paged8bit',
+  sgd: 'sgd',
+  adafactor: 'adafactor',
+  lion: 'lion',
+}
 
 /** The page's word for an optimizer of the API, where the page has one. */
 export const optimizerName = (to: unknown): OptimizerName | undefined => OPTIMIZERS[String(to)]
 
-const whole = (value: unknown, [min, max]: readonly [number, number]): value is number => typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max
+const whole = (value: unknown, [min, max]: readonly [number, number]): value is number =>
+  typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max
 
 type Setter = (settings: Part2Settings) => void
 

@@ -12,7 +12,10 @@ export interface ArmStyle {
 
 export function armStyle(arm: Pick<Arm, 'arm'>, all: readonly Arm[]): ArmStyle {
   if (arm.arm === 'full') return { colour: 'var(--full)', dash: 'none' }
-  const index = Math.max(0, all.filter((item) => item.arm !== 'full').findIndex((item) => item.arm === arm.arm))
+  const index = Math.max(
+    0,
+    all.filter((item) => item.arm !== 'full').findIndex((item) => item.arm === arm.arm),
+  )
   return { colour: COLOURS[index % COLOURS.length]!, dash: DASHES[index % DASHES.length]! }
 }
 

@@ -5,7 +5,12 @@ import type { Arm, ForgettingResult, Spread } from './useForgetting'
 
 const spread = (mean: number): Spread => ({ mean, low: mean - 0.1, high: mean + 0.1, values: [mean] })
 const result = {
-  summary: { step: 48, seeds: [0], base: { old: { loss: 4, accuracy: 0.2 }, new: { loss: 6, accuracy: 0.1 } }, arms: [] },
+  summary: {
+    step: 48,
+    seeds: [0],
+    base: { old: { loss: 4, accuracy: 0.2 }, new: { loss: 6, accuracy: 0.1 } },
+    arms: [],
+  },
   spectrum: {
     linear: {
       modules: [],
@@ -35,6 +40,8 @@ describe('arms', () => {
     expect(new Set(styles.map((style) => style.colour)).size).toBe(3)
   })
   it('leaves out what is not known of the machine', () => {
-    expect(machineText({ processor: 'CPU', cores: 2, load_average: null, torch: '2.13', loralens: '1' })).toBe('CPU · 2 cores · PyTorch 2.13')
+    expect(machineText({ processor: 'CPU', cores: 2, load_average: null, torch: '2.13', loralens: '1' })).toBe(
+      'CPU · 2 cores · PyTorch 2.13',
+    )
   })
 })

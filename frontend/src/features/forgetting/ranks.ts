@@ -11,7 +11,8 @@ export interface AtRank {
 }
 
 /** The ranks that were measured, without 0: a slider with logarithmic stops cannot hold it. */
-export const recordedRanks = (result: ForgettingResult): number[] => result.spectrum.linear.energy.map((row) => row.rank).filter((rank) => rank > 0)
+export const recordedRanks = (result: ForgettingResult): number[] =>
+  result.spectrum.linear.energy.map((row) => row.rank).filter((rank) => rank > 0)
 
 export function truncationAt(result: ForgettingResult, rank: number): AtRank | null {
   const { energy, truncated } = result.spectrum.linear

@@ -65,7 +65,15 @@ export interface Spectrum {
 export interface Cost {
   arm: string
   trainable_parameters: number
-  measured: { weights_bytes: number; adapter_bytes: number; gradients_bytes: number; optimizer_state_bytes: number; peak_bytes: number; step_seconds: { median: number }; step_processor_seconds: { median: number } | null }
+  measured: {
+    weights_bytes: number
+    adapter_bytes: number
+    gradients_bytes: number
+    optimizer_state_bytes: number
+    peak_bytes: number
+    step_seconds: { median: number }
+    step_processor_seconds: { median: number } | null
+  }
   /** Null where the calculator has no such method; an error where it refused. */
   predicted: { optimizer_state_bytes?: number; peak_bytes?: number; error?: string } | null
 }
@@ -116,7 +124,11 @@ export interface Forgetting extends RunEvents {
 }
 
 export function useForgetting(): Forgetting {
-  const recorded = useQuery({ queryKey: ['forgetting', 'recorded'], queryFn: ({ signal }) => request<{ runs: Run[] }>('GET', '/api/forgetting/recorded', undefined, signal), staleTime: Infinity })
+  const recorded = useQuery({
+    queryKey: ['forgetting', 'recorded'],
+    queryFn: ({ signal }) => request<{ runs: Run[] }>('GET', '/api/forgetting/recorded', undefined, signal),
+    staleTime: Infinity,
+  })
   const recordedRuns = computed(() => recorded.data.value?.runs ?? [])
   const chosen = ref<number | null>(null)
   const mine = shallowRef<Run | null>(null)
@@ -137,7 +149,9 @@ export function useForgetting(): Forgetting {
   return {
     ...run,
     // The longest recorded run has the most seeds; a live one is shown as soon as it has points.
-    shown: computed(() => ((mine.value?.points.length ?? 0) > 1 ? mine.value : (recordedRuns.value.at(chosen.value ?? -1) ?? null))),
+    shown: computed(() =>
+      (mine.value?.points.length ?? 0) > 1 ? mine.value : (recordedRuns.value.at(chosen.value ?? -1) ?? null),
+    ),
     live: computed(() => (mine.value?.points.length ?? 0) > 1),
     active,
     fraction,

@@ -14,7 +14,8 @@ export function spots(count: number, width: number, height: number): Spot[] {
   const weights = Array.from({ length: rings }, (_, ring) => ringSize(ring, rings))
   const sum = weights.reduce((total, weight) => total + weight, 0)
   const perRing = weights.map((weight) => Math.floor((count * weight) / sum))
-  for (let left = count - perRing.reduce((total, n) => total + n, 0); left > 0; left--) perRing[rings - 1 - ((left - 1) % rings)]! += 1
+  for (let left = count - perRing.reduce((total, n) => total + n, 0); left > 0; left--)
+    perRing[rings - 1 - ((left - 1) % rings)]! += 1
   const found: Spot[] = []
   perRing.forEach((n, ring) => {
     const size = ringSize(ring, rings)
@@ -27,4 +28,5 @@ export function spots(count: number, width: number, height: number): Spot[] {
   return found
 }
 
-const ringSize = (ring: number, rings: number): number => (rings === 1 ? 1 : rings === 2 ? [0.62, 1][ring]! : [0.5, 0.75, 1][ring]!)
+const ringSize = (ring: number, rings: number): number =>
+  rings === 1 ? 1 : rings === 2 ? [0.62, 1][ring]! : [0.5, 0.75, 1][ring]!

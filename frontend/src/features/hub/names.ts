@@ -6,6 +6,7 @@ export function matching(names: readonly string[], wanted: string): number[] {
   const text = wanted.trim().toLocaleLowerCase()
   const all = names.map((_, index) => index)
   if (text === '') return all
-  if (/^\d+$/.test(text)) return all.filter((index) => String(index + 1) === text || names[index]!.toLocaleLowerCase().includes(text))
+  if (/^\d+$/.test(text))
+    return all.filter((index) => String(index + 1) === text || names[index]!.toLocaleLowerCase().includes(text))
   return all.filter((index) => names[index]!.toLocaleLowerCase().includes(text))
 }

@@ -2,7 +2,11 @@
 import type { PlanValues } from '@/shared/api/plan'
 
 export const PHASES = ['forward', 'backward', 'optimizer'] as const
-const SHARE: Record<string, readonly [number, number]> = { forward: [0, 0.42], backward: [0.42, 0.88], optimizer: [0.88, 1] }
+const SHARE: Record<string, readonly [number, number]> = {
+  forward: [0, 0.42],
+  backward: [0.42, 0.88],
+  optimizer: [0.88, 1],
+}
 
 export interface Slot {
   phase: string

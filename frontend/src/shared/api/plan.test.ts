@@ -9,15 +9,48 @@ const plan: Plan = {
   regime: '',
   variables: ['micro_batch_size', 'sequence_length', 'rank'],
   valid: { micro_batch_size: [1, 8], sequence_length: [1, 64], rank: [1, 16] },
-  monomials: [[0, 0, 0], [0, 0, 1], [1, 1, 0], [1, 2, 1]],
+  monomials: [
+    [0, 0, 0],
+    [0, 0, 1],
+    [1, 1, 0],
+    [1, 2, 1],
+  ],
   categories: ['weights', 'activations'],
   parameters: { total: [100, 3, 0, 0], trainable: [0, 3, 0, 0] },
   storage: { checkpoint_bytes: [200, 0, 0, 0], adapter_file_bytes: [0, 6, 0, 0] },
   moments: [
-    { phase: 'forward', label: 'a', bytes: [[200, 0, 0, 0], [0, 0, 5, 0]] },
-    { phase: 'backward', label: 'b', bytes: [[200, 7, 0, 0], [0, 0, 0, 1]] },
+    {
+      phase: 'forward',
+      label: 'a',
+      bytes: [
+        [200, 0, 0, 0],
+        [0, 0, 5, 0],
+      ],
+    },
+    {
+      phase: 'backward',
+      label: 'b',
+      bytes: [
+        [200, 7, 0, 0],
+        [0, 0, 0, 1],
+      ],
+    },
   ],
-  timeline: [{ phase: 'forward', label: 'layer 0', repeat: 1, first: [[200, 0, 0, 0], [0, 0, 1, 0]], last: [[200, 0, 0, 0], [0, 0, 2, 0]] }],
+  timeline: [
+    {
+      phase: 'forward',
+      label: 'layer 0',
+      repeat: 1,
+      first: [
+        [200, 0, 0, 0],
+        [0, 0, 1, 0],
+      ],
+      last: [
+        [200, 0, 0, 0],
+        [0, 0, 2, 0],
+      ],
+    },
+  ],
 }
 
 describe('a plan', () => {
@@ -26,8 +59,14 @@ describe('a plan', () => {
     // forward: 200 + 5·2·3 = 230; backward: 200 + 7·4 + 2·9·4 = 300
     expect(value.peakBytes).toBe(300)
     expect(value.peakPhase).toBe('backward')
-    expect(value.phases).toEqual([{ phase: 'forward', bytes: 230 }, { phase: 'backward', bytes: 300 }])
-    expect(value.breakdown).toEqual([{ category: 'weights', bytes: 228 }, { category: 'activations', bytes: 72 }])
+    expect(value.phases).toEqual([
+      { phase: 'forward', bytes: 230 },
+      { phase: 'backward', bytes: 300 },
+    ])
+    expect(value.breakdown).toEqual([
+      { category: 'weights', bytes: 228 },
+      { category: 'activations', bytes: 72 },
+    ])
     expect(value.totalParameters).toBe(112)
     expect(value.trainableParameters).toBe(12)
     expect(value.trainablePercent).toBeCloseTo(1200 / 112, 12)
@@ -55,7 +94,12 @@ describe('the plans that ship with the page', () => {
 
   it('hold the exact counts of Llama-2-7B', () => {
     const at = { micro_batch_size: 1, sequence_length: 2048, rank: 8 }
-    const [full, lora] = ['full', 'lora'].map((method) => evaluate(seven.find((item) => item.method === method)!, at))
+    const [full, lora] = ['full', 'lora'].map((method) =>
+      evaluate(
+        seven.find((item) => item.method === method)!,
+        at,
+      ),
+    )
     expect(full!.trainableParameters).toBe(6_738_415_616)
     expect(lora!.trainableParameters).toBe(4_194_304)
     expect(lora!.totalParameters).toBe(6_742_609_920)
@@ -64,7 +108,8 @@ describe('the plans that ship with the page', () => {
   it('grow with the rank, the length and nothing else here', () => {
     for (const { plans: row } of plans)
       for (const item of row.filter((other) => other.method !== 'full')) {
-        const peak = (rank: number, sequence_length: number): number => evaluate(item, { micro_batch_size: 1, sequence_length, rank }).peakBytes
+        const peak = (rank: number, sequence_length: number): number =>
+          evaluate(item, { micro_batch_size: 1, sequence_length, rank }).peakBytes
         expect(peak(16, 2048)).toBeGreaterThan(peak(8, 2048))
         expect(peak(8, 4096)).toBeGreaterThan(peak(8, 2048))
       }

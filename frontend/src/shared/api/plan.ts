@@ -9,7 +9,8 @@ export type VariableName = (typeof VARIABLES)[number]
 export type Variables = Record<VariableName, number>
 
 /** One of the seven kinds of bytes, in the order in which charts stack them. */
-export type Category = 'weights' | 'adapter' | 'gradients' | 'optimizer_state' | 'activations' | 'logits' | 'temporaries'
+export type Category =
+  'weights' | 'adapter' | 'gradients' | 'optimizer_state' | 'activations' | 'logits' | 'temporaries'
 
 type Polynomial = readonly number[]
 
@@ -84,7 +85,9 @@ export function covers(plan: Plan, at: Variables): boolean {
 
 /** The value of each monomial at these numbers: computed once, used by every polynomial of the plan. */
 function powers(plan: Plan, at: Variables): number[] {
-  return plan.monomials.map((exponents) => exponents.reduce((product, exponent, index) => product * at[plan.variables[index]!] ** exponent, 1))
+  return plan.monomials.map((exponents) =>
+    exponents.reduce((product, exponent, index) => product * at[plan.variables[index]!] ** exponent, 1),
+  )
 }
 
 function dot(coefficients: Polynomial, values: readonly number[]): number {
@@ -125,7 +128,13 @@ export function evaluate(plan: Plan, at: Variables): PlanValues {
     phases: [...phases].map(([phase, bytes]) => ({ phase, bytes })),
     categories: plan.categories,
     get timeline() {
-      return (timeline ??= plan.timeline.map((item) => ({ phase: item.phase, label: item.label, repeat: item.repeat, first: all(item.first), last: all(item.last) })))
+      return (timeline ??= plan.timeline.map((item) => ({
+        phase: item.phase,
+        label: item.label,
+        repeat: item.repeat,
+        first: all(item.first),
+        last: all(item.last),
+      })))
     },
   }
 }

@@ -122,7 +122,10 @@ export function useRunEvents(types: readonly string[], received: (type: string, 
         listen()
       } catch (error) {
         status.value = 'failed'
-        problem.value = error instanceof ApiError ? error.problem : { title: 'offline', status: 0, code: error instanceof OfflineError ? 'offline' : undefined }
+        problem.value =
+          error instanceof ApiError
+            ? error.problem
+            : { title: 'offline', status: 0, code: error instanceof OfflineError ? 'offline' : undefined }
       }
     },
     join(job) {

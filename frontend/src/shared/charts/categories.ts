@@ -17,4 +17,5 @@ export const METHOD_STROKE: Record<string, { colour: string; dash: string }> = {
   qlora: { colour: 'var(--base)', dash: '2 4' },
   dora: { colour: 'var(--violet)', dash: '10 3 2 3' },
 }
-export const methodStroke = (method: string): { colour: string; dash: string } => METHOD_STROKE[method] ?? { colour: 'var(--slate)', dash: 'none' }
+export const methodStroke = (method: string): { colour: string; dash: string } =>
+  METHOD_STROKE[method] ?? { colour: 'var(--slate)', dash: 'none' }

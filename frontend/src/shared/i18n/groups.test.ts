@@ -7,7 +7,10 @@ import { FIRST, GROUPS, groupOf } from './groups'
 type Tree = { [key: string]: string | Tree }
 const source = join(import.meta.dirname, '../..')
 const locale = (name: string): Tree => JSON.parse(readFileSync(join(source, 'locales', `${name}.json`), 'utf8')) as Tree
-const flat = (tree: Tree, prefix = ''): string[] => Object.entries(tree).flatMap(([key, value]) => (typeof value === 'string' ? [prefix + key] : flat(value, `${prefix}${key}.`)))
+const flat = (tree: Tree, prefix = ''): string[] =>
+  Object.entries(tree).flatMap(([key, value]) =>
+    typeof value === 'string' ? [prefix + key] : flat(value, `${prefix}${key}.`),
+  )
 
 /** The files that a module imports at once, without those that it fetches later. */
 function eager(file: string, seen = new Set<string>()): Set<string> {
@@ -28,12 +31,16 @@ describe('the shares of the messages', () => {
   })
 
   it('hold in the first whatever the frame and the first screen can say', () => {
-    const files = ['app/App.vue', 'pages/Part2.vue', 'pages/NotFound.vue'].flatMap((name) => [...eager(join(source, name))])
+    const files = ['app/App.vue', 'pages/Part2.vue', 'pages/NotFound.vue'].flatMap((name) => [
+      ...eager(join(source, name)),
+    ])
     expect(files.some((file) => file.endsWith('ComparisonCards.vue'))).toBe(true)
     expect(files.some((file) => file.endsWith('MoreFields.vue') || file.endsWith('FitBars.vue'))).toBe(false)
     // Each beginning of a key: the whole of `t('a.b')`, and `a.` of a template like t(`a.${name}`).
     const lazyTitles = /^(matrix|hub)\./ // LoRAVisualization names its lazy parts, inside LazySection
-    const keys = [...new Set(files)].flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/\bte?\(\s*['`]([\w.]+)/g)].map((match) => match[1]!)).filter((key) => !lazyTitles.test(key))
+    const keys = [...new Set(files)]
+      .flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/\bte?\(\s*['`]([\w.]+)/g)].map((match) => match[1]!))
+      .filter((key) => !lazyTitles.test(key))
     expect(keys.length).toBeGreaterThan(30)
     expect(keys.filter((key) => groupOf(key.replace(/\.$/, '')) !== 'first')).toEqual([])
     // And nothing that no one there says.

@@ -8,11 +8,24 @@ interface Messages {
   [key: string]: string | Messages
 }
 const SOURCES: Record<Locale, Record<Group, () => Promise<{ default: Messages }>>> = {
-  'zh-CN': { first: () => import('virtual:messages/zh-CN/first'), home: () => import('virtual:messages/zh-CN/home'), rest: () => import('virtual:messages/zh-CN/rest') },
-  en: { first: () => import('virtual:messages/en/first'), home: () => import('virtual:messages/en/home'), rest: () => import('virtual:messages/en/rest') },
+  'zh-CN': {
+    first: () => import('virtual:messages/zh-CN/first'),
+    home: () => import('virtual:messages/zh-CN/home'),
+    rest: () => import('virtual:messages/zh-CN/rest'),
+  },
+  en: {
+    first: () => import('virtual:messages/en/first'),
+    home: () => import('virtual:messages/en/home'),
+    rest: () => import('virtual:messages/en/rest'),
+  },
 }
 
-export const i18n = createI18n({ legacy: false, locale: 'zh-CN', fallbackLocale: false, messages: {} as Record<string, Messages> })
+export const i18n = createI18n({
+  legacy: false,
+  locale: 'zh-CN',
+  fallbackLocale: false,
+  messages: {} as Record<string, Messages>,
+})
 
 const wanted = new Set<Group>(['first'])
 const loaded = new Map<string, Promise<void>>()
@@ -52,7 +65,11 @@ export async function setLocale(locale: Locale, remember = true): Promise<void> 
   }
 }
 
-export function useLocale(): { t: ReturnType<typeof useI18n>['t']; te: ReturnType<typeof useI18n>['te']; locale: ComputedRef<Locale> } {
+export function useLocale(): {
+  t: ReturnType<typeof useI18n>['t']
+  te: ReturnType<typeof useI18n>['te']
+  locale: ComputedRef<Locale>
+} {
   const { t, te, locale } = useI18n()
   return { t, te, locale: computed(() => (locale.value === 'en' ? 'en' : 'zh-CN')) }
 }

@@ -3,17 +3,31 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 type Tree = { [key: string]: string | Tree }
-const read = (name: string): Tree => JSON.parse(readFileSync(join(import.meta.dirname, '../../locales', `${name}.json`), 'utf8')) as Tree
+const read = (name: string): Tree =>
+  JSON.parse(readFileSync(join(import.meta.dirname, '../../locales', `${name}.json`), 'utf8')) as Tree
 
 function flat(tree: Tree, prefix = ''): Map<string, string> {
-  return new Map(Object.entries(tree).flatMap(([key, value]) => (typeof value === 'string' ? [[prefix + key, value] as [string, string]] : [...flat(value, `${prefix}${key}.`)])))
+  return new Map(
+    Object.entries(tree).flatMap(([key, value]) =>
+      typeof value === 'string' ? [[prefix + key, value] as [string, string]] : [...flat(value, `${prefix}${key}.`)],
+    ),
+  )
 }
 
 const zh = flat(read('zh-CN'))
 const en = flat(read('en'))
 const source = join(import.meta.dirname, '../..')
-const files = (folder: string): string[] => readdirSync(folder).flatMap((name) => (statSync(join(folder, name)).isDirectory() ? files(join(folder, name)) : /\.(vue|ts)$/.test(name) && !name.endsWith('.test.ts') ? [join(folder, name)] : []))
-const code = files(source).map((file) => readFileSync(file, 'utf8')).join('\n')
+const files = (folder: string): string[] =>
+  readdirSync(folder).flatMap((name) =>
+    statSync(join(folder, name)).isDirectory()
+      ? files(join(folder, name))
+      : /\.(vue|ts)$/.test(name) && !name.endsWith('.test.ts')
+        ? [join(folder, name)]
+        : [],
+  )
+const code = files(source)
+  .map((file) => readFileSync(file, 'utf8'))
+  .join('\n')
 
 describe('the two languages', () => {
   it('have the same keys', () => {
@@ -40,7 +54,17 @@ describe('the two languages', () => {
   })
 
   it('hold no key that nothing names', () => {
-    const patterns = [...code.matchAll(/`([\w.]*\$\{[^`]*)`/g)].map((match) => new RegExp(`^${match[1]!.replace(/\$\{(?:[^{}]|\{[^{}]*\})*\}/g, '\u0000').replace(/[.*+?^()|[\]\\]/g, '\\$&').replaceAll('\u0000', '.+')}$`))
-    expect([...zh.keys()].filter((key) => !code.includes(`'${key}'`) && !patterns.some((pattern) => pattern.test(key)))).toEqual([])
+    const patterns = [...code.matchAll(/`([\w.]*\$\{[^`]*)`/g)].map(
+      (match) =>
+        new RegExp(
+          `^${match[1]!
+            .replace(/\$\{(?:[^{}]|\{[^{}]*\})*\}/g, '\u0000')
+            .replace(/[.*+?^()|[\]\\]/g, '\\$&')
+            .replaceAll('\u0000', '.+')}$`,
+        ),
+    )
+    expect(
+      [...zh.keys()].filter((key) => !code.includes(`'${key}'`) && !patterns.some((pattern) => pattern.test(key))),
+    ).toEqual([])
   })
 })

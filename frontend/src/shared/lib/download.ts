@@ -17,7 +17,20 @@ export function toCsv(rows: readonly (readonly (string | number)[])[]): string {
   return rows.map((row) => row.map(cell).join(',')).join('\r\n') + '\r\n'
 }
 
-const STYLES = ['fill', 'fill-opacity', 'stroke', 'stroke-width', 'stroke-dasharray', 'stroke-opacity', 'opacity', 'font-family', 'font-size', 'font-weight', 'text-anchor', 'dominant-baseline']
+const STYLES = [
+  'fill',
+  'fill-opacity',
+  'stroke',
+  'stroke-width',
+  'stroke-dasharray',
+  'stroke-opacity',
+  'opacity',
+  'font-family',
+  'font-size',
+  'font-weight',
+  'text-anchor',
+  'dominant-baseline',
+]
 
 /** A picture that looks alike outside the page: computed styles become attributes. */
 export function svgText(svg: SVGSVGElement): string {
@@ -45,7 +58,10 @@ export function svgText(svg: SVGSVGElement): string {
   return new XMLSerializer().serializeToString(copy)
 }
 
-const blobOf = (canvas: HTMLCanvasElement): Promise<Blob> => new Promise((made, failed) => canvas.toBlob((blob) => (blob ? made(blob) : failed(new Error('no picture'))), 'image/png'))
+const blobOf = (canvas: HTMLCanvasElement): Promise<Blob> =>
+  new Promise((made, failed) =>
+    canvas.toBlob((blob) => (blob ? made(blob) : failed(new Error('no picture'))), 'image/png'),
+  )
 
 /** The drawing as pixels, twice as fine as on the page. */
 export async function svgPng(svg: SVGSVGElement): Promise<Blob> {

@@ -25,7 +25,8 @@ const TIB = 2 ** 40
 export function formatBytes(bytes: number, locale: Locale): string {
   const size = Math.abs(bytes)
   if (size < KIB) return `${formatInteger(bytes, locale)} B`
-  const [unit, name] = size >= 10 * TIB ? [TIB, 'TiB'] : size >= 0.1 * GIB ? [GIB, 'GiB'] : size >= MIB ? [MIB, 'MiB'] : [KIB, 'KiB']
+  const [unit, name] =
+    size >= 10 * TIB ? [TIB, 'TiB'] : size >= 0.1 * GIB ? [GIB, 'GiB'] : size >= MIB ? [MIB, 'MiB'] : [KIB, 'KiB']
   const value = bytes / (unit as number)
   const magnitude = Math.abs(value)
   return `${fixed(value, magnitude >= 1000 ? 0 : magnitude >= 10 ? 1 : 2, locale)} ${name}`
@@ -34,8 +35,17 @@ export function formatBytes(bytes: number, locale: Locale): string {
 export const formatInteger = (value: number, locale: Locale): string => fixed(value, 0, locale)
 
 const COUNTS: Record<Locale, readonly (readonly [number, string])[]> = {
-  'zh-CN': [[1e12, '万亿'], [1e8, '亿'], [1e4, '万']],
-  en: [[1e12, ' trillion'], [1e9, ' billion'], [1e6, ' million'], [1e3, ' thousand']],
+  'zh-CN': [
+    [1e12, '万亿'],
+    [1e8, '亿'],
+    [1e4, '万'],
+  ],
+  en: [
+    [1e12, ' trillion'],
+    [1e9, ' billion'],
+    [1e6, ' million'],
+    [1e3, ' thousand'],
+  ],
 }
 
 /** 419万 / 4.19 million: three significant digits, in the way readers of the language count. */

@@ -1,7 +1,15 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { toCsv } from './download'
-import { formatBytes, formatCount, formatDecimal, formatHours, formatPercent, formatRatio, formatSeconds } from './format'
+import {
+  formatBytes,
+  formatCount,
+  formatDecimal,
+  formatHours,
+  formatPercent,
+  formatRatio,
+  formatSeconds,
+} from './format'
 import { linear, ticks } from './scale'
 
 describe('numbers as text', () => {
@@ -26,22 +34,43 @@ describe('numbers as text', () => {
     expect(formatRatio(2.2439, 'en')).toBe('2.24×')
     expect(formatSeconds(0.00123, 'en')).toBe('1.23 ms')
     expect(formatSeconds(75, 'en')).toBe('1.3 min')
-    expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual(['3.6 s', '18 s', '18 min', '3.4 h', '1,235 h'])
+    expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual([
+      '3.6 s',
+      '18 s',
+      '18 min',
+      '3.4 h',
+      '1,235 h',
+    ])
   })
   const language = fc.constantFrom('zh-CN' as const, 'en' as const)
   it('digits and marks as Intl writes them', () => {
     fc.assert(
-      fc.property(fc.integer({ min: -1e12, max: 1e12 }), fc.integer({ min: 0, max: 4 }), language, (units, digits, locale) => {
-        const value = units / 10 ** digits
-        expect(formatDecimal(value, digits, locale)).toBe(new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value))
-      }),
+      fc.property(
+        fc.integer({ min: -1e12, max: 1e12 }),
+        fc.integer({ min: 0, max: 4 }),
+        language,
+        (units, digits, locale) => {
+          const value = units / 10 ** digits
+          expect(formatDecimal(value, digits, locale)).toBe(
+            new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(
+              value,
+            ),
+          )
+        },
+      ),
     )
   })
   it('large counts as Intl writes them', () => {
-    const magnitude = fc.integer({ min: 4, max: 14 }).chain((power) => fc.integer({ min: 10 ** power, max: 10 ** (power + 1) }))
+    const magnitude = fc
+      .integer({ min: 4, max: 14 })
+      .chain((power) => fc.integer({ min: 10 ** power, max: 10 ** (power + 1) }))
     fc.assert(
       fc.property(magnitude, language, (value, locale) => {
-        const compact = new Intl.NumberFormat(locale, { notation: 'compact', compactDisplay: locale === 'en' ? 'long' : 'short', maximumSignificantDigits: 3 })
+        const compact = new Intl.NumberFormat(locale, {
+          notation: 'compact',
+          compactDisplay: locale === 'en' ? 'long' : 'short',
+          maximumSignificantDigits: 3,
+        })
         expect(formatCount(value, locale)).toBe(compact.format(value))
       }),
       { numRuns: 500 },
@@ -65,6 +94,12 @@ describe('an axis', () => {
 
 describe('a table as a file', () => {
   it('quotes what needs quotes and defuses formulas', () => {
-    expect(toCsv([['a', 'b,c'], ['=1+1', -2], ['say "hi"', 3]])).toBe('a,"b,c"\r\n\'=1+1,-2\r\n"say ""hi""",3\r\n')
+    expect(
+      toCsv([
+        ['a', 'b,c'],
+        ['=1+1', -2],
+        ['say "hi"', 3],
+      ]),
+    ).toBe('a,"b,c"\r\n\'=1+1,-2\r\n"say ""hi""",3\r\n')
   })
 })

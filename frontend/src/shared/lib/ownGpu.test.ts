@@ -2,13 +2,17 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { formOf, parseOwnGpu, readOwnGpu } from './ownGpu'
 
-const thousandths = (min: number, max: number): fc.Arbitrary<string> => fc.integer({ min: min * 1000, max: max * 1000 }).map((value) => String(value / 1000))
+const thousandths = (min: number, max: number): fc.Arbitrary<string> =>
+  fc.integer({ min: min * 1000, max: max * 1000 }).map((value) => String(value / 1000))
 
 describe("a GPU of one's own", () => {
   it('is read from a form, and the form from it', () => {
     fc.assert(
       fc.property(
-        thousandths(0.5, 4096), fc.option(thousandths(1, 99_999), { nil: '' }), fc.option(thousandths(0.01, 99_999), { nil: '' }), fc.stringMatching(/^([\wé实][\w .()-]{0,40}[\w)])?$/u),
+        thousandths(0.5, 4096),
+        fc.option(thousandths(1, 99_999), { nil: '' }),
+        fc.option(thousandths(0.01, 99_999), { nil: '' }),
+        fc.stringMatching(/^([\wé实][\w .()-]{0,40}[\w)])?$/u),
         (memory, bandwidth, rate, name) => {
           const read = readOwnGpu({ memory, bandwidth, rate, name })
           if (!('gpu' in read)) throw new Error(`refused ${read.wrong.join()}`)
@@ -24,21 +28,43 @@ describe("a GPU of one's own", () => {
 
   it('keeps the mebibytes that a driver prints', () => {
     const read = parseOwnGpu('custom: 24564mib , 1008.0 gb/s')
-    expect(read).toMatchObject({ id: 'custom:24564MiB,1008GB/s', memoryBytes: 24_564 * 2 ** 20, memory: '24564 MiB', rate: null, name: null })
+    expect(read).toMatchObject({
+      id: 'custom:24564MiB,1008GB/s',
+      memoryBytes: 24_564 * 2 ** 20,
+      memory: '24564 MiB',
+      rate: null,
+      name: null,
+    })
   })
 
-  it.each(['', 'custom:', 'custom:24', 'custom:24GB', 'custom:0GiB', 'custom:5000GiB', 'custom:24GiB,24GiB', 'custom:1008GB/s', 'custom:24GiB,name=', 'custom:24GiB,name=<b>', 'custom:1e3GiB'])('refuses %s', (text) => {
+  it.each([
+    '',
+    'custom:',
+    'custom:24',
+    'custom:24GB',
+    'custom:0GiB',
+    'custom:5000GiB',
+    'custom:24GiB,24GiB',
+    'custom:1008GB/s',
+    'custom:24GiB,name=',
+    'custom:24GiB,name=<b>',
+    'custom:1e3GiB',
+  ])('refuses %s', (text) => {
     expect(parseOwnGpu(text)).toBeNull()
   })
 
   it('names each field that cannot be used', () => {
-    expect(readOwnGpu({ memory: '', bandwidth: 'fast', rate: '-1', name: 'a,b' })).toEqual({ wrong: ['memory', 'bandwidth', 'rate', 'name'] })
+    expect(readOwnGpu({ memory: '', bandwidth: 'fast', rate: '-1', name: 'a,b' })).toEqual({
+      wrong: ['memory', 'bandwidth', 'rate', 'name'],
+    })
     expect(readOwnGpu({ memory: '1008 GB/s', bandwidth: '', rate: '', name: '' })).toEqual({ wrong: ['memory'] })
   })
 
   it('is never read by accident', () => {
-    fc.assert(fc.property(fc.string(), (text) => {
-      expect(parseOwnGpu(text)).toBeNull()
-    }))
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        expect(parseOwnGpu(text)).toBeNull()
+      }),
+    )
   })
 })

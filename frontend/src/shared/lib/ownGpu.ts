@@ -41,7 +41,11 @@ export interface OwnGpu {
   name: string | null
 }
 
-const canonical = (digits: string, unit: string): string => `${digits.replace(/^0+(?=\d)/, '').replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '')}${unit}`
+const canonical = (digits: string, unit: string): string =>
+  `${digits
+    .replace(/^0+(?=\d)/, '')
+    .replace(/(\.\d*?)0+$/, '$1')
+    .replace(/\.$/, '')}${unit}`
 
 function quantity(text: string): { unit: Unit; text: string; value: number } | null {
   const match = QUANTITY.exec(text)
@@ -56,7 +60,10 @@ export function parseOwnGpu(text: string): OwnGpu | null {
   if (!text.toLowerCase().startsWith(OWN)) return null
   const found = new Map<OwnField, ReturnType<typeof quantity>>()
   let name: string | null = null
-  for (const part of text.slice(OWN.length).split(',').map((piece) => piece.trim())) {
+  for (const part of text
+    .slice(OWN.length)
+    .split(',')
+    .map((piece) => piece.trim())) {
     if (/^name=/i.test(part)) {
       const title = part.slice(5).trim()
       if (name !== null || !NAME.test(title)) return null
@@ -81,7 +88,8 @@ export function parseOwnGpu(text: string): OwnGpu | null {
 }
 
 /** A unit that was typed is kept; a bare number means GiB, GB/s or TFLOP/s. */
-const withUnit = (text: string, unit: string): string => (/^[\d.]+$/.test(text.trim()) ? `${text.trim()}${unit}` : text.trim())
+const withUnit = (text: string, unit: string): string =>
+  /^[\d.]+$/.test(text.trim()) ? `${text.trim()}${unit}` : text.trim()
 
 /** The GPU of a form, or which fields cannot be used. */
 export function readOwnGpu(form: OwnGpuForm): { gpu: OwnGpu } | { wrong: OwnField[] } {
@@ -91,15 +99,20 @@ export function readOwnGpu(form: OwnGpuForm): { gpu: OwnGpu } | { wrong: OwnFiel
     rate: withUnit(form.rate, 'TFLOP/s'),
     name: form.name.trim(),
   }
-  const wrong = (['memory', 'bandwidth', 'rate'] as const).filter((field) => (parts[field] === '' ? field === 'memory' : quantity(parts[field])?.unit.field !== field)) as OwnField[]
+  const wrong = (['memory', 'bandwidth', 'rate'] as const).filter((field) =>
+    parts[field] === '' ? field === 'memory' : quantity(parts[field])?.unit.field !== field,
+  ) as OwnField[]
   if (parts.name !== '' && !NAME.test(parts.name)) wrong.push('name')
   if (wrong.length > 0) return { wrong }
-  const gpu = parseOwnGpu(OWN + [parts.memory, parts.bandwidth, parts.rate, parts.name && `name=${parts.name}`].filter(Boolean).join(','))
+  const gpu = parseOwnGpu(
+    OWN + [parts.memory, parts.bandwidth, parts.rate, parts.name && `name=${parts.name}`].filter(Boolean).join(','),
+  )
   return gpu ? { gpu } : { wrong: ['memory'] }
 }
 
 /** The form of a GPU that is chosen already. */
 export function formOf(gpu: OwnGpu | null): OwnGpuForm {
-  const text = (value: number | null | undefined): string => (value === null || value === undefined ? '' : String(value))
+  const text = (value: number | null | undefined): string =>
+    value === null || value === undefined ? '' : String(value)
   return { memory: gpu?.memory ?? '', bandwidth: text(gpu?.bandwidth), rate: text(gpu?.rate), name: gpu?.name ?? '' }
 }

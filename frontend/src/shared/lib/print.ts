@@ -38,7 +38,10 @@ export function usePrint(): { printing: Ref<boolean>; print: () => Promise<void>
       await frame()
       await nextTick()
       window.dispatchEvent(new Event(SHOW_ALL))
-      calm = document.querySelector('.lazy > span[id]') || client.isFetching() > 0 || document.querySelector('.lazy:empty') ? 0 : calm + 1
+      calm =
+        document.querySelector('.lazy > span[id]') || client.isFetching() > 0 || document.querySelector('.lazy:empty')
+          ? 0
+          : calm + 1
     }
     window.print()
   }

@@ -6,9 +6,30 @@
  */
 import { keepPreviousData, useQuery } from '@tanstack/vue-query'
 import defaultPlans from 'virtual:default-plans'
-import { computed, inject, provide, ref, shallowReactive, shallowRef, toRaw, watch, type ComputedRef, type InjectionKey, type Ref } from 'vue'
+import {
+  computed,
+  inject,
+  provide,
+  ref,
+  shallowReactive,
+  shallowRef,
+  toRaw,
+  watch,
+  type ComputedRef,
+  type InjectionKey,
+  type Ref,
+} from 'vue'
 import defaultGpu from '@/shared/api/defaultGpu.json'
-import { ApiError, OfflineError, request, type GpuRow, type MemoryAnswer, type MemoryEstimate, type ModelRow, type Schemas } from '@/shared/api/client'
+import {
+  ApiError,
+  OfflineError,
+  request,
+  type GpuRow,
+  type MemoryAnswer,
+  type MemoryEstimate,
+  type ModelRow,
+  type Schemas,
+} from '@/shared/api/client'
 import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/shared/api/plan'
 import { useLocale } from '@/shared/i18n'
 import { parseOwnGpu } from '@/shared/lib/ownGpu'
@@ -70,7 +91,10 @@ const KEY: InjectionKey<Answers> = Symbol('answers')
 
 /** Plans for a few models that ship with the page and are loaded only when the server is away. */
 export async function builtInPlans(body: JsonObject): Promise<Plan[]> {
-  const all = (await import('@/shared/api/builtInPlans.json')).default as unknown as { body: JsonObject; plans: Plan[] }[]
+  const all = (await import('@/shared/api/builtInPlans.json')).default as unknown as {
+    body: JsonObject
+    plans: Plan[]
+  }[]
   const strip = (value: JsonObject): string => {
     const recipe = value.recipe as JsonObject
     const lora = recipe.lora as JsonObject
@@ -78,7 +102,11 @@ export async function builtInPlans(body: JsonObject): Promise<Plan[]> {
     return JSON.stringify([value.model, value.methods, rest])
   }
   const recipe = body.recipe as JsonObject
-  const at: Variables = { micro_batch_size: Number(recipe.micro_batch_size), sequence_length: Number(recipe.sequence_length), rank: Number((recipe.lora as JsonObject).rank) }
+  const at: Variables = {
+    micro_batch_size: Number(recipe.micro_batch_size),
+    sequence_length: Number(recipe.sequence_length),
+    rank: Number((recipe.lora as JsonObject).rank),
+  }
   const found = all.find((item) => strip(item.body) === strip(body) && item.plans.every((plan) => covers(plan, at)))
   if (!found) throw new OfflineError()
   return found.plans
@@ -92,7 +120,11 @@ export interface PlanAnswer {
 }
 
 /** The default model's plans come with the page: its first numbers need no answer, and the API's replace them. */
-export const FIRST: PlanAnswer = { key: JSON.stringify(defaultPlans.body), plans: defaultPlans.plans as Plan[], builtIn: false }
+export const FIRST: PlanAnswer = {
+  key: JSON.stringify(defaultPlans.body),
+  plans: defaultPlans.plans as Plan[],
+  builtIn: false,
+}
 
 export function provideAnswers(settings: Part2Settings): Answers {
   const { t } = useLocale()
@@ -104,15 +136,35 @@ export function provideAnswers(settings: Part2Settings): Answers {
     const config = ownConfig.value ?? found.get(settings.model)
     return config ? { config } : { model: settings.model }
   })
-  const at = computed<Variables>(() => ({ micro_batch_size: settings.batch, sequence_length: settings.length, rank: settings.rank }))
+  const at = computed<Variables>(() => ({
+    micro_batch_size: settings.batch,
+    sequence_length: settings.length,
+    rank: settings.rank,
+  }))
 
-  const models = useQuery({ queryKey: ['models'], queryFn: ({ signal }) => request<{ models: ModelRow[] }>('GET', '/api/models', undefined, signal), staleTime: Infinity, enabled: live })
-  const gpus = useQuery({ queryKey: ['gpus'], queryFn: ({ signal }) => request<{ gpus: GpuRow[] }>('GET', '/api/gpus', undefined, signal), staleTime: Infinity, enabled: live })
+  const models = useQuery({
+    queryKey: ['models'],
+    queryFn: ({ signal }) => request<{ models: ModelRow[] }>('GET', '/api/models', undefined, signal),
+    staleTime: Infinity,
+    enabled: live,
+  })
+  const gpus = useQuery({
+    queryKey: ['gpus'],
+    queryFn: ({ signal }) => request<{ gpus: GpuRow[] }>('GET', '/api/gpus', undefined, signal),
+    staleTime: Infinity,
+    enabled: live,
+  })
 
   // A plan holds for a range of batch, length and rank; `anchor` moves only when a slider leaves that range.
   const anchor = ref<Variables>({ ...at.value })
   const fixed = computed(() => {
-    const body = bodyOf(choice.value, { ...settings, batch: anchor.value.micro_batch_size, length: anchor.value.sequence_length, rank: anchor.value.rank, alpha: null })
+    const body = bodyOf(choice.value, {
+      ...settings,
+      batch: anchor.value.micro_batch_size,
+      length: anchor.value.sequence_length,
+      rank: anchor.value.rank,
+      alpha: null,
+    })
     return JSON.stringify(body)
   })
   const plans = useQuery({
@@ -121,7 +173,11 @@ export function provideAnswers(settings: Part2Settings): Answers {
       const key = queryKey[1]!
       const body = JSON.parse(key) as JsonObject
       try {
-        return { key, plans: (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans, builtIn: false }
+        return {
+          key,
+          plans: (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans,
+          builtIn: false,
+        }
       } catch (error) {
         if (error instanceof OfflineError) return { key, plans: await builtInPlans(body), builtIn: true }
         throw error
@@ -132,7 +188,9 @@ export function provideAnswers(settings: Part2Settings): Answers {
     staleTime: Infinity,
   })
   // Bare numbers: to read thousands of coefficients through reactive proxies costs more than to add them up.
-  const planned = computed<PlanAnswer | undefined>(() => toRaw(plans.data.value) ?? (fixed.value === FIRST.key ? FIRST : undefined))
+  const planned = computed<PlanAnswer | undefined>(
+    () => toRaw(plans.data.value) ?? (fixed.value === FIRST.key ? FIRST : undefined),
+  )
   const own = computed(() => (planned.value?.key === fixed.value ? planned.value.plans : undefined))
   watch([at, own], ([now, current]) => {
     if (current && !current.every((plan) => covers(plan, now))) anchor.value = { ...now }
@@ -161,18 +219,26 @@ export function provideAnswers(settings: Part2Settings): Answers {
   )
   const memory = useQuery({
     queryKey: ['memory', resting],
-    queryFn: ({ signal, queryKey }) => request<MemoryAnswer>('POST', '/api/memory', JSON.parse(queryKey[1]!) as JsonObject, signal),
+    queryFn: ({ signal, queryKey }) =>
+      request<MemoryAnswer>('POST', '/api/memory', JSON.parse(queryKey[1]!) as JsonObject, signal),
     enabled: computed(() => live.value && resting.value !== ''),
     placeholderData: keepPreviousData,
     staleTime: Infinity,
   })
-  const settled = computed(() => memory.data.value !== undefined && !memory.isPlaceholderData.value && resting.value === wanted.value)
+  const settled = computed(
+    () => memory.data.value !== undefined && !memory.isPlaceholderData.value && resting.value === wanted.value,
+  )
 
   const parameters = useQuery({
     queryKey: ['parameters', resting, computed(() => (settings.method === 'full' ? 'lora' : settings.method))],
     queryFn: ({ signal, queryKey }) => {
       const { model, config, recipe } = JSON.parse(queryKey[1] as string) as JsonObject
-      return request<ParametersAnswer>('POST', '/api/parameters', { model, config, recipe, method: queryKey[2] as string }, signal)
+      return request<ParametersAnswer>(
+        'POST',
+        '/api/parameters',
+        { model, config, recipe, method: queryKey[2] as string },
+        signal,
+      )
     },
     enabled: computed(() => live.value && resting.value !== ''),
     placeholderData: keepPreviousData,
@@ -186,25 +252,38 @@ export function provideAnswers(settings: Part2Settings): Answers {
     gpu: computed(() => {
       const own = parseOwnGpu(settings.gpu)
       if (own) return { id: own.id, name: own.name ?? t('gpu.own'), memory_bytes: own.memoryBytes }
-      return gpus.data.value?.gpus.find((row) => row.id === settings.gpu) ?? (settings.gpu === defaultGpu.id ? defaultGpu : undefined)
+      return (
+        gpus.data.value?.gpus.find((row) => row.id === settings.gpu) ??
+        (settings.gpu === defaultGpu.id ? defaultGpu : undefined)
+      )
     }),
-    modelName: computed(() => planned.value?.plans[0]?.model.name ?? models.data.value?.models.find((row) => row.id === settings.model)?.name ?? settings.model),
+    modelName: computed(
+      () =>
+        planned.value?.plans[0]?.model.name ??
+        models.data.value?.models.find((row) => row.id === settings.model)?.name ??
+        settings.model,
+    ),
     modelParameters: computed(() => planned.value?.plans[0]?.model.parameters),
     values,
     valuesAt(other) {
       const current = own.value
       const there = { ...at.value, ...other }
-      return current?.every((plan) => covers(plan, there)) ? new Map(current.map((plan) => [plan.method, evaluate(plan, there)])) : null
+      return current?.every((plan) => covers(plan, there))
+        ? new Map(current.map((plan) => [plan.method, evaluate(plan, there)]))
+        : null
     },
     ownConfig,
     lookUp,
     missing,
     choice,
     answer: computed(() => memory.data.value),
-    estimate: (method) => (settled.value ? memory.data.value?.estimates.find((item) => item.method === method) : undefined),
+    estimate: (method) =>
+      settled.value ? memory.data.value?.estimates.find((item) => item.method === method) : undefined,
     parameters: computed(() => parameters.data.value),
     settled,
-    offline: computed(() => queries.some((query) => query.error.value instanceof OfflineError) || planned.value?.builtIn === true),
+    offline: computed(
+      () => queries.some((query) => query.error.value instanceof OfflineError) || planned.value?.builtIn === true,
+    ),
     builtIn: computed(() => planned.value?.builtIn === true),
     error: computed(() => {
       const found = [plans, memory].map((query) => query.error.value).find((error) => error instanceof ApiError)
@@ -217,7 +296,10 @@ export function provideAnswers(settings: Part2Settings): Answers {
   }
 
   async function lookUp(name: string, fromHub: boolean): Promise<Schemas['ResolvedModel']> {
-    const model = await request<Schemas['ResolvedModel']>('POST', '/api/models/resolve', { model: name, from_hub: fromHub })
+    const model = await request<Schemas['ResolvedModel']>('POST', '/api/models/resolve', {
+      model: name,
+      from_hub: fromHub,
+    })
     if (model.source !== 'catalogue') found.set(model.id, model.config as JsonObject)
     ownConfig.value = null
     missing.value = null
@@ -237,9 +319,12 @@ export function provideAnswers(settings: Part2Settings): Answers {
       if (settings.model === name) settings.model = DEFAULTS.model
     }
   })
-  watch(() => settings.model, (model) => {
-    if (model !== DEFAULTS.model) missing.value = null
-  })
+  watch(
+    () => settings.model,
+    (model) => {
+      if (model !== DEFAULTS.model) missing.value = null
+    },
+  )
 
   provide(KEY, answers)
   return answers

@@ -6,7 +6,9 @@ import { bodyOf, methodsOf, recipeOf } from './requests'
 describe('requests', () => {
   it('of the built-in plans are those the page makes at its defaults', () => {
     for (const { body } of builtIn) expect(body).toEqual(bodyOf({ model: body.model }, { ...DEFAULTS }))
-    expect(JSON.stringify(builtIn[0]!.body)).toBe(JSON.stringify(bodyOf({ model: builtIn[0]!.body.model }, { ...DEFAULTS })))
+    expect(JSON.stringify(builtIn[0]!.body)).toBe(
+      JSON.stringify(bodyOf({ model: builtIn[0]!.body.model }, { ...DEFAULTS })),
+    )
   })
 
   it('ask for the chosen method beside the three', () => {

@@ -35,7 +35,8 @@ export function recipeOf(settings: Part2Settings): JsonObject {
     lora: {
       rank: settings.rank,
       alpha: settings.alpha ?? 2 * settings.rank,
-      target_modules: settings.targets.length === 1 && settings.targets[0] === 'all-linear' ? 'all-linear' : settings.targets,
+      target_modules:
+        settings.targets.length === 1 && settings.targets[0] === 'all-linear' ? 'all-linear' : settings.targets,
       ...lora,
     },
   }

@@ -14,7 +14,9 @@ export interface SettingsStore {
 const KEY: InjectionKey<SettingsStore> = Symbol('settings')
 
 function plain(query: Record<string, unknown>): Query {
-  return Object.fromEntries(Object.entries(query).flatMap(([key, value]) => (typeof value === 'string' ? [[key, value]] : [])))
+  return Object.fromEntries(
+    Object.entries(query).flatMap(([key, value]) => (typeof value === 'string' ? [[key, value]] : [])),
+  )
 }
 
 export function provideSettings(): SettingsStore {
@@ -36,7 +38,9 @@ export function provideSettings(): SettingsStore {
       const before = JSON.parse(written) as Query
       const picked = ['m', 'g', 'k'].some((key) => before[key] !== query[key])
       written = text
-      const foreign = Object.fromEntries(Object.entries(plain(route.query)).filter(([key]) => (FOREIGN as readonly string[]).includes(key)))
+      const foreign = Object.fromEntries(
+        Object.entries(plain(route.query)).filter(([key]) => (FOREIGN as readonly string[]).includes(key)),
+      )
       void router[picked ? 'push' : 'replace']({ path: route.path, query: { ...query, ...foreign }, hash: route.hash })
     }, 120)
   })

@@ -6,10 +6,18 @@ export type FormulaTopic =
   | { kind: 'memory'; method: string; category?: Category; title: string }
   | { kind: 'parameters'; method: string; title: string }
   | { kind: 'storage'; method: string; title: string }
-  | { kind: 'ratio'; title: string; top: { label: string; text: string }; bottom: { label: string; text: string }; result: string; note: string }
+  | {
+      kind: 'ratio'
+      title: string
+      top: { label: string; text: string }
+      bottom: { label: string; text: string }
+      result: string
+      note: string
+    }
   | { kind: 'text'; title: string; lines: string[]; basis: 'computed' | 'measured' | 'traced' | 'assumption' }
 
-const KEY: InjectionKey<{ topic: ShallowRef<FormulaTopic | null>; open: (topic: FormulaTopic) => void }> = Symbol('formula')
+const KEY: InjectionKey<{ topic: ShallowRef<FormulaTopic | null>; open: (topic: FormulaTopic) => void }> =
+  Symbol('formula')
 
 export function provideFormula(): { topic: ShallowRef<FormulaTopic | null>; open: (topic: FormulaTopic) => void } {
   const topic = shallowRef<FormulaTopic | null>(null)

@@ -30,7 +30,8 @@ export function useLit(): Lit {
 const [OPEN, CLOSE] = ['\uE000', '\uE001']
 
 /** Stands in a message where a word shall become a button: `t('matrix.lead', marks(['a', 'b']))`. */
-export const marks = (parts: readonly string[]): Record<string, string> => Object.fromEntries(parts.map((part) => [part, OPEN + part + CLOSE]))
+export const marks = (parts: readonly string[]): Record<string, string> =>
+  Object.fromEntries(parts.map((part) => [part, OPEN + part + CLOSE]))
 
 export type Piece = { text: string } | { part: string }
 

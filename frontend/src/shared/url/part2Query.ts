@@ -107,13 +107,21 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
     }
     return value
   }
-  const integer = (range: readonly [number, number]) => (text: string): number | undefined => {
-    if (!/^\d{1,13}$/.test(text)) return undefined
-    const value = Number(text)
-    return value >= range[0] && value <= range[1] ? value : undefined
-  }
-  const oneOf = <T extends string>(words: readonly T[]) => (text: string): T | undefined => words.find((word) => word === text)
-  const matching = (pattern: RegExp) => (text: string): string | undefined => (pattern.test(text) ? text : undefined)
+  const integer =
+    (range: readonly [number, number]) =>
+    (text: string): number | undefined => {
+      if (!/^\d{1,13}$/.test(text)) return undefined
+      const value = Number(text)
+      return value >= range[0] && value <= range[1] ? value : undefined
+    }
+  const oneOf =
+    <T extends string>(words: readonly T[]) =>
+    (text: string): T | undefined =>
+      words.find((word) => word === text)
+  const matching =
+    (pattern: RegExp) =>
+    (text: string): string | undefined =>
+      pattern.test(text) ? text : undefined
   const [row, column] = read('c', [DEFAULTS.row, DEFAULTS.column], (text) => {
     const parts = text.split('.').map(integer(LIMITS.cell))
     return parts.length === 2 && parts[0] !== undefined && parts[1] !== undefined ? [parts[0], parts[1]] : undefined
@@ -126,13 +134,17 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
     alpha: read<number | null>('a', DEFAULTS.alpha, integer(LIMITS.alpha)),
     targets: read('t', DEFAULTS.targets, (text) => {
       const names = text.split(',').filter(Boolean)
-      return names.length > 0 && names.length <= 32 && names.every((name) => TARGET.test(name)) ? [...new Set(names.map(longName))] : undefined
+      return names.length > 0 && names.length <= 32 && names.every((name) => TARGET.test(name))
+        ? [...new Set(names.map(longName))]
+        : undefined
     }),
     batch: read('b', DEFAULTS.batch, integer(LIMITS.batch)),
     length: read('s', DEFAULTS.length, integer(LIMITS.length)),
     precision: read('p', DEFAULTS.precision, oneOf(PRECISIONS)),
     optimizer: read('o', DEFAULTS.optimizer, oneOf(OPTIMIZERS)),
-    checkpointing: read('gc', DEFAULTS.checkpointing, (text) => (text === '1' ? true : text === '0' ? false : undefined)),
+    checkpointing: read('gc', DEFAULTS.checkpointing, (text) =>
+      text === '1' ? true : text === '0' ? false : undefined,
+    ),
     loss: read('l', DEFAULTS.loss, oneOf(LOSSES)),
     tokens: read('tok', DEFAULTS.tokens, integer(LIMITS.tokens)),
     adapters: read('n', DEFAULTS.adapters, integer(LIMITS.adapters)),
