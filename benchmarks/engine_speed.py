@@ -20,11 +20,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "backend"))
 
 from loralens.core import catalogue
-from loralens.core.memory.estimate import estimate
-from loralens.core.memory.plan import plan_for
-from loralens.core.memory.size import monomial_values
-from loralens.core.model import resolve
-from loralens.core.recipe import Recipe
+from loralens.core.answer.estimate import estimate
+from loralens.core.answer.plan import plan_for
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.size import monomial_values
 
 ROUNDS = 9
 

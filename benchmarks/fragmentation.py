@@ -13,12 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "backend"))
 
+from loralens.core.answer import reserved
+from loralens.core.answer.card import workspace_bytes
+from loralens.core.answer.estimate import estimate_model
+from loralens.core.answer.overhead import FRAGMENTATION_PERCENT
 from loralens.core.errors import LoraLensError
-from loralens.core.memory import reserved
-from loralens.core.memory.estimate import estimate_model
-from loralens.core.memory.overhead import FRAGMENTATION_PERCENT, workspace_bytes
-from loralens.core.model import resolve
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
 from loralens.validation.bands import quantile
 
 MODELS = (

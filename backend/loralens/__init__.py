@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralens.core.answers import memory_answer, parameters_answer, plan_answer
-    from loralens.core.memory.estimate import Estimate, estimate
+    from loralens.core.answer.answers import memory_answer, parameters_answer, plan_answer
+    from loralens.core.answer.estimate import Estimate, estimate
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Estimate": "loralens.core.memory.estimate",
-    "estimate": "loralens.core.memory.estimate",
-    "memory_answer": "loralens.core.answers",
-    "parameters_answer": "loralens.core.answers",
-    "plan_answer": "loralens.core.answers",
+    "Estimate": "loralens.core.answer.estimate",
+    "estimate": "loralens.core.answer.estimate",
+    "memory_answer": "loralens.core.answer.answers",
+    "parameters_answer": "loralens.core.answer.answers",
+    "plan_answer": "loralens.core.answer.answers",
 }
 __all__ = ["Estimate", "__version__", "estimate", "memory_answer", "parameters_answer", "plan_answer"]
 

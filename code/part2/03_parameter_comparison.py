@@ -11,7 +11,7 @@ from lesson import GIB, arguments, gib, pick, run, say, speak, step, table
 import loralens
 from loralens.core.catalogue import gpu
 from loralens.core.errors import InvalidInput
-from loralens.core.textbook import full_memory, headline_bytes
+from loralens.planner.textbook import full_memory, headline_bytes
 
 METHODS = ("full", "lora", "qlora")
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8}

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loralens.core import catalogue
-from loralens.core.recipe import flat_names
-from loralens.core.recipe_words import WORDS
+from loralens.core.question.recipe import flat_names
+from loralens.core.question.recipe_words import WORDS
 
 JSON_TYPE = {"content-type": "application/json"}
 LLAMA = catalogue.model("7B").config

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loralens.core.answers import memory_answer, parameters_answer
+from loralens.core.answer.answers import memory_answer, parameters_answer
 
 LESSONS = Path(__file__).parents[2] / "code" / "part2"
 MODELS = ("7B", "13B", "30B", "qwen2.5-7b", "llama-3.2-1b")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from loralens.core.catalogue import gpu
-from loralens.core.recipe import Parallelism
+from loralens.core.question.recipe import Parallelism
 from loralens.planner.advice import advise
 from loralens.planner.changes import CHANGES, COSTS
 from loralens.planner.question import Question, read_question

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loralens.core import textbook
-from loralens.core.answers import memory_answer, parameters_answer
+from loralens.core.answer.answers import memory_answer, parameters_answer
+from loralens.planner import textbook
 from loralens.planner.course import course_answer
 from loralens.planner.course_markdown import markdown
 from loralens.planner.course_texts import KINDS

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loralens.core.answers import memory_answer
+from loralens.core.answer.answers import memory_answer
 from loralens.core.catalogue import gpu
 from loralens.core.errors import InvalidInput, UnknownGpu, UnknownModel
 from loralens.planner.fit import LARGEST, fit_answer

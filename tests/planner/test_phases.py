@@ -2,7 +2,7 @@
 
 import pytest
 
-from loralens.core.memory.estimate import estimate
+from loralens.core.answer.estimate import estimate
 from loralens.planner.phases import phase_breakdowns
 
 

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth
-from loralens.core.recipe import nested
+from loralens.core.question.recipe import nested
 
 MAX_QUERY_PARAMETERS = 100
 SUBJECT_NAMES = ("model", "method", "gpu", "allocator")

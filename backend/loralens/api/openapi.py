@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from loralens.core import recipe
-from loralens.core.memory.estimate import ALLOCATORS
-from loralens.core.recipe_words import WORDS, Word, default
+from loralens.core.answer.estimate import ALLOCATORS
+from loralens.core.question import recipe
+from loralens.core.question.recipe_words import WORDS, Word, default
 
 TYPES = {"integer": "integer", "number": "number", "boolean": "boolean", "text": "string"}
 _MODEL = "An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id."

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from loralens.cli.options import Json
 from loralens.cli.render import gib, line, print_json, table
 from loralens.cli.words import Argument
-from loralens.core.listings import gpu_answer, gpus_answer
+from loralens.core.answer.listings import gpu_answer, gpus_answer
 
 Name = Annotated[str | None, Argument("GPU", help="Show one GPU: id, alias, or custom:24GiB,1008GB/s,165TFLOP/s.")]
 

@@ -22,7 +22,7 @@ def command(body: Body, device: Device = None, grid: Grid = None, seconds: Secon
     """
     if grid is not None:
         return _grid(grid, device, seconds)
-    from loralens.core.answers import read_body
+    from loralens.core.answer.answers import read_body
     from loralens.lab.measure import measure
 
     model, methods, recipe, _ = read_body(body)

@@ -26,7 +26,7 @@ def command(body: Body, explain: Explain = False, reserved: Reserved = None, jso
 
     Without --method the three methods are compared: full fine-tuning, LoRA and QLoRA.
     """
-    from loralens.core.answers import memory_answer
+    from loralens.core.answer.answers import memory_answer
 
     answer = memory_answer(body if reserved is None else {**body, "allocator": reserved})
     if json:

@@ -7,7 +7,7 @@ from typing import Annotated
 from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
 from loralens.cli.words import Argument, Option
-from loralens.core.listings import families_answer, model_answer, models_answer
+from loralens.core.answer.listings import families_answer, model_answer, models_answer
 
 Name = Annotated[str | None, Argument("MODEL", help="Show one model: id, alias or Hugging Face id.")]
 Family = Annotated[str | None, Option("--family", help="Only this model_type, such as llama.")]

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from loralens.cli.words import Argument, Command, Option
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth
-from loralens.core.recipe import nested
-from loralens.core.recipe_words import WORDS, Word
+from loralens.core.question.recipe import nested
+from loralens.core.question.recipe_words import WORDS, Word
 
 MAX_FILE_BYTES = 1_048_576
 MAX_DEPTH = 32

@@ -9,7 +9,7 @@ from loralens.cli.render import line, print_json, table
 @takes_recipe
 def command(body: Body, json: Json = False) -> None:
     """Exact parameter counts, tensor by tensor, and which of them train."""
-    from loralens.core.answers import parameters_answer
+    from loralens.core.answer.answers import parameters_answer
 
     answer = parameters_answer(body)
     if json:

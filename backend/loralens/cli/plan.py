@@ -9,7 +9,7 @@ from loralens.cli.render import line, print_json
 @takes_recipe
 def command(body: Body, json: Json = False) -> None:
     """Coefficients with which a program computes answers itself, without asking again."""
-    from loralens.core.answers import plan_answer
+    from loralens.core.answer.answers import plan_answer
 
     answer = plan_answer(body)
     if json:

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from loralens.core import catalogue
-from loralens.core.answers import base_parameters
+from loralens.core.answer.answers import model_object
 from loralens.core.errors import HubUnavailable, InvalidInput, UnknownModel
-from loralens.core.model import given, named
+from loralens.core.question.model import given, named
 from loralens.huggingface.configs import read_config
 from loralens.huggingface.download import PASTE, download_config
 from loralens.huggingface.folders import folder_config
@@ -86,7 +86,7 @@ class Resolver:
         return {
             "source": "catalogue",
             "id": entry.id,
-            "model": model.to_dict(base_parameters(model)),
+            "model": model_object(model),
             "config": entry.config,
             "fetched_at": None,
         }
@@ -99,7 +99,7 @@ def _answer(source: str, name: str, config: dict[str, Any], fetched_at: str | No
     return {
         "source": source,
         "id": name,
-        "model": model.to_dict(base_parameters(model)),
+        "model": model_object(model),
         "config": config,
         "fetched_at": fetched_at,
     }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from loralens.core import textbook
+from loralens.core.answer.estimate import Estimate, estimate
 from loralens.core.catalogue import gpu, model
-from loralens.core.memory.estimate import Estimate, estimate
-from loralens.core.memory.ledger import CATEGORIES
-from loralens.core.textbook import Figure
+from loralens.core.tape.ledger import CATEGORIES
+from loralens.planner import textbook
 from loralens.planner.course_names import NAMES
 from loralens.planner.course_texts import KINDS, VERDICTS
+from loralens.planner.textbook import Figure
 from loralens.planner.time import gpu_hours
 from loralens.planner.work import Network, training_work
 

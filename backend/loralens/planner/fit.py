@@ -1,7 +1,7 @@
 """Does it fit, what is the largest step that fits, and what would make it fit.
 
 A GPU fits when its memory covers the peak with the fragmentation that the allocator cannot return and the CUDA context
-(`needed_bytes`, see `core.memory.overhead`), so the answer is cautious.
+(`needed_bytes`, see `core.answer.overhead`), so the answer is cautious.
 """
 
 from __future__ import annotations

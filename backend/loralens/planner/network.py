@@ -13,7 +13,7 @@ from loralens.core.architecture.moe import Router, SparseMLP
 from loralens.core.architecture.registry import build
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
 from loralens.planner.question import Question
 from loralens.planner.work import Network, keys_per_token, text_config
 

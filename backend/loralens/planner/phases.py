@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loralens.core.memory.estimate import BREAKDOWN, Estimate
-from loralens.core.memory.ledger import CATEGORIES
+from loralens.core.answer.estimate import BREAKDOWN, Estimate
+from loralens.core.tape.ledger import CATEGORIES
 
 
 def phase_breakdowns(found: Estimate) -> dict[str, dict[str, int]]:

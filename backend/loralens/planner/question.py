@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loralens.core.answers import base_parameters, read_body
+from loralens.core.answer.answers import model_object, read_body
+from loralens.core.answer.estimate import Estimate, estimate_model
 from loralens.core.errors import InvalidInput
-from loralens.core.memory.estimate import Estimate, estimate_model
 from loralens.core.methods import METHODS
-from loralens.core.model import Model
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import Model
+from loralens.core.question.recipe import Recipe
 
 SUBJECT = frozenset({"model", "config", "method", "methods", "recipe"})
 
@@ -30,7 +30,7 @@ class Question:
 
     def model_dict(self) -> dict[str, Any]:
         """The contract's `model` object."""
-        return self.model.to_dict(base_parameters(self.model))
+        return model_object(self.model)
 
     def get(self, field: str) -> Any:
         """The value of a flat field (`rank` is inside `lora`)."""

@@ -12,12 +12,12 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
-from loralens.core.answers import read_body
+from loralens.core.answer.answers import read_body
+from loralens.core.answer.overhead import needed_by_rule
+from loralens.core.answer.plan import PHASES, Plan, plan_for
 from loralens.core.errors import InvalidInput
-from loralens.core.memory.overhead import needed_by_rule
-from loralens.core.memory.plan import PHASES, Plan, plan_for
-from loralens.core.memory.size import VARIABLES, monomial_values
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.size import VARIABLES, monomial_values
 from loralens.planner.question import SUBJECT, Question
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loralens.core.memory import overhead
+from loralens.core.answer import card, overhead
 from loralens.validation.rows import Outcome
 
 LEVELS: Final = (
@@ -63,11 +63,11 @@ def _part(base: Callable[[Outcome], int]) -> tuple[Residual, End]:
 
 def _pool() -> tuple[Residual, End]:
     """A percentage of the simulated pool beside a measured context; never less than what is allocated and a small one."""
-    context = overhead.CONTEXT_MEASURED
+    context = card.CONTEXT_MEASURED
     return (
         lambda outcome: 100 * (outcome.row.measured_bytes - context) / outcome.fixed_bytes,
         lambda outcome, percent: max(
-            outcome.allocated_bytes + overhead.CONTEXT_LOW, outcome.fixed_bytes * percent / 100 + context
+            outcome.allocated_bytes + card.CONTEXT_LOW, outcome.fixed_bytes * percent / 100 + context
         ),
     )
 

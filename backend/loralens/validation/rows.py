@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loralens.core import catalogue
+from loralens.core.answer.card import workspace_bytes
+from loralens.core.answer.estimate import Estimate, estimate_model
+from loralens.core.answer.overhead import simulated_overhead
 from loralens.core.errors import InvalidInput, LoraLensError
-from loralens.core.memory.estimate import Estimate, estimate_model
-from loralens.core.memory.overhead import simulated_overhead, workspace_bytes
-from loralens.core.memory.versions import FRAMEWORKS
-from loralens.core.model import resolve
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
+from loralens.core.question.versions import FRAMEWORKS
 
 MAX_ROWS: Final = 100_000
 MAX_LINE: Final = 1_000_000

@@ -12,8 +12,8 @@ from core.architecture.transformers_models import NO_MODEL, meta_model, with_lay
 
 from loralens.core import catalogue, methods
 from loralens.core.architecture.registry import build
-from loralens.core.memory.step import held_parameters
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.step.step import held_parameters
 
 # what PEFT says about its own workings: an older name, patterns it makes for experts, weights held transposed
 pytestmark = [

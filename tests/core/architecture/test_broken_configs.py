@@ -12,12 +12,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from loralens.core import catalogue
-from loralens.core.answers import parameters_answer
+from loralens.core.answer.answers import parameters_answer
+from loralens.core.answer.estimate import estimate_model
 from loralens.core.architecture.registry import FAMILIES, build, count_parameters
 from loralens.core.errors import LoraLensError
-from loralens.core.memory.estimate import estimate_model
-from loralens.core.model import given as given_model
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import given as given_model
+from loralens.core.question.recipe import Recipe
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "2000"))
 THOROUGH = EXAMPLES > 2_000  # then every config that can be counted is also walked

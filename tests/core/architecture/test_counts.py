@@ -6,9 +6,9 @@ import pytest
 from core.architecture.transformers_models import NO_MODEL, meta_model, total
 
 from loralens.core import catalogue
+from loralens.core.answer.estimate import estimate
 from loralens.core.architecture.registry import Count, build, count_parameters
 from loralens.core.errors import UnsupportedArchitecture
-from loralens.core.memory.estimate import estimate
 
 # Where a published total is another number than transformers 5.23 counts, and by how much exactly.
 EXPLAINED = {

@@ -11,11 +11,11 @@ import pytest
 from core.architecture.transformers_models import meta_model, total
 
 from loralens.core import methods
-from loralens.core.answers import memory_answer, parameters_answer
+from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.registry import FAMILIES, Count, build, count_parameters, families
 from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
-from loralens.core.memory.step import held_parameters
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.step.step import held_parameters
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),

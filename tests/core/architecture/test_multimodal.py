@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loralens.core.answers import memory_answer, parameters_answer
+from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.multimodal import left_out_note, left_out_parameters
 from loralens.core.architecture.registry import count_parameters
 from loralens.core.errors import UnsupportedArchitecture

@@ -12,8 +12,8 @@ import pytest
 
 from loralens.core import methods
 from loralens.core.architecture.registry import build, label_parameters
-from loralens.core.memory.step import walk_step
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.step.step import walk_step
 
 SIZES = {
     "hidden_size": 256,

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralens.core import catalogue
-from loralens.core.answers import memory_answer
+from loralens.core.answer.answers import memory_answer
+from loralens.core.answer.serving import serving_answer
 from loralens.core.catalogue import own_gpu
 from loralens.core.errors import InvalidInput
-from loralens.core.serving import serving_answer
 from loralens.planner.fit import fit_answer
 from loralens.planner.sweep import sweep_answer
 

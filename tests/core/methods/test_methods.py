@@ -3,10 +3,10 @@
 import pytest
 
 from loralens import estimate
-from loralens.core.architecture.module import Parameter
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.packing import packing_for
-from loralens.core.recipe import Quantization
+from loralens.core.question.recipe import Quantization
+from loralens.core.tape.parameter import Parameter
 
 SMALL = {
     "model_type": "llama", "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "vocab_size": 1000,

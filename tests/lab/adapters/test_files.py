@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput, NotFound
-from loralens.core.patterns import first_match
+from loralens.core.question.patterns import first_match
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import (
     CONFIG_FILE,

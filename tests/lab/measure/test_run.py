@@ -6,8 +6,8 @@ import warnings
 import pytest
 
 from loralens.core.errors import DeviceUnavailable, InvalidInput
-from loralens.core.model import resolve
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
 from loralens.lab.measure import measure
 from loralens.lab.measure.grid import cases, run
 from loralens.validation.rows import judge, read_rows

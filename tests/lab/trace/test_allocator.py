@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from loralens.core.memory import events, simulate
-from loralens.core.memory.allocator import CachingAllocator
-from loralens.core.model import resolve
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
+from loralens.core.step import events, simulate
+from loralens.core.step.allocator import CachingAllocator
 
 
 def traced(model, method, recipe):

@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 from lab.trace.framework_models import LitModel, TuneLayer, TuneModel, adapted, lit_step, old_tune_step, tune_step  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from loralens.core.memory.estimate import estimate_model  # noqa: E402
-from loralens.core.model import resolve  # noqa: E402
-from loralens.core.recipe import Recipe  # noqa: E402
+from loralens.core.answer.estimate import estimate_model  # noqa: E402
+from loralens.core.question.model import resolve  # noqa: E402
+from loralens.core.question.recipe import Recipe  # noqa: E402
 from loralens.lab.trace import build, cuda_on_cpu, kernels, peaks  # noqa: E402
 from loralens.lab.trace.ledger import Ledger  # noqa: E402
 from loralens.lab.trace.step import _quiet_collector  # noqa: E402

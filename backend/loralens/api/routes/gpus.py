@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from loralens.api.answers import respond
 from loralens.api.problems import documented
 from loralens.api.schemas import GpuRow, GpusAnswer
-from loralens.core.listings import gpu_answer, gpus_answer
+from loralens.core.answer.listings import gpu_answer, gpus_answer
 
 router = APIRouter(tags=["catalogue"])
 

@@ -9,7 +9,7 @@ from loralens.api.bodies import JsonObject, Query
 from loralens.api.openapi import allocator_parameter, query_parameters, request_body, with_allocator
 from loralens.api.problems import documented
 from loralens.api.schemas import MemoryAnswer
-from loralens.core.answers import memory_answer
+from loralens.core.answer.answers import memory_answer
 
 router = APIRouter(tags=["memory"])
 

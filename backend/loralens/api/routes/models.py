@@ -10,8 +10,8 @@ from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
 from loralens.api.schemas import FamiliesAnswer, ModelDetail, ModelsAnswer, ResolvedModel
+from loralens.core.answer.listings import families_answer, model_answer, models_answer
 from loralens.core.errors import InvalidInput
-from loralens.core.listings import families_answer, model_answer, models_answer
 from loralens.huggingface import Resolver
 
 router = APIRouter(tags=["catalogue"])

@@ -9,7 +9,7 @@ from loralens.api.bodies import JsonObject, Query
 from loralens.api.openapi import query_parameters, request_body
 from loralens.api.problems import documented
 from loralens.api.schemas import ParametersAnswer
-from loralens.core.answers import parameters_answer
+from loralens.core.answer.answers import parameters_answer
 
 router = APIRouter(tags=["parameters"])
 

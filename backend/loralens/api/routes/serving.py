@@ -8,7 +8,7 @@ from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
 from loralens.api.serving_schemas import ServingAnswer
-from loralens.core.serving import serving_answer
+from loralens.core.answer.serving import serving_answer
 
 router = APIRouter(tags=["adapters"])
 

@@ -11,7 +11,7 @@ from loralens.api.bodies import JsonObject
 from loralens.api.openapi import request_body
 from loralens.api.planner_schemas import SweepAnswer
 from loralens.api.problems import documented
-from loralens.core.memory.size import VARIABLES
+from loralens.core.tape.size import VARIABLES
 from loralens.planner.sweep import MAX_POINTS, sweep_answer
 
 router = APIRouter(tags=["planner"])

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.errors import UnsupportedArchitecture
-from loralens.core.memory import ops
+from loralens.core.tape import ops
 
 if TYPE_CHECKING:
-    from loralens.core.memory.tape import Tape, Tensor
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.tape import Tape
 
 # one kernel that keeps its input / its output
 KEEPS_INPUT: Final = {"silu", "swish", "gelu", "gelu_pytorch_tanh", "mish", "hardswish", "leaky_relu"}

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loralens.core.architecture.activations import activation
-from loralens.core.architecture.module import Linear, Module, Parameter
-from loralens.core.memory import ops
-from loralens.core.memory.attention import Attention
-from loralens.core.memory.size import ONE, SEQUENCE, TOKENS, Size
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.architecture.module import Linear, Module
+from loralens.core.tape import ops
+from loralens.core.tape.attention import Attention
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import ONE, SEQUENCE, TOKENS, Size
+from loralens.core.tape.tape import Tape
 
 
 class RMSNorm(Module):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
-from loralens.core.memory.versions import CURRENT
+from loralens.core.question.versions import CURRENT
 
 # bounds are assumptions, set far beyond any model that exists, so that sizes stay far below 2**63
 MAX_WIDTH: Final = 2**22

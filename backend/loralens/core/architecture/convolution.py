@@ -6,11 +6,14 @@ makes all three gradients.
 
 from __future__ import annotations
 
-from loralens.core.architecture.module import Module, Parameter
-from loralens.core.memory import ops
-from loralens.core.memory.size import Size
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.architecture.module import Module
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.autocast import cast_weight
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import Size
+from loralens.core.tape.tape import Tape
 
 
 def given_dtype(recipe: Recipe) -> str:
@@ -32,8 +35,8 @@ class Convolution(Module):
         """Shapes: any to (places, outputs); `places` counts the output's positions over the whole batch."""
         weight, bias = t.parameter(self.weight), t.parameter(self.bias)
         if t.autocast is not None:
-            bias = t.cast_weight(bias, self.bias, t.autocast)
-            weight = t.cast_weight(weight, self.weight, t.autocast)
+            bias = cast_weight(t, bias, self.bias, t.autocast)
+            weight = cast_weight(t, weight, self.weight, t.autocast)
             x = ops.cast(t, x, t.autocast, f"{self._name}: input cast by autocast")
         out = t.new(places * self._outputs, x.dtype, self._outputs, self._name)
         sizes = [(p.numel, p.dtype, p.width, p.node is not None) for p in (x, weight, bias)]

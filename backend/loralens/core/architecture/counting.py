@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from loralens.core.architecture.causal import Call, Root
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import Root
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.module import Linear
 from loralens.core.errors import UnsupportedArchitecture
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 def memory_not_modelled(family: str) -> UnsupportedArchitecture:

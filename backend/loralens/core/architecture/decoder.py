@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from loralens.core.architecture.blocks import Attention, GatedMLP, RMSNorm, Rotary
-from loralens.core.architecture.causal import Call, Root, causal_mask, lookup
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import Root, causal_mask, lookup
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class SelfAttention(Module):

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import GatedMLP
-from loralens.core.architecture.module import Module, Parameter
-from loralens.core.memory import ops
-from loralens.core.memory.size import TOKENS, Size
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.architecture.module import Module
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import TOKENS, Size
+from loralens.core.tape.tape import Tape
 
 ROUTING: Final = (
     "experts run as grouped products (transformers' default): memory is the same for any routing of the tokens"

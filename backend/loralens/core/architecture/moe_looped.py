@@ -10,9 +10,10 @@ from typing import Final
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.module import Linear, Module
-from loralens.core.memory import ops
-from loralens.core.memory.size import ONE, TOKENS, Size
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import ONE, TOKENS, Size
+from loralens.core.tape.tape import Tape
 
 EQUAL_SHARES: Final = "every expert gets an equal share of the tokens (transformers before 5 runs experts one by one)"
 

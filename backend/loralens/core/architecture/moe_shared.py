@@ -8,8 +8,9 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Experts, Router
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class SharedFirstMLP(Module):

@@ -12,7 +12,7 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.nested import text_part
 from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
-from loralens.core.memory.versions import CURRENT
+from loralens.core.question.versions import CURRENT
 
 # model_type -> "module:class" under core.architecture.families; imported when first asked for
 FAMILIES: Final[dict[str, str]] = {

@@ -6,8 +6,9 @@ Sources: transformers 5.23, `apply_rotary_pos_emb` of llama (halves), phi3 and g
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import rotate, rotate_half
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 Tables = tuple[Tensor, Tensor]
 

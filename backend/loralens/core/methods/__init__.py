@@ -13,7 +13,7 @@ from loralens.core.errors import InvalidInput
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.methods.base import Prepared
-    from loralens.core.recipe import Recipe
+    from loralens.core.question.recipe import Recipe
 
 METHODS: Final = {"full": "full", "lora": "lora", "qlora": "qlora", "dora": "dora"}
 COMPARED: Final = ("full", "lora", "qlora")  # answered when no method is named, always in this order

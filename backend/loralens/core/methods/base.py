@@ -10,8 +10,8 @@ from loralens.core.architecture.module import Module, Stack
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.architecture.module import Parameter
-    from loralens.core.recipe import Recipe
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.parameter import Parameter
 
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 

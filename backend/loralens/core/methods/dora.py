@@ -10,7 +10,7 @@ from loralens.core.methods import lora
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.methods.base import Prepared
-    from loralens.core.recipe import Recipe
+    from loralens.core.question.recipe import Recipe
 
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:

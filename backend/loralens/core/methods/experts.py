@@ -10,17 +10,19 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Experts, Router
 from loralens.core.errors import InvalidInput
-from loralens.core.lora import rank_of, selector
-from loralens.core.memory import ops
-from loralens.core.memory.size import RANK, Dim
+from loralens.core.methods.adapters import rank_of, selector
+from loralens.core.tape import ops
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import RANK, Dim
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.memory.tape import Tape, Tensor
-    from loralens.core.recipe import Lora
+    from loralens.core.question.recipe import Lora
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.tape import Tape
 
 
 def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:

@@ -10,7 +10,7 @@ from loralens.core.methods.base import Prepared, for_each, hold_weights, paramet
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.architecture.module import Module
-    from loralens.core.recipe import Recipe
+    from loralens.core.question.recipe import Recipe
 
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:

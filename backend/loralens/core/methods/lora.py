@@ -6,13 +6,10 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loralens.core import patterns
-from loralens.core.architecture.module import FusedLinear, Linear, Module, Parameter
+from loralens.core.architecture.module import FusedLinear, Linear, Module
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
-from loralens.core.lora import DoraAdapter, LoraAdapter, rank_of, selector
-from loralens.core.lora_merged import MergedAdapter
-from loralens.core.memory.checkpoint import is_reentrant
 from loralens.core.methods import experts
+from loralens.core.methods.adapters import DoraAdapter, LoraAdapter, rank_of, selector
 from loralens.core.methods.base import (
     SHORT,
     Prepared,
@@ -22,12 +19,16 @@ from loralens.core.methods.base import (
     parameters,
     precision_text,
 )
+from loralens.core.methods.merged import MergedAdapter
 from loralens.core.methods.packing import FourBit, packing_for
+from loralens.core.question import patterns
+from loralens.core.tape.checkpoint import is_reentrant
+from loralens.core.tape.parameter import Parameter
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.architecture.module import Packing
-    from loralens.core.recipe import Quantization, Recipe
+    from loralens.core.question.recipe import Quantization, Recipe
+    from loralens.core.tape.parameter import Packing
 
 DEEPSPEED = ("zero1", "zero2", "zero3")
 

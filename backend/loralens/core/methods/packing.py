@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loralens.core.errors import InvalidInput
-from loralens.core.memory import ops
-from loralens.core.memory.size import ONE, Size
-from loralens.core.memory.versions import FOUR_BIT_FORGETS_INPUT_SINCE, framework, version
-from loralens.core.precision import ITEM_BYTES
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.question.versions import FOUR_BIT_FORGETS_INPUT_SINCE, framework, version
+from loralens.core.tape import ops
+from loralens.core.tape.size import ONE, Size
 
 if TYPE_CHECKING:
-    from loralens.core.architecture.module import Linear, Packing, Parameter
-    from loralens.core.memory.tape import Tape, Tensor
-    from loralens.core.recipe import Quantization, Recipe
+    from loralens.core.architecture.module import Linear
+    from loralens.core.question.recipe import Quantization, Recipe
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.parameter import Packing, Parameter
+    from loralens.core.tape.tape import Tape
 
 BLOCK = 64
 ABSMAX_BLOCK = 256

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loralens.core.methods.lora import prepare_packed
-from loralens.core.recipe import Quantization
+from loralens.core.question.recipe import Quantization
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.methods.base import Prepared
-    from loralens.core.recipe import Recipe
+    from loralens.core.question.recipe import Recipe
 
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:

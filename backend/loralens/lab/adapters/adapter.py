@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 import torch
 
-from loralens.core import patterns
 from loralens.core.errors import InputTooLarge, InvalidInput
+from loralens.core.question import patterns
 from loralens.lab.adapters.config import AdapterConfig
 
 _FIELD: Final = "adapter_model.safetensors"

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loralens.core import patterns
 from loralens.core.errors import InputTooLarge, InvalidInput
+from loralens.core.question import patterns
 
 MAX_CONFIG_BYTES: Final = 2**20
 MAX_RANK: Final = 4096

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from loralens.core.answer.estimate import estimate_model
 from loralens.core.errors import InvalidInput, LoraLensError
-from loralens.core.memory.estimate import estimate_model
-from loralens.core.model import named
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import named
+from loralens.core.question.recipe import Recipe
 from loralens.lab.measure.run import CPU_LIMIT, measure, pick_device
 
 MODELS: Final = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.quantize import is_packed
 
 SPREAD = 0.02  # standard deviation of the random weights (the usual initializer_range); memory does not depend on it

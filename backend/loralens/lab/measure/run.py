@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import torch
 
+from loralens.core.answer.card import workspace_bytes
+from loralens.core.answer.estimate import estimate_model
 from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
-from loralens.core.memory.estimate import estimate_model
-from loralens.core.memory.overhead import workspace_bytes
-from loralens.core.model import Model
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import Model
+from loralens.core.question.recipe import Recipe
 from loralens.lab.measure.materialize import materialize
 from loralens.lab.measure.meters import Meter, meter_for
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
-from loralens.core.answers import read_body
+from loralens.core.answer.answers import read_body
+from loralens.core.answer.estimate import estimate_model
 from loralens.core.errors import DependencyMissing, LoraLensError
-from loralens.core.memory.estimate import estimate_model
-from loralens.core.model import Model
-from loralens.core.recipe import Recipe
+from loralens.core.question.model import Model
+from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.limits import check as traceable
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
-from loralens.core.recipe import Quantization, Recipe
+from loralens.core.question.recipe import Quantization, Recipe
 from loralens.lab.trace import quantize
 from loralens.lab.trace.families import model_class
 from loralens.lab.trace.ledger import Ledger

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loralens.core.errors import DependencyMissing
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import peaks
 from loralens.lab.trace.ledger import Ledger, Storage
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loralens.core.errors import InvalidInput
-from loralens.core.memory.versions import framework
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.question.versions import framework
 
 _HINT = "loralens memory computes it"
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from loralens.core.errors import DependencyMissing, InvalidInput
-from loralens.core.recipe import Quantization
+from loralens.core.question.recipe import Quantization
 from loralens.lab.trace.ledger import Ledger
 
 

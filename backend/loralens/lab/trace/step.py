@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from loralens.core.errors import InvalidInput, LoraLensError
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, optimizers, quantize
 from loralens.lab.trace.ledger import Ledger
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import Attention, LayerNorm
-from loralens.core.architecture.causal import Call, Root, hold_embeddings, padding_mask
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import Root, hold_embeddings, padding_mask
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.module import Embedding, Linear, Module, Parameter, Stack
+from loralens.core.architecture.loss import plain_cross_entropy
+from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.loss import plain_cross_entropy
-from loralens.core.memory.size import SEQUENCE, TOKENS
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.architecture.stack import walk_stack
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import SEQUENCE, TOKENS
+from loralens.core.tape.tape import Tape
 
 
 class BertSelfAttention(Module):
@@ -152,8 +156,6 @@ class Bert(Root):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, head, and cross entropy in the logits' own dtype."""
-        from loralens.core.memory.stack import walk_stack
-
         encoder = getattr(self, self.inner)
         hidden = encoder.embeddings(t, call, self._dropout)
         call.masks["full"] = padding_mask(t, call)

@@ -6,15 +6,17 @@ Source: transformers 5.23, models/bloom/modeling_bloom.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import LayerNorm
-from loralens.core.architecture.causal import Call, causal_mask, lookup
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import causal_mask, lookup
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, Names
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.size import BATCH, SEQUENCE, TOKENS, TOKENS_BY_SEQUENCE
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import BATCH, SEQUENCE, TOKENS, TOKENS_BY_SEQUENCE
+from loralens.core.tape.tape import Tape
 
 
 class BloomAttention(Module):

@@ -6,13 +6,15 @@ Source: transformers 5.23, models/{cohere,cohere2}/modeling_*.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import GatedMLP, rotate
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
-from loralens.core.architecture.module import Module, Parameter
+from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.tape import Tape
 
 
 class CohereNorm(Module):

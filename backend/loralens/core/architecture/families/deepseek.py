@@ -6,17 +6,18 @@ Source: transformers 5.23, models/{deepseek_v2,deepseek_v3}/modeling_*.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import Attention, GatedMLP, RMSNorm
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.rotary import rotate_chunks
 from loralens.core.architecture.shape import MAX_HEADS, Shape
-from loralens.core.memory import ops
-from loralens.core.memory.size import TOKENS
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import TOKENS
+from loralens.core.tape.tape import Tape
 
 
 class LatentAttention(Module):

@@ -11,10 +11,11 @@ from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import DecoderLayer, SelfAttention
 from loralens.core.architecture.families.olmo2 import Olmo2Layer
 from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, Convolution, layer_kinds
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, Experts, Router
 from loralens.core.architecture.moe_shared import GatedSharedMLP
 from loralens.core.architecture.shape import MAX_HEADS, Shape
+from loralens.core.tape.parameter import Parameter
 
 KINDS = ("linear_attention", "full_attention")
 

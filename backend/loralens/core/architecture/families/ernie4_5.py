@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loralens.core.architecture.blocks import GatedMLP, Rotary, rotate
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
-from loralens.core.architecture.module import Module, Parameter
+from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router
 from loralens.core.architecture.moe_shared import SharedFirstMLP
 from loralens.core.architecture.rotary import paired
 from loralens.core.architecture.shape import MAX_HEADS, Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.tape import Tape
 
 
 class ErnieAttention(SelfAttention):

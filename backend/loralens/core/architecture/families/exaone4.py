@@ -5,12 +5,13 @@ Source: transformers 5.23, models/exaone4/modeling_exaone4.py.
 
 from __future__ import annotations
 
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, PostNormLayer
 from loralens.core.architecture.families.llama import NormedAttention
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class Exaone4Attention(NormedAttention):

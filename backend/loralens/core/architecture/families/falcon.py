@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import LayerNorm, rotate
-from loralens.core.architecture.causal import Call, causal_mask
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import causal_mask
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, Names
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
-from loralens.core.memory import ops
-from loralens.core.memory.attention import Attention
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.attention import Attention
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class FalconLinear(Linear):

@@ -6,15 +6,17 @@ Source: transformers 5.23, models/{gemma,gemma2,gemma3}/modeling_*.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import GatedMLP, GemmaRMSNorm, Rotary
-from loralens.core.architecture.causal import Call, hold_embeddings, position_ids
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import hold_embeddings, position_ids
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory import ops
-from loralens.core.memory.size import TOKENS
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import TOKENS
+from loralens.core.tape.tape import Tape
 
 
 class SandwichLayer(Module):

@@ -14,10 +14,11 @@ from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, MAX_VOCAB
 from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import SelfAttention
 from loralens.core.architecture.families.state_space import layer_kinds
-from loralens.core.architecture.module import Embedding, Linear, Module, Parameter
+from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.moe import Experts
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.errors import InvalidInput
+from loralens.core.tape.parameter import Parameter
 
 _KINDS = ("sliding_attention", "full_attention")
 _NORMS = ("input", "post_attention", "pre_feedforward", "post_feedforward")

@@ -6,15 +6,16 @@ Source: transformers 5.23, models/glm4_moe/modeling_glm4_moe.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import MAX_HEADS, Shape
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class Glm4MoeAttention(SelfAttention):

@@ -6,14 +6,16 @@ Source: transformers 5.23, models/gpt2/modeling_gpt2.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import Attention, LayerNorm, PlainMLP
-from loralens.core.architecture.causal import Call, lookup
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, Names
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.size import SEQUENCE
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import SEQUENCE
+from loralens.core.tape.tape import Tape
 
 
 class GPT2Attention(Module):

@@ -6,15 +6,16 @@ Source: transformers 5.23, models/gpt_bigcode/modeling_gpt_bigcode.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import Attention, LayerNorm, PlainMLP
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import Names
 from loralens.core.architecture.families.gpt2 import GPT2, GPT2Block
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.memory.versions import LABELS_SHIFTED_SINCE
+from loralens.core.question.versions import LABELS_SHIFTED_SINCE
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class BigCodeAttention(Module):

@@ -6,16 +6,17 @@ Source: transformers 5.23, models/gpt_oss/modeling_gpt_oss.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import LateCastRMSNorm
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
-from loralens.core.architecture.module import Parameter
 from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.rotary import rotate_chunks
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory.attention import with_sinks
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.attention import with_sinks
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.tape import Tape
 
 
 class GptOssAttention(SelfAttention):

@@ -6,17 +6,18 @@ Source: transformers 5.23, models/gptj/modeling_gptj.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import LayerNorm, PlainMLP, rotate
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.rotary import cut, paired
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.attention import product
-from loralens.core.memory.size import ONE, SEQUENCE
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.attention import product
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import ONE, SEQUENCE
+from loralens.core.tape.tape import Tape
 
 
 class GPTJAttention(SelfAttention):

@@ -6,12 +6,13 @@ Source: transformers 5.23, models/granite/modeling_granite.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import GatedMLP
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class GraniteLayer(DecoderLayer):

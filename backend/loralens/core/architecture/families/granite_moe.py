@@ -12,9 +12,10 @@ from loralens.core.architecture.families.granite import Granite, GraniteLayer
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP, best
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class ChosenFirstRouter(Router):

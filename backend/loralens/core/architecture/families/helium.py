@@ -6,14 +6,15 @@ Source: transformers 5.23, models/helium/modeling_helium.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm, rotate
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.module import Linear
 from loralens.core.architecture.rotary import paired
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class HeliumNorm(RMSNorm):

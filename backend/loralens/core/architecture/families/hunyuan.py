@@ -6,11 +6,12 @@ Source: transformers 5.23, models/hunyuan_v1_dense/modeling_hunyuan_v1_dense.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import RMSNorm
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class HunyuanAttention(SelfAttention):

@@ -12,9 +12,10 @@ from loralens.core.architecture.decoder import DecoderLayer
 from loralens.core.architecture.families.deepseek import LatentAttention
 from loralens.core.architecture.families.delta import KINDS
 from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, Convolution, layer_kinds
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Experts, Router, SparseMLP
 from loralens.core.architecture.shape import MAX_HEADS, Shape
+from loralens.core.tape.parameter import Parameter
 
 
 class KimiGate(Module):

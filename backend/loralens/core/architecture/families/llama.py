@@ -9,7 +9,8 @@ from loralens.core.architecture.blocks import GatedMLP, RMSNorm
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class NormedAttention(SelfAttention):

@@ -10,16 +10,20 @@ from typing import Final
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import Attention, GatedMLP, RMSNorm
-from loralens.core.architecture.causal import Call, causal_mask
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import causal_mask
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
-from loralens.core.memory import ops
-from loralens.core.memory.size import SEQUENCE, TOKENS, TOKENS_BY_SEQUENCE
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.autocast import cast_weight
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import SEQUENCE, TOKENS, TOKENS_BY_SEQUENCE
+from loralens.core.tape.tape import Tape
 
 EVERY_TOKEN: Final = "every expert computes every token (the model's own code): memory grows with the number of experts"
 
@@ -131,7 +135,7 @@ class Llama4Experts(Module):
         """One batched product with the weights of all experts."""
         weight = t.parameter(parameter)
         if t.autocast is not None:
-            weight = t.cast_weight(weight, parameter, t.autocast)
+            weight = cast_weight(t, weight, parameter, t.autocast)
         return ops.matmul(t, x, weight, ops.divide(x.numel, x.width) * width, width, label)
 
 

@@ -12,10 +12,11 @@ from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, MAX_VOCAB
 from loralens.core.architecture.counting import Counted, CountedDecoder
 from loralens.core.architecture.decoder import Names, SelfAttention
 from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, REFUSED, HeadedMixer, layer_kinds
-from loralens.core.architecture.module import Embedding, Linear, Module, Parameter, Stack
+from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.moe import Router
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
+from loralens.core.tape.parameter import Parameter
 
 
 class OneMixer(Module):

@@ -5,14 +5,15 @@ Source: transformers 5.23, models/{ministral,ministral3,cwm}/modeling_*.py.
 
 from __future__ import annotations
 
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import SelfAttention
 from loralens.core.architecture.families.llama import Llama, Mistral
 from loralens.core.architecture.shape import by_layer_types
-from loralens.core.memory import ops
-from loralens.core.memory.size import SEQUENCE
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import SEQUENCE
+from loralens.core.tape.tape import Tape
 
 
 class Ministral(Mistral):

@@ -13,8 +13,9 @@ from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, MIXTRAL_TARGETS, ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.moe_looped import EQUAL_SHARES, LoopedExperts
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 EXPERTS_FUSED_SINCE = (5,)
 

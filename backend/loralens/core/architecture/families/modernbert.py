@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from loralens.core.architecture.activations import activation, known
 from loralens.core.architecture.blocks import Attention, LayerNorm, Rotary
-from loralens.core.architecture.causal import Call, Root, hold_embeddings, padding_mask, position_ids
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import Root, hold_embeddings, padding_mask, position_ids
 from loralens.core.architecture.config import MAX_LAYERS, Config
+from loralens.core.architecture.loss import cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.rotary import rotate_twice
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory import ops
-from loralens.core.memory.loss import cross_entropy
-from loralens.core.memory.size import SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.architecture.stack import walk_stack
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE
+from loralens.core.tape.tape import Tape
 
 
 class ModernAttention(Module):
@@ -121,8 +124,6 @@ class ModernBert(Root):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, head, and cross entropy in float32."""
-        from loralens.core.memory.stack import walk_stack
-
         hidden = self.embed(t, call)
         t.ledger.mark("embeddings")
         hidden = walk_stack(t, "model.layers", self.model.layers.layers, hidden, call, checkpointing=checkpointing)

@@ -6,13 +6,14 @@ Source: transformers 5.23, models/olmo/modeling_olmo.py; torch autograd saves a 
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import LayerNorm, Rotary
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.rotary import rotate_float32
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class WeightlessNorm(LayerNorm):

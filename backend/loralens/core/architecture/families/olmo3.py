@@ -6,13 +6,14 @@ Source: transformers 5.23, models/olmo3/modeling_olmo3.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import LateCastRMSNorm, Rotary
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.families.olmo2 import Olmo2Attention, Olmo2Layer
 from loralens.core.architecture.rotary import rotate_float32
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class Olmo3Attention(Olmo2Attention):

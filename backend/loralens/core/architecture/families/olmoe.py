@@ -11,8 +11,9 @@ from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, Self
 from loralens.core.architecture.families.olmo import clipped
 from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class OlmoeAttention(SelfAttention):

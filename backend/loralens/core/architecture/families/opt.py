@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import LayerNorm
-from loralens.core.architecture.causal import Call, lookup
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.size import TOKENS
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import TOKENS
+from loralens.core.tape.tape import Tape
 
 
 class OPTAttention(SelfAttention):

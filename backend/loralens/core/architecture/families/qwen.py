@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from loralens.core.architecture.blocks import RMSNorm
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class QwenAttention(SelfAttention):

@@ -12,7 +12,7 @@ from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import ROUTING, Experts, Router
 from loralens.core.architecture.moe_shared import GatedSharedMLP
 from loralens.core.architecture.shape import Shape, by_layer_types
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
 
 
 class Qwen2Moe(CausalDecoder):

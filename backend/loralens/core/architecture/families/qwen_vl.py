@@ -10,7 +10,7 @@ from typing import Final
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.families.llama import Qwen2, Qwen3
 from loralens.core.architecture.families.mixtral import Qwen3Moe
-from loralens.core.recipe import Recipe
+from loralens.core.question.recipe import Recipe
 
 POSITIONS: Final = "text alone: rotary tables for time, height and width are taken as one, as if no picture were there"
 

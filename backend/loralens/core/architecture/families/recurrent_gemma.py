@@ -10,9 +10,10 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import Names, SelfAttention
 from loralens.core.architecture.families.state_space import MAX_KERNEL, Convolution
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
+from loralens.core.tape.parameter import Parameter
 
 
 class Recurrence(Module):

@@ -6,14 +6,17 @@ Source: transformers 5.23, models/{roberta,xlm_roberta,camembert}/modeling_*.py 
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import LayerNorm
-from loralens.core.architecture.causal import Call, hold_embeddings
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import hold_embeddings
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.families.bert import Bert, BertEmbeddings
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.size import TOKENS
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import TOKENS
+from loralens.core.tape.tape import Tape
 
 
 class RobertaEmbeddings(BertEmbeddings):

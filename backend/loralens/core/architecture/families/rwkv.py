@@ -8,7 +8,8 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.counting import Counted
-from loralens.core.architecture.module import Embedding, Linear, Module, Parameter, Stack
+from loralens.core.architecture.module import Embedding, Linear, Module, Stack
+from loralens.core.tape.parameter import Parameter
 
 
 class TimeMixing(Module):

@@ -9,8 +9,9 @@ from loralens.core.architecture.blocks import LayerNorm, PlainMLP
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 
 class Starcoder2Attention(SelfAttention):

@@ -10,8 +10,9 @@ from typing import Final
 
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.config import MAX_LAYERS, Config
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.errors import InvalidInput
+from loralens.core.tape.parameter import Parameter
 
 # PEFT refuses adapters on these where a fused kernel takes the weight itself (tuners_utils.py)
 REFUSED: Final = frozenset({"out_proj", "conv1d"})

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from loralens.core.architecture.causal import Call, Root, causal_mask, padding_mask
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import Root, causal_mask, padding_mask
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.families.t5_layers import T5Block, T5Norm, Widths
-from loralens.core.architecture.module import Embedding, Linear, Module, Parameter, Stack
-from loralens.core.memory import ops
-from loralens.core.memory.loss import plain_cross_entropy
-from loralens.core.memory.size import SEQUENCE, TOKENS
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.recipe import Recipe
+from loralens.core.architecture.loss import plain_cross_entropy
+from loralens.core.architecture.module import Embedding, Linear, Module, Stack
+from loralens.core.architecture.stack import walk_stack
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import SEQUENCE, TOKENS
+from loralens.core.tape.tape import Tape
 
 BOTH_LENGTHS: Final = "sequence_length is the length of the encoder's input and of the labels"
 
@@ -35,8 +39,6 @@ class T5Stack(Module):
 
     def forward(self, t: Tape, tokens: Tensor | None, call: Call, encoded: Tensor | None = None) -> Tensor:
         """Shapes: to (rows, hidden); `tokens` is None where the batch itself holds them."""
-        from loralens.core.memory.stack import walk_stack
-
         embeddings = self.embed_tokens(t, TOKENS, "embeddings", tokens)
         if call.input_gradients:
             t.require_grad(embeddings)

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 from loralens.core.architecture.activations import activation, known
 from loralens.core.architecture.blocks import Attention, RMSNorm
-from loralens.core.architecture.causal import Call
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import MAX_HEADS
-from loralens.core.memory import ops
-from loralens.core.memory.position_bias import PositionBias
-from loralens.core.memory.size import SEQUENCE, SEQUENCE_SQUARED
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.precision import SIXTEEN_BIT
+from loralens.core.question.precision import SIXTEEN_BIT
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.position_bias import PositionBias
+from loralens.core.tape.size import SEQUENCE, SEQUENCE_SQUARED
+from loralens.core.tape.tape import Tape
 
 
 @dataclass(frozen=True, slots=True)

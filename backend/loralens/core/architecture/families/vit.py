@@ -9,18 +9,22 @@ from collections.abc import Mapping
 from typing import Final
 
 from loralens.core.architecture.blocks import Attention, LayerNorm, PlainMLP
-from loralens.core.architecture.causal import Call, Root
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.convolution import Convolution, given_dtype
-from loralens.core.architecture.module import Linear, Module, Parameter, Stack
+from loralens.core.architecture.loss import plain_cross_entropy
+from loralens.core.architecture.module import Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.loss import plain_cross_entropy
-from loralens.core.memory.size import BATCH, ONE, ZERO, Size
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.memory.validity import Validity
-from loralens.core.precision import ITEM_BYTES
-from loralens.core.recipe import Recipe
+from loralens.core.architecture.stack import walk_stack
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import BATCH, ONE, ZERO, Size
+from loralens.core.tape.tape import Tape
+from loralens.core.tape.validity import Validity
 
 FIXED_SIZE: Final = (
     "pictures have the size in the config, so sequence_length changes nothing: a sequence is the patches of one picture "
@@ -164,8 +168,6 @@ class ViT(Root):
         return loss
 
     def _encode(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
-        from loralens.core.memory.stack import walk_stack
-
         vit = self.vit
         pixels = Tensor(None, BATCH * self._pixels, given_dtype(call.recipe), self._pixels)  # booked with the batch
         held = vit.embeddings.patch_embeddings.projection.weight.dtype

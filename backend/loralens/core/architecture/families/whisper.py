@@ -14,18 +14,21 @@ from typing import Final
 
 from loralens.core.architecture.activations import activation, known
 from loralens.core.architecture.blocks import Attention, LayerNorm
-from loralens.core.architecture.causal import Call, Root
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.convolution import Convolution, given_dtype
+from loralens.core.architecture.loss import plain_cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import MAX_HEADS
-from loralens.core.memory import ops
-from loralens.core.memory.loss import plain_cross_entropy
-from loralens.core.memory.size import BATCH, ONE, SEQUENCE, TOKENS, Size
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.memory.validity import Validity
-from loralens.core.precision import ITEM_BYTES
-from loralens.core.recipe import Recipe
+from loralens.core.architecture.stack import walk_stack
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import BATCH, ONE, SEQUENCE, TOKENS, Size
+from loralens.core.tape.tape import Tape
+from loralens.core.tape.validity import Validity
 
 FIXED_SOUND: Final = (
     "the encoder always sees {places} places of sound (max_source_positions); sequence_length is the number of label tokens, "
@@ -158,8 +161,6 @@ class WhisperEncoder(Module):
 
     def forward(self, t: Tape, call: Call, checkpointing: bool) -> Tensor:
         """Shapes: to (batch * places, hidden)."""
-        from loralens.core.memory.stack import walk_stack
-
         embeddings = self._sound(t, call)
         numbers = t.new(ONE * self._w.places, "int64", 1, "sound: positions")
         positions = self.embed_positions(t, ONE * self._w.places, "sound: position embeddings", numbers)
@@ -196,8 +197,6 @@ class WhisperDecoder(Module):
 
     def forward(self, t: Tape, tokens: Tensor, sound: Tensor, call: Call, checkpointing: bool) -> Tensor:
         """Shapes: tokens (batch, length), sound (batch * places, hidden); to (batch * length, hidden)."""
-        from loralens.core.memory.stack import walk_stack
-
         embeddings = self.embed_tokens(t, tokens.numel, "embeddings", tokens)
         if call.input_gradients:
             t.require_grad(embeddings)

@@ -18,9 +18,10 @@ from loralens.core.architecture.families.state_space import (
     HeadedMixer,
     layer_kinds,
 )
-from loralens.core.architecture.module import Linear, Module, Parameter
+from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.tape.parameter import Parameter
 
 _SHARED = "adapters on blocks that layers share (Zamba) are not modelled; the parameters are counted"
 

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.blocks import GatedMLP, LateCastRMSNorm, LayerNorm, PlainMLP, Rotary, rotate
-from loralens.core.architecture.causal import Call, lookup
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.loss import cross_entropy_in_chunks
 from loralens.core.architecture.module import FusedLinear, Linear, Module
 from loralens.core.architecture.rotary import cut
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.attention import Attention
-from loralens.core.memory.loss import cross_entropy_in_chunks
-from loralens.core.memory.tape import Tape, Tensor
+from loralens.core.tape import ops
+from loralens.core.tape.attention import Attention
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
     from loralens.core.architecture.config import Config

@@ -13,22 +13,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.blocks import GatedMLP, Rotary, rotate
-from loralens.core.architecture.causal import Call, lookup
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
+from loralens.core.architecture.gather import layer_bytes
+from loralens.core.architecture.loss import cross_entropy, shifted_copy
 from loralens.core.architecture.shape import Shape
-from loralens.core.memory import ops
-from loralens.core.memory.attention import Attention
-from loralens.core.memory.checkpoint import checkpoint
-from loralens.core.memory.ledger import Storage
-from loralens.core.memory.loss import cross_entropy, shifted_copy
-from loralens.core.memory.parallel import layer_bytes
-from loralens.core.memory.size import TOKENS, ZERO
-from loralens.core.memory.tape import Tape, Tensor
-from loralens.core.memory.versions import version
+from loralens.core.question.versions import version
+from loralens.core.tape import ops
+from loralens.core.tape.attention import Attention
+from loralens.core.tape.checkpoint import checkpoint
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.ledger import Storage
+from loralens.core.tape.size import TOKENS, ZERO
+from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
     from loralens.core.architecture.config import Config
-    from loralens.core.recipe import Recipe
+    from loralens.core.question.recipe import Recipe
 
 # recipes/configs/llama3*/: custom_sharded_layers: ["tok_embeddings", "output"]. Assumption: for every vocabulary of this size
 LOGITS_DELETED_SINCE: Final = (0, 3)

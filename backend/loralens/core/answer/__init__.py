@@ -1,0 +1,1 @@
+"""What API, command line and Python say: plans, estimates, their explanation, and the contract's JSON."""

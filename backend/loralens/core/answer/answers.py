@@ -1,0 +1,229 @@
+"""The answers that API, command line and Python share: dictionaries in, the contract's JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loralens.core import catalogue
+from loralens.core.answer.estimate import ALLOCATORS, SHOWN_GPUS, Estimate, estimate_model
+from loralens.core.answer.plan import plan_for
+from loralens.core.architecture.module import Linear
+from loralens.core.architecture.multimodal import left_out_note
+from loralens.core.architecture.registry import build, count_parameters, is_known
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.methods import COMPARED, check
+from loralens.core.question.model import Model, resolve
+from loralens.core.question.recipe import Recipe
+from loralens.core.step.counts import Counts, counts_for
+
+ONLY_COUNTED = "only counted: the training step of this family is not modelled"
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_BODY = {"model", "config", "method", "methods", "recipe", "gpu"}
+
+
+def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...]]:
+    """Model, methods, recipe and GPUs of a request body.
+
+    Raises:
+        InvalidInput: the body is not an object, or a field of it is unknown or malformed.
+        UnknownModel, UnknownGpu: nothing has that name.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput(
+            f"the request must be an object, got {type(body).__name__}", field="body", hint='{"model": "7B"}'
+        )
+    for name in body:
+        if name not in _BODY:
+            raise InvalidInput(
+                f"unknown field {str(name)[:60]!r}",
+                field=str(name)[:60],
+                hint=f"allowed: {', '.join(sorted(_BODY))}; everything else belongs into recipe",
+            )
+    model = resolve(body.get("model"), body.get("config"))
+    gpu = body.get("gpu")
+    gpus = SHOWN_GPUS if gpu is None else (catalogue.gpu(gpu).id,)
+    return model, _methods(body), Recipe.from_mapping(body.get("recipe")), gpus
+
+
+def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
+    one, several = body.get("method"), body.get("methods")
+    if one is not None and several is not None:
+        raise InvalidInput("give either method or methods, not both", field="methods")
+    if one is not None:
+        return (check(one),)
+    if several is None:
+        return COMPARED
+    if not isinstance(several, (list, tuple)) or not 0 < len(several) <= 16:
+        raise InvalidInput("methods must be a list of 1 to 16 names", field="methods", hint='try ["full", "lora"]')
+    return tuple(check(name) for name in several)
+
+
+def memory_answer(body: Any) -> dict[str, Any]:
+    """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning.
+
+    `allocator`: `rule` (the default) or `simulated`, see `core.answer.overhead`.
+    """
+    allocator, body = _allocator(body)
+    model, names, recipe, gpus = read_body(body)
+    estimates = [estimate_model(model, name, recipe) for name in names]
+    answer: dict[str, Any] = {
+        "model": model_object(model),
+        "estimates": [item.to_dict(gpus, allocator) for item in estimates],
+    }
+    by_method = {item.method: item for item in estimates}
+    if "full" in by_method and "lora" in by_method:
+        answer["comparison"] = _comparison(by_method["full"], by_method["lora"])
+    else:
+        answer["comparison"] = None
+    return answer
+
+
+def _allocator(body: Any) -> tuple[str, Any]:
+    """The word that only this answer knows, and the body without it."""
+    if not isinstance(body, Mapping) or "allocator" not in body:
+        return "rule", body
+    allocator = body["allocator"]
+    if allocator not in ALLOCATORS:
+        raise InvalidInput(
+            f"allocator must be one of {', '.join(ALLOCATORS)}, got {allocator!r:.40}",
+            field="allocator",
+            hint="leave it out for bands by rule; simulated runs the step through PyTorch's caching allocator",
+        )
+    return allocator, {name: value for name, value in body.items() if name != "allocator"}
+
+
+def model_object(model: Model, parameters: int | None = None) -> dict[str, Any]:
+    """The contract's `model` object; `parameters`: the count, where the caller has it already."""
+    return model.to_dict(base_parameters(model) if parameters is None else parameters, left_out_note(model.config))
+
+
+def base_parameters(model: Model) -> int:
+    """The model's own parameters, exactly."""
+    return estimate_model(model, "full", Recipe()).total_parameters
+
+
+def parameters_answer(body: Any) -> dict[str, Any]:
+    """`GET /api/parameters`: exact counts, tensor by tensor, for one method (LoRA when none is named).
+
+    Layers of a kind share a row; `count` says how many there are. Also for families whose step is not walked.
+    """
+    model, names, recipe, _ = read_body(body)
+    name = names[0] if len(names) == 1 else "lora"
+    counts, notes = _counts(model, name, recipe)
+    if counts is None:
+        return _guessed(model)
+    rank = recipe.lora.rank
+    total, trainable = (size.at(1, 1, rank) for size in (counts.total, counts.trainable))
+    return {
+        "exact": True,
+        "note": "; ".join([*notes, *left_out_note(model.config)]),
+        "model": model_object(model, count_parameters(model.config).total),
+        "method": name,
+        "parameters": {
+            "total": total,
+            "trainable": trainable,
+            "trainable_percent": round(100 * trainable / total, 4) if total else 0.0,
+        },
+        "tensors": _tensors(counts, rank),
+        "target_modules_available": _linear_names(model),
+        "by_rank": [
+            {
+                "rank": r,
+                "trainable": counts.trainable.at(1, 1, r),
+                "adapter_file_bytes": counts.adapter_bytes.at(1, 1, r),
+            }
+            for r in RANKS
+        ],
+    }
+
+
+def _counts(model: Model, method: str, recipe: Recipe) -> tuple[Counts | None, list[str]]:
+    """The counts, and what is to be said about them; None where the model type is not known."""
+    try:
+        plan = estimate_model(model, method, recipe).plan
+    except UnsupportedArchitecture:
+        if not is_known(model.config):
+            return None, []
+        return counts_for(model, method, recipe), [ONLY_COUNTED]
+    return Counts.of(plan.held, recipe.weights_dtype), []
+
+
+def _tensors(counts: Counts, rank: int) -> list[dict[str, Any]]:
+    """One row for the tensors of a name, a shape and a state."""
+    rows: dict[str, dict[str, Any]] = {}
+    for item in counts.held:
+        parameter = item.parameter
+        shape = [dim if isinstance(dim, int) else dim.at(1, 1, rank) for dim in parameter.shape]
+        row = rows.setdefault(
+            f"{parameter.label} {shape} {parameter.trainable}",
+            {
+                "name": parameter.label,
+                "role": parameter.role,
+                "shape": shape,
+                "count": 0,
+                "parameters": 0,
+                "dtype": parameter.dtype if parameter.packing is None else type(parameter.packing).__name__,
+                "bytes": 0,
+                "trainable": parameter.trainable,
+            },
+        )
+        row["count"] += item.count
+        row["parameters"] += parameter.numel.at(1, 1, rank) * item.count
+        row["bytes"] += parameter.bytes.at(1, 1, rank) * item.count
+    return list(rows.values())
+
+
+def _guessed(model: Model) -> dict[str, Any]:
+    """The count alone, of an unknown model type; raises if the shapes do not allow even that."""
+    count = count_parameters(model.config)
+    return {
+        "model": model_object(model, count.total),
+        "method": "full",
+        "parameters": {"total": count.total, "trainable": count.total, "trainable_percent": 100.0},
+        "tensors": [],
+        "target_modules_available": [],
+        "by_rank": [],
+        "exact": count.exact,
+        "note": "; ".join([count.note, *left_out_note(model.config)]),
+    }
+
+
+def _linear_names(model: Model) -> list[str]:
+    root = build(model.config)
+    names = {
+        name.rsplit(".", 1)[-1]: None
+        for name, module in root.walk()
+        if isinstance(module, Linear) and module is not root.head
+    }
+    return list(names)
+
+
+def _comparison(full: Estimate, lora: Estimate) -> dict[str, Any]:
+    file_bytes = lora.adapter_file_bytes
+    return {
+        "parameters_ratio": round(full.trainable_parameters / lora.trainable_parameters, 4),
+        "memory_ratio": round(full.allocated_bytes / lora.allocated_bytes, 4),
+        "storage_ratio": round(full.checkpoint_bytes / file_bytes, 4) if file_bytes else None,
+        "switch_ratio": None,  # only ever measured
+    }
+
+
+def plan_answer(body: Any) -> dict[str, Any]:
+    """`GET /api/plan`: one plan per method."""
+    model, names, recipe, _ = read_body(body)
+    parameters = base_parameters(model)
+    plans = []
+    for name in names:
+        plan = plan_for(model, name, recipe)
+        plans.append(
+            {
+                "model": model_object(model, parameters),
+                "method": name,
+                "regime": plan.regime,
+                "recipe": recipe.to_dict(),
+                "assumptions": plan.assumptions,
+                **plan.to_dict(),
+            }
+        )
+    return {"plans": plans}

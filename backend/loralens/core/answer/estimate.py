@@ -1,0 +1,189 @@
+"""The estimate: a plan read at one setting, with everything an answer carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core import catalogue
+from loralens.core.answer.explain import terms
+from loralens.core.answer.overhead import (
+    ASSUMPTIONS,
+    SIMULATED_ASSUMPTIONS,
+    VARYING_ASSUMPTION,
+    Overhead,
+    overhead_of,
+    simulated_overhead,
+)
+from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.answer.reserved import Reserved, needed, simulated
+from loralens.core.methods import check
+from loralens.core.question.model import Model, resolve
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.ledger import CATEGORIES, Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ALLOCATORS: Final = ("rule", "simulated")
+BREAKDOWN: Final = {
+    "weights": "weights_bytes",
+    "adapter": "adapter_bytes",
+    "gradients": "gradients_bytes",
+    "optimizer_state": "optimizer_state_bytes",
+    "activations": "activations_bytes",
+    "logits": "logits_bytes",
+    "temporaries": "temporaries_bytes",
+}
+SHOWN_GPUS: Final = (
+    "rtx-3060-12", "t4", "rtx-4060-ti-16", "rtx-3090", "rtx-4090", "l4", "rtx-5090", "a10", "a6000", "l40s", "a100-40",
+    "a100-80", "h100-sxm", "h200-sxm", "b200", "mi300x",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Memory of one training step. Sizes are bytes, computed; `allocated_bytes` is exact, the two above it are bands."""
+
+    model: Model
+    method: str
+    recipe: Recipe
+    plan: Plan
+    phases: dict[str, int]
+    moment: Moment
+    allocated_bytes: int
+
+    @property
+    def point(self) -> tuple[int, int, int]:
+        """(micro batch, sequence length, rank)."""
+        return self.recipe.micro_batch_size, self.recipe.sequence_length, self.recipe.lora.rank
+
+    @property
+    def phase(self) -> str:
+        """The phase of the peak."""
+        return self.moment.phase
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters, tied ones once, adapters included; as PEFT counts."""
+        return self.plan.total.at(*self.point)
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Parameters with a gradient."""
+        return self.plan.trainable.at(*self.point)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """The base model's tensors on disk, in the weights' dtype."""
+        return self.plan.checkpoint_bytes.at(*self.point)
+
+    @property
+    def adapter_file_bytes(self) -> int | None:
+        """The adapter's tensors on disk; None without an adapter."""
+        return self.plan.adapter_bytes.at(*self.point) or None
+
+    @property
+    def breakdown(self) -> dict[str, int]:
+        """Bytes by category at the peak; they add up to `allocated_bytes`."""
+        sizes = self.moment.by_category()
+        return {BREAKDOWN[name]: size.at(*self.point) for name, size in zip(CATEGORIES, sizes, strict=True)}
+
+    @property
+    def overhead(self) -> Overhead:
+        """Reserved and device bands by rule: a percentage of the peak."""
+        return overhead_of(self.recipe, self.allocated_bytes)
+
+    def simulated(self, gpu: str = "", memory_bytes: int | None = None, *, varying: bool | None = None) -> Reserved:
+        """This step's requests run through PyTorch's allocator; arguments as `reserved.simulated` has them."""
+        return simulated(self.model, self.method, self.recipe, gpu=gpu, memory_bytes=memory_bytes, varying=varying)
+
+    def bands(self, allocator: str = "rule") -> Overhead:
+        """Reserved and device bands: by `rule`, or around what is `simulated`."""
+        if allocator == "rule":
+            return self.overhead
+        least = needed(self.model, self.method, self.recipe, self.allocated_bytes)
+        return simulated_overhead(self.simulated(), least, several=self.recipe.parallelism.gpus > 1)
+
+    def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> list[dict[str, Any]]:
+        """Verdict per GPU: `fits` with fragmentation, `tight` without it; see `overhead`."""
+        bands = self.bands(allocator)
+        return [_verdict(catalogue.gpu(name), bands) for name in gpus]
+
+    def assumptions(self, allocator: str = "rule") -> list[str]:
+        """What the answer rests on beside the formulas."""
+        if allocator == "rule":
+            return [*self.plan.assumptions, *ASSUMPTIONS]
+        varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
+        return [*self.plan.assumptions, *SIMULATED_ASSUMPTIONS, *varying]
+
+    def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> dict[str, Any]:
+        """One entry of the contract's `estimates`."""
+        trainable, total = self.trainable_parameters, self.total_parameters
+        bands = self.bands(allocator)
+        return {
+            "method": self.method,
+            "regime": self.plan.regime,
+            "basis": "computed",
+            "recipe": self.recipe.to_dict(),
+            "parameters": {
+                "total": total,
+                "trainable": trainable,
+                "trainable_percent": round(100 * trainable / total, 4) if total else 0.0,
+            },
+            "peak": {
+                "phase": self.phase,
+                "at": self.moment.label,
+                "allocated_bytes": self.allocated_bytes,
+                "reserved_bytes": bands.reserved[1],
+                "device_bytes": bands.device[1],
+                "reserved_band_bytes": [bands.reserved[0], bands.reserved[2]],
+                "device_band_bytes": [bands.device[0], bands.device[2]],
+                "needed_bytes": list(bands.needed),
+                "allocator": allocator,
+                "host_bytes": self.plan.host_bytes.at(*self.point),
+            },
+            "breakdown": self.breakdown,
+            "phases": [{"phase": name, "peak_bytes": size} for name, size in self.phases.items()],
+            "terms": terms(self.moment, *self.point),
+            "storage": {"checkpoint_bytes": self.checkpoint_bytes, "adapter_file_bytes": self.adapter_file_bytes},
+            "assumptions": self.assumptions(allocator),
+            "fits": self.fits(gpus, allocator),
+        }
+
+
+def _verdict(gpu: catalogue.Gpu, bands: Overhead) -> dict[str, Any]:
+    least, safe = bands.needed
+    verdict = "fits" if safe <= gpu.memory_bytes else "tight" if least <= gpu.memory_bytes else "does_not_fit"
+    return {
+        "gpu": gpu.id,
+        "name": gpu.name,
+        "memory_bytes": gpu.memory_bytes,
+        "verdict": verdict,
+        "headroom_bytes": gpu.memory_bytes - least,
+    }
+
+
+def estimate_model(model: Model, method: str, recipe: Recipe) -> Estimate:
+    """The estimate of a model that is known already."""
+    plan = plan_for(model, check(method), recipe)
+    batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
+    phases, moment, size = plan.peaks(batch, sequence, rank)
+    return Estimate(model, method, recipe, plan, phases, moment, size)
+
+
+def estimate(model: Any, method: str = "lora", **recipe: Any) -> Estimate:
+    """Memory of one training step.
+
+    `model` is an alias (`7B`), a catalogue id, a Hugging Face id, or a config.json as a dict. `recipe` takes the recipe's
+    words, nested or flat (`rank=16`, `quantization="nf4"`).
+
+    >>> estimate("7B", method="lora", rank=8).trainable_parameters
+    4194304
+
+    Raises:
+        InvalidInput, UnknownModel, UnsupportedArchitecture: see `loralens.core.errors`.
+    """
+    from loralens.core.question.recipe import merged_recipe
+
+    return estimate_model(resolve(model), method, Recipe.from_mapping(merged_recipe(recipe)))

@@ -1,0 +1,82 @@
+"""Every byte explains itself: formulas with values filled in, and where the rule comes from."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from loralens.core.tape.ledger import Moment
+from loralens.core.tape.size import MONOMIALS, Size, monomial_values
+
+_SYMBOLS: Final = ("B", "S", "r")
+
+_SOURCES: Final = (
+    ("weights", "", "shapes of the config.json; bytes per value of the dtype (torch.dtype.itemsize) or packing (bitsandbytes 0.50)"),
+    ("adapter", "", "Hu et al. 2021, arXiv:2106.09685, section 4.1: A is (r, in), B is (out, r); dtype as PEFT 0.21 casts it"),
+    ("gradients", "", "torch 2.13 autograd/functions/accumulate_grad.h: one gradient per trainable tensor, in its dtype"),
+    ("optimizer_state", "", "torch 2.13 torch/optim; bitsandbytes 0.50 optim/optimizer.py"),
+    ("activations", "norm", "transformers 5.23 RMSNorm in float32; torch derivatives.yaml: pow, rsqrt, mul keep their operands"),
+    ("activations", "attention (flash)", "torch derivatives.yaml: _scaled_dot_product_flash_attention keeps q, k, v, output and logsumexp"),
+    ("activations", "attention (memory", "torch derivatives.yaml: _scaled_dot_product_efficient_attention keeps q, k, v, mask, output, logsumexp"),
+    ("activations", "LoRA", "PEFT 0.21 tuners/lora/layer.py; torch derivatives.yaml: mm keeps its input when the weight trains"),
+    ("activations", "autocast", "torch 2.13 autocast_mode.cpp cached_cast: 16-bit copies live while autograd or the cache holds them"),
+    ("activations", "", "torch 2.13 tools/autograd/derivatives.yaml: what backward's formula refers to is kept"),
+    ("logits", "", "transformers 5.23 loss/loss_utils.py ForCausalLMLoss (float32 logits); torch log_softmax and nll_loss backward"),
+    ("temporaries", "optimizer", "torch 2.13 torch/optim: what one step allocates beside its states"),
+    ("temporaries", "", "torch 2.13 autograd engine: results of the backward function that is running"),
+)  # fmt: skip
+
+
+def source_of(category: str, label: str) -> str:
+    """Where the rule behind an entry comes from."""
+    for own, prefix, source in _SOURCES:
+        if own == category and label.startswith(prefix):
+            return source
+    return "assumption"
+
+
+def formula(size: Size) -> str:
+    """`16384·B·S + 524288·r`."""
+    parts = []
+    for coefficient, exponents in zip(size, MONOMIALS, strict=True):
+        if coefficient:
+            symbols = [
+                symbol if power == 1 else f"{symbol}²"
+                for symbol, power in zip(_SYMBOLS, exponents, strict=True)
+                if power
+            ]
+            parts.append("·".join([f"{coefficient:,}", *symbols]))
+    return " + ".join(parts) or "0"
+
+
+def substituted(size: Size, batch: int, sequence: int, rank: int) -> str:
+    """The same with numbers in place of the symbols, and the result."""
+    parts = []
+    values = {"B": batch, "S": sequence, "r": rank}
+    for coefficient, exponents in zip(size, MONOMIALS, strict=True):
+        if coefficient:
+            factors = [
+                f"{values[symbol]:,}" for symbol, power in zip(_SYMBOLS, exponents, strict=True) for _ in range(power)
+            ]
+            parts.append(" × ".join([f"{coefficient:,}", *factors]))
+    return f"{' + '.join(parts) or '0'} = {size.at(batch, sequence, rank):,}"
+
+
+def terms(moment: Moment, batch: int, sequence: int, rank: int) -> list[dict[str, Any]]:
+    """The entries held at a moment, largest first; their bytes add up to the moment's."""
+    values = monomial_values(batch, sequence, rank)
+    rows = []
+    for (category, label), size in moment.entries.items():
+        count = sum(c * v for c, v in zip(size, values, strict=True))
+        if count:
+            rows.append(
+                {
+                    "name": label,
+                    "category": category,
+                    "bytes": count,
+                    "formula": formula(size),
+                    "substituted": substituted(size, batch, sequence, rank),
+                    "source": source_of(category, label),
+                }
+            )
+    rows.sort(key=lambda row: -int(row["bytes"]))  # type: ignore[call-overload]
+    return rows

@@ -1,0 +1,156 @@
+"""A plan: the whole step as integer coefficients, for one model, method and set of switches.
+
+Evaluated with numbers it is the estimate; with NumPy arrays a sweep; as JSON the browser evaluates it while a slider
+moves. `bytes = sum over monomials of coefficient * B^i * S^j * r^k`; a peak is the largest of a phase's moments. It holds
+within the ranges `valid`, and where `remainders` names a variable only for values that leave the same remainder.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core import methods
+from loralens.core.architecture.multimodal import left_out_note
+from loralens.core.architecture.registry import build, label_parameters
+from loralens.core.question.versions import assumptions as stack_assumptions
+from loralens.core.question.versions import framework, version
+from loralens.core.step.counts import Counts
+from loralens.core.step.step import Held, walk_step
+from loralens.core.tape.ledger import CATEGORIES, Moment, Point
+from loralens.core.tape.sharding import Sharding
+from loralens.core.tape.size import MONOMIALS, VARIABLES, Size, monomial_values
+
+if TYPE_CHECKING:
+    from loralens.core.question.model import Model
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.validity import Validity
+
+PHASES: Final = ("forward", "backward", "optimizer")
+_CACHED_PLANS: Final = 512
+
+
+@dataclass(slots=True)
+class Plan:
+    """See the module's docstring. `moments` are the candidates for a peak, `points` the timeline."""
+
+    method: str
+    regime: str
+    assumptions: list[str]
+    total: Size
+    trainable: Size
+    checkpoint_bytes: Size
+    adapter_bytes: Size
+    host_bytes: Size
+    moments: list[Moment]
+    points: list[Point]
+    validity: Validity
+    held: list[Held]
+    terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
+
+    def peaks(self, batch: int, sequence: int, rank: int) -> tuple[dict[str, int], Moment, int]:
+        """Peak bytes by phase, and the moment of the overall peak with its bytes."""
+        values = monomial_values(batch, sequence, rank)
+        phases = dict.fromkeys(PHASES, 0)
+        best, best_bytes = self.moments[0], -1
+        for moment, terms in zip(self.moments, self.terms, strict=True):
+            size = sum([coefficient * values[index] for index, coefficient in terms])
+            if size > phases[moment.phase]:
+                phases[moment.phase] = size
+                if size > best_bytes:
+                    best, best_bytes = moment, size
+        return phases, best, best_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan's own part of the contract's JSON."""
+        return {
+            "variables": list(VARIABLES),
+            "valid": {name: list(bounds) for name, bounds in self.validity.ranges.items()},
+            "remainders": {name: list(pair) for name, pair in self.validity.remainders.items()},
+            "monomials": [list(exponents) for exponents in MONOMIALS],
+            "categories": list(CATEGORIES),
+            "parameters": {"total": list(self.total), "trainable": list(self.trainable)},
+            "storage": {
+                "checkpoint_bytes": list(self.checkpoint_bytes),
+                "adapter_file_bytes": list(self.adapter_bytes),
+            },
+            "host_bytes": list(self.host_bytes),
+            "moments": [
+                {"phase": moment.phase, "label": moment.label, "bytes": _rows(moment)} for moment in self.moments
+            ],
+            "timeline": [
+                {
+                    "phase": point.phase,
+                    "label": point.label,
+                    "repeat": point.repeat,
+                    "first": _rows(point.first),
+                    "last": _rows(point.last),
+                }
+                for point in self.points
+            ],
+        }
+
+
+def _rows(moment: Moment) -> list[list[int]]:
+    return [list(size) for size in moment.by_category()]
+
+
+_plans: OrderedDict[Any, list[Plan]] = OrderedDict()
+_lock = Lock()
+
+
+def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
+    """The plan that covers a recipe; compiled once per model, method and switches."""
+    key = (model.key, method, _switches(recipe))
+    batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
+    with _lock:
+        for plan in _plans.get(key, ()):
+            if plan.validity.covers(batch, sequence, rank):
+                return plan
+    plan = compile_plan(model, method, recipe)
+    with _lock:
+        _plans.setdefault(key, []).append(plan)
+        _plans.move_to_end(key)
+        while len(_plans) > _CACHED_PLANS:
+            _plans.popitem(last=False)
+    return plan
+
+
+@lru_cache(maxsize=1024)
+def _switches(recipe: Recipe) -> Recipe:
+    """The recipe without what a plan leaves open."""
+    return replace(recipe, micro_batch_size=1, sequence_length=1, lora=replace(recipe.lora, rank=1, alpha=1))
+
+
+def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
+    """Build the model, apply the method, walk the step, and keep what can matter."""
+    root = build(model.config, version(recipe, "transformers"), framework(recipe))
+    prepared = methods.prepare(method, root, recipe)
+    label_parameters(root)
+    step = walk_step(root, prepared, recipe)
+    counts = Counts.of(step.held, recipe.weights_dtype)
+    moments = step.ledger.moments
+    return Plan(
+        method=method,
+        regime=prepared.regime,
+        assumptions=[
+            *prepared.assumptions,
+            *root.assumptions(recipe),
+            *left_out_note(model.config),
+            *Sharding.of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
+            *stack_assumptions(recipe, root.framework),
+        ],
+        total=counts.total,
+        trainable=counts.trainable,
+        checkpoint_bytes=counts.checkpoint_bytes,
+        adapter_bytes=counts.adapter_bytes,
+        host_bytes=step.host_bytes,
+        moments=moments,
+        points=step.ledger.points,
+        validity=step.validity,
+        held=step.held,
+        terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],
+    )

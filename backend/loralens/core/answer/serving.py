@@ -1,0 +1,307 @@
+"""Memory of serving: one base model with many adapters and a KV cache, against a full model for every task.
+
+    base weights + adapters (each at its own rank, or padded to the widest) + KV cache + last logits
+
+Nothing is trained here: no gradients, no optimizer, and activations of a decode step are left out (some MiB; a long
+prefill needs more, which servers bound by cutting prompts into chunks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from loralens.core import catalogue
+from loralens.core.answer.card import CONTEXT_TYPICAL
+from loralens.core.answer.estimate import SHOWN_GPUS, estimate_model
+from loralens.core.architecture.registry import build
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.question.model import Model, resolve
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.question.recipe import Recipe
+
+MAX_GROUPS: Final = 64
+MAX_COUNT: Final = 1_000_000
+MAX_RANK: Final = 4096
+KV_DTYPES: Final = ("bfloat16", "float16", "float32", "float8_e4m3", "int8")
+ADAPTER_DTYPES: Final = ("bfloat16", "float16", "float32")
+QUANTIZATIONS: Final = ("nf4", "int8")
+_FIELDS: Final = (
+    "model",
+    "config",
+    "adapters",
+    "target_modules",
+    "weights_dtype",
+    "quantization",
+    "adapter_dtype",
+    "kv_dtype",
+    "batch",
+    "sequence_length",
+    "padded",
+    "gpu",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Adapters of one rank: how many, and the bytes of one."""
+
+    rank: int
+    count: int
+    parameters_each: int
+    bytes_each: int
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Bytes on one device; `adapters_bytes` is what the chosen layout needs, true ranks or padded."""
+
+    base_bytes: int
+    adapters_bytes: int
+    padded_adapters_bytes: int
+    kv_cache_bytes: int
+    kv_bytes_per_token: int
+    logits_bytes: int
+    groups: tuple[Group, ...]
+    model_count: int
+
+    @property
+    def total_bytes(self) -> int:
+        """One base with all adapters."""
+        return self.base_bytes + self.adapters_bytes + self.kv_cache_bytes + self.logits_bytes
+
+    @property
+    def full_models_bytes(self) -> int:
+        """The same tasks, each with a model of its own; they share the cache's budget."""
+        return self.base_bytes * self.model_count + self.kv_cache_bytes + self.logits_bytes
+
+
+def kv_cache_bytes(
+    layers: int,
+    kv_heads: int,
+    head_dim: int,
+    batch: int,
+    sequence_length: int,
+    item_bytes: int,
+    window: int | None = None,
+) -> int:
+    """Keys and values of `layers` layers for a batch; a layer with a sliding window keeps at most the window.
+
+    Source: transformers `DynamicCache` / `SlidingWindowLayer`: two tensors (batch, kv_heads, length, head_dim) a layer.
+
+    >>> kv_cache_bytes(32, 32, 128, batch=1, sequence_length=4096, item_bytes=2)  # Llama-2-7B: 2 GiB
+    2147483648
+    """
+    length = sequence_length if window is None else min(sequence_length, window)
+    return 2 * layers * batch * kv_heads * length * head_dim * item_bytes
+
+
+def serving_answer(body: Any) -> dict[str, Any]:
+    """What `POST /api/serving` answers.
+
+    Body: {"model" | "config", "adapters": [{"rank", "count"}], "target_modules", "weights_dtype", "quantization",
+    "adapter_dtype", "kv_dtype", "batch", "sequence_length", "padded", "gpu"}; all but the model have defaults.
+
+    Raises:
+        InvalidInput: a field is unknown, malformed or out of range; UnknownModel, UnknownGpu.
+        UnsupportedArchitecture: the model keeps no plain key/value cache.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput(f"the request must be an object, got {type(body).__name__}", hint='{"model": "7B"}')
+    for name in body:
+        if name not in _FIELDS:
+            raise InvalidInput(
+                f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(_FIELDS)}"
+            )
+    model = resolve(body.get("model"), body.get("config"))
+    wanted = _groups(body.get("adapters", [{"rank": 8, "count": 6}]))
+    batch = _whole(body, "batch", 1, 65_536)
+    length = _whole(body, "sequence_length", 4096, 10_000_000)
+    weights = _choice(body, "weights_dtype", "bfloat16", ADAPTER_DTYPES)
+    quantization = _choice(body, "quantization", None, QUANTIZATIONS)
+    adapter_dtype = _choice(body, "adapter_dtype", "bfloat16", ADAPTER_DTYPES)
+    kv_dtype = _choice(body, "kv_dtype", "bfloat16", KV_DTYPES)
+    padded = body.get("padded", False)
+    if not isinstance(padded, bool):
+        raise InvalidInput("padded must be true or false", field="padded")
+    gpus = SHOWN_GPUS if body.get("gpu") is None else (catalogue.gpu(body["gpu"]).id,)
+    lora: dict[str, Any] = {"rank": 8}
+    if body.get("target_modules") is not None:
+        lora["target_modules"] = body["target_modules"]
+    recipe = Recipe.from_mapping(
+        {"weights_dtype": str(weights), "lora": lora}
+        | ({"quantization": {"type": quantization}} if quantization else {})
+    )
+    serving = _serving(model, recipe, wanted, batch, length, str(adapter_dtype), str(kv_dtype), padded)
+    return _answer(model, serving, batch, length, kv_dtype, adapter_dtype, padded, gpus)
+
+
+def _serving(
+    model: Model,
+    recipe: Recipe,
+    wanted: dict[int, int],
+    batch: int,
+    length: int,
+    adapter_dtype: str,
+    kv_dtype: str,
+    padded: bool,
+) -> Serving:
+    method = "lora" if recipe.quantization is None else "qlora"
+    plan = estimate_model(model, method, recipe).plan
+    base = sum(item.parameter.bytes.at(1, 1, 1) * item.count for item in plan.held if item.parameter.role == "base")
+    if recipe.quantization is not None:
+        # k-bit training raises norms and embeddings to float32; serving has no reason to.
+        base = _packed_bytes(model, recipe)
+    item = ITEM_BYTES[adapter_dtype]
+    groups = tuple(
+        Group(rank, count, plan.trainable.at(1, 1, rank), plan.trainable.at(1, 1, rank) * item)
+        for rank, count in wanted.items()
+    )
+    widest = plan.trainable.at(1, 1, max(wanted)) * item
+    true = sum(group.count * group.bytes_each for group in groups)
+    count = sum(wanted.values())
+    cache, per_token, vocabulary = _cache(model, batch, length, ITEM_BYTES[kv_dtype])
+    return Serving(
+        base,
+        widest * count if padded else true,
+        widest * count,
+        cache,
+        per_token,
+        batch * vocabulary * 4,
+        groups,
+        count,
+    )
+
+
+def _packed_bytes(model: Model, recipe: Recipe) -> int:
+    assert recipe.quantization is not None
+    plain = replace(recipe, quantization=replace(recipe.quantization, prepare_kbit=False))
+    plan = estimate_model(model, "qlora", plain).plan
+    return sum(item.parameter.bytes.at(1, 1, 1) * item.count for item in plan.held if item.parameter.role == "base")
+
+
+def _cache(model: Model, batch: int, length: int, item_bytes: int) -> tuple[int, int, int]:
+    """(bytes of the cache, bytes per further token of one sequence without windows, vocabulary)."""
+    root = build(model.config)
+    shape = getattr(root, "s", None)
+    config = model.config.get("text_config", model.config)
+    if shape is None or not hasattr(shape, "kv_heads") or "kv_lora_rank" in config or "d_kv" in config:
+        raise UnsupportedArchitecture(
+            f"{model.name} keeps something other than a plain key/value cache per layer",
+            field="model",
+            hint="compressed caches (MLA) and encoder-decoders are not modelled here",
+        )
+    windows = getattr(shape, "windows", (None,) * shape.layers)
+    total = sum(
+        kv_cache_bytes(1, shape.kv_heads, shape.head_dim, batch, length, item_bytes, window) for window in windows
+    )
+    return total, kv_cache_bytes(shape.layers, shape.kv_heads, shape.head_dim, 1, 1, item_bytes), root.vocabulary
+
+
+def _answer(
+    model: Model, s: Serving, batch: int, length: int, kv_dtype: Any, adapter_dtype: Any, padded: bool, gpus: Any
+) -> dict[str, Any]:
+    return {
+        "model": {"id": model.id, "name": model.name, "family": model.family},
+        "base_bytes": s.base_bytes,
+        "adapters": [
+            {"rank": g.rank, "count": g.count, "parameters_each": g.parameters_each, "bytes_each": g.bytes_each}
+            for g in s.groups
+        ],
+        "adapters_bytes": s.adapters_bytes,
+        "padded_adapters_bytes": s.padded_adapters_bytes,
+        "kv_cache_bytes": s.kv_cache_bytes,
+        "kv_bytes_per_token": s.kv_bytes_per_token,
+        "logits_bytes": s.logits_bytes,
+        "total_bytes": s.total_bytes,
+        "full_models_bytes": s.full_models_bytes,
+        "memory_ratio": round(s.full_models_bytes / s.total_bytes, 4),
+        "gpus": [_on_gpu(catalogue.gpu(name), s) for name in gpus],
+        "terms": _terms(s, batch, length, kv_dtype, adapter_dtype, padded),
+        "assumptions": [
+            f"each device loses {CONTEXT_TYPICAL // 2**20} MiB to its CUDA context (assumption)",
+            "activations of a decode step and of prefill chunks are left out",
+            "one device; the full models share one key/value budget",
+        ],
+    }
+
+
+def _on_gpu(gpu: catalogue.Gpu, s: Serving) -> dict[str, Any]:
+    usable = gpu.memory_bytes - CONTEXT_TYPICAL
+    free = usable - s.base_bytes - s.kv_cache_bytes - s.logits_bytes
+    return {
+        "gpu": gpu.id,
+        "name": gpu.name,
+        "memory_bytes": gpu.memory_bytes,
+        "fits": s.total_bytes <= usable,
+        "headroom_bytes": usable - s.total_bytes,
+        "adapters_that_fit": [{"rank": g.rank, "count": max(0, free // g.bytes_each)} for g in s.groups],
+        "full_models_that_fit": max(0, (usable - s.kv_cache_bytes - s.logits_bytes) // s.base_bytes),
+    }
+
+
+def _terms(
+    s: Serving, batch: int, length: int, kv_dtype: Any, adapter_dtype: Any, padded: bool
+) -> list[dict[str, Any]]:
+    widest = max(group.rank for group in s.groups)
+    mix = " + ".join(f"{g.count} × {g.parameters_each:,} (rank {g.rank})" for g in s.groups)
+    if padded:
+        mix = f"{s.model_count} × rank {widest}"
+    rows = [
+        ("base weights", s.base_bytes, "every weight once", f"{s.base_bytes:,}", "config.json"),
+        (
+            "adapters",
+            s.adapters_bytes,
+            "count × rank × Σ(in + out) × bytes",
+            f"({mix}) × {ITEM_BYTES[adapter_dtype]}",
+            "Hu et al. 2021, arXiv:2106.09685, section 4.1",
+        ),
+        (
+            "key/value cache",
+            s.kv_cache_bytes,
+            "2 × layers × kv_heads × head_dim × length × batch × bytes (a window caps the length)",
+            f"{s.kv_bytes_per_token:,} a token × {length:,} × {batch:,} in {kv_dtype}",
+            "transformers DynamicCache",
+        ),
+        (
+            "last logits",
+            s.logits_bytes,
+            "batch × vocabulary × 4",
+            f"{batch:,} rows",
+            "assumption: sampling in float32",
+        ),
+    ]
+    return [dict(zip(("name", "bytes", "formula", "substituted", "source"), row, strict=True)) for row in rows]
+
+
+def _groups(value: Any) -> dict[int, int]:
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MAX_GROUPS:
+        raise InvalidInput(
+            f"adapters must be a list of 1 to {MAX_GROUPS} groups", field="adapters", hint='[{"rank": 8, "count": 6}]'
+        )
+    groups: dict[int, int] = {}
+    for entry in value:
+        if not isinstance(entry, Mapping) or set(entry) - {"rank", "count"}:
+            raise InvalidInput(
+                "each group of adapters has rank and count", field="adapters", hint='{"rank": 8, "count": 6}'
+            )
+        rank = _whole(entry, "rank", 8, MAX_RANK, "adapters.rank")
+        groups[rank] = groups.get(rank, 0) + _whole(entry, "count", 1, MAX_COUNT, "adapters.count")
+    return groups
+
+
+def _whole(body: Mapping[str, Any], name: str, default: int, most: int, field: str | None = None) -> int:
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InvalidInput(
+            f"{name} must be a whole number from 1 to {most}, got {str(value)[:40]}", field=field or name
+        )
+    return value
+
+
+def _choice(body: Mapping[str, Any], name: str, default: str | None, allowed: tuple[str, ...]) -> str | None:
+    value = body.get(name, default)
+    if (value is not None and value not in allowed) or (value is None and default is not None):
+        raise InvalidInput(f"{name} must be one of {', '.join(allowed)}, got {str(value)[:40]!r}", field=name)
+    return None if value is None else str(value)

@@ -1,0 +1,73 @@
+"""What a layer is called with beside the hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from loralens.core.tape.size import SEQUENCE, Size
+
+if TYPE_CHECKING:
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.position_bias import PositionBias
+    from loralens.core.tape.validity import Validity
+
+
+@dataclass(slots=True)
+class Call:
+    """What a layer is called with beside the hidden states."""
+
+    recipe: Recipe
+    validity: Validity
+    attention: str = ""  # the implementation that runs; a family may have fewer than the recipe can name
+    masks: dict[str, Tensor | None] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)  # rotary tables, encoder states, position biases
+    held: list[Tensor] = field(default_factory=list)  # local variables of the model's own forward
+    input_gradients: bool = False  # embeddings must pass a gradient on (PEFT's `enable_input_require_grads`)
+    length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
+    checkpointing: bool = False
+    biases: tuple[PositionBias, ...] = ()  # made by a stack's first layer for the others
+    later: Call | None = None  # the next layer's call, until it is taken
+    handed_on: bool = False
+    made: list[Tensor] = field(default_factory=list)  # what the layer that runs makes for the layers after it
+
+    def __post_init__(self) -> None:
+        self.attention = self.attention or self.recipe.attention
+
+    def after(self) -> Call:
+        """A call with the same settings and none of the tensors, for what comes after the model's own forward."""
+        self.held.clear()
+        return self.of_length(self.length)
+
+    def of_length(self, length: Size) -> Call:
+        """A call with the same settings and no tensors, for another stack of the model."""
+        return Call(
+            self.recipe,
+            self.validity,
+            self.attention,
+            input_gradients=self.input_gradients,
+            length=length,
+            checkpointing=self.checkpointing,
+        )
+
+    def hand_on(self, biases: Sequence[PositionBias]) -> None:
+        """Called by a layer: what it made is for the layers after it. A second run of the layer makes it for itself."""
+        self.made.extend(bias.tensor for bias in biases)
+        if not self.handed_on:
+            self.later = replace(self, biases=tuple(biases), made=[])
+            self.handed_on = True
+            self.held.extend(bias.tensor for bias in biases)
+
+    def following(self) -> Call:
+        """The call of the next layer; this one does not hold what it handed on."""
+        later, self.later = self.later, None
+        return later or self
+
+    def tensors(self) -> list[Tensor | None]:
+        """Every tensor among the arguments: a checkpoint holds them until it has recomputed."""
+        found: list[Tensor | None] = list(self.masks.values())
+        for value in self.shared.values():
+            found.extend(value if isinstance(value, tuple) else [value])
+        return [*found, *(bias.tensor for bias in self.biases)]

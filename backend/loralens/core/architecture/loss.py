@@ -1,0 +1,299 @@
+"""Language-modelling loss: the head, the logits, and what backward holds of them.
+
+Source: transformers 5.23 loss/loss_utils.py `ForCausalLMLoss`: logits are upcast to float32, labels shifted, and
+cross entropy is log-softmax followed by the negative log likelihood. Older versions copy more: see `versions`.
+Bytes per token, for V vocabulary entries and 16-bit weights, peak in forward and in backward:
+full 10V, 12V (5.x); 14V, 12V (4.46-4.49); 12V, 12V (before). kernel: no log-probabilities, gradient in place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from loralens.core.question.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SINCE, version
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import BATCH, ONE, TOKENS
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.call import Call
+    from loralens.core.architecture.module import Linear
+    from loralens.core.tape.ledger import Storage
+    from loralens.core.tape.tape import Tape
+
+CHUNKS: Final = 8  # torchtune's CEWithChunkedOutputLoss: num_output_chunks
+
+
+class Headed(Protocol):
+    """What a loss has to know of a model (`causal.Root` is one)."""
+
+    head: Linear
+    upcasts_logits: bool
+
+    def logits(self, t: Tape, hidden: Tensor) -> Tensor:
+        """The head, and what a family does to its result before the loss."""
+
+
+def causal_loss(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """The loss of a causal language model, as the recipe's `loss` and `stack` say."""
+    match call.recipe.loss:
+        case "fused":
+            return _fused(t, root.head, hidden, call)
+        case "chunked":
+            return _chunked(t, root, hidden, call)
+    t.ledger.where = "loss"
+    logits = root.logits(t, hidden)
+    if not root.upcasts_logits:
+        labels = t.new(TOKENS, "int64", 1, "labels, shifted")
+        loss = cross_entropy(t, shifted_copy(t, logits), labels)
+        del logits, hidden
+        return loss
+    if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
+        logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
+    loss = _whole(t, logits, call)
+    del logits, hidden
+    return loss
+
+
+def _float32(t: Tape, logits: Tensor) -> Tensor:
+    return ops.cast(t, logits, "float32", "logits in float32")
+
+
+def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
+    logits = _float32(t, logits)
+    if version(call.recipe, "transformers") >= LABELS_SHIFTED_SINCE:
+        labels = shifted = t.new(TOKENS + BATCH, "int64", 1, "labels, padded by one")
+        if call.validity.exceeds("micro_batch_size", 1):  # for a single sample the shifted slice is contiguous already
+            shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
+    else:
+        given = logits
+        logits = shifted_copy(t, logits)
+        labels = shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
+        loss = _entropy(t, logits, shifted, call)
+        del given, labels
+        return loss
+    loss = _entropy(t, logits, shifted, call)
+    del labels
+    return loss
+
+
+def shifted_copy(t: Tape, logits: Tensor) -> Tensor:
+    """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor."""
+    out = t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy")
+    numel, dtype, width = logits.numel, logits.dtype, logits.width
+    t.record(
+        "logits, shifted copy",
+        [out],
+        [logits],
+        [],
+        lambda g: t.new(numel, dtype, width, "gradient: shifted logits", "logits"),
+    )
+    return out
+
+
+def _entropy(t: Tape, logits: Tensor, labels: Tensor, call: Call) -> Tensor:
+    return _kernel(t, logits, labels) if call.recipe.loss == "kernel" else cross_entropy(t, logits, labels)
+
+
+def cross_entropy(t: Tape, logits: Tensor, labels: Tensor, *, transposed: bool = False) -> Tensor:
+    """log_softmax (float32 under autocast), then nll_loss: keeps the log-probabilities; backward makes two gradients.
+
+    `transposed`: the classes are not the last dimension in memory, so the softmax works on a contiguous copy.
+    """
+    if t.autocast is not None:
+        logits = _float32(t, logits)
+    if transposed:
+        logits = ops.copy(t, logits, "logits, contiguous by class")
+    probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
+    loss = t.new(ONE, "float32", 1, "loss")
+    weight = t.new(ONE, "float32", 1, "loss: total weight")
+    numel, width, dtype = probabilities.numel, probabilities.width, probabilities.dtype
+    t.record(
+        "loss",
+        [loss],
+        [probabilities],
+        [probabilities, labels, weight],
+        lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
+    )
+    return loss
+
+
+def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
+    """Cross entropy of pieces of `chunk` tokens a sample on logits that the training loop holds in float32.
+
+    The pieces' loss functions are the newest of the graph, so backward runs all of them before it casts the first gradient
+    back, and casts all before the first piece of the head: two gradients of one piece are alive at a time, and a piece's
+    log-probabilities make room for its gradient. Shapes: logits (rows, vocabulary).
+    """
+    upcast = t.new(logits.numel, "float32", logits.width, "logits in float32")
+    t.hold_for_caller(upcast)
+    numel, width, dtype = logits.numel, logits.width, logits.dtype
+    logits = Tensor(None, numel, dtype, width, logits.node)  # the 16-bit ones are gone
+    del upcast
+    probabilities = t.new(numel, "float32", width, "log-probabilities of the chunks")
+    loss = t.new(ONE, "float32", 1, "loss")
+    piece = BATCH * (chunk * _width(logits)) if t.exceeds("sequence_length", chunk) else numel
+    held = [probabilities.storage]
+
+    def apply(g: Tensor) -> Tensor:
+        first = t.new(piece, "float32", width, "gradient: log-probabilities of a chunk", "logits")
+        second = t.new(piece, "float32", width, "gradient: logits of a chunk", "logits")
+        del first, second
+        held.clear()
+        whole = t.new(numel, "float32", width, "gradient: logits in float32", "logits")
+        cast = t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits")
+        del cast, whole
+        return t.new(numel, dtype, width, "gradient: logits", "logits")
+
+    del probabilities
+    t.record("loss", [loss], [logits], [], apply)
+    return loss
+
+
+def _width(logits: Tensor) -> int:
+    assert isinstance(logits.width, int)
+    return logits.width
+
+
+def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
+    """A fused cross-entropy kernel on whole logits: keeps them and one value per row, and overwrites them in backward.
+
+    Source: Unsloth's and FMS acceleration's Triton cross entropy (`fast_cross_entropy_loss`).
+    """
+    loss = t.new(ONE, "float32", 1, "loss")
+    losses = t.new(TOKENS, "float32", 1, "loss per row")
+    logsumexp = t.new(TOKENS, "float32", 1, "logsumexp per row")
+    storage, numel, dtype, width = logits.storage, logits.numel, logits.dtype, logits.width
+    held = [storage]
+
+    def apply(g: Tensor) -> Tensor:
+        return Tensor(held.pop(), numel, dtype, width)
+
+    del storage
+    t.record("loss", [loss], [logits], [logsumexp, labels], apply)
+    del losses
+    return loss
+
+
+def _chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """Head and cross entropy chunk by chunk: the 16-bit logits are whole, the float32 ones of one chunk.
+
+    Compiled, a chunk keeps its 16-bit logits and makes their gradient in one kernel; else it keeps its log-probabilities.
+    All chunks' losses are newer than all pieces of the head, so backward makes every gradient before the first of those.
+    Source: torchtune `CEWithChunkedOutputLoss` (8 chunks), training/_compile.py `compile_loss` (compiles one chunk's part).
+    """
+    compiled = call.recipe.compile
+    logits = root.logits(t, hidden)
+    first: list[Storage | None] = []  # the gradient of the chunk that the head's backward takes first
+    _head_in_chunks(t, root, logits, first)
+    numel, width, dtype = logits.numel, logits.width, logits.dtype
+    piece = numel // CHUNKS
+    loss = t.new(ONE, "float32", 1, "loss")
+    kept = logits if compiled else t.new(numel, "float32", width, "log-probabilities of the chunks")
+    held = [kept.storage]
+    if not compiled:
+        upcast = t.new(piece, "float32", width, "logits of a chunk in float32")
+        del upcast
+    del kept
+
+    def apply(g: Tensor) -> Tensor:
+        names = ("logits of a chunk",) if compiled else ("log-probabilities of a chunk", "logits of a chunk")
+        pieces = [t.new(piece, dtype if compiled else "float32", width, f"gradient: {n}", "logits") for n in names]
+        del pieces
+        held.clear()
+        first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
+        return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
+
+    t.record("loss", [loss], [logits], [], apply)
+    return loss
+
+
+def _head_in_chunks(t: Tape, root: Headed, logits: Tensor, first: list[Storage | None]) -> None:
+    """The head's backward by chunks: a trained weight's gradients are summed, the first sum in a tensor of its own.
+
+    The first gradient is a transposed view, which autograd cannot add to in place: with the second and their sum three are
+    alive, when one chunk's logits are done with. What comes later is added to the sum.
+    """
+    node, weight = logits.node, root.head.weight
+    while node is not None and node.label != root.head.label and node.inputs and node.inputs[0]:
+        node = node.inputs[0][0]
+    if node is None or node.label != root.head.label:
+        return
+    whole = node.apply
+
+    def apply(*gradients: Tensor) -> object:
+        results = whole(*gradients)
+        first.clear()
+        if weight.trainable and results[1] is not None:
+            others = t.new(
+                weight.numel * 2, weight.dtype, root.head.in_features, "gradient: head weight, of two chunks"
+            )
+            t.ledger.settle()
+            del others
+            results[1].is_view = False
+        return results
+
+    node.apply = apply
+
+
+def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
+    """Head and cross entropy in one function, chunk by chunk; gradients are made in the forward pass.
+
+    Source: Liger-Kernel ops/fused_linear_cross_entropy.py: chunk = next power of two of tokens / ceil(V / h); a chunk's
+    logits in 16 bits and in float32; the gradient of the input always, that of the weight if it trains.
+    """
+    weight = t.parameter(head.weight)
+    tokens = _chunk_tokens(call, head)
+    grad_input = t.new(hidden.numel, hidden.dtype, hidden.width, "gradient: head input, made in forward")
+    grad_weight = (
+        t.new(weight.numel, weight.dtype, weight.width, "gradient: head weight, made in forward")
+        if weight.node
+        else None
+    )
+    chunk = t.new(ONE * (tokens * head.out_features), hidden.dtype, head.out_features, "logits of a chunk")
+    chunk_float = t.new(
+        ONE * (tokens * head.out_features), "float32", head.out_features, "logits of a chunk in float32"
+    )
+    del chunk, chunk_float
+    loss = t.new(ONE, "float32", 1, "loss")
+    held = [grad_input, grad_weight]
+    del grad_input, grad_weight
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        first, second = held
+        held.clear()
+        return [first, second]
+
+    t.record("loss", [loss], [hidden, weight], [], apply)
+    return loss
+
+
+def _chunk_tokens(call: Call, head: Linear) -> int:
+    batch, sequence = call.recipe.micro_batch_size, call.recipe.sequence_length
+    parts = -(-head.out_features // head.in_features)
+    wanted = -(-batch * sequence // parts)
+    chunk = 1 << (wanted - 1).bit_length()
+    # the plan holds while batch stays and the length rounds to the same chunk
+    call.validity.exceeds("micro_batch_size", batch)
+    call.validity.exceeds("micro_batch_size", batch - 1)
+    call.validity.exceeds("sequence_length", chunk * parts // batch)
+    call.validity.exceeds("sequence_length", chunk // 2 * parts // batch)
+    return chunk
+
+
+def plain_cross_entropy(t: Tape, logits: Tensor) -> Tensor:
+    """`CrossEntropyLoss` on the logits as they are (BERT): log-softmax in their dtype, the likelihood in float32 under autocast."""
+    probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
+    dtype = "float32" if t.autocast else probabilities.dtype
+    probabilities = ops.cast(t, probabilities, dtype, "log-probabilities in float32")
+    loss = t.new(ONE, dtype, 1, "loss")
+    weight = t.new(ONE, dtype, 1, "loss: total weight")
+    numel, width = probabilities.numel, probabilities.width
+    t.record(
+        "loss",
+        [loss],
+        [probabilities],
+        [probabilities, weight],
+        lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
+    )
+    return loss

@@ -1,0 +1,167 @@
+"""Walking a stack of layers: a few of each kind are simulated, the rest follow by multiplication.
+
+Between two layers of a kind memory changes by the same amount each time, so its extremes lie at the ends of a run. Of a
+run of n equal units the first two and the last two are simulated; the n - 4 between them repeat what the second did on
+the way forward, and what the third did on the way back. (A walk for the allocator's sake takes every layer: `events`.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.architecture.gather import flat_gradient, gathered, has_frozen
+from loralens.core.tape.checkpoint import checkpoint, is_reentrant, reentrant
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.call import Call
+    from loralens.core.architecture.module import Module
+    from loralens.core.tape.ledger import Moment
+
+SIMULATED: Final = 4
+LONGEST_UNIT: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A layer and whether only its input is kept."""
+
+    layer: Module
+    checkpointed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`repeat` equal units of layers, beginning at layer `start`."""
+
+    start: int
+    unit: tuple[Placed, ...]
+    repeat: int
+
+
+def runs(layers: list[Placed]) -> list[Run]:
+    """Cut a stack into runs of repeating units (one layer, or a pattern such as five sliding and one full)."""
+    result = []
+    position = 0
+    while position < len(layers):
+        best = Run(position, (layers[position],), 1)
+        saved = 0
+        for length in range(1, LONGEST_UNIT + 1):
+            unit = layers[position : position + length]
+            repeat = 1
+            while layers[position + repeat * length : position + (repeat + 1) * length] == unit:
+                repeat += 1
+            if len(unit) == length and (repeat - SIMULATED) * length > saved:
+                best, saved = Run(position, tuple(unit), repeat), (repeat - SIMULATED) * length
+        result.append(best)
+        position += best.repeat * len(best.unit)
+    return result
+
+
+def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool) -> Tensor:
+    """Run every layer forward; the nodes that are left behind run it backward."""
+    keep_input = reentrant if is_reentrant(call.recipe) else checkpoint
+    every = call.recipe.checkpoint_every
+    placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers)]
+    for run in runs(placed):
+        skipped = 0 if t.every_layer else max(0, run.repeat - SIMULATED)
+        index = run.start
+        gap = _Gap(
+            t, skipped, f"{name}.{run.start + 2 * len(run.unit)}..{run.start + (2 + skipped) * len(run.unit) - 1}"
+        )
+        for copy in range(run.repeat - skipped):
+            before = t.ledger.snapshot()
+            for position, place in enumerate(run.unit):
+                layer = place.layer
+                t.layers_walked += 1
+                t.layer = t.layers_walked
+                t.stands_for[t.layer] = skipped if copy == 1 else 0
+                t.ledger.where = label = f"{name}.{index}"
+                hidden = _boundary(t, hidden, layer, label, None if position else gap, copy)
+                together = gathered(t.ledger, t.sharding, layer, ahead=index < len(layers) - 1)
+                if place.checkpointed:
+                    hidden = keep_input(
+                        t, partial(_run, t, layer, call), hidden, call.tensors(), label, frozen=has_frozen(layer)
+                    )
+                else:
+                    hidden, _ = _run(t, layer, call, hidden)
+                del together
+                call = call.following()
+                hidden = _gathering(t, hidden, layer, ahead=index > 0 and keep_input is not reentrant)
+                t.ledger.settle()
+                t.ledger.mark(label)
+                index += 1
+            if copy == 1 and skipped:
+                t.ledger.repeat(t.ledger.difference(before), skipped, gap.label)
+                index += skipped * len(run.unit)
+    t.layer = 0  # what follows belongs to no layer: a head tied to the embedding is one parameter with it
+    return hidden
+
+
+def _gathering(t: Tape, hidden: Tensor, layer: Module, *, ahead: bool) -> Tensor:
+    """Where weights are sharded: a node behind the layer that brings them together before its backward.
+
+    The next layer's weights come ahead of time, but not under reentrant checkpointing: FSDP gathers ahead only units whose
+    forward ran with gradients (torch fsdp/_runtime_utils.py, `_needs_pre_backward_unshard`).
+    """
+    if not t.sharding.gathers:
+        return hidden
+    outside = hidden.view()
+    number = t.layer
+
+    def apply(gradient: Tensor) -> Tensor:
+        t.gathered[number] = gathered(t.ledger, t.sharding, layer, ahead=ahead)
+        return gradient.view()
+
+    t.record("gather", [outside], [hidden], [], apply)
+    return outside
+
+
+def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
+    try:
+        out: Tensor = layer(t, hidden, call)
+        return out, list(call.made)
+    finally:
+        call.made.clear()
+        t.returned_weights = None
+
+
+class _Gap:
+    """The layers of a run that are not simulated: repeats, in backward, what the unit after them released."""
+
+    def __init__(self, t: Tape, skipped: int, label: str) -> None:
+        self.t = t
+        self.skipped = skipped
+        self.label = label
+        self.before: Moment | None = None
+
+    def leaving(self, copy: int) -> None:
+        """Called in backward when a unit is done, last one first."""
+        if copy == 3 and self.skipped:
+            self.before = self.t.ledger.snapshot()
+        elif copy == 2 and self.skipped and self.before is not None:
+            self.t.ledger.repeat(self.t.ledger.difference(self.before), self.skipped, self.label)
+
+
+def _boundary(t: Tape, hidden: Tensor, layer: Module, label: str, gap: _Gap | None, copy: int) -> Tensor:
+    """A view with a node that tells when backward has passed a layer."""
+    inside = hidden.view()
+    number = t.layer
+
+    def apply(gradient: Tensor) -> Tensor:
+        t.ledger.settle()
+        if t.sharding.whole_gradients:
+            flat_gradient(t.ledger, t.sharding, layer, 1)
+        t.gathered.pop(number, None)
+        t.kept_for_reuse = None
+        t.reduce_gradients(number)
+        t.ledger.mark(label)
+        if gap is not None:
+            gap.leaving(copy)
+        return gradient.view()
+
+    t.record(label, [inside], [hidden], [], apply)
+    return inside

@@ -1,0 +1,1 @@
+"""What is asked: the recipe's words, the model, library versions, precisions and module patterns."""

@@ -1,0 +1,78 @@
+"""What each flat recipe name means, in one sentence: the help of the command line and of the OpenAPI schema.
+
+Ranges and defaults are not repeated here: `recipe.py` holds and checks them, and defaults are read from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from loralens.core.question import recipe
+
+Kind = Literal["integer", "number", "boolean", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One flat name: how it is typed, which words it takes (if it is a choice) and what it means."""
+
+    name: str
+    kind: Kind
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+WORDS: Final = (
+    Word("micro_batch_size", "integer", "Samples per GPU and forward pass."),
+    Word("sequence_length", "integer", "Tokens per sample."),
+    Word("gradient_accumulation_steps", "integer", "Forward and backward passes per optimizer step."),
+    Word("padded", "boolean", "An attention mask is passed, as with padded batches."),
+    Word("weights_dtype", "text", "How base weights are held.", recipe.DTYPES),
+    Word("autocast", "text", "Compute dtype under autocast, or none.", ("bfloat16", "float16", "none")),
+    Word("optimizer", "text", "Optimizer and its implementation.", recipe.OPTIMIZERS),
+    Word("gradient_checkpointing", "boolean", "Recompute activations in the backward pass instead of keeping them."),
+    Word("checkpoint_every", "integer", "Layers per checkpointed segment."),
+    Word("checkpoint_reentrant", "boolean", "Use torch's reentrant checkpoint; none: what the library defaults to."),
+    Word("checkpoint_offload", "text", "Where the kept inputs of checkpointed segments wait.", ("none", "cpu")),
+    Word("attention", "text", "Attention implementation.", ("sdpa", "flash", "eager")),
+    Word("optimizer_in_backward", "boolean", "Step inside the backward pass, so that no gradient outlives its layer."),
+    Word("max_grad_norm", "number", "Clip gradients at this norm; none: no clipping."),
+    Word("loss", "text", "How the cross entropy over the vocabulary is computed.", recipe.LOSSES),
+    Word("fused_kernels", "text", "Fused norm and rotary kernels; +lora fuses LoRA too.", ("false", "true", "+lora")),
+    Word("compile", "boolean", "torch.compile."),
+    Word("trainable_layers", "integer", "Train only this many of the last layers; none: all."),
+    Word("rank", "integer", "Inner dimension of the LoRA update B·A."),
+    Word("alpha", "number", "Numerator of the LoRA scaling alpha / rank."),
+    Word("dropout", "number", "LoRA dropout."),
+    Word("target_modules", "text", "Layers with an adapter: names with commas, a regular expression, or all-linear."),
+    Word("adapter_dtype", "text", "How adapter weights are held.", recipe.DTYPES),
+    Word("use_dora", "boolean", "DoRA: learn a magnitude per output feature too."),
+    Word("use_rslora", "boolean", "Scale by alpha / sqrt(rank)."),
+    Word("bias", "text", "Which biases train.", ("none", "all", "lora_only")),
+    Word("modules_to_save", "text", "Modules trained in full beside the adapter, with commas."),
+    Word("double_quant", "boolean", "Quantize the quantization constants too."),
+    Word("compute_dtype", "text", "Dtype into which quantized weights are unpacked.", recipe.DTYPES),
+    Word("prepare_kbit", "boolean", "Prepare as PEFT's prepare_model_for_kbit_training does."),
+    Word("group_size", "integer", "Weights per scale (GPTQ)."),
+    Word("quantization", "text", "How the frozen base is packed.", (*recipe.QUANTIZATIONS, "none")),
+    Word("gpus", "integer", "GPUs that share the work."),
+    Word("strategy", "text", "How they share it.", recipe.STRATEGIES),
+    Word("offload", "text", "What is kept in host memory.", ("none", "optimizer", "parameters")),
+)  # fmt: skip
+
+
+def default(name: str) -> Any:
+    """The value that a flat name has when nobody gives it, as JSON.
+
+    >>> default("rank"), default("quantization")
+    (8, None)
+    """
+    standard = recipe.Recipe().to_dict()
+    if name == "quantization":
+        return None
+    if name in standard:
+        return standard[name]
+    group = next(iter(recipe.nested({name: 0})))
+    values = standard[group] if standard[group] is not None else asdict(recipe.Quantization())
+    return values[name]

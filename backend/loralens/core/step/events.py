@@ -1,0 +1,158 @@
+"""The order of a training step's requests: every layer walked, every tensor a block of its own.
+
+A plan multiplies layers, because only sums matter for the allocated peak. The allocator's figure depends on the order in
+which blocks come and go, so this walk skips nothing. It is symbolic like the plan's: one walk serves every batch, length
+and rank for which its decisions stay the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from loralens.core import methods
+from loralens.core.architecture.registry import build
+from loralens.core.errors import InvalidInput
+from loralens.core.question.versions import framework, version
+from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch
+from loralens.core.tape.ledger import Entry, Ledger, Moment
+from loralens.core.tape.sharding import Sharding
+from loralens.core.tape.size import ZERO, Size, monomial_values
+from loralens.core.tape.tape import Tape
+from loralens.core.tape.validity import Validity
+
+if TYPE_CHECKING:
+    from loralens.core.question.model import Model
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.parameter import Parameter
+
+GATHERED = ("weights of gathered layers", "weights of the root unit, gathered")  # labels of `parallel` and `step`
+MOST_STORAGES = 300_000  # 80 layers make some 20,000; more than this takes many seconds
+_NOWHERE = Moment("", "", ZERO, {})
+
+
+class EventLedger(Ledger):
+    """Numbers storages from 1 and writes down each birth (`n`) and each release (`-n`); keeps no moments and no sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[int] = []
+        self.kinds: dict[Size, int] = {}  # distinct sizes, numbered
+        self.kind_of: list[int] = []  # of storage n at n - 1
+        self.begins: dict[str, int] = {}  # phase -> event
+        self.gathered: set[int] = set()  # storages that FSDP's gathering stream asks for
+
+    def book(self, size: Size, category: str, label: str) -> int:
+        """A storage is born."""
+        self.kind_of.append(self.kinds.setdefault(size, len(self.kinds)))
+        number = len(self.kind_of)
+        if number > MOST_STORAGES:
+            raise InvalidInput(
+                f"this step makes more than {MOST_STORAGES:,} tensors: too many to simulate the allocator",
+                field="allocator",
+                hint="leave out allocator=simulated: the rule's bands need no simulation",
+            )
+        self.events.append(number)
+        if label in GATHERED:
+            self.gathered.add(number)
+        return number
+
+    def release(self, size: Size, category: str, label: str, number: int = 0) -> None:
+        """A storage is released."""
+        self.events.append(-number)
+
+    def enter(self, phase: str) -> None:
+        """Note where a phase begins."""
+        self.begins[phase] = len(self.events)
+
+    def rename(self, size: Size, old: Entry, new: Entry) -> None:
+        """Names do not matter here."""
+
+    def settle(self) -> None:
+        """No moments."""
+
+    def mark(self, label: str) -> None:
+        """No timeline."""
+
+    def snapshot(self, label: str | None = None) -> Moment:
+        """No moments."""
+        return _NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Forward and backward of one micro batch. Of what is alive at the end, the batch goes first, the gradients last."""
+
+    events: list[int]
+    sizes: list[Size]
+    kind_of: list[int]
+    gathered: set[int]
+    backward: int  # the event at which backward begins
+    batch: list[int]
+    gradients: list[int]
+
+    def requests(self, batch: int, sequence: int, rank: int) -> list[int]:
+        """Bytes of storage n at n - 1."""
+        values = monomial_values(batch, sequence, rank)
+        sizes = [sum([c * v for c, v in zip(size, values, strict=True) if c]) for size in self.sizes]
+        return [sizes[kind] for kind in self.kind_of]
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What a program asks memory for: its weights in the order of loading, and its micro batches.
+
+    `first` is the micro batch that makes the gradients; `later` the ones that add to them (with accumulation).
+    """
+
+    recipe: Recipe
+    sharding: Sharding
+    weights: list[Parameter]
+    buffer_bytes: int
+    first: MicroBatch
+    later: MicroBatch | None
+    validity: Validity = field(repr=False)
+
+
+def record(model: Model, method: str, recipe: Recipe) -> Events:
+    """Walk the micro batches of a step, every layer of them."""
+    root = build(model.config, version(recipe, "transformers"), framework(recipe))
+    prepared = methods.prepare(method, root, recipe)
+    validity = Validity(recipe)
+    weights = placed_parameters(root)
+    sharding = Sharding.of(recipe, adapters=any(parameter.role == "adapter" for parameter in weights))
+
+    def walk() -> MicroBatch:
+        ledger = EventLedger()
+        tape = Tape(
+            ledger,
+            autocast=recipe.autocast,
+            fused_kernels=recipe.fused_kernels,
+            sharding=sharding,
+            every_layer=True,
+        )
+        held = run_micro_batch(tape, root, prepared, recipe, validity)
+        events = list(ledger.events)
+        alive = dict.fromkeys(event for event in events if event > 0)
+        for event in events:
+            if event < 0:
+                del alive[-event]
+        del held
+        first = ledger.begins["forward"]  # so many storages, or fewer, were born before it: the batch among them
+        return MicroBatch(
+            events,
+            list(ledger.kinds),
+            ledger.kind_of,
+            ledger.gathered,
+            ledger.begins["backward"],
+            batch=[number for number in alive if number <= first],
+            gradients=[number for number in alive if number > first],
+        )
+
+    first = walk()
+    # booking marks the gradients as kept where micro batches accumulate, and narrows what the optimizer's rules hold for
+    book_static(Ledger(), root, held_parameters(root), recipe, validity, sharding)
+    kept = any(parameter.gradient_kept for parameter in weights)
+    return Events(
+        recipe, sharding, weights, getattr(root, "buffer_bytes", 0), first, walk() if kept else None, validity
+    )

@@ -1,0 +1,233 @@
+"""A training process from loading to its second step, run through the simulated allocator.
+
+What is asked for, in this order (each line is what PyTorch or the named library does, not a fit):
+- weights one by one, each its own block; a weight that bitsandbytes packs stands in 16 bits beside its packed form while it is
+  packed; weights that k-bit preparation raises to float32 are copied one by one once all are there;
+- the adapter; DDP's buckets of 25 MiB (torch nn/parallel/distributed.py, `bucket_cap_mb`);
+- cuBLAS's workspace at the first product, and another one for the thread that runs backward;
+- forward and backward; in the first optimizer step its states, tensor by tensor; its temporaries; then gradients and batch go.
+Leaves out: temporaries of the load phase beyond these, several streams (FSDP's gathering has one of its own), and everything
+outside torch's pool.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.step.allocator import CachingAllocator
+from loralens.core.step.optimizer import OPTIMIZERS, Optimizer, Trained
+from loralens.core.step.step import step_temporaries
+
+if TYPE_CHECKING:
+    from loralens.core.step.events import Events, MicroBatch
+    from loralens.core.tape.parameter import Parameter
+
+BUCKET: Final = 25 * 2**20
+STEPS: Final = 2  # the first one makes the optimizer's states; with one length, a third one reserves nothing more (38 published settings)
+VARYING_STEPS: Final = 9  # assumption: so many batches of different lengths, the longest among them
+SHORTEST: Final = 8  # assumption: the shortest batch has an eighth of the longest one's length
+SEED: Final = 1
+GATHERING: Final = (
+    1  # FSDP gathers weights on a stream of its own (torch distributed/fsdp/_runtime_utils.py, `_init_streams`)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What one process's allocator came to. Bytes."""
+
+    allocated_bytes: int  # peak, in the allocator's blocks, cuBLAS's workspaces included
+    reserved_bytes: int  # peak
+    loaded_bytes: int  # reserved at the end of loading
+    limit_bytes: int | None  # the limit it kept to, or had to take
+
+
+class Process:
+    """Sends a recorded program's requests to a memory: something with `allocate(bytes)` and `free(what it gave)`."""
+
+    def __init__(self, program: Events, memory: Any, *, rank: int, workspace_bytes: int = 0) -> None:
+        self._program = program
+        self._memory = memory
+        self._rank = rank
+        self._workspaces = [workspace_bytes, workspace_bytes]  # forward's and backward's, until they are made
+        self._has_states = False
+
+    def load(self) -> None:
+        """Weights, adapter, buckets."""
+        program, sharding = self._program, self._program.sharding
+        held_as = ITEM_BYTES[program.recipe.weights_dtype]
+        raised = []
+        for parameter in program.weights:
+            if parameter.role == "adapter" or sharding.host_weights:
+                continue
+            values = self._values(parameter)
+            if parameter.packing is not None:
+                self._pack(parameter, values * held_as)
+            elif ITEM_BYTES[parameter.dtype] <= held_as:
+                self._ask(self._share(self._bytes(parameter), sharding.weights))
+            else:
+                raised.append(
+                    (
+                        self._share(self._bytes(parameter), sharding.weights),
+                        self._ask(self._share(values * held_as, sharding.weights)),
+                    )
+                )
+        for size, before in raised:
+            self._ask(size)
+            self._give(before)
+        self._ask(program.buffer_bytes)
+        for parameter in program.weights:
+            if parameter.role == "adapter" and not sharding.host_weights:
+                self._ask(self._share(self._bytes(parameter), 1 if sharding.whole_adapters else sharding.weights))
+        if sharding.buckets:
+            left = sum(self._bytes(parameter) for parameter in program.weights if parameter.trainable)
+            while left > 0:
+                self._ask(min(left, BUCKET))
+                left -= BUCKET
+
+    def step(self, batch: int, sequence: int) -> None:
+        """One optimizer step on micro batches of this size."""
+        first, later = self._program.first, self._program.later
+        blocks = self._micro_batch(first, batch, sequence)
+        if later is not None:  # every further micro batch is like the second
+            self._release(blocks, first.batch)
+            again = self._micro_batch(later, batch, sequence)
+            self._optimize()
+            self._release(again, later.gradients + later.batch)
+        else:
+            self._optimize()
+            self._release(blocks, first.batch)
+        self._release(blocks, first.gradients)
+
+    def _release(self, blocks: list[Any], numbers: list[int]) -> None:
+        for number in numbers:
+            self._give(blocks[number])
+
+    def _micro_batch(self, micro: MicroBatch, batch: int, sequence: int) -> list[Any]:
+        requests = [0, *micro.requests(batch, sequence, self._rank)]
+        blocks: list[Any] = [None] * len(requests)
+        allocate, free, gathered = self._memory.allocate, self._memory.free, micro.gathered
+        for half, part in enumerate((micro.events[: micro.backward], micro.events[micro.backward :])):
+            self._ask(self._workspaces[half])
+            self._workspaces[half] = 0
+            for event in part:
+                if event < 0:
+                    if requests[-event]:
+                        free(blocks[-event])
+                elif gathered and event in gathered:
+                    blocks[event] = allocate(requests[event], GATHERING)
+                elif requests[event]:
+                    blocks[event] = allocate(requests[event])
+        return blocks
+
+    def _optimize(self) -> None:
+        program = self._program
+        recipe, sharding = program.recipe, program.sharding
+        optimizer = OPTIMIZERS[recipe.optimizer]
+        trained = [self._trained(parameter) for parameter in program.weights if parameter.trainable]
+        if sharding.host_states or not trained:
+            return
+        if not self._has_states:
+            self._has_states = True
+            self._states(optimizer, trained)
+        if recipe.optimizer_in_backward:
+            return
+        if optimizer.step_each:
+            parts = [self._share(tensor.bytes.at(1, 1, self._rank), sharding.states) for tensor in trained]
+        else:
+            parts = [step_temporaries(trained, recipe, sharding).at(1, 1, self._rank)]
+        for block in [self._ask(part) for part in parts]:
+            self._give(block)
+
+    def _states(self, optimizer: Optimizer, trained: list[Trained]) -> None:
+        sharding = self._program.sharding
+        if self._program.recipe.autocast == "float16":
+            self._ask(4)  # the gradient scaler's scale and growth counter
+            self._ask(4)
+        for tensor in trained:
+            if sharding.master_weights and tensor.dtype != "float32":
+                tensor = replace(tensor, dtype="float32")
+                self._ask(self._share(tensor.bytes.at(1, 1, self._rank), sharding.states))
+            total = self._share(optimizer.state(tensor).at(1, 1, self._rank), sharding.states)
+            for size in optimizer.state_blocks(total):
+                self._ask(size)
+        self._ask(optimizer.tables_bytes)
+
+    def _pack(self, parameter: Parameter, whole: int) -> None:
+        """A packed weight, and beside it, while it is packed, the one that it is made of (sharded ones are packed on the host)."""
+        packing, parts = parameter.packing, self._program.sharding.weights
+        assert packing is not None  # the caller looked
+        before = self._ask(whole) if packing.on_load and parts == 1 else None
+        for size in packing.tensors(parameter):
+            self._ask(self._share(size, parts))
+        self._give(before)
+
+    def _trained(self, parameter: Parameter) -> Trained:
+        return Trained(parameter.numel, parameter.shape, parameter.dtype, 1, self._values(parameter))
+
+    def _values(self, parameter: Parameter) -> int:
+        return parameter.numel.at(1, 1, self._rank)
+
+    def _bytes(self, parameter: Parameter) -> int:
+        return parameter.bytes.at(1, 1, self._rank)
+
+    @staticmethod
+    def _share(size: int, parts: int) -> int:
+        return -(-size // parts)
+
+    def _ask(self, size: int) -> Any:
+        return self._memory.allocate(size) if size > 0 else None
+
+    def _give(self, block: Any) -> None:
+        if block is not None:
+            self._memory.free(block)
+
+
+def varying_lengths(longest: int, count: int = VARYING_STEPS, seed: int = SEED) -> list[int]:
+    """Lengths of padded batches: drawn evenly from an eighth of the longest up to it, the longest last (assumption)."""
+    draw = random.Random(seed)
+    return [draw.randint(max(1, longest // SHORTEST), longest) for _ in range(count - 1)] + [longest]
+
+
+def run(
+    program: Events,
+    lengths: Sequence[int],
+    *,
+    batch: int,
+    rank: int,
+    workspace_bytes: int = 0,
+    expandable_segments: bool = False,
+    limit: int | None = None,
+    yields: bool = False,
+) -> Simulation:
+    """Load and take one step for each length.
+
+    Raises:
+        OutOfMemory: the program asks for more than `limit` can hold, and the limit does not yield.
+    """
+    memory = CachingAllocator(expandable_segments=expandable_segments, limit=limit, yields=yields)
+    process = Process(program, memory, rank=rank, workspace_bytes=workspace_bytes)
+    process.load()
+    loaded = memory.reserved
+    for length in lengths:
+        process.step(batch, length)
+    return Simulation(memory.peak_allocated, memory.peak_reserved, loaded, memory.limit)
+
+
+def least_limit(program: Events, lengths: Sequence[int], least: int, **settings: Any) -> int:
+    """Memory with which the simulated process runs to its end: near the smallest, and shown to be enough.
+
+    Starts from `least` (what is allocated at the peak), and takes more only where even an emptied cache leaves too little;
+    the last run needed no more than it was given.
+    """
+    limit = least
+    while True:
+        found = run(program, lengths, limit=limit, yields=True, **settings)
+        assert found.limit_bytes is not None  # one was given
+        if found.limit_bytes == limit:
+            return limit
+        limit = found.limit_bytes

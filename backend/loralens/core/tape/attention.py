@@ -1,0 +1,278 @@
+"""Attention kernels: which one CUDA picks, and what each keeps.
+
+Choice on CUDA (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, torch 2.13): flash for 16-bit inputs without a mask
+and a head dimension up to 256; else the memory-efficient kernel; else math. transformers 5.23 passes grouped keys as they
+are only when there is no mask (`use_gqa_in_sdpa`), and repeats them to all heads otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loralens.core.tape import ops
+from loralens.core.tape.autocast import cast_leaf
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
+
+if TYPE_CHECKING:
+    from loralens.core.tape.position_bias import PositionBias
+    from loralens.core.tape.tape import Tape
+    from loralens.core.tape.validity import Validity
+
+FLASH_MAX_HEAD_DIM = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One attention product. `masked`: an additive or boolean mask is passed."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    implementation: str  # sdpa | flash | eager
+    dropout: float = 0.0
+    softcap: bool = False
+    heads_first: bool = (
+        False  # the query lies in memory by head, not by token: so does flash's result, which is then copied
+    )
+    repeats: bool = (
+        True  # grouped keys may be repeated or passed on; Falcon does neither, which leaves only the math kernel
+    )
+    softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
+    returns_weights: bool = False  # eager: the layer holds the probabilities to its end (`Tape.take_weights`)
+    keys: Size = SEQUENCE  # how many keys a query meets: fixed where an encoder of fixed length is looked at
+
+    def _rows(self, q: Tensor) -> Size:
+        """Queries of the whole batch."""
+        return q.numel // (self.heads * self.head_dim)
+
+    def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Shapes: q (rows, heads*head_dim), k (rows, kv_heads*head_dim), v (rows, kv_heads*value_dim); result like v for all heads."""
+        if self.implementation == "eager":
+            return self._eager(t, q, k, v, mask)
+        if t.autocast is not None:
+            q, k, v = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (q, k, v))
+        if self.implementation == "flash" or (
+            mask is None
+            and q.dtype != "float32"
+            and self.head_dim == self.value_dim
+            and self.head_dim <= FLASH_MAX_HEAD_DIM
+        ):
+            out = self._fused(t, q, k, v, None, "attention (flash)")
+            return ops.copy(t, out, "attention: output by token") if self.heads_first else out
+        if self.kv_heads != self.heads and (mask is None or not self.repeats):
+            outside, t.autocast = t.autocast, None  # below autocast's reach
+            out = self._math(t, q, k, v, mask)
+            t.autocast = outside
+            return out
+        if mask is not None and self.kv_heads != self.heads:
+            k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
+        return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
+
+    def with_bias(
+        self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: PositionBias, validity: Validity
+    ) -> Tensor:
+        """The same with a bias for every pair of positions, which only the efficient kernel takes."""
+        if self.implementation == "eager":
+            return self._eager(t, q, k, v, mask, bias)
+        from loralens.core.tape.position_bias import additive_mask, for_kernel
+
+        rows = self._rows(q)
+        held = given = additive_mask(t, bias, mask, rows)
+        if t.autocast is not None:
+            given, v, k, q = (
+                cast_leaf(t, x, t.autocast, "attention: input cast by autocast") for x in (given, v, k, q)
+            )
+        given, gradient = for_kernel(t, bias, given, rows, validity)
+        out = self._fused(t, q, k, v, given, "attention (memory-efficient)", gradient)
+        del held  # a local variable of the caller, to the end
+        return out
+
+    def _repeat(self, t: Tape, x: Tensor, name: str) -> Tensor:
+        groups = self.heads // self.kv_heads
+        if groups == 1:
+            return x
+        if self.kv_heads == 1:  # one head spreads to all as a view: expand and reshape have nothing to copy
+            return ops.expand(t, x, f"attention: {name} spread to all heads", groups)
+        return ops.copy(t, x, f"attention: {name} repeated to all heads", x.numel * groups, x.width * groups)
+
+    def _by_head(self, t: Tape, x: Tensor, name: str) -> Tensor:
+        """As a batched product needs it: with more samples than one, what lies by token is copied to lie by head."""
+        if t.autocast is not None:
+            x = ops.cast(t, x, t.autocast, f"attention: {name} cast by autocast")
+        if self.heads_first or not t.exceeds("micro_batch_size", 1):
+            return x
+        return ops.copy(t, x, f"attention: {name} by head")
+
+    def _fused(
+        self,
+        t: Tape,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        label: str,
+        mask_gradient: Size = ZERO,
+    ) -> Tensor:
+        if mask is not None and mask.dtype == "bool":  # made additive for each call
+            mask = t.new(TOKENS_BY_SEQUENCE, q.dtype, 1, f"{label}: additive mask")
+        rows = self._rows(q)
+        out = t.new(rows * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
+        logsumexp = t.new(rows * self.heads, "float32", 1, f"{label}: logsumexp")
+        flash = "flash" in label
+        state = t.new(ONE * (3 if flash else 2), "int64", 1, f"{label}: random state")
+        sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
+        trained = None if mask is None or mask.node is None else (mask_gradient, mask.dtype, 1)
+
+        def apply(g: Tensor) -> list[Tensor]:
+            found = [
+                t.new(*size, f"gradient: {label} {name}", "temporaries")
+                for size, name in zip(sizes, "qkv", strict=True)
+            ]
+            if trained is not None:
+                found.append(t.new(*trained, f"gradient: {label} mask", "temporaries"))
+            return found
+
+        t.record(label, [out], [q, k, v, mask], [q, k, v, out, logsumexp, mask, state], apply)
+        return out
+
+    def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """The composite kernel: 16-bit inputs are computed in float32, keys and values spread to all heads.
+
+        A key that all heads share is spread by a view, which a batched product can take as it is for one sample only;
+        with more samples it copies the key, the value and the query, which lies in memory by token.
+
+        Source: aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`, `_safe_softmax`;
+        LinearAlgebra.cpp, `_matmul_impl` (expand, then reshape to one batch dimension).
+        """
+        dtype, groups = q.dtype, self.heads // self.kv_heads
+        shared = self.kv_heads == 1 and not self.repeats
+        q, k, v = (ops.cast(t, x, "float32", "attention (math): input in float32") for x in (q, k, v))
+        scaled_q = ops.scale(t, q, "attention (math): scaled query")
+        scaled_k = ops.scale(t, k, "attention (math): scaled key")
+        table = t.new(
+            SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask"
+        )
+        first, second = scaled_q, scaled_k.view()
+        if not shared or t.exceeds("micro_batch_size", 1):
+            if shared:
+                first = ops.copy(t, scaled_q, "attention (math): query by head")
+            second = ops.copy(t, scaled_k, "attention (math): key for all heads", k.numel * groups)
+        scores = ops.matmul(t, first, second, TOKENS_BY_SEQUENCE * self.heads, 1, "attention (math): scores")
+        del first, second, scaled_k
+        softmax = ops.softmax(t, scores, "float32", "attention (math): softmax")
+        masked = t.new(scores.numel, "bool", 1, "attention (math): which scores are minus infinity", "temporaries")
+        del masked, table, scores
+        weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
+        spread = v.view()
+        if not shared or t.exceeds("micro_batch_size", 1):
+            spread = ops.copy(t, v, "attention (math): value for all heads", v.numel * groups)
+        out = ops.matmul(
+            t,
+            softmax,
+            spread,
+            TOKENS * (self.heads * self.value_dim),
+            self.value_dim,
+            "attention (math): output by head",
+        )
+        del spread
+        out = ops.cast(t, out, dtype, "attention (math): output cast back")
+        del v, q, k, scaled_q, weights, softmax
+        return ops.copy(t, out, "attention: output by token")
+
+    def _eager(
+        self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: PositionBias | None = None
+    ) -> Tensor:
+        key, value = self._repeat(t, k, "key"), self._repeat(t, v, "value")
+        rows = self._rows(q)
+        scores = rows.times(self.keys) * self.heads
+        repeated = self.kv_heads != self.heads
+        weights = ops.matmul(
+            t,
+            self._by_head(t, q, "query"),
+            key if repeated else self._by_head(t, key, "key"),
+            scores,
+            1,
+            "attention: scores",
+        )
+        weights = ops.scale(t, weights, "attention: scaled scores")
+        if self.softcap:
+            weights = ops.scale(t, weights, "attention: scores / cap")
+            weights = ops.elementwise(t, weights, "attention: tanh of scores", saves_output=True)
+            weights = ops.scale(t, weights, "attention: capped scores")
+        if bias is not None:
+            weights = ops.add(t, weights, bias.tensor, "attention: biased scores")
+        if mask is not None:
+            weights = ops.add(t, weights, mask, "attention: masked scores")
+        dtype = self.softmax_dtype or ("float32" if t.autocast else weights.dtype)
+        weights = ops.softmax(t, weights, dtype, f"attention: softmax in {dtype}")
+        if self.softmax_dtype is not None:
+            weights = ops.cast(t, weights, q.dtype, "attention: probabilities")
+        weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
+        value = value if repeated else self._by_head(t, value, "value")
+        width = self.heads * self.value_dim
+        out = ops.matmul(t, weights, value, rows * width, self.value_dim, "attention: output by head")
+        if self.returns_weights:
+            t.returned_weights = weights
+        return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
+
+
+def product(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, dropout: float) -> Tensor:
+    """GPT-J's attention: query and key in float32, softmax in the scores' dtype (float32 under autocast)."""
+    q = ops.cast(t, q, "float32", "attention query in float32")
+    k = ops.cast(t, k, "float32", "attention key in float32")
+    weights = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * heads, 1, "attention: scores")
+    weights = ops.scale(t, weights, "attention: scaled scores")
+    if mask is not None:
+        weights = ops.add(t, weights, mask, "attention: masked scores")
+    weights = ops.softmax(t, weights, "float32", "attention: softmax in float32")
+    weights = ops.cast(t, weights, v.dtype, "attention: probabilities")
+    weights = ops.dropout(t, weights, dropout, "attention: dropout")
+    out = ops.matmul(t, weights, v, v.numel, v.width, "attention: output by head")
+    return ops.copy(t, out, "attention: output")
+
+
+def with_sinks(
+    t: Tape,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    sinks: Tensor,
+    heads: int,
+    kv_heads: int,
+    dropout: float,
+) -> Tensor:
+    """gpt-oss: one more column in the scores, a learned sink of each head, cut off again after the softmax.
+
+    Source: transformers 5.23 models/gpt_oss/modeling_gpt_oss.py, `eager_attention_forward`.
+    """
+    groups = heads // kv_heads
+    key, value = k, v
+    if groups > 1:
+        key, value = (ops.copy(t, x, "attention: repeated to all heads", x.numel * groups) for x in (k, v))
+    scores = TOKENS_BY_SEQUENCE * heads
+    weights = ops.scale(t, ops.matmul(t, q, key, scores, 1, "attention: scores"), "attention: scaled scores")
+    if mask is not None:
+        weights = ops.add(t, weights, mask, "attention: masked scores")
+    wide = scores + TOKENS * heads
+    combined = ops.spread_cat(t, weights, sinks, wide, 1, "attention: scores and sinks")
+    largest = t.new(TOKENS * heads, combined.dtype, 1, "attention: largest score")
+    combined = ops.sub(t, combined, largest, "attention: shifted scores")
+    del largest
+    # its dtype is given, which autocast leaves as it is
+    probabilities = ops.softmax(t, combined, combined.dtype, "attention: softmax")
+    cut = Tensor(probabilities.storage, scores, probabilities.dtype, 1)
+    numel, own = probabilities.numel, probabilities.dtype
+    t.record(
+        "attention: cut",
+        [cut],
+        [probabilities],
+        [],
+        lambda g: t.new(numel, own, 1, "gradient: attention: cut", "temporaries"),
+    )
+    cut = ops.cast(t, ops.dropout(t, cut, dropout, "attention: dropout"), value.dtype, "attention: probabilities")
+    out = ops.matmul(t, cut, value, q.numel, q.width, "attention: output by head")
+    return ops.copy(t, out, "attention: output")

@@ -1,0 +1,199 @@
+"""Gradient checkpointing: nodes that forget what they saved, and the second run that brings it back.
+
+Source: torch 2.13 utils/checkpoint.py. The non-reentrant form (transformers' default since 5): the first run builds the
+graph as usual, but a hook drops every saved tensor; the first backward node that asks for one runs the region again, which
+stops as soon as the last tensor that was dropped has been made anew. The reentrant form (before): the first run has no
+graph; backward runs the whole region again and then a backward pass of its own, while its caller holds the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.question.versions import version
+from loralens.core.tape.graph import LEAF, Node
+
+if TYPE_CHECKING:
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.ledger import Storage
+    from loralens.core.tape.tape import Tape
+
+
+Run = Callable[["Tensor"], "tuple[Tensor, list[Tensor]]"]
+"""A region: from its input to its output and to what it makes for the layers after it."""
+
+
+class _Enough(Exception):
+    """The second run has made all that was asked for."""
+
+
+class Region:
+    """One checkpointed region. It lives, and with it the region's inputs, while a node still waits for its tensors."""
+
+    def __init__(self, t: Tape, run: Callable[[], Tensor], inputs: Sequence[Tensor | None], label: str) -> None:
+        self._tape = t
+        self._run = run
+        self._label = label
+        self._held = [tensor.storage for tensor in inputs if tensor is not None and tensor.storage is not None]
+        self._waiting: list[ref[Node]] = []  # a node may be gone before backward asks
+        self._arrived = 0
+        self._layer = t.layer
+        self.done = False
+
+    def forget(self, node: Node) -> None:
+        """First run: `node` would have saved something."""
+        self._waiting.append(ref(node))
+
+    def refill(self, saved: list[Storage]) -> None:
+        """Second run: the next node that saves something gives it to its counterpart of the first run."""
+        if self._arrived < len(self._waiting):
+            node = self._waiting[self._arrived]()
+            if node is not None:
+                node.saved = saved
+            self._arrived += 1
+        if self._arrived == len(self._waiting):
+            raise _Enough
+
+    def end_with(self, saved: list[Storage]) -> None:
+        """Second run: if one node only still waits, it is this one's counterpart, and the run is over."""
+        if self._arrived == len(self._waiting) - 1:
+            self.refill(saved)
+
+    def recompute(self) -> None:
+        """Run the region again, with a cache of autocast copies of its own."""
+        t = self._tape
+        self.done = True
+        outside = t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where
+        t.cast_cache, t.layer, t.section, t.region, t.refilling = {}, self._layer, "activations", None, self
+        t.ledger.where = f"{self._label}: recomputed"
+        with suppress(_Enough):
+            self._run()
+        t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where = outside
+        self._waiting.clear()
+        del self._run
+
+
+def is_reentrant(recipe: Recipe) -> bool:
+    """Does the recipe's checkpointing use the reentrant form?"""
+    if recipe.checkpoint_reentrant is not None:
+        return recipe.checkpoint_reentrant
+    return version(recipe, "transformers") < (5,)
+
+
+def parked(t: Tape, hidden: Tensor) -> Tensor:
+    """A region's input as it is kept: on the device, or in host memory when checkpoints are offloaded."""
+    kept = hidden.view()
+    kept.node = None
+    if t.offloads_checkpoints:
+        kept.storage = None
+        t.host_bytes += hidden.numel * ITEM_BYTES[hidden.dtype] * (1 + t.stands_for.get(t.layer, 0))
+    return kept
+
+
+def back(t: Tape, kept: Tensor) -> Tensor:
+    """The input for the second run, brought back from the host if it was there."""
+    if kept.storage is None:
+        return t.new(kept.numel, kept.dtype, kept.width, "layer input, back from the host", "activations")
+    return kept.view()
+
+
+def reentrant(
+    t: Tape,
+    run: Run,
+    hidden: Tensor,
+    arguments: Sequence[Tensor | None],
+    label: str,
+    *,
+    frozen: bool,
+) -> Tensor:
+    """The older form: no graph at first, and a nested backward pass later.
+
+    `arguments` are detached as the input is: what the nested pass finds out about them is handed on.
+    """
+    outside, t.grad_enabled = t.grad_enabled, False
+    try:
+        out, made = run(hidden)
+    finally:
+        t.grad_enabled = outside
+    kept = parked(t, hidden)
+    number = t.layer
+    given = [tensor for tensor in arguments if tensor is not None and tensor.node is not None]
+
+    def apply(arrived: list[Tensor]) -> list[Tensor | None]:
+        outside = t.cast_cache, t.layer, t.section
+        t.cast_cache, t.layer, t.section = {}, number, "activations"
+        t.ledger.where = f"{label}: recomputed"
+        received: list[Tensor] = []
+        inside = back(t, kept)
+        inside.node = Node(LEAF, "layer input", "activations", (), [], received.append)
+        found: list[list[Tensor]] = [[] for _ in given]
+        with detached(given, found):
+            again, made_again = run(inside)
+        del inside
+        t.cast_cache, t.layer, t.section = outside
+        t.layer = number
+        t.backward_from(
+            [
+                (tensor, gradient)
+                for tensor, gradient in zip([again, *made_again], arrived, strict=True)
+                if gradient is not None
+            ]
+        )
+        t.layer = outside[1]
+        others = [gradients[0] if gradients else None for gradients in found]
+        if not received:
+            return [None, *others]
+        if t.sharding.keeps_inputs and frozen:
+            # FSDP reshards frozen units by a hook on their inputs; the hook holds the detached input's AccumulateGrad
+            # node, hence the input and its .grad, until backward is over (torch fsdp/_runtime_utils.py,
+            # _register_post_backward_reshard_only_hook; autograd/graph.py, register_multi_grad_hook)
+            t.keep_by_hooks([storage for storage in (kept.storage, received[0].storage) if storage is not None])
+        return [received[0], *others]
+
+    t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply)
+    if out.node is not None:
+        out.node.owning = True
+    return out
+
+
+@contextmanager
+def detached(tensors: list[Tensor], found: list[list[Tensor]]) -> Iterator[None]:
+    """Let tensors be leaves for a while; each one's gradient goes to a list of its own."""
+    edges = [(tensor.node, tensor.output) for tensor in tensors]
+    for tensor, gradients in zip(tensors, found, strict=True):
+        tensor.node, tensor.output = Node(LEAF, "argument", "activations", (), [], gradients.append), 0
+    try:
+        yield
+    finally:
+        for tensor, (node, output) in zip(tensors, edges, strict=True):
+            tensor.node, tensor.output = node, output
+
+
+def checkpoint(
+    t: Tape,
+    run: Run,
+    hidden: Tensor,
+    arguments: Sequence[Tensor | None],
+    label: str,
+    *,
+    frozen: bool = False,
+) -> Tensor:
+    """Run a region of the forward pass so that backward keeps only its inputs."""
+
+    def again() -> Tensor:
+        inside = back(t, kept)
+        inside.node = edge
+        return run(inside)[0]
+
+    kept, edge = parked(t, hidden), hidden.node
+    region = Region(t, again, [kept, *arguments], label)
+    outside, t.region = t.region, region
+    try:
+        return run(hidden)[0]
+    finally:
+        t.region = outside

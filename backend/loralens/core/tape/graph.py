@@ -1,0 +1,114 @@
+"""The graph: tensors without values, and the backward functions behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from loralens.core.tape.ledger import Storage
+from loralens.core.tape.size import Dim, Size
+
+Backward = Callable[..., Any]
+LEAF: Final = 1 << 62
+
+
+class Leaf(Protocol):
+    """What the tape has to know of a weight (`parameter.Parameter` is one)."""
+
+    numel: Size
+    dtype: str
+    shape: tuple[Dim, ...]
+    label: str
+    trainable: bool
+    gradient_kept: bool
+
+
+class Refilled(Protocol):
+    """A part of the forward pass whose nodes keep nothing, and get it back when it runs again (`checkpoint.Region`)."""
+
+    done: bool
+
+    def forget(self, node: Node) -> None:
+        """First run: `node` would have saved something."""
+
+    def refill(self, saved: list[Storage]) -> None:
+        """Second run: what the next node saves goes to its counterpart of the first run."""
+
+    def end_with(self, saved: list[Storage]) -> None:
+        """Second run: end here if only this node's counterpart still waits."""
+
+    def recompute(self) -> None:
+        """Run again."""
+
+
+class Node:
+    """One backward function: its inputs' nodes, what it saved, and how it makes gradients."""
+
+    __slots__ = (
+        "apply",
+        "inputs",
+        "kept",
+        "label",
+        "outputs",
+        "owning",
+        "region",
+        "saved",
+        "section",
+        "sequence",
+        "__weakref__",
+    )
+
+    def __init__(
+        self,
+        sequence: int,
+        label: str,
+        section: str,
+        inputs: Sequence[tuple[Node, int] | None],
+        saved: list[Storage],
+        apply: Backward,
+        outputs: int = 1,
+    ) -> None:
+        self.sequence = sequence
+        self.label = label
+        self.section = section
+        self.inputs = inputs
+        self.saved = saved
+        self.apply = apply
+        self.outputs = outputs
+        self.kept: Storage | None = None  # held as an attribute: until the graph goes, whatever checkpointing does
+        self.owning = False  # takes the list of gradients itself
+        self.region: Refilled | None = None  # the checkpointed region that still has to bring back what was saved
+
+
+class Tensor:
+    """A tensor without values: a storage, its number of elements, its dtype and its place in the graph."""
+
+    __slots__ = ("dtype", "is_view", "node", "numel", "output", "storage", "width")
+
+    def __init__(
+        self, storage: Storage | None, numel: Size, dtype: str, width: int | Size, node: Node | None = None
+    ) -> None:
+        self.storage = storage
+        self.numel = numel
+        self.dtype = dtype
+        self.width = width
+        self.node = node
+        self.output = 0
+        self.is_view = False  # of a gradient: a view of what a kernel returned, which autograd cannot add to in place
+
+    @property
+    def edge(self) -> tuple[Node, int] | None:
+        """Where this tensor's gradient goes."""
+        return None if self.node is None else (self.node, self.output)
+
+    def view(self, width: int | Size | None = None) -> Tensor:
+        """The same storage and graph node seen with another last dimension (views save and allocate nothing)."""
+        result = Tensor(self.storage, self.numel, self.dtype, self.width if width is None else width, self.node)
+        result.output = self.output
+        result.is_view = self.is_view
+        return result
+
+    def as_view(self) -> Tensor:
+        """Mark a gradient as a view (transposed or reshaped) of a kernel's result."""
+        self.is_view = True
+        return self

@@ -1,0 +1,168 @@
+"""The ledger: every storage is booked once, from its allocation to its release.
+
+A `Storage` lives as long as something refers to it, as in PyTorch: a local variable of the forward pass, a node of the
+autograd graph, a gradient. Releasing is CPython's own reference counting, so the life of a tensor in this simulation is
+the life that the mirrored PyTorch code gives it. Memory only grows at an allocation, so the moments worth keeping are
+the last ones before something is released; a moment that another one exceeds in every coefficient can never be a peak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from loralens.core.tape.size import ZERO, Size
+
+CATEGORIES = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
+
+Entry = tuple[str, str]  # category, label
+
+
+@dataclass(slots=True)
+class Moment:
+    """What was held at one instant: bytes per (category, label)."""
+
+    phase: str
+    label: str
+    total: Size
+    entries: dict[Entry, Size]
+
+    def by_category(self) -> list[Size]:
+        """Bytes per category, in the order of `CATEGORIES`."""
+        sums = dict.fromkeys(CATEGORIES, ZERO)
+        for (category, _), size in self.entries.items():
+            sums[category] = sums[category] + size
+        return list(sums.values())
+
+
+@dataclass(slots=True)
+class Point:
+    """A point of the timeline, or `repeat` of them on a straight line from `first` to `last`."""
+
+    phase: str
+    label: str
+    repeat: int
+    first: Moment
+    last: Moment
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Books storages and keeps the moments that can be a phase's peak."""
+
+    phase: str = "setup"
+    where: str = ""
+    total: Size = ZERO
+    entries: dict[Entry, Size] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)  # of the timeline
+    _rising: bool = False
+
+    def book(self, size: Size, category: str, label: str) -> int:
+        """Add `size` to an entry; the number is the storage's where a ledger tells them apart (see `events`)."""
+        key = (category, label)
+        self.entries[key] = self.entries.get(key, ZERO) + size
+        self.total = self.total + size
+        self._rising = True
+        return 0
+
+    def release(self, size: Size, category: str, label: str, number: int = 0) -> None:
+        """Take `size` off an entry, keeping the moment before if memory had been rising."""
+        if self._rising:
+            self.settle()
+        key = (category, label)
+        left = self.entries[key] - size
+        if any(left):
+            self.entries[key] = left
+        else:
+            del self.entries[key]
+        self.total = self.total - size
+
+    def rename(self, size: Size, old: Entry, new: Entry) -> None:
+        """Book the same bytes under another entry: nothing is allocated or released."""
+        rising, self._rising = self._rising, False
+        self.release(size, *old)
+        self.book(size, *new)
+        self._rising = rising
+
+    def settle(self) -> None:
+        """Keep the present moment as a candidate unless another one of its phase covers it."""
+        self._rising = False
+        if self.phase == "setup":
+            return
+        kept = []
+        for moment in self.moments:
+            if moment.phase == self.phase:
+                if self.total.at_most(moment.total):
+                    return
+                if moment.total.at_most(self.total):
+                    continue
+            kept.append(moment)
+        kept.append(self.snapshot())
+        self.moments = kept
+
+    def snapshot(self, label: str | None = None) -> Moment:
+        """The present moment."""
+        return Moment(self.phase, self.where if label is None else label, self.total, dict(self.entries))
+
+    def mark(self, label: str) -> None:
+        """Keep the present moment as a point of the timeline."""
+        here = self.snapshot(label)
+        self.points.append(Point(self.phase, label, 1, here, here))
+
+    def difference(self, before: Moment) -> dict[Entry, Size]:
+        """What has been added (or, negative, released) since `before`."""
+        keys = self.entries.keys() | before.entries.keys()
+        changes = {key: self.entries.get(key, ZERO) - before.entries.get(key, ZERO) for key in keys}
+        return {key: size for key, size in changes.items() if any(size)}
+
+    def repeat(self, change: dict[Entry, Size], times: int, label: str) -> None:
+        """Apply a change `times` more: layers of a kind that need not be walked one by one."""
+        if self._rising:
+            self.settle()
+        self.apply(change, 1)
+        self.settle()
+        first = self.snapshot(label)
+        self.apply(change, times - 1)
+        self.settle()
+        self.points.append(Point(self.phase, label, times, first, self.snapshot(label)))
+
+    def apply(self, change: dict[Entry, Size], times: int) -> None:
+        """Book a change `times` over, without keeping a moment."""
+        for key, size in change.items():
+            left = self.entries.get(key, ZERO) + size * times
+            if any(left):
+                self.entries[key] = left
+            else:
+                self.entries.pop(key, None)
+            self.total = self.total + size * times
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase; what is already held counts towards its peak."""
+        if self._rising:
+            self.settle()
+        self.phase = phase
+        self.where = phase
+        self.settle()
+
+
+class Storage:
+    """A block of memory; allocated when made, released when nothing refers to it any more."""
+
+    __slots__ = ("category", "label", "ledger", "number", "size")
+
+    def __init__(self, ledger: Ledger, size: Size, category: str, label: str) -> None:
+        self.ledger = ledger
+        self.size = ZERO  # until it is booked: a ledger may refuse
+        self.category = category
+        self.label = label
+        self.number = ledger.book(size, category, label)
+        self.size = size
+
+    def rename(self, category: str, label: str) -> None:
+        """Book the same bytes under another name (a gradient buffer becomes `.grad`)."""
+        self.ledger.rename(self.size, (self.category, self.label), (category, label))
+        self.category, self.label = category, label
+
+    def __del__(self) -> None:
+        if any(self.size):
+            self.ledger.release(self.size, self.category, self.label, self.number)

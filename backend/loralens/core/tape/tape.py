@@ -1,0 +1,280 @@
+"""A symbolic autograd tape: PyTorch's engine with sizes in place of numbers.
+
+Rules taken from PyTorch (torch/csrc/autograd/engine.cpp, input_buffer.cpp, functions/accumulate_grad.h, v2.13):
+- nodes run in the order of their creation, newest first, once all their gradients have arrived;
+- what a node saved is released right after it ran, its incoming gradient after that;
+- a second gradient for the same tensor is added in place when nothing else holds the first and it is no view;
+- a parameter's first gradient is taken over as `.grad`, a later one is added to it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.tape.graph import LEAF, Backward, Leaf, Node, Refilled, Tensor
+from loralens.core.tape.ledger import Ledger, Storage
+from loralens.core.tape.sharding import Sharding, share
+from loralens.core.tape.size import ZERO, Size
+
+if TYPE_CHECKING:
+    pass
+
+KEPT_BY_HOOKS = "FSDP hooks: layer inputs and their gradients"
+
+
+class Tape:
+    """Builds tensors and nodes, and runs the backward pass, booking everything in a ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        autocast: str | None = None,
+        fused_kernels: str = "none",
+        sharding: Sharding | None = None,
+        every_layer: bool = False,
+    ) -> None:
+        self.ledger = ledger
+        self.autocast = autocast
+        self.fused_norms = fused_kernels != "none"
+        self.fused_lora = "lora" in fused_kernels
+        self.compiled = False  # inside a region that torch.compile made one graph of
+        self.grad_enabled = True
+        self.region: Refilled | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
+        self.refilling: Refilled | None = None  # the region that runs again
+        self.section = "activations"  # category of what the forward pass allocates now
+        self.layer = 0  # which simulated layer a parameter belongs to; 0: none
+        self.layers_walked = 0
+        self.every_layer = every_layer  # none is skipped and multiplied
+        self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends
+        self.gradients: dict[Any, Storage] = {}
+        self.leaves: dict[Any, Node] = {}
+        self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
+        self.sharding = sharding or Sharding()
+        self.offloads_checkpoints = False
+        self.pinned_tokens: Callable[[], int] = _not_pinned
+        self.exceeds: Callable[[str, int], bool] = _not_pinned
+        self.host_bytes = ZERO  # checkpoints that were moved to host memory
+        self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
+        self.kept_for_reuse: Storage | None = None  # weights that stay gathered between a last layer's two passes
+        self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
+        self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
+        self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
+        self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
+        self._sequence = 0
+
+    # -- building -----------------------------------------------------------------------------------------------
+
+    def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
+        """Allocate a tensor of `numel` elements."""
+        return Tensor(
+            Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width
+        )
+
+    def record(
+        self,
+        label: str,
+        outputs: Sequence[Tensor],
+        inputs: Sequence[Tensor | None],
+        saved: Sequence[Tensor | None],
+        apply: Backward,
+    ) -> None:
+        """Put a node behind `outputs` if gradients flow to any input."""
+        if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):
+            return
+        self._sequence += 1
+        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None]
+        saves = any(tensor is not None for tensor in saved)
+        edges = [None if tensor is None else tensor.edge for tensor in inputs]
+        node = Node(self._sequence, label, self.section, edges, [] if self.region else held, apply, len(outputs))
+        for index, output in enumerate(outputs):
+            output.node = node
+            output.output = index
+        if saves and self.region is not None:
+            node.region = self.region
+            self.region.forget(node)
+        elif saves and self.refilling is not None:
+            self.refilling.refill(held)
+
+    def saving(self, inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None]) -> None:
+        """An operator saves its inputs before it runs: a region's second run may end here, without the result."""
+        if self.refilling is None or not any(tensor is not None and tensor.node for tensor in inputs):
+            return
+        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None]
+        if any(tensor is not None for tensor in saved):
+            self.refilling.end_with(held)
+
+    def parameter(self, parameter: Leaf) -> Tensor:
+        """A parameter as a tensor; its bytes are booked once and for all by the step, not here."""
+        tensor = Tensor(None, parameter.numel, parameter.dtype, parameter.shape[-1])
+        if parameter.trainable and self.grad_enabled:
+            key = (id(parameter), self.layer)
+            node = self.leaves.get(key)
+            if node is None:
+                node = Node(LEAF, parameter.label, self.section, (), [], lambda grads: ())
+                node.apply = lambda gradient, key=key, parameter=parameter: self._accumulate(key, parameter, gradient)
+                self.leaves[key] = node
+            tensor.node = node
+        return tensor
+
+    def require_grad(self, tensor: Tensor, *, copied: bool = False) -> None:
+        """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`).
+
+        `copied`: the tensor lies otherwise in memory than its gradient arrives, which is then cloned to lie alike
+        (accumulate_grad.h, `clone_obey_contract`).
+        """
+        if tensor.node is None and self.grad_enabled:
+            numel, dtype, width = tensor.numel, tensor.dtype, tensor.width
+            held = [Tensor(tensor.storage, numel, dtype, width)]  # as AccumulateGrad does
+
+            def apply(gradient: Tensor) -> None:
+                held.append(self.new(numel, dtype, width, "input gradient", "temporaries") if copied else gradient)
+
+            tensor.node = Node(LEAF, "input gradient", self.section, (), [], apply)
+
+    def reduce_gradients(self, layer: int) -> None:
+        """A layer is done: its gradients are reduced, and this GPU keeps its share (none when the host does)."""
+        parts, host = self.sharding.gradients, self.sharding.host_states
+        if parts == 1 and not host:
+            return
+        for key in [key for key in self.gradients if key[1] == layer]:
+            storage = self.gradients.pop(key)
+            if not host:
+                self.ledger.book(share(storage.size, parts), "gradients", "gradients, this GPU's share")
+            del storage
+
+    def take_weights(self) -> Tensor | None:
+        """What attention returned beside its result, for a local variable of the layer."""
+        taken, self.returned_weights = self.returned_weights, None
+        return taken
+
+    def hold_for_caller(self, tensor: Tensor) -> None:
+        """The training loop has this in a local variable while backward runs."""
+        if tensor.storage is not None:
+            self.held_for_caller.append(tensor.storage)
+
+    def end_backward(self) -> None:
+        """Backward is over: hooks let go of what they held, for the layers that were not simulated too."""
+        self.held_for_caller.clear()
+        left = self.ledger.entries.get(("activations", KEPT_BY_HOOKS))
+        if left is None:
+            self.kept_by_hooks.clear()
+            return
+        for storage in {id(storage): storage for storage in self.kept_by_hooks}.values():
+            left = left - storage.size
+        self.ledger.release(left, "activations", KEPT_BY_HOOKS)
+        self.kept_by_hooks.clear()
+
+    def keep_by_hooks(self, storages: list[Storage]) -> None:
+        """A framework's hook holds these until backward is over."""
+        for storage in storages:
+            storage.rename("activations", KEPT_BY_HOOKS)
+        self.kept_by_hooks += storages
+
+    # -- running backward ---------------------------------------------------------------------------------------
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the graph behind a loss, from a fresh scalar gradient."""
+        if loss.node is not None:
+            self.backward_from([(loss, self.new(loss.numel, loss.dtype, 1, "gradient of the loss", "temporaries"))])
+
+    def backward_from(self, roots: list[tuple[Tensor, Tensor]]) -> None:
+        """Run the graph behind several tensors, each with its gradient; the list is emptied."""
+        nodes = [(root.node, root.output) for root, _ in roots if root.node is not None]
+        waiting = self._dependencies([node for node, _ in nodes])
+        buffers: dict[Node, list[Tensor | None]] = {node: [None] * node.outputs for node, _ in nodes}
+        ready: list[tuple[int, int, Node]] = []
+        for (node, output), (_, gradient) in zip(nodes, [pair for pair in roots if pair[0].node], strict=True):
+            buffers[node][output] = gradient
+            waiting[node] -= 1
+            if not waiting[node]:
+                heapq.heappush(ready, (-node.sequence, id(node), node))
+        seed = [gradient.storage for _, gradient in roots]  # whoever called backward holds the gradients to the end
+        roots.clear()
+        if nodes:
+            del gradient, node
+        nodes.clear()
+        outer = self.section
+        while ready:
+            node = heapq.heappop(ready)[2]
+            arrived = buffers.pop(node)
+            self.section = node.section
+            self.ledger.where = node.label
+            if node.region is not None and not node.region.done:
+                node.region.recompute()
+                self.ledger.where = node.label
+            produced = node.apply(arrived) if node.owning else node.apply(*arrived)
+            node.saved, node.region = [], None
+            if callable(produced):  # summed and cast to the inputs' shapes and dtypes once the saved tensors are gone
+                produced = produced()
+            del arrived
+            if node.sequence == LEAF:
+                continue
+            results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
+            del produced
+            for position, edge in enumerate(node.inputs):
+                if edge is None:
+                    continue
+                target, index = edge
+                value, results[position] = results[position], None
+                if value is not None:
+                    buffer = buffers.setdefault(target, [None] * target.outputs)
+                    buffer[index] = value if buffer[index] is None else self._add(buffer, index, value)
+                del value
+                waiting[target] -= 1
+                if not waiting[target]:
+                    heapq.heappush(ready, (-target.sequence, id(target), target))
+            node.apply = _spent
+        self.section = outer
+        del seed
+
+    def _dependencies(self, roots: list[Node]) -> dict[Node, int]:
+        """How many gradients each node waits for; a root waits for its own too."""
+        counts: dict[Node, int] = {}
+        for root in roots:
+            counts[root] = counts.get(root, 0) + 1
+        seen = set(roots)
+        stack = list(seen)
+        while stack:
+            for edge in stack.pop().inputs:
+                if edge is not None:
+                    target = edge[0]
+                    counts[target] = counts.get(target, 0) + 1
+                    if target not in seen:
+                        seen.add(target)
+                        stack.append(target)
+        return counts
+
+    def _add(self, buffer: list[Tensor | None], index: int, second: Tensor) -> Tensor:
+        first = buffer[index]
+        assert first is not None  # the caller looked
+        if not first.is_view and first.storage is not None and sys.getrefcount(first.storage) == 2:
+            return first
+        return self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
+
+    def _accumulate(self, key: Any, parameter: Leaf, gradient: Tensor | None) -> None:
+        if gradient is None or gradient.storage is None:
+            return
+        if key in self.gradients or parameter.gradient_kept:
+            return  # added in place to the .grad that is already there
+        storage = gradient.storage
+        if (
+            sys.getrefcount(storage) > 3 and not gradient.is_view
+        ):  # held elsewhere: PyTorch clones it; a view is its own
+            storage = Storage(self.ledger, storage.size, "temporaries", "")
+        if self.on_gradient is not None and self.on_gradient(parameter, storage):
+            return
+        storage.rename("gradients", "gradients: " + parameter.label)
+        self.gradients[key] = storage
+
+
+def _not_pinned(*_: object) -> Any:
+    raise RuntimeError("this walk has no numbers of its own")
+
+
+def _spent(*_: Any) -> Any:
+    raise RuntimeError("backward ran twice over one node")

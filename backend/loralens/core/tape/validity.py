@@ -1,0 +1,55 @@
+"""Where a plan holds: every decision that looked at batch, length or rank narrows the range of settings it is true for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loralens.core.question.recipe import Recipe
+
+LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 16_777_216, "rank": 65_536}
+
+
+class Validity:
+    """The settings of one walk, and the ranges within which all its decisions would have been the same."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._values = {
+            "micro_batch_size": recipe.micro_batch_size,
+            "sequence_length": recipe.sequence_length,
+            "rank": recipe.lora.rank,
+        }
+        self.ranges = {name: [1, high] for name, high in LARGEST.items()}
+        self.remainders: dict[str, tuple[int, int]] = {}  # variable -> modulus and what is left over
+
+    def exceeds(self, variable: str, threshold: int) -> bool:
+        """Is the variable above the threshold? The plan is valid on this side of it only."""
+        low, high = self.ranges[variable]
+        above = self._values[variable] > threshold
+        self.ranges[variable] = [max(low, threshold + 1), high] if above else [low, min(high, threshold)]
+        return above
+
+    def remainder(self, variable: str, modulus: int) -> int:
+        """The variable modulo a number; the plan is valid for values with the same remainder only."""
+        left = self._values[variable] % modulus
+        known = self.remainders.setdefault(variable, (modulus, left))
+        if known != (modulus, left):
+            raise ValueError(f"{variable} is looked at modulo {known[0]} and {modulus}")
+        return left
+
+    def pinned_tokens(self) -> int:
+        """Tokens of a micro batch as a number: the plan then holds for this batch and length only."""
+        for variable in ("micro_batch_size", "sequence_length"):
+            value = self._values[variable]
+            self.exceeds(variable, value)
+            self.exceeds(variable, value - 1)
+        return self._values["micro_batch_size"] * self._values["sequence_length"]
+
+    def covers(self, batch: int, sequence: int, rank: int) -> bool:
+        """Is a setting inside?"""
+        values = (batch, sequence, rank)
+        if not all(low <= value <= high for (low, high), value in zip(self.ranges.values(), values, strict=True)):
+            return False
+        if not self.remainders:
+            return True
+        named = dict(zip(self.ranges, values, strict=True))
+        return all(named[name] % modulus == left for name, (modulus, left) in self.remainders.items())
