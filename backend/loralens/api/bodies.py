@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from loralens.core.errors import InvalidInput
-from loralens.core.jsontext import depth
+from loralens.core.jsontext import depth, from_json
 from loralens.core.question.recipe import nested
 
 MAX_QUERY_PARAMETERS = 100
@@ -23,16 +24,18 @@ async def read_json_object(request: Request) -> dict[str, Any]:
 
     Raises:
         HTTPException: 400 not JSON, 413 too large, 415 another content type.
-        InvalidInput: JSON, but no object, or nested too deeply.
+        InvalidInput: JSON, but no object, nested too deeply, or something that `from_json` refuses.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise HTTPException(415, f"the body must be JSON, got content-type {content_type[:60] or 'none'}")
     limit = request.app.state.settings.max_depth
     try:
-        value = json.loads(await request.body())
+        value = from_json(await request.body())
     except RecursionError:
         raise _too_deep(limit) from None
+    except InvalidInput:
+        raise
     except ValueError as error:  # also UnicodeDecodeError, and an integer of more than 4300 digits
         raise HTTPException(400, f"the body is not JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):
@@ -43,6 +46,29 @@ async def read_json_object(request: Request) -> dict[str, Any]:
 
 
 JsonObject = Annotated[dict[str, Any], Depends(read_json_object)]
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        try:
+            return from_json(await self.body())
+        except InvalidInput as error:
+            raise HTTPException(422, error.message) from None
+        except (RecursionError, ValueError) as error:
+            raise HTTPException(400, f"the body is not JSON: {str(error)[:200]}") from None
+
+
+class JsonRoute(APIRoute):
+    """For routes whose body is a model: their JSON is read as strictly as `JsonObject`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's hook for another class of requests."""
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return strict
 
 
 def read_query(request: Request) -> dict[str, Any]:

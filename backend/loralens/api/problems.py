@@ -25,6 +25,7 @@ _HTTP_CODES: dict[int, tuple[str, str | None]] = {
     404: ("not_found", "all endpoints are listed in /api/openapi.json"),
     405: ("method_not_allowed", "all endpoints are listed in /api/openapi.json"),
     413: ("input_too_large", "send only config.json and the recipe; neither needs more than some kilobytes"),
+    422: ("invalid_input", "the endpoint's inputs are described in /api/openapi.json"),
     415: ("unsupported_media_type", "send JSON with the header content-type: application/json"),
     500: ("internal_error", "this is a fault of the server, not of the request; its log says more"),
 }
@@ -70,8 +71,10 @@ def from_error(error: LoraLensError) -> dict[str, Any]:
 
 def respond(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     """A problem as a response that no cache keeps."""
+    # A message may repeat what was sent: half a surrogate pair is then written as JSON's own escape.
+    text = to_json(body).encode("utf-8", errors="backslashreplace")
     return Response(
-        to_json(body), body["status"], media_type=MEDIA_TYPE, headers={"cache-control": "no-store", **(headers or {})}
+        text, body["status"], media_type=MEDIA_TYPE, headers={"cache-control": "no-store"} | (headers or {})
     )
 
 

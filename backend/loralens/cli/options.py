@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from loralens.cli.words import Argument, Command, Option
 from loralens.core.errors import InvalidInput
-from loralens.core.jsontext import depth
+from loralens.core.jsontext import depth, from_json
 from loralens.core.question.recipe import nested
 from loralens.core.question.recipe_words import WORDS, Word
 
@@ -142,9 +141,11 @@ def read_json(path: str) -> Body:
     if len(raw) > MAX_FILE_BYTES:
         raise InvalidInput(f"{name} is larger than {MAX_FILE_BYTES} bytes")
     try:
-        value = json.loads(raw)
+        value = from_json(raw)
     except RecursionError:
         raise InvalidInput(f"{name} is nested deeper than {MAX_DEPTH} levels") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error.message}", field=error.field, hint=error.hint) from None
     except ValueError as error:
         raise InvalidInput(f"{name} is not JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):

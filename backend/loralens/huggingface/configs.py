@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.jsontext import depth
+from loralens.core.jsontext import depth, from_json
 
 MAX_BYTES: Final = 1_048_576
 MAX_DEPTH: Final = 32
@@ -21,7 +20,9 @@ def read_config(raw: bytes, what: str) -> dict[str, Any]:
     if len(raw) > MAX_BYTES:
         raise InvalidInput(f"{what} is larger than {MAX_BYTES} bytes", field="config")
     try:
-        value = json.loads(raw)
+        value = from_json(raw)
+    except InvalidInput as error:
+        raise InvalidInput(f"{what}: {error.message}", field="config") from None
     except (RecursionError, ValueError):
         raise InvalidInput(f"{what} is not JSON", field="config") from None
     if not isinstance(value, dict):

@@ -20,6 +20,8 @@ ASSUMED_UTILIZATION: Final = 0.4
 (arXiv:2407.21783, table 4), PaLM 0.46 (arXiv:2204.02311, table 3); one GPU with short batches often reaches less."""
 
 MAX_TOKENS: Final = 10**18
+LEAST_UTILIZATION: Final = 0.001
+"""Assumption: a run below a thousandth of the peak is broken; a smaller share would be a slip of the pen."""
 SECONDS_PER_HOUR: Final = 3600
 
 
@@ -30,7 +32,7 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         question: model, method and recipe.
         device: whose rates and prices are used.
         tokens: of all samples and epochs together, padding included.
-        utilization: share of the dense peak to expect, in (0, 1]; the assumption when None.
+        utilization: share of the dense peak to expect, in [0.001, 1]; the assumption when None.
 
     Raises:
         InvalidInput: tokens or utilization out of range.
@@ -40,9 +42,11 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         raise InvalidInput(
             f"tokens must be between 1 and 10^18, got {tokens!r:.40}", field="tokens", hint="try 10000000"
         )
-    if utilization is not None and not (_is_number(utilization) and 0 < utilization <= 1):
+    if utilization is not None and not (_is_number(utilization) and LEAST_UTILIZATION <= utilization <= 1):
         raise InvalidInput(
-            f"utilization must be above 0 and at most 1, got {utilization!r:.40}", field="utilization", hint="try 0.4"
+            f"utilization must be from {LEAST_UTILIZATION} to 1, got {utilization!r:.40}",
+            field="utilization",
+            hint="try 0.4",
         )
     recipe = question.recipe
     work = training_work(network_of(question), gradient_checkpointing=recipe.gradient_checkpointing)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 
 from loralens.api import adapter_schemas as schemas
 from loralens.api.answers import respond
+from loralens.api.bodies import JsonRoute
 from loralens.api.hub_service import Service
 from loralens.api.problems import documented
 from loralens.api.uploads import MAX_UPLOAD_BYTES, Upload
@@ -18,7 +19,7 @@ from loralens.core.errors import DependencyMissing
 if TYPE_CHECKING:
     from loralens.lab.adapters.adapter import Adapter
 
-router = APIRouter(tags=["adapters"])
+router = APIRouter(tags=["adapters"], route_class=JsonRoute)
 MAX_UPLOAD_NOTE = "Two files, config and weights; safetensors only; at most LORALENS_MAX_ADAPTER_BYTES."
 _UPLOAD: dict[str, Any] = {
     "requestBody": {

@@ -14,12 +14,13 @@ from fastapi import APIRouter, Response
 
 from loralens.api import hub_schemas as schemas
 from loralens.api.answers import respond
+from loralens.api.bodies import JsonRoute
 from loralens.api.hub_service import Service
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.core.errors import InvalidInput
 
-router = APIRouter(tags=["adapters"])
+router = APIRouter(tags=["adapters"], route_class=JsonRoute)
 
 
 @router.get("/adapters", summary="The hub as it is", response_model=schemas.HubState, responses=documented(503))

@@ -26,6 +26,8 @@ from loralens.jobs.model import Job, Status
 
 router = APIRouter(tags=["jobs"])
 TAIL_SECONDS = 0.1
+MAX_SEQUENCE = 2**53 - 1
+"""The largest whole number that every reader of JSON keeps; SQLite would hold 2^63 - 1."""
 
 
 class JobAnswer(BaseModel):
@@ -147,7 +149,7 @@ async def _known(job_id: str, jobs: Jobs) -> Job:
 async def job_events(
     job: Annotated[Job, Depends(_known)],
     jobs: Jobs,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQUENCE)] = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Every event of the job as it comes, from the beginning or from where the client was; see this module's text."""

@@ -72,8 +72,7 @@ class Config:
         if (
             isinstance(value, bool)
             or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-            or not low <= value <= high
+            or not low <= value <= high  # also refuses NaN; an integer may be too long for a float
         ):
             raise self._wrong(name, f"a number from {low} to {high}", value)
         return float(value)

@@ -91,12 +91,19 @@ class Quantization:
         read = check.Reader(
             check.mapping(given, "quantization", {f.name for f in fields(Quantization)}), "quantization"
         )
+        group_size = read.integer("group_size", 128, -1, 65_536)
+        if group_size == 0:
+            raise InvalidInput(
+                "quantization.group_size must be -1 or at least 1, got 0",
+                field="quantization.group_size",
+                hint="-1 makes each row one group",
+            )
         return Quantization(
             type=read.choice("type", "nf4", QUANTIZATIONS),
             double_quant=read.boolean("double_quant", True),
             compute_dtype=read.choice("compute_dtype", "bfloat16", DTYPES),
             prepare_kbit=read.boolean("prepare_kbit", True),
-            group_size=read.integer("group_size", 128, -1, 65_536),
+            group_size=group_size,
         )
 
 
@@ -159,7 +166,7 @@ class Recipe:
         Raises:
             InvalidInput: an unknown word, or a value of the wrong type or out of range.
         """
-        entries = check.mapping(given, "recipe", {f.name for f in fields(Recipe)}) if given else {}
+        entries = check.mapping(given, "recipe", {f.name for f in fields(Recipe)}) if given is not None else {}
         try:
             return _cached(check.frozen(entries))
         except TypeError:  # something unhashable inside: read it uncached, the reader will say what is wrong

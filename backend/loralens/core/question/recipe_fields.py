@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -109,7 +108,7 @@ class Reader:
         value = self._entries.get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self._wrong(name, f"a number from {low} to {high}", value, f"try {name}={default}")
-        if not math.isfinite(value) or not low <= value <= high:
+        if not low <= value <= high:  # also refuses NaN; an integer may be too long for a float
             raise self._wrong(name, f"a number from {low} to {high}", value, f"try {name}={default}")
         return value
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loralens.core.errors import InputTooLarge, InvalidInput
+from loralens.core.jsontext import from_json
 from loralens.core.question import patterns
 
 MAX_CONFIG_BYTES: Final = 2**20
@@ -135,11 +136,11 @@ def read_config(raw: bytes) -> AdapterConfig:
     if len(raw) > MAX_CONFIG_BYTES:
         raise InputTooLarge(f"the config has {len(raw)} bytes, at most {MAX_CONFIG_BYTES} are read", field=_FIELD)
     try:
-        given = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+        given = from_json(raw, parse_constant=_no_constant)
     except RecursionError:
         raise InvalidInput("the config is nested too deeply", field=_FIELD) from None
-    except InvalidInput:
-        raise
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=error.field or _FIELD, hint=error.hint) from None
     except ValueError as error:  # includes UnicodeDecodeError and JSONDecodeError
         raise InvalidInput(f"the config is not UTF-8 JSON: {error}", field=_FIELD) from None
     if not isinstance(given, dict):

@@ -127,12 +127,14 @@ def _json(text: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen = dict(pairs)
-    if len(seen) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _invalid(f"{twice[:80]!r} is listed twice")
-    return seen
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen = set[str]()
+        for name, _ in pairs:
+            if name in seen:
+                raise _invalid(f"{name[:80]!r} is listed twice")
+            seen.add(name)
+    return found
 
 
 def _no_constant(text: str) -> Any:

@@ -1,0 +1,165 @@
+"""JSON that is valid and that nobody should send: a named problem, never a 500 and never a cut connection."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from api.checks import problem
+
+from loralens.core import catalogue
+from loralens.core.errors import InvalidInput
+from loralens.core.jsontext import MAX_DIGITS, from_json
+
+JSON_TYPE = {"content-type": "application/json"}
+HALF = "\ud800"
+HUGE = 10**400
+LLAMA = catalogue.model("qwen2.5-0.5b").config
+WITH_BODY = [
+    "/api/memory",
+    "/api/plan",
+    "/api/parameters",
+    "/api/fit",
+    "/api/sweep",
+    "/api/serving",
+    "/api/benchmarks",
+    "/api/forgetting",
+    "/api/traces",
+    "/api/models/resolve",
+    "/api/adapters/switch",
+    "/api/adapters/train",
+    "/api/adapters/verify",
+]
+
+
+def post(client, path, body):
+    text = body if isinstance(body, str) else json.dumps(body)
+    return client.post(path, content=text, headers=JSON_TYPE)
+
+
+def answered_on_one_connection(client, response):
+    """The problem; the connection must still carry the next request."""
+    body = problem(response)
+    assert 400 <= response.status_code < 500, body
+    assert response.headers.get("connection") != "close"
+    assert client.get("/api/health").status_code == 200
+    return body
+
+
+@pytest.mark.parametrize("path", WITH_BODY)
+def test_half_a_surrogate_pair_is_refused_as_a_name(client, path):
+    answered_on_one_connection(client, post(client, path, {HALF: 1}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"config": {**LLAMA, "_name_or_path": HALF}},
+        {"model": HALF},
+        {"model": "7B", "method": HALF},
+        {"model": "7B", "gpu": HALF},
+        {"model": "7B", "recipe": {"stack": {"torch": HALF}}},
+        {"model": "7B", "recipe": {"lora": {"modules_to_save": [HALF]}}},
+        {"model": "7B", "recipe": {"lora": {"rank_pattern": {HALF: 8}}}},
+    ],
+    ids=lambda body: next(reversed(body)),
+)
+def test_half_a_surrogate_pair_is_refused_as_a_value(client, body):
+    assert "\\ud800" in answered_on_one_connection(client, post(client, "/api/memory", body))["detail"]
+
+
+def test_half_a_surrogate_pair_in_a_text_that_is_to_be_forgotten(client):
+    text = "word " * 8_000
+    body = {"old_text": text, "new_text": text[::-1], "old_name": HALF}
+    answered_on_one_connection(client, post(client, "/api/forgetting", body))
+
+
+def test_a_whole_pair_is_text(client):
+    answer = post(client, "/api/memory", {"model": "7B", "method": "\ud83d\ude00"})
+    assert "\N{GRINNING FACE}" in problem(answer, 422)["detail"]
+
+
+@pytest.mark.parametrize("name", ["alpha", "dropout"])
+@pytest.mark.parametrize("value", [HUGE, -HUGE, 10**120])
+def test_an_integer_that_no_float_holds_in_lora(client, name, value):
+    body = {"model": "7B", "method": "lora", "recipe": {"lora": {name: value}}}
+    answered_on_one_connection(client, post(client, "/api/memory", body))
+
+
+@pytest.mark.parametrize("path", ["/api/memory", "/api/plan", "/api/parameters", "/api/fit"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "7B", "recipe": {"max_grad_norm": HUGE}},
+        {"config": {**LLAMA, "attention_dropout": HUGE}},
+        {"config": {**LLAMA, "partial_rotary_factor": HUGE}},
+        {"config": {**LLAMA, "rope_theta": HUGE, "x": [{"y": HUGE}]}},
+    ],
+    ids=["max_grad_norm", "attention_dropout", "partial_rotary_factor", "unknown"],
+)
+def test_an_integer_that_no_float_holds_anywhere(client, path, body):
+    more = {"gpu": "a100", "method": "lora"} if path == "/api/fit" else {}
+    assert "digits" in answered_on_one_connection(client, post(client, path, {**body, **more}))["detail"]
+
+
+@pytest.mark.parametrize("name", ["alpha", "dropout", "max_grad_norm", "rank", "micro_batch_size"])
+def test_an_integer_that_no_float_holds_in_a_query(client, name):
+    answered_on_one_connection(client, client.get("/api/memory", params={"model": "7B", name: "9" * 400}))
+
+
+@pytest.mark.parametrize("utilization", [5e-324, 1e-300, 1e-9, 0, HUGE, -1])
+def test_a_utilization_of_next_to_nothing_gives_no_absurd_hours(client, utilization):
+    body = {"model": "7B", "method": "lora", "gpu": "a100", "tokens": 10**12, "utilization": utilization}
+    answered_on_one_connection(client, post(client, "/api/fit", body))
+
+
+@pytest.mark.parametrize("text", ['{"model": "7B", "model": "13B"}', '{"model": "7B", "recipe": {"a": 1, "a": 1}}'])
+def test_a_name_that_is_given_twice_is_refused(client, text):
+    assert "twice" in answered_on_one_connection(client, post(client, "/api/memory", text))["detail"]
+
+
+@pytest.mark.parametrize("recipe", [0, "", False, []])
+def test_an_empty_value_is_no_recipe(client, recipe):
+    body = answered_on_one_connection(client, post(client, "/api/memory", {"model": "7B", "recipe": recipe}))
+    assert body["field"] == "recipe"
+
+
+@pytest.mark.parametrize("body", [{"group_size": 0}, {"quantization": {"type": "gptq4", "group_size": 0}}], ids=str)
+def test_groups_of_no_weights_are_refused(client, body):
+    if "quantization" not in body:
+        answer = client.get("/api/memory", params={"model": "7B", "method": "qlora", "quantization": "gptq4", **body})
+    else:
+        answer = post(client, "/api/memory", {"model": "7B", "method": "qlora", "recipe": body})
+    assert answered_on_one_connection(client, answer)["field"] == "quantization.group_size"
+
+
+@pytest.mark.parametrize("after", [2**53, 2**63, 10**400])
+def test_an_event_number_that_the_store_cannot_hold(served, client, after):
+    small = {"in_features": 256, "out_features": 256, "seconds": 0.5, "variants": ["addmm"], "cache": "hot"}
+    job = served.post("/api/benchmarks", small)
+    path = f"/api/jobs/{job['id']}/events"
+    assert answered_on_one_connection(client, client.get(path, params={"after": after}))["field"] == "after"
+    assert list(served.events(f"{path}?after={2**53 - 1}"))[-1]["event"] == "done"
+
+
+@pytest.mark.parametrize("digits", [MAX_DIGITS, MAX_DIGITS + 1])
+def test_the_reader_counts_digits(digits):
+    text = b'{"a": -' + b"1" * digits + b"}"
+    if digits <= MAX_DIGITS:
+        assert from_json(text) == json.loads(text)
+    else:
+        with pytest.raises(InvalidInput, match="101 digits"):
+            from_json(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a": 0.' + b"1" * 300 + b"}", b'["\\ud83d\\ude00", "\\\\ud800"]', b"\xef\xbb\xbf[1]"]
+)
+def test_the_reader_leaves_honest_json_alone(text):
+    assert from_json(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("raw", [b'"\xed\xa0\x80"', b"\xff\xfe\x00\xd8"])
+def test_half_a_pair_that_is_not_even_escaped_is_no_json(raw):
+    with pytest.raises(ValueError):
+        from_json(raw)
