@@ -49,6 +49,11 @@ fuzz: ## 20,000 broken configs in place of the usual 2,000, each one that can be
 test-gpu: ## The tests that need a CUDA device
 	$(PY)/python -m pytest -m gpu
 
+.PHONY: interpreters
+interpreters: ## The traced grid in every Python from 3.11 to 3.14 that is here; 3.14 also as it is compiled for Node
+	npm --prefix tests/interpreters ci --silent
+	$(PY)/python tests/interpreters/compare.py
+
 .PHONY: test-docker
 test-docker: ## Build the image, start it, ask it, stop it (needs a Docker engine)
 	$(PY)/python -m pytest -m docker
