@@ -25,6 +25,9 @@ class ModelSummary(Shape):
     left_out: list[str] = Field(
         description="What the config has and the count has not (a vision tower), in sentences; empty for a language model."
     )
+    read_as: list[str] | None = Field(
+        None, description="How a name that the catalogue does not have was understood; absent where it has the name."
+    )
 
 
 class ParameterCounts(Shape):
@@ -194,6 +197,7 @@ class ModelDetail(ModelRow):
     """One model of the catalogue with its architecture."""
 
     config: dict[str, Any] = Field(description="The architecture keys of config.json.")
+    read_as: list[str] | None = Field(None, description="How a name that the catalogue does not have was understood.")
 
 
 class ModelsAnswer(Shape):

@@ -38,7 +38,7 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
     estimates = answer["estimates"]
     model = answer["model"]
     line(f"{model['name']}  {model['parameters']:,} parameters")
-    for sentence in model["left_out"]:
+    for sentence in [*model.get("read_as", ()), *model["left_out"]]:
         line(sentence)
     rows = [
         ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),

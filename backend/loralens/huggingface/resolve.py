@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,8 +50,8 @@ class Resolver:
         here = self._here(text.strip())
         if here is not None:
             return here
-        if "/" not in text:  # the Hub's models have an owner: this can only be a misspelt name
-            catalogue.model(text)
+        if "/" not in text:  # the Hub's models have an owner: this is read by rules or misspelt
+            return _listed(catalogue.reading(text))
         model = model_id(text, self._hosts)
         here = self._here(model)
         if here is not None:
@@ -59,11 +60,7 @@ class Resolver:
         if kept is not None and (kept.fresh or not from_hub):
             return _answer("cache", model, kept.config, kept.fetched_at)
         if not from_hub:
-            raise UnknownModel(
-                f"{model} is neither in the catalogue nor in a local folder",
-                field="model",
-                hint=f"the Hub is only asked when you say so (from_hub, --from-hub); or {PASTE}",
-            )
+            return _named(model)
         if self._hub is None:
             raise HubUnavailable("looking up models on the Hub is switched off here (LORALENS_HUB=off)", hint=PASTE)
         raw = await download_config(self._hub, model, self._seconds)
@@ -76,20 +73,35 @@ class Resolver:
         return answer | {"fetched_at": self._store.put(model, config).fetched_at}
 
     def _here(self, name: str) -> dict[str, Any] | None:
-        """A model of the catalogue or of a local folder; None for an address and for any other name."""
-        try:
-            entry = catalogue.model(name)
-        except UnknownModel:
-            folder = None if "://" in name else folder_config(self._models, name)
-            return _answer("folder", *folder) if folder else None
-        model = named(entry.id)
-        return {
-            "source": "catalogue",
-            "id": entry.id,
-            "model": model_object(model),
-            "config": entry.config,
-            "fetched_at": None,
-        }
+        """A model that the catalogue or a local folder has under this very name; None for an address and any other name."""
+        found = catalogue.read(name)
+        if found is not None and not found.notes:
+            return _listed(found)
+        folder = None if "://" in name else folder_config(self._models, name)
+        return _answer("folder", *folder) if folder else None
+
+
+def _named(model: str) -> dict[str, Any]:
+    """The catalogue's model whose architecture the name of a model on the Hub means."""
+    found = catalogue.read(model)
+    if found is None:
+        raise UnknownModel(
+            f"{model} is neither in the catalogue nor in a local folder",
+            field="model",
+            hint=f"the Hub is only asked when you say so (from_hub, --from-hub); or {PASTE}",
+        )
+    return _listed(found)
+
+
+def _listed(found: catalogue.Reading) -> dict[str, Any]:
+    model = replace(named(found.id), read_as=found.notes)
+    return {
+        "source": "catalogue",
+        "id": found.id,
+        "model": model_object(model),
+        "config": catalogue.entry(found.id).config,
+        "fetched_at": None,
+    }
 
 
 def _answer(source: str, name: str, config: dict[str, Any], fetched_at: str | None = None) -> dict[str, Any]:

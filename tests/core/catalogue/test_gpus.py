@@ -11,13 +11,17 @@ from loralens.core.errors import UnknownGpu
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("rtx-4090", "rtx-4090"), ("RTX 4090", "rtx-4090"), ("rtx4090", "rtx-4090"), ("4090", "rtx-4090"),
-     ("A100", "a100-sxm4-80"), ("GeForce RTX 3090", "rtx-3090"), ("h200", "h200-sxm")],
+     ("A100", "a100-sxm4-80"), ("GeForce RTX 3090", "rtx-3090"), ("h200", "h200-sxm"),
+     ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80"), ("NVIDIA H100 80GB HBM3", "h100-sxm"), ("a100 40gb", "a100-sxm4-40"),
+     ("NVIDIA GeForce RTX 4090", "rtx-4090"), ("4090 24GB", "rtx-4090"), ("NVIDIA L4", "l4")],
 )  # fmt: skip
 def test_a_gpu_is_found_by_the_names_people_use(name: str, expected: str) -> None:
     assert gpu(name).id == expected
 
 
-@pytest.mark.parametrize("name", ["", "voodoo-2", "x" * 10_000, None])
+@pytest.mark.parametrize(
+    "name", ["", "voodoo-2", "4090 48GB", "NVIDIA GeForce RTX 4090 Laptop GPU", "x" * 10_000, None]
+)
 def test_a_gpu_that_is_not_in_the_catalogue_is_refused(name: object) -> None:
     with pytest.raises(UnknownGpu) as caught:
         gpu(name)  # type: ignore[arg-type]

@@ -44,9 +44,16 @@ def test_the_drivers_mebibytes_are_exact():
     assert own_gpu(" Custom:24.0GiB").id == "custom:24GiB"
 
 
+@pytest.mark.parametrize("text", ["24GB", "24 gb", "24GiB", "custom:24GB", "custom: 24 gb"])
+def test_gigabytes_on_a_box_are_gibibytes_and_a_size_alone_is_a_card(text):
+    device = catalogue.gpu(text)
+    assert (device.id, device.memory_bytes) == ("custom:24GiB", 24 * 2**30)
+    assert catalogue.gpu(device.id) == device
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "24", "24GB", "0GiB", "-1GiB", "0.4GiB", "5000GiB", "1e3GiB", "24GiB,24GiB", "24GiB,24000MiB", "24GiB,0GB/s",
+    ["", "24", "24 TB", "24GB,24GiB", "0GiB", "-1GiB", "0.4GiB", "5000GiB", "1e3GiB", "24GiB,24GiB", "24GiB,24000MiB", "24GiB,0GB/s",
      "24GiB,name=", "24GiB,name=a,name=b", "24GiB,name=<b>", "24GiB,name=" + "x" * 61, "1008GB/s", "24GiB,colour=red",
      "٢٤GiB", "9" * 500 + "GiB", "24GiB,1TB/s", "24GiB,\x00", "nanGiB"],
 )  # fmt: skip

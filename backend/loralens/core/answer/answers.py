@@ -43,7 +43,8 @@ def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...
     model = resolve(body.get("model"), body.get("config"))
     gpu = body.get("gpu")
     gpus = SHOWN_GPUS if gpu is None else (catalogue.gpu(gpu).id,)
-    return model, _methods(body), Recipe.from_mapping(body.get("recipe")), gpus
+    methods = _methods(body)
+    return model, methods, model.packed(Recipe.from_mapping(body.get("recipe")), methods), gpus
 
 
 def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -117,7 +118,7 @@ def parameters_answer(body: Any) -> dict[str, Any]:
     total, trainable = (size.at(1, 1, rank) for size in (counts.total, counts.trainable))
     return {
         "exact": True,
-        "note": "; ".join([*notes, *left_out_note(model.config)]),
+        "note": "; ".join([*model.assumptions(name, recipe), *notes, *left_out_note(model.config)]),
         "model": model_object(model, count_parameters(model.config).total),
         "method": name,
         "parameters": {
@@ -185,7 +186,7 @@ def _guessed(model: Model) -> dict[str, Any]:
         "target_modules_available": [],
         "by_rank": [],
         "exact": count.exact,
-        "note": "; ".join([count.note, *left_out_note(model.config)]),
+        "note": "; ".join([*model.read_as, count.note, *left_out_note(model.config)]),
     }
 
 
@@ -222,7 +223,7 @@ def plan_answer(body: Any) -> dict[str, Any]:
                 "method": name,
                 "regime": plan.regime,
                 "recipe": recipe.to_dict(),
-                "assumptions": plan.assumptions,
+                "assumptions": [*model.assumptions(name, recipe), *plan.assumptions],
                 **plan.to_dict(),
             }
         )

@@ -112,10 +112,11 @@ class Estimate:
 
     def assumptions(self, allocator: str = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""
+        own = [*self.model.assumptions(self.method, self.recipe), *self.plan.assumptions]
         if allocator == "rule":
-            return [*self.plan.assumptions, *ASSUMPTIONS]
+            return [*own, *ASSUMPTIONS]
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
-        return [*self.plan.assumptions, *SIMULATED_ASSUMPTIONS, *varying]
+        return [*own, *SIMULATED_ASSUMPTIONS, *varying]
 
     def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> dict[str, Any]:
         """One entry of the contract's `estimates`."""
@@ -175,8 +176,8 @@ def estimate_model(model: Model, method: str, recipe: Recipe) -> Estimate:
 def estimate(model: Any, method: str = "lora", **recipe: Any) -> Estimate:
     """Memory of one training step.
 
-    `model` is an alias (`7B`), a catalogue id, a Hugging Face id, or a config.json as a dict. `recipe` takes the recipe's
-    words, nested or flat (`rank=16`, `quantization="nf4"`).
+    `model` is a name (`7B`, a catalogue id, a Hugging Face id, see `catalogue.reading`) or a config.json as a dict.
+    `recipe` takes the recipe's words, nested or flat (`rank=16`, `quantization="nf4"`).
 
     >>> estimate("7B", method="lora", rank=8).trainable_parameters
     4194304
@@ -186,4 +187,5 @@ def estimate(model: Any, method: str = "lora", **recipe: Any) -> Estimate:
     """
     from loralens.core.question.recipe import merged_recipe
 
-    return estimate_model(resolve(model), method, Recipe.from_mapping(merged_recipe(recipe)))
+    subject, method = resolve(model), check(method)
+    return estimate_model(subject, method, subject.packed(Recipe.from_mapping(merged_recipe(recipe)), (method,)))

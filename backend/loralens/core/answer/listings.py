@@ -15,12 +15,14 @@ def models_answer(family: str | None = None) -> dict[str, Any]:
 
 
 def model_answer(name: str) -> dict[str, Any]:
-    """One model with its config.
+    """One model with its config, and how its name was read where the catalogue does not have it.
 
     Raises:
-        UnknownModel: nothing in the catalogue has this name.
+        UnknownModel: see `catalogue.reading`.
     """
-    return catalogue.model(name).to_dict()
+    found = catalogue.reading(name)
+    row = catalogue.entry(found.id).to_dict()
+    return row | {"read_as": list(found.notes)} if found.notes else row
 
 
 def families_answer() -> dict[str, Any]:

@@ -120,6 +120,8 @@ def serving_answer(body: Any) -> dict[str, Any]:
     length = _whole(body, "sequence_length", 4096, 10_000_000)
     weights = _choice(body, "weights_dtype", "bfloat16", ADAPTER_DTYPES)
     quantization = _choice(body, "quantization", None, QUANTIZATIONS)
+    if quantization is None and model.packing in QUANTIZATIONS:
+        quantization = model.packing
     adapter_dtype = _choice(body, "adapter_dtype", "bfloat16", ADAPTER_DTYPES)
     kv_dtype = _choice(body, "kv_dtype", "bfloat16", KV_DTYPES)
     padded = body.get("padded", False)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from loralens.core.catalogue._names import LONGEST_NAME, closest, key, shown
 from loralens.core.errors import UnknownGpu
 
+_VENDOR: Final = re.compile(r"^(?:nvidia|amd|intel|geforce|tesla|quadro|instinct|radeon)-|-(?:hbm\d\w*|generation)$")
+_MEMORY: Final = re.compile(r"(.+?)-?(\d{1,3})-?gb(?:-hbm\d\w*)?")
 DATA = Path(__file__).parent / "data" / "gpus.json"
 
 
@@ -71,14 +74,16 @@ class Gpu:
 def known_gpu(name: str) -> Gpu:
     """The GPU of the catalogue with this id or alias.
 
-    >>> known_gpu("RTX 4090").id
-    'rtx-4090'
+    Names that drivers print are understood too, and the size of the memory behind a name.
+
+    >>> known_gpu("RTX 4090").id, known_gpu("NVIDIA A100-SXM4-80GB").id, known_gpu("4090 24GB").id
+    ('rtx-4090', 'a100-sxm4-80', 'rtx-4090')
 
     Raises:
         UnknownGpu: no GPU has this name; the hint lists names that look like it.
     """
     index = _index()
-    found = index.get(key(name)) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
+    found = _found(name) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
     if found is None:
         near = closest(name, index) if isinstance(name, str) else []
         raise UnknownGpu(
@@ -88,6 +93,17 @@ def known_gpu(name: str) -> Gpu:
             + "`loralens gpus` lists all names; a card of your own is custom:24GiB",
         )
     return found
+
+
+def _found(name: str) -> Gpu | None:
+    index = _index()
+    plain = _VENDOR.sub("", key(name))
+    sized = _MEMORY.fullmatch(plain)
+    for spelling in (key(name), plain, *((f"{sized[1]}-{sized[2]}", sized[1]) if sized else ())):
+        found = index.get(spelling)
+        if found is not None and (sized is None or found.marketing_memory_gb == int(sized[2])):
+            return found
+    return None
 
 
 @cache

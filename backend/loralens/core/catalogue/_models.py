@@ -8,9 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from loralens.core.catalogue._names import LONGEST_NAME, closest, key, shown
-from loralens.core.errors import UnknownModel
-
 DATA = Path(__file__).parent / "data"
 INDEX = DATA / "models.json"
 
@@ -49,38 +46,15 @@ class ModelEntry:
         return asdict(self) | {"aliases": list(self.aliases)}
 
 
-def model(name: str) -> ModelEntry:
-    """The model with this id, alias or Hugging Face id.
-
-    >>> model("7B").name
-    'Llama-2-7B'
-
-    Raises:
-        UnknownModel: no model has this name; the hint lists names that look like it.
-    """
-    index = _index()
-    found = index.get(key(name)) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
-    if found is None:
-        near = closest(name, index) if isinstance(name, str) else []
-        raise UnknownModel(
-            f"no model is called {shown(name)}",
-            field="model",
-            hint=(f"did you mean {', '.join(near)}? " if near else "")
-            + "`loralens models` lists all names; any other model can be given by its config.json"
-            + (", or looked up on the Hub (--from-hub)" if isinstance(name, str) and "/" in name else ""),
-        )
-    return _entry(found)
+def entry(id_: str) -> ModelEntry:
+    """The model with this id, parsed anew for each caller: a config that one changes must not change another's answer."""
+    row = json.loads(_text(id_))
+    return ModelEntry(**{**row, "aliases": tuple(row["aliases"])})
 
 
 def models() -> tuple[ModelEntry, ...]:
     """Every model of the catalogue, family by family."""
-    return tuple(_entry(id_) for id_ in dict.fromkeys(_index().values()))
-
-
-def _entry(id_: str) -> ModelEntry:
-    # Parsed anew for each caller: a config that one caller changes must not change another's answer.
-    row = json.loads(_text(id_))
-    return ModelEntry(**{**row, "aliases": tuple(row["aliases"])})
+    return tuple(entry(id_) for id_ in dict.fromkeys(index().values()))
 
 
 @cache
@@ -89,7 +63,7 @@ def _text(id_: str) -> str:
 
 
 @cache
-def _index() -> dict[str, str]:
+def index() -> dict[str, str]:
     """Filed name → id, in the order of the catalogue. Only names in here ever become a path."""
-    index: dict[str, str] = json.loads(INDEX.read_text(encoding="utf-8"))
-    return index
+    names: dict[str, str] = json.loads(INDEX.read_text(encoding="utf-8"))
+    return names

@@ -1,5 +1,7 @@
 """A GPU that is not in the catalogue, described in the request itself: `custom:24GiB,1008GB/s,165TFLOP/s,name=Lab card`.
 
+A size alone does too: `24GB`. Memory in GB means what a card's box means by it, which is GiB.
+
 The unit says what a number is, so the parts may come in any order. Only the memory is needed; bandwidth and rate that
 are not given stay unknown, and no other card's figure takes their place.
 """
@@ -34,18 +36,24 @@ class Quantity(NamedTuple):
 # The ranges only catch slips of unit (24 MiB for 24 GiB); no device is judged by them.
 _UNITS: Final = {
     "gib": Quantity("memory", "GiB", GIB, Decimal("0.5"), Decimal(4096)),
+    "gb": Quantity("memory", "GiB", GIB, Decimal("0.5"), Decimal(4096)),
     "mib": Quantity("memory", "MiB", 2**20, Decimal(512), Decimal(4096 * 1024)),
     "gb/s": Quantity("bandwidth", "GB/s", 10**9, Decimal(1), Decimal(100_000)),
     "tflop/s": Quantity("rate", "TFLOP/s", 10**12, Decimal("0.01"), Decimal(100_000)),
 }
 _NUMBER: Final = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)\s*([a-z/]{2,8})", re.IGNORECASE)
+_SIZE: Final = re.compile(r"\s*[0-9]{1,7}(?:\.[0-9]{1,3})?\s*(?:gib|gb|mib)\s*", re.IGNORECASE)
 _TITLE: Final = re.compile(rf"[\w .()-]{{1,{LONGEST_TITLE}}}")
 _HINT: Final = "try custom:24GiB, or custom:24GiB,1008GB/s,165TFLOP/s,name=My card"
 
 
 def is_own(name: str) -> bool:
-    """Whether a GPU's name is a description rather than a name."""
-    return name.lstrip()[: len(PREFIX)].lower() == PREFIX
+    """Whether a GPU's name is a description rather than a name.
+
+    >>> is_own("custom:24GiB"), is_own("24 GB"), is_own("rtx-4090")
+    (True, True, False)
+    """
+    return name.lstrip()[: len(PREFIX)].lower() == PREFIX or _SIZE.fullmatch(name) is not None
 
 
 def own_gpu(text: str) -> Gpu:
@@ -61,7 +69,8 @@ def own_gpu(text: str) -> Gpu:
     """
     numbers: dict[str, tuple[str, int]] = {}
     title: str | None = None
-    for part in (piece.strip() for piece in text.strip()[len(PREFIX) :].split(",")):
+    described = text if _SIZE.fullmatch(text) else text.strip()[len(PREFIX) :]
+    for part in (piece.strip() for piece in described.split(",")):
         if part[:5].lower() == "name=":
             if title is not None:
                 raise _refused("the name is given twice")
@@ -103,7 +112,7 @@ def _number(part: str) -> tuple[str, str, int]:
     found = _NUMBER.fullmatch(part)
     quantity = _UNITS.get(found[2].lower()) if found else None
     if found is None or quantity is None:
-        units = ", ".join(known.unit for known in _UNITS.values())
+        units = ", ".join(dict.fromkeys(known.unit for known in _UNITS.values()))
         raise _refused(f"{shown(part)} is no number with one of the units {units}")
     value = Decimal(found[1])
     if not quantity.least <= value <= quantity.most:

@@ -20,12 +20,17 @@ COMPARED: Final = ("full", "lora", "qlora")  # answered when no method is named,
 
 
 def check(method: object) -> str:
-    """The method's name; raises `InvalidInput` for another one."""
-    if not isinstance(method, str) or method not in METHODS:
+    """The method's name, in whichever case it was written; raises `InvalidInput` for another one.
+
+    >>> check("QLoRA")
+    'qlora'
+    """
+    name = method.strip().casefold() if isinstance(method, str) else None
+    if name not in METHODS:
         raise InvalidInput(
             f"unknown method {str(method)[:60]!r}; known: {', '.join(METHODS)}", field="method", hint="try method=lora"
         )
-    return method
+    return name
 
 
 def prepare(method: str, root: Root, recipe: Recipe) -> Prepared:

@@ -3,41 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from loralens.core import catalogue
 from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import Quantization, Recipe
 from loralens.core.question.recipe_fields import frozen
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is asked about. `key` is equal for equal configs."""
+    """What is asked about. `key` is equal for equal configs.
+
+    Attributes:
+        read_as: how a name that the catalogue does not have was understood, one sentence each.
+        packing: how the weights under that name are packed, as a recipe's `quantization`; None: they are not.
+    """
 
     id: str
     name: str
     family: str
     config: Mapping[str, Any]
     key: Any
+    read_as: tuple[str, ...] = ()
+    packing: str | None = None
 
     def to_dict(self, parameters: int, left_out: list[str]) -> dict[str, Any]:
-        """The contract's `model` object."""
-        return {
+        """The contract's `model` object; `read_as` is there only where a name had to be understood."""
+        row = {
             "id": self.id,
             "name": self.name,
             "family": self.family,
             "parameters": parameters,
             "left_out": left_out,
         }
+        return row | {"read_as": list(self.read_as)} if self.read_as else row
+
+    def packed(self, recipe: Recipe, methods: tuple[str, ...]) -> Recipe:
+        """The recipe with the packing that the name means, where the recipe names none.
+
+        Raises:
+            InvalidInput: full fine-tuning alone is asked of weights that are packed, which cannot train.
+        """
+        if self.packing is not None and methods == ("full",):
+            raise InvalidInput(
+                f"the weights under this name are packed ({self.packing}) and cannot train in full",
+                field="method",
+                hint=f"try model={self.id} for the original, or method=qlora",
+            )
+        if self.packing is None or recipe.quantization is not None:
+            return recipe
+        return replace(recipe, quantization=Quantization(type=self.packing))
+
+    def assumptions(self, method: str, recipe: Recipe) -> list[str]:
+        """What the name of the model adds to an answer's assumptions."""
+        said = list(self.read_as)
+        if self.packing is None:
+            return said
+        if method == "full":
+            return [
+                *said,
+                f"weights packed as {self.packing} cannot train: counted for the original in {recipe.weights_dtype}",
+            ]
+        asked = recipe.quantization
+        if asked is not None and asked.type != self.packing:
+            said.append(
+                f"the recipe's quantization {asked.type} is counted, not the {self.packing} that the name means"
+            )
+        return said
 
 
 @lru_cache(maxsize=512)
 def named(name: str) -> Model:
-    """A model by alias, catalogue id or Hugging Face id; raises `UnknownModel`."""
-    entry = catalogue.model(name)
-    return Model(entry.id, entry.name, entry.family, entry.config, entry.id)
+    """A model by any name that the catalogue has or can read, see `catalogue.reading`; raises `UnknownModel`."""
+    found = catalogue.reading(name)
+    entry = catalogue.entry(found.id)
+    return Model(entry.id, entry.name, entry.family, entry.config, entry.id, found.notes, found.packing)
 
 
 def given(config: Any) -> Model:

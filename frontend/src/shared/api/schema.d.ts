@@ -2021,6 +2021,11 @@ export interface components {
             config: {
                 [key: string]: unknown;
             };
+            /**
+             * Read As
+             * @description How a name that the catalogue does not have was understood.
+             */
+            read_as?: string[] | null;
         };
         /**
          * ModelRow
@@ -2079,6 +2084,11 @@ export interface components {
              * @description What the config has and the count has not (a vision tower), in sentences; empty for a language model.
              */
             left_out: string[];
+            /**
+             * Read As
+             * @description How a name that the catalogue does not have was understood; absent where it has the name.
+             */
+            read_as?: string[] | null;
         };
         /**
          * ModelsAnswer
