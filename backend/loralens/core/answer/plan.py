@@ -7,13 +7,12 @@ within the ranges `valid`, and where `remainders` names a variable only for valu
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import methods
+from loralens.core.answer.kept import KeptByModel
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.question.versions import assumptions as stack_assumptions
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.validity import Validity
 
 PHASES: Final = ("forward", "backward", "optimizer")
-_CACHED_PLANS: Final = 512
+MOST_BYTES: Final = 64 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
 
 
 @dataclass(slots=True)
@@ -98,28 +97,32 @@ def _rows(moment: Moment) -> list[list[int]]:
     return [list(size) for size in moment.by_category()]
 
 
-_plans: OrderedDict[Any, list[Plan]] = OrderedDict()
-_lock = Lock()
+def _weight(plan: Plan) -> int:
+    """Bytes of a plan in memory, from above: on the catalogue 1.3 to 1.6 times what tracemalloc counts."""
+    held = sum(len(moment.entries) for moment in plan.moments)
+    held += sum(len(point.first.entries) + len(point.last.entries) for point in plan.points)
+    return 20_000 + 90 * held + 1_000 * len(plan.held)
+
+
+def _covers(plan: Plan, setting: tuple[int, int, int]) -> bool:
+    return plan.validity.covers(*setting)
+
+
+_plans: KeptByModel[Plan] = KeptByModel(MOST_BYTES, _weight, _covers)
 
 
 def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
     """The plan that covers a recipe; compiled once per model, method and switches."""
-    key = (model.key, method, _switches(recipe))
-    batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
-    with _lock:
-        for plan in _plans.get(key, ()):
-            if plan.validity.covers(batch, sequence, rank):
-                return plan
-    plan = compile_plan(model, method, recipe)
-    with _lock:
-        _plans.setdefault(key, []).append(plan)
-        _plans.move_to_end(key)
-        while len(_plans) > _CACHED_PLANS:
-            _plans.popitem(last=False)
-    return plan
+    setting = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
+    return _plans.find(
+        model,
+        (method, _switches(recipe)),
+        setting,
+        lambda config: compile_plan(replace(model, config=config), method, recipe),
+    )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _switches(recipe: Recipe) -> Recipe:
     """The recipe without what a plan leaves open."""
     return replace(recipe, micro_batch_size=1, sequence_length=1, lora=replace(recipe.lora, rank=1, alpha=1))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.answer.card import CONTEXT_TYPICAL, workspace_of
+from loralens.core.answer.kept import Kept, KeptByModel
 from loralens.core.step import simulate
 from loralens.core.step.events import Events, record
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
 
-_RECORDINGS: Final = 16  # a recording of 80 layers takes some 3 MB
-_RESULTS: Final = 512
+MOST_BYTES: Final = 48 * 2**20  # of all recordings that are kept; one of 80 layers takes some 3 MB
 FEW: Final = 5  # of the varying lengths, the longest among them: each of them costs several runs where the least memory is sought
 
 
@@ -39,9 +37,20 @@ class Reserved:
         return max(self.fixed_bytes, self.varying_bytes or 0)
 
 
-_recordings: OrderedDict[Any, list[Events]] = OrderedDict()
-_results: OrderedDict[Any, Any] = OrderedDict()
-_lock = Lock()
+def _weight(events: Events) -> int:
+    """Bytes of a recording, from above: an event and a storage are integers in lists."""
+    batches = [batch for batch in (events.first, events.later) if batch is not None]
+    return (
+        20_000 + sum(40 * len(batch.events) + 8 * len(batch.kind_of) for batch in batches) + 500 * len(events.weights)
+    )
+
+
+def _covers(events: Events, setting: tuple[int, int, int]) -> bool:
+    return events.validity.covers(*setting)
+
+
+_recordings: KeptByModel[Events] = KeptByModel(MOST_BYTES, _weight, _covers, most=4)
+_results: Kept[Any] = Kept(2 * 2**20, lambda _: 300)
 
 
 def simulated(
@@ -63,10 +72,12 @@ def simulated(
     """
     varying = recipe.padded if varying is None else varying
 
+    program, settings = _program(model, method, recipe, gpu)
+
     def find() -> Reserved:
-        program, settings = _program(model, method, recipe, gpu)
+        nonlocal settings
         if memory_bytes is not None:
-            settings |= {"limit": memory_bytes - CONTEXT_TYPICAL, "yields": True}
+            settings = settings | {"limit": memory_bytes - CONTEXT_TYPICAL, "yields": True}
         fixed = simulate.run(program, [recipe.sequence_length] * simulate.STEPS, **settings)
         many = None
         if varying:
@@ -74,7 +85,7 @@ def simulated(
             many = max(fixed.reserved_bytes, found.reserved_bytes)
         return Reserved(fixed.allocated_bytes, fixed.reserved_bytes, many)
 
-    found: Reserved = _once(("reserved", model.key, method, recipe, gpu, memory_bytes, varying), find)
+    found: Reserved = _once(("reserved", program.number, recipe, gpu, memory_bytes, varying), find)
     return found
 
 
@@ -83,13 +94,13 @@ def needed(model: Model, method: str, recipe: Recipe, allocated_bytes: int, *, g
 
     The search begins at `allocated_bytes`, the computed peak.
     """
+    program, settings = _program(model, method, recipe, gpu)
 
     def find() -> int:
-        program, settings = _program(model, method, recipe, gpu)
         lengths = _lengths(program, recipe)[-FEW:] if recipe.padded else [recipe.sequence_length] * simulate.STEPS
         return simulate.least_limit(program, lengths, allocated_bytes, **settings)
 
-    found: int = _once(("needed", model.key, method, recipe, gpu), find)
+    found: int = _once(("needed", program.number, recipe, gpu), find)
     return min(found, simulated(model, method, recipe, gpu=gpu).largest_bytes)
 
 
@@ -113,37 +124,24 @@ def _lengths(program: Events, recipe: Recipe) -> list[int]:
 
 
 def _once(key: Any, find: Callable[[], Any]) -> Any:
-    with _lock:
-        if key in _results:
-            return _results[key]
-    found = find()
-    with _lock:
-        _results[key] = found
-        while len(_results) > _RESULTS:
-            _results.popitem(last=False)
+    found = _results.get(key)
+    if found is None:
+        found = find()
+        _results.put(key, found)
     return found
 
 
 def recording(model: Model, method: str, recipe: Recipe) -> Events:
     """The recorded step that covers a recipe."""
-    key = (model.key, method, _switches(recipe))
-    batch, length, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
-    with _lock:
-        for events in _recordings.get(key, ()):
-            if events.validity.covers(batch, length, rank):
-                return events
-    events = record(model, method, recipe)
-    with _lock:
-        kept = _recordings.setdefault(key, [])
-        kept.append(events)
-        del kept[:-4]  # a few models need a walk for every number of tokens
-        _recordings.move_to_end(key)
-        while len(_recordings) > _RECORDINGS:
-            _recordings.popitem(last=False)
-    return events
+    return _recordings.find(
+        model,
+        (method, _switches(recipe)),
+        (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank),
+        lambda config: record(replace(model, config=config), method, recipe),
+    )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _switches(recipe: Recipe) -> Recipe:
     """The recipe without what a recording leaves open."""
     return replace(recipe, micro_batch_size=1, sequence_length=1, lora=replace(recipe.lora, rank=1, alpha=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ MAX_WIDTH: Final = 2**22
 MAX_VOCABULARY: Final = 2**24
 MAX_LAYERS: Final = 2_000
 MAX_EXPERTS: Final = 8_192
-MAX_KEYS: Final = 1_000
 
 
 class Config:
@@ -27,10 +27,15 @@ class Config:
                 field="config",
                 hint="paste a model's config.json",
             )
-        if len(entries) > MAX_KEYS:
-            raise InvalidInput(f"config has {len(entries)} keys, allowed are {MAX_KEYS}", field="config")
         self.entries = entries
         self.transformers = transformers  # whose modelling code runs
+
+    def over(self, instead: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Config:
+        """The same config with other values for some names, and with defaults for those that are not there.
+
+        Nothing is copied: only what is looked up is read, and a cache can tell what an answer rests on.
+        """
+        return Config(ChainMap(dict(instead), self.entries, dict(defaults or {})), self.transformers)  # type: ignore[arg-type]
 
     def has(self, name: str) -> bool:
         """True when the key is there and not null."""

@@ -50,17 +50,15 @@ def text_part(config: Config, known: Any) -> tuple[Config, str]:
         flat = any(config.nested(name) is not None for name in _SIBLINGS)
         return config, _FLAT.get(outer, outer) if flat else outer
     model_type = inner.text("model_type", "") or _TEXT.get(outer, f"{outer}_text")
-    return Config(_filled(config, inner, model_type), config.transformers), model_type
+    return _filled(config, inner, model_type), model_type
 
 
-def _filled(outer: Config, inner: Config, model_type: str) -> dict[str, Any]:
+def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     """The nested fields, with the defaults that transformers would take for what they leave out."""
-    entries = dict(inner.entries)
-    for name, value in zip(_FIELDS, _SIZES.get(model_type, ()), strict=False):
-        entries.setdefault(name, value)
+    defaults: dict[str, Any] = dict(zip(_FIELDS, _SIZES.get(model_type, ()), strict=False))
     if outer.has("tie_word_embeddings"):
-        entries.setdefault("tie_word_embeddings", outer.entries["tie_word_embeddings"])
-    return entries
+        defaults["tie_word_embeddings"] = outer.entries["tie_word_embeddings"]
+    return inner.over({}, defaults)
 
 
 def filled_fields(entries: Any) -> list[str]:

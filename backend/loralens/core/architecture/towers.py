@@ -54,7 +54,7 @@ def siglip(v: Config) -> int:
 
 def idefics(v: Config) -> int:
     """SmolVLM's and Idefics 3's tower: SigLIP without the head."""
-    return siglip(Config({"hidden_size": 1152, "patch_size": 32, **v.entries, "vision_use_head": False}))
+    return siglip(v.over({"vision_use_head": False}, {"hidden_size": 1152, "patch_size": 32}))
 
 
 def clip(v: Config) -> int:

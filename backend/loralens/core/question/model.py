@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from loralens.core import catalogue
 from loralens.core.errors import InvalidInput
 from loralens.core.question.recipe import Quantization, Recipe
-from loralens.core.question.recipe_fields import frozen
+
+MAX_KEYS: Final = 1_000  # of one object in a config.json (assumption, far beyond any that exists)
+MAX_DEPTH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is asked about. `key` is equal for equal configs.
+    """What is asked about. `key` names a catalogue model; None: what is read of the config tells (`question.reading`).
 
     Attributes:
         read_as: how a name that the catalogue does not have was understood, one sentence each.
@@ -26,7 +28,7 @@ class Model:
     name: str
     family: str
     config: Mapping[str, Any]
-    key: Any
+    key: str | None
     read_as: tuple[str, ...] = ()
     packing: str | None = None
 
@@ -93,16 +95,32 @@ def given(config: Any) -> Model:
         raise InvalidInput(
             f"config must be an object, got {type(config).__name__}", field="config", hint="paste a model's config.json"
         )
-    try:
-        key = frozen(config)
-        hash(key)
-    except (RecursionError, TypeError) as error:
-        raise InvalidInput("config is nested too deeply or holds something that is not JSON", field="config") from error
+    _check(config)
     family = config.get("model_type")
     family = family if isinstance(family, str) and len(family) <= 100 else "unknown"
     name = config.get("_name_or_path") or config.get("name")
     name = name if isinstance(name, str) and 0 < len(name) <= 200 else f"your {family} model"
-    return Model("custom", name, family, config, key)
+    return Model("custom", name, family, config, None)
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for a config that is no JSON of reasonable shape, before anything reads it."""
+    level: list[Any] = [config]
+    for _ in range(MAX_DEPTH):
+        deeper: list[Any] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                if len(value) > MAX_KEYS:
+                    raise InvalidInput(f"config has {len(value)} keys, allowed are {MAX_KEYS}", field="config")
+                deeper.extend(value.values())
+            elif isinstance(value, (list, tuple)):
+                deeper.extend(item for item in value if isinstance(item, (Mapping, list, tuple)))
+            elif value is not None and not isinstance(value, (str, int, float)):
+                raise InvalidInput("config holds something that is not JSON", field="config")
+        level = deeper
+        if not level:
+            return
+    raise InvalidInput(f"config is nested deeper than {MAX_DEPTH} levels", field="config")
 
 
 def resolve(model: Any = None, config: Any = None) -> Model:

@@ -8,6 +8,7 @@ and rank for which its decisions stay the same.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING
 
 from loralens.core import methods
@@ -112,6 +113,7 @@ class Events:
     first: MicroBatch
     later: MicroBatch | None
     validity: Validity = field(repr=False)
+    number: int = field(default_factory=count(1).__next__)  # no two recordings of a process have the same
 
 
 def record(model: Model, method: str, recipe: Recipe) -> Events:

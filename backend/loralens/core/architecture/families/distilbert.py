@@ -64,11 +64,9 @@ class DistilBert(Root):
 
     def __init__(self, config: Config) -> None:
         names = {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"}
-        entries = dict(config.entries)
-        for own, usual in {**names, "hidden_dim": "intermediate_size"}.items():
-            if own in entries:
-                entries[usual] = entries.pop(own)
-        s = Shape.read(Config(entries, config.transformers), tied=True, act="gelu", rotary=0, dropout=0.1)
+        names["hidden_dim"] = "intermediate_size"
+        own = config.over({usual: config.entries[name] for name, usual in names.items() if name in config.entries})
+        s = Shape.read(own, tied=True, act="gelu", rotary=0, dropout=0.1)
         self._dropout = config.number("dropout", 0.1, 0, 1)
         positions = config.integer("max_position_embeddings", default=512)
         self.distilbert = Module()

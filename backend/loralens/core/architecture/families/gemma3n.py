@@ -122,10 +122,8 @@ class Gemma3n(CountedDecoder):
     def __init__(self, config: Config) -> None:
         given = config.entries.get("intermediate_size")
         widths = config.integers("intermediate_size") if isinstance(given, (list, tuple)) else None
-        entries = {**config.entries, "intermediate_size": 1} if widths is not None else config.entries
-        s = Shape.read(
-            Config(entries, config.transformers), tied=True, kv_heads=2, head_dim=256, act="gelu_pytorch_tanh"
-        )
+        own = config if widths is None else config.over({"intermediate_size": 1})
+        s = Shape.read(own, tied=True, kv_heads=2, head_dim=256, act="gelu_pytorch_tanh")
         widths = [s.intermediate] * s.layers if widths is None else widths
         if len(widths) != s.layers or not all(widths):
             raise InvalidInput(
@@ -204,7 +202,7 @@ class Gemma4(CountedDecoder):
             own = Config({"head_dim": config.integer("global_head_dim", default=512, high=MAX_HEADS)} if full else {})
             if full and both and config.has("num_global_key_value_heads"):
                 heads = config.integer("num_global_key_value_heads", high=MAX_HEADS)
-                own = Config({**own.entries, "num_key_value_heads": heads})
+                own = own.over({"num_key_value_heads": heads})
         kv_heads = own.integer("num_key_value_heads", default=s.kv_heads, high=MAX_HEADS)
         config.divides("num_attention_heads", s.heads, kv_heads)
         wide = 2 if config.flag("use_double_wide_mlp", False) and shares else 1

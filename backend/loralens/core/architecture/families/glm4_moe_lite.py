@@ -18,7 +18,7 @@ class Glm4MoeLite(DeepSeek):
     shared, experts, chosen, width, dense = 1, 64, 4, 1536, 1
 
     def __init__(self, config: Config) -> None:
-        entries = {"v_head_dim": 256, "qk_nope_head_dim": 192, **config.entries, "first_k_dense_replace": 1}
+        dense = 1
         if config.has("mlp_layer_types"):
             layers = config.integer("num_hidden_layers")
             kinds = layer_kinds(config, ("mlp_layer_types",), ["dense"] * min(layers, 2_000), ("dense", "sparse"))
@@ -27,5 +27,4 @@ class Glm4MoeLite(DeepSeek):
                 raise UnsupportedArchitecture(
                     "dense layers behind sparse ones are not modelled", field="config.mlp_layer_types"
                 )
-            entries["first_k_dense_replace"] = dense
-        super().__init__(Config(entries, config.transformers))
+        super().__init__(config.over({"first_k_dense_replace": dense}, {"v_head_dim": 256, "qk_nope_head_dim": 192}))

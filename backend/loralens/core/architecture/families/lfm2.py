@@ -70,11 +70,9 @@ class Lfm2(CountedDecoder):
 
     def shape(self, config: Config) -> Shape:
         """Sizes, under LFM2's own names where it has them."""
-        entries = dict(config.entries)
-        for own, usual in (("tie_embedding", "tie_word_embeddings"), ("block_ff_dim", "intermediate_size")):
-            if own in entries:
-                entries[usual] = entries[own]
-        return Shape.read(Config(entries, config.transformers), tied=True, kv_heads=8, intermediate=self.intermediate)
+        names = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size"}
+        own = config.over({usual: config.entries[name] for name, usual in names.items() if name in config.entries})
+        return Shape.read(own, tied=True, kv_heads=8, intermediate=self.intermediate)
 
     def default_kinds(self, config: Config, s: Shape) -> list[str]:
         """Attention in the listed layers, or in all of them."""

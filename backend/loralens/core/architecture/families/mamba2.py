@@ -103,11 +103,9 @@ class NemotronH(CountedDecoder):
 
     def __init__(self, config: Config) -> None:
         kinds = self.kinds(config)
-        entries = {**config.entries, "num_hidden_layers": len(kinds)}
-        entries.setdefault("intermediate_size", 21504)
         act = config.text("mlp_hidden_act", "relu2")
-        entries.pop("hidden_act", None)
-        s = Shape.read(Config(entries, config.transformers), kv_heads=8, head_dim=128, act=act)
+        own = config.over({"num_hidden_layers": len(kinds), "hidden_act": None}, {"intermediate_size": 21504})
+        s = Shape.read(own, kv_heads=8, head_dim=128, act=act)
         bias = config.flag("mlp_bias", False)
         heads, width = (
             config.integer("mamba_num_heads", default=128, high=MAX_GROUPS),

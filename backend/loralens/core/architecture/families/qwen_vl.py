@@ -52,8 +52,8 @@ class Qwen3VLMoeText(Qwen3Moe):
             "tie_word_embeddings": True,
             "head_dim": max(1, config.integer("hidden_size") // heads),
         }
-        entries = {**defaults, **{name: value for name, value in config.entries.items() if value is not None}}
-        super().__init__(Config(entries, config.transformers))
+        # null means the default here
+        super().__init__(config.over({name: value for name, value in defaults.items() if not config.has(name)}))
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """How positions are taken."""

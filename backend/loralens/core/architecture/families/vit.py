@@ -128,7 +128,7 @@ class ViT(Root):
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(
-            Config({**config.entries, "vocab_size": 1, "num_key_value_heads": None}),
+            config.over({"vocab_size": 1, "num_key_value_heads": None}),
             act="gelu",
             rotary=0,
             dropout=config.number("attention_probs_dropout_prob", 0.0, 0, 1),

@@ -155,10 +155,10 @@ class Zamba2(CountedDecoder):
     no_adapters = _SHARED
 
     def __init__(self, config: Config) -> None:
-        entries = {**config.entries}
+        own = config
         if not config.has("intermediate_size"):
-            entries["intermediate_size"] = 4 * config.integer("hidden_size")
-        s = Shape.read(Config(entries, config.transformers), tied=True, act="gelu", head_dim=1)
+            own = config.over({"intermediate_size": 4 * config.integer("hidden_size")})
+        s = Shape.read(own, tied=True, act="gelu", head_dim=1)
         _tied(s)
         wide, width = 2 * s.hidden, max(1, 2 * s.hidden // s.heads)
         usual = ["linear_attention"] * 5 + ["hybrid"]
