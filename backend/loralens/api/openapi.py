@@ -78,7 +78,10 @@ def request_body() -> dict[str, Any]:
         fields = {name: _of_value(value) | properties.get(name, {}) for name, value in values.items() if name != "type"}
         if group == "lora":
             fields |= {
-                "target_modules": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]},
+                "target_modules": {
+                    "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "null"}],
+                    "default": None,
+                },
                 "modules_to_save": {"type": "array", "items": {"type": "string"}},
             }
         if group == "quantization":
@@ -114,5 +117,7 @@ def default_quantization() -> dict[str, Any]:
 
 
 def _of_value(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {"default": None}
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return {"type": kinds[type(value)], "default": value}

@@ -55,6 +55,13 @@ def _halved(field: str, least: int) -> Callable[[Question], Any]:
     return to
 
 
+def _fewer_targets(question: Question) -> Any:
+    """Query and value alone, but not in place of the family's usual targets."""
+    now = question.estimate().recipe.lora.target_modules
+    usual = question.with_("target_modules", None).estimate().recipe.lora.target_modules
+    return None if now in (usual, ("q_proj", "v_proj")) else ["q_proj", "v_proj"]
+
+
 CHANGES: Final = (
     Change("attention", _set("attention", "sdpa", "eager"), "none",
            "融合的注意力算子不保存 长度×长度 的矩阵。",
@@ -99,9 +106,7 @@ CHANGES: Final = (
     Change("dropout", _adapter(lambda q: 0.0 if q.recipe.lora.dropout > 0 else None), "quality",
            "没有 dropout 就不用保存它的掩码和输入的副本。",
            "Without dropout neither its mask nor its copy of the input is kept."),
-    Change("target_modules",
-           _adapter(lambda q: ["q_proj", "v_proj"] if q.get("target_modules") not in (["q_proj", "v_proj"],) else None),
-           "quality",
+    Change("target_modules", _adapter(_fewer_targets), "quality",
            "每个目标层都要保存自己的输入；只用 q_proj 和 v_proj 保存得最少。",
            "Every target keeps its own input; q_proj and v_proj alone keep the least."),
     Change("rank", _adapter(_halved("rank", 1)), "quality",

@@ -42,7 +42,7 @@ def fit_answer(body: Any) -> dict[str, Any]:
         "model": question.model_dict(),
         "method": question.method,
         "regime": found.plan.regime,
-        "recipe": question.recipe.to_dict(),
+        "recipe": found.recipe.to_dict(),
         "gpu": {
             "id": device.id,
             "name": device.name,

@@ -51,8 +51,6 @@ class Question:
             return replace(self, method=value)
         if field in _LORA:
             changed: dict[str, Any] = {field: tuple(value) if isinstance(value, list) else value}
-            if field == "target_modules":
-                changed["target_modules_given"] = True
             return replace(self, recipe=replace(self.recipe, lora=replace(self.recipe.lora, **changed)))
         if field in _QUANTIZATION and self.recipe.quantization:
             return replace(

@@ -12,7 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
-from loralens.core.answer.answers import read_body
+from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.overhead import needed_by_rule
 from loralens.core.answer.plan import PHASES, Plan, plan_for
 from loralens.core.errors import InvalidInput
@@ -64,9 +64,12 @@ def sweep_answer(body: Any) -> dict[str, Any]:
         if device is not None:
             row["fits"] = [size <= device.memory_bytes for size in row["needed_bytes"]]
         sweeps.append(row)
-    question = Question(model, methods[0], recipe)
+    adapted = next((method for method in methods if method != "full"), None)
+    if adapted is not None:
+        targets = Question(model, adapted, recipe).estimate().recipe.lora.target_modules
+        recipe = replace(recipe, lora=replace(recipe.lora, target_modules=targets))
     return {
-        "model": question.model_dict(),
+        "model": model_object(model),
         "recipe": recipe.to_dict(),
         "gpu": None if device is None else {"id": device.id, "name": device.name, "memory_bytes": device.memory_bytes},
         "variables": [{"name": name, "values": values} for name, values in axes.items()],

@@ -222,7 +222,7 @@ def plan_answer(body: Any) -> dict[str, Any]:
                 "model": model_object(model, parameters),
                 "method": name,
                 "regime": plan.regime,
-                "recipe": recipe.to_dict(),
+                "recipe": plan.used(recipe).to_dict(),
                 "assumptions": [*model.assumptions(name, recipe), *plan.assumptions],
                 **plan.to_dict(),
             }

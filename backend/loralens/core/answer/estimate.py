@@ -170,7 +170,7 @@ def estimate_model(model: Model, method: str, recipe: Recipe) -> Estimate:
     plan = plan_for(model, check(method), recipe)
     batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
     phases, moment, size = plan.peaks(batch, sequence, rank)
-    return Estimate(model, method, recipe, plan, phases, moment, size)
+    return Estimate(model, method, plan.used(recipe), plan, phases, moment, size)
 
 
 def estimate(model: Any, method: str = "lora", **recipe: Any) -> Estimate:

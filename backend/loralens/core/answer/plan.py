@@ -37,6 +37,7 @@ class Plan:
     """See the module's docstring. `moments` are the candidates for a peak, `points` the timeline."""
 
     method: str
+    recipe: Recipe  # that it was compiled for, with everything named that the method chose itself
     regime: str
     assumptions: list[str]
     total: Size
@@ -49,6 +50,12 @@ class Plan:
     validity: Validity
     held: list[Held]
     terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
+
+    def used(self, recipe: Recipe) -> Recipe:
+        """A recipe that the plan covers, with everything named that the method chose itself: its target modules, its packing."""
+        lora = replace(self.recipe.lora, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
+        batch, sequence = recipe.micro_batch_size, recipe.sequence_length
+        return replace(self.recipe, micro_batch_size=batch, sequence_length=sequence, lora=lora)
 
     def peaks(self, batch: int, sequence: int, rank: int) -> tuple[dict[str, int], Moment, int]:
         """Peak bytes by phase, and the moment of the overall peak with its bytes."""
@@ -138,6 +145,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     moments = step.ledger.moments
     return Plan(
         method=method,
+        recipe=prepared.recipe,
         regime=prepared.regime,
         assumptions=[
             *prepared.assumptions,

@@ -24,6 +24,7 @@ class Root(Module):
     vocabulary: int
     head: Linear
     tied: bool
+    model_type = ""  # as the config names it, the whole model's where the language model is a part of it
     framework = ""  # whose model code this is; empty: transformers'
     sharded_apart = False  # embedding and head are FSDP units of their own, gathered only while they run
     upcasts_logits = True  # the loss is computed on float32 logits

@@ -173,6 +173,13 @@ def build(
     config, model_type = _family_of(entries, transformers)
     if model_type not in FAMILIES:
         raise _unknown(model_type)
+    root = _of_framework(config, model_type, framework) or _make(config, model_type)
+    root.model_type = str(entries.get("model_type", model_type))
+    return root
+
+
+def _of_framework(config: Config, model_type: str, framework: str) -> Root | None:
+    """The framework's own model code; None where it has none for this model type, or no framework is named."""
     if framework == "litgpt":
         from loralens.core.architecture.frameworks.litgpt import STYLES, LitGPT
 
@@ -183,7 +190,7 @@ def build(
 
         if model_type in torchtune.STYLES:
             return torchtune.Torchtune(config)
-    return _make(config, model_type)
+    return None
 
 
 def is_known(entries: Mapping[str, Any]) -> bool:

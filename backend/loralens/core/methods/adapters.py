@@ -6,8 +6,8 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; PEFT 0.21 `LoraConfig` an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.question import patterns
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
 
 
+# Model types for which PEFT chooses target modules itself, the same ones as `Root.default_targets`; for others it raises.
+# Source: PEFT 0.21.2 utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.
+PEFT_DEFAULTS: Final = frozenset({
+    "t5", "gpt2", "bloom", "opt", "gptj", "gpt_neox", "bert", "roberta", "xlm-roberta", "llama", "llama4",
+    "gpt_bigcode", "falcon", "mistral", "mixtral", "stablelm", "phi", "gemma", "gemma2", "gemma3_text", "qwen2",
+    "qwen3", "nemotron_h", "rwkv",
+})  # fmt: skip
+
+
+def settled(root: Root, lora: Lora) -> Lora:
+    """The configuration with the family's usual target modules named, where none are asked for."""
+    return lora if lora.target_modules is not None else replace(lora, target_modules=root.default_targets)
+
+
 def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
     """Does this module receive an adapter? PEFT's own meaning of `target_modules`.
 
@@ -29,7 +43,7 @@ def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
     `all-linear` means every linear layer except the head.
     Source: PEFT 0.21 `tuners/tuners_utils.py`, `check_target_module_exists` and `_maybe_include_all_linear_layers`.
     """
-    targets = lora.target_modules if lora.target_modules_given else root.default_targets
+    targets = settled(root, lora).target_modules or ()
     saved = lora.modules_to_save
     if targets == "all-linear":
         return lambda name, module: isinstance(module, Linear) and module is not root.head and not _ends(name, saved)

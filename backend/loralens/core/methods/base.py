@@ -21,6 +21,7 @@ class Prepared:
     """What a method decided: a one-line regime, assumptions, and whether embeddings must pass a gradient on."""
 
     regime: str
+    recipe: Recipe  # with everything named that the method chose itself
     assumptions: list[str] = field(default_factory=list)
     input_gradients: bool = False
     checkpointing: bool = False

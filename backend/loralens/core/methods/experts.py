@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Experts, Router
 from loralens.core.errors import InvalidInput
-from loralens.core.methods.adapters import rank_of, selector
+from loralens.core.methods.adapters import rank_of, selector, settled
 from loralens.core.tape import ops
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import RANK, Dim
@@ -61,11 +61,11 @@ def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
             hint="switch use_dora off, or target attention only",
         )
     rest = tuple(target for target in targets if target not in mapped)
-    return replace(lora, target_modules=rest, target_modules_given=True), weights
+    return replace(lora, target_modules=rest), weights
 
 
 def _names(root: Root, lora: Lora, mapping: dict[str, str]) -> tuple[str, ...]:
-    targets = lora.target_modules if lora.target_modules_given else root.default_targets
+    targets = settled(root, lora).target_modules or ()
     if not isinstance(targets, str):
         return tuple(targets)
     wanted = selector(root, lora)

@@ -17,10 +17,13 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     """Every parameter trains in the dtype in which it is held; with `trainable_layers` those of the last layers only."""
     if recipe.trainable_layers is None:
         hold_weights(root, recipe, trainable=True)
-        return Prepared(f"{precision_text(recipe)}, every weight trains", checkpointing=recipe.gradient_checkpointing)
+        return Prepared(
+            f"{precision_text(recipe)}, every weight trains", recipe, checkpointing=recipe.gradient_checkpointing
+        )
     _train_last(root, recipe, recipe.trainable_layers)
     return Prepared(
         f"{precision_text(recipe)}, the last {recipe.trainable_layers} layers train",
+        recipe,
         input_gradients=recipe.gradient_checkpointing,
         checkpointing=recipe.gradient_checkpointing,
     )

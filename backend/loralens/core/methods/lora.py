@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loralens.core.architecture.module import FusedLinear, Linear, Module
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.methods import experts
-from loralens.core.methods.adapters import DoraAdapter, LoraAdapter, rank_of, selector
+from loralens.core.methods.adapters import PEFT_DEFAULTS, DoraAdapter, LoraAdapter, rank_of, selector, settled
 from loralens.core.methods.base import (
     SHORT,
     Prepared,
@@ -37,6 +37,7 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     """Freeze the base and inject adapters; on a quantized base when the recipe names one."""
     if recipe.quantization is not None:
         return prepare_packed(root, recipe, recipe.quantization)
+    asked = recipe = replace(recipe, lora=settled(root, recipe.lora))
     recipe = as_held(recipe)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
@@ -45,6 +46,7 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     weights, _, cast = precision_text(recipe).partition(", ")
     return Prepared(
         f"{weights}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
+        asked,
         assumptions,
         input_gradients=recipe.gradient_checkpointing,
         checkpointing=recipe.gradient_checkpointing,
@@ -64,21 +66,23 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     Source: transformers 5.23 `get_keys_to_not_convert` leaves the output embedding unpacked; PEFT 0.21
     `prepare_model_for_kbit_training` raises all that is not packed to float32.
     """
+    asked = recipe = replace(recipe, lora=settled(root, recipe.lora), quantization=quantization)
     recipe = as_held(recipe)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
-    settled = _pack(root, packing_for(quantization, recipe))
+    cast_biases = _pack(root, packing_for(quantization, recipe))
     # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
     raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
     if raised:
-        _raise_rest(root, recipe, settled)
+        _raise_rest(root, recipe, cast_biases)
     match_copies(root)
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
     kbit = ", the rest raised to fp32" if raised else ""
     cast = f"{SHORT[recipe.autocast]} autocast" if recipe.autocast else "no autocast"
     return Prepared(
         f"{quantization.type} base{double}{kbit}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
+        asked,
         assumptions,
         # k-bit preparation asks for it in the reentrant form only (PEFT utils/other.py), transformers where tokens are read
         input_gradients=recipe.gradient_checkpointing and (root.reads_tokens or is_reentrant(recipe) or not raised),
@@ -91,7 +95,7 @@ def _pack(root: Root, packing: Packing) -> set[int]:
 
     Source: bitsandbytes 0.50 nn/modules.py `Linear4bit.forward`: the first forward casts the bias itself, for good.
     """
-    settled = set()
+    settled_biases = set()
     spared = None if root.framework == "litgpt" else root.head  # Fabric's plugin replaces every linear layer
     for name, module, _ in root.distinct():
         if not isinstance(module, Linear) or module is spared or module.weight.role != "base":
@@ -102,17 +106,17 @@ def _pack(root: Root, packing: Packing) -> set[int]:
             module.weight.packing = packing
             if module.bias is not None and isinstance(packing, FourBit):
                 module.bias.dtype = packing.compute_dtype
-                settled.add(id(module.bias))
-    return settled
+                settled_biases.add(id(module.bias))
+    return settled_biases
 
 
-def _raise_rest(root: Root, recipe: Recipe, settled: set[int]) -> None:
+def _raise_rest(root: Root, recipe: Recipe, cast_biases: set[int]) -> None:
     """Raise to float32 what is not packed; TRL puts embeddings and head back (`peft_module_casting_to_bf16`)."""
     trl = any(library == "trl" for library, _ in recipe.stack)
     for _, parameter in parameters(root):
         put_back = trl and len(parameter.shape) > 1
         base = parameter.role == "base" and parameter.packing is None
-        if base and id(parameter) not in settled and not put_back:
+        if base and id(parameter) not in cast_biases and not put_back:
             parameter.dtype = "float32"
 
 
@@ -179,10 +183,9 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             hint=f"this model has: {', '.join(linears)}; or all-linear",
         )
     assumptions = []
-    if not lora.target_modules_given and tuple(root.default_targets) != ("q_proj", "v_proj"):
-        assumptions.append(
-            f"target modules not given: {', '.join(root.default_targets)} (PEFT's default for this family)"
-        )
+    if recipe.lora.target_modules == root.default_targets != ("q_proj", "v_proj"):
+        has = "PEFT's default" if root.model_type in PEFT_DEFAULTS else "usual; PEFT has no default"
+        assumptions.append(f"target modules {', '.join(root.default_targets)}: {has} for {root.model_type}")
     if root.framework and lora.use_dora:
         assumptions.append(f"DoRA as PEFT computes it, not {root.framework}")
     return assumptions

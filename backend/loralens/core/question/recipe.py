@@ -43,33 +43,31 @@ class Lora:
     rank: int = 8
     alpha: float = 16
     dropout: float = 0.0
-    target_modules: tuple[str, ...] | str = ("q_proj", "v_proj")
+    target_modules: tuple[str, ...] | str | None = None  # None: the family's usual ones, which the answer names
     adapter_dtype: str = "float32"
     use_dora: bool = False
     use_rslora: bool = False
     bias: str = "none"
     modules_to_save: tuple[str, ...] = ()
     rank_pattern: tuple[tuple[str, int], ...] = ()
-    target_modules_given: bool = False
 
     @staticmethod
     def from_mapping(given: Any) -> Lora:
         """Read the `lora` object; raises `InvalidInput` naming `lora.<field>`."""
-        entries = check.mapping(given, "lora", {f.name for f in fields(Lora)} - {"target_modules_given"})
+        entries = check.mapping(given, "lora", {f.name for f in fields(Lora)})
         read = check.Reader(entries, "lora")
         rank = read.integer("rank", 8, 1, 65_536)
         return Lora(
             rank=rank,
             alpha=read.number("alpha", 2 * rank, 0, 1e9),
             dropout=read.number("dropout", 0.0, 0.0, 0.999),
-            target_modules=read.names("target_modules", ("q_proj", "v_proj"), text_allowed=True),
+            target_modules=read.names("target_modules", None, text_allowed=True),
             adapter_dtype=read.choice("adapter_dtype", "float32", DTYPES),
             use_dora=read.boolean("use_dora", False),
             use_rslora=read.boolean("use_rslora", False),
             bias=read.choice("bias", "none", ("none", "all", "lora_only")),
             modules_to_save=read.names("modules_to_save", ()),
             rank_pattern=read.ranks("rank_pattern"),
-            target_modules_given="target_modules" in entries,
         )
 
 
@@ -177,10 +175,9 @@ class Recipe:
         result = asdict(self)
         result["stack"] = dict(self.stack)
         lora = result["lora"]
-        lora.pop("target_modules_given")
         lora["rank_pattern"] = dict(self.lora.rank_pattern)
         for key in ("target_modules", "modules_to_save"):
-            if not isinstance(lora[key], str):
+            if isinstance(lora[key], tuple):
                 lora[key] = list(lora[key])
         result["fused_kernels"] = {"none": False, "yes": True}.get(self.fused_kernels, self.fused_kernels)
         return result

@@ -60,6 +60,8 @@ def parse_text(name: str, text: str) -> Any:
     if lowered in ("false", "no", "off"):
         return False
     if name in ("target_modules", "modules_to_save"):
+        if name == "target_modules" and lowered in ("none", "null"):
+            return None
         if name == "target_modules" and ("," not in plain and _is_pattern(plain)):
             return plain
         return [part.strip() for part in plain.split(",") if part.strip()]
@@ -149,7 +151,7 @@ class Reader:
         """A number within [low, high], or null."""
         return None if self._entries.get(name, default) is None else self.number(name, low, low, high)
 
-    def names(self, name: str, default: tuple[str, ...], *, text_allowed: bool = False) -> Any:
+    def names(self, name: str, default: tuple[str, ...] | None, *, text_allowed: bool = False) -> Any:
         """A list of module names; with `text_allowed` also one text (`all-linear` or a regular expression)."""
         value = self._entries.get(name, default)
         if value is None:

@@ -115,14 +115,12 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         _checkpoint(model, recipe)
         model.enable_input_require_grads()  # type: ignore[operator]  # transformers types it as a module
     lora = recipe.lora
-    targets: Any = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    if not lora.target_modules_given:
-        targets = None  # PEFT's own default for the family
+    targets = lora.target_modules  # None: PEFT's own default for the family
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=targets,
+        target_modules=list(targets) if isinstance(targets, tuple) else targets,
         use_dora=lora.use_dora or method == "dora",
         use_rslora=lora.use_rslora,
         bias=lora.bias,

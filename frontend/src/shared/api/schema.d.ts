@@ -3244,7 +3244,7 @@ export interface operations {
                 alpha?: number;
                 /** @description LoRA dropout. */
                 dropout?: number;
-                /** @description Layers with an adapter: names with commas, a regular expression, or all-linear. */
+                /** @description Layers with an adapter: names with commas, a regular expression, or all-linear; none: the family's usual ones. */
                 target_modules?: string;
                 /** @description How adapter weights are held. */
                 adapter_dtype?: "float32" | "bfloat16" | "float16";
@@ -3410,7 +3410,7 @@ export interface operations {
                             alpha?: number;
                             /** @default 0 */
                             dropout?: number;
-                            target_modules?: string[] | string;
+                            target_modules?: string[] | string | null;
                             /**
                              * @default float32
                              * @enum {string}
@@ -3582,7 +3582,7 @@ export interface operations {
                 alpha?: number;
                 /** @description LoRA dropout. */
                 dropout?: number;
-                /** @description Layers with an adapter: names with commas, a regular expression, or all-linear. */
+                /** @description Layers with an adapter: names with commas, a regular expression, or all-linear; none: the family's usual ones. */
                 target_modules?: string;
                 /** @description How adapter weights are held. */
                 adapter_dtype?: "float32" | "bfloat16" | "float16";
@@ -3746,7 +3746,7 @@ export interface operations {
                             alpha?: number;
                             /** @default 0 */
                             dropout?: number;
-                            target_modules?: string[] | string;
+                            target_modules?: string[] | string | null;
                             /**
                              * @default float32
                              * @enum {string}
@@ -3912,7 +3912,7 @@ export interface operations {
                 alpha?: number;
                 /** @description LoRA dropout. */
                 dropout?: number;
-                /** @description Layers with an adapter: names with commas, a regular expression, or all-linear. */
+                /** @description Layers with an adapter: names with commas, a regular expression, or all-linear; none: the family's usual ones. */
                 target_modules?: string;
                 /** @description How adapter weights are held. */
                 adapter_dtype?: "float32" | "bfloat16" | "float16";
@@ -4076,7 +4076,7 @@ export interface operations {
                             alpha?: number;
                             /** @default 0 */
                             dropout?: number;
-                            target_modules?: string[] | string;
+                            target_modules?: string[] | string | null;
                             /**
                              * @default float32
                              * @enum {string}
@@ -4528,7 +4528,7 @@ export interface operations {
                             alpha?: number;
                             /** @default 0 */
                             dropout?: number;
-                            target_modules?: string[] | string;
+                            target_modules?: string[] | string | null;
                             /**
                              * @default float32
                              * @enum {string}
@@ -4741,7 +4741,7 @@ export interface operations {
                             alpha?: number;
                             /** @default 0 */
                             dropout?: number;
-                            target_modules?: string[] | string;
+                            target_modules?: string[] | string | null;
                             /**
                              * @default float32
                              * @enum {string}
