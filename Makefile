@@ -35,11 +35,11 @@ test: ## The Python tests and the page's unit tests
 
 .PHONY: replay
 replay: ## All answers of this tree beside those of an earlier one: make replay BASE=HEAD~3 ONLY=catalogue/ ROWS=200
-	PYTHONPATH=backend:. $(PY)/python -m tests.replay --base "$(BASE)" --only "$(ONLY)" --rows $(or $(ROWS),60)
+	PYTHONPATH=backend:tests $(PY)/python -m replay --base "$(BASE)" --only "$(ONLY)" --rows $(or $(ROWS),60)
 
 .PHONY: replay-record
 replay-record: ## After a deliberate change: write tests/oracles/replay.tsv anew (ONLY=recipe/ for a part)
-	PYTHONPATH=backend:. $(PY)/python -m tests.replay --record --only "$(ONLY)"
+	PYTHONPATH=backend:tests $(PY)/python -m replay --record --only "$(ONLY)"
 
 .PHONY: fuzz
 fuzz: ## 20,000 broken configs in place of the usual 2,000, each one that can be counted walked too (a quarter of an hour)

@@ -7,10 +7,10 @@ import re
 import sys
 import time
 
-from tests.replay import recorded
-from tests.replay.cases import Case, every_case
-from tests.replay.differences import differences, table
-from tests.replay.trees import ROOT, Asked, catalogue, default_base, unpacked
+from replay import recorded
+from replay.cases import Case, every_case
+from replay.differences import differences, table
+from replay.trees import ROOT, Asked, catalogue, default_base, unpacked
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from tests.replay.trees import Answers
+from replay.trees import Answers
 
 
 @dataclass(frozen=True, slots=True)

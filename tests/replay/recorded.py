@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.replay.answers import digest
-from tests.replay.cases import ORACLES
-from tests.replay.trees import Answers
+from replay.answers import digest
+from replay.cases import ORACLES
+from replay.trees import Answers
 
 FILE = ORACLES / "replay.tsv"
 PHASES = ("forward", "backward", "optimizer")

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.replay.cases import Case
+from replay.cases import Case
 
 ROOT = Path(__file__).resolve().parents[2]
 Answers = dict[str, dict[str, Any]]

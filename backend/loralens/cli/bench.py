@@ -37,15 +37,12 @@ def command(
     sweep: Annotated[str, Option(help="Vary one axis: rank, width, tokens, dtype or adapters; rank=1,8,64.")] = "",
     output: Annotated[Path | None, Option("--output", "-o", help="Also write the result to this file.")] = None,
     compare: Annotated[tuple[Path, Path] | None, Option(help="Compare two result files: a.json b.json.")] = None,
-    goals: Annotated[bool, Option(help="Measure the goals C1–C15 (CPU) and G1–G8 (CUDA) instead.")] = False,
     keep: Annotated[bool, Option(help="Keep the run in the history that the page shows.")] = True,
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Time every way to compute LoRA's product on this machine, against the dense layer in the same rounds."""
     if compare is not None:
         return _compare(*compare, json)
-    if goals:
-        return _goals(json, seconds)
     from loralens.lab.bench.schema import request_from
 
     body: dict[str, Any] = {
@@ -204,16 +201,3 @@ def _read(path: Path) -> Any:
             field="compare",
             hint="loralens bench -o a.json writes one",
         ) from None
-
-
-def _goals(json: bool, seconds: float) -> None:
-    goals = _needs_torch(lambda: __import__("loralens.lab.bench.goals", fromlist=["goals"]))
-    rows = []
-    for row in goals.measure(seconds):
-        rows.append(row)
-        if not json:
-            line(f"{row['id']:4}{row['verdict']:13}{row['measured'] or '–'}  (goal {row['goal']})  {row['line']}")
-            if row["detail"]:
-                line(f"{'':17}{row['detail']}")
-    if json:
-        print_json({"goals": rows})

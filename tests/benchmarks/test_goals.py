@@ -1,8 +1,13 @@
-import pytest
-import torch
+import subprocess
+import sys
+from pathlib import Path
 
-from loralens.lab.bench import cuda_goals, goals, switching
-from loralens.lab.bench.measured import PointResult
+import cuda_goals
+import goals
+import pytest
+import switching_goals
+import torch
+from measured import PointResult
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -33,11 +38,18 @@ def test_ratios_between_two_variants_use_the_rounds_they_share():
 
 
 def test_the_switch_goal_measures_what_it_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(switching, "WIDTH", 64)
-    switching._write_adapters(tmp_path)
-    layers, table = switching._layers()
-    switching._load(layers, tmp_path / "adapter-1", "name-1")
+    monkeypatch.setattr(switching_goals, "WIDTH", 64)
+    switching_goals._write_adapters(tmp_path)
+    layers, table = switching_goals._layers()
+    switching_goals._load(layers, tmp_path / "adapter-1", "name-1")
     assert table.names[table.index] == "name-1"
-    assert switching._write_seconds(table) > 0
+    assert switching_goals._write_seconds(table) > 0
     first = next(iter(layers.values()))
     assert first.pair(table.index)[0].abs().sum() > 0
+
+
+def test_the_script_says_how_it_is_used():
+    script = Path(__file__).parents[2] / "benchmarks" / "goals.py"
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
+    assert "--seconds" in done.stdout
+    assert "C1–C15" in done.stdout

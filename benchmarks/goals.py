@@ -1,4 +1,6 @@
-"""The goals that this benchmark holds itself to, measured and printed: C1–C15 on a CPU, G1–G8 on a CUDA device.
+"""The goals that the benchmark holds itself to, measured and printed: C1–C15 on a CPU, G1–G8 on a CUDA device.
+
+    python benchmarks/goals.py [--seconds 12] [--json]
 
 Every line is a ratio inside one shuffled run, so anyone can repeat it. "Stock dense" is F.linear(x, W).
 Sizes, where nothing else is said: 4096 × 4096, rank 8, one thread, its CPU time, weights from memory.
@@ -6,14 +8,23 @@ Sizes, where nothing else is said: 4096 × 4096, rank 8, one thread, its CPU tim
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from loralens.lab.bench import cuda_goals, roofline, switching
-from loralens.lab.bench.measured import PointResult, measured
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "backend"))
+
+import cuda_goals
+import switching_goals
+from measured import PointResult, measured
+
+from loralens.lab.bench import roofline
 from loralens.lab.device import Device
 
 HINT_1 = ("packed_addmm", "packed_epilogue", "packed_float32")
@@ -71,7 +82,7 @@ def measure(seconds: float = 12.0) -> Iterator[Row]:
         variants=("eager", "own", "full_gradient", "peft"),
     )  # fmt: skip
     yield from _training(training, forward["bfloat16", 512], batches["bfloat16"])
-    yield from switching.goals(row)
+    yield from switching_goals.measure(row)
     yield _errors([*forward.values(), *batches.values(), training])
     yield from cuda_goals.measure(row, seconds)
 
@@ -212,3 +223,25 @@ def _errors(points: list[PointResult]) -> Row:
         "C15", "error against float64 ÷ its limit, worst of all timed variants: outputs and gradients",
         "≤ 1 (bfloat16: 1.05 × PEFT's form; float32: 2 × and ≤ 1e-6)", f"{worst:.2f}", not wrong, "; ".join(wrong),
     )  # fmt: skip
+
+
+def main() -> None:
+    """Print every goal as it is known."""
+    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("--seconds", type=float, default=12.0, help="of measuring per point; 13 points on the CPU")
+    read.add_argument("--json", action="store_true", help="print JSON")
+    given = read.parse_args()
+    rows = []
+    for found in measure(given.seconds):
+        rows.append(found)
+        if not given.json:
+            verdict = f"{found['id']:4}{found['verdict']:13}{found['measured'] or '–'}"
+            print(f"{verdict}  (goal {found['goal']})  {found['line']}", flush=True)
+            if found["detail"]:
+                print(f"{'':17}{found['detail']}", flush=True)
+    if given.json:
+        print(json.dumps({"goals": rows}, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ MODULES = [f"layers.{number}.{name}" for number in range(LAYERS) for name in ("q
 WRITES = 1000
 
 
-def goals(row: Callable[..., dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def measure(row: Callable[..., dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yields the rows of C12, C13 and C14."""
     with tempfile.TemporaryDirectory(prefix="loralens-") as place:
         folder = Path(place)

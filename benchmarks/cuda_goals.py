@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from measured import PointResult, measured
 
 from loralens.lab.bench import roofline
-from loralens.lab.bench.measured import PointResult, measured
 from loralens.lab.device import Device
 from loralens.lab.matmul.layer import LoraLinear
 from loralens.lab.matmul.table import AdapterTable
