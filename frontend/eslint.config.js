@@ -1,23 +1,12 @@
+import { readdirSync } from 'node:fs'
 import js from '@eslint/js'
 import vue from 'eslint-plugin-vue'
 import a11y from 'eslint-plugin-vuejs-accessibility'
 import ts from 'typescript-eslint'
 
-const features = [
-  'setup',
-  'compare',
-  'fit',
-  'timeline',
-  'decomposition',
-  'hub',
-  'adapters',
-  'benchmark',
-  'forgetting',
-  'code',
-  'analogies',
-  'quiz',
-  'course',
-]
+const features = readdirSync(new URL('src/features', import.meta.url), { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map((entry) => entry.name)
 
 /** How code is laid out is prettier's business alone. */
 const LAYOUT = [

@@ -16,7 +16,7 @@ const recipe = {
   optimizer: 'adamw_fused',
   gradient_checkpointing: false,
   loss: 'full',
-  lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] },
+  lora: { rank: 8, alpha: 16 },
 }
 const rows = []
 for (const model of models) {

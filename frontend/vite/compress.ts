@@ -10,17 +10,23 @@ const SMALLEST = 1024
 
 export function compress(): Plugin {
   let config: ResolvedConfig
+  let written = false
   return {
     name: 'compress',
     apply: (options, { command }) => command === 'build' && !options.build?.ssr,
     configResolved(resolved) {
       config = resolved
     },
+    writeBundle() {
+      written = true
+    },
     // After every other plugin has written what it writes.
     closeBundle: {
       order: 'post',
       sequential: true,
       handler() {
+        // A build that failed has written nothing, and what it failed of is not to be hidden.
+        if (!written) return
         const output = resolve(config.root, config.build.outDir)
         for (const entry of readdirSync(output, { recursive: true, encoding: 'utf8' })) {
           const file = join(output, entry)

@@ -6,7 +6,19 @@
 import { startHub } from './hub.mjs'
 import { startBrowser, startServer } from './lib.mjs'
 
-const CHECKS = ['numbers', 'looks', 'keyboard', 'states', 'setup', 'exports', 'motion', 'load', 'benchmark', 'adapters']
+const CHECKS = [
+  'numbers',
+  'families',
+  'looks',
+  'keyboard',
+  'states',
+  'setup',
+  'exports',
+  'motion',
+  'load',
+  'benchmark',
+  'adapters',
+]
 
 const wanted = process.argv.slice(2)
 // A server that runs already has an address of the Hub of its own.

@@ -40,7 +40,7 @@ it('the step fills its time axis from end to end', () => {
 })
 
 it('advice is applied where there is a control for it, and only within limits', () => {
-  const settings: Part2Settings = { ...DEFAULTS, targets: [...DEFAULTS.targets] }
+  const settings: Part2Settings = { ...DEFAULTS }
   applyChange(settings, 'gradient_checkpointing', true)
   applyChange(settings, 'sequence_length', 1024)
   applyChange(settings, 'method', 'qlora')

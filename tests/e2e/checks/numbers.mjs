@@ -1,4 +1,5 @@
 /** Every number on the page equals the API's, for a table of settings. The rounding here is written independently. */
+import { goTo, shownNumbers, wantedOf } from '../cards.mjs'
 import { equal, openPage, post, settled, showEverything, assert } from '../lib.mjs'
 
 const MODELS = {
@@ -27,24 +28,6 @@ const PRECISION = {
   fp32: ['float32', null],
 }
 const OPTIMIZER = { adamw: 'adamw_fused', adamw8bit: 'adamw_8bit', sgd: 'sgd', adafactor: 'adafactor' }
-
-const group = (text) => text.replace(/\B(?=(\d{3})+(?!\d))/g, ',')
-function gib(bytes) {
-  const units = [
-    ['TiB', 2 ** 40, 10 * 2 ** 40],
-    ['GiB', 2 ** 30, 0.1 * 2 ** 30],
-    ['MiB', 2 ** 20, 2 ** 20],
-    ['KiB', 2 ** 10, 2 ** 10],
-  ]
-  const [name, size] = units.find(([, , from]) => bytes >= from)
-  const value = bytes / size
-  const [whole, part] = value.toFixed(value >= 1000 ? 0 : value >= 10 ? 1 : 2).split('.')
-  return `${group(whole)}${part ? `.${part}` : ''} ${name}`
-}
-const times = (value) => {
-  const [whole, part] = value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2).split('.')
-  return `${group(whole)}${part ? `.${part}` : ''}×`
-}
 
 function bodyOf(model, targets, settings) {
   const [weights_dtype, autocast] = PRECISION[settings.p ?? 'bf16']
@@ -87,50 +70,10 @@ export default async function numbers(context) {
       assert(answer.estimates, `the API refused ${query}: ${JSON.stringify(answer)}`)
       const by = Object.fromEntries(answer.estimates.map((estimate) => [estimate.method, estimate]))
       const light = settings.k && settings.k !== 'full' ? settings.k : 'lora'
-      // As the Back button does it: the address changes under the running page.
-      await page.evaluate((text) => {
-        history.pushState({ position: history.length }, '', `/part2?${text}`)
-        dispatchEvent(new PopStateEvent('popstate', { state: history.state }))
-      }, query.toString())
-      const wanted = {
-        'full peak': gib(by.full.peak.allocated_bytes),
-        'light peak': gib(by[light].peak.allocated_bytes),
-        'full trainable': group(String(by.full.parameters.trainable)),
-        'light trainable': group(String(by[light].parameters.trainable)),
-        'full task': gib(by.full.storage.checkpoint_bytes),
-        'light task': gib(by[light].storage.adapter_file_bytes),
-        'metric parameters': times(by.full.parameters.trainable / by[light].parameters.trainable),
-        'metric memory': times(by.full.peak.allocated_bytes / by[light].peak.allocated_bytes),
-        'metric storage': times(by.full.storage.checkpoint_bytes / by[light].storage.adapter_file_bytes),
-        'hub copies': gib(6 * by.full.storage.checkpoint_bytes),
-        'hub shared': gib(by[light].storage.checkpoint_bytes + 6 * by[light].storage.adapter_file_bytes),
-      }
-      const read = (lightMethod) => {
-        const text = (selector) =>
-          [...(document.querySelector(selector)?.childNodes ?? [])]
-            .filter((node) => node.nodeType === 3)
-            .map((node) => node.textContent)
-            .join('')
-            .trim()
-        const found = {}
-        for (const [name, method] of [
-          ['full', 'full'],
-          ['light', lightMethod],
-        ])
-          for (const number of ['peak', 'trainable', 'task'])
-            found[`${name} ${number}`] = text(`[data-card=${method}] [data-number=${number}]`)
-        for (const metric of ['parameters', 'memory', 'storage'])
-          found[`metric ${metric}`] = text(`[data-metric=${metric}] button`)
-        for (const number of ['copies', 'shared']) found[`hub ${number}`] = text(`[data-number=${number}] button`)
-        return found
-      }
+      await goTo(page, query)
+      const wanted = wantedOf(by, light)
       // The page follows within moments; then every number is compared.
-      let found = {}
-      for (let attempt = 0; attempt < 250; attempt++) {
-        found = await page.evaluate(read, light)
-        if (Object.entries(wanted).every(([name, value]) => found[name] === value)) break
-        await page.waitForTimeout(40)
-      }
+      const found = await shownNumbers(page, light, wanted)
       for (const [name, value] of Object.entries(wanted)) {
         equal(found[name], value, `${query}: ${name}`)
         checked += 1

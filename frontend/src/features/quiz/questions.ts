@@ -14,8 +14,8 @@ export interface Question {
 }
 
 export interface Facts {
-  values: Map<string, PlanValues>
-  at: (other: Partial<Variables>) => Map<string, PlanValues> | null
+  values: ReadonlyMap<string, PlanValues>
+  at: (other: Partial<Variables>) => ReadonlyMap<string, PlanValues> | null
   rank: number
   length: number
 }

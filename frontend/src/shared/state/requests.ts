@@ -23,6 +23,11 @@ const OPTIMIZER: Record<OptimizerName, string> = {
 /** A model of the catalogue, or the reader's own config.json. */
 export type ModelChoice = { model: string } | { config: JsonObject }
 
+const targetsOf = (names: string[]): Json => (names.length === 1 && names[0] === 'all-linear' ? 'all-linear' : names)
+
+/** The method that is compared with full fine-tuning. */
+export const lightMethod = (settings: Part2Settings): string => (settings.method === 'full' ? 'lora' : settings.method)
+
 export function recipeOf(settings: Part2Settings): JsonObject {
   const { lora, ...precision } = PRECISION[settings.precision] as JsonObject & { lora?: JsonObject }
   return {
@@ -35,8 +40,8 @@ export function recipeOf(settings: Part2Settings): JsonObject {
     lora: {
       rank: settings.rank,
       alpha: settings.alpha ?? 2 * settings.rank,
-      target_modules:
-        settings.targets.length === 1 && settings.targets[0] === 'all-linear' ? 'all-linear' : settings.targets,
+      // Which layers a family's adapters go to when nobody says so is the API's knowledge.
+      ...(settings.targets && { target_modules: targetsOf(settings.targets) }),
       ...lora,
     },
   }

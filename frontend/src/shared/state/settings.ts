@@ -19,10 +19,11 @@ function plain(query: Record<string, unknown>): Query {
   )
 }
 
-export function provideSettings(): SettingsStore {
+/** `embeds`: the sections that may stand alone. */
+export function provideSettings(embeds: readonly string[] = []): SettingsStore {
   const route = useRoute()
   const router = useRouter()
-  const first = parseQuery(plain(route.query))
+  const first = parseQuery(plain(route.query), embeds)
   const settings = reactive(first.settings)
   const complaints = ref(first.complaints)
   let written = JSON.stringify(formatQuery(settings))
@@ -48,7 +49,7 @@ export function provideSettings(): SettingsStore {
   watch(
     () => route.query,
     (query) => {
-      const parsed = parseQuery(plain(query))
+      const parsed = parseQuery(plain(query), embeds)
       const text = JSON.stringify(formatQuery(parsed.settings))
       if (text === written || route.path !== '/part2') return
       clearTimeout(timer)

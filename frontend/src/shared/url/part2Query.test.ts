@@ -2,7 +2,6 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   DEFAULTS,
-  EMBEDS,
   formatQuery,
   LIMITS,
   LOSSES,
@@ -13,6 +12,7 @@ import {
   type Part2Settings,
 } from './part2Query'
 
+const EMBEDS = ['compare', 'hub']
 const within = ([min, max]: readonly [number, number]): fc.Arbitrary<number> => fc.integer({ min, max })
 const id = fc.stringMatching(/^[\w.\-/]{1,60}$/)
 const run = fc.option(fc.stringMatching(/^[\w-]{1,40}$/), { nil: null })
@@ -36,19 +36,22 @@ const settings: fc.Arbitrary<Part2Settings> = fc
     method: fc.constantFrom(...METHODS),
     rank: within(LIMITS.rank),
     alpha: fc.option(within(LIMITS.alpha), { nil: null }),
-    targets: fc.uniqueArray(
-      fc.constantFrom(
-        'q_proj',
-        'k_proj',
-        'v_proj',
-        'o_proj',
-        'gate_proj',
-        'up_proj',
-        'down_proj',
-        'c_attn',
-        'all-linear',
+    targets: fc.option(
+      fc.uniqueArray(
+        fc.constantFrom(
+          'q_proj',
+          'k_proj',
+          'v_proj',
+          'o_proj',
+          'gate_proj',
+          'up_proj',
+          'down_proj',
+          'c_attn',
+          'all-linear',
+        ),
+        { minLength: 1 },
       ),
-      { minLength: 1 },
+      { nil: null },
     ),
     batch: within(LIMITS.batch),
     length: within(LIMITS.length),
@@ -73,7 +76,7 @@ describe('the address', () => {
   it('restores every setting', () => {
     fc.assert(
       fc.property(settings, (value) => {
-        const parsed = parseQuery(formatQuery(value))
+        const parsed = parseQuery(formatQuery(value), EMBEDS)
         expect(parsed.complaints).toEqual([])
         expect(parsed.settings).toEqual(value)
       }),
@@ -84,7 +87,7 @@ describe('the address', () => {
     fc.assert(
       fc.property(settings, (value) => {
         const text = new URLSearchParams(formatQuery(value)).toString()
-        expect(parseQuery(Object.fromEntries(new URLSearchParams(text))).settings).toEqual(value)
+        expect(parseQuery(Object.fromEntries(new URLSearchParams(text)), EMBEDS).settings).toEqual(value)
       }),
     )
   })

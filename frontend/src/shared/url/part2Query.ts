@@ -10,13 +10,11 @@ export const PRECISIONS = ['bf16', 'mixed', 'pure-bf16', 'fp32'] as const
 export const OPTIMIZERS = ['adamw', 'adamw8bit', 'paged8bit', 'sgd', 'adafactor', 'lion'] as const
 export const LOSSES = ['full', 'kernel', 'chunked', 'fused'] as const
 export const METHODS = ['full', 'lora', 'qlora', 'dora'] as const
-export const EMBEDS = ['compare', 'fit', 'timeline', 'decomposition', 'hub', 'benchmark', 'forgetting'] as const
 
 export type Precision = (typeof PRECISIONS)[number]
 export type OptimizerName = (typeof OPTIMIZERS)[number]
 export type Loss = (typeof LOSSES)[number]
 export type Method = (typeof METHODS)[number]
-export type Embed = (typeof EMBEDS)[number]
 
 export interface Part2Settings {
   model: string
@@ -26,7 +24,8 @@ export interface Part2Settings {
   rank: number
   /** null: twice the rank */
   alpha: number | null
-  targets: string[]
+  /** null: where the model's family has its adapters */
+  targets: string[] | null
   batch: number
   length: number
   precision: Precision
@@ -44,7 +43,8 @@ export interface Part2Settings {
   /** The run that `run` is compared with. */
   versus: string | null
   experiment: string | null
-  embed: Embed | null
+  /** The one section that is shown, on another page. */
+  embed: string | null
 }
 
 export const DEFAULTS: Readonly<Part2Settings> = {
@@ -53,7 +53,7 @@ export const DEFAULTS: Readonly<Part2Settings> = {
   method: 'lora',
   rank: 8,
   alpha: null,
-  targets: ['q_proj', 'v_proj'],
+  targets: null,
   batch: 1,
   length: 2048,
   precision: 'bf16',
@@ -95,7 +95,11 @@ const ID = /^[\w.\-/]{1,200}$/
 const RUN = /^[\w-]{1,80}$/
 const TARGET = /^[\w.-]{1,80}$/
 
-export function parseQuery(query: Query): { settings: Part2Settings; complaints: Complaint[] } {
+/** `embeds`: the sections that may stand alone. */
+export function parseQuery(
+  query: Query,
+  embeds: readonly string[] = [],
+): { settings: Part2Settings; complaints: Complaint[] } {
   const complaints: Complaint[] = []
   const read = <T>(key: string, fallback: T, parse: (text: string) => T | undefined): T => {
     const text = query[key]
@@ -132,7 +136,7 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
     method: read('k', DEFAULTS.method, oneOf(METHODS)),
     rank: read('r', DEFAULTS.rank, integer(LIMITS.rank)),
     alpha: read<number | null>('a', DEFAULTS.alpha, integer(LIMITS.alpha)),
-    targets: read('t', DEFAULTS.targets, (text) => {
+    targets: read<string[] | null>('t', DEFAULTS.targets, (text) => {
       const names = text.split(',').filter(Boolean)
       return names.length > 0 && names.length <= 32 && names.every((name) => TARGET.test(name))
         ? [...new Set(names.map(longName))]
@@ -155,7 +159,7 @@ export function parseQuery(query: Query): { settings: Part2Settings; complaints:
     run: read<string | null>('run', DEFAULTS.run, matching(RUN)),
     versus: read<string | null>('vs', DEFAULTS.versus, matching(RUN)),
     experiment: read<string | null>('exp', DEFAULTS.experiment, matching(RUN)),
-    embed: read<Embed | null>('embed', DEFAULTS.embed, oneOf(EMBEDS)),
+    embed: read<string | null>('embed', DEFAULTS.embed, oneOf(embeds)),
   }
   if (settings.activeAdapter >= settings.adapters) settings.activeAdapter = 0
   return { settings, complaints }
@@ -170,13 +174,12 @@ export function formatQuery(settings: Part2Settings): Query {
   const put = (key: string, value: string, fallback: string): void => {
     if (value !== fallback) query[key] = value
   }
-  const targets = (names: string[]): string => names.map(shortName).join(',')
   put('m', settings.model, DEFAULTS.model)
   put('g', settings.gpu, DEFAULTS.gpu)
   put('k', settings.method, DEFAULTS.method)
   put('r', String(settings.rank), String(DEFAULTS.rank))
   put('a', String(settings.alpha), 'null')
-  put('t', targets(settings.targets), targets(DEFAULTS.targets))
+  put('t', settings.targets?.map(shortName).join(',') ?? '', '')
   put('b', String(settings.batch), String(DEFAULTS.batch))
   put('s', String(settings.length), String(DEFAULTS.length))
   put('p', settings.precision, DEFAULTS.precision)

@@ -1,0 +1,63 @@
+/** Which model is asked about: one of the catalogue, one that was looked up by name, or the reader's config.json. */
+import { computed, ref, shallowReactive, shallowRef, watch, type ComputedRef, type Ref } from 'vue'
+import { request, type ApiError, type Schemas } from '@/shared/api/client'
+import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
+import type { JsonObject, ModelChoice } from './requests'
+
+export interface Choice {
+  choice: ComputedRef<ModelChoice>
+  /** The reader's own config.json, when one was given. */
+  ownConfig: Ref<JsonObject | null>
+  /** Finds a model by its name and shows it; the Hub is asked only with `fromHub`. Throws what the API refuses. */
+  lookUp: (name: string, fromHub: boolean) => Promise<Schemas['ResolvedModel']>
+  /** A name of the address that means no model; the default model is shown in its place. */
+  missing: Ref<string | null>
+}
+
+export function useModelChoice(settings: Part2Settings): Choice {
+  const ownConfig = shallowRef<JsonObject | null>(null)
+  /** Configs of models that were looked up by name. */
+  const found = shallowReactive(new Map<string, JsonObject>())
+  const missing = ref<string | null>(null)
+  const choice = computed<ModelChoice>(() => {
+    const config = ownConfig.value ?? found.get(settings.model)
+    return config ? { config } : { model: settings.model }
+  })
+
+  async function lookUp(name: string, fromHub: boolean): Promise<Schemas['ResolvedModel']> {
+    const model = await request<Schemas['ResolvedModel']>('POST', '/api/models/resolve', {
+      model: name,
+      from_hub: fromHub,
+    })
+    if (model.source !== 'catalogue') found.set(model.id, model.config as JsonObject)
+    ownConfig.value = null
+    missing.value = null
+    settings.model = model.id
+    return model
+  }
+
+  watch(
+    () => settings.model,
+    (model) => {
+      if (model !== DEFAULTS.model) missing.value = null
+    },
+  )
+  return { choice, ownConfig, lookUp, missing }
+}
+
+/**
+ * A link may name a model that this machine has in a folder or has fetched before. One that is nowhere must not leave
+ * an empty page behind: the numbers fall back, and a message stays.
+ */
+export function useFallback(settings: Part2Settings, choice: Choice, error: ComputedRef<ApiError | null>): void {
+  watch(error, async (found) => {
+    const name = settings.model
+    if (found?.problem.code !== 'unknown_model' || choice.ownConfig.value || name === DEFAULTS.model) return
+    try {
+      await choice.lookUp(name, false)
+    } catch {
+      choice.missing.value = name
+      if (settings.model === name) settings.model = DEFAULTS.model
+    }
+  })
+}

@@ -1,0 +1,118 @@
+/** The numbers on the page: the API's plans, evaluated at the sliders' position in the same frame. */
+import { useQuery } from '@tanstack/vue-query'
+import defaultPlans from 'virtual:default-plans'
+import { computed, ref, toRaw, watch, type ComputedRef } from 'vue'
+import { ApiError, OfflineError, request } from '@/shared/api/client'
+import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/shared/api/plan'
+import type { Part2Settings } from '@/shared/url/part2Query'
+import { builtInPlans } from './builtInPlans'
+import { live } from './live'
+import { bodyOf, lightMethod, type JsonObject, type ModelChoice } from './requests'
+
+/**
+ * Numbers and what they are numbers of, in one object: a view that takes both from here cannot put one model's numbers
+ * under another's name, or those of rank 8 under rank 16.
+ */
+export interface Shown {
+  model: Plan['model']
+  /** A copy of the settings that the numbers answer. */
+  settings: Readonly<Part2Settings>
+  /** By method. */
+  values: ReadonlyMap<string, PlanValues>
+  /** The method that is compared with full fine-tuning. */
+  light: string
+  /** The page's own plans, because no server answers. */
+  builtIn: boolean
+  /** Values at other numbers, where the plans at hand cover them. */
+  valuesAt: (other: Partial<Variables>) => ReadonlyMap<string, PlanValues> | null
+}
+
+/**
+ * How the numbers shown stand to the settings: they answer them; they answer earlier settings, and the new ones are on
+ * their way; they answer earlier settings, and the new ones were refused or could not be asked for.
+ */
+export type Standing = 'current' | 'coming' | 'refused' | 'unreachable'
+
+interface PlanAnswer {
+  /** The request it answers. */
+  key: string
+  plans: Plan[]
+  builtIn: boolean
+}
+
+/** The default model's plans come with the page: its first numbers need no answer, and the API's replace them. */
+export const FIRST: PlanAnswer = {
+  key: JSON.stringify(defaultPlans.body),
+  plans: defaultPlans.plans as Plan[],
+  builtIn: false,
+}
+
+const place = (settings: Part2Settings): Variables => ({
+  micro_batch_size: settings.batch,
+  sequence_length: settings.length,
+  rank: settings.rank,
+})
+
+/** Asks the API for plans; without a server the page's own are looked through. */
+export async function askPlans(key: string, signal: AbortSignal): Promise<PlanAnswer> {
+  const body = JSON.parse(key) as JsonObject
+  try {
+    return { key, plans: (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans, builtIn: false }
+  } catch (error) {
+    if (error instanceof OfflineError) return { key, plans: await builtInPlans(body), builtIn: true }
+    throw error
+  }
+}
+
+function shownOf({ plans, builtIn }: PlanAnswer, settings: Part2Settings): Shown {
+  const at = place(settings)
+  const evaluated = (where: Variables) => new Map(plans.map((plan) => [plan.method, evaluate(plan, where)]))
+  return {
+    model: plans[0]!.model,
+    settings: { ...toRaw(settings) },
+    values: evaluated(at),
+    light: lightMethod(settings),
+    builtIn,
+    valuesAt(other) {
+      const there = { ...at, ...other }
+      return plans.every((plan) => covers(plan, there)) ? evaluated(there) : null
+    },
+  }
+}
+
+export function usePlans(settings: Part2Settings, choice: ComputedRef<ModelChoice>) {
+  const at = computed(() => place(settings))
+  // A plan holds for a range of batch, length and rank; `anchor` moves only when a slider leaves that range.
+  const anchor = ref<Variables>({ ...at.value })
+  const key = computed(() => {
+    const { micro_batch_size: batch, sequence_length: length, rank } = anchor.value
+    return JSON.stringify(bodyOf(choice.value, { ...settings, batch, length, rank, alpha: null }))
+  })
+  const query = useQuery({
+    queryKey: ['plan', key],
+    queryFn: ({ signal, queryKey }) => askPlans(queryKey[1]!, signal),
+    enabled: live,
+    staleTime: Infinity,
+  })
+  /** Only an answer to this very question. Bare: thousands of coefficients are slow to read through reactive proxies. */
+  const answer = computed(() => {
+    const found = toRaw(query.data.value) ?? (key.value === FIRST.key ? FIRST : undefined)
+    return found?.key === key.value && found.plans.length > 0 ? found : undefined
+  })
+  const covered = computed(() => answer.value?.plans.every((plan) => covers(plan, at.value)) === true)
+  watch([at, covered, query.error], () => {
+    const known = answer.value !== undefined || query.error.value instanceof ApiError
+    const moved = JSON.stringify(anchor.value) !== JSON.stringify(at.value)
+    if (known && !covered.value && moved) anchor.value = { ...at.value }
+  })
+
+  const current = computed(() => (answer.value && covered.value ? shownOf(answer.value, settings) : undefined))
+  /** While new numbers are on their way the earlier ones stay, whole, with their own model and settings. */
+  const shown = computed<Shown | undefined>((before) => current.value ?? before)
+  const standing = computed<Standing>(() => {
+    if (current.value) return 'current'
+    const { value: error } = query.error
+    return error instanceof ApiError ? 'refused' : error ? 'unreachable' : 'coming'
+  })
+  return { shown, standing, query }
+}
