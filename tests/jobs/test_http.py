@@ -153,10 +153,10 @@ def test_a_killed_server_leaves_a_store_that_the_next_one_reads(tmp_path):
     assert gone(child), "the child outlived its server"
     second = Server(tmp_path)
     try:
-        for job in (running, waiting):
-            found = second.get(f"/api/jobs/{job['id']}")
-            assert (found["status"], found["place"]) == ("interrupted", None)
-            assert "died" in found["error"]["detail"]
+        found = second.get(f"/api/jobs/{running['id']}")
+        assert (found["status"], found["place"]) == ("interrupted", None)
+        assert "died" in found["error"]["detail"]
+        assert list(second.events(waiting["events"]))[-1]["data"]["status"] == "finished"
         events = list(second.events(running["events"]))
         assert {"started", "roofline"} <= {event["event"] for event in events}
         assert events[-1]["event"] == "error" and events[-1]["data"]["code"] == "job_failed"

@@ -33,6 +33,7 @@ class LocalRunner:
 
     def __init__(self, environment: dict[str, str] | None = None) -> None:
         self._environment = environment or {}
+        self._inherited: tuple[int, ...] = ()
         self._child: subprocess.Popen[str] | None = None
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -43,6 +44,10 @@ class LocalRunner:
     def pid(self) -> int | None:
         """Process id of the child, if one lives."""
         return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def inherit(self, descriptor: int) -> None:
+        """Let the child keep a lock's file open: if this process is killed, the lock holds until the child is gone."""
+        self._inherited = (descriptor,)
 
     def start(self, spec: JobSpec) -> Iterator[dict[str, Any] | None]:
         """See `Runner.start`."""
@@ -118,6 +123,7 @@ class LocalRunner:
                 env={**os.environ, **self._environment, "PYTHONPATH": python_path()},
                 # Ctrl-C in the terminal is for the server; it ends the child in its own order.
                 start_new_session=True,
+                pass_fds=self._inherited,
             )
         except OSError as error:
             raise JobFailed(f"no process could be started for the job: {error}") from None

@@ -12,32 +12,45 @@ except ImportError:  # pragma: no cover  # Windows has no fcntl: one server per 
 
 
 class FileLock:
-    """An advisory lock on a file; non-blocking. Source: flock(2): the lock goes with the last open descriptor."""
+    """An advisory lock on a file; non-blocking. Source: flock(2): the lock goes with the last open descriptor.
+
+    A child process that inherits `fileno()` keeps the lock when this process dies with it, for as long as it lives.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[str] | None = None
+        self._held = False
+
+    def fileno(self) -> int:
+        """The descriptor of the file, opened if it is not yet."""
+        if self._file is None:
+            self._file = self.path.open("a", encoding="utf-8")
+        return self._file.fileno()
 
     def acquire(self) -> bool:
         """Take the lock; False if another process (or another FileLock) holds it."""
-        if self._file is not None:
-            return True
-        file = self.path.open("a", encoding="utf-8")
-        if fcntl is not None:
+        if not self._held and fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
+                fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 return False
-        self._file = file
+        self._held = True
         return True
 
+    def unlock(self) -> None:
+        """Give the lock back, also where a child has inherited it; the file stays open."""
+        if self._held and self._file is not None and fcntl is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._held = False
+
     def release(self, *, remove: bool = False) -> None:
-        """Give the lock back; `remove` also deletes the file, for locks that nobody else waits on."""
+        """Unlock and close; `remove` also deletes the file, for locks that nobody else waits on."""
         if self._file is None:
             return
         if remove:
             self.path.unlink(missing_ok=True)
+        self.unlock()
         self._file.close()
         self._file = None
 
@@ -50,4 +63,5 @@ def holder_lives(path: Path) -> bool:
     if lock.acquire():
         lock.release(remove=True)
         return False
+    lock.release()
     return True

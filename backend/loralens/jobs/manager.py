@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import secrets
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from loralens.core.errors import DeviceBusy, InvalidInput, JobFailed, LoraLensError, Unavailable
+from loralens.core.errors import DeviceBusy, InvalidInput, JobFailed, JobNotFound, LoraLensError, Unavailable
 from loralens.jobs import errors
 from loralens.jobs.local import LocalRunner
 from loralens.jobs.locks import FileLock, holder_lives
@@ -36,8 +37,8 @@ class JobManager:
 
     `start()` and `close()` are quick and may be called from an event loop's thread; `close()` ends running jobs as
     `interrupted` and may take up to two seconds. Every other method may be called from any thread. Several servers
-    may share one state directory: a device runs one job at a time over all of them, and what a dead server left
-    behind is marked `interrupted` by the next one that starts.
+    may share one state directory: a device runs one job at a time over all of them. Of what a server that is gone left
+    behind, the next one marks the running jobs `interrupted` and runs those that had not begun.
 
     Args:
         state_dir: folder for `jobs.sqlite` and the lock files; created if missing.
@@ -85,7 +86,10 @@ class JobManager:
         for thread in self._threads:
             thread.join(timeout=2)
         if self._opened is not None:
-            self._interrupt(self._owner, "the server was stopped")
+            try:
+                self._interrupt(self._owner, "the server was stopped")
+            except Unavailable as error:
+                log.error("%s", error.message)
             self._opened.close()
         if self._alive is not None:
             self._alive.release(remove=True)
@@ -136,6 +140,10 @@ class JobManager:
         """The data of the job's `result` event, if it came that far."""
         event = self._store().last_of_type(job_id, "result")
         return None if event is None else event.data
+
+    def active_specs(self, kind: str) -> list[Mapping[str, Any]]:
+        """The specs of all jobs of a kind that wait or run, on whichever server."""
+        return self._store().active_specs(kind)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job; one that has ended stays as it is. A running one ends within about a second."""
@@ -202,23 +210,28 @@ class JobManager:
         try:
             self._mark_dead()
             self._store().prune()
-        except StorageFull as error:
+        except Unavailable as error:
             log.error("%s", error.message)
 
     def _mark_dead(self) -> None:
-        """What servers that died have left behind is interrupted."""
+        """Of what servers that are gone have left behind, the running is interrupted and the waiting is run here."""
         for owner in self._store().active_owners():
             if owner != self._owner and not holder_lives(self._owner_file(owner)):
+                with self._lock:
+                    for spec in self._store().adopt(owner, self._owner):
+                        self._queue(spec.device).put(spec)
                 self._interrupt(owner, "the server that ran it died")
 
     def _interrupt(self, owner: str, reason: str) -> None:
+        """The owner's running jobs will not end by themselves; those that wait are left to the next server."""
         assert self._opened is not None
         error = errors.record(JobFailed(f"{reason} before the job ended", hint="start it again"))
         for job_id in self._opened.active_owners().get(owner, ()):
             try:
-                self._opened.end(job_id, "interrupted", error)
-            except StorageFull as full:
-                log.error("%s", full.message)
+                if self._opened.job(job_id).status == "running":
+                    self._opened.end(job_id, "interrupted", error)
+            except (StorageFull, JobNotFound) as gone:
+                log.error("%s", gone.message)
 
     def _owner_file(self, owner: str) -> Path:
         return self._directory / f"server-{owner}.lock"
@@ -226,25 +239,32 @@ class JobManager:
     def _queue(self, device: str) -> SimpleQueue[JobSpec | None]:
         if device not in self._queues:
             self._queues[device] = SimpleQueue()
-            self._runners[device] = self._new_runner()
-            thread = threading.Thread(target=self._work, args=(device,), name=f"jobs-{device}", daemon=True)
+            runner = self._runners[device] = self._new_runner()
+            lock = FileLock(self._directory / f"device-{device.replace(':', '-')}.lock")
+            if isinstance(runner, LocalRunner) and os.name == "posix":
+                runner.inherit(lock.fileno())
+            thread = threading.Thread(target=self._work, args=(device, lock), name=f"jobs-{device}", daemon=True)
             self._threads.append(thread)
             thread.start()
         return self._queues[device]
 
-    def _work(self, device: str) -> None:
-        lock = FileLock(self._directory / f"device-{device.replace(':', '-')}.lock")
+    def _work(self, device: str, lock: FileLock) -> None:
         while (spec := self._queues[device].get()) is not None:
             if self._closing.is_set():
-                return
+                break
             try:
                 if self._wait_for_turn(spec, lock):
                     self._run(spec)
+            except Unavailable as error:  # the store is gone, and the job with it
+                log.error("job %s: %s", spec.id, error.message)
+            except JobNotFound as error:  # it was forgotten, or its store was set aside
+                log.warning("%s", error.message)
             except Exception:  # a fault of ours must not end the queue of a device
                 log.exception("job %s failed in the manager", spec.id)
                 self._end(spec.id, "failed", JobFailed("the server met an error that it did not expect"))
             finally:
-                lock.release()
+                lock.unlock()
+        lock.release()
 
     def _wait_for_turn(self, spec: JobSpec, lock: FileLock) -> bool:
         while self._store().job(spec.id).status == "queued":
@@ -298,16 +318,17 @@ class JobManager:
                         batch, told = told, []
                         if batch:
                             store.append(spec.id, batch)
-                    except StorageFull as full:
-                        failed = full
-                    if failed or spec.id in self._cancelled or store.job(spec.id).status != "running":
+                        gone = store.job(spec.id).status != "running"
+                    except LoraLensError as lost:  # the disk is full, or the store was set aside with the job in it
+                        failed, gone = failed or lost, True
+                    if failed or gone or spec.id in self._cancelled:
                         runner.cancel()
         except JobCancelled:
             if failed is not None:
                 raise failed from None
             raise
         finally:
-            if told and not isinstance(failed, StorageFull):
+            if told and not isinstance(failed, (Unavailable, JobNotFound)):
                 store.append(spec.id, told)
         if failed is not None:
             raise failed
@@ -320,7 +341,7 @@ class JobManager:
             try:
                 self._store().end(unsaved, last, record)
                 self._unsaved.pop(unsaved, None)
-            except StorageFull as full:
+            except Unavailable as full:
                 self._unsaved[unsaved] = (last, record)  # known only here until there is room again
                 log.error("job %s ended as %s, which could not be kept: %s", unsaved, last, full.message)
 

@@ -99,7 +99,8 @@ def start_forgetting(
     wanted = check_request(body)
     state_dir = request.app.state.settings.state_directory()
     corpora(wanted, state_dir)  # a bad text is refused now, not when its turn comes
-    spec = {name: value for name, value in keep_texts(wanted, state_dir).items() if value is not None}
+    kept = keep_texts(wanted, state_dir, jobs.active_specs("forgetting"))
+    spec = {name: value for name, value in kept.items() if value is not None}
     return started(jobs.submit("forgetting", FUNCTION, spec, "cpu", queue=queue))
 
 

@@ -8,8 +8,9 @@ old, new = corpora(request, state_dir)        # the two texts, checked
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,11 @@ def checked_pair(old: Corpus, new: Corpus) -> tuple[Corpus, Corpus]:
     return old, new
 
 
-def keep_texts(request: Mapping[str, Any], state_dir: Path) -> dict[str, Any]:
+def keep_texts(request: Mapping[str, Any], state_dir: Path, active: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """The request with each text replaced by its hash, the text itself in the state folder.
 
-    The newest 40 texts are kept; names are hashes, so nothing a client sends becomes part of a path.
+    The newest 40 texts are kept, and those of the `active` requests, which wait or run; names are hashes, so nothing a
+    client sends becomes part of a path.
     """
     kept = dict(request)
     for side in ("old", "new"):
@@ -111,10 +113,19 @@ def keep_texts(request: Mapping[str, Any], state_dir: Path) -> dict[str, Any]:
         kept[f"{side}_hash"] = digest
     folder = _text_path(state_dir, "").parent
     if folder.is_dir():
-        files = sorted(folder.glob("*.txt"), key=lambda path: path.stat().st_mtime, reverse=True)
+        needed = {waiting.get(name) for waiting in active for name in KEPT_FIELDS}
+        files = sorted(folder.glob("*.txt"), key=_age)
         for path in files[KEPT_TEXTS:]:
-            path.unlink(missing_ok=True)
+            if path.stem not in needed:
+                path.unlink(missing_ok=True)
     return kept
+
+
+def _age(path: Path) -> float:
+    try:
+        return -path.stat().st_mtime
+    except OSError:  # another request has just removed it
+        return math.inf
 
 
 def _text_path(state_dir: Path, digest: str) -> Path:
