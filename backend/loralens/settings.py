@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent.parent
+LEAST_TOKEN = 16
 
 
 class Settings(BaseSettings):
@@ -48,7 +50,23 @@ class Settings(BaseSettings):
     )
     hub_url: str = Field("https://huggingface.co", description="Address of the Hub, or of a mirror of it.")
     hub_seconds: float = Field(8, gt=0, le=60, description="How long one look-up on the Hub may take in all.")
-    shutdown_seconds: int = Field(3, ge=0, description="How long open streams may take to end when the server stops.")
+    shutdown_seconds: float = Field(3, ge=1, le=60, description="How long the server may take to stop.")
+    token: SecretStr | None = Field(
+        None, description="Whoever calls must have it; auto makes one and prints the link. Default: nobody is asked."
+    )
+    shared: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Several people use it: limits per client, and each sees only the jobs of their own; auto: on when "
+        "the address is not this machine's own.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Processes that answer; they share jobs and limits.")
+    max_connections: int = Field(2000, ge=10, le=100_000, description="Connections that one worker keeps open.")
+    client_rate: float = Field(100, gt=0, le=1e6, description="Shared: requests per second of one address.")
+    client_burst: int = Field(500, ge=1, le=1_000_000, description="Shared: requests of one address in one go.")
+    client_requests: int = Field(64, ge=1, le=10_000, description="Shared: requests of one address at a time.")
+    client_streams: int = Field(256, ge=1, le=10_000, description="Shared: event streams of one address at a time.")
+    client_jobs: int = Field(20, ge=1, le=10_000, description="Shared: jobs of one address that wait or run.")
+    limits_file: Path | None = Field(None, description="Set by the server for its workers.")
     log_level: str = Field("warning", description="critical, error, warning, info or debug.")
 
     @field_validator("allowed_hosts", "embed_origins", mode="before")
@@ -71,6 +89,24 @@ class Settings(BaseSettings):
         if any(symbol in origin for origin in value for symbol in " ;\r\n"):
             raise ValueError("each origin is one word, like https://course.example")
         return value
+
+    @field_validator("token")
+    @classmethod
+    def _no_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        if text not in ("", "auto") and (len(text) < LEAST_TOKEN or not re.fullmatch(r"[A-Za-z0-9._~-]+", text)):
+            raise ValueError(f"at least {LEAST_TOKEN} letters, digits or . _ ~ -; auto makes one")
+        return value if text else None
+
+    def token_text(self) -> str | None:
+        """The token that callers must have; None where nobody is asked."""
+        return None if self.token is None else self.token.get_secret_value()
+
+    def is_shared(self) -> bool:
+        """Whether several people are expected."""
+        if self.shared != "auto":
+            return self.shared == "on"
+        return self.token is not None or (self.host not in ("localhost", "::1") and not self.host.startswith("127."))
 
     def page_directory(self) -> Path | None:
         """Where the built page lies: the setting, the package (image, wheel) or the checkout; None if nowhere."""

@@ -9,9 +9,7 @@ from jobs.serving import Server
 
 from loralens.lab.forgetting.request import KEPT_TEXTS, check_request, corpora
 
-VOCABULARY = (
-    "cat dog mat door rain town quiet night river bread stone light water green house small wide under over".split()
-)
+VOCABULARY = ["cat", "dog", "mat", "door", "rain", "town", "quiet", "night", "river", "bread", "stone", "light"]
 WAITING = 49  # beside the one that runs: as many as a device takes, each with two texts
 
 

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from api.checks import problem
 
-from loralens.api.guard import Policy, content_security_policy, host_allowed
+from loralens.api.hosts import host_allowed
+from loralens.api.policy import Policy, content_security_policy
 
 HOSTS_ALLOWED = ["localhost", "localhost:5173", "127.0.0.1:5173", "[::1]:5173", "192.168.1.4:5173", "part2.localhost:1"]
 HOSTS_REFUSED = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:5173", "", "x:y:z", "[::1].evil"]

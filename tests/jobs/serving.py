@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Server:
-    def __init__(self, state, *, jobs_at=None, largest_file_bytes=None):
+    def __init__(self, state, *words, jobs_at=None, largest_file_bytes=None, log_to=None, **settings):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -26,12 +26,13 @@ class Server:
             "LORALENS_STATE_DIR": str(state),
             "PYTHONPATH": os.pathsep.join(path),
             "OMP_NUM_THREADS": "1",
+            **{f"LORALENS_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "loralens", "serve", "--port", str(self.port)]
+        command = [sys.executable, "-m", "loralens", "serve", "--port", str(self.port), *words]
         if largest_file_bytes is not None:  # the soft limit only: it can be raised while the server runs
             command = ["bash", "-c", f'ulimit -S -f {largest_file_bytes // 1024} && exec "$@"', "server", *command]
         self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command, env=environment, stdout=log_to or subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._wait_until_it_answers()
 
@@ -42,7 +43,7 @@ class Server:
                 self.get("/api/health")
                 return
             except (urllib.error.URLError, ConnectionError):
-                assert self.process.poll() is None, self.process.stdout.read()
+                assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
                 pause.wait(0.1)
         raise AssertionError("the server does not answer")
 
@@ -96,7 +97,8 @@ class Server:
     def kill(self, with_signal=signal.SIGKILL):
         self.process.send_signal(with_signal)
         self.process.wait(timeout=30)
-        self.process.stdout.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def close(self):
         if self.process.poll() is None:

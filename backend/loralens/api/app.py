@@ -16,6 +16,8 @@ import loralens
 from loralens.api import page as built_page
 from loralens.api import problems, routes
 from loralens.api.guard import Guard
+from loralens.api.limits import shared_limits
+from loralens.api.stopping import stops_within
 from loralens.settings import Settings
 
 DESCRIPTION = """What full fine-tuning, LoRA and QLoRA cost in memory, explained byte by byte.
@@ -34,6 +36,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(stops_within(settings.shutdown_seconds))
+            if settings.is_shared():
+                app.state.limits = stack.enter_context(shared_limits(settings))
             for module in modules:
                 if hasattr(module, "lifespan"):
                     await stack.enter_async_context(cast(AbstractAsyncContextManager[None], module.lifespan(app)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -10,13 +11,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import to_json
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("loralens.api")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_NO_ROOM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR,
+     errno.EEXIST}
+)  # fmt: skip
 
 # Errors of HTTP itself: status to (code, hint). The core's errors bring their own.
 _HTTP_CODES: dict[int, tuple[str, str | None]] = {
@@ -83,6 +91,27 @@ async def _own(_: Request, error: Exception) -> Response:
     return respond(from_error(error))
 
 
+async def _disconnected(request: Request, _: Exception) -> Response:
+    # The client has left while it was sending: nobody reads this, and it is no fault.
+    log.info("%s %s: the client left", request.method, request.url.path)
+    return Response(status_code=400)
+
+
+async def _storage(_: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    if error.errno not in _NO_ROOM:
+        raise error
+    return respond(
+        problem(
+            503,
+            "storage_full",
+            f"the server's disk cannot be written: {error.strerror}",
+            title="Storage cannot be written",
+            hint="free some disk space, or set LORALENS_STATE_DIR (and TMPDIR) to folders that can be written",
+        )
+    )
+
+
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     details = {
@@ -94,7 +123,20 @@ async def _http(request: Request, error: Exception) -> Response:
     hint = None
     if error.status_code == 404 and request.app.state.page is None and not request.url.path.startswith("/api"):
         hint = "the page is not built; ./start.sh builds it"
-    return respond(http_problem(error.status_code, detail, hint=hint), dict(error.headers or {}))
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == 405:
+        headers["allow"] = ", ".join(_allowed(request))
+    return respond(http_problem(error.status_code, detail, hint=hint), headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method of the address: one may be spread over several routes.
+
+    Source: RFC 9110, section 10.2.1.
+    """
+    scopes = ((method, {**request.scope, "method": method}) for method in _METHODS)
+    routes = request.app.router.routes
+    return [method for method, scope in scopes if any(route.matches(scope)[0] == Match.FULL for route in routes)]
 
 
 async def _validation(_: Request, error: Exception) -> Response:
@@ -119,6 +161,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(LoraLensError, _own)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
+    app.add_exception_handler(OSError, _storage)
     app.add_exception_handler(Exception, _unexpected)
 
 

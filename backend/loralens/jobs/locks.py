@@ -31,9 +31,12 @@ class FileLock:
     def acquire(self) -> bool:
         """Take the lock; False if another process (or another FileLock) holds it."""
         if not self._held and fcntl is not None:
+            was_open = self._file is not None
             try:
                 fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not was_open:
+                    self.release()
                 return False
         self._held = True
         return True

@@ -95,7 +95,16 @@ class JobManager:
             self._alive.release(remove=True)
 
     def submit(
-        self, kind: str, function: str, spec: Mapping[str, Any], device: str = "cpu", *, queue: bool = True
+        self,
+        kind: str,
+        function: str,
+        spec: Mapping[str, Any],
+        device: str = "cpu",
+        *,
+        queue: bool = True,
+        visitor: str = "",
+        address: str = "",
+        most: int | None = None,
     ) -> Job:
         """Queue a job on a device.
 
@@ -105,6 +114,9 @@ class JobManager:
             spec: JSON-able, without NaN.
             device: "cpu", "cuda:0", "mps".
             queue: False refuses when the device has anything to do.
+            visitor: see `JobSpec`.
+            address: see `JobSpec`.
+            most: how many jobs of the address may wait or run.
 
         Raises:
             DeviceBusy: queueing was refused, or too many jobs wait already.
@@ -112,9 +124,11 @@ class JobManager:
         """
         if not _DEVICE.fullmatch(device):
             raise InvalidInput(f"no device is called {device[:40]!r}", field="device", hint="cpu, cuda:0 or mps")
-        job_spec = JobSpec(kind, function, spec, device)
+        job_spec = JobSpec(kind, function, spec, device, visitor=visitor, address=address)
         with self._lock:
             store = self._store()
+            if most is not None and address and store.waiting_of(address) >= most:
+                raise DeviceBusy(f"{most} jobs of your address wait or run already", hint="wait, or cancel one")
             waiting = store.waiting(device)
             if waiting and not queue:
                 raise DeviceBusy(f"{device} runs another job", field="device", hint="queue the job, or wait")
@@ -128,9 +142,12 @@ class JobManager:
         """One job as it stands. Raises `JobNotFound`."""
         return self._with_unsaved(self._store().job(job_id))
 
-    def jobs(self, *, kind: str | None = None, limit: int = 50, before: str | None = None) -> list[Job]:
-        """The newest jobs first."""
-        return [self._with_unsaved(job) for job in self._store().jobs(kind=kind, limit=limit, before=before)]
+    def jobs(
+        self, *, kind: str | None = None, limit: int = 50, before: str | None = None, visitor: str | None = None
+    ) -> list[Job]:
+        """The newest jobs first; only a visitor's, where one is named."""
+        found = self._store().jobs(kind=kind, limit=limit, before=before, visitor=visitor)
+        return [self._with_unsaved(job) for job in found]
 
     def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[JobEvent]:
         """What a job told after the event with sequence number `after`."""

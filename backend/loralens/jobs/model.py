@@ -26,6 +26,8 @@ class JobSpec:
         function: "module:name" of a generator function `run(spec: dict) -> Iterator[dict]`.
         spec: what the generator receives; JSON-able.
         device: "cpu", "cuda:0", "mps": jobs of one device run one after the other.
+        visitor: in shared use, whose list shows it; "" elsewhere.
+        address: in shared use, whose limit it counts for; forgotten when the job ends.
     """
 
     kind: str
@@ -33,6 +35,8 @@ class JobSpec:
     spec: Mapping[str, Any]
     device: str = "cpu"
     id: str = field(default_factory=new_id)
+    visitor: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

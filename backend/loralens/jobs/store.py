@@ -44,7 +44,9 @@ CREATE TABLE IF NOT EXISTS jobs (
   created REAL NOT NULL,
   started REAL,
   ended REAL,
-  error TEXT
+  error TEXT,
+  visitor TEXT NOT NULL DEFAULT '',
+  address TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS jobs_by_device ON jobs (device, status, number);
 CREATE TABLE IF NOT EXISTS events (
@@ -56,6 +58,8 @@ CREATE TABLE IF NOT EXISTS events (
   PRIMARY KEY (job, sequence)
 ) WITHOUT ROWID;
 """
+_ADDED = ("visitor", "address")
+"""Columns that files of this version may lack: they came later, and no answer of an older program needs them."""
 _COLUMNS = """id, kind, device, status, spec, created, started, ended, error,
   (SELECT COALESCE(MAX(sequence), 0) FROM events WHERE events.job = jobs.id),
   (SELECT COUNT(*) FROM jobs AS ahead WHERE ahead.device = jobs.device
@@ -108,9 +112,12 @@ class JobStore:
         """Append a job to the queue of its device."""
         with self._writing() as db:
             db.execute(
-                "INSERT INTO jobs (id, kind, function, spec, device, owner, status, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
-                (spec.id, spec.kind, spec.function, _json(spec.spec), spec.device, owner, time.time()),
+                "INSERT INTO jobs (id, kind, function, spec, device, visitor, address, owner, status, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)",
+                (
+                    *(spec.id, spec.kind, spec.function, _json(spec.spec), spec.device),
+                    *(spec.visitor, spec.address, owner, time.time()),
+                ),
             )
         return self.job(spec.id)
 
@@ -133,7 +140,7 @@ class JobStore:
         """Give an active job its last state; False if it had one already."""
         with self._writing() as db:
             cursor = db.execute(
-                "UPDATE jobs SET status = ?, ended = ?, error = ? WHERE id = ? AND status IN ('queued', 'running')",
+                "UPDATE jobs SET status = ?, ended = ?, error = ?, address = '' WHERE id = ? AND status IN ('queued', 'running')",
                 (status, time.time(), None if error is None else _json(error), job_id),
             )
             return cursor.rowcount == 1
@@ -151,12 +158,17 @@ class JobStore:
             )
         return _job(row)
 
-    def jobs(self, *, kind: str | None = None, limit: int = 50, before: str | None = None) -> list[Job]:
-        """The newest jobs first; `before` continues after the job with that id."""
+    def jobs(
+        self, *, kind: str | None = None, limit: int = 50, before: str | None = None, visitor: str | None = None
+    ) -> list[Job]:
+        """The newest jobs first; `before` continues after the job with that id; only those of a `visitor`."""
         where, values = ["1"], list[Any]()
         if kind is not None:
             where.append("kind = ?")
             values.append(kind)
+        if visitor is not None:
+            where.append("visitor = ?")
+            values.append(visitor)
         if before is not None:
             where.append("number < (SELECT number FROM jobs WHERE id = ?)")
             values.append(before)
@@ -211,6 +223,11 @@ class JobStore:
         query = "SELECT COUNT(*) FROM jobs WHERE device = ? AND status IN ('queued', 'running')"
         return int(self._one(query, (device,))[0])
 
+    def waiting_of(self, address: str) -> int:
+        """How many jobs of one address are queued or running."""
+        query = "SELECT COUNT(*) FROM jobs WHERE address = ? AND status IN ('queued', 'running')"
+        return int(self._one(query, (address,))[0])
+
     def forget(self, job_id: str) -> bool:
         """Remove an ended job and all it told; False if it is still active.
 
@@ -251,6 +268,10 @@ class JobStore:
                     hint="update LoRA Lens, or set LORALENS_STATE_DIR to another folder",
                 )
             db.executescript(_SCHEMA + f"PRAGMA user_version = {VERSION};")
+            there = {row[1] for row in db.execute("PRAGMA table_info(jobs)")}
+            for name in _ADDED:
+                if name not in there:
+                    db.execute(f"ALTER TABLE jobs ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
 
     def _one(self, query: str, values: Sequence[Any]) -> Any:
         with self._using() as db:

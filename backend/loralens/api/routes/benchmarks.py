@@ -27,8 +27,8 @@ from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
+from loralens.api.visitor_jobs import VisitorJobs
 from loralens.core.errors import DependencyMissing, DeviceUnavailable, InvalidInput, JobNotFound
-from loralens.jobs.manager import JobManager
 from loralens.jobs.model import Job
 from loralens.lab.bench import summary
 from loralens.lab.bench.compare import BenchmarkComparison, compare
@@ -144,7 +144,7 @@ def forget_benchmark(job_id: str, jobs: Jobs) -> None:
     jobs.forget(job_id)
 
 
-def _summary(job: Job, jobs: JobManager) -> summary.RunSummary | None:
+def _summary(job: Job, jobs: VisitorJobs) -> summary.RunSummary | None:
     """None for a run whose request this version cannot read."""
     try:
         request = BenchmarkRequest.model_validate(job.spec)
@@ -163,7 +163,7 @@ def _summary(job: Job, jobs: JobManager) -> summary.RunSummary | None:
     )
 
 
-def _events(job_id: str, jobs: JobManager) -> Iterator[tuple[str, Any]]:
+def _events(job_id: str, jobs: VisitorJobs) -> Iterator[tuple[str, Any]]:
     """The result alone, or what a run without one has told."""
     result = jobs.result(job_id)
     if result is not None:
@@ -175,7 +175,7 @@ def _events(job_id: str, jobs: JobManager) -> Iterator[tuple[str, Any]]:
         yield from ((event.type, event.data) for event in batch if event.type != "progress")
 
 
-def _result(jobs: JobManager, job_id: str) -> BenchmarkResult:
+def _result(jobs: VisitorJobs, job_id: str) -> BenchmarkResult:
     job = jobs.job(job_id)
     data = jobs.result(job_id)
     if job.kind != "benchmark" or data is None:

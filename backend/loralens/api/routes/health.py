@@ -11,6 +11,6 @@ router = APIRouter(tags=["system"])
 
 
 @router.get("/health", summary="Is the server up")
-def health() -> HealthAnswer:
-    """Answers at once and computes nothing; for health checks."""
+async def health() -> HealthAnswer:
+    """Answers at once and computes nothing, on no thread that other requests could keep; for health checks."""
     return HealthAnswer(status="ok", version=loralens.__version__)

@@ -18,6 +18,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
 from loralens.api.problems import documented, problem
+from loralens.api.visitor_jobs import VisitorJobs
+from loralens.api.visitors import visitor_of
 from loralens.core.errors import JobNotFound, LoraLensError
 from loralens.jobs import errors
 from loralens.jobs.choice import new_runner
@@ -77,13 +79,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(manager.close)
 
 
-def jobs_of(request: Request) -> JobManager:
-    """The server's job manager."""
-    manager: JobManager = request.app.state.jobs
-    return manager
+def jobs_of(request: Request) -> VisitorJobs:
+    """The server's jobs, as the one who asks may see them."""
+    return VisitorJobs(request.app.state.jobs, visitor_of(request), request.app.state.settings.client_jobs)
 
 
-Jobs = Annotated[JobManager, Depends(jobs_of)]
+Jobs = Annotated[VisitorJobs, Depends(jobs_of)]
 
 
 def started(job: Job) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
     before: Annotated[str | None, Query(max_length=40)] = None,
 ) -> dict[str, Any]:
-    """History of this server's jobs, those that run included."""
+    """History of this server's jobs, those that run included; where several people use it, of one's own jobs."""
     found = jobs.jobs(kind=kind, limit=limit + 1, before=before)
     more = found[limit - 1].id if len(found) > limit else None
     return {"jobs": [answer(job) for job in found[:limit]], "next": more}

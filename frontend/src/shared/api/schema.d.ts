@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * Is the server up
-         * @description Answers at once and computes nothing; for health checks.
+         * @description Answers at once and computes nothing, on no thread that other requests could keep; for health checks.
          */
         get: operations["health"];
         put?: never;
@@ -305,7 +305,7 @@ export interface paths {
         };
         /**
          * Newest jobs
-         * @description History of this server's jobs, those that run included.
+         * @description History of this server's jobs, those that run included; where several people use it, of one's own jobs.
          */
         get: operations["list_jobs"];
         put?: never;
