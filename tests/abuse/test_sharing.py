@@ -14,7 +14,7 @@ from jobs.serving import Server
 from starlette.datastructures import Headers
 
 from loralens.api.hosts import from_another_site
-from loralens.api.limits import Bounds, Limits, client_key, new_file
+from loralens.limits import Bounds, Limits, client_key, new_file
 from loralens.settings import Settings
 
 TOKEN = "a-token-of-the-class-2026"

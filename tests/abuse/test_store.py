@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from loralens.core.errors import JobNotFound
+from loralens.jobs.database import MAX_CONNECTIONS, StoreDamaged
 from loralens.jobs.locks import FileLock
 from loralens.jobs.manager import JobManager
 from loralens.jobs.model import JobEvent, JobSpec
-from loralens.jobs.store import MAX_CONNECTIONS, JobStore, StoreDamaged
+from loralens.jobs.store import JobStore
 
 HERE = Path(__file__).resolve().parent
 SERVER = """

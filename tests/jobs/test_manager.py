@@ -5,7 +5,7 @@ import pytest
 
 from loralens.core.errors import DeviceBusy, InvalidInput, JobNotFound
 from loralens.jobs.manager import JobManager
-from loralens.jobs.store import StorageFull
+from loralens.jobs.database import StorageFull
 
 
 def submit(manager, function, spec=None, **options):

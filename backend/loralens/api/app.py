@@ -16,8 +16,8 @@ import loralens
 from loralens.api import page as built_page
 from loralens.api import problems, routes
 from loralens.api.guard import Guard
-from loralens.api.limits import shared_limits
 from loralens.api.stopping import stops_within
+from loralens.limits import shared_limits
 from loralens.settings import Settings
 
 DESCRIPTION = """What full fine-tuning, LoRA and QLoRA cost in memory, explained byte by byte.

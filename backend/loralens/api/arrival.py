@@ -8,6 +8,7 @@ Source: RFC 9112, section 9.6 (the connection is lost to a reset before the answ
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -40,17 +41,17 @@ class Arrival:
             raise HTTPException(413, f"the body is larger than {self._limit} bytes")
         return message
 
-    async def drained(self) -> bool:
-        """Read what is still to come; False where it is more, or slower, than a slip of an honest client."""
-        if self._announced > DRAINED_BYTES:
-            return False
-        try:
+    @property
+    def is_endless(self) -> bool:
+        """Whether more is announced than is read of a refused request."""
+        return self._announced > DRAINED_BYTES
+
+    async def drain(self) -> None:
+        """Read what is still to come, as far as it is not more, or slower, than a slip of an honest client."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(DRAINED_SECONDS):
-                while not self._done and self._received <= DRAINED_BYTES:
+                while not self._done and not self.is_endless and self._received <= DRAINED_BYTES:
                     await self._next()
-        except TimeoutError:
-            return False
-        return self._done
 
     async def _next(self) -> Message:
         message = await self._receive()

@@ -15,10 +15,10 @@ from loralens.api import uploads
 from loralens.api.access import OPEN, Access
 from loralens.api.arrival import Arrival
 from loralens.api.hosts import from_another_site, host_allowed
-from loralens.api.limits import Limits, client_key
 from loralens.api.policy import Policy
 from loralens.api.problems import http_problem, problem, respond
 from loralens.api.visitors import with_visitor
+from loralens.limits import Limits, client_key
 from loralens.settings import Settings
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -53,7 +53,10 @@ class Guard:
         headers = Headers(scope=scope)
         cookie = with_visitor(scope, headers) if self._settings.is_shared() else None
 
+        refused = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal refused
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
                 answer.setdefault("content-security-policy", policy)
@@ -62,8 +65,14 @@ class Guard:
                 answer.setdefault("cache-control", _cache_control(path, is_api, message["status"]))
                 if cookie is not None and (scope["method"] == "POST" or not path.startswith(("/api/", "/assets/"))):
                     answer.append("set-cookie", cookie)
-                if message["status"] >= 400 and not await arrival.drained():
+                if message["status"] >= 400 and arrival.is_endless:
                     answer["connection"] = "close"
+                refused = message["status"] >= 400
+            elif refused and not message.get("more_body", False):
+                # The answer is on its way to those who look; its end waits for those who look when all is sent.
+                await send({**message, "more_body": True})
+                await arrival.drain()
+                message = {"type": "http.response.body"}
             await send(message)
 
         refusal = self._refusal(scope, headers, is_api)
@@ -73,10 +82,10 @@ class Guard:
         if limits is None:
             return await self._pass(scope, arrival, send_with_headers, headers, is_api)
         client, stream = client_key(scope["client"][0] if scope["client"] else ""), path.endswith(_STREAMS)
-        refused = limits.admit(client, stream=stream)
-        if refused is not None:
-            body = problem(429, "too_many_requests", refused.detail, hint="wait as long as Retry-After says")
-            answer = respond(body, {"retry-after": str(math.ceil(refused.seconds))})
+        too_much = limits.admit(client, stream=stream)
+        if too_much is not None:
+            body = problem(429, "too_many_requests", too_much.detail, hint="wait as long as Retry-After says")
+            answer = respond(body, {"retry-after": str(math.ceil(too_much.seconds))})
             return await answer(scope, receive, send_with_headers)
         try:
             return await self._pass(scope, arrival, send_with_headers, headers, is_api)

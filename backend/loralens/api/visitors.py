@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, cookie_parser
 from starlette.types import Scope
 
-from loralens.api.limits import client_key
+from loralens.limits import client_key
 
 COOKIE = "loralens.visitor"
 COOKIE_SECONDS = 365 * 24 * 3600

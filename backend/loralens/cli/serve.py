@@ -41,8 +41,7 @@ def command(
         import uvicorn
         from pydantic import ValidationError
 
-        from loralens.api.limits import new_file
-        from loralens.api.protocol import BoundedProtocol
+        from loralens.limits import new_file
         from loralens.settings import Settings
     except ImportError as error:
         raise DependencyMissing(f"{error.name} is not installed", hint="pip install loralens") from None
@@ -86,7 +85,7 @@ def command(
         factory=True,
         log_level=settings.log_level,
         access_log=settings.log_level in ("info", "debug"),
-        http=BoundedProtocol,
+        http="loralens.api.protocol:BoundedProtocol",
         ws="none",
         limit_concurrency=settings.max_connections + 1,
         # Streams have the first third of the time to stop, running jobs the second.

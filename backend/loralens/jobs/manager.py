@@ -20,7 +20,8 @@ from loralens.jobs.local import LocalRunner
 from loralens.jobs.locks import FileLock, holder_lives
 from loralens.jobs.model import Job, JobEvent, JobSpec, Status
 from loralens.jobs.runner import JobCancelled, Runner
-from loralens.jobs.store import JobStore, StorageFull
+from loralens.jobs.database import StorageFull
+from loralens.jobs.store import JobStore
 from loralens.jobs.work import Reported
 
 log = logging.getLogger("loralens.jobs")
