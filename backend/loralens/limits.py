@@ -29,6 +29,8 @@ try:
 except ImportError:  # pragma: no cover  # Windows has no fcntl: one worker there
     fcntl = None  # type: ignore[assignment]
 
+FILE_VARIABLE: Final = "LORALENS_LIMITS_FILE"
+"""Where a server tells its workers the file of them all."""
 PLACES: Final = 1 << 16
 _CLOCK: Final = struct.Struct("<d")
 _COUNTS: Final = struct.Struct("<HH")
@@ -165,8 +167,8 @@ def shared_limits(settings: Settings) -> Iterator[Limits]:
     A worker takes the first column that nobody holds; the lock on it goes with the process.
     """
     bounds = Bounds(settings.client_rate, settings.client_burst, settings.client_requests, settings.client_streams)
-    file = settings.limits_file
-    if file is None:
+    given = os.environ.get(FILE_VARIABLE)
+    if given is None:
         file = new_file(1)
         limits = Limits(bounds, file)
         try:
@@ -175,6 +177,7 @@ def shared_limits(settings: Settings) -> Iterator[Limits]:
             limits.close()
             file.unlink(missing_ok=True)
         return
+    file = Path(given)
     locks = (FileLock(Path(f"{file}.{worker}")) for worker in range(2 * settings.workers))
     worker, lock = next((number, lock) for number, lock in enumerate(locks) if lock.acquire())
     limits = Limits(bounds, file, worker, 2 * settings.workers)

@@ -66,7 +66,6 @@ class Settings(BaseSettings):
     client_requests: int = Field(64, ge=1, le=10_000, description="Shared: requests of one address at a time.")
     client_streams: int = Field(256, ge=1, le=10_000, description="Shared: event streams of one address at a time.")
     client_jobs: int = Field(20, ge=1, le=10_000, description="Shared: jobs of one address that wait or run.")
-    limits_file: Path | None = Field(None, description="Set by the server for its workers.")
     log_level: str = Field("warning", description="critical, error, warning, info or debug.")
 
     @field_validator("allowed_hosts", "embed_origins", mode="before")

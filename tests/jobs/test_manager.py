@@ -4,8 +4,8 @@ import signal
 import pytest
 
 from loralens.core.errors import DeviceBusy, InvalidInput, JobNotFound
-from loralens.jobs.manager import JobManager
 from loralens.jobs.database import StorageFull
+from loralens.jobs.manager import JobManager
 
 
 def submit(manager, function, spec=None, **options):

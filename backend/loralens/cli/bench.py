@@ -151,8 +151,8 @@ def _time(seconds: float) -> str:
 
 def _keep(spec: Mapping[str, Any], device: str, events: list[dict[str, Any]]) -> None:
     """Put the run into the store of the server, so that the page's history has it."""
-    from loralens.jobs.manager import JobManager
     from loralens.jobs.database import StorageFull
+    from loralens.jobs.manager import JobManager
     from loralens.settings import Settings
 
     try:

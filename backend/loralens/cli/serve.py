@@ -41,7 +41,7 @@ def command(
         import uvicorn
         from pydantic import ValidationError
 
-        from loralens.limits import new_file
+        from loralens.limits import FILE_VARIABLE, new_file
         from loralens.settings import Settings
     except ImportError as error:
         raise DependencyMissing(f"{error.name} is not installed", hint="pip install loralens") from None
@@ -106,7 +106,7 @@ def command(
         from uvicorn.supervisors import Multiprocess
 
         limits = new_file(2 * settings.workers)
-        os.environ["LORALENS_LIMITS_FILE"] = str(limits)
+        os.environ[FILE_VARIABLE] = str(limits)
         try:
             Multiprocess(config, sockets=[listening]).run()
         finally:

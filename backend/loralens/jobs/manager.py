@@ -16,11 +16,11 @@ from typing import Any
 
 from loralens.core.errors import DeviceBusy, InvalidInput, JobFailed, JobNotFound, LoraLensError, Unavailable
 from loralens.jobs import errors
+from loralens.jobs.database import StorageFull
 from loralens.jobs.local import LocalRunner
 from loralens.jobs.locks import FileLock, holder_lives
 from loralens.jobs.model import Job, JobEvent, JobSpec, Status
 from loralens.jobs.runner import JobCancelled, Runner
-from loralens.jobs.database import StorageFull
 from loralens.jobs.store import JobStore
 from loralens.jobs.work import Reported
 
