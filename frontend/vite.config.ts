@@ -1,7 +1,7 @@
 import { fileURLToPath, URL } from 'node:url'
 import VueI18n from '@intlify/unplugin-vue-i18n/vite'
 import vue from '@vitejs/plugin-vue'
-import { defineConfig } from 'vitest/config'
+import { defineConfig } from 'vite'
 import { compress } from './vite/compress.ts'
 import { defaultPlans } from './vite/defaultPlans.ts'
 import { leanVueI18n } from './vite/leanVueI18n.ts'
@@ -40,5 +40,4 @@ export default defineConfig({
     port: 5173,
     proxy: { '/api': { target: process.env.LORALENS_API ?? 'http://127.0.0.1:8000' } },
   },
-  test: { environment: 'node', include: ['src/**/*.test.ts'] },
 })

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(
         None, description="Folder whose subfolders are Hugging Face models to offer by name."
     )
+    lab: Literal["yes", "no"] = Field(
+        "yes", description="Whether ./start.sh brings PyTorch in behind the page, for benchmark and experiments."
+    )
     runner: Literal["local", "ray"] = Field(
         "local", description="What runs jobs: local, a child process; ray, a Ray cluster (extra: cluster)."
     )

@@ -18,6 +18,7 @@ const CHECKS = [
   'load',
   'benchmark',
   'adapters',
+  'lab',
 ]
 
 const wanted = process.argv.slice(2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from loralens.core.errors import DependencyMissing
+from loralens.installation import state as installation
 
 if TYPE_CHECKING:
     from loralens.lab.adapters.service import HubService
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 def hub_service(request: Request) -> HubService:
     """The server's hub; torch is imported with the first request that needs it."""
     state = request.app.state
+    settings = state.settings
     if not hasattr(state, "adapters"):
-        try:
-            from loralens.lab.adapters.service import HubService
-        except ImportError as error:
-            raise DependencyMissing(f"adapters need {error.name}", hint='pip install "loralens[lab]"') from None
-        settings = state.settings
+        installation.require(settings.state_directory())
+        from loralens.lab.adapters.service import HubService
+
         state.adapters = HubService(settings.state_directory(), settings.adapters_dir, settings.models_dir)
     service: HubService = state.adapters
     return service

@@ -277,6 +277,21 @@ class Device(Shape):
     driver: str | None
 
 
+class LabAnswer(Shape):
+    """Answer of /api/lab: whether benchmark, experiments and adapters can be used, and how far PyTorch is."""
+
+    status: Literal["ready", "installing", "failed", "off", "missing"]
+    phase: Literal["downloading", "unpacking"] | None = Field(description="What is being done; null: nothing.")
+    downloaded_bytes: Bytes | None = Field(description="Of all files so far.")
+    file: str | None = Field(description="The package on its way.")
+    file_bytes: Bytes | None
+    file_total_bytes: Bytes | None
+    seconds: float | None = Field(description="Since the installation began.")
+    failure: Literal["unreachable", "disk_full", "no_build", "stopped", "other"] | None
+    reason: str | None = Field(description="Why it failed, in words.")
+    hint: str | None = Field(description="The command that installs it.")
+
+
 class SystemAnswer(Shape):
     """Answer of /api/system."""
 
@@ -287,6 +302,7 @@ class SystemAnswer(Shape):
     memory_bytes: Bytes | None
     devices: list[Device]
     packages: dict[str, str | None] = Field(description="Versions of the optional packages; null: not installed.")
+    lab: LabAnswer
 
 
 class HealthAnswer(Shape):

@@ -9,6 +9,8 @@ import typer
 
 from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
+from loralens.installation.state import require
+from loralens.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -19,6 +21,7 @@ Energy = Annotated[float, typer.Option("--energy", help="Share of the squared no
 @app.command()
 def inspect(folder: Folder, energy: Energy = 0.99, json: Json = False) -> None:
     """Rank, alpha, targets, parameters, bytes and spectrum of an adapter, and the rank that would do."""
+    require(Settings().state_directory())
     from loralens.lab.adapters.files import read_adapter, stored_bytes
     from loralens.lab.adapters.inspect import inspect_adapter
 
@@ -64,6 +67,7 @@ def resize(
     json: Json = False,
 ) -> None:
     """Resize an adapter by truncated SVD, the best approximation of its rank, and state the error."""
+    require(Settings().state_directory())
     from loralens.lab.adapters.files import read_adapter, write_adapter
     from loralens.lab.adapters.resize import resize_adapter
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from loralens.cli.render import line, print_json, table
-from loralens.core.errors import DependencyMissing, InvalidInput
+from loralens.core.errors import InvalidInput
+from loralens.installation.state import require
+from loralens.settings import Settings
 
 MAX_RESULT_BYTES = 64 * 2**20
 Option = typer.Option
@@ -53,7 +56,7 @@ def command(
     }  # fmt: skip
     request = request_from(body)
     result: dict[str, Any] = {}
-    events = _needs_torch(lambda: __import__("loralens.lab.bench.job", fromlist=["run"]).run)
+    events = _lab_module("loralens.lab.bench.job").run
     told = []
     for event in _followed(events(request.model_dump(mode="json")), quiet=json):
         if event["type"] not in ("progress",):
@@ -79,13 +82,9 @@ def _sweep(text: str) -> dict[str, Any] | None:
     return {"axis": axis.strip(), "values": [int(part) if part.isdecimal() else part for part in parts] or None}
 
 
-def _needs_torch(load: Any) -> Any:
-    try:
-        return load()
-    except ImportError as error:
-        raise DependencyMissing(
-            f"{error.name} is not installed", hint="pip install 'loralens[lab]' brings what benchmarks need"
-        ) from None
+def _lab_module(name: str) -> Any:
+    require(Settings().state_directory())
+    return import_module(name)
 
 
 def _followed(events: Iterator[dict[str, Any]], *, quiet: bool) -> Iterator[dict[str, Any]]:
@@ -153,7 +152,6 @@ def _keep(spec: Mapping[str, Any], device: str, events: list[dict[str, Any]]) ->
     """Put the run into the store of the server, so that the page's history has it."""
     from loralens.jobs.database import StorageFull
     from loralens.jobs.manager import JobManager
-    from loralens.settings import Settings
 
     try:
         job = JobManager.record(Settings().state_directory(), "benchmark", spec, device, events)

@@ -13,7 +13,9 @@ import typer
 
 from loralens.cli.options import Json
 from loralens.cli.render import gib, line, print_json, table
-from loralens.core.errors import DependencyMissing, InvalidInput
+from loralens.core.errors import InvalidInput
+from loralens.installation.state import require
+from loralens.settings import Settings
 
 Full = Annotated[bool, typer.Option("--full/--quick", help="Quick: about a minute. Full: larger model, ten minutes.")]
 Old = Annotated[Path | None, typer.Option("--old", help="Text file to be remembered (UTF-8).")]
@@ -71,13 +73,8 @@ def command(
             spec["seeds"] = seeds
         if ranks is not None:
             spec["ranks"] = _numbers(ranks)
-        try:
-            events = _events(spec, old, new, model, steps, device, unlimited)
-            record = collect(_told(events))
-        except ImportError as error:
-            raise DependencyMissing(
-                f"this needs {error.name}, which is not installed", hint="pip install 'loralens[lab]'"
-            ) from error
+        require(Settings().state_directory())
+        record = collect(_told(_events(spec, old, new, model, steps, device, unlimited)))
     if output is not None:
         output.write_text(jsonlib.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
     if json:

@@ -11,6 +11,7 @@
     ├── Unavailable
     │   ├── DeviceUnavailable            the hardware asked for is not in this machine
     │   ├── DependencyMissing            an optional package is not installed
+    │   ├── LabInstalling                PyTorch is being installed beside the running server
     │   └── HubUnavailable               the Hugging Face Hub cannot be reached
     ├── GatedModel                       the Hub shows the model's files only to people whom its publisher let in
     ├── DeviceBusy                       the device runs another job and queueing was refused
@@ -118,6 +119,13 @@ class DependencyMissing(Unavailable):
 
     code = "dependency_missing"
     title = "Optional package missing"
+
+
+class LabInstalling(Unavailable):
+    """What the lab needs (PyTorch) is being installed beside the running server."""
+
+    code = "lab_installing"
+    title = "The lab is being installed"
 
 
 class HubUnavailable(Unavailable):

@@ -68,3 +68,16 @@ def holder_lives(path: Path) -> bool:
         return False
     lock.release()
     return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock of a file; the file stays, for locks that are taken again and again."""
+    try:
+        with path.open("rb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

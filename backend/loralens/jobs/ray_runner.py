@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from loralens.core.errors import DependencyMissing, JobFailed, LoraLensError, OutOfMemory, Unavailable
+from loralens.installation.state import how_to_install
 from loralens.jobs import errors, work
 from loralens.jobs.model import JobSpec
 from loralens.jobs.runner import JobCancelled
@@ -169,7 +170,7 @@ def _imported(address: str | None) -> Any:
         return import_module("ray")
     except ImportError:
         raise DependencyMissing(
-            "running jobs on a cluster needs the package ray", hint='pip install "loralens[cluster]"'
+            "running jobs on a cluster needs the package ray", hint=how_to_install("cluster")
         ) from None
 
 

@@ -12,9 +12,9 @@ from loralens.api import adapter_schemas as schemas
 from loralens.api.answers import respond
 from loralens.api.bodies import JsonRoute
 from loralens.api.hub_service import Service
+from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.uploads import MAX_UPLOAD_BYTES, Upload
-from loralens.core.errors import DependencyMissing
 
 if TYPE_CHECKING:
     from loralens.lab.adapters.adapter import Adapter
@@ -45,6 +45,7 @@ Energy = Annotated[float, Query(gt=0, le=1, description="Share that “could be 
 @router.post(
     "/adapters/inspect",
     summary="Look into an adapter without keeping it",
+    dependencies=NEEDS_LAB,
     response_model=schemas.InspectAnswer,
     responses=documented(400, 413, 415, 422, 503),
     openapi_extra=_UPLOAD,
@@ -151,10 +152,8 @@ def delete_kept(id: str, service: Service) -> Response:
 
 
 def _read(upload: tuple[bytes, bytes]) -> Adapter:
-    try:
-        from loralens.lab.adapters.files import read_adapter_bytes
-    except ImportError as error:
-        raise DependencyMissing(f"adapters need {error.name}", hint='pip install "loralens[lab]"') from None
+    from loralens.lab.adapters.files import read_adapter_bytes
+
     return read_adapter_bytes(*upload)
 
 

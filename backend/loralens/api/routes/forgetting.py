@@ -46,6 +46,7 @@ from pydantic import BaseModel, Field
 
 from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
+from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.lab.forgetting.recorded import recorded_runs
@@ -79,6 +80,7 @@ class RecordedRuns(BaseModel):
     "/forgetting",
     status_code=202,
     summary="Start the forgetting experiment",
+    dependencies=NEEDS_LAB,
     response_model=JobStarted,
     responses=documented(400, 409, 413, 415, 422, 503),
     openapi_extra={

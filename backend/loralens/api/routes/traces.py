@@ -19,9 +19,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from loralens.api.bodies import JsonObject
+from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.core.errors import DependencyMissing
+from loralens.installation.state import how_to_install
 from loralens.lab.trace.answer import check
 
 router = APIRouter(tags=["traces"])
@@ -32,6 +34,7 @@ FUNCTION = "loralens.lab.trace.job:run"
     "/traces",
     status_code=202,
     summary="Trace one training step",
+    dependencies=NEEDS_LAB,
     response_model=JobStarted,
     responses=documented(400, 404, 409, 413, 415, 422, 503),
     openapi_extra={
@@ -50,7 +53,7 @@ def start_trace(
 ) -> dict[str, Any]:
     """Runs the real transformers model and PEFT without a GPU and without weights, and compares with the computed peak."""
     check(body)
-    for package in ("torch", "transformers", "peft"):
+    for package in ("transformers", "peft"):
         if find_spec(package) is None:
-            raise DependencyMissing(f"tracing needs {package}", hint='pip install "loralens[trace]"')
+            raise DependencyMissing(f"tracing needs {package}", hint=how_to_install("trace"))
     return started(jobs.submit("trace", FUNCTION, body, "cpu", queue=queue))

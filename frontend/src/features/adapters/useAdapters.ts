@@ -88,13 +88,15 @@ export const asProblem = (error: unknown): Problem =>
 /** Base, six adapters and a check of their answers, one after the other; the base takes longest. */
 const STAGES = 8
 
-export function useAdapters(): Adapters {
+/** `ready`: whether the server can load adapters at all. */
+export function useAdapters(ready: Ref<boolean>): Adapters {
   const client = useQueryClient()
   const query = useQuery({
     queryKey: ['adapters'],
     queryFn: ({ signal }) => request<HubState>('GET', '/api/adapters', undefined, signal),
     staleTime: 30_000,
     retry: 1,
+    enabled: ready,
   })
   const problem = shallowRef<Problem | null>(null)
   const busy = ref(false)

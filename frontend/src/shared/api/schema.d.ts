@@ -296,6 +296,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/lab": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Whether the lab is installed
+         * @description Benchmark, experiments and adapters need PyTorch, which ./start.sh installs behind the page; ask every second.
+         */
+        get: operations["lab"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs": {
         parameters: {
             query?: never;
@@ -1889,6 +1909,53 @@ export interface components {
             file_bytes: number;
         };
         /**
+         * LabAnswer
+         * @description Answer of /api/lab: whether benchmark, experiments and adapters can be used, and how far PyTorch is.
+         */
+        LabAnswer: {
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ready" | "installing" | "failed" | "off" | "missing";
+            /**
+             * Phase
+             * @description What is being done; null: nothing.
+             */
+            phase: ("downloading" | "unpacking") | null;
+            /**
+             * Downloaded Bytes
+             * @description Of all files so far.
+             */
+            downloaded_bytes: number | null;
+            /**
+             * File
+             * @description The package on its way.
+             */
+            file: string | null;
+            /** File Bytes */
+            file_bytes: number | null;
+            /** File Total Bytes */
+            file_total_bytes: number | null;
+            /**
+             * Seconds
+             * @description Since the installation began.
+             */
+            seconds: number | null;
+            /** Failure */
+            failure: ("unreachable" | "disk_full" | "no_build" | "stopped" | "other") | null;
+            /**
+             * Reason
+             * @description Why it failed, in words.
+             */
+            reason: string | null;
+            /**
+             * Hint
+             * @description The command that installs it.
+             */
+            hint: string | null;
+        };
+        /**
          * Largest
          * @description The largest value of one variable with which the step fits, all else as asked.
          */
@@ -2964,6 +3031,7 @@ export interface components {
             packages: {
                 [key: string]: string | null;
             };
+            lab: components["schemas"]["LabAnswer"];
         };
         /**
          * TensorRow
@@ -4895,6 +4963,26 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SystemAnswer"];
+                };
+            };
+        };
+    };
+    lab: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LabAnswer"];
                 };
             };
         };
