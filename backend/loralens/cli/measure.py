@@ -18,12 +18,16 @@ Seconds = Annotated[float, Option("--seconds", help="With --grid: stop beginning
 def command(body: Body, device: Device = None, grid: Grid = None, seconds: Seconds = 480, json: Json = False) -> None:
     r"""Run a real step (random weights, real optimizer) and compare torch's own figures with the computed ones.
 
-    Needs: pip install "loralens\[trace]". `--grid rows.jsonl` measures what fits the device and goes on where it was.
+    The real libraries must be there: `LORALENS_EXTRAS=trace ./start.sh lab`. `--grid rows.jsonl` measures what fits the
+    device and goes on where it was.
     """
+    from loralens.core.answer.answers import read_body
+    from loralens.extras import needing
+
+    with needing("trace", "measuring"):
+        from loralens.lab.measure import measure
     if grid is not None:
         return _grid(grid, device, seconds)
-    from loralens.core.answer.answers import read_body
-    from loralens.lab.measure import measure
 
     model, methods, recipe, _ = read_body(body)
     found = [measure(model, method, recipe, device) for method in methods]

@@ -17,7 +17,7 @@ Output = Annotated[bool, Option("--quiet", help="Say nothing on stderr while it 
 def command(body: Body, quiet: Output = False, json: Json = False) -> None:
     r"""Run the real transformers model, PEFT and optimizer for one step on fake tensors: no GPU, no weights.
 
-    Without --method LoRA is traced. Needs: pip install "loralens\[trace]".
+    Without --method LoRA is traced. The real libraries must be there: `LORALENS_EXTRAS=trace ./start.sh lab`.
     """
     from loralens.lab.trace.answer import trace_events
 

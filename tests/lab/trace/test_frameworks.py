@@ -52,7 +52,6 @@ def estimated(method: str, framework: str, config_: dict[str, object], **words: 
 
 def traced(make: Callable[[], torch.nn.Module], step: Callable[..., None]) -> dict[str, int]:
     """Phase peaks of one step of a model whose trained weights are the only ones with a gradient."""
-    cuda_on_cpu.install()
     kernels.install()
     ledger = Ledger()
     kernels.equip(ledger)

@@ -37,9 +37,8 @@ def test_kernel_choice(query, key, value, mask, causal, grouped, chosen):
 @pytest.mark.parametrize("length", [32, 40])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_keeps_what_the_kernel_keeps(length, masked):
-    cuda_on_cpu.install()
     kernels.install()
-    with FakeTensorMode(), ledger.Ledger() as book:
+    with cuda_on_cpu.cuda_words(), FakeTensorMode(), ledger.Ledger() as book:
         q, k, v = (
             torch.empty(2, 4, length, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)
         )

@@ -50,8 +50,12 @@ def test_births_and_releases_equal_those_of_the_real_allocator():
     with profile(profile_memory=True) as profiler:
         step()
     happened = [e.nbytes() for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]" and e.nbytes()]
-    cuda_on_cpu.install()
-    with FakeTensorMode(), torch.autograd.set_multithreading_enabled(False), ledger.Ledger() as book:
+    with (
+        cuda_on_cpu.cuda_words(),
+        FakeTensorMode(),
+        torch.autograd.set_multithreading_enabled(False),
+        ledger.Ledger() as book,
+    ):
         step, fake = mlp_step("cuda")
         book.begin("forward")
         step()
@@ -112,9 +116,13 @@ def test_peaks_of_a_hand_written_log():
 
 
 def test_silu_backward_is_one_kernel_and_dropout_keeps_one_byte():
-    cuda_on_cpu.install()
     kernels.install()
-    with FakeTensorMode(), torch.autograd.set_multithreading_enabled(False), ledger.Ledger() as book:
+    with (
+        cuda_on_cpu.cuda_words(),
+        FakeTensorMode(),
+        torch.autograd.set_multithreading_enabled(False),
+        ledger.Ledger() as book,
+    ):
         x = torch.empty(8, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         book.begin("forward")
         y = torch.nn.functional.dropout(torch.nn.functional.silu(x), 0.5)

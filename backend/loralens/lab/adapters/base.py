@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from loralens.core.errors import DependencyMissing, InvalidInput
+from loralens.extras import how_to_install
 from loralens.lab.adapters import training
 from loralens.lab.tiny.tokenizer import Tokenizer, load_tokenizer
 
@@ -91,7 +92,7 @@ class LocalBase:
             import transformers
         except ImportError:
             raise DependencyMissing(
-                "reading Hugging Face models needs the package transformers", hint='pip install "loralens[trace]"'
+                "reading Hugging Face models needs the package transformers", hint=how_to_install("trace")
             ) from None
         self._load: Any = lambda: transformers.AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto"

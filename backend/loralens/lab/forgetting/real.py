@@ -29,6 +29,7 @@ from loralens.core.errors import (
     OutOfMemory,
     UnsupportedArchitecture,
 )
+from loralens.extras import how_to_install
 from loralens.lab.forgetting.experiment import experiment
 from loralens.lab.forgetting.job import about, describe, machine
 from loralens.lab.forgetting.plan import BUDGETS, Arm, Plan
@@ -128,7 +129,7 @@ def load(name: str, device: str) -> tuple[Logits, Any, dict[str, object]]:
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise DependencyMissing("this needs transformers", hint="pip install 'loralens[trace]'") from error
+        raise DependencyMissing("this needs transformers", hint=how_to_install("trace")) from error
     options: dict[str, Any] = {"trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -77,6 +78,8 @@ class CpuMeter:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Record allocations from here on."""
+        # else its first start and stop are told on stderr; read by libkineto once, when it starts
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         activities = [torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from loralens.core.answer.estimate import estimate_model
 from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import Recipe
+from loralens.extras import needing
 from loralens.lab.measure.materialize import materialize
 from loralens.lab.measure.meters import Meter, meter_for
 
@@ -83,10 +85,17 @@ def measure(model: Model, method: str, recipe: Recipe, device: str | None = None
 
 
 def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> Meter:
-    from loralens.lab.trace import build, optimizers
+    with needing("trace", "measuring"):
+        import peft  # noqa: F401
+        import transformers  # noqa: F401
+
+        from loralens.lab.trace import build, optimizers
 
     meter = meter_for(device)
     with ExitStack() as stack:
+        # the libraries' words to each other, about what they will rename
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
         stack.enter_context(meter.watching())
         settings = build.read_config(config)
         network = materialize(build.adapt(build.build_on_meta(settings, recipe), method, recipe), device, recipe)

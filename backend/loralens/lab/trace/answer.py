@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.answer.answers import read_body
 from loralens.core.answer.estimate import estimate_model
-from loralens.core.errors import DependencyMissing, LoraLensError
+from loralens.core.errors import LoraLensError
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import Recipe
+from loralens.extras import needing
 from loralens.lab.trace.limits import check as traceable
 
 if TYPE_CHECKING:
@@ -45,10 +46,8 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         InvalidInput, UnknownModel, UnsupportedArchitecture, DependencyMissing: see `check` and `case.trace`.
     """
     model, methods, recipe = check(body)
-    try:
+    with needing("trace", "tracing"):
         from loralens.lab.trace.case import trace
-    except ImportError as problem:
-        raise DependencyMissing(f"tracing needs {problem.name}", hint='pip install "loralens[trace]"') from problem
     traces = []
     for number, method in enumerate(methods):
         yield {"type": "progress", "method": method, "done": number, "total": len(methods)}

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loralens.core.errors import DependencyMissing
 from loralens.core.question.recipe import Recipe
+from loralens.extras import needing
 from loralens.lab.trace import peaks
-from loralens.lab.trace.ledger import Ledger, Storage
+from loralens.lab.trace.ledger import Ledger, Recorded, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TraceResult:
     categories: dict[str, int]
     kinds: dict[str, int]
     phase_categories: dict[str, dict[str, int]]
-    ledger: Ledger = field(repr=False, compare=False)
+    ledger: Ledger | Recorded = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; `categories` are the contract's and sum to `peak_allocated_bytes`."""
@@ -50,22 +50,37 @@ def trace(
         UnsupportedArchitecture: transformers has no such family, or none with a loss.
         DependencyMissing: transformers, PEFT or bitsandbytes is missing, or this build of torch cannot trace.
     """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(recipe or {})
+    with needing("trace", "tracing"):
+        from loralens.lab.trace import apart, cuda_on_cpu
+
+        elsewhere = cuda_on_cpu.card_is_visible()
+    if elsewhere:
+        return summarize(*apart.record(config, method, recipe.to_dict()))
+    return summarize(*record(config, method, recipe))
+
+
+def record(
+    config: Mapping[str, Any], method: str, recipe: Recipe | Mapping[str, Any]
+) -> tuple[Recorded, dict[str, int]]:
+    """The step's storages and events, and the parameters' counts; in this process, which must see no card.
+
+    Raises:
+        InvalidInput, UnsupportedArchitecture, DependencyMissing: see `trace`.
+    """
     # its warnings are about kernels for the CPU and about casts that are known here; PEFT imports it
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
+    with needing("trace", "tracing"):
         import peft  # noqa: F401
         import transformers  # noqa: F401
 
         from loralens.lab.trace import build, step
-    except ImportError as problem:
-        raise DependencyMissing(f"tracing needs {problem.name}", hint='pip install "loralens[trace]"') from problem
-
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(recipe or {})
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(recipe)
     ledger, counts = step.run(build.read_config(config), method, recipe)
-    return summarize(ledger, counts)
+    return ledger.recorded(), counts
 
 
-def summarize(ledger: Ledger, counts: Mapping[str, int]) -> TraceResult:
+def summarize(ledger: Ledger | Recorded, counts: Mapping[str, int]) -> TraceResult:
     """Read the result off a finished ledger."""
     exact = peaks.phase_peaks(ledger)
     rounded = peaks.phase_peaks(ledger, rounded=True)

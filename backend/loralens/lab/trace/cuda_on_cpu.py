@@ -1,18 +1,22 @@
-"""Make autograd run on fake CUDA tensors with a build of torch that has no CUDA.
+"""Make autograd run on fake CUDA tensors with every build of torch: of the CPU alone, of CUDA without a card, for macOS.
 
-Two things stand in the way: no device guard is registered for CUDA, and the CUDA hooks say that CUDA is not built.
-c10 holds a no-op guard that it puts in place of a CUDA guard that sees no device (`ensureCUDADeviceGuardSet`); we
-offer such a guard and let c10 replace it with its own. The hooks object gets a copy of its virtual table in which
-"is CUDA built" answers yes and "has this device a context" answers no. Both depend on the layout of one build,
-so every step is checked and any other build is refused by name.
+Two things stand in the way where no card is. The first is the device guard: c10 holds one that does nothing, and puts
+it in place of a CUDA guard that sees no device (`ensureCUDADeviceGuardSet`). A build of CUDA has such a guard of its
+own; to the others we offer one and let c10 replace it. The second are the hooks by which the engine asks for the
+device's streams: without CUDA they say that it was not built, and with CUDA but no card they refuse to be asked. The
+hooks object shows, while tracing, a copy of its virtual table in which "is CUDA built" answers yes and "has this device
+a context" no; those of MPS (macOS) one in which they are not built, since the engine allows for one accelerator only.
+All of it depends on the layout of one version, so every step is checked and what was not tested is refused by name.
 
-Source: c10/core/impl/DeviceGuardImplInterface.{h,cpp} and ATen/detail/{Accelerator,CUDA}HooksInterface.h, torch 2.13.
+Where torch sees a card nothing is changed, and nothing may be traced: see `apart`.
+
+Source: c10/core/impl/DeviceGuardImplInterface.{h,cpp}, ATen/detail/{Accelerator,CUDA}HooksInterface.h and
+ATen/DeviceAccelerator.cpp (`getAccelerator`), torch 2.13.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,112 +28,153 @@ import torch
 from loralens.core.errors import DependencyMissing
 
 TESTED: Final = ("2.13.",)
+_SUFFIX: Final = {"Linux": ".so", "Darwin": ".dylib"}
 _CUDA: Final = 1  # c10::DeviceType::CUDA
-_IS_BUILT, _IS_AVAILABLE, _HAS_CONTEXT = (
-    2,
-    3,
-    4,
-)  # slots of AcceleratorHooksInterface's virtual table, after two destructors
-_SLOTS: Final = 64  # more than either table has; only read and copied
-_RETURN_ONE: Final = {
-    "x86_64": b"\xb8\x01\x00\x00\x00\xc3",  # mov eax, 1; ret
-    "aarch64": b"\x20\x00\x80\x52\xc0\x03\x5f\xd6",  # mov w0, #1; ret
-}
+_IS_BUILT, _IS_AVAILABLE, _HAS_CONTEXT = 2, 3, 4  # slots of AcceleratorHooksInterface, after two destructors
+_SLOTS: Final = 64  # more than any of the tables has; only read and copied
+_YES: Final = ("_ZN2at7Context9hasOpenMPEv", "_ZN2at7Context9hasLAPACKEv")  # static, without arguments
+_HEADER: Final = 2 * ctypes.sizeof(ctypes.c_void_p)  # offset-to-top and type information lie before the first slot
 _kept: list[Any] = []  # the process may call into these until it ends
+_tables: list[tuple[Any, Any]] = []  # hooks objects, and the table that each shows while tracing
+_outcome: list[str] = []  # of the one installation: empty text, or why it was refused
 
 
 class _Unsupported(Exception):
     pass
 
 
+def card_is_visible() -> bool:
+    """Whether this process sees a GPU (and fake CUDA tensors would therefore start it)."""
+    return torch.cuda.is_available()
+
+
 def install() -> None:
-    """Put the no-op guard and the hooks in place, once per process.
+    """Put the no-op guard in place and make the hooks' other answers ready, once per process.
 
     Raises:
-        DependencyMissing: this torch is neither a tested CPU build nor a CUDA build with a device.
+        DependencyMissing: this build of torch was not tested, or sees a card.
     """
-    if _kept or torch.cuda.is_available():
-        return
+    if not _outcome:
+        _outcome.append(_install())
+    if _outcome[0]:
+        raise DependencyMissing(
+            f"this build of torch cannot trace: {_outcome[0]} "
+            f"(torch {torch.__version__} on {platform.system()} {platform.machine()})",
+            hint="pip install torch==2.13.0 (any of its builds for Linux or macOS); loralens memory needs none",
+        )
+
+
+def _install() -> str:
+    """Empty when all is in place, else why not."""
     try:
         _check_build()
-        _register_guard()
-        _say_built()
-        _prove()
+        _replace_guard()
+        _other_answers()
+        with _answering():
+            _prove()
     except (_Unsupported, OSError, ValueError, AttributeError) as problem:
-        raise DependencyMissing(
-            f"tracing needs the CPU build of torch 2.13 on Linux, or a CUDA build with a GPU: {problem} "
-            f"(this is torch {torch.__version__} on {platform.system()})",
-            hint='pip install "loralens[trace]" with torch 2.13 from the CPU wheels',
-        ) from problem
+        return str(problem)
+    return ""
 
 
 def _check_build() -> None:
-    if platform.system() != "Linux" or platform.python_implementation() != "CPython":
-        raise _Unsupported("the system is not supported")
-    if torch.version.cuda is not None or torch.version.hip is not None:
-        raise _Unsupported("a GPU build without a GPU")
+    if platform.system() not in _SUFFIX or platform.python_implementation() != "CPython":
+        raise _Unsupported(f"{platform.python_implementation()} on {platform.system()} was not tested")
+    if torch.version.hip is not None or torch.version.xpu is not None:
+        raise _Unsupported("only the builds for the CPU, for CUDA and for macOS were tested")
     if not torch.__version__.startswith(TESTED):
         raise _Unsupported("this version was not tested")
+    if card_is_visible():
+        raise _Unsupported("it sees a card, which a trace must not touch; with CUDA_VISIBLE_DEVICES= it sees none")
 
 
 def _library(name: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
+    return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / (name + _SUFFIX[platform.system()])))
 
 
-def _register_guard() -> None:
-    table = (ctypes.c_void_p * 8).in_dll(_library("libc10.so"), "_ZN3c104impl26device_guard_impl_registryE")
-    if table[0] is None or table[_CUDA] is not None:
+def _replace_guard() -> None:
+    table = (ctypes.c_void_p * 8).in_dll(_library("libc10"), "_ZN3c104impl26device_guard_impl_registryE")
+    before = table[_CUDA]
+    if table[0] is None or (before is None) != (torch.version.cuda is None):
         raise _Unsupported("the device guard registry looks different")
-    answer_zero = ctypes.CFUNCTYPE(ctypes.c_int64)(lambda: 0)  # a guard that counts no device
-    address = ctypes.cast(answer_zero, ctypes.c_void_p).value
-    methods = (ctypes.c_void_p * _SLOTS)(*[address] * _SLOTS)
-    guard = (ctypes.c_void_p * 1)(ctypes.addressof(methods))
-    _kept.extend((answer_zero, methods, guard))
-    table[_CUDA] = ctypes.addressof(guard)
+    if before is None:
+        answer_zero = ctypes.CFUNCTYPE(ctypes.c_int64)(lambda: 0)  # a guard that counts no device
+        address = ctypes.cast(answer_zero, ctypes.c_void_p).value
+        methods = (ctypes.c_void_p * _SLOTS)(*[address] * _SLOTS)
+        guard = (ctypes.c_void_p * 1)(ctypes.addressof(methods))
+        _kept.extend((answer_zero, methods, guard))
+        table[_CUDA] = ctypes.addressof(guard)
+    offered = table[_CUDA]
     torch._C._ensureCUDADeviceGuardSet()
-    if table[_CUDA] in (None, ctypes.addressof(guard)):
+    if before is None and table[_CUDA] in (None, offered):
         table[_CUDA] = None
         raise _Unsupported("c10 did not offer its no-op guard")
 
 
-def _say_built() -> None:
-    get_hooks = _library("libtorch_cpu.so")["_ZN2at6detail12getCUDAHooksEv"]
-    get_hooks.restype = ctypes.c_void_p
-    hooks = ctypes.cast(get_hooks(), ctypes.POINTER(ctypes.c_void_p))
-    original = hooks[0]
-    if not original:
-        raise _Unsupported("the CUDA hooks look different")
-    header = 2 * ctypes.sizeof(ctypes.c_void_p)  # offset-to-top and type information lie before the first slot
-    copied = (ctypes.c_void_p * _SLOTS)(*(ctypes.c_void_p * _SLOTS).from_address(original - header))
-    copied[2 + _HAS_CONTEXT] = copied[2 + _IS_AVAILABLE]  # which answers no
-    copied[2 + _IS_BUILT] = _native_yes()
-    _kept.append(copied)
-    hooks[0] = ctypes.addressof(copied) + header
+def _other_answers() -> None:
+    """Hooks tables in which CUDA is built and has no context, and no other accelerator is built.
 
-
-def _native_yes() -> int:
-    """Address of a function that returns 1.
-
-    Autograd's threads ask at any time, also while the interpreter ends, so the answer must not need Python.
+    Autograd's threads ask at any time, also while the interpreter ends, so no answer may need Python: "no" is what
+    CUDA's hooks themselves say to whether it is available, "yes" what a function of torch says.
     """
-    code = _RETURN_ONE.get(platform.machine())
-    if code is None:
-        raise _Unsupported(f"the processor {platform.machine()} is not known")
-    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    page[: len(code)] = code
-    start = ctypes.c_char.from_buffer(page)
-    _kept.extend((page, start))
-    return ctypes.addressof(start)
+    accelerator = torch.accelerator.current_accelerator()
+    built = None if accelerator is None else accelerator.type
+    if built not in (None, "cuda", "mps") or (built == "cuda") != (torch.version.cuda is not None):
+        raise _Unsupported(f"it is built for {accelerator}")
+    library = _library("libtorch_cpu")
+    cuda, table = _hooks(library, "_ZN2at6detail12getCUDAHooksEv")
+    no = table[2 + _IS_AVAILABLE]
+    table[2 + _HAS_CONTEXT] = no
+    if built != "cuda":
+        table[2 + _IS_BUILT] = _native_yes(library)
+    _tables.append((cuda, table))
+    if built == "mps":
+        mps, table = _hooks(library, "_ZN2at6detail11getMPSHooksEv")
+        table[2 + _IS_BUILT] = no
+        _tables.append((mps, table))
+
+
+def _hooks(library: ctypes.CDLL, name: str) -> tuple[Any, Any]:
+    """An accelerator's hooks object, and a copy of its virtual table with the two words that lie before it."""
+    get = library[name]
+    get.restype = ctypes.c_void_p
+    hooks = ctypes.cast(get(), ctypes.POINTER(ctypes.c_void_p))
+    if not hooks or not hooks[0]:
+        raise _Unsupported("the hooks look different")
+    return hooks, (ctypes.c_void_p * _SLOTS)(*(ctypes.c_void_p * _SLOTS).from_address(hooks[0] - _HEADER))
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    before = [(hooks, hooks[0]) for hooks, _ in _tables]
+    for hooks, table in _tables:
+        hooks[0] = ctypes.addressof(table) + _HEADER
+    try:
+        yield
+    finally:
+        for hooks, old in before:
+            hooks[0] = old
+
+
+def _native_yes(library: ctypes.CDLL) -> int:
+    """Address of a function of torch that takes nothing and returns true."""
+    for name in _YES:
+        function = library[name]
+        function.restype = ctypes.c_bool
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        if address and function() is True:
+            return address
+    raise _Unsupported("no function in it answers yes")
 
 
 def _prove() -> None:
-    """One backward pass: a wrong slot shows here, not in somebody's figure."""
+    """One backward pass, with a gradient that two operators add to: a wrong slot shows here, not in a figure."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(), torch.autograd.set_multithreading_enabled(False):
-        weight = torch.empty(3, 2, device="cuda", requires_grad=True)
+        weight = torch.empty(3, 3, device="cuda", requires_grad=True)
         try:
-            (torch.empty(4, 3, device="cuda") @ weight).sum().backward()
+            (torch.empty(4, 3, device="cuda") @ (weight @ weight + weight.relu())).sum().backward()
         except RuntimeError as problem:
             raise _Unsupported(f"autograd refuses fake CUDA tensors: {problem}") from problem
         if weight.grad is None or weight.grad.device.type != "cuda":
@@ -138,13 +183,14 @@ def _prove() -> None:
 
 @contextmanager
 def cuda_words() -> Iterator[None]:
-    """Answer the questions that libraries ask about CUDA as a recent card would, while tracing.
+    """Answer what the engine and the libraries ask about CUDA as a recent card would, while tracing.
 
     `torch.cuda.is_available()` stays false, since fake tensors would otherwise try to start a real device.
+
+    Raises:
+        DependencyMissing: see `install`.
     """
-    if torch.cuda.is_available():
-        yield
-        return
+    install()
     answers: list[tuple[Any, str, Any]] = [
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (torch.cuda, "is_bf16_supported", lambda including_emulation=True: True),
@@ -155,7 +201,8 @@ def cuda_words() -> Iterator[None]:
     for where, name, answer in answers:
         setattr(where, name, answer)
     try:
-        yield
+        with _answering():
+            yield
     finally:
         for where, name, old in before:
             setattr(where, name, old)

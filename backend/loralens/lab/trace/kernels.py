@@ -1,8 +1,9 @@
 """Let each operator on fake CUDA tensors behave as its CUDA kernel: the right attention kernel, no decompositions.
 
 A CPU build holds no CUDA kernels, so an operator with a composite fallback would decompose into pieces that never
-exist on a card (`silu_backward` into seven), and `scaled_dot_product_attention` would fall to its math path. The
-registrations here are for the CUDA dispatch keys only, which nothing else uses in such a build.
+exist on a card (`silu_backward` into seven); `scaled_dot_product_attention` would fall to its math path there, and
+ask the missing card in a build of CUDA. The registrations here are for the CUDA dispatch keys only, which nothing else
+uses in a process that sees no card.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ _ALIGNMENT: Final = 16  # the efficient kernel reads masks in 16-byte rows (sdp_
 
 
 def install() -> None:
-    """Register once per process; a build with CUDA keeps its own kernels."""
-    if _libraries or torch.version.cuda is not None:
+    """Register once per process; where a build of CUDA has a kernel, that stays."""
+    if _libraries:
         return
     library = torch.library.Library("aten", "IMPL")
     for name in WHOLE:
+        if torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "CUDA"):
+            continue
         library.impl(name, torch.library.fallthrough_kernel, "AutogradCUDA")
         library.impl(name, _like_gradient, "CUDA")
     library.impl("scaled_dot_product_attention", attention, "AutogradCUDA")

@@ -36,6 +36,15 @@ class Storage:
         return -(-self.size_bytes // ROUNDING_BYTES) * ROUNDING_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a finished ledger holds: see `Ledger`."""
+
+    storages: list[Storage]
+    events: list[int]
+    marks: list[tuple[str, int]]
+
+
 class Owners:
     """Which module an operator works for: the innermost running forward, or the forward that made a backward node."""
 
@@ -122,6 +131,10 @@ class Ledger(TorchDispatchMode):
         self.workspaces: dict[Any, Callable[..., Iterable[int]]] = {}
         self._live: dict[int, tuple[int, Any]] = {}
         self._node_of: dict[int, int] = {}  # backward's storages: the node that was running
+
+    def recorded(self) -> Recorded:
+        """What is left when the tensors are gone."""
+        return Recorded(self.storages, self.events, self.marks)
 
     def begin(self, phase: str) -> None:
         """A new phase starts here."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from loralens.core.errors import DependencyMissing, InvalidInput
+from loralens.extras import how_to_install
 from loralens.lab.trace.quantize import bitsandbytes_there
 
 _RATE = 1e-4
@@ -77,7 +78,7 @@ def _muon(chosen: list[Any]) -> Any:
 
 def _bitsandbytes(name: str, chosen: list[Any]) -> Any:
     if not bitsandbytes_there():
-        raise DependencyMissing(f"tracing {name} needs bitsandbytes", hint='pip install "loralens[trace]"')
+        raise DependencyMissing(f"tracing {name} needs bitsandbytes", hint=how_to_install("trace"))
     from bitsandbytes import optim
 
     makers = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from loralens.lab.trace.categories import CATEGORIES, CATEGORY_OF
-from loralens.lab.trace.ledger import Ledger, Storage
+from loralens.lab.trace.ledger import Ledger, Recorded, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Moment:
     live_bytes: int
 
 
-def phase_peaks(ledger: Ledger, *, rounded: bool = False) -> dict[str, Moment]:
+def phase_peaks(ledger: Ledger | Recorded, *, rounded: bool = False) -> dict[str, Moment]:
     """The peak of every phase, the level at its beginning included (as `reset_peak_memory_stats` has it)."""
     sizes = [s.rounded_bytes if rounded else s.size_bytes for s in ledger.storages]
     marks = [*ledger.marks, ("", len(ledger.events))]
@@ -40,7 +40,7 @@ def phase_peaks(ledger: Ledger, *, rounded: bool = False) -> dict[str, Moment]:
     return peaks
 
 
-def live_at(ledger: Ledger, event: int) -> list[Storage]:
+def live_at(ledger: Ledger | Recorded, event: int) -> list[Storage]:
     """The storages that live after so many events, in order of birth."""
     living: dict[int, None] = {}
     for entry in ledger.events[:event]:

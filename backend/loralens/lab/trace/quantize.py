@@ -16,6 +16,7 @@ import torch
 
 from loralens.core.errors import DependencyMissing, InvalidInput
 from loralens.core.question.recipe import Quantization
+from loralens.extras import how_to_install
 from loralens.lab.trace.ledger import Ledger
 
 
@@ -38,7 +39,7 @@ def quantize(model: Any, quantization: Quantization) -> None:
             hint="loralens memory computes it",
         )
     if not bitsandbytes_there():
-        raise DependencyMissing("tracing a quantized base needs bitsandbytes", hint='pip install "loralens[trace]"')
+        raise DependencyMissing("tracing a quantized base needs bitsandbytes", hint=how_to_install("trace"))
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.quantizers.base import get_keys_to_not_convert

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from loralens.extras import how_to_install
 from loralens.lab.matmul.problem import Problem
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 from loralens.lab.matmul.variants.training import Training
@@ -19,7 +20,7 @@ IMPORT_SECONDS = 8.0
 def why_not(problem: Problem) -> str | None:
     """PEFT is optional."""
     if importlib.util.find_spec("peft") is None:
-        return "PEFT is not installed (pip install 'loralens[trace]')"
+        return f"PEFT is not installed ({how_to_install('trace')})"
     return half_on_cpu(problem)
 
 
