@@ -96,7 +96,7 @@ PYTHON
 
 # find_python: sets python, and torch_fits to yes where the pinned PyTorch is built for it.
 find_python() {
-  local candidate version newer='' found=none
+  local candidate version other='' found=none
   for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python}; do
     # A free-threaded build is another platform for compiled packages.
     version=$("$candidate" -c 'import sys, sysconfig as s
@@ -106,13 +106,13 @@ print("%d.%d" % sys.version_info[:2] + ("t" if s.get_config_var("Py_GIL_DISABLED
       python=$(command -v "$candidate") torch_fits=yes
       return
     fi
-    [[ $version =~ ^3\.([0-9]+)t?$ ]] && ((BASH_REMATCH[1] >= 11)) && newer=${newer:-$(command -v "$candidate")}
+    [[ " $TORCH_PYTHONS " == *" ${version%t} "* ]] && other=${other:-$(command -v "$candidate")}
   done
-  if [ -n "$newer" ]; then
-    python=$newer torch_fits=no
+  if [ -n "$other" ]; then
+    python=$other torch_fits=no
     return
   fi
-  [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is no Python 3.11 or newer (found $found)"
+  [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is no Python 3.11 to 3.14 (found $found)"
   die "Python 3.11 to 3.14 is needed, found $found; or use: docker compose up"
 }
 

@@ -63,7 +63,6 @@ def test_help_names_every_command_and_a_wrong_one_is_an_error(checkout):
         ({"python3": "3.15", "python3.13": "3.13"}, "python3.13", "yes"),
         ({"python3": "3.9", "python3.14": "3.14"}, "python3.14", "yes"),
         ({"python3": "3.14t", "python3.11": "3.11"}, "python3.11", "yes"),
-        ({"python3": "3.15"}, "python3", "no"),
         ({"python3": "3.14t"}, "python3", "no"),
     ],
 )
@@ -79,10 +78,11 @@ def test_an_interpreter_with_a_build_of_pytorch_is_preferred(checkout, tmp_path,
 
 
 def test_a_python_that_was_named_is_taken_or_refused(checkout, tmp_path):
-    interpreter(tmp_path, "old", "3.10")
-    done = start(checkout, "find_python", PYTHON=str(tmp_path / "old"))
-    assert done.returncode == 1
-    assert "is no Python 3.11 or newer (found 3.10)" in done.stderr
+    for version in ("3.10", "3.15"):
+        interpreter(tmp_path, version, version)
+        done = start(checkout, "find_python", PYTHON=str(tmp_path / version))
+        assert done.returncode == 1
+        assert f"is no Python 3.11 to 3.14 (found {version})" in done.stderr
     done = start(checkout, 'find_python; echo "$python"', PYTHON=sys.executable)
     assert done.stdout.strip() == sys.executable
 
@@ -90,6 +90,7 @@ def test_a_python_that_was_named_is_taken_or_refused(checkout, tmp_path):
 def test_the_pinned_pytorch_is_built_for_the_versions_that_are_named():
     named = next(line for line in (ROOT / "start.sh").read_text().splitlines() if line.startswith("TORCH_PYTHONS="))
     assert named == 'TORCH_PYTHONS="3.11 3.12 3.13 3.14"'
+    assert 'requires-python = ">=3.11,<3.15"' in (ROOT / "backend" / "pyproject.toml").read_text()
     assert "torch==2.13.0" in (ROOT / "backend" / "pyproject.toml").read_text()
 
 

@@ -117,8 +117,3 @@ def test_looking_at_a_lock_does_not_take_it(tmp_path):
     lock.release()
     assert not is_held(path)
     assert path.exists()
-
-
-def test_an_extra_is_installed_by_its_requirements():
-    hint = state.how_to_install("cluster")
-    assert "ray" in hint or hint == "LORALENS_EXTRAS=cluster ./start.sh lab"

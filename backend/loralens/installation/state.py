@@ -11,16 +11,16 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from loralens.core.errors import DependencyMissing, LabInstalling
+from loralens.extras import how_to_install
 from loralens.jobs.locks import FileLock, is_held
 
 PACKAGES = ("torch", "safetensors", "psutil")
 """What the lab cannot do without: the extra `lab`."""
-_CHECKOUT = Path(__file__).resolve().parents[3]
 
 Status = Literal["ready", "installing", "failed", "off", "missing"]
 Phase = Literal["downloading", "unpacking"]
@@ -128,24 +128,6 @@ def require(folder: Path) -> None:
         why = f": {now['reason']}" if now["reason"] else ""
         raise DependencyMissing(f"this needs PyTorch, which is not installed{why}", hint=now["hint"])
     importlib.invalidate_caches()  # Python remembers which folders held nothing a moment ago
-
-
-def how_to_install(extra: str) -> str:
-    """The command that brings an extra's packages into the environment that asks, in words that work there."""
-    if (_CHECKOUT / "start.sh").is_file() and Path(sys.prefix).resolve() == _CHECKOUT / ".venv":
-        return "./start.sh lab" if extra == "lab" else f"LORALENS_EXTRAS={extra} ./start.sh lab"
-    return f"pip install {' '.join(_requirements(extra))}"
-
-
-def _requirements(extra: str) -> list[str]:
-    """What the installed package says that an extra needs, such as "torch==2.13.0"."""
-    try:
-        lines = requires("loralens") or []
-    except PackageNotFoundError:
-        lines = []
-    ends = {f'; extra == "{extra}"', f"; extra == '{extra}'"}
-    found = [line.partition(";")[0].strip() for line in lines if any(line.endswith(end) for end in ends)]
-    return [f'"{text}"' if set(text) & set("<>;!*") else text for text in found] or list(PACKAGES)
 
 
 def _version(name: str) -> str | None:

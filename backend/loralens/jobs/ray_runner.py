@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from loralens.core.errors import DependencyMissing, JobFailed, LoraLensError, OutOfMemory, Unavailable
-from loralens.installation.state import how_to_install
+from loralens.extras import how_to_install
 from loralens.jobs import errors, work
 from loralens.jobs.model import JobSpec
 from loralens.jobs.runner import JobCancelled

@@ -23,7 +23,7 @@ from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.core.errors import DependencyMissing
-from loralens.installation.state import how_to_install
+from loralens.extras import how_to_install
 from loralens.lab.trace.answer import check
 
 router = APIRouter(tags=["traces"])
