@@ -128,10 +128,10 @@ def reentrant(
         outside = t.cast_cache, t.layer, t.section
         t.cast_cache, t.layer, t.section = {}, number, "activations"
         t.ledger.where = f"{label}: recomputed"
-        received: list[Tensor] = []
+        received = Received()
         inside = back(t, kept)
-        inside.node = Node(LEAF, "layer input", "activations", (), [], received.append)
-        found: list[list[Tensor]] = [[] for _ in given]
+        inside.node = Node(LEAF, "layer input", "activations", (), [], received.take)
+        found = [Received() for _ in given]
         with detached(given, found):
             again, made_again = run(inside)
         del inside
@@ -145,15 +145,13 @@ def reentrant(
             ]
         )
         t.layer = outside[1]
-        others = [gradients[0] if gradients else None for gradients in found]
-        if not received:
-            return [None, *others]
-        if t.sharding.keeps_inputs and frozen:
+        gradient, others = received.give(), [each.give() for each in found]
+        if gradient is not None and t.sharding.keeps_inputs and frozen:
             # FSDP reshards frozen units by a hook on their inputs; the hook holds the detached input's AccumulateGrad
             # node, hence the input and its .grad, until backward is over (torch fsdp/_runtime_utils.py,
             # _register_post_backward_reshard_only_hook; autograd/graph.py, register_multi_grad_hook)
-            t.keep_by_hooks([storage for storage in (kept.storage, received[0].storage) if storage is not None])
-        return [received[0], *others]
+            t.keep_by_hooks([storage for storage in (kept.storage, gradient.storage) if storage is not None])
+        return [gradient, *others]
 
     t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply)
     if out.node is not None:
@@ -161,12 +159,31 @@ def reentrant(
     return out
 
 
+class Received:
+    """The `.grad` of a tensor that is a leaf inside a region: held there until the region's caller takes it."""
+
+    def __init__(self) -> None:
+        self._gradient: Tensor | None = None
+
+    def take(self, gradient: Tensor) -> None:
+        """What backward found."""
+        if gradient.storage is not None:
+            gradient.storage.hold()
+        self._gradient = gradient
+
+    def give(self) -> Tensor | None:
+        """Hand it over; None where backward found nothing."""
+        if self._gradient is not None and self._gradient.storage is not None:
+            self._gradient.storage.hand_over()
+        return self._gradient
+
+
 @contextmanager
-def detached(tensors: list[Tensor], found: list[list[Tensor]]) -> Iterator[None]:
-    """Let tensors be leaves for a while; each one's gradient goes to a list of its own."""
+def detached(tensors: list[Tensor], found: list[Received]) -> Iterator[None]:
+    """Let tensors be leaves for a while; each keeps its gradient."""
     edges = [(tensor.node, tensor.output) for tensor in tensors]
-    for tensor, gradients in zip(tensors, found, strict=True):
-        tensor.node, tensor.output = Node(LEAF, "argument", "activations", (), [], gradients.append), 0
+    for tensor, received in zip(tensors, found, strict=True):
+        tensor.node, tensor.output = Node(LEAF, "argument", "activations", (), [], received.take), 0
     try:
         yield
     finally:

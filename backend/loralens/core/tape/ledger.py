@@ -1,9 +1,11 @@
 """The ledger: every storage is booked once, from its allocation to its release.
 
-A `Storage` lives as long as something refers to it, as in PyTorch: a local variable of the forward pass, a node of the
-autograd graph, a gradient. Releasing is CPython's own reference counting, so the life of a tensor in this simulation is
-the life that the mirrored PyTorch code gives it. Memory only grows at an allocation, so the moments worth keeping are
-the last ones before something is released; a moment that another one exceeds in every coefficient can never be a peak.
+A `Storage` lives as in PyTorch. What the forward pass makes is held by the names of the code that mirrors the model's,
+by nodes of the graph, and by what is marked as held (`Tape.local`, `Tape.held`); `Tape.end` says that a name is done with.
+What backward makes is held by autograd's own slots (an input buffer, a result on its way, a `.grad`), which count
+themselves here as PyTorch's engine does: the last one to let go releases it. Memory only grows at an allocation, so the
+moments worth keeping are the last ones before something is released; a moment that another one exceeds in every
+coefficient can never be a peak.
 """
 
 from __future__ import annotations
@@ -146,15 +148,19 @@ class Ledger:
 
 
 class Storage:
-    """A block of memory; allocated when made, released when nothing refers to it any more."""
+    """A block of memory; allocated when made, released once, when nothing holds it any more.
 
-    __slots__ = ("category", "label", "ledger", "number", "size")
+    `slots`: how many places of autograd hold it as a gradient. They decide what is added in place and what is cloned.
+    """
+
+    __slots__ = ("category", "label", "ledger", "number", "size", "slots")
 
     def __init__(self, ledger: Ledger, size: Size, category: str, label: str) -> None:
         self.ledger = ledger
         self.size = ZERO  # until it is booked: a ledger may refuse
         self.category = category
         self.label = label
+        self.slots = 0
         self.number = ledger.book(size, category, label)
         self.size = size
 
@@ -163,6 +169,24 @@ class Storage:
         self.ledger.rename(self.size, (self.category, self.label), (category, label))
         self.category, self.label = category, label
 
-    def __del__(self) -> None:
+    def hold(self) -> None:
+        """One more slot of autograd holds this."""
+        self.slots += 1
+
+    def let_go(self) -> None:
+        """A slot of autograd holds this no more; the last one releases it."""
+        self.slots -= 1
+        if not self.slots:
+            self.release()
+
+    def hand_over(self) -> None:
+        """A slot of autograd gives this to whoever holds it next."""
+        self.slots -= 1
+
+    def release(self) -> None:
+        """Give the memory back, unless that has been done."""
         if any(self.size):
-            self.ledger.release(self.size, self.category, self.label, self.number)
+            size, self.size = self.size, ZERO
+            self.ledger.release(size, self.category, self.label, self.number)
+
+    __del__ = release  # the last name of the forward pass is gone

@@ -10,18 +10,15 @@ Rules taken from PyTorch (torch/csrc/autograd/engine.cpp, input_buffer.cpp, func
 from __future__ import annotations
 
 import heapq
-import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import Any
 
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.graph import LEAF, Backward, Leaf, Node, Refilled, Tensor
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.sharding import Sharding, share
 from loralens.core.tape.size import ZERO, Size
-
-if TYPE_CHECKING:
-    pass
 
 KEPT_BY_HOOKS = "FSDP hooks: layer inputs and their gradients"
 
@@ -132,7 +129,9 @@ class Tape:
             held = [Tensor(tensor.storage, numel, dtype, width)]  # as AccumulateGrad does
 
             def apply(gradient: Tensor) -> None:
-                held.append(self.new(numel, dtype, width, "input gradient", "temporaries") if copied else gradient)
+                kept = self.new(numel, dtype, width, "input gradient", "temporaries") if copied else gradient
+                _hold([kept])
+                held.append(kept)
 
             tensor.node = Node(LEAF, "input gradient", self.section, (), [], apply)
 
@@ -145,7 +144,7 @@ class Tape:
             storage = self.gradients.pop(key)
             if not host:
                 self.ledger.book(share(storage.size, parts), "gradients", "gradients, this GPU's share")
-            del storage
+            storage.let_go()
 
     def take_weights(self) -> Tensor | None:
         """What attention returned beside its result, for a local variable of the layer."""
@@ -161,18 +160,19 @@ class Tape:
         """Backward is over: hooks let go of what they held, for the layers that were not simulated too."""
         self.held_for_caller.clear()
         left = self.ledger.entries.get(("activations", KEPT_BY_HOOKS))
-        if left is None:
-            self.kept_by_hooks.clear()
-            return
-        for storage in {id(storage): storage for storage in self.kept_by_hooks}.values():
-            left = left - storage.size
-        self.ledger.release(left, "activations", KEPT_BY_HOOKS)
+        if left is not None:
+            for storage in {id(storage): storage for storage in self.kept_by_hooks}.values():
+                left = left - storage.size
+            self.ledger.release(left, "activations", KEPT_BY_HOOKS)
+        for storage in self.kept_by_hooks:
+            storage.hand_over()
         self.kept_by_hooks.clear()
 
     def keep_by_hooks(self, storages: list[Storage]) -> None:
         """A framework's hook holds these until backward is over."""
         for storage in storages:
             storage.rename("activations", KEPT_BY_HOOKS)
+            storage.hold()
         self.kept_by_hooks += storages
 
     # -- running backward ---------------------------------------------------------------------------------------
@@ -183,54 +183,67 @@ class Tape:
             self.backward_from([(loss, self.new(loss.numel, loss.dtype, 1, "gradient of the loss", "temporaries"))])
 
     def backward_from(self, roots: list[tuple[Tensor, Tensor]]) -> None:
-        """Run the graph behind several tensors, each with its gradient; the list is emptied."""
-        nodes = [(root.node, root.output) for root, _ in roots if root.node is not None]
-        waiting = self._dependencies([node for node, _ in nodes])
-        buffers: dict[Node, list[Tensor | None]] = {node: [None] * node.outputs for node, _ in nodes}
-        ready: list[tuple[int, int, Node]] = []
-        for (node, output), (_, gradient) in zip(nodes, [pair for pair in roots if pair[0].node], strict=True):
+        """Run the graph behind several tensors, each with its gradient; the list is emptied.
+
+        Whoever called holds these gradients to the end.
+        """
+        given = [(root.node, root.output, gradient) for root, gradient in roots if root.node is not None]
+        seed = [gradient for _, gradient in roots]
+        roots.clear()
+        _hold(seed)
+        waiting = self._dependencies([node for node, _, _ in given])
+        buffers: dict[Node, list[Tensor | None]] = {node: [None] * node.outputs for node, _, _ in given}
+        ready: list[tuple[int, int, Node]] = []  # newest first; leaves, which are all as new, as they became ready
+        turn = count()
+        for node, output, gradient in given:
+            _hold([gradient])
             buffers[node][output] = gradient
             waiting[node] -= 1
             if not waiting[node]:
-                heapq.heappush(ready, (-node.sequence, id(node), node))
-        seed = [gradient.storage for _, gradient in roots]  # whoever called backward holds the gradients to the end
-        roots.clear()
-        if nodes:
-            del gradient, node
-        nodes.clear()
+                heapq.heappush(ready, (-node.sequence, next(turn), node))
+        given.clear()
         outer = self.section
+        filled: list[Tensor | None] = []  # the input buffer that was filled last stays until another one is filled
+        spent: list[Tensor | None] = []  # ... although its node has run
         while ready:
             node = heapq.heappop(ready)[2]
             arrived = buffers.pop(node)
-            self.section = node.section
-            self.ledger.where = node.label
-            if node.region is not None and not node.region.done:
-                node.region.recompute()
-                self.ledger.where = node.label
-            produced = node.apply(arrived) if node.owning else node.apply(*arrived)
-            node.saved, node.region = [], None
-            if callable(produced):  # summed and cast to the inputs' shapes and dtypes once the saved tensors are gone
-                produced = produced()
-            del arrived
-            if node.sequence == LEAF:
-                continue
-            results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
-            del produced
-            for position, edge in enumerate(node.inputs):
+            results = self._run(node, arrived)
+            if arrived is filled:
+                spent = arrived
+            else:
+                _let_go(arrived)
+            for edge, value in zip(node.inputs, results, strict=False):  # inputs at the end may have no gradient
                 if edge is None:
+                    _let_go([value])
                     continue
                 target, index = edge
-                value, results[position] = results[position], None
                 if value is not None:
-                    buffer = buffers.setdefault(target, [None] * target.outputs)
-                    buffer[index] = value if buffer[index] is None else self._add(buffer, index, value)
-                del value
+                    _let_go(spent)
+                    spent, filled = [], buffers.setdefault(target, [None] * target.outputs)
+                    self._arrive(filled, index, value)
                 waiting[target] -= 1
                 if not waiting[target]:
-                    heapq.heappush(ready, (-target.sequence, id(target), target))
-            node.apply = _spent
+                    heapq.heappush(ready, (-target.sequence, next(turn), target))
+            if node.sequence != LEAF:
+                node.apply = _spent
         self.section = outer
-        del seed
+        _let_go([*seed, *spent])
+
+    def _run(self, node: Node, arrived: list[Tensor | None]) -> list[Tensor | None]:
+        """One backward function: what it saved is done with before its results are cast; they are held."""
+        self.section = node.section
+        self.ledger.where = node.label
+        if node.region is not None and not node.region.done:
+            node.region.recompute()
+            self.ledger.where = node.label
+        produced = node.apply(arrived) if node.owning else node.apply(*arrived)
+        node.saved, node.region = [], None
+        if callable(produced):  # summed and cast to the inputs' shapes and dtypes once the saved tensors are gone
+            produced = produced()
+        results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
+        _hold(results)
+        return results
 
     def _dependencies(self, roots: list[Node]) -> dict[Node, int]:
         """How many gradients each node waits for; a root waits for its own too."""
@@ -249,12 +262,17 @@ class Tape:
                         stack.append(target)
         return counts
 
-    def _add(self, buffer: list[Tensor | None], index: int, second: Tensor) -> Tensor:
+    def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor) -> None:
+        """A gradient's way into an input buffer, where it is added to one that came before."""
         first = buffer[index]
-        assert first is not None  # the caller looked
-        if not first.is_view and first.storage is not None and sys.getrefcount(first.storage) == 2:
-            return first
-        return self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
+        if first is None:
+            buffer[index] = value
+        elif not first.is_view and first.storage is not None and first.storage.slots == 1:
+            _let_go([value])  # added in place
+        else:
+            buffer[index] = total = self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
+            _hold([total])
+            _let_go([first, value])
 
     def _accumulate(self, key: Any, parameter: Leaf, gradient: Tensor | None) -> None:
         if gradient is None or gradient.storage is None:
@@ -262,14 +280,25 @@ class Tape:
         if key in self.gradients or parameter.gradient_kept:
             return  # added in place to the .grad that is already there
         storage = gradient.storage
-        if (
-            sys.getrefcount(storage) > 3 and not gradient.is_view
-        ):  # held elsewhere: PyTorch clones it; a view is its own
+        if storage.slots > 1 and not gradient.is_view:  # held elsewhere: PyTorch clones it; a view is its own
             storage = Storage(self.ledger, storage.size, "temporaries", "")
         if self.on_gradient is not None and self.on_gradient(parameter, storage):
             return
         storage.rename("gradients", "gradients: " + parameter.label)
+        storage.hold()
         self.gradients[key] = storage
+
+
+def _hold(gradients: Sequence[Tensor | None]) -> None:
+    for gradient in gradients:
+        if gradient is not None and gradient.storage is not None:
+            gradient.storage.hold()
+
+
+def _let_go(gradients: Sequence[Tensor | None]) -> None:
+    for gradient in gradients:
+        if gradient is not None and gradient.storage is not None:
+            gradient.storage.let_go()
 
 
 def _not_pinned(*_: object) -> Any:
