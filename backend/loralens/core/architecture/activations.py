@@ -54,7 +54,7 @@ def _gelu_new(t: Tape, x: Tensor, label: str) -> Tensor:
         saves_output=True,
     )
     shifted = ops.shift(t, tanh, f"{label}: 1 + tanh")
-    del tanh
+    t.end(tanh)
     return ops.mul(t, half, shifted, label)
 
 

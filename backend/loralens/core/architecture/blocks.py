@@ -41,7 +41,7 @@ class RMSNorm(Module):
         rows = ops.divide(x.numel, x.width)
         squared = ops.power(t, x, "norm: squares")
         variance = _mean(t, squared, rows)
-        del squared
+        t.end(squared)
         shifted = ops.elementwise(t, variance, "norm: variance + eps")
         reciprocal = ops.elementwise(t, shifted, "norm: 1/rms", saves_output=True)
         return ops.mul(t, x, reciprocal, "norm: normalized in float32")
@@ -137,21 +137,21 @@ class Rotary:
 
     def tables(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin, (sequence, head_dim) each."""
-        frequencies = t.new(SEQUENCE * (self.head_dim // 2), "float32", self.head_dim // 2, "rotary: angles")
-        angles = t.new(SEQUENCE * self.head_dim, "float32", self.head_dim, "rotary: angles")
-        del frequencies
-        tables = []
-        for name in ("rotary: cos", "rotary: sin"):
-            # cos() and its scaling are both alive while the second is made
-            table = t.new(angles.numel, "float32", self.head_dim, name)
-            table = t.new(angles.numel, "float32", self.head_dim, name)
-            tables.append(table)
-        del table
-        cos, sin = tables
-        tables.clear()
+        width = self.head_dim
+        with t.temporary(SEQUENCE * (width // 2), "float32", width // 2, "rotary: angles"):
+            angles = t.new(SEQUENCE * width, "float32", width, "rotary: angles")
+
+        def scaled(name: str) -> Tensor:
+            with t.temporary(SEQUENCE * width, "float32", width, name):
+                return t.new(SEQUENCE * width, "float32", width, name)
+
+        cos, sin = scaled("rotary: cos"), scaled("rotary: sin")
         if self.float32:
+            t.end(angles)
             return cos, sin
-        return ops.cast(t, cos, x.dtype, "rotary: cos"), ops.cast(t, sin, x.dtype, "rotary: sin")
+        tables = ops.cast(t, cos, x.dtype, "rotary: cos"), ops.cast(t, sin, x.dtype, "rotary: sin")
+        t.end(angles)
+        return tables
 
 
 def rotate(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str, rotated: int | None = None) -> Tensor:

@@ -39,6 +39,7 @@ class Call:
     def after(self) -> Call:
         """A call with the same settings and none of the tensors, for what comes after the model's own forward."""
         self.held.clear()
+        self.masks, self.shared, self.biases, self.later = {}, {}, (), None
         return self.of_length(self.length)
 
     def of_length(self, length: Size) -> Call:

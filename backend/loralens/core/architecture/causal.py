@@ -59,8 +59,7 @@ class Root(Module):
         for name, stack in self.stacks():
             hidden = walk_stack(t, name, stack.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.finish(t, hidden)
-        after = call.after()
-        del call  # only checkpoints hold masks and tables from here on
+        after = call.after()  # only checkpoints hold masks and tables from here on
         t.section = "logits"
         loss = self.loss(t, hidden, after)
         t.section = "activations"

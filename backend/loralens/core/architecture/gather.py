@@ -67,7 +67,7 @@ def flat_gradient(ledger: Ledger, sharding: Sharding, layer: Module, copies: int
     size = layer_bytes(layer)
     flat = Storage(ledger, size, "temporaries", "flat gradient of a unit")
     ledger.settle()
-    del flat
+    flat.release()
     if not sharding.unsharded_gradients:
         ledger.book(share(size, sharding.gradients) * copies, "gradients", UNIT_GRADIENTS)
 

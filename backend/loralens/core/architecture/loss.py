@@ -45,14 +45,10 @@ def causal_loss(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     logits = root.logits(t, hidden)
     if not root.upcasts_logits:
         labels = t.new(TOKENS, "int64", 1, "labels, shifted")
-        loss = cross_entropy(t, shifted_copy(t, logits), labels)
-        del logits, hidden
-        return loss
+        return cross_entropy(t, shifted_copy(t, logits), labels)
     if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
-    loss = _whole(t, logits, call)
-    del logits, hidden
-    return loss
+    return _whole(t, logits, call)
 
 
 def _float32(t: Tape, logits: Tensor) -> Tensor:
@@ -61,19 +57,14 @@ def _float32(t: Tape, logits: Tensor) -> Tensor:
 
 def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
     logits = _float32(t, logits)
-    if version(call.recipe, "transformers") >= LABELS_SHIFTED_SINCE:
-        labels = shifted = t.new(TOKENS + BATCH, "int64", 1, "labels, padded by one")
-        if call.validity.exceeds("micro_batch_size", 1):  # for a single sample the shifted slice is contiguous already
-            shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
-    else:
-        given = logits
-        logits = shifted_copy(t, logits)
-        labels = shifted = t.new(TOKENS, "int64", 1, "labels, shifted")
-        loss = _entropy(t, logits, shifted, call)
-        del given, labels
-        return loss
-    loss = _entropy(t, logits, shifted, call)
-    del labels
+    if version(call.recipe, "transformers") < LABELS_SHIFTED_SINCE:
+        copied = shifted_copy(t, logits)
+        return _entropy(t, copied, t.new(TOKENS, "int64", 1, "labels, shifted"), call)
+    labels = t.new(TOKENS + BATCH, "int64", 1, "labels, padded by one")
+    if not call.validity.exceeds("micro_batch_size", 1):  # a single sample's shifted slice is contiguous already
+        return _entropy(t, logits, labels, call)
+    loss = _entropy(t, logits, t.new(TOKENS, "int64", 1, "labels, shifted"), call)
+    t.end(labels)
     return loss
 
 
@@ -129,23 +120,19 @@ def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
     t.hold_for_caller(upcast)
     numel, width, dtype = logits.numel, logits.width, logits.dtype
     logits = Tensor(None, numel, dtype, width, logits.node)  # the 16-bit ones are gone
-    del upcast
+    t.end(upcast)
     probabilities = t.new(numel, "float32", width, "log-probabilities of the chunks")
     loss = t.new(ONE, "float32", 1, "loss")
     piece = BATCH * (chunk * _width(logits)) if t.exceeds("sequence_length", chunk) else numel
-    held = [probabilities.storage]
 
     def apply(g: Tensor) -> Tensor:
         first = t.new(piece, "float32", width, "gradient: log-probabilities of a chunk", "logits")
         second = t.new(piece, "float32", width, "gradient: logits of a chunk", "logits")
-        del first, second
-        held.clear()
-        whole = t.new(numel, "float32", width, "gradient: logits in float32", "logits")
-        cast = t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits")
-        del cast, whole
+        t.end(first, second, probabilities)
+        with t.temporary(numel, "float32", width, "gradient: logits in float32", "logits"):
+            t.end(t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits"))
         return t.new(numel, dtype, width, "gradient: logits", "logits")
 
-    del probabilities
     t.record("loss", [loss], [logits], [], apply)
     return loss
 
@@ -163,15 +150,9 @@ def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     loss = t.new(ONE, "float32", 1, "loss")
     losses = t.new(TOKENS, "float32", 1, "loss per row")
     logsumexp = t.new(TOKENS, "float32", 1, "logsumexp per row")
-    storage, numel, dtype, width = logits.storage, logits.numel, logits.dtype, logits.width
-    held = [storage]
-
-    def apply(g: Tensor) -> Tensor:
-        return Tensor(held.pop(), numel, dtype, width)
-
-    del storage
-    t.record("loss", [loss], [logits], [logsumexp, labels], apply)
-    del losses
+    overwritten = Tensor(logits.storage, logits.numel, logits.dtype, logits.width)
+    t.record("loss", [loss], [logits], [logsumexp, labels], lambda g: overwritten)
+    t.end(losses)
     return loss
 
 
@@ -190,17 +171,14 @@ def _chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     piece = numel // CHUNKS
     loss = t.new(ONE, "float32", 1, "loss")
     kept = logits if compiled else t.new(numel, "float32", width, "log-probabilities of the chunks")
-    held = [kept.storage]
+    held = kept.view()
     if not compiled:
-        upcast = t.new(piece, "float32", width, "logits of a chunk in float32")
-        del upcast
-    del kept
+        t.end(t.new(piece, "float32", width, "logits of a chunk in float32"))
 
     def apply(g: Tensor) -> Tensor:
         names = ("logits of a chunk",) if compiled else ("log-probabilities of a chunk", "logits of a chunk")
         pieces = [t.new(piece, dtype if compiled else "float32", width, f"gradient: {n}", "logits") for n in names]
-        del pieces
-        held.clear()
+        t.end(*reversed(pieces), held)
         first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
         return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
 
@@ -225,11 +203,9 @@ def _head_in_chunks(t: Tape, root: Headed, logits: Tensor, first: list[Storage |
         results = whole(*gradients)
         first.clear()
         if weight.trainable and results[1] is not None:
-            others = t.new(
-                weight.numel * 2, weight.dtype, root.head.in_features, "gradient: head weight, of two chunks"
-            )
-            t.ledger.settle()
-            del others
+            label = "gradient: head weight, of two chunks"
+            with t.temporary(weight.numel * 2, weight.dtype, root.head.in_features, label):
+                t.ledger.settle()
             results[1].is_view = False
         return results
 
@@ -254,17 +230,9 @@ def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
     chunk_float = t.new(
         ONE * (tokens * head.out_features), "float32", head.out_features, "logits of a chunk in float32"
     )
-    del chunk, chunk_float
+    t.end(chunk, chunk_float)
     loss = t.new(ONE, "float32", 1, "loss")
-    held = [grad_input, grad_weight]
-    del grad_input, grad_weight
-
-    def apply(g: Tensor) -> list[Tensor | None]:
-        first, second = held
-        held.clear()
-        return [first, second]
-
-    t.record("loss", [loss], [hidden, weight], [], apply)
+    t.record("loss", [loss], [hidden, weight], [], lambda g: [grad_input, grad_weight])
     return loss
 
 

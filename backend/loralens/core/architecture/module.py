@@ -76,7 +76,10 @@ class Module:
         raise TypeError(f"{type(self).__name__} cannot be called")
 
     def __call__(self, t: Tape, *args: Any) -> Any:
-        return (self.saved or self).forward(t, *args)
+        mark = len(t.locals)
+        out = (self.saved or self).forward(t, *args)
+        t.leave(mark)
+        return out
 
 
 class Linear(Module):
@@ -129,11 +132,9 @@ class Embedding(Module):
         out = t.new(rows * self.width, self.weight.dtype, self.width, label)
 
         def apply(g: Tensor) -> Tensor:
-            workspace = t.new(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries")
             category = "temporaries" if self.weight.gradient_kept else "gradients"
-            gradient = t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", category)
-            del workspace
-            return gradient
+            with t.temporary(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries"):
+                return t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", category)
 
         t.record(label, [out], [weight], [indices], apply)
         return out

@@ -52,7 +52,7 @@ class Router(Module):
         logits = ops.linear(t, x, self.weight, "router: logits", self.bias, weight)
         dtype = logits.dtype
         scores = ops.softmax(t, logits, "float32", "router: scores")
-        del logits
+        t.end(logits)
         values, numbers = best(t, scores, self.chosen)
         values = ops.scale(t, values, "router: weights")
         if self._casts_back:
@@ -96,7 +96,7 @@ class Experts(Module):
         order = t.new(rows, "int64", 1, "experts: order of the rows")
         source = t.new(rows, "int64", 1, "experts: source rows")
         selected = _indexed(t, x, source, rows * self._hidden, self._hidden, "experts: selected rows")
-        del source
+        t.end(source)
         weights = _indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
         counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
         out = self._grouped(
@@ -108,7 +108,7 @@ class Experts(Module):
         inverse = t.new(rows, "int64", 1, "experts: order back")
         weighted = _indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
         total = _summed(t, weighted, self._hidden)
-        del ordered, order, counts
+        t.end(ordered, order, counts)
         return ops.cast(t, total, x.dtype, "experts: result")
 
     def _grouped(self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str) -> Tensor:

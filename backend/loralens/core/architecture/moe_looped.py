@@ -45,16 +45,15 @@ class LoopedExperts(Module):
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
-        logits = self.gate(t, x)
+        logits = t.local(self.gate(t, x))
         scores = ops.softmax(t, logits, "float32", "router: scores")
         weights = ops.slice_last(t, scores, self._chosen, "router: chosen scores")
         weights = ops.cast(t, ops.scale(t, weights, "router: weights"), x.dtype, "router: weights")
-        numbers = t.new(TOKENS * self._chosen, "int64", self._chosen, "router: chosen experts")
+        t.local(t.new(TOKENS * self._chosen, "int64", self._chosen, "router: chosen experts"))
         total = t.new(x.numel, x.dtype, self._hidden, "experts: sum")
-        mask = t.new(TOKENS * (self._chosen * self._experts), "int64", 1, "router: one-hot mask")
+        t.local(t.new(TOKENS * (self._chosen * self._experts), "int64", 1, "router: one-hot mask"))
         for _, expert in self.experts.children():
             total = self._add(t, expert, x, weights, total)
-        del mask, numbers, logits
         return total
 
     def _add(self, t: Tape, expert: Module, x: Tensor, weights: Tensor, total: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def rotate_twice(t: Tape, x: Tensor, tables: Tables, label: str) -> Tensor:
     direct = ops.mul(t, ops.cast(t, x, "float32", f"{label} in float32"), cos, f"{label}: x*cos")
     half = rotate_half(t, ops.cast(t, x, "float32", f"{label} in float32"), label)
     turned = ops.mul(t, half, sin, f"{label}: half*sin")
-    del half
+    t.end(half)
     return ops.add(t, direct, turned, f"{label} after rotary")
 
 

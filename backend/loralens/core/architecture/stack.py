@@ -7,7 +7,7 @@ the way forward, and what the third did on the way back. (A walk for the allocat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -63,6 +63,7 @@ def runs(layers: list[Placed]) -> list[Run]:
 
 def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool) -> Tensor:
     """Run every layer forward; the nodes that are left behind run it backward."""
+    call = replace(call)  # the layers' own, which checkpoints hold when the model's forward is over
     keep_input = reentrant if is_reentrant(call.recipe) else checkpoint
     every = call.recipe.checkpoint_every
     placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers)]
@@ -88,7 +89,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                     )
                 else:
                     hidden, _ = _run(t, layer, call, hidden)
-                del together
+                t.end(together)
                 call = call.following()
                 hidden = _gathering(t, hidden, layer, ahead=index > 0 and keep_input is not reentrant)
                 t.ledger.settle()

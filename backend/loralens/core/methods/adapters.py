@@ -122,7 +122,7 @@ class LoraAdapter:
         factors = [t.parameter(factor) for factor in (self.lora_a, self.lora_b)]
         copies = [ops.cast(t, Tensor(None, f.numel, f.dtype, f.width), out.dtype, "LoRA: factor cast") for f in factors]
         update = t.new(out.numel, out.dtype, out.width, "LoRA: B A x")  # added to the base product in place
-        del update, copies
+        t.end(update, *reversed(copies))
         dropped = x
         if self.dropout:
             dropped = t.new(x.numel, x.dtype, x.width, "LoRA: dropout")
@@ -141,7 +141,7 @@ class LoraAdapter:
                 else None
             )
             gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
-            del whole
+            t.end(whole)
             return [gradient, *gradients]
 
         t.record("LoRA (fused)", [out], [x, *factors], [x, dropped], apply)
@@ -218,27 +218,26 @@ class DoraAdapter(LoraAdapter):
         first = ops.mul(t, base, minus, "DoRA: (scale - 1) * base")
         second = ops.scale(t, ops.mul(t, update, scale, "DoRA: scale * update"), "DoRA: scaled update")
         out = ops.add(t, first, second, "DoRA: update")
-        del weight, product  # local variables, to the end
+        t.end(weight, product)
         return out
 
     def _scale(self, t: Tape, layer: Linear, dtype: str) -> tuple[Tensor, Tensor, Tensor]:
         """magnitude / |W + scaling B A| per row, the whole weight and B A; the norm is a constant for autograd."""
         shape = layer.in_features * layer.out_features
         product = ops.cast(t, self._product(t, layer), dtype, "DoRA: B A in the input's dtype")
-        held = (
-            t.new(ONE * shape, layer_dtype(layer), layer.in_features, "DoRA: weight") if layer.weight.packing else None
+        weight = (
+            t.new(ONE * shape, layer_dtype(layer), layer.in_features, "DoRA: weight")
+            if layer.weight.packing
+            else Tensor(None, ONE * shape, layer_dtype(layer), layer.in_features)
         )
-        weight = Tensor(held.storage if held else None, ONE * shape, layer_dtype(layer), layer.in_features)
         weight = ops.cast(t, weight, dtype, "DoRA: weight in the input's dtype")
-        del held
-        scaled = t.new(product.numel, dtype, layer.in_features, "DoRA: scaled B A")
-        total = t.new(product.numel, dtype, layer.in_features, "DoRA: W + scaled B A")
-        del scaled
+        with t.temporary(product.numel, dtype, layer.in_features, "DoRA: scaled B A"):
+            total = t.new(product.numel, dtype, layer.in_features, "DoRA: W + scaled B A")
         norm = t.new(
             ONE * layer.out_features, "float32" if t.autocast else dtype, layer.out_features, "DoRA: norms of the rows"
         )
         norm = ops.cast(t, norm, dtype, "DoRA: norms of the rows")
-        del total
+        t.end(total)
         return self._divide(t, norm), weight, product
 
     def _product(self, t: Tape, layer: Linear) -> Tensor:

@@ -60,8 +60,7 @@ class MergedAdapter:
         base = layer.base(t, x)
         rows = ops.divide(x.numel, x.width)
         low = ops.linear(t, ops.dropout(t, x, self.dropout, "LoRA: dropout"), self.lora_a, "LoRA: A x")
-        update = self._update(t, low, rows)
-        del low
+        update = t.replace(low, self._update(t, low, rows))
         if self.width < layer.out_features:
             update = _padded(t, update, layer.out_features)
         return ops.add(t, base, ops.scale(t, update, "LoRA: scaled update"), "LoRA: base plus update")
@@ -82,9 +81,8 @@ class MergedAdapter:
 def _padded(t: Tape, update: Tensor, width: int) -> Tensor:
     """Zeros for the whole output, copied once more with the update in its place; the update is kept."""
     numel = ops.divide(update.numel, update.width) * width
-    zeros = t.new(numel, update.dtype, width, "LoRA: zeros for the parts without an adapter")
-    out = t.new(numel, update.dtype, width, "LoRA: padded update")
-    del zeros
+    with t.temporary(numel, update.dtype, width, "LoRA: zeros for the parts without an adapter"):
+        out = t.new(numel, update.dtype, width, "LoRA: padded update")
     size = (update.numel, update.dtype, update.width)
     t.record(
         "LoRA: padded update",

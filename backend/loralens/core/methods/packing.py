@@ -71,14 +71,13 @@ def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int 
     unpacked = t.new(ONE * scales, "uint8", 1, f"{layer.label}: scales unpacked for the product", "temporaries")
     whole = t.new(numel, dtype, layer.in_features, f"{layer.label}: weight unpacked for the product", "temporaries")
     out = t.new(ops.divide(x.numel, x.width) * layer.out_features, dtype, layer.out_features, layer.label)
-    del whole, unpacked
+    t.end(whole, unpacked)
     source = (x.numel, x.dtype, x.width)
 
     def apply(g: Tensor) -> Tensor:
-        whole = t.new(numel, dtype, layer.in_features, f"{layer.label}: weight unpacked for backward", "temporaries")
-        gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
-        del whole
-        return gradient
+        label = f"{layer.label}: weight unpacked for backward"
+        with t.temporary(numel, dtype, layer.in_features, label, "temporaries"):
+            return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
     t.record(layer.label, [out], [x], [], apply)
     return out
@@ -109,18 +108,16 @@ class EightBit:
         """
         half = t.new(x.numel, "float16", x.width, f"{layer.label}: input in float16") if x.dtype != "float16" else None
         quantized = t.new(x.numel, "int8", x.width, f"{layer.label}: input in int8")
-        del half
+        t.end(half)
         rows = ops.divide(x.numel, x.width)
         out = t.new(rows * layer.out_features, x.dtype, layer.out_features, layer.label)
-        del quantized
+        t.end(quantized)
         numel, source = layer.weight.numel, (x.numel, x.dtype, x.width)
 
         def apply(g: Tensor) -> Tensor:
             label = f"{layer.label}: weight unpacked for backward"
-            whole = t.new(numel, source[1], layer.in_features, label, "temporaries")
-            gradient = t.new(*source, f"gradient: {layer.label} input", "temporaries")
-            del whole
-            return gradient
+            with t.temporary(numel, source[1], layer.in_features, label, "temporaries"):
+                return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
         t.record(layer.label, [out], [x], [], apply)
         if out.node is not None and x.storage is not None:

@@ -139,7 +139,7 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
         for event in events:
             if event < 0:
                 del alive[-event]
-        del held
+        tape.end(*held)
         first = ledger.begins["forward"]  # so many storages, or fewer, were born before it: the batch among them
         return MicroBatch(
             events,

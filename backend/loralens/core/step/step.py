@@ -96,10 +96,10 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
         used = Storage(ledger, temporary, "temporaries", "optimizer step")
         ledger.settle()
         ledger.mark("optimizer step")
-        del used
+        used.release()
     ledger.mark("end of the step")
     ledger.phase = "setup"  # releasing what is left is no part of the step
-    del batch
+    tape.end(*batch)
     return Step(ledger, held, validity, host + tape.host_bytes)
 
 
@@ -128,20 +128,19 @@ def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, 
         held = [(item.parameter, item.count) for item in held_parameters(root)]
         tape.kept_for_reuse = kept_for_reuse(ledger, sharding, held)
         batch += [bucket] if (bucket := reduce_bucket(ledger, sharding, recipe.weights_dtype)) else []
-        del bucket
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)
     ledger.mark("loss")
     ledger.enter("backward")
-    bucket = None if sharding.fetches else reduce_bucket(ledger, sharding, recipe.weights_dtype)
+    flat = None if sharding.fetches else reduce_bucket(ledger, sharding, recipe.weights_dtype)
     tape.backward(loss)
     for layer in {layer for _, layer in tape.gradients}:
         tape.reduce_gradients(layer)
     tape.end_backward()
     tape.kept_for_reuse = None
-    del root_unit
+    tape.end(root_unit)
     ledger.settle()
-    del bucket
+    tape.end(flat)
     ledger.mark("end of backward")
     return batch
 

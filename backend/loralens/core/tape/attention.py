@@ -80,15 +80,14 @@ class Attention:
         from loralens.core.tape.position_bias import additive_mask, for_kernel
 
         rows = self._rows(q)
-        held = given = additive_mask(t, bias, mask, rows)
+        bias_and_mask = additive_mask(t, bias, mask, rows)  # a local variable of the caller
+        given = bias_and_mask
         if t.autocast is not None:
             given, v, k, q = (
                 cast_leaf(t, x, t.autocast, "attention: input cast by autocast") for x in (given, v, k, q)
             )
         given, gradient = for_kernel(t, bias, given, rows, validity)
-        out = self._fused(t, q, k, v, given, "attention (memory-efficient)", gradient)
-        del held  # a local variable of the caller, to the end
-        return out
+        return self._fused(t, q, k, v, given, "attention (memory-efficient)", gradient)
 
     def _repeat(self, t: Tape, x: Tensor, name: str) -> Tensor:
         groups = self.heads // self.kv_heads
@@ -149,22 +148,22 @@ class Attention:
         """
         dtype, groups = q.dtype, self.heads // self.kv_heads
         shared = self.kv_heads == 1 and not self.repeats
-        q, k, v = (ops.cast(t, x, "float32", "attention (math): input in float32") for x in (q, k, v))
+        q, k, v = (ops.cast(t, x.view(), "float32", "attention (math): input in float32") for x in (q, k, v))
         scaled_q = ops.scale(t, q, "attention (math): scaled query")
         scaled_k = ops.scale(t, k, "attention (math): scaled key")
         table = t.new(
             SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask"
         )
-        first, second = scaled_q, scaled_k.view()
+        first, second = scaled_q.view(), scaled_k.view()
         if not shared or t.exceeds("micro_batch_size", 1):
             if shared:
                 first = ops.copy(t, scaled_q, "attention (math): query by head")
             second = ops.copy(t, scaled_k, "attention (math): key for all heads", k.numel * groups)
         scores = ops.matmul(t, first, second, TOKENS_BY_SEQUENCE * self.heads, 1, "attention (math): scores")
-        del first, second, scaled_k
+        t.end(first, second, scaled_k)
         softmax = ops.softmax(t, scores, "float32", "attention (math): softmax")
         masked = t.new(scores.numel, "bool", 1, "attention (math): which scores are minus infinity", "temporaries")
-        del masked, table, scores
+        t.end(masked, table, scores)
         weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
         spread = v.view()
         if not shared or t.exceeds("micro_batch_size", 1):
@@ -177,9 +176,9 @@ class Attention:
             self.value_dim,
             "attention (math): output by head",
         )
-        del spread
+        t.end(spread)
         out = ops.cast(t, out, dtype, "attention (math): output cast back")
-        del v, q, k, scaled_q, weights, softmax
+        t.end(v, q, k, scaled_q, weights, softmax)
         return ops.copy(t, out, "attention: output by token")
 
     def _eager(
@@ -261,7 +260,7 @@ def with_sinks(
     combined = ops.spread_cat(t, weights, sinks, wide, 1, "attention: scores and sinks")
     largest = t.new(TOKENS * heads, combined.dtype, 1, "attention: largest score")
     combined = ops.sub(t, combined, largest, "attention: shifted scores")
-    del largest
+    t.end(largest)
     # its dtype is given, which autocast leaves as it is
     probabilities = ops.softmax(t, combined, combined.dtype, "attention: softmax")
     cut = Tensor(probabilities.storage, scores, probabilities.dtype, 1)

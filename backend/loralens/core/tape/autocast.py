@@ -46,7 +46,7 @@ def end_autocast(t: Tape) -> None:
     for layer in sorted({layer for _, layer in t.cast_cache}):
         before = t.ledger.snapshot()
         for key in [key for key in t.cast_cache if key[1] == layer]:
-            del t.cast_cache[key]
+            t.end(t.cast_cache.pop(key))
         skipped = t.stands_for.get(layer, 0)
         if skipped:
             t.ledger.apply(t.ledger.difference(before), skipped)

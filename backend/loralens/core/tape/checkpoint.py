@@ -71,11 +71,17 @@ class Region:
         outside = t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where
         t.cast_cache, t.layer, t.section, t.region, t.refilling = {}, self._layer, "activations", None, self
         t.ledger.where = f"{self._label}: recomputed"
+        mark = len(t.locals)
         with suppress(_Enough):
             self._run()
+        t.leave(mark)
         t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where = outside
         self._waiting.clear()
-        del self._run
+        self._run = _spent  # and with it the region's arguments
+
+
+def _spent() -> Tensor:
+    raise RuntimeError("a region ran a third time")
 
 
 def is_reentrant(recipe: Recipe) -> bool:
@@ -134,7 +140,7 @@ def reentrant(
         found = [Received() for _ in given]
         with detached(given, found):
             again, made_again = run(inside)
-        del inside
+        t.end(inside)
         t.cast_cache, t.layer, t.section = outside
         t.layer = number
         t.backward_from(

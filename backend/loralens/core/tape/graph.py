@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from loralens.core.tape.ledger import Storage
 from loralens.core.tape.size import Dim, Size
@@ -112,3 +112,13 @@ class Tensor:
         """Mark a gradient as a view (transposed or reshaped) of a kernel's result."""
         self.is_view = True
         return self
+
+    def end(self) -> None:
+        """This tensor holds neither its graph nor its storage any more; to use it again is an error."""
+        self.node = None
+        del self.storage, self.numel
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"a tensor that has ended was used again: it has no {name}")

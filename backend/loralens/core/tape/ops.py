@@ -46,8 +46,9 @@ def power(t: Tape, x: Tensor, label: str) -> Tensor:
     numel, dtype, width = x.numel, x.dtype, x.width
 
     def apply(g: Tensor) -> Tensor:
-        parts = [like(t, numel, dtype, width, f"gradient: {label}: power") for _ in range(3)]
-        return parts.pop()
+        power, multiple, product = (like(t, numel, dtype, width, f"gradient: {label}: power") for _ in range(3))
+        t.end(multiple, power)
+        return product
 
     t.record(label, [out], [x], [x], apply)
     return out
@@ -66,16 +67,14 @@ def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
 
         def finish() -> list[Tensor | None]:
             """What the engine does to gradients once the saved tensors are gone: sum over broadcast dimensions, cast."""
-            for index, (numel, own_dtype, width, wanted) in enumerate(sizes):
+            for index, (numel, own_dtype, width, _) in enumerate(sizes):
                 product = products[index]
-                if wanted and product is not None and numel != product.numel:
-                    products[index] = like(t, numel, dtype, width, f"gradient: {label}, summed")
-                del product
-                if wanted and own_dtype != dtype:
-                    products[index] = like(t, numel, own_dtype, width, f"gradient: {label}, cast")
-            results = list(products)
-            products.clear()
-            return results
+                if product is not None and numel != product.numel:
+                    product = t.replace(product, like(t, numel, dtype, width, f"gradient: {label}, summed"))
+                if product is not None and own_dtype != dtype:
+                    product = t.replace(product, like(t, numel, own_dtype, width, f"gradient: {label}, cast"))
+                products[index] = product
+            return products
 
         return finish
 
@@ -123,7 +122,7 @@ def linear(
         b = None if b is None else cast_weight(t, b, bias, t.autocast)
         w = cast_weight(t, w, parameter, t.autocast)
         outside, t.section = t.section, "activations"  # the head's input is no logit
-        x = cast(t, x, t.autocast, f"{label}: input cast by autocast")
+        x = cast(t, given, t.autocast, f"{label}: input cast by autocast")
         t.section = outside
     saved = [x if w.node is not None else None, w if x.node is not None else None]
     t.saving([x, w, b], saved)
@@ -145,7 +144,6 @@ def linear(
         return [grad_x, grad_w, grad_b]
 
     t.record(label, [out], [x, w, b], saved, apply)
-    del given
     return out
 
 

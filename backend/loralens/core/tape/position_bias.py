@@ -47,7 +47,6 @@ def additive_mask(t: Tape, bias: PositionBias, mask: Tensor | None, rows: Size) 
         out = _where(t, out, hidden, out.numel)
     if bias.heads_last:
         out = ops.copy(t, out, "attention: position biases by head")
-    del hidden  # a local variable, to the end
     return out
 
 
@@ -83,14 +82,12 @@ def _where(t: Tape, bias: Tensor, shown: Tensor, numel: Size) -> Tensor:
     source, dtype = bias.numel, bias.dtype
 
     def apply(g: Tensor) -> Callable[[], Tensor]:
-        masked = [t.new(numel, dtype, 1, f"gradient: {label}", "temporaries")]
+        masked = t.new(numel, dtype, 1, f"gradient: {label}", "temporaries")
 
         def finish() -> Tensor:
             if source == numel:
-                return masked.pop()
-            summed = t.new(source, dtype, 1, f"gradient: {label}, summed", "temporaries")
-            masked.clear()
-            return summed
+                return masked
+            return t.replace(masked, t.new(source, dtype, 1, f"gradient: {label}, summed", "temporaries"))
 
         return finish
 

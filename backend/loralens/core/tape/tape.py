@@ -10,9 +10,10 @@ Rules taken from PyTorch (torch/csrc/autograd/engine.cpp, input_buffer.cpp, func
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.graph import LEAF, Backward, Leaf, Node, Refilled, Tensor
@@ -21,6 +22,9 @@ from loralens.core.tape.sharding import Sharding, share
 from loralens.core.tape.size import ZERO, Size
 
 KEPT_BY_HOOKS = "FSDP hooks: layer inputs and their gradients"
+
+
+Some = TypeVar("Some", "Tensor", "Tensor | None")
 
 
 class Tape:
@@ -61,6 +65,7 @@ class Tape:
         self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
+        self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
         self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
         self._sequence = 0
 
@@ -71,6 +76,40 @@ class Tape:
         return Tensor(
             Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width
         )
+
+    @contextmanager
+    def temporary(
+        self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None
+    ) -> Iterator[Tensor]:
+        """A tensor that ends with the block (a scope's object of C++ code, a kernel's workspace)."""
+        tensor = self.new(numel, dtype, width, label, section)
+        try:
+            yield tensor
+        finally:
+            tensor.end()
+
+    def end(self, *held: Tensor | Storage | None) -> None:
+        """These end here, in this order: what the graph or another tensor does not hold is released."""
+        for each in held:
+            if isinstance(each, Storage):
+                each.release()
+            elif each is not None:
+                each.end()
+
+    def local(self, tensor: Some) -> Some:
+        """A local variable of the module that runs: held until its forward returns, whatever becomes of the name."""
+        self.locals.append(tensor)
+        return tensor
+
+    def leave(self, mark: int) -> None:
+        """A frame of the forward pass is left, that was entered when there were `mark` local variables."""
+        while len(self.locals) > mark:
+            self.locals.pop(mark)
+
+    def replace(self, old: Tensor, new: Tensor) -> Tensor:
+        """`old` ends, now that `new` stands in its place."""
+        old.end()
+        return new
 
     def record(
         self,
@@ -205,6 +244,7 @@ class Tape:
         outer = self.section
         filled: list[Tensor | None] = []  # the input buffer that was filled last stays until another one is filled
         spent: list[Tensor | None] = []  # ... although its node has run
+        unwanted: list[Tensor | None] = []  # results that no input asked for stay until others are there
         while ready:
             node = heapq.heappop(ready)[2]
             arrived = buffers.pop(node)
@@ -213,9 +253,13 @@ class Tape:
                 spent = arrived
             else:
                 _let_go(arrived)
+            if node.sequence == LEAF:
+                continue
+            _let_go(unwanted)
+            unwanted = []
             for edge, value in zip(node.inputs, results, strict=False):  # inputs at the end may have no gradient
                 if edge is None:
-                    _let_go([value])
+                    unwanted.append(value)
                     continue
                 target, index = edge
                 if value is not None:
@@ -225,10 +269,10 @@ class Tape:
                 waiting[target] -= 1
                 if not waiting[target]:
                     heapq.heappush(ready, (-target.sequence, next(turn), target))
-            if node.sequence != LEAF:
-                node.apply = _spent
+            node.apply = _spent
         self.section = outer
-        _let_go([*seed, *spent])
+        for held in (seed, unwanted, spent):
+            _let_go(held)
 
     def _run(self, node: Node, arrived: list[Tensor | None]) -> list[Tensor | None]:
         """One backward function: what it saved is done with before its results are cast; they are held."""
@@ -272,7 +316,7 @@ class Tape:
         else:
             buffer[index] = total = self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
             _hold([total])
-            _let_go([first, value])
+            _let_go([value, first])
 
     def _accumulate(self, key: Any, parameter: Leaf, gradient: Tensor | None) -> None:
         if gradient is None or gradient.storage is None:
@@ -296,7 +340,7 @@ def _hold(gradients: Sequence[Tensor | None]) -> None:
 
 
 def _let_go(gradients: Sequence[Tensor | None]) -> None:
-    for gradient in gradients:
+    for gradient in reversed(gradients):
         if gradient is not None and gradient.storage is not None:
             gradient.storage.let_go()
 

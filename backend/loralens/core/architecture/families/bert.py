@@ -163,7 +163,6 @@ class Bert(Root):
         name, layers = f"{self.inner}.encoder.layer", encoder.encoder.layer.layers
         hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
         call.after()
-        del call
         t.section = "logits"
         logits = self.prediction(t, hidden)
         loss = plain_cross_entropy(t, logits)

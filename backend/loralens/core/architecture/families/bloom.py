@@ -33,12 +33,13 @@ class BloomAttention(Module):
         fused = self.query_key_value(t, x)
         parts = [ops.slice_last(t, fused, s.hidden, "attention: q, k, v").view(width) for _ in range(3)]
         q, k, v = (ops.copy(t, part, "attention: q, k, v by head") for part in parts)
-        parts.clear()
+        t.end(*reversed(parts))
         scores = TOKENS_BY_SEQUENCE * s.heads
         weights = ops.matmul(t, q, k, scores, 1, "attention: scores")
         mask = call.masks["full"]
         if mask is not None:
-            scored, weights = weights, ops.add(t, weights, mask, "attention: masked scores")
+            scored = weights
+            weights = ops.add(t, weights, mask, "attention: masked scores")
         weights = ops.cast(
             t, ops.softmax(t, weights, "float32", "attention: softmax in float32"), q.dtype, "attention: probabilities"
         )
@@ -46,7 +47,7 @@ class BloomAttention(Module):
         out = ops.matmul(t, weights, v, TOKENS * s.hidden, width, "attention: output by head")
         out = ops.copy(t, out, "attention: output", width=s.hidden)
         out = ops.dropout(t, self.dense(t, out), self._dropout, "residual dropout")
-        del scored
+        t.end(scored)
         return ops.add(t, residual, out, "residual stream after attention")
 
 
@@ -74,12 +75,13 @@ def _gelu(t: Tape, x: Tensor) -> Tensor:
     half, inner = fresh("mlp: gelu, x/2"), fresh("mlp: gelu, inner")
     other = fresh("mlp: gelu, inner")
     out = t.new(x.numel, x.dtype, x.width, "mlp: activated")
-    del half, inner, other
+    t.end(half, inner, other)
     size = (x.numel, x.dtype, x.width)
 
     def apply(g: Tensor) -> Tensor:
-        parts = [t.new(*size, "gradient: mlp: activated", "temporaries") for _ in range(5)]
-        return parts.pop()
+        *parts, gradient = (t.new(*size, "gradient: mlp: activated", "temporaries") for _ in range(5))
+        t.end(*reversed(parts))
+        return gradient
 
     t.record("mlp: activated", [out], [x], [x], apply)
     return out
@@ -123,7 +125,7 @@ class Bloom(CausalDecoder):
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Normed token embeddings, alibi and the mask."""
         tokens = lookup(t, self.embedding, call)
-        del call.shared["position ids"]
+        t.end(call.shared.pop("position ids"))
         hidden: Tensor = self.inner.word_embeddings_layernorm(t, tokens)
         call.shared["alibi"] = t.new((BATCH.times(SEQUENCE)) * self.s.heads, hidden.dtype, 1, "alibi")
         call.masks["full"] = causal_mask(t, call)

@@ -34,7 +34,7 @@ class CohereNorm(Module):
         x = ops.mul(
             t, centred, ops.elementwise(t, shifted, "norm: 1/std", saves_output=True), "norm: normalized in float32"
         )
-        del centred, shifted
+        t.end(centred, shifted)
         x = ops.mul(
             t, x, ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32"), "norm: output in float32"
         )

@@ -92,7 +92,6 @@ class DistilBert(Root):
         name, layers = "distilbert.transformer.layer", self.distilbert.transformer.layer.layers
         hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
         call.after()
-        del call
         t.section = "logits"
         logits = self.logits(t, hidden)
         loss = plain_cross_entropy(t, logits)

@@ -37,7 +37,7 @@ class BigCodeAttention(Module):
             q, k, v = ops.split(t, fused, [s.hidden, width, width], "attention: q, k, v")
         else:
             q, k, v = ops.split(t, fused.view(3 * width), [width] * 3, "attention: q, k, v")
-        del fused
+        t.end(fused)
         kernel = Attention(s.heads, s.kv_heads, width, width, call.attention, s.attention_dropout)
         out = kernel(t, q.view(width), k, v, call.masks["full"])
         return ops.dropout(t, self.c_proj(t, out.view(s.hidden)), self._dropout, "attention: residual dropout")

@@ -46,7 +46,7 @@ class GPTJAttention(SelfAttention):
         k = ops.cat(t, [k_rot, k_pass], s.head_dim, "attention key, whole")
         q = ops.cat(t, [q_rot, q_pass], s.head_dim, "attention query, whole")
         out = product(t, q, k, v, call.masks["full"], s.heads, s.attention_dropout)
-        del table, index
+        t.end(table, index)
         return ops.dropout(t, self.out_proj(t, out.view(s.hidden)), self._dropout, "attention: residual dropout")
 
 

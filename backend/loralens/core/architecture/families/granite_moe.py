@@ -24,8 +24,8 @@ class ChosenFirstRouter(Router):
     def forward(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and numbers of the chosen experts, (rows, chosen) each."""
         logits = ops.linear(t, x, self.weight, "router: logits")
-        scores = ops.cast(t, logits, "float32", "router: logits in float32")
-        del logits
+        scores = ops.cast(t, logits.view(), "float32", "router: logits in float32")
+        t.end(logits)
         values, numbers = best(t, scores, self.chosen)
         values = ops.softmax(t, values, "float32", "router: weights")
         return ops.cast(t, values, x.dtype, "router: weights, cast back"), numbers

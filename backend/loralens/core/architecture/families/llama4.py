@@ -80,13 +80,9 @@ class Llama4Attention(SelfAttention):
             if self._tuning.norm:
                 q, k = unit(t, q), unit(t, k)
         elif self._tuning.temperature:
-            positions = t.new(SEQUENCE, "int64", 1, "attention: positions")
+            t.local(t.new(SEQUENCE, "int64", 1, "attention: positions"))
             scales = t.new(SEQUENCE, "float32", 1, "attention: scale of each position")
             q = ops.cast(t, ops.mul(t, q, scales, "attention: query scaled by position"), q.dtype, "attention query")
-            out = self.kernel(call)(t, q, k, v, call.masks[self.mask])
-            out = self.output(t, out.view(self.s.heads * self.s.head_dim))
-            del positions, scales  # local variables, to the end
-            return out
         out = self.kernel(call)(t, q, k, v, call.masks[self.mask])
         return self.output(t, out.view(self.s.heads * self.s.head_dim))
 
@@ -201,11 +197,11 @@ class Llama4Moe(Module):
         given = ops.copy(t, x, "experts: tokens for every expert", whole)
         by_expert = ops.copy(t, scores.view(1), "experts: scores by expert")
         given = ops.mul(t, given, by_expert, "experts: weighted tokens")
-        del by_expert
+        t.end(by_expert)
         routed = self.experts(t, given)
         out = self.shared_expert(t, x)
         out = ops.add_in_place(t, out, self._summed(t, routed))
-        del given, routed, scores  # local variables, to the end
+        t.end(given, routed, scores)
         return out, logits
 
     def _summed(self, t: Tape, routed: Tensor) -> Tensor:
@@ -241,10 +237,11 @@ class Llama4Layer(Module):
         residual = hidden
         hidden = self.post_attention_layernorm(t, hidden)
         found: Tensor | tuple[Tensor, Tensor] = self.feed_forward(t, hidden)
-        del hidden
+        t.end(hidden)
         out, second = found if isinstance(found, tuple) else (found, second)
         hidden = ops.add(t, residual, out, "residual stream after the layer")
-        del attended, second  # local variables, to the end
+        t.end(attended)
+        t.local(second)
         return hidden
 
 
@@ -276,7 +273,7 @@ class Llama4(CausalDecoder):
         call.masks["full"] = causal_mask(t, call)
         chunked = causal_mask(t, call, sliding_window=self._chunk)
         if chunked is not None and chunked.dtype == "bool":  # chunks begin where a sample does: one mask for each
-            del chunked
+            t.end(chunked)
             chunked = t.new(TOKENS_BY_SEQUENCE, "bool", 1, "attention mask")
         call.masks["chunked"] = chunked
 
@@ -285,11 +282,10 @@ class Llama4(CausalDecoder):
         width = self.s.rotated
         angles = t.new(SEQUENCE * (width // 2), "float32", width // 2, "rotary: angles")
         ones = t.new(SEQUENCE * (width // 2), "float32", width // 2, "rotary: ones")
-        table = t.new(SEQUENCE * width, "float32", width, "rotary: rotations")
-        del ones
-        table = t.new(SEQUENCE * width, "float32", width, "rotary: rotations")
-        del angles
-        call.shared["rotary"] = table
+        unscaled = t.new(SEQUENCE * width, "float32", width, "rotary: rotations")
+        t.end(ones)
+        call.shared["rotary"] = t.replace(unscaled, t.new(SEQUENCE * width, "float32", width, "rotary: rotations"))
+        t.end(angles)
 
     def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]]:
         """Causal, within a chunk where a layer sees chunks; eager attention multiplies all of it."""

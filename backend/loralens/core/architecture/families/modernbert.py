@@ -129,7 +129,6 @@ class ModernBert(Root):
         hidden = walk_stack(t, "model.layers", self.model.layers.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.model.final_norm(t, hidden)
         call.after()
-        del call
         t.section = "logits"
         logits = self.logits(t, hidden)
         labels = t.new(TOKENS, "int64", 1, "labels")

@@ -126,7 +126,7 @@ class OPT(CausalDecoder):
         self.masks(t, call)
         indices = t.new(TOKENS, "int64", 1, "position ids plus 2")
         positions = model.embed_positions(t, TOKENS, "position embeddings", indices)
-        del indices
+        t.end(indices)
         call.held.append(positions)
         if model.project_in is not None:
             tokens = model.project_in(t, tokens)

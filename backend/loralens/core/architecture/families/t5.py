@@ -55,8 +55,7 @@ class T5Stack(Module):
         hidden = walk_stack(t, name, self.block.layers, hidden, call, checkpointing=call.checkpointing)
         hidden = self.final_layer_norm(t, hidden)
         hidden = ops.dropout(t, hidden, self._w.dropout, "dropout after the last layer")
-        call.held.clear()  # biases and embeddings are local variables, to the end
-        del embeddings
+        call.held.clear()  # biases are local variables, to the end
         return hidden
 
 
@@ -87,7 +86,8 @@ class T5(Root):
         call.attention, call.checkpointing = self.attention_for(call.recipe), checkpointing
         encoded = self.encoder(t, None, call.of_length(SEQUENCE))
         given = t.new(TOKENS, "int64", 1, "labels, shifted")
-        hidden = decoded = self.decoder(t, given, call.of_length(SEQUENCE), encoded)
+        decoded = self.decoder(t, given, call.of_length(SEQUENCE), encoded)
+        hidden = decoded
         t.section = "logits"
         if self._scaled:
             t.section = "activations"
@@ -95,7 +95,6 @@ class T5(Root):
             t.section = "logits"
         logits = self.lm_head(t, hidden)
         loss = plain_cross_entropy(t, logits)
-        del given, encoded, hidden, decoded, logits  # local variables and results of the model's forward, to its end
         t.section = "activations"
         return loss
 

@@ -57,17 +57,15 @@ class T5Norm(RMSNorm):
         """Shapes: (rows, hidden) to the same."""
         squared = ops.power(t, ops.cast(t, x, "float32", "norm: input in float32"), "norm: squares")
         variance = ops.mean(t, squared, "norm: mean")
-        del squared
+        t.end(squared)
         shifted = ops.elementwise(t, variance, "norm: variance + eps")
         reciprocal = ops.elementwise(t, shifted, "norm: 1/rms", saves_output=True)
-        del shifted
+        t.end(shifted)
         x = ops.mul(t, x, reciprocal, "norm: normalized in float32")
-        del reciprocal
+        t.end(reciprocal)
         if self.weight.dtype in SIXTEEN_BIT:
             x = ops.cast(t, x, self.weight.dtype, "norm: normalized")
-        out = ops.mul(t, x, t.parameter(self.weight), "norm: output")
-        del variance  # a local variable, to the end
-        return out
+        return ops.mul(t, x, t.parameter(self.weight), "norm: output")
 
 
 class T5Attention(Module):
@@ -104,7 +102,7 @@ class T5Attention(Module):
         buckets = self._buckets(t)
         assert self.relative_attention_bias is not None
         table = self.relative_attention_bias(t, SEQUENCE_SQUARED, "position biases", buckets)
-        del query, key, distance  # local variables, to the end
+        t.end(query, key, distance)
         return PositionBias(table, self._w.heads, SEQUENCE, SEQUENCE, True, self._causal)
 
     @staticmethod
@@ -117,11 +115,12 @@ class T5Attention(Module):
         side, size, small = step(), step(), step("bool")
         large = step("float32")
         for _ in range(4):
-            large = step("float32")
-        large, limit = step(), step()
-        large = step()
+            large = t.replace(large, step("float32"))
+        whole, limit = step(), step()
+        t.end(large)
+        whole = t.replace(whole, step())
         chosen = step()
-        del large, limit, small, size, side
+        t.end(whole, limit, small, size, side)
         return chosen
 
     def _zeros(self, t: Tape, dtype: str, call: Call) -> PositionBias:
@@ -152,9 +151,7 @@ class Branch(Module):
         """Shapes: hidden (rows, hidden) to the same; returns the biases that were used."""
         normed = self.layer_norm(t, hidden)
         out, bias = getattr(self, self._name)(t, normed, call, mask, bias, normed if seen is None else seen)
-        out = ops.add(t, hidden, ops.dropout(t, out, self._dropout, "residual dropout"), "residual stream")
-        del normed  # a local variable, to the end
-        return out, bias
+        return ops.add(t, hidden, ops.dropout(t, out, self._dropout, "residual dropout"), "residual stream"), bias
 
 
 class FeedForward(Module):
@@ -169,10 +166,9 @@ class FeedForward(Module):
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         w = self._w
-        gate = up = None
         if w.gated:
-            gate = activation(t, self.wi_0(t, x), w.act, "mlp: activated gate")
-            up = self.wi_1(t, x)
+            gate = t.local(activation(t, self.wi_0(t, x), w.act, "mlp: activated gate"))
+            up = t.local(self.wi_1(t, x))
             x = ops.mul(t, gate, up, "mlp: product")
         else:
             x = self.wi(t, x)
@@ -180,9 +176,8 @@ class FeedForward(Module):
         x = ops.dropout(t, x, w.dropout, "mlp: dropout")
         if self.wo.weight.packing is None:
             x = ops.cast(t, x, self.wo.weight.dtype, "mlp: product in the weights' dtype")
-        x = self.wo(t, x)
-        del gate, up  # local variables, to the end
-        return x
+        out: Tensor = self.wo(t, x)
+        return out
 
 
 class FeedForwardBranch(Module):
@@ -226,9 +221,8 @@ class T5Block(Module):
             hidden = clamped(t, hidden)
         if self._first:
             call.hand_on(found)
-        hidden = clamped(t, getattr(self.layer, str(self._branches - 1))(t, hidden))
-        del weights  # a local variable, to the end
-        return hidden
+        t.local(weights)
+        return clamped(t, getattr(self.layer, str(self._branches - 1))(t, hidden))
 
 
 def clamped(t: Tape, x: Tensor) -> Tensor:
@@ -240,9 +234,9 @@ def clamped(t: Tape, x: Tensor) -> Tensor:
     numel, dtype, width = x.numel, x.dtype, x.width
 
     def apply(g: Tensor) -> Tensor:
-        inside = [t.new(numel, "bool", width, f"gradient: {label}: inside", "temporaries") for _ in range(2)]
+        low, high = (t.new(numel, "bool", width, f"gradient: {label}: inside", "temporaries") for _ in range(2))
         gradient = t.new(numel, dtype, width, f"gradient: {label}", "temporaries")
-        inside.clear()
+        t.end(high, low)
         return gradient
 
     t.record(label, [out], [x], [x], apply)

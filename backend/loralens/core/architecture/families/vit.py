@@ -76,16 +76,14 @@ class ViTLayer(Module):
         residual = hidden
         hidden = self.layernorm_before(t, hidden)
         hidden = self.attention(t, hidden, call)
-        weights = t.take_weights()
+        t.local(t.take_weights())
         hidden = ops.dropout(t, hidden, self._dropout, "residual dropout")
         hidden = ops.add(t, hidden, residual, "residual stream after attention")
         residual = hidden
         hidden = self.layernorm_after(t, hidden)
         hidden = self.mlp(t, hidden)
         hidden = ops.dropout(t, hidden, self._dropout, "residual dropout")
-        hidden = ops.add(t, hidden, residual, "residual stream after the layer")
-        del weights  # a local variable, to the end
-        return hidden
+        return ops.add(t, hidden, residual, "residual stream after the layer")
 
 
 class ViTEmbeddings(Module):
@@ -176,7 +174,6 @@ class ViT(Root):
         t.ledger.mark("embeddings")
         hidden = walk_stack(t, "vit.layers", vit.layers.layers, embeddings, call, checkpointing=checkpointing)
         hidden = vit.layernorm(t, hidden)
-        del pixels, embeddings  # local variables of the model's forward, to its end
         return hidden
 
     def _first(self, t: Tape, hidden: Tensor) -> Tensor:

@@ -117,6 +117,7 @@ class WhisperLayer(Module):
         hidden, weights = self._attend(t, hidden, call)
         if self._crosses:
             hidden, weights = self._cross(t, hidden, call, weights)
+        t.local(weights)
         residual = hidden
         hidden = self.final_layer_norm(t, hidden)
         hidden = activation(t, self.fc1(t, hidden), w.act, "mlp: activated")
@@ -126,7 +127,6 @@ class WhisperLayer(Module):
         hidden = ops.add(t, residual, hidden, "residual stream after the layer")
         if not self._crosses and hidden.dtype == "float16":
             hidden = ops.elementwise(t, hidden, "residual stream, clamped", saves_input=True)
-        del weights  # a local variable, to the end
         return hidden
 
     def _attend(self, t: Tape, hidden: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
@@ -165,13 +165,12 @@ class WhisperEncoder(Module):
         numbers = t.new(ONE * self._w.places, "int64", 1, "sound: positions")
         positions = self.embed_positions(t, ONE * self._w.places, "sound: position embeddings", numbers)
         hidden = ops.add(t, embeddings, positions, "sound: embeddings")
-        del positions
+        t.end(positions)
         hidden = ops.dropout(t, hidden, self._w.dropout, "embeddings: dropout")
         t.ledger.mark("embeddings of the sound")
         name = "model.encoder.layers"
         hidden = walk_stack(t, name, self.layers.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.layer_norm(t, hidden)
-        del embeddings, numbers  # local variables of the encoder's forward, to its end
         return hidden
 
     def _sound(self, t: Tape, call: Call) -> Tensor:
@@ -211,7 +210,7 @@ class WhisperDecoder(Module):
         name = "model.decoder.layers"
         hidden = walk_stack(t, name, self.layers.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.layer_norm(t, hidden)
-        del embeddings, positions, numbers  # local variables of the decoder's forward, to its end
+        t.end(embeddings, positions, numbers)
         return hidden
 
     def _positions(self, t: Tape, numbers: Tensor) -> Tensor:
@@ -272,13 +271,11 @@ class Whisper(Root):
         tokens = self._tokens(call.validity)
         given = t.new(tokens, "int64", 1, "labels, shifted")
         sound = self.model.encoder(t, call.of_length(ONE * self._w.places), checkpointing)
-        inside = call.of_length(SEQUENCE if tokens == TOKENS else ONE * self._longest)
-        hidden = self.model.decoder(t, given, sound, inside, checkpointing)
-        del inside
+        length = SEQUENCE if tokens == TOKENS else ONE * self._longest
+        hidden = self.model.decoder(t, given, sound, call.of_length(length), checkpointing)
         t.section = "logits"
         logits = self.proj_out(t, hidden)
         loss = plain_cross_entropy(t, logits)
-        del given, sound, hidden, logits  # local variables and results of the model's forward, to its end
         t.section = "activations"
         return loss
 

@@ -81,7 +81,7 @@ class TuneMLP(GatedMLP):
             return [t.new(*size, f"gradient: mlp {name}", "temporaries") for name in ("gate", "up")]
 
         t.record("mlp: product", [product], [gate, up], [gate, up], apply)
-        del gate, up
+        t.end(gate, up)
         out: Tensor = self.down_proj(t, product)
         return out
 
@@ -161,7 +161,7 @@ class Torchtune(CausalDecoder):
         t.record("head unit", [inside], [hidden], [], leave)
         held = Storage(t.ledger, size, "temporaries", label)
         logits = super().logits(t, inside)
-        del held
+        t.end(held)
         outside = logits.view()
         t.record("head unit", [outside], [logits], [], enter)
         return outside
