@@ -17,6 +17,7 @@ from starlette.routing import Match
 
 from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import to_json
+from loralens.jobs.work import Reported
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("loralens.api")
@@ -88,6 +89,8 @@ def respond(body: dict[str, Any], headers: dict[str, str] | None = None) -> Resp
 
 async def _own(_: Request, error: Exception) -> Response:
     assert isinstance(error, LoraLensError)
+    if isinstance(error, Reported):  # by a job's process, with the code and status of the original
+        return respond(problem(**error.told))
     return respond(from_error(error))
 
 

@@ -22,7 +22,8 @@ Energy = Annotated[float, typer.Option("--energy", help="Share of the squared no
 def inspect(folder: Folder, energy: Energy = 0.99, json: Json = False) -> None:
     """Rank, alpha, targets, parameters, bytes and spectrum of an adapter, and the rank that would do."""
     require(Settings().state_directory())
-    from loralens.lab.adapters.files import read_adapter, stored_bytes
+    from loralens.lab.adapters.files import read_adapter
+    from loralens.lab.adapters.folder import stored_bytes
     from loralens.lab.adapters.inspect import inspect_adapter
 
     answer = inspect_adapter(read_adapter(folder), energy).to_dict() | {"file_bytes": stored_bytes(folder)}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import zipfile
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, FastAPI, Query, Response
 
 from loralens.api import adapter_schemas as schemas
+from loralens.api.adapter_work import AdapterWork, Work
 from loralens.api.answers import respond
 from loralens.api.bodies import JsonRoute
 from loralens.api.hub_service import Service
@@ -16,10 +20,19 @@ from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.uploads import MAX_UPLOAD_BYTES, Upload
 
-if TYPE_CHECKING:
-    from loralens.lab.adapters.adapter import Adapter
-
 router = APIRouter(tags=["adapters"], route_class=JsonRoute)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The process that looks into adapters ends with the server: `app.state.adapter_work`."""
+    app.state.adapter_work = work = AdapterWork(app.state.settings)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(work.close)
+
+
 MAX_UPLOAD_NOTE = "Two files, config and weights; safetensors only; at most LORALENS_MAX_ADAPTER_BYTES."
 _UPLOAD: dict[str, Any] = {
     "requestBody": {
@@ -51,9 +64,9 @@ Energy = Annotated[float, Query(gt=0, le=1, description="Share that “could be 
     openapi_extra=_UPLOAD,
     max_body_size=MAX_UPLOAD_BYTES,
 )
-def inspect_upload(upload: Upload, energy: Energy = 0.99) -> Response:
+def inspect_upload(upload: Upload, work: Work, energy: Energy = 0.99) -> Response:
     """Everything is checked before a tensor is made; nothing is written to disk."""
-    return respond(_report(_read(upload), None, energy))
+    return respond(work.of_upload("inspect", upload, energy=energy))
 
 
 @router.post(
@@ -66,11 +79,10 @@ def inspect_upload(upload: Upload, energy: Energy = 0.99) -> Response:
     max_body_size=MAX_UPLOAD_BYTES,
 )
 def keep_upload(
-    upload: Upload, service: Service, label: Annotated[str, Query(max_length=80)] = "", energy: Energy = 0.99
+    upload: Upload, work: Work, label: Annotated[str, Query(max_length=80)] = "", energy: Energy = 0.99
 ) -> Response:
     """Kept under an id made from its content; then it can be resized, downloaded and loaded."""
-    adapter = _read(upload)
-    return respond(_report(adapter, service.shelf.add(adapter, label).id, energy), 201)
+    return respond(work.of_upload("keep", upload, label=label, energy=energy), 201)
 
 
 @router.get(
@@ -79,11 +91,9 @@ def keep_upload(
     response_model=schemas.InspectAnswer,
     responses=documented(404, 422, 503),
 )
-def inspect_kept(id: str, service: Service, energy: Energy = 0.99) -> Response:
+def inspect_kept(id: str, work: Work, energy: Energy = 0.99) -> Response:
     """The same report as for an upload."""
-    from loralens.lab.adapters.files import read_adapter
-
-    return respond(_report(read_adapter(service.shelf.folder(id)), id, energy))
+    return respond(work.of_kept("inspect_kept", id, energy=energy))
 
 
 @router.get(
@@ -94,7 +104,10 @@ def inspect_kept(id: str, service: Service, energy: Energy = 0.99) -> Response:
 )
 def inspect_loaded(name: str, service: Service, energy: Energy = 0.99) -> Response:
     """The spectrum of an adapter that is in the hub, the six trained ones included."""
-    return respond(_report(service.hub().adapter(name), None, energy))
+    adapter = service.hub().adapter(name)
+    from loralens.lab.adapters.looking import report  # torch is here already, with the hub
+
+    return respond(report(adapter, None, energy))
 
 
 @router.post(
@@ -102,19 +115,11 @@ def inspect_loaded(name: str, service: Service, energy: Energy = 0.99) -> Respon
     status_code=201,
     summary="Resize by truncated SVD",
     response_model=schemas.ResizeAnswer,
-    responses=documented(404, 413, 422, 503),
+    responses=documented(400, 404, 413, 422, 503),
 )
-def resize_kept(id: str, body: schemas.ResizeRequest, service: Service) -> Response:
+def resize_kept(id: str, body: schemas.ResizeRequest, work: Work) -> Response:
     """The best adapter of the rank, kept under a new id; the error it costs is stated."""
-    from loralens.lab.adapters.files import read_adapter
-    from loralens.lab.adapters.resize import resize_adapter
-
-    old = service.shelf.find(id)
-    result = resize_adapter(
-        read_adapter(service.shelf.folder(id)), rank=body.rank, energy=body.energy, mixed=body.mixed
-    )
-    kept = service.shelf.add(result.adapter, f"{old.label[:60]}, rank {result.rank}")
-    return respond({"id": kept.id, **result.to_dict(), "file_bytes": kept.file_bytes}, 201)
+    return respond(work.of_kept("resize", id, rank=body.rank, energy=body.energy, mixed=body.mixed), 201)
 
 
 @router.get(
@@ -123,9 +128,9 @@ def resize_kept(id: str, body: schemas.ResizeRequest, service: Service) -> Respo
     response_class=Response,
     responses={**documented(404, 422, 503), 200: {"content": {"application/octet-stream": {}}}},
 )
-def download_file(id: str, file: Literal["config", "weights"], service: Service) -> Response:
+def download_file(id: str, file: Literal["config", "weights"], work: Work) -> Response:
     """adapter_config.json or adapter_model.safetensors."""
-    content = (service.shelf.folder(id) / _FILES[file]).read_bytes()
+    content = (work.shelf.folder(id) / _FILES[file]).read_bytes()
     return _attachment(content, _FILES[file], "application/json" if file == "config" else "application/octet-stream")
 
 
@@ -135,9 +140,9 @@ def download_file(id: str, file: Literal["config", "weights"], service: Service)
     response_class=Response,
     responses={**documented(404, 422, 503), 200: {"content": {"application/zip": {}}}},
 )
-def download_adapter(id: str, service: Service) -> Response:
+def download_adapter(id: str, work: Work) -> Response:
     """Both files in one uncompressed archive."""
-    folder, buffer = service.shelf.folder(id), io.BytesIO()
+    folder, buffer = work.shelf.folder(id), io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in _FILES.values():
             archive.writestr(f"adapter/{name}", (folder / name).read_bytes())
@@ -145,24 +150,10 @@ def download_adapter(id: str, service: Service) -> Response:
 
 
 @router.delete("/adapters/kept/{id}", status_code=204, summary="Delete an upload", responses=documented(404, 422, 503))
-def delete_kept(id: str, service: Service) -> Response:
+def delete_kept(id: str, work: Work) -> Response:
     """The registry folder is never written."""
-    service.shelf.remove(id)
+    work.shelf.remove(id)
     return Response(status_code=204)
-
-
-def _read(upload: tuple[bytes, bytes]) -> Adapter:
-    from loralens.lab.adapters.files import read_adapter_bytes
-
-    return read_adapter_bytes(*upload)
-
-
-def _report(adapter: Adapter, id_: str | None, energy: float) -> dict[str, Any]:
-    from loralens.lab.adapters.files import weights_bytes
-    from loralens.lab.adapters.inspect import inspect_adapter
-
-    size = len(weights_bytes(adapter)) + len(adapter.config.to_json())
-    return {"id": id_, **inspect_adapter(adapter, energy).to_dict(), "file_bytes": size}
 
 
 def _attachment(content: bytes, name: str, media_type: str) -> Response:

@@ -34,7 +34,7 @@ def read_hub(service: Service) -> Response:
     status_code=202,
     summary="Train base and six adapters",
     response_model=JobStarted,
-    responses=documented(409, 413, 422, 503),
+    responses=documented(400, 409, 413, 422, 503),
 )
 def train_hub(body: schemas.TrainRequest, service: Service, jobs: Jobs) -> dict[str, Any]:
     """A job of some minutes on two cores; what was trained before is found and kept."""
@@ -48,7 +48,7 @@ def train_hub(body: schemas.TrainRequest, service: Service, jobs: Jobs) -> dict[
     summary="Measure switching on Llama-2-7B shapes",
     response_model=JobStarted,
     responses={
-        **documented(409, 413, 422, 503),
+        **documented(400, 409, 413, 422, 503),
         299: {"model": schemas.SwitchMeasurement, "description": "Event type."},
     },
 )
@@ -62,7 +62,7 @@ def bench_switching(body: schemas.BenchRequest, service: Service, jobs: Jobs) ->
     "/adapters/switch",
     summary="Switch the active adapter",
     response_model=schemas.SwitchAnswer,
-    responses=documented(404, 413, 422, 503),
+    responses=documented(400, 404, 413, 422, 503),
 )
 def switch_adapter(body: schemas.SwitchRequest, service: Service) -> Response:
     """By index, pointer, file or merged copy; null is the base alone. The answer says how long it took."""
@@ -84,7 +84,7 @@ def measure_hub(service: Service) -> Response:
     "/adapters/verify",
     summary="Prove that the base is untouched",
     response_model=schemas.VerifyAnswer,
-    responses=documented(413, 422, 503),
+    responses=documented(400, 413, 422, 503),
 )
 def verify_hub(body: schemas.VerifyRequest, service: Service) -> Response:
     """Outputs of all adapters twice, compared bit for bit, and the hash of the base's bytes."""
@@ -95,7 +95,7 @@ def verify_hub(body: schemas.VerifyRequest, service: Service) -> Response:
     "/adapters/base",
     summary="Choose the base model",
     response_model=schemas.HubState,
-    responses=documented(404, 413, 422, 503),
+    responses=documented(400, 404, 413, 422, 503),
 )
 def use_base(body: schemas.BaseRequest, service: Service) -> Response:
     """One of `bases`: the tiny one, or a folder below LORALENS_MODELS_DIR. Loaded adapters are dropped."""
@@ -107,7 +107,7 @@ def use_base(body: schemas.BaseRequest, service: Service) -> Response:
     "/adapters/load",
     summary="Load an adapter of the shelf into the hub",
     response_model=schemas.LoadAnswer,
-    responses=documented(404, 413, 422, 503),
+    responses=documented(400, 404, 413, 422, 503),
 )
 def load_adapter(body: schemas.LoadRequest, service: Service) -> Response:
     """It must fit the base: same module names and shapes."""
@@ -118,7 +118,7 @@ def load_adapter(body: schemas.LoadRequest, service: Service) -> Response:
     "/adapters/unload",
     summary="Unload an adapter",
     response_model=schemas.HubState,
-    responses=documented(404, 413, 422, 503),
+    responses=documented(400, 404, 413, 422, 503),
 )
 def unload_adapter(body: schemas.SwitchRequest, service: Service) -> Response:
     """Running streams that use it finish first; its files stay."""

@@ -21,18 +21,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from loralens.lab.adapters.adapter import Adapter, Factors
-from loralens.lab.adapters.base import LocalBase, TinyBase
-from loralens.lab.adapters.files import read_adapter, write_adapter
-from loralens.lab.adapters.hub import Hub, Loaded, Storage, Switched, Verification
-from loralens.lab.adapters.inspect import AdapterReport, inspect_adapter
-from loralens.lab.adapters.resize import Resized, resize_adapter
-from loralens.lab.adapters.switching import measure_switching
-from loralens.lab.adapters.tasks import TASKS, Task, held_out_facts, prompt_for
-from loralens.lab.adapters.training import hub_folder, is_trained, recipe_named, train
+if TYPE_CHECKING:
+    from loralens.lab.adapters.adapter import Adapter, Factors
+    from loralens.lab.adapters.base import LocalBase, TinyBase
+    from loralens.lab.adapters.files import read_adapter, write_adapter
+    from loralens.lab.adapters.hub import Hub, Loaded, Storage, Switched, Verification
+    from loralens.lab.adapters.inspect import AdapterReport, inspect_adapter
+    from loralens.lab.adapters.resize import Resized, resize_adapter
+    from loralens.lab.adapters.switching import measure_switching
+    from loralens.lab.adapters.tasks import TASKS, Task, prompt_for
 
 __all__ = [
     "TASKS",
@@ -59,6 +60,36 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "Adapter": "adapter",
+    "Factors": "adapter",
+    "LocalBase": "base",
+    "TinyBase": "base",
+    "read_adapter": "files",
+    "write_adapter": "files",
+    "Hub": "hub",
+    "Loaded": "hub",
+    "Storage": "hub",
+    "Switched": "hub",
+    "Verification": "hub",
+    "AdapterReport": "inspect",
+    "inspect_adapter": "inspect",
+    "Resized": "resize",
+    "resize_adapter": "resize",
+    "measure_switching": "switching",
+    "TASKS": "tasks",
+    "Task": "tasks",
+    "prompt_for": "tasks",
+}
+"""Names of this package and the modules that they are in: torch is imported with the first that needs it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
 def open_hub(
     preset: str = "standard",
     folder: str | Path | None = None,
@@ -73,6 +104,8 @@ def open_hub(
         folder: where trained hubs are kept, default `hubs` in the state folder.
         progress: called with each training event, {"type": "progress", "stage", "step", "steps", "loss"}.
     """
+    from loralens.lab.adapters.training import hub_folder, recipe_named, train
+
     recipe = recipe_named(preset)
     root = Path(folder) if folder is not None else default_folder()
     for event in train(root, recipe):
@@ -83,6 +116,11 @@ def open_hub(
 
 def load_hub(folder: Path) -> Hub:
     """The hub in the folder of a finished training."""
+    from loralens.lab.adapters.base import TinyBase
+    from loralens.lab.adapters.hub import Hub
+    from loralens.lab.adapters.tasks import TASKS
+    from loralens.lab.adapters.training import is_trained
+
     if not is_trained(folder):
         raise FileNotFoundError(f"no trained hub in {folder}")
     hub = Hub(TinyBase(folder))
@@ -100,4 +138,6 @@ def default_folder() -> Path:
 
 def example_requests(count: int = 6) -> list[str]:
     """Requests that no adapter was trained on."""
+    from loralens.lab.adapters.tasks import held_out_facts
+
     return [facts.request for facts in held_out_facts()[:count]]

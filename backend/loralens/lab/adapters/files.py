@@ -22,10 +22,9 @@ from loralens.core.errors import InputTooLarge, InvalidInput, NotFound
 from loralens.lab.adapters.adapter import Adapter, Layout, Spec, layout, put_together, refuse_not_finite
 from loralens.lab.adapters.config import MAX_CONFIG_BYTES, AdapterConfig, read_config
 from loralens.lab.adapters.finite import all_finite
+from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.header import REMEMBERED, Header, forget_headers, read_header
 
-CONFIG_FILE: Final = "adapter_config.json"
-WEIGHTS_FILE: Final = "adapter_model.safetensors"
 MAX_ADAPTER_BYTES: Final = 4 * 2**30
 """Limit for files on this machine; what comes over the network has its own, smaller one."""
 
@@ -146,11 +145,6 @@ def write_adapter(adapter: Adapter, folder: str | os.PathLike[str]) -> int:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return sum(len(content) for content in contents.values())
-
-
-def stored_bytes(folder: str | os.PathLike[str]) -> int:
-    """Size on disk of an adapter's two files, as the file system states it."""
-    return sum((Path(folder) / name).stat().st_size for name in (CONFIG_FILE, WEIGHTS_FILE))
 
 
 def _bounded(path: str, most: int) -> NDArray[np.uint8]:

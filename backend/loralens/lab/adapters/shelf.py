@@ -12,11 +12,13 @@ import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.errors import InputTooLarge, InvalidInput, NotFound
-from loralens.lab.adapters.adapter import Adapter
-from loralens.lab.adapters.files import CONFIG_FILE, WEIGHTS_FILE, stored_bytes, weights_bytes, write_adapter
+from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE, stored_bytes
+
+if TYPE_CHECKING:  # torch comes with it; who lists, downloads or deletes needs none
+    from loralens.lab.adapters.adapter import Adapter
 
 MAX_KEPT: Final = 64
 MAX_KEPT_BYTES: Final = 2 * 2**30
@@ -54,6 +56,8 @@ class Shelf:
 
         Raises: `InputTooLarge` when the shelf is full, `InvalidInput` for a label that is not one line of text.
         """
+        from loralens.lab.adapters.files import weights_bytes, write_adapter
+
         label = " ".join(label.split()) or f"rank {adapter.config.rank}"
         if len(label) > MAX_LABEL or not label.isprintable():
             raise InvalidInput(f"a label is one line of at most {MAX_LABEL} characters", field="label")
