@@ -43,7 +43,7 @@ def _schema(word: Word) -> dict[str, Any]:
 
 def query_parameters() -> list[dict[str, Any]]:
     """`model`, `method` and every flat recipe name as OpenAPI query parameters."""
-    model = _in_query("model", _MODEL, {"type": "string"}) | {"required": True, "example": "7B"}
+    model = _in_query("model", _MODEL, {"type": "string", "minLength": 1}) | {"required": True, "example": "7B"}
     method = _in_query("method", _METHOD, {"type": "string"})
     gpu = _in_query("gpu", _GPU, {"type": "string"})
     return [model, method, gpu, *(_in_query(word.name, word.help, _schema(word)) for word in WORDS)]
