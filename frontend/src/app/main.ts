@@ -1,11 +1,17 @@
 /** The first script, small on purpose: it lets the browser paint what the document holds before the rest is run. */
 
-// After a new version was deployed, an open page names chunks that are gone: load the new page, once.
-window.addEventListener('vite:preloadError', (event) => {
+// After a new version was deployed, an open page names chunks that are gone: load the new page, once. A server that is
+// away has no page to load: what is on the screen then stays, and whoever asked for the chunk says so.
+window.addEventListener('vite:preloadError', () => {
   if (sessionStorage.getItem('loralens.reloaded')) return
-  sessionStorage.setItem('loralens.reloaded', '1')
-  event.preventDefault()
-  window.location.reload()
+  void fetch('/', { method: 'HEAD', cache: 'no-store' }).then(
+    (answer) => {
+      if (!answer.ok) return
+      sessionStorage.setItem('loralens.reloaded', '1')
+      window.location.reload()
+    },
+    () => undefined,
+  )
 })
 
 // Style sheets that are in the document already (vite/prerender.ts): a disabled link is not fetched, and Vite's loader

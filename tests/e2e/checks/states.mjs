@@ -65,6 +65,52 @@ export default async function states(context) {
   await page.waitForFunction(() => new URLSearchParams(location.search).get('gc') === '1')
   await finish()
   await languageSwitch(context)
+  await serverGone(context)
+  await deepLinks(context)
+}
+
+/** The server goes away while the page is open: nothing is reloaded, and no number loses its name. */
+async function serverGone(context) {
+  const { page, finish } = await openPage(context, {
+    lang: 'en',
+    expected: ['ERR_FAILED', 'Failed to load resource', 'Unable to preload', 'Failed to fetch'],
+  })
+  await settled(page)
+  await page.waitForResponse((answer) => answer.url().includes('builtInPlans'))
+  await page.evaluate(() => (window.same = true))
+  await page.route('**/*', (route) => route.abort())
+  await page.locator('#setup-model').selectOption('qwen2.5-7b')
+  await page.locator('.sentence').filter({ hasText: 'Qwen2.5-7B' }).waitFor()
+  await page.locator('[data-banner=offline]').waitFor()
+  await page.locator('#setup-model').selectOption('qwen3-14b')
+  await page.locator('[data-note=standing].unreachable').filter({ hasText: 'Qwen2.5-7B' }).waitFor()
+  assert((await page.locator('.sentence').innerText()).includes('Qwen2.5-7B'), 'the numbers keep their own name')
+  equal(await page.evaluate(() => window.same), true, 'the page was not loaded again')
+  await page.unroute('**/*')
+  await page.locator('[data-banner=offline] button').click()
+  await page.locator('.sentence').filter({ hasText: 'Qwen3-14B' }).waitFor()
+  equal(await page.locator('[data-note=standing]').count(), 0, 'nothing earlier is left')
+  await finish()
+}
+
+/** A link lands at its section, whatever the sections above it are still waiting for. */
+async function deepLinks(context) {
+  for (const id of ['benchmark', 'code', 'course']) {
+    const { page, finish } = await openPage(context, { path: `/part2#${id}`, width: 1440 })
+    await page.waitForFunction(
+      (name) => {
+        const title = document.getElementById(`${name}-title`)
+        const top = title?.getBoundingClientRect().top ?? -1
+        const bar = document.querySelector('.bar[role=region]').getBoundingClientRect().bottom
+        const still = window.last === top ? (window.calm = (window.calm ?? 0) + 1) : (window.calm = 0)
+        window.last = top
+        return still > 60 && top > bar && top < innerHeight / 2
+      },
+      id,
+      { polling: 'raf' },
+    )
+    await finish()
+  }
 }
 
 async function languageSwitch(context) {

@@ -15,6 +15,7 @@ export const FIRST = [
   'compare',
   'metric',
   'state',
+  'problem',
   'announce',
   'formula.open',
   'own.button',

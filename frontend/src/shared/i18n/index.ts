@@ -1,5 +1,5 @@
 /** Two languages, each fetched in shares: what the first screen says comes with it, the rest with the first section below. */
-import { computed, defineAsyncComponent, type Component, type ComputedRef } from 'vue'
+import { computed, defineAsyncComponent, ref, type Component, type ComputedRef } from 'vue'
 import { createI18n, useI18n } from 'vue-i18n'
 import type { Locale } from '@/shared/lib/format'
 import type { Group } from './groups'
@@ -74,10 +74,34 @@ export function useLocale(): {
   return { t, te, locale: computed(() => (locale.value === 'en' ? 'en' : 'zh-CN')) }
 }
 
-/** A component that is fetched when it is first shown, together with the messages that the first screen does without. */
+/**
+ * A component that is fetched when it is first shown, together with the messages that the first screen does without. Where
+ * it cannot be fetched the page says so and offers to try again (`missing`, `fetchMissing`).
+ */
 export function lazily<T extends Component>(loader: () => Promise<{ default: T }>): T {
-  return defineAsyncComponent(async () => {
-    const [module] = await Promise.all([loader(), loadMessages('rest')])
-    return module.default
+  return defineAsyncComponent({
+    loader: async () => {
+      for (;;) {
+        try {
+          const [module] = await Promise.all([loader(), loadMessages('rest')])
+          missing.value = false
+          return module.default
+        } catch {
+          missing.value = true
+          await new Promise<void>((again) => waiting.add(again))
+        }
+      }
+    },
   }) as unknown as T
+}
+
+const waiting = new Set<() => void>()
+/** Whether a part of the page could not be fetched. */
+export const missing = ref(false)
+
+/** Tries again to fetch what could not be. */
+export function fetchMissing(): void {
+  const parts = [...waiting]
+  waiting.clear()
+  for (const again of parts) again()
 }

@@ -1,0 +1,33 @@
+import { expect, it } from 'vitest'
+import { assumptionIn, countedOf, labelIn, sumOf } from './ledger'
+
+it('adds formulas up by their products', () => {
+  expect(sumOf(['704,512·B·S', '8·B·S', '512 + 4,194,304·r', '128·B·S·r', '16'])).toBe(
+    '128·B·S·r + 704,520·B·S + 4,194,304·r + 528',
+  )
+})
+
+it('counts weights of one size, and says nothing where that is not all', () => {
+  expect(
+    countedOf(
+      [
+        { parameters: 10, bytes: 20 },
+        { parameters: 5, bytes: 10 },
+      ],
+      30,
+    ),
+  ).toBe('15 × 2 B')
+  expect(countedOf([{ parameters: 1000, bytes: 2000 }], 2004)).toBe('1,000 × 2 B + 4 B')
+  expect(countedOf([{ parameters: 10, bytes: 20 }], 40)).toBeNull()
+  expect(countedOf([{ parameters: 10, bytes: 6 }], 6)).toBeNull()
+})
+
+it('puts labels together from their pieces, and leaves names alone', () => {
+  expect(labelIn('zh-CN', 'LoRA: A x: input cast by autocast')).toBe('LoRA：A x：输入由 autocast 转换')
+  expect(labelIn('zh-CN', 'attention key, cast back')).toBe('注意力的键，转回')
+  expect(labelIn('zh-CN', 'model.norm.weight')).toBe('model.norm.weight')
+  expect(labelIn('en', 'mlp gate')).toBe('mlp gate')
+  expect(assumptionIn('zh-CN', "target modules c_attn: PEFT's default for gpt2")).toBe(
+    '目标模块 c_attn：PEFT 对 gpt2 的默认值',
+  )
+})

@@ -1,0 +1,47 @@
+"""The Chinese page has a word for every term that a ledger names: one model of every family, each method, at its peak."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from loralens.core import catalogue
+from loralens.core.answer.answers import memory_answer
+from loralens.core.errors import LoraLensError
+
+TABLE = json.loads(Path("frontend/src/shared/ui/ledger.zh-CN.json").read_text("utf-8"))
+RECIPES = ({}, {"gradient_checkpointing": True, "optimizer": "adamw_8bit"})
+
+
+def _is_name(label: str) -> bool:
+    """A parameter's name, which is no word of a language."""
+    return re.fullmatch(r"[\w.*\[\]]+", label) is not None and "." in label
+
+
+def _unknown(pieces: list[str]) -> set[str]:
+    labels = TABLE["labels"]
+    rest = [part for piece in pieces if piece not in labels for part in piece.split(", ")]
+    return {part for part in rest if part not in labels and not _is_name(part)}
+
+
+def test_every_term_regime_and_assumption_is_translated() -> None:
+    families = {model.config["model_type"]: model.id for model in catalogue.models()}
+    assert len(families) > 30
+    unknown: set[str] = set()
+    for model in families.values():
+        for recipe in RECIPES:
+            for method in ("full", "lora", "qlora"):
+                try:
+                    answer = memory_answer({"model": model, "method": method, "recipe": recipe})
+                except LoraLensError:  # only counted
+                    continue
+                for estimate in answer["estimates"]:
+                    unknown |= _unknown([part for term in estimate["terms"] for part in term["name"].split(": ")])
+                    unknown |= _unknown([estimate["regime"]])
+                    unknown |= {
+                        line
+                        for line in estimate["assumptions"]
+                        if not any(re.fullmatch(pattern, line) for pattern, _ in TABLE["assumptions"])
+                    }
+    assert unknown == set()
