@@ -64,6 +64,33 @@ def test_the_document_of_an_address(built, address, cookie, name):
     assert (head.status_code, head.content) == (200, b"")
 
 
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("en-US,en;q=0.9", "en"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"),
+        ("zh-TW", "zh-CN"),
+        ("de-DE,de;q=0.9,en-US;q=0.8,zh;q=0.7", "en"),
+        ("en;q=0.2, zh;q=0.9", "zh-CN"),
+        ("en;q=0, zh;q=0.1", "zh-CN"),
+        ("fr", "en"),
+        ("*", "zh-CN"),
+        ("", "zh-CN"),
+        ("en;q=nonsense, zh", "zh-CN"),
+        ("x" * 5000, "en"),
+    ],
+)
+def test_the_first_visit_speaks_the_browsers_language(built, accepted, language):
+    headers = {**BROWSER, "accept-language": accepted}
+    answer = built.get("/part2", headers=headers)
+    assert answer.text == f"pages/part2.{language}.html"
+    assert {"cookie", "accept-language"} <= {word.strip() for word in answer.headers["vary"].lower().split(",")}
+    assert built.get("/part2?lang=en", headers=headers).text == "pages/part2.en.html"
+    for remembered in ("en", "zh-CN"):
+        cookie = {**headers, "cookie": f"loralens.lang={remembered}"}
+        assert built.get("/part2", headers=cookie).text == f"pages/part2.{remembered}.html"
+
+
 def test_numbers_of_the_defaults_are_sent_for_no_other_setting():
     from loralens.api.page import _FOREIGN
 

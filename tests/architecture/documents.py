@@ -58,7 +58,8 @@ def cli_reference() -> str:
         "# The command line",
         "Written by `make docs` from the program's own help. Every verb that answers has `--json` and then prints what"
         " the API answers, byte for byte. Exit codes: 0, 2 for a mistake in the input, 3 for missing hardware or"
-        " packages, 1 otherwise.",
+        " packages, 1 otherwise; verdicts of `fit` and of `memory --gpu`: 0 fits, 4 tight, 5 does not fit.",
+        f"```text\n{run('loralens --help', ADDRESS)}\n```",
     ]
     for verb in VERBS:
         shown = run(f"loralens {verb} --help", ADDRESS)

@@ -62,6 +62,62 @@ def test_every_verb_has_a_module_and_help(run):
         assert hasattr(module, "app") or module.command.__doc__
     code, out, _ = run()
     assert all(verb in out for verb in VERBS)
+    assert len(out.splitlines()) < 40
+
+
+@pytest.mark.parametrize("columns", ["80", "60", "160"])
+def test_help_cuts_nothing_at_any_width(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for verb in ["", *VERBS, "adapter inspect", "adapter resize"]:
+        _, out, _ = run(*verb.split(), "--help")
+        assert "…" not in out.replace("Qwen3-8B, …", "").replace("24GiB,…", "").replace("] …", ""), verb
+        for text in out.splitlines():
+            too_long = len(text) > min(int(columns), 100)
+            # A command or a flag is one word: it is kept whole, on a line of its own.
+            assert not too_long or text.startswith(("  loralens", "  --", "Usage:")), (verb, text)
+
+
+def test_help_shows_the_common_options_first_with_their_defaults(run):
+    _, out, _ = run("memory", "--help")
+    common, rest = out.split("All other options:")
+    for flag in ("--method", "--gpu", "--micro-batch-size", "--sequence-length", "--rank", "--gradient-checkpointing"):
+        assert flag in common.split("Common options:")[1]
+        assert flag not in rest
+    assert "[default: 2048]" in common
+    assert "--group-size" in rest
+    _, fit, _ = run("fit", "--help")
+    assert "[default: qlora]" in fit
+    assert "[default: all-linear]" in fit
+
+
+EXAMPLES = [
+    command.removeprefix("loralens ").partition(" && ")[0].split()
+    for verb in VERBS
+    for command, _ in import_module(f"loralens.cli.{verb}").EXAMPLES
+]
+
+
+def test_every_verb_teaches_by_three_examples():
+    for verb in VERBS:
+        examples = import_module(f"loralens.cli.{verb}").EXAMPLES
+        assert len(examples) >= 3
+        for command, meaning in examples:
+            assert command.split()[:2] == ["loralens", verb]
+            assert meaning
+            assert len(command) <= 78  # with its indent, one line of a terminal
+
+
+CALCULATED = [
+    words for words in EXAMPLES
+    if words[0] in ("memory", "params", "models", "gpus", "plan", "fit") and "--config" not in words
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", CALCULATED, ids=" ".join)
+def test_an_example_works(run, words):
+    code, out, err = run(*words)
+    assert code in (0, 4, 5), err
+    assert out
 
 
 def test_every_calculating_verb_has_json(run):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 
 def test_the_table_shows_the_three_methods(run):
     code, out, _ = run("memory", "7B")
@@ -22,9 +24,10 @@ def test_the_allocator_can_be_simulated(run):
     _, by_rule, _ = run("memory", "gpt2", "-m", "lora")
     code, out, _ = run("memory", "gpt2", "-m", "lora", "--reserved", "simulated")
     assert code == 0
-    assert "reserved, rule" in by_rule
-    assert "reserved, simulated" in out
-    assert out.count("from .. to") == 2
+    assert code == 0
+    least = [next(one for one in text.splitlines() if one.startswith("a card must have")) for text in (by_rule, out)]
+    assert least[0] != least[1]
+    assert "lora, by simulated" in run("memory", "gpt2", "-m", "lora", "--reserved", "simulated", "--explain")[1]
 
 
 def test_an_unknown_allocator_is_refused_with_a_way_out(run):
@@ -39,3 +42,42 @@ def test_a_named_card_is_judged(run):
     verdicts = next(line for line in out.splitlines() if line.startswith("GeForce RTX 4090"))
     assert verdicts.split("GiB")[1].split() == ["does", "not", "fit", "tight", "fits"]
     assert "GeForce" not in run("memory", "7B")[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "verdict"), [("full", "does_not_fit"), ("lora", "tight"), ("qlora", "fits"), ("full,lora", "tight")]
+)
+def test_the_exit_code_is_the_best_verdict(run, method, verdict):
+    words = ("memory", "7B", "--gpu", "rtx-4090", "-m", method)
+    for json in ((), ("--json",)):
+        assert run(*words, *json)[0] == {"fits": 0, "tight": 4, "does_not_fit": 5}[verdict]
+    assert run("memory", "7B", "-m", "full")[0] == 0
+
+
+def test_what_is_needed_is_said_once_and_the_verdict_follows_from_it(run):
+    _, out, _ = run("memory", "qwen3-8b", "-m", "qlora", "--gpu", "rtx-4090", "--rank", "16")
+    rows = {line[:26].strip(): line[26:].split() for line in out.splitlines()}
+    least, safe = (float(rows[name][0]) for name in ("a card must have at least", "to be safe"))
+    assert least < safe
+    assert ".." not in out
+    card = 23.99
+    verdict = next(line for line in out.splitlines() if line.startswith("GeForce")).partition("GiB")[2].strip()
+    assert verdict == ("fits" if safe <= card else "tight" if least <= card else "does not fit")
+
+
+def test_the_recipe_that_was_judged_is_printed_as_options_that_ask_for_it(run):
+    words = ("memory", "8B", "-m", "QLoRA", "--batch-size", "2", "--seq-len=1024", "--gradient-checkpointing",
+             "--lora-r", "4", "--gpu", "24GB")  # fmt: skip
+    code, out, _ = run(*words)
+    recipe = next(line for line in out.splitlines() if line.startswith("recipe: ")).removeprefix("recipe: ")
+    assert "--micro-batch-size 2 --sequence-length 1024" in recipe
+    assert run("memory", "8B", "-m", "qlora", *recipe.split(), "--gpu", "24GB") == (code, out, "")
+
+
+def test_a_name_that_had_to_be_read_is_explained(run):
+    _, out, _ = run("memory", "unsloth/Qwen3-8B-bnb-4bit", "-m", "lora")
+    assert "unsloth/Qwen3-8B-bnb-4bit is read as Qwen3-8B" in out
+    assert "lora: nf4 base" in out
+    code, _, err = run("memory", "unsloth/Qwen3-8B-bnb-4bit", "-m", "full")
+    assert code == 2
+    assert "model=qwen3-8b" in err

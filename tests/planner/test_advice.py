@@ -95,3 +95,19 @@ def test_each_change_has_words_in_both_languages() -> None:
         assert change.cost in COSTS
         assert any("一" <= letter <= "鿿" for letter in change.zh)
         assert change.en.isascii() or "×" in change.en
+
+
+def test_a_path_can_leave_out_kbit_preparation_and_offload_checkpoints() -> None:
+    question, device = ask({"model": "qwen3-32b", "method": "qlora"}), gpu("rtx-4090")
+    path = advise(question, device)["path"]
+    assert {"prepare_kbit", "checkpoint_offload"} <= {row["field"] for row in path}
+    assert question.get("prepare_kbit") is True
+    assert question.with_("prepare_kbit", False).recipe.quantization.prepare_kbit is False  # type: ignore[union-attr]
+    assert ask({"model": "7B", "method": "lora"}).get("prepare_kbit") is None
+
+
+def test_paged_states_are_advised_where_they_are_what_is_missing() -> None:
+    path = advise(ask({"model": "7B", "method": "full"}), gpu("24GB"))["path"]
+    assert {"field": "optimizer", "to": "paged_adamw_8bit"}.items() <= next(
+        row for row in path if row["field"] == "optimizer"
+    ).items()

@@ -19,6 +19,8 @@ from starlette.types import Scope
 
 LANGUAGES = ("zh-CN", "en")
 LANGUAGE_COOKIE = "loralens.lang"
+#: Characters of an Accept-Language header that are read.
+MOST_ACCEPTED = 1000
 #: Words of an address that are no settings.
 _FOREIGN = frozenset({"lang", "theme"})
 #: Encodings the build may have made, the smallest first, with the ending of their files.
@@ -30,11 +32,16 @@ def install(app: FastAPI, folder: Path) -> None:
     files = Compressed(directory=folder)
 
     async def document(request: Request) -> Response:
-        name = document_name(request.url.path, request.query_params.items(), request.cookies.get(LANGUAGE_COOKIE))
+        name = document_name(
+            request.url.path,
+            request.query_params.items(),
+            request.cookies.get(LANGUAGE_COOKIE),
+            request.headers.get("accept-language", ""),
+        )
         if not (folder / name).is_file():
             name = "index.html"
         response = await files.get_response(name, request.scope)
-        MutableHeaders(raw=response.raw_headers).add_vary_header("Cookie")
+        MutableHeaders(raw=response.raw_headers).add_vary_header("Cookie, Accept-Language")
         return response
 
     for path in ("/", "/part2"):
@@ -44,14 +51,18 @@ def install(app: FastAPI, folder: Path) -> None:
     app.frontend("/", directory=folder, fallback="index.html")
 
 
-def document_name(path: str, query: Iterable[tuple[str, str]], remembered: str | None) -> str:
-    """Name of the document for `/` or `/part2`; the language is the address's, else the remembered one, else Chinese.
+def document_name(path: str, query: Iterable[tuple[str, str]], remembered: str | None, accepted: str = "") -> str:
+    """Name of the document for `/` or `/part2`.
+
+    The language is the address's, else the remembered one, else the first that the browser accepts, else Chinese.
 
     >>> document_name("/part2", [], None), document_name("/part2", [("lang", "en"), ("r", "16")], None)
     ('pages/part2.zh-CN.html', 'pages/asked.en.html')
     """
     words = dict(query)
-    language = next((word for word in (words.get("lang"), remembered) if word in LANGUAGES), LANGUAGES[0])
+    language = next(
+        (word for word in (words.get("lang"), remembered, preferred(accepted)) if word in LANGUAGES), LANGUAGES[0]
+    )
     if path == "/":
         return f"pages/home.{language}.html"
     settings = words.keys() - _FOREIGN
@@ -59,6 +70,32 @@ def document_name(path: str, query: Iterable[tuple[str, str]], remembered: str |
         # One section alone, without the text around it: nothing of it was rendered.
         return "index.html"
     return f"pages/{'asked' if settings else 'part2'}.{language}.html"
+
+
+def preferred(header: str) -> str | None:
+    """The language of ours that an Accept-Language header puts first; English for a reader of neither.
+
+    >>> preferred("fr-CH, zh-TW;q=0.9, en;q=0.8"), preferred("de"), preferred("")
+    ('zh-CN', 'en', None)
+
+    Source: RFC 9110, section 12.5.4; the order of equals is the header's own, as browsers write it.
+    """
+    ranked = []
+    for part in header[:MOST_ACCEPTED].lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((_weight(text[2:]) for text in parameters if text.startswith("q=")), 1.0)
+        if name and name != "*" and weight > 0:
+            ranked.append((weight, name.partition("-")[0]))
+    ranked.sort(key=lambda row: -row[0])
+    known = {"zh": LANGUAGES[0], "en": LANGUAGES[1]}
+    return next((known[name] for _, name in ranked if name in known), LANGUAGES[1] if ranked else None)
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def _accepted(header: str) -> set[str]:

@@ -16,6 +16,14 @@ app = typer.Typer(no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")]
 Energy = Annotated[float, typer.Option("--energy", help="Share of the squared norm that a smaller rank must keep.")]
+EXAMPLES = (
+    ("loralens adapter inspect my-adapter", "rank, targets, bytes, and the rank that would do"),
+    ("loralens adapter inspect my-adapter --energy 0.9", "with another share to keep"),
+    ("loralens adapter inspect my-adapter --json", "as JSON"),
+    ("loralens adapter resize my-adapter smaller --rank 4", "another rank, by truncated SVD"),
+    ("loralens adapter resize my-adapter smaller --energy 0.99", "the smallest rank that keeps a share"),
+    ("loralens adapter resize my-adapter smaller --energy 0.99 --mixed", "a rank for each module"),
+)
 
 
 @app.command()

@@ -1,61 +1,86 @@
-"""`loralens fit`: what fits a GPU, and what makes it fit."""
+"""`loralens fit`: what fits a GPU, how long it takes, and what makes it fit."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
-from loralens.cli.options import Body, Json, takes_recipe
-from loralens.cli.render import gib, line, print_json, table
+from loralens.cli.here import gpu_of_this_machine
+from loralens.cli.options import Body, Json, WholeBody, takes_recipe
+from loralens.cli.recipe_line import option, options
+from loralens.cli.render import gib, line, print_json, table, wrapped
+from loralens.cli.verdict import EXIT_CODES, sentence
+from loralens.cli.words import Option
 
 Tokens = Annotated[
-    int | None, typer.Option("--tokens", help="Tokens of the whole training: answers time and cost too.")
+    int | None, Option("--tokens", help="Tokens of the whole training: time and cost for these.", metavar="INTEGER")
 ]
 Utilization = Annotated[
-    float | None, typer.Option("--utilization", help="Share of the GPU's dense peak to expect, above 0, at most 1.")
+    float | None,
+    Option("--utilization", help="Share of the GPU's dense peak to expect, above 0, at most 1.", metavar="NUMBER"),
 ]
-VERDICTS = {
-    "fits": "fits",
-    "tight": "is tight: it fits unless fragmentation takes more than is left",
-    "does_not_fit": "does not fit",
-}
+EXAMPLES = (
+    ("loralens fit 8B --gpu 24GB", "verdict, largest batch and length, time, what to change"),
+    ("loralens fit Qwen/Qwen3-32B --gpu h100 --method lora --tokens 10000000", "with time and cost"),
+    ("loralens fit 8B --gpu 4090 && ./train.sh", "exit code 0 fits, 4 tight, 5 does not fit"),
+)
+SHOWN_TOKENS = 1_000_000
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16_384)
 
 
-@takes_recipe
-def command(body: Body, tokens: Tokens = None, utilization: Utilization = None, json: Json = False) -> None:
-    """What fits --gpu: the largest batch, length and rank, and the changes that make a step fit.
+def fit(body: Body, tokens: Tokens = None, utilization: Utilization = None, json: Json = False) -> int:
+    """Does a step fit, with which batch and length, how long does it take, and what should change?
 
-    Without --method the question is about LoRA.
+    Where nothing is said: QLoRA, gradient checkpointing, rank 16 on every linear layer, and the GPU of this machine.
+    Exit code: 0 fits, 4 tight, 5 does not fit.
     """
     from loralens.planner.fit import fit_answer
+    from loralens.planner.practice import with_practice
 
+    filled: list[str] = []
+    if not isinstance(body, WholeBody):
+        body, filled = with_practice(body)
+        body["gpu"] = body.get("gpu") or gpu_of_this_machine()
     own = {"tokens": tokens, "utilization": utilization}
-    answer = fit_answer(body | {name: value for name, value in own.items() if value is not None})
+    body |= {name: value for name, value in own.items() if value is not None}
+    answer = fit_answer(body)
     if json:
-        return print_json(answer)
-    _show(answer)
-    return None
+        print_json(answer)
+    else:
+        _show(answer, body, filled)
+    return EXIT_CODES[answer["verdict"]]
 
 
-def _show(answer: dict[str, Any]) -> None:
-    gpu, peak = answer["gpu"], answer["peak"]
-    line(f"{answer['model']['name']}, {answer['method']}: {answer['regime']}")
-    line(
-        f"{gpu['name']} has {gib(gpu['memory_bytes'])} ({gpu['memory_basis']}); the step {VERDICTS[answer['verdict']]}."
-    )
-    least, safe = (gib(size) for size in peak["needed_bytes"])
-    line(
-        f"peak allocated {gib(peak['allocated_bytes'])}; a card must have {least}, and {safe} to be safe from fragmentation"
-    )
+command = takes_recipe(
+    fit, {"method": "qlora", "gpu": "the one in this machine", "gradient_checkpointing": True, "rank": 16,
+              "target_modules": "all-linear"}
+)  # fmt: skip
+
+
+def _show(answer: dict[str, Any], body: Body, filled: list[str]) -> None:
+    model, method, recipe = answer["model"], answer["method"], answer["recipe"]
+    assumed = f"; as most train, where not asked: {', '.join(_said(answer, name) for name in filled)}" if filled else ""
+    wrapped(f"{model['name']}, {method}{assumed}")
+    for note in model.get("read_as", ()):
+        wrapped(note)
+    wrapped("recipe: " + " ".join(options(recipe, method)))
+    line()
+    wrapped(sentence(answer["gpu"], answer["verdict"], answer["peak"]["needed_bytes"]))
+    line()
     table(
         ["all else as asked", "asked", "largest that safely fits"],
         [(name.replace("_", " "), f"{row['asked']:,}", _value(row)) for name, row in answer["largest"].items()],
     )
-    if answer["advice"]:
-        _advise(answer["advice"])
-    if answer["time"]:
-        _time(answer["time"])
+    _batches(body)
+    _pace(answer, body)
+    line("What to change:")
+    _advise(answer)
+
+
+def _said(answer: dict[str, Any], name: str) -> str:
+    recipe, method = answer["recipe"], answer["method"]
+    words = {"method": method, "gradient_checkpointing": "gradient checkpointing", "rank": f"rank {recipe['lora']['rank']}",
+             "target_modules": str(recipe["lora"]["target_modules"])}  # fmt: skip
+    return str(words.get(name, name))
 
 
 def _value(row: dict[str, Any]) -> str:
@@ -64,7 +89,39 @@ def _value(row: dict[str, Any]) -> str:
     return f"{row['value']:,}" + (" or more" if row["bounded_by"] == "range" else "")
 
 
-def _advise(advice: dict[str, Any]) -> None:
+def _batches(body: Body) -> None:
+    from loralens.planner.fit import batch_by_length
+
+    rows = batch_by_length(body, LENGTHS)
+    if any(value for _, value in rows):
+        table(["length", *(f"{length:,}" for length, _ in rows)],
+              [("largest batch", *("none" if not value else f"{value:,}" for _, value in rows))])  # fmt: skip
+
+
+def _pace(answer: dict[str, Any], body: Body) -> None:
+    if answer["time"]:
+        return _time(answer["time"], answer["recipe"]["parallelism"]["gpus"])
+    from loralens.core.errors import LoraLensError
+    from loralens.planner.fit import pace_of
+
+    try:
+        rows = pace_of(body, SHOWN_TOKENS)
+    except LoraLensError as error:
+        return wrapped(f"How long: {error.message}.")
+    if not rows:
+        return wrapped("How long: not known, the rate of this card was not given (custom:24GiB,165TFLOP/s).")
+    table([f"{SHOWN_TOKENS:,} tokens take", "at least", "expected"],
+          [(row["name"], _hours(row["least"]), _hours(row["expected"])) for row in rows])  # fmt: skip
+    line("--tokens N says it for yours, with the cost.")
+    line()
+    return None
+
+
+def _advise(answer: dict[str, Any]) -> None:
+    advice = answer["advice"]
+    if not advice:
+        batch, length = (answer["largest"][name]["value"] for name in ("micro_batch_size", "sequence_length"))
+        return wrapped(f"Nothing has to. There is room for a batch of {batch:,}, or for a length of {length:,}.")
     rows = [
         (row["field"], f"{_word(row['from'])} → {_word(row['to'])}", gib(row["saves_bytes"]), row["cost"],
          "yes" if row["fits"] else "no")
@@ -72,32 +129,49 @@ def _advise(advice: dict[str, Any]) -> None:
     ]  # fmt: skip
     table(["change", "from → to", "saves", "costs", "enough alone"], rows, left=2)
     if advice["path"] is None:
-        line("No combination of these changes makes it fit.")
+        tried = ", ".join(dict.fromkeys(row["field"] for row in advice["changes"]))
+        wrapped(f"The changes tried ({tried}), each as far as it goes and all together, are not enough.")
     else:
         line("To make it fit:")
         for number, row in enumerate(advice["path"], 1):
             saves = f"saves {gib(row['saves_bytes'])}"
-            line(f"{number}. {row['field']} {_word(row['from'])} → {_word(row['to'])}: {saves}. {row['why']['en']}")
+            wrapped(f"{number}. {row['field']} {_word(row['from'])} → {_word(row['to'])}: {saves}. {row['why']['en']}")
+        wrapped("as options: " + " ".join(option(row["field"], row["to"]) for row in advice["path"]))
     if advice["smallest_gpu"]:
         gpu = advice["smallest_gpu"]
         line(f"Without any change: {gpu['name']} ({gib(gpu['memory_bytes'])}).")
     if advice["several_gpus"]:
-        line(f"Or {advice['several_gpus']['gpus']} of this GPU with everything sharded (--strategy fsdp).")
+        several = advice["several_gpus"]
+        wrapped(f"Or {several['gpus']} of this GPU, sharded: --gpus {several['gpus']} --strategy {several['strategy']}")
+    return None
 
 
 def _word(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value).lower()
 
 
-def _time(time: dict[str, Any]) -> None:
+def _time(time: dict[str, Any], gpus: int) -> None:
     hours = time["gpu_hours"]
-    line(f"{time['tokens']:,} tokens: {time['flops']:.3g} operations. {time['reasons']['en']}")
+    wrapped(f"{time['tokens']:,} tokens: {time['flops']:.3g} operations. {time['reasons']['en']}")
     line(f"GPU hours: at least {_hours(hours['least'])}, expected {_hours(hours['expected'])}")
+    if gpus > 1:
+        least, expected = (None if hours[name] is None else hours[name] / gpus for name in ("least", "expected"))
+        line(f"on {gpus} GPUs: at least {_hours(least)}, expected {_hours(expected)} by the clock")
     for row in time["cost"] if hours["expected"] is not None else []:
         line(f"about ${row['expected_usd']:.2f} at ${row['usd_per_gpu_hour']}/h ({row['source']}; {row['date']})")
     for assumption in time["assumptions"]:
-        line(f"assumed: {assumption}")
+        wrapped(f"assumed: {assumption}")
+    line()
 
 
 def _hours(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.3g}"
+    """Hours as a clock would say them.
+
+    >>> _hours(0.05), _hours(2.5), _hours(100), _hours(None)
+    ('3.0 min', '2.50 h', '4.2 days', 'not known')
+    """
+    if value is None:
+        return "not known"
+    if value < 1:
+        return f"{60 * value:.1f} min"
+    return f"{value:.2f} h" if value < 48 else f"{value / 24:.1f} days"

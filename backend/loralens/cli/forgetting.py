@@ -35,6 +35,11 @@ Unlimited = Annotated[bool, typer.Option("--unlimited", help="Do all steps, even
 Output = Annotated[Path | None, typer.Option("--output", help="Also write the whole run as JSON to this file.")]
 Recorded = Annotated[bool, typer.Option("--recorded", help="Show the run that ships with the program instead.")]
 Language = Annotated[str | None, typer.Option("--language", help="en or zh; default: the terminal's.")]
+EXAMPLES = (
+    ("loralens forgetting --recorded", "the run that ships with the program, at once"),
+    ("loralens forgetting --quick", "anew, in about a minute"),
+    ("loralens forgetting --ranks 2,8 --seeds 5 --output run.json", "other ranks and more seeds, kept in a file"),
+)
 
 
 def command(

@@ -10,6 +10,11 @@ from loralens.cli.words import Argument
 from loralens.core.answer.listings import gpu_answer, gpus_answer
 
 Name = Annotated[str | None, Argument("GPU", help="Show one GPU: id, alias, or custom:24GiB,1008GB/s,165TFLOP/s.")]
+EXAMPLES = (
+    ("loralens gpus", "all names, with memory, rates and prices"),
+    ("loralens gpus 4090", "one card with every source"),
+    ("loralens gpus custom:24GB,1008GB/s,165TFLOP/s", "a card of your own, as it is understood"),
+)
 
 
 def command(gpu: Name = None, json: Json = False) -> None:

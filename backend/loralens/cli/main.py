@@ -1,6 +1,7 @@
 """Entry point: finds the verb, imports its module alone, and turns every error into one line and an exit code.
 
-Exit codes: 2 for input, 3 for missing hardware or packages, 1 otherwise, 130 after Ctrl-C.
+Exit codes: 2 for input, 3 for missing hardware or packages, 1 otherwise, 130 after Ctrl-C; verdicts of `fit` and of
+`memory --gpu`: 0 fits, 4 tight, 5 does not fit.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import loralens
 from loralens.cli.render import fail
@@ -36,18 +37,15 @@ VERBS = {
 }
 """Verb to one line of help. `loralens.cli.VERB` has a function `command`, or a typer `app` with subcommands."""
 
-EPILOG = "Every verb has --json and then prints what the API answers. Details: loralens VERB --help."
+HELP = ("--help", "-h")
 
 
 def build(verb: str | None) -> typer.Typer:
     """The command line with one verb, or with all of them for `--help`."""
     import typer
 
-    app = typer.Typer(
-        name="loralens", epilog=EPILOG, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
-    )
-    summary = "What full fine-tuning, LoRA and QLoRA cost in memory, explained byte by byte."
-    app.callback(help=summary)(for_typer(_options))
+    app = typer.Typer(name="loralens", add_completion=False, context_settings={"help_option_names": list(HELP)})
+    app.callback()(for_typer(_options))
     for name in [verb] if verb in VERBS else VERBS:
         module = import_module(f"loralens.cli.{name}")
         if hasattr(module, "app"):
@@ -76,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     verb = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        result = _quickly(arguments)
+        result = 0 if _helped(arguments, verb) else _quickly(arguments)
         if result is None:
             result = build(verb)(args=arguments, prog_name="loralens", standalone_mode=False)
         sys.stdout.flush()
@@ -93,6 +91,34 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _helped(arguments: Sequence[str], verb: str | None) -> bool:
+    """Whether help was asked for, and printed."""
+    from loralens.cli import help as manual
+
+    words = [word for word in arguments if word not in HELP]
+    if len(words) == len(arguments):
+        return False
+    if verb is None:
+        manual.print_root(VERBS)
+        return True
+    if verb not in VERBS:
+        return False
+    import typer
+
+    whole: Any = typer.main.get_command(build(verb))
+    found = whole.commands[verb]
+    examples = getattr(import_module(f"loralens.cli.{verb}"), "EXAMPLES", ())
+    below = next((word for word in words[1:] if word in getattr(found, "commands", {})), None)
+    if below is not None:
+        own = [row for row in examples if row[0].startswith(f"loralens {verb} {below}")]
+        manual.print_command(f"{verb} {below}", found.commands[below], own)
+    elif hasattr(found, "commands"):
+        manual.print_group(verb, found, examples)
+    else:
+        manual.print_command(verb, found, examples)
+    return True
+
+
 def _quickly(arguments: Sequence[str]) -> int | None:
     """Run a plain command line without typer; None if it is not plain."""
     verb, *words = arguments
@@ -102,8 +128,8 @@ def _quickly(arguments: Sequence[str]) -> int | None:
     values = None if command is None else read(command, words)
     if command is None or values is None:
         return None
-    command(**values)
-    return 0
+    result = command(**values)
+    return result if isinstance(result, int) else 0
 
 
 def _outermost(error: Exception, verb: str | None) -> int:

@@ -12,6 +12,11 @@ from loralens.cli.words import Option
 Device = Annotated[str | None, Option("--device", help="cpu or cuda; left out: cuda where there is one.")]
 Grid = Annotated[Path | None, Option("--grid", help="Measure many cases and append their rows to this file.")]
 Seconds = Annotated[float, Option("--seconds", help="With --grid: stop beginning new cases after this time.")]
+EXAMPLES = (
+    ("loralens measure gpt2 -m lora --sequence-length 256", "real steps, beside what is computed"),
+    ("loralens measure gpt2 -m full --device cpu --json", "on the processor, as JSON"),
+    ("loralens measure --grid runs.jsonl", "many cases; loralens validate reads the file"),
+)
 
 
 @takes_recipe

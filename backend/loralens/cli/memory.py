@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from loralens.cli.options import Body, Json, takes_recipe
-from loralens.cli.render import gib, line, print_json, table
+from loralens.cli.recipe_line import options
+from loralens.cli.render import gib, line, print_json, table, wrapped
+from loralens.cli.verdict import WORDS, exit_code
 from loralens.cli.words import Option
 
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
@@ -18,20 +20,28 @@ Reserved = Annotated[
         metavar="TEXT",
     ),
 ]
+EXAMPLES = (
+    ("loralens memory 7B", "full fine-tuning, LoRA and QLoRA side by side"),
+    ("loralens memory Qwen/Qwen3-8B -m qlora --gpu 24GB --batch-size 4", "with a verdict; exit code 0, 4 or 5"),
+    ("loralens memory 8B -m lora --explain", "every term with its formula and source"),
+)
 
 
 @takes_recipe
-def command(body: Body, explain: Explain = False, reserved: Reserved = None, json: Json = False) -> None:
+def command(body: Body, explain: Explain = False, reserved: Reserved = None, json: Json = False) -> int:
     """Memory of one training step: peak, phases and what each byte is.
 
-    Without --method the three methods are compared: full fine-tuning, LoRA and QLoRA.
+    Without --method the three methods are compared: full fine-tuning, LoRA and QLoRA. With --gpu the exit code is the
+    best verdict among them: 0 fits, 4 tight, 5 does not fit.
     """
     from loralens.core.answer.answers import memory_answer
 
     answer = memory_answer(body if reserved is None else {**body, "allocator": reserved})
     if json:
-        return print_json(answer)
-    _show(answer, explain)
+        print_json(answer)
+    else:
+        _show(answer, explain)
+    return exit_code(row["verdict"] for e in answer["estimates"] for row in e["fits"]) if body.get("gpu") else 0
 
 
 def _show(answer: dict[str, Any], explain: bool) -> None:
@@ -39,24 +49,23 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
     model = answer["model"]
     line(f"{model['name']}  {model['parameters']:,} parameters")
     for sentence in [*model.get("read_as", ()), *model["left_out"]]:
-        line(sentence)
+        wrapped(sentence)
     rows = [
         ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),
         ("of all", *(f"{e['parameters']['trainable_percent']:.4g} %" for e in estimates)),
         *((part.replace("_", " "), *(gib(e["breakdown"][f"{part}_bytes"]) for e in estimates)) for part in PARTS),
         ("peak allocated", *(gib(e["peak"]["allocated_bytes"]) for e in estimates)),
         ("  in phase", *(e["peak"]["phase"] for e in estimates)),
-        (f"reserved, {estimates[0]['peak']['allocator']}", *(gib(e["peak"]["reserved_bytes"]) for e in estimates)),
-        ("  from .. to", *(_band(e["peak"]["reserved_band_bytes"]) for e in estimates)),
-        ("on the device", *(gib(e["peak"]["device_bytes"]) for e in estimates)),
-        ("  from .. to", *(_band(e["peak"]["device_band_bytes"]) for e in estimates)),
-        ("a card must have", *(_band(e["peak"]["needed_bytes"]) for e in estimates)),
+        ("a card must have at least", *(gib(e["peak"]["needed_bytes"][0]) for e in estimates)),
+        ("to be safe", *(gib(e["peak"]["needed_bytes"][1]) for e in estimates)),
         *_verdicts(estimates),
         ("file to keep", *(gib(_kept(e["storage"])) for e in estimates)),
     ]
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
     for estimate in estimates:
-        line(f"{estimate['method']}: {estimate['regime']}")
+        wrapped(f"{estimate['method']}: {estimate['regime']}")
+    if len({tuple(options(estimate["recipe"])) for estimate in estimates}) == 1:
+        wrapped("recipe: " + " ".join(options(estimates[0]["recipe"])))
     if explain:
         for estimate in estimates:
             _explain(estimate)
@@ -74,9 +83,8 @@ def _verdicts(estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     cards = estimates[0]["fits"]
     if len(cards) != 1:
         return []
-    words = {"fits": "fits", "tight": "tight", "does_not_fit": "does not fit"}
     return [
-        (f"{cards[0]['name']}, {gib(cards[0]['memory_bytes'])}", *(words[e["fits"][0]["verdict"]] for e in estimates))
+        (f"{cards[0]['name']}, {gib(cards[0]['memory_bytes'])}", *(WORDS[e["fits"][0]["verdict"]] for e in estimates))
     ]
 
 
@@ -86,7 +94,13 @@ def _kept(storage: dict[str, int]) -> int:
 
 def _explain(estimate: dict[str, Any]) -> None:
     rows = [(t["name"], t["formula"], t["substituted"], gib(t["bytes"])) for t in estimate["terms"]]
+    peak = estimate["peak"]
     line()
+    bands = [("reserved", "reserved"), ("on the device", "device")]
+    table(
+        [f"{estimate['method']}, by {peak['allocator']}", "middle", "band"],
+        [(title, gib(peak[f"{name}_bytes"]), _band(peak[f"{name}_band_bytes"])) for title, name in bands],
+    )
     table(["term", "formula", "with numbers", "size"], rows, title=estimate["method"], left=3)
     for assumption in estimate["assumptions"]:
         line(f"assumed: {assumption}")

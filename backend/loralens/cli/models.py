@@ -12,6 +12,11 @@ from loralens.core.answer.listings import families_answer, model_answer, models_
 Name = Annotated[str | None, Argument("MODEL", help="Show one model: id, alias or Hugging Face id.")]
 Family = Annotated[str | None, Option("--family", help="Only this model_type, such as llama.")]
 Families = Annotated[bool, Option("--families", help="The model types that are understood from a config.json.")]
+EXAMPLES = (
+    ("loralens models", "all names"),
+    ("loralens models unsloth/Qwen3-8B-bnb-4bit", "how a name is read, and the shapes behind it"),
+    ("loralens models --family llama", "one model_type alone"),
+)
 
 
 def command(model: Name = None, family: Family = None, families: Families = False, json: Json = False) -> None:

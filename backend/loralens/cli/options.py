@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from loralens.cli.words import Argument, Command, Option
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth, from_json
 from loralens.core.question.recipe import nested
-from loralens.core.question.recipe_words import WORDS, Word
+from loralens.core.question.recipe_words import ALIASES, WORDS, Word, default
 
 MAX_FILE_BYTES = 1_048_576
 MAX_DEPTH = 32
@@ -20,38 +21,45 @@ Json = Annotated[bool, Option("--json", help="Print the API's JSON.")]
 Body = dict[str, Any]
 
 
-def takes_recipe(command: Command) -> Command:
+class WholeBody(dict[str, Any]):
+    """The body that `--request` brought: it says everything, and no verb fills anything in."""
+
+
+def takes_recipe(command: Command, defaults: Mapping[str, Any] | None = None) -> Command:
     """Give a command `MODEL`, `--method`, `--config`, `--request` and one option per recipe word.
 
-    The command itself is called with `body` (that of the POST request) and with its own options.
+    The command itself is called with `body` (that of the POST request) and with its own options. `defaults`: what the
+    verb fills in where a word is not given, for its help; the recipe's own defaults otherwise.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [one.replace(kind=one.KEYWORD_ONLY) for name, one in signature.parameters.items() if name != "body"]
     words = {word.name: word for word in WORDS}
 
-    def wrapper(**values: Any) -> None:
+    def wrapper(**values: Any) -> int | None:
         given = {name: values.pop(name) for name in words}
         subject = {name: values.pop(name) for name in ("model", "method", "config", "gpu", "request", "from_hub")}
         if values.get("grid") is not None and not any(subject.values()):  # a grid brings its own cases
             return command(body={}, **values)
-        command(
-            body=_body(**subject, flat={name: value for name, value in given.items() if value is not None}), **values
-        )
+        flat = {name: value for name, value in given.items() if value is not None}
+        return command(body=_body(**subject, flat=flat), **values)
 
-    parameters = [*_subject(), *own, *(_option(word) for word in WORDS)]
+    shown = {word.name: default(word.name) for word in WORDS} | dict(defaults or {})
+    parameters = [*_subject(shown), *own, *(_option(word, shown[word.name]) for word in WORDS)]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     wrapper.__doc__ = command.__doc__
     return wrapper
 
 
-def _subject() -> list[inspect.Parameter]:
-    model = Argument("MODEL", help="Alias (7B), catalogue id or Hugging Face id.")
-    method = Option("--method", short="-m", help="full, lora, qlora, …; may be repeated.")
-    config = Option("--config", help="A config.json in place of MODEL.")
-    gpu = Option("--gpu", help="Judge only this GPU: a name of loralens gpus, or custom:24GiB.")
+def _subject(shown: Mapping[str, Any]) -> list[inspect.Parameter]:
+    model = Argument("MODEL", help="A name: 7B, llama-3.1-8b, Qwen/Qwen3-8B, …")
+    method = Option("--method", short="-m", help="full, lora, qlora or dora; several with commas.", metavar="TEXT",
+                    default=shown.get("method"), common=True)  # fmt: skip
+    config = Option("--config", help="A config.json in place of MODEL.", metavar="FILE")
+    gpu = Option("--gpu", help="A GPU to judge: a name of loralens gpus, its memory (24GB), or custom:24GiB,…",
+                 metavar="TEXT", default=shown.get("gpu"), common=True)  # fmt: skip
     from_hub = Option("--from-hub", help="Look MODEL up on the Hugging Face Hub if it is found nowhere here.")
-    request = Option("--request", help="Body of the POST request: a file, or - for stdin.")
+    request = Option("--request", help="Body of the POST request: a file, or - for stdin.", metavar="FILE")
     return [
         _parameter("model", str | None, model),
         _parameter("method", list[str] | None, method),
@@ -66,14 +74,28 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info])
 
 
-def _option(word: Word) -> inspect.Parameter:
+def _option(word: Word, shown: Any) -> inspect.Parameter:
     flag = "--" + word.name.replace("_", "-")
     text = word.help + (f" One of {', '.join(word.choices)}." if word.choices else "")
     kind: Any = bool | None if word.kind == "boolean" else str | None
     name = f"{flag}/--no-{flag[2:]}" if word.kind == "boolean" else flag
     metavar = None if word.kind == "boolean" else word.kind.upper()
-    info = Option(name, help=text, metavar=metavar, panel="Recipe")
+    aliases = tuple("--" + alias.replace("_", "-") for alias, meant in ALIASES.items() if meant == word.name)
+    text += f" Also {aliases[0]}." if aliases else ""
+    info = Option(name, help=text, metavar=metavar, default=_shown(word, shown), common=word.common, aliases=aliases)
     return _parameter(word.name, kind, info)
+
+
+def _shown(word: Word, value: Any) -> str | None:
+    """A default as help prints it; nothing where the library or the model decides."""
+    if value is None or value == []:
+        return None
+    if word.name == "alpha":
+        return "twice the rank"
+    if isinstance(value, bool):
+        on, off = ("on", "off") if word.kind == "boolean" else ("true", "false")
+        return on if value else off
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _body(
@@ -89,7 +111,7 @@ def _body(
         if model or method or config or gpu or from_hub or flat:
             hint = "leave out MODEL and the other options"
             raise InvalidInput("--request is the whole input", field="request", hint=hint)
-        return read_json(request)
+        return WholeBody(read_json(request))
     if (model is None) == (config is None):
         hint = "try: loralens memory 7B; loralens models lists all names"
         raise InvalidInput("give either MODEL or --config", field="model", hint=hint)

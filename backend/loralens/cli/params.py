@@ -5,6 +5,15 @@ from __future__ import annotations
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.render import line, print_json, table
 
+EXAMPLES = (
+    ("loralens params 7B", "tensor by tensor, with LoRA on q_proj and v_proj"),
+    (
+        "loralens params 8B -m lora --rank 16 --target-modules all-linear",
+        "what an adapter on every linear layer trains",
+    ),
+    ("loralens params --config config.json -m full", "a model of your own"),
+)
+
 
 @takes_recipe
 def command(body: Body, json: Json = False) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.render import line, print_json
 
+EXAMPLES = (
+    ("loralens plan 7B --json", "the coefficients, for a program of your own"),
+    ("loralens plan 8B -m qlora --gradient-checkpointing --json", "of one method and one set-up"),
+    ("loralens plan 7B", "how many terms the formula has"),
+)
+
 
 @takes_recipe
 def command(body: Body, json: Json = False) -> None:

@@ -76,3 +76,15 @@ def _folded_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: 
 def line(text: str = "") -> None:
     """One line of text."""
     print(text)
+
+
+def wrapped(text: str, indent: str = "  ") -> None:
+    """A sentence, folded at the terminal's width; piped output keeps it whole, for grep."""
+    if not sys.stdout.isatty():
+        return line(text)
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    print(textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+    return None

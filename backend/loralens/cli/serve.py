@@ -33,6 +33,13 @@ class PortTaken(LoraLensError):
     title = "Port taken"
 
 
+EXAMPLES = (
+    ("loralens serve", "page and API on http://localhost:5173"),
+    ("loralens serve --port 0", "on a free port, which it prints"),
+    ("loralens serve --host 0.0.0.0", "open to the network"),
+)
+
+
 def command(
     host: Host = None, port: Port = None, workers: Workers = None, reload: Reload = False, log_level: LogLevel = None
 ) -> None:

@@ -11,6 +11,11 @@ from loralens.cli.words import Option
 
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
 Output = Annotated[bool, Option("--quiet", help="Say nothing on stderr while it runs.")]
+EXAMPLES = (
+    ("loralens trace gpt2", "LoRA, beside what is computed"),
+    ("loralens trace gpt2 -m full,lora,qlora --sequence-length 256", "three methods"),
+    ("loralens trace 8B -m qlora --gradient-checkpointing --json", "as JSON"),
+)
 
 
 @takes_recipe

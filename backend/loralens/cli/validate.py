@@ -12,6 +12,11 @@ from loralens.core.errors import InvalidInput
 
 Runs = Annotated[Path, Argument("RUNS", help="Rows of runs, one JSON object a line (see docs/accuracy).")]
 Markdown = Annotated[bool, Option("--markdown", help="Print the whole page docs/accuracy.md.")]
+EXAMPLES = (
+    ("loralens validate runs.jsonl", "computed against measured, row by row"),
+    ("loralens validate runs.jsonl --json", "as JSON"),
+    ("loralens validate runs.jsonl --markdown", "as a page"),
+)
 
 
 def command(runs: Runs, markdown: Markdown = False, json: Json = False) -> None:

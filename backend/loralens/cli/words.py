@@ -13,18 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
-Command = Callable[..., None]
+Command = Callable[..., "int | None"]
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option such as `--rank`; a flag that can be denied names both, as `--compile/--no-compile`."""
+    """An option such as `--rank`; a flag that can be denied names both, as `--compile/--no-compile`.
+
+    `default` is what help says, `aliases` are understood and not shown, `common` options come first in help.
+    """
 
     name: str
     help: str
     short: str | None = None
     metavar: str | None = None
-    panel: str | None = None
+    default: str | None = None
+    common: bool = False
+    aliases: tuple[str, ...] = ()
     min: float | None = None
     max: float | None = None
 
@@ -35,12 +40,13 @@ class Option:
         names = [self.name] if self.short is None else [self.name, self.short]
         return typer.Option(
             *names,
+            *self.aliases,
             help=self.help,
             metavar=self.metavar,
-            rich_help_panel=self.panel,
+            rich_help_panel="common" if self.common else None,
             min=self.min,
             max=self.max,
-            show_default=False,
+            show_default=False if self.default is None else self.default,
         )
 
 
@@ -62,8 +68,8 @@ def for_typer(command: Command) -> Command:
     """The command with declarations that typer understands."""
     signature = inspect.signature(command, eval_str=True)
 
-    def called(**values: Any) -> None:
-        command(**values)
+    def called(**values: Any) -> int | None:
+        return command(**values)
 
     translated = [one.replace(annotation=_translated(one.annotation)) for one in signature.parameters.values()]
     called.__signature__ = signature.replace(parameters=translated)  # type: ignore[attr-defined]  # read by typer
@@ -96,7 +102,7 @@ def read(command: Command, words: Sequence[str]) -> dict[str, Any] | None:
             places.append((parameter, kind))
         elif isinstance(info, Option) and info.min is None and info.max is None:
             yes, _, no = info.name.partition("/")
-            options |= {name: (parameter, kind, True) for name in (yes, info.short) if name}
+            options |= {name: (parameter, kind, True) for name in (yes, info.short, *info.aliases) if name}
             options |= {no: (parameter, kind, False)} if no else {}
         else:
             return None

@@ -6,12 +6,14 @@ A GPU fits when its memory covers the peak with the fragmentation that the alloc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from loralens.core import catalogue
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import InvalidInput
 from loralens.planner.advice import advise
+from loralens.planner.pace import pace
 from loralens.planner.question import Question, read_question
 from loralens.planner.time import training_time
 
@@ -57,6 +59,25 @@ def fit_answer(body: Any) -> dict[str, Any]:
         "advice": advise(question, device) if needed > device.memory_bytes else None,
         "time": time,
     }
+
+
+def batch_by_length(body: Any, lengths: Iterable[int]) -> list[tuple[int, int | None]]:
+    """The largest batch that safely fits for each length, up to what the model was made for; None where not even 1 does."""
+    question, own = read_question(body, OWN_WORDS)
+    device = catalogue.gpu(own["gpu"])
+    context = question.model.config.get("max_position_embeddings")
+    longest = context if isinstance(context, int) else LARGEST["sequence_length"]
+    return [
+        (length, largest(question.with_("sequence_length", length), device, "micro_batch_size")["value"])
+        for length in lengths
+        if length <= longest
+    ]
+
+
+def pace_of(body: Any, tokens: int) -> list[dict[str, Any]]:
+    """How long that many tokens take; see `pace`."""
+    question, own = read_question(body, OWN_WORDS)
+    return pace(question, catalogue.gpu(own["gpu"]), tokens)
 
 
 def applies(question: Question, variable: str) -> bool:

@@ -11,7 +11,7 @@ from loralens.core.answer.estimate import Estimate, estimate_model
 from loralens.core.errors import InvalidInput
 from loralens.core.methods import METHODS
 from loralens.core.question.model import Model
-from loralens.core.question.recipe import Recipe
+from loralens.core.question.recipe import Quantization, Recipe
 
 SUBJECT = frozenset({"model", "config", "method", "methods", "recipe"})
 
@@ -40,7 +40,7 @@ class Question:
             value = getattr(self.recipe.lora, field)
             return list(value) if isinstance(value, tuple) else value
         if field in _QUANTIZATION:
-            return getattr(self.recipe.quantization, field) if self.recipe.quantization else None
+            return None if self._packing() is None else getattr(self._packing(), field)
         value = getattr(self.recipe, field)
         # The recipe keeps this word as text; outside it is false, true or "+lora".
         return {"none": False, "yes": True}.get(value, value) if field == "fused_kernels" else value
@@ -52,17 +52,20 @@ class Question:
         if field in _LORA:
             changed: dict[str, Any] = {field: tuple(value) if isinstance(value, list) else value}
             return replace(self, recipe=replace(self.recipe, lora=replace(self.recipe.lora, **changed)))
-        if field in _QUANTIZATION and self.recipe.quantization:
-            return replace(
-                self, recipe=replace(self.recipe, quantization=replace(self.recipe.quantization, **{field: value}))
-            )
+        packing = self._packing()
+        if field in _QUANTIZATION and packing is not None:
+            return replace(self, recipe=replace(self.recipe, quantization=replace(packing, **{field: value})))
         if field == "fused_kernels":
             value = {False: "none", True: "yes"}.get(value, value)
         return replace(self, recipe=replace(self.recipe, **{field: value}))
 
+    def _packing(self) -> Quantization | None:
+        """How the base is packed: QLoRA's is NF4 where the recipe names none."""
+        return self.recipe.quantization or (Quantization() if self.method == "qlora" else None)
+
 
 _LORA = frozenset({"rank", "dropout", "target_modules", "adapter_dtype", "use_dora", "modules_to_save"})
-_QUANTIZATION = frozenset({"double_quant"})
+_QUANTIZATION = frozenset({"double_quant", "prepare_kbit"})
 
 
 def read_question(body: Any, own: Iterable[str] = ()) -> tuple[Question, dict[str, Any]]:

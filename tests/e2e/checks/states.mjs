@@ -118,6 +118,7 @@ async function languageSwitch(context) {
   await settled(page)
   await page.getByRole('button', { name: 'English' }).click()
   await page.getByRole('heading', { name: 'How much smaller?' }).waitFor()
+  await page.waitForFunction(() => new URLSearchParams(location.search).get('lang') === 'en')
   await page.locator('#theme').selectOption('dark')
   equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), 'rgb(11, 18, 32)', 'dark ground')
   await page.reload()

@@ -1,0 +1,55 @@
+"""The recipe that was judged, as the options that ask for it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loralens.core.question.recipe_words import WORDS, default
+
+ALWAYS = ("micro_batch_size", "sequence_length", "gradient_checkpointing")
+ADAPTER = ("rank", "target_modules")
+
+
+def options(recipe: Mapping[str, Any], method: str | None = None) -> list[str]:
+    """Every word of the recipe that is not its default, and the few without which no verdict can be read.
+
+    >>> options({"micro_batch_size": 2, "gradient_checkpointing": False, "lora": {"rank": 16}, "quantization": None})
+    ['--micro-batch-size 2', '--no-gradient-checkpointing', '--rank 16']
+    """
+    rank = _value(recipe, "rank")[1]
+    shown = [] if method is None else [f"--method {method}"]
+    wanted = ALWAYS + (ADAPTER if method != "full" else ())
+    for word in WORDS:
+        there, value = _value(recipe, word.name)
+        usual = 2 * rank if word.name == "alpha" and rank is not None else default(word.name)
+        if there and value is not None and (word.name in wanted or value != usual):
+            shown.append(option(word.name, value))
+    return shown
+
+
+def option(name: str, value: Any) -> str:
+    """One word as it is typed.
+
+    >>> option("gradient_checkpointing", True), option("target_modules", ["q_proj", "v_proj"])
+    ('--gradient-checkpointing', '--target-modules q_proj,v_proj')
+    """
+    flag = "--" + name.replace("_", "-")
+    kinds = {word.name: word.kind for word in WORDS}
+    if isinstance(value, bool) and kinds.get(name) == "boolean":
+        return flag if value else f"--no-{flag[2:]}"
+    if isinstance(value, bool):
+        value = str(value).lower()
+    text = ",".join(value) if isinstance(value, (list, tuple)) else str(value)
+    return f"{flag} '{text}'" if any(symbol in text for symbol in "*()[]|\\^$+?") else f"{flag} {text}"
+
+
+def _value(recipe: Mapping[str, Any], name: str) -> tuple[bool, Any]:
+    """Whether the nested recipe says a flat word, and its value."""
+    if name == "quantization":
+        packing = recipe.get("quantization")
+        return packing is not None, packing["type"] if packing else None
+    for group in (recipe, *(recipe.get(key) or {} for key in ("lora", "quantization", "parallelism"))):
+        if name in group:
+            return True, group[name]
+    return False, None

@@ -1,0 +1,48 @@
+"""How long a number of tokens takes, on a GPU whose rate is known or on known ones with as much memory."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from loralens.core import catalogue
+from loralens.core.catalogue import Gpu
+from loralens.planner.network import compute_dtype
+from loralens.planner.question import Question
+from loralens.planner.time import training_time
+
+SHOWN: Final = 4
+GIB: Final = 2**30
+
+
+def pace(question: Question, device: Gpu, tokens: int) -> list[dict[str, Any]]:
+    """GPU hours (least, expected) for that many tokens: of the device, or of the cards with as much memory on the box.
+
+    A card that is described by its memory alone has no rate, and none is invented for it.
+
+    Raises:
+        UnsupportedArchitecture: the model's operations per token are not known.
+    """
+    dtype = compute_dtype(question.recipe)
+    cards = [device] if device.dense_flops_per_second.get(dtype) else _alike(device, dtype)
+    return [
+        {"gpu": card.id, "name": card.name, **training_time(question, card, tokens)["gpu_hours"]}
+        for card in _spread(cards)
+    ]
+
+
+def _spread(cards: list[Gpu]) -> list[Gpu]:
+    """At most `SHOWN` of them, from the slowest to the fastest."""
+    if len(cards) <= SHOWN:
+        return cards
+    return [cards[round(step * (len(cards) - 1) / (SHOWN - 1))] for step in range(SHOWN)]
+
+
+def _alike(device: Gpu, dtype: str) -> list[Gpu]:
+    """The known NVIDIA cards of this size, the slowest first."""
+    size = round(device.memory_bytes / GIB)
+    cards = [
+        card
+        for card in catalogue.gpus()
+        if card.vendor == "NVIDIA" and card.marketing_memory_gb == size and card.dense_flops_per_second.get(dtype)
+    ]
+    return sorted(cards, key=lambda card: card.dense_flops_per_second[dtype] or 0)

@@ -1,0 +1,53 @@
+"""What most people mean when they say nothing: the words that `loralens fit` fills in, and never in silence.
+
+Sources: the trainers' own defaults, read in November 2026: gradient checkpointing in LLaMA-Factory (`disable_gradient_
+checkpointing: false`), ms-swift and Unsloth; every linear layer in QLoRA (arXiv:2305.14314, section 4), Unsloth's and
+Axolotl's examples; rank 16 in Unsloth's and PEFT's examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from loralens.core.architecture.registry import build
+from loralens.core.errors import LoraLensError
+from loralens.core.question.model import resolve
+
+METHOD: Final = "qlora"
+WORDS: Final[Mapping[str, Any]] = {"gradient_checkpointing": True}
+LORA: Final[Mapping[str, Any]] = {"rank": 16, "target_modules": "all-linear"}
+
+
+def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The body with what most people mean filled in where it says nothing, and the flat names that were filled in.
+
+    A model to which PEFT refuses adapters on every linear layer keeps PEFT's own targets.
+    """
+    filled: list[str] = []
+    result = dict(body)
+    if "method" not in body and "methods" not in body:
+        result["method"] = METHOD
+        filled.append("method")
+    recipe = dict(body.get("recipe") or {})
+    for name, value in WORDS.items():
+        if name not in recipe:
+            recipe[name] = value
+            filled.append(name)
+    methods = body.get("methods") or [result.get("method")]
+    if methods != ["full"]:
+        lora = dict(recipe.get("lora") or {})
+        for name, value in LORA.items():
+            if name not in lora and not (name == "target_modules" and _refuses_all(body)):
+                lora[name] = value
+                filled.append(name)
+        recipe["lora"] = lora
+    return result | {"recipe": recipe}, filled
+
+
+def _refuses_all(body: Mapping[str, Any]) -> bool:
+    try:
+        root = build(resolve(body.get("model"), body.get("config")).config)
+    except LoraLensError:  # the question itself says what is wrong
+        return False
+    return bool(root.refused_targets) or bool(root.no_adapters)

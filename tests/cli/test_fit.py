@@ -1,0 +1,105 @@
+"""One command answers: verdict, largest step, how long, what to change; and scripts read its exit code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from loralens.cli.here import described, gpu_of_this_machine
+from loralens.core.catalogue import gpu, gpus
+from loralens.core.errors import InvalidInput
+from loralens.planner.fit import fit_answer
+
+
+def test_the_first_line_states_method_and_what_was_assumed(run):
+    code, out, _ = run("fit", "8B", "--gpu", "24GB")
+    assert code == 0
+    first = out.splitlines()[0]
+    for word in ("Llama-3.1-8B", "qlora", "gradient checkpointing", "rank 16", "all-linear", "not asked"):
+        assert word in first
+    assert "the step fits. It needs" in out
+    assert "largest batch" in out
+    assert "tokens take" in out
+    assert "What to change:" in out
+
+
+def test_what_is_asked_is_not_assumed(run):
+    _, out, _ = run("fit", "8B", "--gpu", "24GB", "-m", "LoRA", "--no-gradient-checkpointing", "--rank", "8",
+                    "--target-modules", "q_proj,v_proj")  # fmt: skip
+    assert out.splitlines()[0] == "Llama-3.1-8B, lora"
+    _, full, _ = run("fit", "0.5B", "--gpu", "24GB", "-m", "full")
+    assert full.splitlines()[0].endswith("not asked: gradient checkpointing")
+
+
+def test_the_json_is_the_apis_for_the_same_words(run):
+    code, out, _ = run("fit", "0.5B", "--gpu", "24GB", "--json")
+    body = {"model": "0.5B", "gpu": "24GB", "method": "qlora", "recipe": {
+        "gradient_checkpointing": True, "lora": {"rank": 16, "target_modules": "all-linear"}}}  # fmt: skip
+    assert json.loads(out) == json.loads(json.dumps(fit_answer(body)))
+    assert code == 0
+
+
+def test_a_request_is_the_whole_input(run, tmp_path):
+    file = tmp_path / "body.json"
+    file.write_text(json.dumps({"model": "0.5B", "gpu": "24GB"}))
+    _, out, _ = run("fit", "--request", str(file), "--json")
+    assert json.loads(out)["method"] == "lora"
+    assert json.loads(out)["recipe"]["gradient_checkpointing"] is False
+
+
+def test_the_changes_are_options_that_make_it_fit(run):
+    words = ("fit", "qwen3-32b", "--gpu", "4090", "-m", "qlora")
+    code, out, _ = run(*words)
+    assert code == 5
+    options = next(line for line in out.splitlines() if line.startswith("as options: ")).removeprefix("as options: ")
+    assert "--no-prepare-kbit" in options
+    assert run(*words, *options.split())[0] == 0
+
+
+def test_a_search_that_ends_says_what_it_tried_and_several_cards_are_options(run):
+    _, out, _ = run("fit", "llama-3.1-405b", "--gpu", "a100", "--seq-len", "512")
+    assert "No combination" not in out
+    assert "The changes tried (" in out
+    several = next(line for line in out.splitlines() if line.startswith("Or "))
+    assert "--gpus 8 --strategy fsdp" in several or "--gpus 4 --strategy fsdp" in several
+
+
+def test_hours_by_the_clock_are_gpu_hours_over_gpus(run):
+    words = ("fit", "8B", "--gpu", "h100", "--gpus", "8", "--strategy", "fsdp", "--tokens", "1000000000")
+    _, out, _ = run(*words)
+    assert "on 8 GPUs: at least" in out
+    whole = json.loads(run(*words, "--json")[1])["time"]["gpu_hours"]["expected"]
+    assert f"expected {whole / 8:.2f} h by the clock" in out
+
+
+def test_tight_is_a_code_of_its_own(run):
+    least, safe = fit_answer({"model": "0.5B", "gpu": "24GB"})["peak"]["needed_bytes"]
+    code, out, _ = run("fit", "0.5B", "-m", "lora", "--no-gradient-checkpointing", "--rank", "8", "--target-modules",
+                       "q_proj,v_proj", "--gpu", f"custom:{(least + safe) // 2 // 2**20}MiB")  # fmt: skip
+    assert code == 4
+    assert "tight" in out
+
+
+def test_without_a_gpu_it_asks_in_words_of_the_command_line(run, monkeypatch):
+    import loralens.host
+
+    monkeypatch.setattr(loralens.host, "_nvidia_gpus", list)
+    monkeypatch.setattr(loralens.host, "_apple_gpu", lambda _: [])
+    code, _, err = run("fit", "8B")
+    assert code == 2
+    assert "--gpu 24GB" in err
+    assert "GET" not in err
+    with pytest.raises(InvalidInput):
+        gpu_of_this_machine()
+
+
+@pytest.mark.parametrize("row", [row for row in gpus() if row.vendor == "NVIDIA"], ids=lambda row: row.id)
+def test_a_driver_names_a_card_that_has_its_memory(row):
+    found = gpu(described(f"NVIDIA {row.name}", row.memory_bytes))
+    assert abs(found.memory_bytes - row.memory_bytes) <= 0.03 * row.memory_bytes
+
+
+def test_a_laptop_card_is_not_the_desktop_one():
+    assert described("NVIDIA GeForce RTX 4090 Laptop GPU", 16_376 * 2**20).startswith("custom:16376MiB")
+    assert described("NVIDIA GeForce RTX 4090", 49_140 * 2**20).startswith("custom:49140MiB")
