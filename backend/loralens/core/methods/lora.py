@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loralens.core.architecture.module import FusedLinear, Linear, Module
-from loralens.core.errors import InvalidInput, UnsupportedArchitecture
-from loralens.core.methods import experts
-from loralens.core.methods.adapters import PEFT_DEFAULTS, DoraAdapter, LoraAdapter, rank_of, selector, settled
+from loralens.core.architecture.module import Linear, Module
+from loralens.core.methods.adapters import settled
 from loralens.core.methods.base import (
     SHORT,
     Prepared,
-    for_each,
     hold_weights,
     keeps_float32,
     parameters,
     precision_text,
 )
-from loralens.core.methods.merged import MergedAdapter
+from loralens.core.methods.injection import inject
 from loralens.core.methods.packing import FourBit, packing_for
-from loralens.core.question import patterns
 from loralens.core.tape.checkpoint import is_reentrant
 from loralens.core.tape.parameter import Parameter
 
@@ -118,97 +113,6 @@ def _raise_rest(root: Root, recipe: Recipe, cast_biases: set[int]) -> None:
         base = parameter.role == "base" and parameter.packing is None
         if base and id(parameter) not in cast_biases and not put_back:
             parameter.dtype = "float32"
-
-
-def inject(root: Root, recipe: Recipe) -> list[str]:
-    """Put an adapter on every target and a trainable copy beside every module to save; returns the assumptions made.
-
-    Raises:
-        InvalidInput: no module matches `target_modules` or one of `modules_to_save`.
-        UnsupportedArchitecture: adapters on this family are not modelled.
-    """
-    if root.no_adapters:
-        raise UnsupportedArchitecture(root.no_adapters, field="config.model_type", hint="ask for method=full")
-    lora, expert_weights = experts.translate(root, recipe.lora)
-    wanted = selector(root, lora)
-    patterns.affordable(
-        [key for key, _ in lora.rank_pattern],
-        [name for name, _ in root.walk()] if lora.rank_pattern else [],
-        "lora.rank_pattern",
-    )
-    found: list[str] = []
-    linears: dict[str, None] = {}
-    saved: set[str] = set()
-
-    def signature(name: str, module: Module) -> str:
-        if isinstance(module, Linear):
-            linears[name.rsplit(".", 1)[-1]] = None
-        if isinstance(module, FusedLinear):
-            around = name.rpartition(".")[0]
-            parts = [part for part in module.parts if wanted(f"{around}.{part}", module)]
-            linears.update(dict.fromkeys(module.parts))
-            found.extend(f"{around}.{part}" for part in parts)
-            return f"parts {' '.join(parts)}" if parts else ""
-        if wanted(name, module):
-            _allowed(root, name)
-            found.append(name)
-            return f"adapter of rank {rank_of(name, lora)}"
-        if stacked := experts.targeted(module, expert_weights):
-            found.append(name)
-            return f"experts {' '.join(stacked)}"
-        for key in lora.modules_to_save:
-            if name == key or name.endswith("." + key):
-                saved.add(key)
-                return "saved"
-        return ""
-
-    def apply(name: str, module: Module, sign: str) -> None:
-        if sign == "saved":
-            module.saved = trainable_copy(module)
-        elif sign.startswith("experts "):
-            module.adapter = experts.ExpertAdapter.on(module, name, tuple(sign.split()[1:]), lora)
-        elif sign.startswith("parts ") and isinstance(module, FusedLinear):
-            module.adapter = MergedAdapter.for_parts(module, tuple(sign.split()[1:]), lora)
-        elif sign and isinstance(module, Linear):
-            module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
-
-    for_each(root, signature, apply)
-    missing = set(lora.modules_to_save) - saved
-    if not found or missing:
-        raise InvalidInput(
-            f"no module of this model is called {', '.join(sorted(missing))}"
-            if missing
-            else f"no linear layer of this model matches target_modules {lora.target_modules!r}",
-            field="lora.modules_to_save" if missing else "lora.target_modules",
-            hint=f"this model has: {', '.join(linears)}; or all-linear",
-        )
-    assumptions = []
-    if recipe.lora.target_modules == root.default_targets != ("q_proj", "v_proj"):
-        has = "PEFT's default" if root.model_type in PEFT_DEFAULTS else "usual; PEFT has no default"
-        assumptions.append(f"target modules {', '.join(root.default_targets)}: {has} for {root.model_type}")
-    if root.framework and lora.use_dora:
-        assumptions.append(f"DoRA as PEFT computes it, not {root.framework}")
-    return assumptions
-
-
-def _allowed(root: Root, name: str) -> None:
-    """Source: PEFT 0.21 tuners/tuners_utils.py, `_check_lora_target_modules_mamba`."""
-    own = name.rsplit(".", 1)[-1]
-    if own in root.refused_targets:
-        raise InvalidInput(
-            f"PEFT refuses adapters on {own} in this family: its kernels use the weight without calling the layer",
-            field="lora.target_modules",
-            hint=f"name other layers, without {own}; all-linear would take it in too",
-        )
-
-
-def trainable_copy(module: Module) -> Module:
-    """A copy of a module that trains beside the frozen original (PEFT's `ModulesToSaveWrapper`)."""
-    copy = deepcopy(module)
-    for _, part in copy.walk():
-        for _, parameter in part.own_parameters():
-            parameter.role, parameter.trainable = "adapter", True
-    return copy
 
 
 def match_copies(root: Root) -> None:

@@ -1,0 +1,187 @@
+"""LoRA put into a model: for every module one decision by its name, then the change that was decided on.
+
+Layers for which all decisions are equal stay one object (`Stack.specialise`), so a decision is a value that compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loralens.core.architecture.module import FusedLinear, Linear, Module
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.methods import experts
+from loralens.core.methods.adapters import PEFT_DEFAULTS, DoraAdapter, LoraAdapter, rank_of, selector
+from loralens.core.methods.base import for_each
+from loralens.core.methods.merged import MergedAdapter
+from loralens.core.question import patterns
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
+    from loralens.core.question.recipe import Lora, Recipe
+    from loralens.core.tape.size import Dim
+
+
+class Change(Hashable, Protocol):
+    """What is done to a module."""
+
+    def make(self, name: str, module: Any, lora: Lora) -> None:
+        """Do it to the module of that full name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapt:
+    """A linear layer gets an adapter."""
+
+    rank: Dim
+
+    def make(self, name: str, module: Any, lora: Lora) -> None:
+        """LoRA, or DoRA when the recipe says so."""
+        module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptParts:
+    """A fused projection gets one adapter for some of its parts."""
+
+    parts: tuple[str, ...]
+
+    def make(self, name: str, module: Any, lora: Lora) -> None:
+        """As LitGPT has it."""
+        module.adapter = MergedAdapter.for_parts(module, self.parts, lora)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptExperts:
+    """Stacked weights of experts get factors of their own."""
+
+    weights: tuple[str, ...]
+
+    def make(self, name: str, module: Any, lora: Lora) -> None:
+        """As PEFT's `ParamWrapper` has it."""
+        module.adapter = experts.ExpertAdapter.on(module, name, self.weights, lora)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy trains in the module's place (PEFT's `ModulesToSaveWrapper`)."""
+
+    def make(self, name: str, module: Any, lora: Lora) -> None:
+        """Beside the frozen original."""
+        module.saved = trainable_copy(module)
+
+
+class Selection:
+    """Decides for every module, and remembers what was met on the way."""
+
+    def __init__(self, root: Root, lora: Lora) -> None:
+        self._root = root
+        self.lora, self._expert_weights = experts.translate(root, lora)
+        self._wanted = selector(root, self.lora)
+        self._adapted = False
+        self._linears: dict[str, None] = {}  # names of linear layers, for the hint
+        self._copied: set[str] = set()
+        patterns.affordable(
+            [key for key, _ in self.lora.rank_pattern],
+            [name for name, _ in root.walk()] if self.lora.rank_pattern else [],
+            "lora.rank_pattern",
+        )
+
+    def change(self, name: str, module: Module) -> Change | None:
+        """What the recipe does to this module; None: nothing."""
+        if isinstance(module, FusedLinear):
+            return self._parts(name, module)
+        return self._adapter(name, module) or self._copy(name)
+
+    def _parts(self, name: str, module: FusedLinear) -> Change | None:
+        around, own = name.rpartition(".")[::2]
+        self._linears.update(dict.fromkeys([own, *module.parts]))
+        parts = tuple(part for part in module.parts if self._wanted(f"{around}.{part}", module))
+        self._adapted |= bool(parts)
+        return AdaptParts(parts) if parts else None
+
+    def _adapter(self, name: str, module: Module) -> Change | None:
+        if isinstance(module, Linear):
+            self._linears[name.rsplit(".", 1)[-1]] = None
+        change: Change
+        if self._wanted(name, module):
+            _allowed(self._root, name)
+            change = Adapt(rank_of(name, self.lora))
+        elif stacked := experts.targeted(module, self._expert_weights):
+            change = AdaptExperts(stacked)
+        else:
+            return None
+        self._adapted = True
+        return change
+
+    def _copy(self, name: str) -> Change | None:
+        for key in self.lora.modules_to_save:
+            if name == key or name.endswith("." + key):
+                self._copied.add(key)
+                return Copy()
+        return None
+
+    def require(self) -> None:
+        """Raises `InvalidInput` when a name matched nothing."""
+        missing = set(self.lora.modules_to_save) - self._copied
+        if self._adapted and not missing:
+            return
+        raise InvalidInput(
+            f"no module of this model is called {', '.join(sorted(missing))}"
+            if missing
+            else f"no linear layer of this model matches target_modules {self.lora.target_modules!r}",
+            field="lora.modules_to_save" if missing else "lora.target_modules",
+            hint=f"this model has: {', '.join(self._linears)}; or all-linear",
+        )
+
+
+def inject(root: Root, recipe: Recipe) -> list[str]:
+    """Put an adapter on every target and a trainable copy beside every module to save; returns the assumptions made.
+
+    Raises:
+        InvalidInput: no module matches `target_modules` or one of `modules_to_save`.
+        UnsupportedArchitecture: adapters on this family are not modelled.
+    """
+    if root.no_adapters:
+        raise UnsupportedArchitecture(root.no_adapters, field="config.model_type", hint="ask for method=full")
+    selection = Selection(root, recipe.lora)
+
+    def apply(name: str, module: Module, change: Change | None) -> None:
+        if change is not None:
+            change.make(name, module, selection.lora)
+
+    for_each(root, selection.change, apply)
+    selection.require()
+    return _assumptions(root, recipe)
+
+
+def _assumptions(root: Root, recipe: Recipe) -> list[str]:
+    found = []
+    if recipe.lora.target_modules == root.default_targets != ("q_proj", "v_proj"):
+        has = "PEFT's default" if root.model_type in PEFT_DEFAULTS else "usual; PEFT has no default"
+        found.append(f"target modules {', '.join(root.default_targets)}: {has} for {root.model_type}")
+    if root.framework and recipe.lora.use_dora:
+        found.append(f"DoRA as PEFT computes it, not {root.framework}")
+    return found
+
+
+def _allowed(root: Root, name: str) -> None:
+    """Source: PEFT 0.21 tuners/tuners_utils.py, `_check_lora_target_modules_mamba`."""
+    own = name.rsplit(".", 1)[-1]
+    if own in root.refused_targets:
+        raise InvalidInput(
+            f"PEFT refuses adapters on {own} in this family: its kernels use the weight without calling the layer",
+            field="lora.target_modules",
+            hint=f"name other layers, without {own}; all-linear would take it in too",
+        )
+
+
+def trainable_copy(module: Module) -> Module:
+    """A copy of a module that trains beside the frozen original (PEFT's `ModulesToSaveWrapper`)."""
+    copy = deepcopy(module)
+    for _, part in copy.walk():
+        for _, parameter in part.own_parameters():
+            parameter.role, parameter.trainable = "adapter", True
+    return copy
