@@ -15,7 +15,9 @@ from starlette.middleware.gzip import GZipMiddleware
 import loralens
 from loralens.api import page as built_page
 from loralens.api import problems, routes
+from loralens.api.compute import Compute
 from loralens.api.guard import Guard
+from loralens.api.kept_answers import KeptAnswers
 from loralens.api.stopping import stops_within
 from loralens.limits import shared_limits
 from loralens.settings import Settings
@@ -39,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             stack.enter_context(stops_within(settings.shutdown_seconds))
             if settings.is_shared():
                 app.state.limits = stack.enter_context(shared_limits(settings))
+            app.state.compute = stack.enter_context(Compute())
             for module in modules:
                 if hasattr(module, "lifespan"):
                     await stack.enter_async_context(cast(AbstractAsyncContextManager[None], module.lifespan(app)))
@@ -58,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(Guard, settings=settings, page=page),
+            Middleware(KeptAnswers),
             # Level 4 is three times as fast as 9 and 4 % larger on our answers; event streams pass uncompressed.
             Middleware(GZipMiddleware, minimum_size=1024, compresslevel=4),
         ],

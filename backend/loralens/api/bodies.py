@@ -71,7 +71,7 @@ class JsonRoute(APIRoute):
         return strict
 
 
-def read_query(request: Request) -> dict[str, Any]:
+async def read_query(request: Request) -> dict[str, Any]:
     """A query string as the body of the same POST: `model`, `method` and the recipe's flat names.
 
     Raises:

@@ -14,6 +14,8 @@
     │   ├── LabInstalling                PyTorch is being installed beside the running server
     │   └── HubUnavailable               the Hugging Face Hub cannot be reached
     ├── GatedModel                       the Hub shows the model's files only to people whom its publisher let in
+    ├── Overloaded                       the server computes as much as it can already
+    ├── TookTooLong                      the answer would take longer than a request may
     ├── DeviceBusy                       the device runs another job and queueing was refused
     └── JobFailed                        a job ended with an error
         └── OutOfMemory                  the device ran out of memory while working
@@ -141,6 +143,26 @@ class GatedModel(LoraLensError):
     code = "gated_model"
     title = "Gated model"
     status = 403
+
+
+class Overloaded(LoraLensError):
+    """The server computes as much as it can; the same request may be sent again in some seconds."""
+
+    code = "overloaded"
+    title = "Too much to compute"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or f"ask again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TookTooLong(LoraLensError):
+    """The answer would take longer than a request may be computed for."""
+
+    code = "took_too_long"
+    title = "Took too long"
+    status = 503
 
 
 class DeviceBusy(LoraLensError):

@@ -15,7 +15,7 @@ from loralens.core import catalogue
 from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.overhead import needed_by_rule
 from loralens.core.answer.plan import PHASES, Plan, plan_for
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES, monomial_values
 from loralens.planner.question import SUBJECT, Question
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_POINTS: Final = 100_000
 MAX_PLANS: Final = 64
 """A plan takes some 50 ms to make, and a few models need one for each number of tokens."""
+MAX_HUGE_POINTS: Final = 5_000
+"""Where bytes leave 64 bits: Python's integers take a quarter of a millisecond for each point."""
 SAFE_INT64: Final = 2**56
 """Bytes. Above it the bands' percentages could leave 64 bits, and Python's integers take over."""
 
@@ -121,6 +123,12 @@ def _evaluate(plan: Plan, points: list[NDArray[Any]]) -> tuple[NDArray[Any], NDA
 
     largest = max(plan.peaks(*(int(values.max()) for values in points))[0].values())
     if largest > SAFE_INT64:
+        if len(points[0]) > MAX_HUGE_POINTS:
+            raise InputTooLarge(
+                f"{len(points[0]):,} points beyond 2^56 bytes, at most {MAX_HUGE_POINTS:,} are computed at once",
+                field="sweep",
+                hint="no GPU has that much memory: use smaller batches or lengths, or fewer values",
+            )
         points = [values.astype(object) for values in points]
     # `monomial_values` multiplies whatever it is given: numbers for an estimate, arrays here.
     values = monomial_values(*points)  # type: ignore[arg-type]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
+from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.planner_schemas import FitAnswer
 from loralens.api.problems import documented
-from loralens.planner.fit import fit_answer
 
 router = APIRouter(tags=["planner"])
 
@@ -38,9 +37,9 @@ def _request_body() -> dict[str, Any]:
     "/fit",
     summary="What fits a GPU, and what makes it fit",
     response_model=FitAnswer,
-    responses=documented(400, 404, 413, 415, 422),
+    responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )
-def fit(body: JsonObject) -> Response:
+async def fit(request: Request, body: JsonObject) -> Response:
     """Not fitting is an answer, with the changes that would help, in order; it is no error."""
-    return respond(fit_answer(body))
+    return await computed(request, "fit", body)

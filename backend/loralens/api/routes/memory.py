@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject, Query
+from loralens.api.compute import computed
 from loralens.api.openapi import allocator_parameter, query_parameters, request_body, with_allocator
 from loralens.api.problems import documented
 from loralens.api.schemas import MemoryAnswer
-from loralens.core.answer.answers import memory_answer
 
 router = APIRouter(tags=["memory"])
 
@@ -18,21 +17,21 @@ router = APIRouter(tags=["memory"])
     "/memory",
     summary="Memory of one training step",
     response_model=MemoryAnswer,
-    responses=documented(404, 422),
+    responses=documented(404, 422, 429, 503),
     openapi_extra={"parameters": [*query_parameters(), allocator_parameter()]},
 )
-def memory(query: Query) -> Response:
+async def memory(request: Request, query: Query) -> Response:
     """Peak, phases, breakdown and every term with its formula, for each method asked for."""
-    return respond(memory_answer(query))
+    return await computed(request, "memory", query)
 
 
 @router.post(
     "/memory",
     summary="Memory of one training step, nested recipe or your own config.json",
     response_model=MemoryAnswer,
-    responses=documented(400, 404, 413, 415, 422),
+    responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": with_allocator(request_body())},
 )
-def memory_of_body(body: JsonObject) -> Response:
+async def memory_of_body(request: Request, body: JsonObject) -> Response:
     """The same answer for a recipe in JSON; `config` takes a config.json in place of a model name."""
-    return respond(memory_answer(body))
+    return await computed(request, "memory", body)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
+from loralens.api.compute import computed
 from loralens.api.problems import documented
 from loralens.api.serving_schemas import ServingAnswer
-from loralens.core.answer.serving import serving_answer
 
 router = APIRouter(tags=["adapters"])
 
@@ -17,7 +16,7 @@ router = APIRouter(tags=["adapters"])
     "/serving",
     summary="Memory of serving one base with many adapters",
     response_model=ServingAnswer,
-    responses=documented(400, 404, 413, 415, 422),
+    responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -59,6 +58,6 @@ router = APIRouter(tags=["adapters"])
         }
     },
 )
-def serving(body: JsonObject) -> Response:
+async def serving(request: Request, body: JsonObject) -> Response:
     """Base, adapters of mixed ranks and KV cache, against a full model for each task; how many adapters fit where."""
-    return respond(serving_answer(body))
+    return await computed(request, "serving", body)

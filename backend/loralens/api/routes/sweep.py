@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
+from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.planner_schemas import SweepAnswer
 from loralens.api.problems import documented
 from loralens.core.tape.size import VARIABLES
-from loralens.planner.sweep import MAX_POINTS, sweep_answer
+from loralens.planner.sweep import MAX_POINTS
 
 router = APIRouter(tags=["planner"])
 
@@ -40,9 +40,9 @@ def _request_body() -> dict[str, Any]:
     "/sweep",
     summary="Peaks over a grid",
     response_model=SweepAnswer,
-    responses=documented(400, 404, 413, 415, 422),
+    responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )
-def sweep(body: JsonObject) -> Response:
+async def sweep(request: Request, body: JsonObject) -> Response:
     """The same numbers as single requests, for a whole grid at once."""
-    return respond(sweep_answer(body))
+    return await computed(request, "sweep", body)

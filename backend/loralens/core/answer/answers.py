@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loralens.core import catalogue
+from loralens.core.answer.cost import check_simulation
 from loralens.core.answer.estimate import ALLOCATORS, SHOWN_GPUS, Estimate, estimate_model
 from loralens.core.answer.plan import plan_for
 from loralens.core.architecture.module import Linear
@@ -60,13 +61,16 @@ def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(check(name) for name in several)
 
 
-def memory_answer(body: Any) -> dict[str, Any]:
+def memory_answer(body: Any, *, most_passes: int | None = None) -> dict[str, Any]:
     """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning.
 
-    `allocator`: `rule` (the default) or `simulated`, see `core.answer.overhead`.
+    `allocator`: `rule` (the default) or `simulated`, see `core.answer.overhead`; `most_passes` bounds what the latter may
+    cost, see `core.answer.cost`.
     """
     allocator, body = _allocator(body)
     model, names, recipe, gpus = read_body(body)
+    if allocator == "simulated" and most_passes is not None:
+        check_simulation(model, names, recipe, most_passes)
     estimates = [estimate_model(model, name, recipe) for name in names]
     answer: dict[str, Any] = {
         "model": model_object(model),

@@ -1,0 +1,66 @@
+"""What runs in a worker process of `compute`: the core alone, no web framework.
+
+A worker ends with its server, and leaves interrupts from the terminal to it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from importlib import import_module
+from typing import Any, Final
+
+from loralens.core.errors import LoraLensError
+from loralens.core.jsontext import to_json
+
+WORK: Final = {
+    "memory": "loralens.api.child:memory_answer",
+    "parameters": "loralens.core.answer.answers:parameters_answer",
+    "plan": "loralens.core.answer.answers:plan_answer",
+    "serving": "loralens.core.answer.serving:serving_answer",
+    "fit": "loralens.planner.fit:fit_answer",
+    "sweep": "loralens.planner.sweep:sweep_answer",
+}
+MOST_PASSES: Final = 16_000  # of a simulated allocator: about ten seconds (`core.answer.cost`)
+PARENT_SECONDS: Final = 1.0  # how often a worker looks whether it has become an orphan
+
+Problem = tuple[int, str, str, str, str | None, str | None]
+"""Status, code, title, message, field and hint of an error."""
+
+
+def begin(niceness: int) -> None:
+    """Make this process a worker; `niceness` keeps long work from those who wait for short answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if niceness and hasattr(os, "nice"):
+        os.nice(niceness)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
+
+
+def memory_answer(body: Any) -> dict[str, Any]:
+    """`/api/memory`, within what a request may cost."""
+    from loralens.core.answer import answers
+
+    return answers.memory_answer(body, most_passes=MOST_PASSES)
+
+
+def answer(name: str, body: Any) -> bytes | Problem:
+    """The answer as JSON, or the problem with the question."""
+    module, function = WORK[name].split(":")
+    try:
+        return to_json(getattr(import_module(module), function)(body)).encode()
+    except LoraLensError as error:
+        return error.status, error.code, error.title, error.message, error.field, error.hint
+
+
+def ready() -> None:
+    """Nothing: a worker that can do this has imported what it needs."""
+    for target in WORK.values():
+        import_module(target.partition(":")[0])

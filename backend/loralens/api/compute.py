@@ -1,0 +1,149 @@
+"""Computation away from the process that answers.
+
+The server's own process reads requests, finds kept answers, and serves the page; whatever has to be computed goes to worker
+processes in one of two lanes. A lane has a number of workers, a bound on what waits (429 beyond it, with Retry-After) and a
+deadline (503); a client that leaves takes its work with it. Long work runs in a lane of its own, at a lower priority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pebble import ProcessExpired, ProcessPool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from loralens.api import child
+from loralens.api.problems import from_error, problem, respond
+from loralens.core.errors import Overloaded, TookTooLong
+
+LONG: Final = frozenset({"fit", "sweep"})
+_CLIENT_LEFT: Final = 499  # nobody reads it
+
+
+@dataclass(slots=True)
+class Lane:
+    """Workers for one kind of work. `typical_seconds` follows what the last answers took."""
+
+    name: str
+    workers: int
+    most_waiting: int
+    deadline_seconds: float
+    niceness: int
+    typical_seconds: float = 0.1
+    under_way: int = 0
+    _pool: ProcessPool | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Begin to start the workers."""
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if context.get_start_method() == "forkserver":
+            context.set_forkserver_preload(["loralens.api.child"])
+        self._pool = ProcessPool(self.workers, initializer=child.begin, initargs=(self.niceness,), context=context)
+        for _ in range(self.workers):
+            self._pool.schedule(child.ready)
+
+    def stop(self) -> None:
+        """End the workers, whatever they do."""
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+
+    def _schedule(self, name: str, body: dict[str, Any]) -> Future[bytes | child.Problem]:
+        assert self._pool is not None  # started with the server
+        try:
+            return self._pool.schedule(child.answer, args=(name, body), timeout=self.deadline_seconds)
+        except RuntimeError:  # the pool lost what it starts workers with: a new one
+            self.stop()
+            self.start()
+            return self._pool.schedule(child.answer, args=(name, body), timeout=self.deadline_seconds)
+
+    async def run(self, request: Request, name: str, body: Mapping[str, Any]) -> bytes | child.Problem | None:
+        """The answer or its problem; None when the client has left.
+
+        Raises:
+            Overloaded: as much waits already as may.
+            TookTooLong: the deadline has passed, or the worker died at it.
+        """
+        if self.under_way >= self.workers + self.most_waiting:
+            wait = math.ceil(self.typical_seconds * self.under_way / self.workers)
+            raise Overloaded(
+                f"{self.under_way} requests of this kind are computed or wait already",
+                retry_after_seconds=min(max(wait, 1), 60),
+            )
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        self.under_way += 1
+        work = asyncio.wrap_future(self._schedule(name, dict(body)))
+        left = asyncio.ensure_future(_left(request))
+        try:
+            waiting: set[asyncio.Future[Any]] = {work, left}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return None
+            found: bytes | child.Problem = work.result()
+            self.typical_seconds += (loop.time() - begun - self.typical_seconds) / 8
+            return found
+        except (TimeoutError, CancelledError, ProcessExpired):
+            raise TookTooLong(
+                f"this takes longer than the {self.deadline_seconds:g} seconds that a request may be computed for",
+                hint="ask for less at once, or run the same words through the command line, which has no deadline",
+            ) from None
+        finally:
+            self.under_way -= 1
+            for task in (work, left):
+                task.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Compute:
+    """The lanes of one server."""
+
+    def __init__(self, cores: int | None = None) -> None:
+        cores = cores or os.cpu_count() or 1
+        self.short = Lane("short", max(1, min(cores, 8)), most_waiting=256, deadline_seconds=15, niceness=0)
+        self.long = Lane("long", max(1, min(cores // 2, 4)), most_waiting=12, deadline_seconds=30, niceness=10)
+
+    def __enter__(self) -> Compute:
+        for lane in (self.short, self.long):
+            lane.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lane in (self.short, self.long):
+            lane.stop()
+
+    def lane_of(self, name: str, body: Mapping[str, Any]) -> Lane:
+        """Where a request is computed."""
+        return self.long if name in LONG or body.get("allocator") == "simulated" else self.short
+
+    async def respond(self, request: Request, name: str, body: Mapping[str, Any]) -> Response:
+        """The answer to a request, or the problem with it."""
+        try:
+            found = await self.lane_of(name, body).run(request, name, body)
+        except Overloaded as error:
+            return respond(from_error(error), {"retry-after": str(error.retry_after_seconds)})
+        if found is None:
+            return Response(status_code=_CLIENT_LEFT)
+        if isinstance(found, bytes):
+            return Response(found, media_type="application/json")
+        status, code, title, message, field_, hint = found
+        return respond(problem(status, code, message, title=title, field=field_, hint=hint))
+
+
+async def computed(request: Request, name: str, body: Mapping[str, Any]) -> Response:
+    """The answer of the server's lanes."""
+    compute: Compute = request.app.state.compute
+    return await compute.respond(request, name, body)

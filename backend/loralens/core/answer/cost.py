@@ -1,0 +1,44 @@
+"""What an answer will cost to compute, known before it is computed.
+
+The unit is a layer pass: one layer of one micro batch, walked or replayed in the allocator; about a millisecond.
+A server sets a limit; the command line and Python have none.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loralens.core.architecture.registry import build
+from loralens.core.errors import InputTooLarge
+from loralens.core.question.model import Model
+from loralens.core.question.recipe import Recipe
+from loralens.core.question.versions import framework, version
+from loralens.core.step.simulate import STEPS, VARYING_STEPS
+
+SEARCHES: Final = 4
+"""Runs in which the least memory is found (assumption: one to six were seen, mostly three)."""
+
+
+def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe) -> int:
+    """Layer passes of `allocator=simulated`: recorded once, run for one length, for varying ones, and for the least memory.
+
+    Raises:
+        InvalidInput, UnsupportedArchitecture: as `build`.
+    """
+    root = build(model.config, version(recipe, "transformers"), framework(recipe))
+    layers = sum(len(stack) for _, stack in root.stacks())
+    micro_batches = 2 if recipe.gradient_accumulation_steps > 1 else 1
+    steps = 1 + STEPS + (VARYING_STEPS if recipe.padded else 0) + SEARCHES * (5 if recipe.padded else STEPS)
+    return len(methods) * layers * micro_batches * steps
+
+
+def check_simulation(model: Model, methods: tuple[str, ...], recipe: Recipe, most: int) -> None:
+    """Raise `InputTooLarge` where a simulation needs more than `most` layer passes."""
+    passes = simulation_passes(model, methods, recipe)
+    if passes > most:
+        raise InputTooLarge(
+            f"this simulation needs {passes:,} layer passes, a request may have {most:,}",
+            field="allocator",
+            hint="ask for one method at a time, leave out allocator=simulated, or run "
+            "`loralens memory … --reserved simulated`, which has no limit",
+        )

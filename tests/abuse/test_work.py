@@ -1,0 +1,120 @@
+"""Work has a cost that is known before, a deadline and a place of its own; who asks for little does not wait for who asks for much."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+from jobs.serving import Server
+
+from loralens.core import catalogue
+
+SMALL = {**json.loads(json.dumps(dict(catalogue.model("7B").config))), "hidden_size": 256, "intermediate_size": 512}
+
+
+def deep(layers: int) -> dict[str, Any]:
+    return {**SMALL, "num_hidden_layers": layers}
+
+
+@pytest.fixture(scope="module")
+def base(served: Server) -> str:
+    """A server whose workers are up."""
+    httpx.post(f"{served.address}/api/fit", json={"model": "7B", "gpu": "t4"}, timeout=120)
+    httpx.post(f"{served.address}/api/memory", json={"model": "7B"}, timeout=120)
+    return served.address
+
+
+def test_a_simulation_that_costs_too_much_is_refused_before_it_begins(base: str) -> None:
+    answer = httpx.post(
+        f"{base}/api/memory",
+        json={"config": deep(2_000), "method": "lora", "allocator": "simulated"},
+        timeout=60,
+    )
+    assert answer.status_code == 413
+    problem = answer.json()
+    assert problem["code"] == "input_too_large"
+    assert "22,000 layer passes" in problem["detail"]
+    assert "16,000" in problem["detail"]
+    assert "--reserved simulated" in problem["hint"]
+
+
+def test_a_sweep_over_numbers_that_no_machine_has_is_bounded(base: str) -> None:
+    huge = {"micro_batch_size": list(range(60_000, 60_100)), "sequence_length": list(range(16_000_000, 16_000_100))}
+    answer = httpx.post(f"{base}/api/sweep", json={"model": "70b", "method": "full", "sweep": huge}, timeout=60)
+    assert answer.status_code == 413
+    assert answer.json()["field"] == "sweep"
+
+
+def test_health_and_short_answers_do_not_wait_for_long_work_and_what_is_too_much_is_told(base: str) -> None:
+    def median_seconds() -> float:
+        found = []
+        for _ in range(15):
+            begun = time.perf_counter()
+            assert httpx.get(f"{base}/api/health", timeout=60).status_code == 200
+            found.append(time.perf_counter() - begun)
+        return statistics.median(found)
+
+    idle = median_seconds()
+    answers: list[httpx.Response] = []
+
+    def ask(index: int) -> None:
+        body = {
+            "config": deep(30 + index),
+            "method": "lora",
+            "allocator": "simulated",
+            "recipe": {"padded": True, "sequence_length": 512},
+        }
+        answers.append(httpx.post(f"{base}/api/memory", json=body, timeout=300))
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(20)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    busy = median_seconds()
+    short = httpx.post(f"{base}/api/memory", json={"config": deep(7), "method": "lora"}, timeout=60)
+    still = sum(thread.is_alive() for thread in threads)
+    assert short.status_code == 200
+    assert still, "the short answer came first"
+    assert busy <= 5 * max(idle, 0.02), (idle, busy)
+    for thread in threads:
+        thread.join()
+    statuses = sorted(answer.status_code for answer in answers)
+    assert len(statuses) == 20
+    assert set(statuses) <= {200, 429, 503}
+    assert 429 in statuses, "the queue is bounded"
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.json()["code"] == "overloaded"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+
+
+def test_work_ends_when_its_client_leaves(base: str) -> None:
+    body = {"config": deep(400), "method": "lora", "allocator": "simulated"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{base}/api/memory", json=body, timeout=1.0)
+    # the lane is free again long before the work would have been done: an answer of the same lane comes
+    assert httpx.post(f"{base}/api/fit", json={"model": "7B", "gpu": "l4"}, timeout=60).status_code == 200
+
+
+def test_an_answer_carries_a_tag_and_is_not_sent_twice(base: str) -> None:
+    with httpx.Client(base_url=base) as client:
+        first = client.get("/api/memory?model=7B&method=lora")
+        again = client.get("/api/memory?model=7B&method=lora")
+        assert first.content == again.content
+        assert first.headers["etag"] == again.headers["etag"]
+        same = client.get("/api/memory?model=7B&method=lora", headers={"if-none-match": first.headers["etag"]})
+        assert (same.status_code, same.content) == (304, b"")
+        plain = client.get("/api/memory?model=7B&method=lora", headers={"accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert plain.content == first.content
+        other = client.get("/api/memory?model=7B&method=full")
+        assert other.headers["etag"] != first.headers["etag"]
+        posted = client.post("/api/memory", json={"model": "7B", "method": "lora"})
+        assert posted.json() == first.json()
+        wrong = client.get("/api/memory?model=nope")
+        assert wrong.status_code == 404
+        assert "etag" not in wrong.headers
