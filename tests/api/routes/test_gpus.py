@@ -31,5 +31,5 @@ def test_a_gpu_of_ones_own_is_read_wherever_a_name_is(client):
 
 
 def test_an_own_gpu_that_cannot_be_read_is_422(client):
-    refused = problem(client.get("/api/gpus/custom:24GB"), 422)
+    refused = problem(client.get("/api/gpus/custom:24XB"), 422)
     assert (refused["code"], refused["field"]) == ("invalid_input", "gpu")
