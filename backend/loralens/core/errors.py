@@ -152,8 +152,10 @@ class Overloaded(LoraLensError):
     title = "Too much to compute"
     status = 429
 
-    def __init__(self, message: str, *, retry_after_seconds: int = 1, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint or f"ask again in {retry_after_seconds} s")
+    def __init__(
+        self, message: str, *, field: str | None = None, hint: str | None = None, retry_after_seconds: int = 1
+    ) -> None:
+        super().__init__(message, field=field, hint=hint or f"ask again in {retry_after_seconds} s")
         self.retry_after_seconds = retry_after_seconds
 
 
