@@ -15,12 +15,12 @@ from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
+from loralens.core.parallel.table import strategy_of
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.question.versions import framework, version
 from loralens.core.step.counts import Counts
 from loralens.core.step.step import Held, walk_step
 from loralens.core.tape.ledger import CATEGORIES, Moment, Point
-from loralens.core.tape.sharding import Sharding
 from loralens.core.tape.size import MONOMIALS, VARIABLES, Size, monomial_values
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
             *prepared.assumptions,
             *root.assumptions(recipe),
             *left_out_note(model.config),
-            *Sharding.of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
+            *strategy_of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
             *stack_assumptions(recipe, root.framework),
         ],
         total=counts.total,

@@ -71,6 +71,18 @@ class Module:
         for name, child in self.children():
             yield from child.distinct(f"{prefix}.{name}" if prefix else name, places)
 
+    def all_parameters(self) -> list[Parameter]:
+        """Every parameter of this module and of what is under it once, adapters included."""
+        found: dict[int, Parameter] = {}
+        for _, module in self.walk():
+            for _, parameter in module.own_parameters():
+                found[id(parameter)] = parameter
+            adapter = getattr(module, "adapter", None)
+            if adapter is not None:
+                for parameter in adapter.parameters().values():
+                    found[id(parameter)] = parameter
+        return list(found.values())
+
     def forward(self, t: Tape, *args: Any) -> Any:
         """Run the module symbolically."""
         raise TypeError(f"{type(self).__name__} cannot be called")

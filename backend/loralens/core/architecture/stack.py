@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from loralens.core.architecture.gather import flat_gradient, gathered, has_frozen
 from loralens.core.tape.checkpoint import checkpoint, is_reentrant, reentrant
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.tape import Tape
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
     from loralens.core.architecture.module import Module
     from loralens.core.tape.ledger import Moment
+    from loralens.core.tape.parameter import Parameter
 
 SIMULATED: Final = 4
 LONGEST_UNIT: Final = 8
@@ -64,7 +64,8 @@ def runs(layers: list[Placed]) -> list[Run]:
 def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool) -> Tensor:
     """Run every layer forward; the nodes that are left behind run it backward."""
     call = replace(call)  # the layers' own, which checkpoints hold when the model's forward is over
-    keep_input = reentrant if is_reentrant(call.recipe) else checkpoint
+    nested = is_reentrant(call.recipe)
+    weights_of = {id(layer): layer.all_parameters() for layer in {id(layer): layer for layer in layers}.values()}
     every = call.recipe.checkpoint_every
     placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers)]
     for run in runs(placed):
@@ -76,22 +77,24 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
         for copy in range(run.repeat - skipped):
             before = t.ledger.snapshot()
             for position, place in enumerate(run.unit):
-                layer = place.layer
+                layer, weights = place.layer, weights_of[id(place.layer)]
                 t.layers_walked += 1
                 t.layer = t.layers_walked
                 t.stands_for[t.layer] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{index}"
-                hidden = _boundary(t, hidden, layer, label, None if position else gap, copy)
-                together = gathered(t.ledger, t.sharding, layer, ahead=index < len(layers) - 1)
-                if place.checkpointed:
-                    hidden = keep_input(
-                        t, partial(_run, t, layer, call), hidden, call.tensors(), label, frozen=has_frozen(layer)
-                    )
-                else:
+                hidden = _boundary(t, hidden, weights, label, None if position else gap, copy)
+                together = t.hooks.before_layer(t, weights, ahead=index < len(layers) - 1)
+                if not place.checkpointed:
                     hidden, _ = _run(t, layer, call, hidden)
+                elif nested:
+                    hidden = reentrant(t, partial(_run, t, layer, call), hidden, call.tensors(), label, weights)
+                else:
+                    hidden = checkpoint(t, partial(_run, t, layer, call), hidden, call.tensors(), label)
                 t.end(together)
                 call = call.following()
-                hidden = _gathering(t, hidden, layer, ahead=index > 0 and keep_input is not reentrant)
+                # FSDP gathers ahead only units whose forward ran with gradients (torch fsdp/_runtime_utils.py,
+                # `_needs_pre_backward_unshard`): not those under reentrant checkpointing
+                hidden = t.hooks.behind_layer(t, weights, hidden, ahead=index > 0 and not nested)
                 t.ledger.settle()
                 t.ledger.mark(label)
                 index += 1
@@ -100,25 +103,6 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 index += skipped * len(run.unit)
     t.layer = 0  # what follows belongs to no layer: a head tied to the embedding is one parameter with it
     return hidden
-
-
-def _gathering(t: Tape, hidden: Tensor, layer: Module, *, ahead: bool) -> Tensor:
-    """Where weights are sharded: a node behind the layer that brings them together before its backward.
-
-    The next layer's weights come ahead of time, but not under reentrant checkpointing: FSDP gathers ahead only units whose
-    forward ran with gradients (torch fsdp/_runtime_utils.py, `_needs_pre_backward_unshard`).
-    """
-    if not t.sharding.gathers:
-        return hidden
-    outside = hidden.view()
-    number = t.layer
-
-    def apply(gradient: Tensor) -> Tensor:
-        t.gathered[number] = gathered(t.ledger, t.sharding, layer, ahead=ahead)
-        return gradient.view()
-
-    t.record("gather", [outside], [hidden], [], apply)
-    return outside
 
 
 def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -147,18 +131,14 @@ class _Gap:
             self.t.ledger.repeat(self.t.ledger.difference(self.before), self.skipped, self.label)
 
 
-def _boundary(t: Tape, hidden: Tensor, layer: Module, label: str, gap: _Gap | None, copy: int) -> Tensor:
+def _boundary(t: Tape, hidden: Tensor, weights: list[Parameter], label: str, gap: _Gap | None, copy: int) -> Tensor:
     """A view with a node that tells when backward has passed a layer."""
     inside = hidden.view()
     number = t.layer
 
     def apply(gradient: Tensor) -> Tensor:
         t.ledger.settle()
-        if t.sharding.whole_gradients:
-            flat_gradient(t.ledger, t.sharding, layer, 1)
-        t.gathered.pop(number, None)
-        t.kept_for_reuse = None
-        t.reduce_gradients(number)
+        t.hooks.after_layer(t, weights, number)
         t.ledger.mark(label)
         if gap is not None:
             gap.leaving(copy)

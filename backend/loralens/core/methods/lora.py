@@ -17,6 +17,7 @@ from loralens.core.methods.base import (
 )
 from loralens.core.methods.injection import inject
 from loralens.core.methods.packing import FourBit, packing_for
+from loralens.core.parallel.table import strategy_of
 from loralens.core.tape.checkpoint import is_reentrant
 from loralens.core.tape.parameter import Parameter
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.question.recipe import Quantization, Recipe
     from loralens.core.tape.parameter import Packing
-
-DEEPSPEED = ("zero1", "zero2", "zero3")
 
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:
@@ -49,10 +48,9 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
 
 
 def as_held(recipe: Recipe) -> Recipe:
-    """DeepSpeed casts the whole model, adapters too, to its 16-bit dtype (runtime/engine.py, `_configure_distributed_model`)."""
-    if recipe.parallelism.strategy in DEEPSPEED and recipe.weights_dtype != "float32":
-        return replace(recipe, lora=replace(recipe.lora, adapter_dtype=recipe.weights_dtype))
-    return recipe
+    """With the adapters' dtype under the recipe's strategy, which may cast the whole model."""
+    dtype = strategy_of(recipe, adapters=True).adapter_dtype(recipe.lora.adapter_dtype, recipe.weights_dtype)
+    return replace(recipe, lora=replace(recipe.lora, adapter_dtype=dtype))
 
 
 def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Prepared:
@@ -67,8 +65,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
     cast_biases = _pack(root, packing_for(quantization, recipe))
-    # with sharded weights TRL and transformers leave k-bit preparation out (`is_sharded_qlora`); DeepSpeed undoes it
-    raised = quantization.prepare_kbit and recipe.parallelism.strategy not in ("fsdp", *DEEPSPEED)
+    raised = quantization.prepare_kbit and strategy_of(recipe, adapters=True).prepares_k_bit
     if raised:
         _raise_rest(root, recipe, cast_biases)
     match_copies(root)

@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING
 from loralens.core import methods
 from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput
+from loralens.core.parallel.sharded import LAYERS, ROOT
+from loralens.core.parallel.table import strategy_of
 from loralens.core.question.versions import framework, version
 from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch
 from loralens.core.tape.ledger import Entry, Ledger, Moment
-from loralens.core.tape.sharding import Sharding
 from loralens.core.tape.size import ZERO, Size, monomial_values
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
+    from loralens.core.parallel.strategy import Strategy
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.parameter import Parameter
 
-GATHERED = ("weights of gathered layers", "weights of the root unit, gathered")  # labels of `parallel` and `step`
+GATHERED = (LAYERS, ROOT)
 MOST_STORAGES = 300_000  # 80 layers make some 20,000; more than this takes many seconds
 _NOWHERE = Moment("", "", ZERO, {})
 
@@ -107,7 +109,7 @@ class Events:
     """
 
     recipe: Recipe
-    sharding: Sharding
+    strategy: Strategy
     weights: list[Parameter]
     buffer_bytes: int
     first: MicroBatch
@@ -122,7 +124,7 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
     prepared = methods.prepare(method, root, recipe)
     validity = Validity(recipe)
     weights = placed_parameters(root)
-    sharding = Sharding.of(recipe, adapters=any(parameter.role == "adapter" for parameter in weights))
+    strategy = strategy_of(recipe, adapters=any(parameter.role == "adapter" for parameter in weights))
 
     def walk() -> MicroBatch:
         ledger = EventLedger()
@@ -130,7 +132,7 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
             ledger,
             autocast=recipe.autocast,
             fused_kernels=recipe.fused_kernels,
-            sharding=sharding,
+            hooks=strategy.fresh(),
             every_layer=True,
         )
         held = run_micro_batch(tape, root, prepared, recipe, validity)
@@ -153,8 +155,8 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
 
     first = walk()
     # booking marks the gradients as kept where micro batches accumulate, and narrows what the optimizer's rules hold for
-    book_static(Ledger(), root, held_parameters(root), recipe, validity, sharding)
+    book_static(Ledger(), root, held_parameters(root), recipe, validity, strategy)
     kept = any(parameter.gradient_kept for parameter in weights)
     return Events(
-        recipe, sharding, weights, getattr(root, "buffer_bytes", 0), first, walk() if kept else None, validity
+        recipe, strategy, weights, getattr(root, "buffer_bytes", 0), first, walk() if kept else None, validity
     )

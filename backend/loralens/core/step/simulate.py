@@ -3,7 +3,7 @@
 What is asked for, in this order (each line is what PyTorch or the named library does, not a fit):
 - weights one by one, each its own block; a weight that bitsandbytes packs stands in 16 bits beside its packed form while it is
   packed; weights that k-bit preparation raises to float32 are copied one by one once all are there;
-- the adapter; DDP's buckets of 25 MiB (torch nn/parallel/distributed.py, `bucket_cap_mb`);
+- the adapter; DDP's buckets;
 - cuBLAS's workspace at the first product, and another one for the thread that runs backward;
 - forward and backward; in the first optimizer step its states, tensor by tensor; its temporaries; then gradients and batch go.
 Leaves out: temporaries of the load phase beyond these, several streams (FSDP's gathering has one of its own), and everything
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from loralens.core.step.events import Events, MicroBatch
     from loralens.core.tape.parameter import Parameter
 
-BUCKET: Final = 25 * 2**20
 STEPS: Final = 2  # the first one makes the optimizer's states; with one length, a third one reserves nothing more (38 published settings)
 VARYING_STEPS: Final = 9  # assumption: so many batches of different lengths, the longest among them
 SHORTEST: Final = 8  # assumption: the shortest batch has an eighth of the longest one's length
@@ -58,22 +57,22 @@ class Process:
 
     def load(self) -> None:
         """Weights, adapter, buckets."""
-        program, sharding = self._program, self._program.sharding
+        program, strategy = self._program, self._program.strategy
         held_as = ITEM_BYTES[program.recipe.weights_dtype]
         raised = []
         for parameter in program.weights:
-            if parameter.role == "adapter" or sharding.host_weights:
+            if parameter.role == "adapter" or strategy.host.weights:
                 continue
             values = self._values(parameter)
             if parameter.packing is not None:
                 self._pack(parameter, values * held_as)
             elif ITEM_BYTES[parameter.dtype] <= held_as:
-                self._ask(self._share(self._bytes(parameter), sharding.weights))
+                self._ask(self._share(self._bytes(parameter), strategy.parts(parameter)))
             else:
                 raised.append(
                     (
-                        self._share(self._bytes(parameter), sharding.weights),
-                        self._ask(self._share(values * held_as, sharding.weights)),
+                        self._share(self._bytes(parameter), strategy.parts(parameter)),
+                        self._ask(self._share(values * held_as, strategy.parts(parameter))),
                     )
                 )
         for size, before in raised:
@@ -81,13 +80,10 @@ class Process:
             self._give(before)
         self._ask(program.buffer_bytes)
         for parameter in program.weights:
-            if parameter.role == "adapter" and not sharding.host_weights:
-                self._ask(self._share(self._bytes(parameter), 1 if sharding.whole_adapters else sharding.weights))
-        if sharding.buckets:
-            left = sum(self._bytes(parameter) for parameter in program.weights if parameter.trainable)
-            while left > 0:
-                self._ask(min(left, BUCKET))
-                left -= BUCKET
+            if parameter.role == "adapter" and not strategy.host.weights:
+                self._ask(self._share(self._bytes(parameter), strategy.parts(parameter)))
+        for size in strategy.buckets(sum(self._bytes(weight) for weight in program.weights if weight.trainable)):
+            self._ask(size)
 
     def step(self, batch: int, sequence: int) -> None:
         """One optimizer step on micro batches of this size."""
@@ -126,10 +122,10 @@ class Process:
 
     def _optimize(self) -> None:
         program = self._program
-        recipe, sharding = program.recipe, program.sharding
+        recipe, strategy = program.recipe, program.strategy
         optimizer = OPTIMIZERS[recipe.optimizer]
         trained = [self._trained(parameter) for parameter in program.weights if parameter.trainable]
-        if sharding.host_states or not trained:
+        if strategy.host.states or not trained:
             return
         if not self._has_states:
             self._has_states = True
@@ -137,29 +133,29 @@ class Process:
         if recipe.optimizer_in_backward:
             return
         if optimizer.step_each:
-            parts = [self._share(tensor.bytes.at(1, 1, self._rank), sharding.states) for tensor in trained]
+            parts = [self._share(tensor.bytes.at(1, 1, self._rank), strategy.states) for tensor in trained]
         else:
-            parts = [step_temporaries(trained, recipe, sharding).at(1, 1, self._rank)]
+            parts = [step_temporaries(trained, recipe, strategy).at(1, 1, self._rank)]
         for block in [self._ask(part) for part in parts]:
             self._give(block)
 
     def _states(self, optimizer: Optimizer, trained: list[Trained]) -> None:
-        sharding = self._program.sharding
+        strategy = self._program.strategy
         if self._program.recipe.autocast == "float16":
             self._ask(4)  # the gradient scaler's scale and growth counter
             self._ask(4)
         for tensor in trained:
-            if sharding.master_weights and tensor.dtype != "float32":
-                tensor = replace(tensor, dtype="float32")
-                self._ask(self._share(tensor.bytes.at(1, 1, self._rank), sharding.states))
-            total = self._share(optimizer.state(tensor).at(1, 1, self._rank), sharding.states)
+            if copied := strategy.master_dtype(tensor.dtype):
+                tensor = replace(tensor, dtype=copied)
+                self._ask(self._share(tensor.bytes.at(1, 1, self._rank), strategy.states))
+            total = self._share(optimizer.state(tensor).at(1, 1, self._rank), strategy.states)
             for size in optimizer.state_blocks(total):
                 self._ask(size)
         self._ask(optimizer.tables_bytes)
 
     def _pack(self, parameter: Parameter, whole: int) -> None:
         """A packed weight, and beside it, while it is packed, the one that it is made of (sharded ones are packed on the host)."""
-        packing, parts = parameter.packing, self._program.sharding.weights
+        packing, parts = parameter.packing, self._program.strategy.parts(parameter)
         assert packing is not None  # the caller looked
         before = self._ask(whole) if packing.on_load and parts == 1 else None
         for size in packing.tensors(parameter):

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root
-from loralens.core.architecture.gather import UNIT_GRADIENTS, kept_for_reuse, layer_bytes, reduce_bucket, step_gradients
 from loralens.core.architecture.module import Embedding, Stack
 from loralens.core.methods.base import outside_stacks
+from loralens.core.parallel.table import strategy_of
+from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.tape.autocast import end_autocast
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.ledger import Ledger, Storage
-from loralens.core.tape.sharding import Sharding, share
-from loralens.core.tape.size import ONE, ZERO, Size
+from loralens.core.tape.size import ONE, ZERO, Size, share
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Module
     from loralens.core.methods.base import Prepared
+    from loralens.core.parallel.strategy import Strategy
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.parameter import Parameter
-
-DEEPSPEED_FUSES: Final = ("adamw_foreach", "adamw_loop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +85,12 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     ledger = Ledger()
     validity = Validity(recipe)
     held = held_parameters(root)
-    sharding = Sharding.of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
-    host = book_static(ledger, root, held, recipe, validity, sharding)
-    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, sharding=sharding)
+    strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
+    host = book_static(ledger, root, held, recipe, validity, strategy)
+    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, hooks=strategy)
     batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
-    temporary = step_temporaries(trained_tensors(held, recipe), recipe, sharding)
+    temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
     if any(temporary):
         used = Storage(ledger, temporary, "temporaries", "optimizer step")
         ledger.settle()
@@ -100,47 +99,38 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     ledger.mark("end of the step")
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
-    return Step(ledger, held, validity, host + tape.host_bytes)
+    return Step(ledger, held, validity, host + strategy.host_bytes)
 
 
-def step_temporaries(trained: list[Trained], recipe: Recipe, sharding: Sharding) -> Size:
+def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:
     """What the optimizer step takes beside gradients and states."""
     elements = ZERO
     for tensor in trained:
         elements = elements + tensor.numel * tensor.count
-    # DeepSpeed's AdamW is one kernel: runtime/engine.py, `_configure_basic_optimizer`
-    fused = sharding.master_weights and recipe.optimizer in DEEPSPEED_FUSES
-    on_device = not (recipe.optimizer_in_backward or sharding.host_states or fused)
-    own = share(OPTIMIZERS[recipe.optimizer].step(trained), sharding.states) if on_device else ZERO
-    return own + step_gradients(sharding, elements, recipe.weights_dtype, recipe.lora.rank)
+    on_device = not (recipe.optimizer_in_backward or strategy.host.states or strategy.replaces(recipe.optimizer))
+    own = share(OPTIMIZERS[recipe.optimizer].step(trained), strategy.states) if on_device else ZERO
+    return own + strategy.step_extra(elements, recipe.weights_dtype, recipe.lora.rank)
 
 
 def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> list[Storage]:
     """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch."""
-    ledger, sharding = tape.ledger, tape.sharding
+    ledger, hooks = tape.ledger, tape.hooks
     tape.pinned_tokens, tape.exceeds = validity.pinned_tokens, validity.exceeds
-    tape.offloads_checkpoints = recipe.checkpoint_offload == "cpu" or recipe.parallelism.offload == "activations"
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
     batch = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
-    root_unit = _gathered_root(ledger, root, sharding)
-    if sharding.fetches:  # ZeRO-3: weights for reuse, and a bucket that is made once and stays
-        held = [(item.parameter, item.count) for item in held_parameters(root)]
-        tape.kept_for_reuse = kept_for_reuse(ledger, sharding, held)
-        batch += [bucket] if (bucket := reduce_bucket(ledger, sharding, recipe.weights_dtype)) else []
+    placed = [(item.parameter, item.count) for item in held_parameters(root)]
+    batch += hooks.before_forward(tape, _root_unit(root), placed)
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)
     ledger.mark("loss")
     ledger.enter("backward")
-    flat = None if sharding.fetches else reduce_bucket(ledger, sharding, recipe.weights_dtype)
+    hooks.before_backward(tape)
     tape.backward(loss)
-    for layer in {layer for _, layer in tape.gradients}:
-        tape.reduce_gradients(layer)
+    hooks.after_backward(tape)
     tape.end_backward()
-    tape.kept_for_reuse = None
-    tape.end(root_unit)
+    hooks.done(tape)
     ledger.settle()
-    tape.end(flat)
     ledger.mark("end of backward")
     return batch
 
@@ -155,15 +145,14 @@ def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validit
 
 
 def book_static(
-    ledger: Ledger, root: Root, held: list[Held], recipe: Recipe, validity: Validity, sharding: Sharding
+    ledger: Ledger, root: Root, held: list[Held], recipe: Recipe, validity: Validity, strategy: Strategy
 ) -> Size:
     """Book what exists before the step begins; returns what lives in host memory instead."""
     host = gradients = ZERO
     for item in held:
         parameter = item.parameter
-        whole = sharding.whole_adapters and parameter.role == "adapter"
-        size = share(parameter.bytes * item.count, 1 if whole else sharding.weights)
-        if sharding.host_weights:
+        size = share(parameter.bytes * item.count, strategy.parts(parameter))
+        if strategy.host.weights:
             host = host + size
         else:
             ledger.book(size, "adapter" if parameter.role == "adapter" else "weights", parameter.label)
@@ -171,42 +160,37 @@ def book_static(
             gradients = gradients + parameter.bytes * item.count
             if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
                 parameter.gradient_kept = True
-                if not (sharding.whole_gradients or sharding.host_states):
-                    kept = share(parameter.bytes * item.count, sharding.gradients)
+                kept = strategy.accumulated(parameter.bytes * item.count)
+                if any(kept):
                     ledger.book(kept, "gradients", "gradients: " + parameter.label)
     if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
-        beside = share(root.kept_beside(validity), sharding.gradients)
+        beside = share(root.kept_beside(validity), strategy.gradients)
         if any(beside):
             ledger.book(beside, "gradients", "what gradients that are views hold beside themselves")
-    if sharding.unsharded_gradients:
-        for _, stack in root.stacks():
-            for layer in stack.layers:
-                ledger.book(layer_bytes(layer), "gradients", UNIT_GRADIENTS)
-    if sharding.host_states:  # reduced gradients wait there for the step (CPUOffload, ZeRO-Offload)
-        host = host + share(gradients, sharding.gradients)
-    if sharding.buckets and any(gradients):
-        ledger.book(gradients, "gradients", "DDP's communication buckets")
+    layers = (layer.all_parameters() for _, stack in root.stacks() for layer in stack.layers)
+    strategy.book_gradients(ledger, gradients, layers)
+    host = host + strategy.waiting(gradients)
     buffers = getattr(root, "buffer_bytes", 0)
     if buffers:
         ledger.book(ONE * buffers, "weights", "buffers")
-    return host + _book_states(ledger, held, recipe, validity, sharding)
+    return host + _book_states(ledger, held, recipe, validity, strategy)
 
 
-def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Validity, sharding: Sharding) -> Size:
+def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Validity, strategy: Strategy) -> Size:
     optimizer = OPTIMIZERS[recipe.optimizer]
     state = master = paged = ZERO
     for tensor in trained_tensors(held, recipe):
-        if sharding.master_weights and tensor.dtype != "float32":
-            master = master + tensor.numel * (4 * tensor.count)
-            tensor = replace(tensor, dtype="float32")  # the optimizer sees the master weights
+        if copied := strategy.master_dtype(tensor.dtype):
+            master = master + tensor.numel * (ITEM_BYTES[copied] * tensor.count)
+            tensor = replace(tensor, dtype=copied)  # the optimizer sees the master weights
         state = state + optimizer.state(tensor) * tensor.count
         if optimizer.paged is not None:
             paged = paged + optimizer.paged(tensor) * tensor.count
         for elements in optimizer.thresholds if tensor.numel[1] else ():  # where a growing tensor changes its rule
             validity.exceeds("rank", (elements - 1) // tensor.numel[1])
-    state, master = share(state, sharding.states), share(master, sharding.states)
-    paged = share(paged, sharding.states)
-    if sharding.host_states:
+    state, master = share(state, strategy.states), share(master, strategy.states)
+    paged = share(paged, strategy.states)
+    if strategy.host.states:
         return state + master + paged
     if any(state) and optimizer.tables_bytes:
         state = state + ONE * (optimizer.tables_bytes * _optimizers(held, recipe, optimizer.thresholds[0]))
@@ -226,20 +210,14 @@ def _optimizers(held: list[Held], recipe: Recipe, smallest: int) -> int:
     return sum(tensor.count for tensor in trained_tensors(held, recipe) if tensor.elements >= smallest) or 1
 
 
-def _gathered_root(ledger: Ledger, root: Root, sharding: Sharding) -> Storage | None:
-    """Embedding, norm and head: gathered before forward, released after backward."""
-    if not sharding.gathers or sharding.fetches:
-        return None
-    size = ZERO
-    seen: set[int] = set()
+def _root_unit(root: Root) -> list[Parameter]:
+    """Weights outside of the stacks, without what is a unit of its own: embedding, norm and head."""
+    found: dict[int, Parameter] = {}
     for _, module in outside_stacks(root):
         apart = root.sharded_apart and (isinstance(module, Embedding) or module is root.head)
         if not isinstance(module, Stack) and not apart:
-            for _, parameter in module.own_parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    size = size + parameter.bytes
-    return Storage(ledger, size, "temporaries", "weights of the root unit, gathered")
+            found.update((id(parameter), parameter) for _, parameter in module.own_parameters())
+    return list(found.values())
 
 
 def trained_tensors(held: list[Held], recipe: Recipe) -> list[Trained]:

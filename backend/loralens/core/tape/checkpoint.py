@@ -13,13 +13,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import version
 from loralens.core.tape.graph import LEAF, Node
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
-    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.graph import Tensor, Weight
     from loralens.core.tape.ledger import Storage
     from loralens.core.tape.tape import Tape
 
@@ -95,9 +94,7 @@ def parked(t: Tape, hidden: Tensor) -> Tensor:
     """A region's input as it is kept: on the device, or in host memory when checkpoints are offloaded."""
     kept = hidden.view()
     kept.node = None
-    if t.offloads_checkpoints:
-        kept.storage = None
-        t.host_bytes += hidden.numel * ITEM_BYTES[hidden.dtype] * (1 + t.stands_for.get(t.layer, 0))
+    t.hooks.park(t, kept)
     return kept
 
 
@@ -114,12 +111,12 @@ def reentrant(
     hidden: Tensor,
     arguments: Sequence[Tensor | None],
     label: str,
-    *,
-    frozen: bool,
+    weights: Sequence[Weight] = (),
 ) -> Tensor:
     """The older form: no graph at first, and a nested backward pass later.
 
-    `arguments` are detached as the input is: what the nested pass finds out about them is handed on.
+    `arguments` are detached as the input is: what the nested pass finds out about them is handed on. `weights`: the
+    region's, for hooks.
     """
     outside, t.grad_enabled = t.grad_enabled, False
     try:
@@ -152,11 +149,9 @@ def reentrant(
         )
         t.layer = outside[1]
         gradient, others = received.give(), [each.give() for each in found]
-        if gradient is not None and t.sharding.keeps_inputs and frozen:
-            # FSDP reshards frozen units by a hook on their inputs; the hook holds the detached input's AccumulateGrad
-            # node, hence the input and its .grad, until backward is over (torch fsdp/_runtime_utils.py,
-            # _register_post_backward_reshard_only_hook; autograd/graph.py, register_multi_grad_hook)
-            t.keep_by_hooks([storage for storage in (kept.storage, gradient.storage) if storage is not None])
+        if gradient is not None:
+            held = [storage for storage in (kept.storage, gradient.storage) if storage is not None]
+            t.hooks.after_recomputed(t, weights, held)
         return [gradient, *others]
 
     t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply)
@@ -203,8 +198,6 @@ def checkpoint(
     hidden: Tensor,
     arguments: Sequence[Tensor | None],
     label: str,
-    *,
-    frozen: bool = False,
 ) -> Tensor:
     """Run a region of the forward pass so that backward keeps only its inputs."""
 

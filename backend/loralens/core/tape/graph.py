@@ -23,6 +23,20 @@ class Leaf(Protocol):
     gradient_kept: bool
 
 
+class Weight(Leaf, Protocol):
+    """What hooks have to know of a weight besides (`parameter.Parameter` is one)."""
+
+    role: str
+
+    @property
+    def packing(self) -> object | None:
+        """How it is packed."""
+
+    @property
+    def bytes(self) -> Size:
+        """What it occupies."""
+
+
 class Refilled(Protocol):
     """A part of the forward pass whose nodes keep nothing, and get it back when it runs again (`checkpoint.Region`)."""
 

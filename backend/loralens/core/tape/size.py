@@ -121,3 +121,8 @@ def volume(shape: Iterable[Dim]) -> Size:
     for dim in shape:
         result = result * dim if isinstance(dim, int) else result.times(dim)
     return result
+
+
+def share(size: Size, parts: int) -> Size:
+    """One GPU's part, rounded up coefficient by coefficient."""
+    return size if parts == 1 else Size([-(-coefficient // parts) for coefficient in size])

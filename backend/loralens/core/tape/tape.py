@@ -16,15 +16,65 @@ from itertools import count
 from typing import Any, TypeVar
 
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.tape.graph import LEAF, Backward, Leaf, Node, Refilled, Tensor
+from loralens.core.tape.graph import LEAF, Backward, Leaf, Node, Refilled, Tensor, Weight
 from loralens.core.tape.ledger import Ledger, Storage
-from loralens.core.tape.sharding import Sharding, share
 from loralens.core.tape.size import ZERO, Size
 
-KEPT_BY_HOOKS = "FSDP hooks: layer inputs and their gradients"
-
-
 Some = TypeVar("Some", "Tensor", "Tensor | None")
+
+
+class Hooks:
+    """What a walk calls beside the model's own operators, so that it can be changed from outside; these do nothing.
+
+    `weights` are always all of a layer's or a unit's; `number` is the walked layer's.
+    """
+
+    moves_checkpoints = False  # do kept inputs of regions leave the device?
+    host_bytes = ZERO  # what they came to
+
+    def before_forward(self, t: Tape, root: Sequence[Weight], placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
+        """A micro batch begins. `root`: the weights outside of stacks; `placed`: all, each with its number of places.
+
+        Returns what stays with the batch.
+        """
+        return []
+
+    def before_backward(self, t: Tape) -> None:
+        """The loss is there."""
+
+    def before_layer(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage | None:
+        """A layer's forward begins; the result lives until it has run. `ahead`: another one follows."""
+        return None
+
+    def behind_layer(self, t: Tape, weights: Sequence[Weight], hidden: Tensor, *, ahead: bool) -> Tensor:
+        """A layer has run forward: its result, perhaps with a node behind it that runs before the layer's backward."""
+        return hidden
+
+    def after_recomputed(self, t: Tape, weights: Sequence[Weight], held: list[Storage]) -> None:
+        """A reentrant region has run backward; `held`: its input and the gradient of that."""
+
+    def after_layer(self, t: Tape, weights: Sequence[Weight], number: int) -> None:
+        """Backward has passed a layer."""
+
+    def alone(
+        self,
+        t: Tape,
+        run: Callable[[Tensor], Tensor],
+        hidden: Tensor,
+        weights: Sequence[Weight],
+        before: Sequence[Weight],
+    ) -> Tensor:
+        """Run a unit that is outside of the stacks; `before`: of the unit that runs backward after it, if it counts."""
+        return run(hidden)
+
+    def park(self, t: Tape, kept: Tensor) -> None:
+        """A region keeps its input."""
+
+    def after_backward(self, t: Tape) -> None:
+        """Backward has run."""
+
+    def done(self, t: Tape) -> None:
+        """Backward has returned to the training loop."""
 
 
 class Tape:
@@ -36,7 +86,7 @@ class Tape:
         *,
         autocast: str | None = None,
         fused_kernels: str = "none",
-        sharding: Sharding | None = None,
+        hooks: Hooks | None = None,
         every_layer: bool = False,
     ) -> None:
         self.ledger = ledger
@@ -55,14 +105,9 @@ class Tape:
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
-        self.sharding = sharding or Sharding()
-        self.offloads_checkpoints = False
+        self.hooks = hooks or Hooks()
         self.pinned_tokens: Callable[[], int] = _not_pinned
         self.exceeds: Callable[[str, int], bool] = _not_pinned
-        self.host_bytes = ZERO  # checkpoints that were moved to host memory
-        self.gathered: dict[int, Storage | None] = {}  # weights brought together for a layer's backward
-        self.kept_for_reuse: Storage | None = None  # weights that stay gathered between a last layer's two passes
-        self.kept_by_hooks: list[Storage] = []  # what hooks of a framework hold until backward is over
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
         self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
@@ -174,17 +219,6 @@ class Tape:
 
             tensor.node = Node(LEAF, "input gradient", self.section, (), [], apply)
 
-    def reduce_gradients(self, layer: int) -> None:
-        """A layer is done: its gradients are reduced, and this GPU keeps its share (none when the host does)."""
-        parts, host = self.sharding.gradients, self.sharding.host_states
-        if parts == 1 and not host:
-            return
-        for key in [key for key in self.gradients if key[1] == layer]:
-            storage = self.gradients.pop(key)
-            if not host:
-                self.ledger.book(share(storage.size, parts), "gradients", "gradients, this GPU's share")
-            storage.let_go()
-
     def take_weights(self) -> Tensor | None:
         """What attention returned beside its result, for a local variable of the layer."""
         taken, self.returned_weights = self.returned_weights, None
@@ -196,23 +230,8 @@ class Tape:
             self.held_for_caller.append(tensor.storage)
 
     def end_backward(self) -> None:
-        """Backward is over: hooks let go of what they held, for the layers that were not simulated too."""
+        """Backward is over: the training loop's variables of it end."""
         self.held_for_caller.clear()
-        left = self.ledger.entries.get(("activations", KEPT_BY_HOOKS))
-        if left is not None:
-            for storage in {id(storage): storage for storage in self.kept_by_hooks}.values():
-                left = left - storage.size
-            self.ledger.release(left, "activations", KEPT_BY_HOOKS)
-        for storage in self.kept_by_hooks:
-            storage.hand_over()
-        self.kept_by_hooks.clear()
-
-    def keep_by_hooks(self, storages: list[Storage]) -> None:
-        """A framework's hook holds these until backward is over."""
-        for storage in storages:
-            storage.rename("activations", KEPT_BY_HOOKS)
-            storage.hold()
-        self.kept_by_hooks += storages
 
     # -- running backward ---------------------------------------------------------------------------------------
 

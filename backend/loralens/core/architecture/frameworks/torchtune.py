@@ -16,16 +16,15 @@ from loralens.core.architecture.blocks import GatedMLP, Rotary, rotate
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
-from loralens.core.architecture.gather import layer_bytes
 from loralens.core.architecture.loss import cross_entropy, shifted_copy
 from loralens.core.architecture.shape import Shape
+from loralens.core.parallel.table import strategy_of
 from loralens.core.question.versions import version
 from loralens.core.tape import ops
 from loralens.core.tape.attention import Attention
 from loralens.core.tape.checkpoint import checkpoint
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.ledger import Storage
-from loralens.core.tape.size import TOKENS, ZERO
+from loralens.core.tape.size import TOKENS
 from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class Torchtune(CausalDecoder):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """How a large vocabulary is sharded."""
         found = super().assumptions(recipe)
-        if self.sharded_apart and recipe.parallelism.strategy == "fsdp":
+        if self.sharded_apart and strategy_of(recipe).wraps_apart:
             found.append(
                 "embedding and head are FSDP units of their own, as in torchtune's Llama 3 configs (assumption)"
             )
@@ -131,40 +130,21 @@ class Torchtune(CausalDecoder):
 
     def finish(self, t: Tape, hidden: Tensor) -> Tensor:
         """Final norm; activation offloading moves what it keeps to the host too (training/_activation_offloading.py)."""
-        if not t.offloads_checkpoints:
+        if not t.hooks.moves_checkpoints:
             return super().finish(t, hidden)
         norm = super().finish
         return checkpoint(t, lambda x: (norm(t, x), []), hidden, [], "final norm")
 
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
-        """The head; where it is a unit of its own its weight comes and goes, and its gradient is reduced at once.
+        """The head; where it is a unit of its own its weight comes and goes by itself.
 
-        Before its backward the last layer's weights come ahead, unless it ran in chunks, whose own unit comes before
-        (torch distributed/fsdp/_fully_shard/_fsdp_param_group.py, `_backward_prefetch`: reverse order of what ran forward).
+        In chunks it has the hidden states' own unit before it, and nothing comes ahead.
         """
-        if not (self.sharded_apart and t.sharding.gathers):
-            return super().logits(t, hidden)
-        label, size = "weights of gathered layers", self.head.weight.bytes
-        ahead = layer_bytes(self.stacks()[-1][1].layers[-1]) if self._whole else ZERO
-        together: list[Storage] = []
-
-        def leave(gradient: Tensor) -> Tensor:
-            together.clear()
-            t.reduce_gradients(0)
-            return gradient.view()
-
-        def enter(gradient: Tensor) -> Tensor:
-            together.append(Storage(t.ledger, size + ahead, "temporaries", label))
-            return gradient.view()
-
-        inside = hidden.view()
-        t.record("head unit", [inside], [hidden], [], leave)
-        held = Storage(t.ledger, size, "temporaries", label)
-        logits = super().logits(t, inside)
-        t.end(held)
-        outside = logits.view()
-        t.record("head unit", [outside], [logits], [], enter)
-        return outside
+        run = super().logits
+        if not self.sharded_apart:
+            return run(t, hidden)
+        before = self.stacks()[-1][1].layers[-1].all_parameters() if self._whole else []
+        return t.hooks.alone(t, lambda x: run(t, x), hidden, [self.head.weight], before)
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Whole logits become float32 inside the model, and the recipe deletes them before backward.

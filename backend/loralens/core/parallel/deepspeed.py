@@ -1,0 +1,159 @@
+"""DeepSpeed's ZeRO: stage 1 divides the optimizer states, stage 2 the gradients too, stage 3 the weights too.
+
+Sources: DeepSpeed runtime/zero (float32 master weights and moments): config.py (the defaults below), stage_1_and_2.py
+(`backward` makes the reduce bucket, `step` the partition's float32 gradient), stage3.py (the bucket is there from the
+start), partitioned_param_coordinator.py (a module's weights are fetched when it runs, the next ones up to the prefetch
+bucket, and stay where they are used again within the reuse distance); runtime/engine.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.parallel.sharded import Sharded, bytes_of
+from loralens.core.parallel.strategy import Setting
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.tape.ledger import Storage
+from loralens.core.tape.size import ONE, ZERO, Size, share
+
+if TYPE_CHECKING:
+    from loralens.core.tape.graph import Weight
+    from loralens.core.tape.tape import Tape
+
+# DeepSpeed's documented defaults, in elements (https://www.deepspeed.ai/docs/config-json, runtime/zero/config.py)
+REDUCE_BUCKET: Final = 500_000_000  # reduce_bucket_size; transformers' "auto" makes it the hidden size squared
+PREFETCH_BUCKET: Final = 50_000_000  # stage3_prefetch_bucket_size
+REUSE_DISTANCE: Final = 1_000_000_000  # stage3_max_reuse_distance; twice the way to the end of the model
+SUB_GROUP: Final = 1_000_000_000  # sub_group_size: elements that stage 3 updates at a time
+FUSES: Final = ("adamw_foreach", "adamw_loop")  # runtime/engine.py, `_configure_basic_optimizer`: one kernel
+
+
+class Zero1(Sharded):
+    """Optimizer states are divided; a reduce bucket stands while backward runs."""
+
+    prepares_k_bit = False  # it would undo it
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.states = setting.gpus
+        self._bucket: Storage | None = None
+
+    def master_dtype(self, dtype: str) -> str | None:
+        """A float32 copy of every trained weight."""
+        return None if dtype == "float32" else "float32"
+
+    def replaces(self, optimizer: str) -> bool:
+        """DeepSpeed's AdamW is one kernel."""
+        return optimizer in FUSES
+
+    def step_extra(self, elements: Size, dtype: str, rank: int) -> Size:
+        """This GPU's gradients flattened, and again in float32."""
+        if self.host.states or dtype == "float32":
+            return ZERO
+        return self._flattened(share(elements, self.states), dtype, rank)
+
+    def _flattened(self, part: Size, dtype: str, rank: int) -> Size:
+        return part * (4 + ITEM_BYTES[dtype])
+
+    def adapter_dtype(self, asked: str, weights_dtype: str) -> str:
+        """It casts the whole model, adapters too, to its 16-bit dtype (`_configure_distributed_model`)."""
+        return asked if weights_dtype == "float32" else weights_dtype
+
+    def reduce_bucket(self, t: Tape) -> Storage:
+        """The contiguous buffer of gradients that are to be reduced, in the dtype of the weights."""
+        size = ONE * (REDUCE_BUCKET * ITEM_BYTES[self.setting.recipe.weights_dtype])
+        return Storage(t.ledger, size, "gradients", "DeepSpeed's reduce bucket")
+
+    def before_backward(self, t: Tape) -> None:
+        """The bucket is made."""
+        self._bucket = self.reduce_bucket(t)
+
+    def done(self, t: Tape) -> None:
+        """And goes, after all else."""
+        super().done(t)
+        t.ledger.settle()
+        t.end(self._bucket)
+        self._bucket = None
+
+    def assumptions(self) -> list[str]:
+        """Master weights and the bucket's size."""
+        return [
+            *super().assumptions(),
+            "DeepSpeed keeps float32 master weights beside 16-bit ones, and a reduce bucket of 5e8 elements (its default; "
+            'transformers\' "auto" makes it the hidden size squared, some tens of MB)',
+        ]
+
+
+class Zero2(Zero1):
+    """Gradients are divided too."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.gradients = setting.gpus
+
+
+class Zero3(Zero2):
+    """Weights are divided too, and fetched module by module, not unit by unit."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.weights = setting.gpus
+        self._reused: Storage | None = None
+
+    def gathered(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage:
+        """The largest weight of a layer, and what is fetched ahead of it, which is at most the layer."""
+        return Storage(t.ledger, _fetched(weights), "temporaries", "weights of fetched modules")
+
+    def before_forward(self, t: Tape, root: Sequence[Weight], placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
+        """Weights at the end of the model stay gathered from their forward to their backward; the bucket stays for good."""
+        if self.gathers:
+            self._reused = Storage(t.ledger, _reused(placed), "temporaries", "weights kept gathered for their backward")
+        return [self.reduce_bucket(t)]
+
+    def before_backward(self, t: Tape) -> None:
+        """The bucket is there."""
+
+    def after_layer(self, t: Tape, weights: Sequence[Weight], number: int) -> None:
+        """What was kept for reuse has been used."""
+        t.end(self._together.pop(number, None), self._reused)
+        self._reused = None
+        self.reduce(t, number)
+
+    def done(self, t: Tape) -> None:
+        """Also where no layer ran backward."""
+        t.end(self._reused)
+        self._reused = None
+        super().done(t)
+
+    def _flattened(self, part: Size, dtype: str, rank: int) -> Size:
+        """Of one sub-group at a time, which needs no flat copy."""
+        return (ONE * SUB_GROUP if part.at(1, 1, rank) > SUB_GROUP else part) * 4
+
+    def assumptions(self) -> list[str]:
+        """The coordinator's defaults."""
+        found = super().assumptions()
+        return [
+            "ZeRO-3 with DeepSpeed's defaults: prefetch of 5e7 and reuse within 1e9 elements; the running module's weights are gathered",
+            found[-1],
+        ]
+
+
+def _fetched(weights: Sequence[Weight]) -> Size:
+    largest = max(weights, key=lambda weight: weight.bytes[0], default=None)
+    if largest is None:
+        return ZERO
+    whole, ahead = bytes_of(weights), PREFETCH_BUCKET * _item(largest)
+    return whole if whole[0] <= largest.bytes[0] + ahead else largest.bytes + ONE * ahead
+
+
+def _reused(placed: Sequence[tuple[Weight, int]]) -> Size:
+    whole = item = 0
+    for weight, count in placed:
+        whole += weight.bytes[0] * count
+        item = max(item, _item(weight) if weight.role == "base" else 0)
+    return ONE * min(whole, REUSE_DISTANCE // 2 * item)
+
+
+def _item(weight: Weight) -> int:
+    return 1 if weight.packing else ITEM_BYTES[weight.dtype]
