@@ -14,11 +14,9 @@ from packaging.utils import canonicalize_name
 
 BACKEND = Path(__file__).resolve().parent.parent / "backend"
 HEADER = """\
-# The exact version of everything that pyproject.toml brings, extras and groups included (not `cluster`).
+# The exact version of everything that pyproject.toml brings, extras and groups included.
 # Written by `make lock` from the environment in which all tests passed.
 """
-# An extra that is not installed by ./start.sh test cannot be pinned from its environment.
-NOT_LOCKED = {"cluster"}
 
 
 def wanted() -> list[str]:
@@ -26,7 +24,7 @@ def wanted() -> list[str]:
     project = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
     lists = [project["build-system"]["requires"], project["project"]["dependencies"]]
-    lists += [extras[name] for name in extras if name not in NOT_LOCKED]
+    lists += extras.values()
     return [text for part in (*lists, *project["dependency-groups"].values()) for text in part]
 
 

@@ -1,0 +1,87 @@
+"""Two machines of a Ray cluster, both on loopback: jobs of two servers run at the same time, one on each."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loralens.jobs.choice import new_runner
+from loralens.jobs.manager import JobManager
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT / "tests" / "jobs"), *sys.path]),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # the server sets 0 for its own cluster of one node
+}
+SIZE = ["--num-cpus", "1", "--object-store-memory", str(100 * 2**20), "--node-ip-address", "127.0.0.1"]
+
+
+def node(log: Path, *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *SIZE, *words]
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=ENVIRONMENT, stdout=file, stderr=file, start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """A cluster of two nodes with one processor each."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: LORALENS_EXTRAS=cluster ./start.sh lab")
+    logs = tmp_path_factory.mktemp("ray")
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    nodes = [node(logs / "head.log", "--head", "--port", str(port), "--include-dashboard", "false")]
+    try:
+        wait_for(logs / "head.log", "Ray runtime started", nodes[0])
+        nodes.append(node(logs / "second.log", "--address", f"127.0.0.1:{port}"))
+        wait_for(logs / "second.log", "Ray runtime started", nodes[1])
+        yield f"127.0.0.1:{port}"
+    finally:
+        for process in reversed(nodes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in nodes:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def wait_for(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while words not in log.read_text(errors="replace"):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
+        time.sleep(0.1)
+
+
+def test_two_jobs_run_on_two_nodes_at_the_same_time(address, wait, tmp_path):
+    managers = [JobManager(tmp_path / name, new_runner=new_runner("ray", address)) for name in ("one", "two")]
+    for manager in managers:
+        manager.start()
+    try:
+        # Each waits for the other: neither could end if one node ran them one after the other.
+        jobs = [
+            manager.submit("test", "job_functions:meeting", {"folder": str(tmp_path), "name": name, "wait_for": other})
+            for manager, name, other in zip(managers, ("a", "b"), ("b", "a"), strict=True)
+        ]
+        ended = [wait(manager, job.id) for manager, job in zip(managers, jobs, strict=True)]
+        assert [job.status for job in ended] == ["finished", "finished"], [job.error for job in ended]
+        nodes = {manager.result(job.id)["node"] for manager, job in zip(managers, jobs, strict=True)}
+        assert len(nodes) == 2
+    finally:
+        for manager in managers:
+            manager.close()
