@@ -76,6 +76,13 @@ docs: ## Write the output of every command in the READMEs and docs/cli.md anew
 image: ## Build the container image
 	docker compose build
 
+.PHONY: wheel
+wheel: ## Build dist/loralens-*.whl with the page inside: it needs neither Node nor PyTorch where it is installed
+	npm --prefix frontend run --silent build
+	rm -rf backend/loralens/web && cp -R frontend/dist backend/loralens/web
+	$(PY)/python -m pip wheel --no-deps --wheel-dir dist ./backend
+	rm -rf backend/loralens/web
+
 .PHONY: lock
 lock: ## Pin the versions that are installed now
 	$(PY)/python .ci/lock.py

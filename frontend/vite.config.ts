@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { fileURLToPath, URL } from 'node:url'
 import VueI18n from '@intlify/unplugin-vue-i18n/vite'
 import vue from '@vitejs/plugin-vue'
@@ -10,6 +11,8 @@ import { messages } from './vite/messages.ts'
 import { prerender } from './vite/prerender.ts'
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
+/** The one place of the version is the Python package. */
+const version = /^__version__ = "(.+)"$/m.exec(readFileSync(here('../backend/loralens/__init__.py'), 'utf8'))![1]
 
 export default defineConfig({
   plugins: [
@@ -30,6 +33,7 @@ export default defineConfig({
   ],
   resolve: { alias: { '@': here('./src') } },
   define: {
+    __LORALENS_VERSION__: JSON.stringify(version),
     __VUE_OPTIONS_API__: false,
     __VUE_PROD_DEVTOOLS__: false,
     __INTLIFY_PROD_DEVTOOLS__: false,

@@ -1,3 +1,5 @@
+declare const __LORALENS_VERSION__: string
+
 declare module 'virtual:lessons' {
   const lessons: { path: string; text: string; html: string }[]
   export default lessons

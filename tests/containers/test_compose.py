@@ -29,6 +29,15 @@ def test_one_service_with_few_rights():
     assert not any("docker.sock" in volume for volume in service["volumes"])
 
 
+def test_memory_and_processes_are_bounded_and_the_small_build_is_the_default():
+    (service,) = COMPOSE["services"].values()
+    assert service["mem_limit"] == "${MEMORY:-8g}"
+    assert service["pids_limit"] == 512
+    assert service["build"]["args"]["LAB"] == "${LAB:-cpu}"
+    assert GPU["services"]["loralens"]["build"]["args"]["LAB"] == "cuda"
+    assert "ARG LAB=cpu" in DOCKERFILE
+
+
 def test_what_must_last_is_in_a_volume():
     assert "data:/data" in COMPOSE["services"]["loralens"]["volumes"]
     assert "LORALENS_STATE_DIR=/data" in DOCKERFILE

@@ -164,6 +164,8 @@ def _imported(address: str | None) -> Any:
     # in the network even when it is told 127.0.0.1, unless it believes that it cannot make clusters.
     # Source: ray 2.60, _private/ray_constants.py (ENABLE_RAY_CLUSTER), _private/services.py (get_node_ip_address).
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A busy machine takes longer than Ray's 30 s to start a node.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     if address is None or address.startswith(("127.0.0.1:", "localhost:")):
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
@@ -197,7 +199,8 @@ class _Connection:
                     os.environ["PYTHONPATH"] = work.python_path()  # its processes inherit it
                 try:
                     ray.init(**about)
-                except (ConnectionError, RuntimeError, ValueError) as error:
+                # Ray tells a node that does not start in time by a plain Exception.
+                except Exception as error:
                     raise Unavailable(
                         f"no Ray cluster answers at {address or 'this machine'}: {' '.join(str(error).split())[:200]}",
                         hint="check LORALENS_RAY_ADDRESS, or start one with: ray start --head",
