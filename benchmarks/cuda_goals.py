@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from measured import PointResult, measured
 
-from loralens.lab.bench import roofline
 from loralens.lab.device import Device
+from loralens.lab.matmul import roofline
 from loralens.lab.matmul.layer import LoraLinear
 from loralens.lab.matmul.table import AdapterTable
 from loralens.lab.timing import quantile

@@ -24,8 +24,8 @@ import cuda_goals
 import switching_goals
 from measured import PointResult, measured
 
-from loralens.lab.bench import roofline
 from loralens.lab.device import Device
+from loralens.lab.matmul import roofline
 
 HINT_1 = ("packed_addmm", "packed_epilogue", "packed_float32")
 PACKED = (*HINT_1, "packed_hint16")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from loralens.lab.bench import point
-from loralens.lab.bench.roofline import Measured
-from loralens.lab.bench.schema import BenchmarkRequest
 from loralens.lab.device import Device
+from loralens.lab.matmul.roofline import Measured
 from loralens.lab.timing import quantile
+from loralens.lab.words import BenchmarkRequest
 
 
 @dataclass(frozen=True, slots=True)

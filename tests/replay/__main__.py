@@ -31,12 +31,14 @@ def _compare(cases: list[Case], published: bool, given: argparse.Namespace) -> i
     with unpacked(base) as tree:
         earlier, now = Asked(tree, cases, published), Asked(ROOT, cases, published)
         before, after = earlier.answers(), now.answers()
+    # A model that the base does not know has nothing to differ from.
+    before = {name: found for name, found in before.items() if not found.get("refused", "").startswith("unknown_model")}
     found = differences(before, after)
     seconds = time.monotonic() - began
     print(f"{len(before.keys() & after.keys()):,} cases on {base[:12]} and on this tree, {seconds:.0f} s")
     for alone, side in ((before.keys() - after.keys(), "before"), (after.keys() - before.keys(), "now")):
         if alone:
-            print(f"only {side}: {', '.join(sorted(alone)[:20])}")
+            print(f"only {side}: {len(alone):,}: {', '.join(sorted(alone)[:8])} …")
     print("\n".join(table(found, given.rows)) if found else "no number differs")
     return int(bool(found))
 

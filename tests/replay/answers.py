@@ -130,7 +130,9 @@ def _numbers(value: Any, path: str) -> dict[str, Any]:
 
 def _without_texts(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_texts(inner) for key, inner in value.items() if key not in ("recipe", "model")}
+        return {
+            key: _without_texts(inner) for key, inner in value.items() if key not in ("recipe", "model", "assumptions")
+        }
     if isinstance(value, list):
         return [_without_texts(inner) for inner in value]
     return "" if isinstance(value, str) else value

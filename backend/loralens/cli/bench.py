@@ -51,7 +51,7 @@ def command(
     """Time every way to compute LoRA's product on this machine, against the dense layer in the same rounds."""
     if compare is not None:
         return _compare(*compare, json)
-    from loralens.lab.bench.schema import request_from
+    from loralens.lab.words import request_from
 
     body: dict[str, Any] = {
         "mode": mode, "device": device, "dtype": dtype, "tokens": tokens, "rank": rank, "alpha": alpha,

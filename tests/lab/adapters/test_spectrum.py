@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.adapters.adapter import Factors
 from loralens.lab.adapters.inspect import inspect_adapter
 from loralens.lab.adapters.spectrum import (
     decompose,
@@ -20,6 +19,7 @@ from loralens.lab.adapters.spectrum import (
     singular_values,
     stable_rank,
 )
+from loralens.lab.factors import Factors
 
 from .helpers import random_adapter, update
 

@@ -9,7 +9,7 @@ QUICK = ["bench", "--width", "64", "--seconds", "0.5", "--cache", "hot", "--vari
 
 @pytest.fixture(autouse=True)
 def _state(tmp_path, monkeypatch):
-    from loralens.lab.bench import roofline
+    from loralens.lab.matmul import roofline
 
     monkeypatch.setenv("LORALENS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -1,7 +1,8 @@
 import pytest
 
 from loralens.lab.bench.compare import compare
-from loralens.lab.bench.schema import BenchmarkRequest, BenchmarkResult, Interval, Point, Roofline, Row
+from loralens.lab.bench.schema import BenchmarkResult, Interval, Point, Roofline, Row
+from loralens.lab.words import BenchmarkRequest
 
 
 def interval(middle, width=0.01):

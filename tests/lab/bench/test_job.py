@@ -5,10 +5,11 @@ import torch
 
 from loralens.core.errors import DeviceUnavailable, InvalidInput
 from loralens.lab.bench import job, point
-from loralens.lab.bench.schema import SWEEPS, BenchmarkResult, Point, Progress, Roofline, Skipped, Started
+from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
 from loralens.lab.matmul.variants.dense import Dense
 from loralens.lab.matmul.variants.lora import Addmm
 from loralens.lab.matmul.variants.training import AddmmTraining
+from loralens.lab.words import SWEEPS
 
 SMALL = {"in_features": 96, "out_features": 64, "tokens": 4, "seconds": 0.5, "cache": "hot"}
 MODELS = {
@@ -19,7 +20,7 @@ MODELS = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    from loralens.lab.bench import roofline
+    from loralens.lab.matmul import roofline
 
     monkeypatch.setitem(roofline.GEMM_SIZE, "cpu", 128)
     monkeypatch.setitem(roofline.READ_BYTES, "cpu", 2**22)

@@ -1,7 +1,7 @@
 from loralens.lab.bench.plan import plan
-from loralens.lab.bench.roofline import Measured
-from loralens.lab.bench.schema import request_from
 from loralens.lab.device import Device
+from loralens.lab.matmul.roofline import Measured
+from loralens.lab.words import request_from
 
 
 def planned(free=2**40, **body):

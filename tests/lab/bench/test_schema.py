@@ -1,7 +1,7 @@
 import pytest
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.bench.schema import SWEEPS, BenchmarkRequest, request_from
+from loralens.lab.words import SWEEPS, BenchmarkRequest, request_from
 
 
 def test_every_field_has_a_default():

@@ -1,8 +1,8 @@
 import torch
 
-from loralens.lab.bench.schema import BenchmarkRequest
 from loralens.lab.device import Device
 from loralens.lab.matmul.problem import Problem, relative_error
+from loralens.lab.words import BenchmarkRequest
 
 
 def problem(**settings):

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from loralens.lab.bench.schema import BenchmarkRequest
 from loralens.lab.device import Device
 from loralens.lab.matmul.problem import Problem, relative_error
 from loralens.lab.matmul.variants.catalogue import VARIANTS
 from loralens.lab.matmul.variants.registry import REGISTRY
+from loralens.lab.words import BenchmarkRequest
 
 LIMIT = {"float32": 2e-6, "bfloat16": 8e-3}
 NOT_LORA = ("dense", "dense_again", "packed_dense", "packed_touch", "graph_dense", "full_gradient")

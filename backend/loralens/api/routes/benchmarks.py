@@ -33,19 +33,9 @@ from loralens.core.errors import DeviceUnavailable, InvalidInput, JobNotFound
 from loralens.jobs.model import Job
 from loralens.lab.bench import summary
 from loralens.lab.bench.compare import BenchmarkComparison, compare
-from loralens.lab.bench.schema import (
-    BenchmarkRequest,
-    BenchmarkResult,
-    Mode,
-    Point,
-    Progress,
-    Roofline,
-    Skipped,
-    Started,
-    VariantInfo,
-    request_from,
-)
+from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
 from loralens.lab.matmul.variants.catalogue import VARIANTS
+from loralens.lab.words import BenchmarkRequest, Mode, VariantInfo, request_from
 
 router = APIRouter(tags=["benchmarks"])
 FUNCTION = "loralens.lab.bench.job:run"

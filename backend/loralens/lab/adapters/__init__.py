@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralens.lab.adapters.adapter import Adapter, Factors
+    from loralens.lab.adapters.adapter import Adapter
     from loralens.lab.adapters.base import LocalBase, TinyBase
     from loralens.lab.adapters.files import read_adapter, write_adapter
     from loralens.lab.adapters.hub import Hub, Loaded, Storage, Switched, Verification
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loralens.lab.adapters.resize import Resized, resize_adapter
     from loralens.lab.adapters.switching import measure_switching
     from loralens.lab.adapters.tasks import TASKS, Task, prompt_for
+    from loralens.lab.factors import Factors
 
 __all__ = [
     "TASKS",

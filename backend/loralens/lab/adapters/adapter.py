@@ -13,51 +13,15 @@ import torch
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question import patterns
 from loralens.lab.adapters.config import AdapterConfig
+from loralens.lab.factors import PREFIX, Factors
 
 _FIELD: Final = "adapter_model.safetensors"
 MAX_PAIRS: Final = 20_000_000
-_PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
     r"|lora_magnitude_vector)"
 )
 _EMBEDDINGS: Final = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out")
-
-
-@dataclass(frozen=True, slots=True)
-class Factors:
-    """The low-rank pair of one module; its update is `scaling * lora_b @ lora_a`.
-
-    Shapes: lora_a (rank, in_features), lora_b (out_features, rank); for an embedding in_features is the vocabulary.
-    """
-
-    module: str
-    lora_a: torch.Tensor
-    lora_b: torch.Tensor
-    scaling: float
-    is_embedding: bool = False
-    magnitude: torch.Tensor | None = None
-    bias: torch.Tensor | None = None
-
-    @property
-    def rank(self) -> int:
-        """Columns of lora_b, rows of lora_a."""
-        return int(self.lora_a.shape[0])
-
-    @property
-    def parameters(self) -> int:
-        """Numbers stored for this module (factors, DoRA's magnitude, bias of lora_b)."""
-        return sum(tensor.numel() for tensor in self.tensors().values())
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors under PEFT's role names, without the module's name."""
-        names = ("lora_embedding_A", "lora_embedding_B") if self.is_embedding else ("lora_A.weight", "lora_B.weight")
-        found = {names[0]: self.lora_a, names[1]: self.lora_b}
-        if self.magnitude is not None:
-            found["lora_magnitude_vector"] = self.magnitude
-        if self.bias is not None:
-            found["lora_B.bias"] = self.bias
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +45,11 @@ class Adapter:
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors under the names PEFT writes."""
         named = {
-            f"{_PREFIX}{module}.{role}": tensor
+            f"{PREFIX}{module}.{role}": tensor
             for module, factors in self.factors.items()
             for role, tensor in factors.tensors().items()
         }
-        return named | {f"{_PREFIX}{name}": tensor for name, tensor in self.extra.items()}
+        return named | {f"{PREFIX}{name}": tensor for name, tensor in self.extra.items()}
 
 
 class Spec(NamedTuple):
@@ -161,9 +125,9 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
     roles: dict[str, dict[str, str]] = {}
     extra: list[tuple[str, str]] = []
     for name in specs:
-        if not name.startswith(_PREFIX):
-            raise _invalid(f"{name}: PEFT's names start with {_PREFIX!r}")
-        rest = name.removeprefix(_PREFIX)
+        if not name.startswith(PREFIX):
+            raise _invalid(f"{name}: PEFT's names start with {PREFIX!r}")
+        rest = name.removeprefix(PREFIX)
         match = _FACTOR.fullmatch(rest)
         if match:
             roles.setdefault(match["module"], {})[match["role"]] = name

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from loralens.core.errors import DependencyMissing, InvalidInput
 from loralens.extras import how_to_install
-from loralens.lab.adapters import training
+from loralens.lab.adapters.base_files import BASE_FILE, load_base
 from loralens.lab.tiny.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -53,7 +53,7 @@ class TinyBase:
     def __init__(self, folder: Path) -> None:
         self.name = "loralens-tiny"
         self._folder = folder
-        self.module: nn.Module = training.load_base(folder)
+        self.module: nn.Module = load_base(folder)
         self._tokenizer: Tokenizer = load_tokenizer()
         self.end_ids = frozenset({self._tokenizer.eos_id})
         self.positions = int(self.module.config.max_position_embeddings)
@@ -69,10 +69,10 @@ class TinyBase:
         return logits, cache
 
     def stored_bytes(self) -> int:
-        return (self._folder / training.BASE_FILE).stat().st_size
+        return (self._folder / BASE_FILE).stat().st_size
 
     def reload(self) -> None:
-        training.load_base(self._folder)
+        load_base(self._folder)
 
 
 class LocalBase:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from loralens.lab.adapters.adapter import Adapter, Factors
+from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.spectrum import (
     ENERGY_SHARE,
     effective_rank,
@@ -16,6 +16,7 @@ from loralens.lab.adapters.spectrum import (
     singular_values,
     stable_rank,
 )
+from loralens.lab.factors import Factors
 
 _DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.adapters.adapter import Adapter, Factors
+from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.config import MAX_RANK
 from loralens.lab.adapters.spectrum import Decomposition, decompose, rank_for_energy
+from loralens.lab.factors import Factors
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.adapters.adapter import Factors
+from loralens.lab.factors import Factors
 
 ENERGY_SHARE: Final = 0.99
 """Share of energy used for "could be rank k" unless another is asked for (an assumption, shown with the answer)."""

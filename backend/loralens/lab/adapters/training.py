@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import assemble
+from loralens.lab.adapters.base import TinyBase
+from loralens.lab.adapters.base_files import BASE_FILE
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import write_adapter
+from loralens.lab.adapters.hub import Hub
 from loralens.lab.adapters.scratch import scratch_folder
 from loralens.lab.adapters.tasks import TASKS, Facts, Task, grammar_hash, held_out_facts, prompt_for, training_facts
 from loralens.lab.tiny.corpus import code_corpus, prose_corpus
@@ -30,7 +33,6 @@ from loralens.lab.tiny.model import LINEAR_NAMES, TinyConfig, TinyLM, parameter_
 from loralens.lab.tiny.tokenizer import load_tokenizer
 from loralens.lab.tiny.train import TrainConfig, Trainer
 
-BASE_FILE: Final = "model.safetensors"
 FORMAT: Final = 2
 """Raised whenever this module would train something else from the same settings."""
 
@@ -121,22 +123,6 @@ def train(root: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
     yield {"type": "result", "cached": cached, **json.loads((folder / "hub.json").read_text())}
 
 
-def load_base(folder: Path) -> TinyLM:
-    """The base model of a trained hub, frozen."""
-    config = json.loads((folder / "config.json").read_text())
-    model = TinyLM(TinyConfig(**{name: config[name] for name in TinyConfig.__dataclass_fields__}))
-    load_base_weights(model, folder / BASE_FILE)
-    return model.eval().requires_grad_(False)
-
-
-def load_base_weights(model: torch.nn.Module, path: Path) -> None:
-    """Read the base weights from their file into the model: what a switch by reloading the base has to do."""
-    state = load_file(path)
-    if isinstance(model, TinyLM) and model.config.tie_word_embeddings:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    model.load_state_dict(state, strict=True)
-
-
 def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
     torch.manual_seed(recipe.seed)
     base = TinyLM(recipe.model)
@@ -182,9 +168,6 @@ def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
 
 def _right_answers(folder: Path, count: int) -> Iterator[list[str]]:
     """For each of `count` requests that were kept out of training, the adapters whose answer is right to the letter."""
-    from loralens.lab.adapters.base import TinyBase
-    from loralens.lab.adapters.hub import Hub
-
     hub = Hub(TinyBase(folder))
     for task in TASKS:
         hub.load(task.name, folder / "adapters" / task.name)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loralens.lab.bench.roofline import Measured
-from loralens.lab.bench.schema import BYTES, BenchmarkRequest, Remark
+from loralens.lab.bench.schema import Remark
 from loralens.lab.device import Device
 from loralens.lab.matmul.problem import Work, copies_for, leaves_cache
+from loralens.lab.matmul.roofline import Measured
 from loralens.lab.matmul.variants.catalogue import of_mode
 from loralens.lab.timing import MIN_ROUNDS, WARM_UP_CALLS
+from loralens.lab.words import BYTES, BenchmarkRequest
 
 CALLS = MIN_ROUNDS + WARM_UP_CALLS + 2
 """Calls of each variant at the very least: rounds, warming up, and one each for its error and its counts."""

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from loralens.core.errors import DeviceUnavailable, LoraLensError
 from loralens.lab.bench import trust
-from loralens.lab.bench.roofline import Measured
-from loralens.lab.bench.schema import BenchmarkRequest, VariantInfo
 from loralens.lab.device import Device
 from loralens.lab.matmul import cost
 from loralens.lab.matmul.counts import count, saved_bytes
 from loralens.lab.matmul.problem import Problem, relative_error
+from loralens.lab.matmul.roofline import Measured
 from loralens.lab.matmul.variants.base import Variant
 from loralens.lab.matmul.variants.catalogue import EAGER, NOISE, REFERENCE, of_mode
 from loralens.lab.matmul.variants.registry import REGISTRY
 from loralens.lab.timing import Timings, interval, race
+from loralens.lab.words import BenchmarkRequest, VariantInfo
 
 ERROR_FACTOR = {"float32": 2.0, "bfloat16": 1.05, "float16": 1.05}
 """How much larger than the error of PEFT's form a variant's error may be."""

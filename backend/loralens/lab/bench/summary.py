@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from loralens.lab.bench.schema import Axis, BenchmarkRequest
+from loralens.lab.words import Axis, BenchmarkRequest
 
 
 class Headline(BaseModel):

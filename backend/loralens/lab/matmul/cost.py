@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from loralens.lab.bench.schema import Mode
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.variants.catalogue import of_mode
+from loralens.lab.words import Mode
 
 if TYPE_CHECKING:
-    from loralens.lab.bench.roofline import Measured
     from loralens.lab.matmul.problem import Problem
+    from loralens.lab.matmul.roofline import Measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from loralens.lab.matmul.held import Batch, Held
 from loralens.lab.matmul.table import BASE, AdapterTable, Pair, Rows, Selection, own_selection
 
 if TYPE_CHECKING:
-    from loralens.lab.adapters.adapter import Factors
+    from loralens.lab.factors import Factors
     from loralens.lab.matmul.packed import PackedWeight
 
 Join = Literal["after", "epilogue", "float32"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loralens.lab.bench.schema import BYTES, BenchmarkRequest
 from loralens.lab.device import Device
 from loralens.lab.matmul.packed import PackedWeight
+from loralens.lab.words import BYTES, BenchmarkRequest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_COPIES = 16

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from loralens.lab.bench.schema import Mode
 from loralens.lab.matmul.packed import PackedWeight
 from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.words import Mode
 
 REGISTRY: dict[tuple[Mode, str], type[Variant]] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from loralens.lab.bench.schema import Mode, VariantInfo
+from loralens.lab.words import Mode, VariantInfo
 
 REFERENCE: Final = "dense"
 NOISE: Final = "dense_again"
