@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from loralens.lab.matmul import packed
+from loralens.lab.matmul.catalogue import VARIANTS
 from loralens.lab.matmul.cost import FORMS, choose
-from loralens.lab.matmul.variants.catalogue import VARIANTS
 
 SIZES = {"in_features": 4096, "out_features": 4096, "rank": 8}
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from loralens.lab.device import Device
+from loralens.lab.matmul.catalogue import VARIANTS
 from loralens.lab.matmul.problem import Problem, relative_error
-from loralens.lab.matmul.variants.catalogue import VARIANTS
 from loralens.lab.matmul.variants.registry import REGISTRY
 from loralens.lab.words import BenchmarkRequest
 

@@ -34,7 +34,7 @@ from loralens.jobs.model import Job
 from loralens.lab.bench import summary
 from loralens.lab.bench.compare import BenchmarkComparison, compare
 from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
-from loralens.lab.matmul.variants.catalogue import VARIANTS
+from loralens.lab.matmul.catalogue import VARIANTS
 from loralens.lab.words import BenchmarkRequest, Mode, VariantInfo, request_from
 
 router = APIRouter(tags=["benchmarks"])

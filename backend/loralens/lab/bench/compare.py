@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from loralens.lab.bench.schema import BenchmarkResult, Interval, Point, Row
-from loralens.lab.matmul.variants.catalogue import REFERENCE
+from loralens.lab.matmul.catalogue import REFERENCE
 
 
 class ComparedRow(BaseModel):

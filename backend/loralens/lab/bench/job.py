@@ -14,7 +14,7 @@ from loralens.lab.bench import plan, point
 from loralens.lab.bench.schema import FORMAT, Remark, Skipped
 from loralens.lab.device import Device, is_out_of_memory
 from loralens.lab.matmul import roofline
-from loralens.lab.matmul.variants.catalogue import of_mode
+from loralens.lab.matmul.catalogue import of_mode
 from loralens.lab.words import BenchmarkRequest, request_from
 
 PROGRESS_SECONDS = 0.2

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from loralens.lab.bench.schema import Remark
 from loralens.lab.device import Device
+from loralens.lab.matmul.catalogue import of_mode
 from loralens.lab.matmul.problem import Work, copies_for, leaves_cache
 from loralens.lab.matmul.roofline import Measured
-from loralens.lab.matmul.variants.catalogue import of_mode
 from loralens.lab.timing import MIN_ROUNDS, WARM_UP_CALLS
 from loralens.lab.words import BYTES, BenchmarkRequest
 

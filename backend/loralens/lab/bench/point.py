@@ -14,11 +14,11 @@ from loralens.core.errors import DeviceUnavailable, LoraLensError
 from loralens.lab.bench import trust
 from loralens.lab.device import Device
 from loralens.lab.matmul import cost
+from loralens.lab.matmul.catalogue import EAGER, NOISE, REFERENCE, of_mode
 from loralens.lab.matmul.counts import count, saved_bytes
 from loralens.lab.matmul.problem import Problem, relative_error
 from loralens.lab.matmul.roofline import Measured
 from loralens.lab.matmul.variants.base import Variant
-from loralens.lab.matmul.variants.catalogue import EAGER, NOISE, REFERENCE, of_mode
 from loralens.lab.matmul.variants.registry import REGISTRY
 from loralens.lab.timing import Timings, interval, race
 from loralens.lab.words import BenchmarkRequest, VariantInfo

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from loralens.lab.matmul import packed
-from loralens.lab.matmul.variants.catalogue import of_mode
+from loralens.lab.matmul.catalogue import of_mode
 from loralens.lab.words import Mode
 
 if TYPE_CHECKING:

@@ -1,14 +1,12 @@
 """Where torch sees a card, a trace runs in a process of its own that sees none.
 
 Fake tensors would start the card (a context of some hundred MB, beside whatever runs there), and what a trace registers
-for CUDA is not for real tensors. `python -m loralens.lab.trace.apart` is that process: one JSON request a line on its
-input, one JSON answer a line on its output, until the input ends or nothing was asked for a while.
+for CUDA is not for real tensors. `python -m loralens.lab.trace.child` is that process.
 """
 
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import json
 import os
 import subprocess
@@ -16,14 +14,12 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from loralens.core import errors
 from loralens.lab.trace.ledger import Recorded, Storage
 
 HIDDEN: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-IDLE_SECONDS: Final = 120.0  # to import the libraries takes some ten seconds, to keep them half a gigabyte
 _lock = threading.Lock()
 _children: list[subprocess.Popen[str]] = []
 
@@ -76,7 +72,7 @@ def close() -> None:
 def _started() -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
-        [sys.executable, "-m", "loralens.lab.trace.apart"],
+        [sys.executable, "-m", "loralens.lab.trace.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -92,45 +88,3 @@ def _understood(answer: Mapping[str, Any]) -> tuple[Recorded, dict[str, int]]:
     storages = [Storage(**{**storage, "shape": tuple(storage["shape"])}) for storage in answer["storages"]]
     marks = [(phase, event) for phase, event in answer["marks"]]
     return Recorded(storages, answer["events"], marks), answer["counts"]
-
-
-def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    from loralens.lab.trace import case
-
-    try:
-        recorded, counts = case.record(request["config"], request["method"], request["recipe"])
-    except errors.LoraLensError as problem:
-        told = {
-            "kind": type(problem).__name__,
-            "message": problem.message,
-            "field": problem.field,
-            "hint": problem.hint,
-        }
-        return {"error": told}
-    return {**dataclasses.asdict(recorded), "counts": counts}
-
-
-def _serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answer until the input ends; whoever asked may have gone in the middle of a trace, and then nobody waits."""
-    lines: SimpleQueue[str] = SimpleQueue()
-
-    def read() -> None:
-        for line in requests:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        try:
-            line = lines.get(timeout=IDLE_SECONDS)
-        except Empty:
-            return
-        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    # libraries that print must not print between the answers
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    _serve(sys.stdin, answers)
