@@ -6,6 +6,7 @@ modules lie elsewhere, so it imports nothing but `loralens` itself, its command 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -74,11 +75,12 @@ def _client() -> Any:
 
         from loralens.api.app import create_app
 
-        _CLIENT = TestClient(create_app(), base_url="http://127.0.0.1:5173")
+        _CLIENT = _OPEN.enter_context(TestClient(create_app(), base_url="http://127.0.0.1:5173"))
     return _CLIENT
 
 
 _CLIENT: Any = None
+_OPEN = contextlib.ExitStack()  # a server starts what it computes with, and stops it at the end
 ASK = {
     "memory": memory,
     "plan": plan,
@@ -152,11 +154,12 @@ def main() -> None:
     home = Path.cwd() / "backend" / "loralens"
     if Path(loralens.__file__).resolve().parent != home.resolve():
         raise SystemExit(f"loralens comes from {loralens.__file__}, not from {home}")
-    for line in sys.stdin:
-        case = json.loads(line)
-        rows = published() if "published" in case else [(case["name"], answer(case))]
-        for name, found in rows:
-            print(json.dumps([name, found]), flush=True)
+    with _OPEN:
+        for line in sys.stdin:
+            case = json.loads(line)
+            rows = published() if "published" in case else [(case["name"], answer(case))]
+            for name, found in rows:
+                print(json.dumps([name, found]), flush=True)
 
 
 if __name__ == "__main__":
