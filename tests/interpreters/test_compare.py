@@ -8,7 +8,7 @@ import sys
 import pytest
 from interpreters import compare
 
-EVERY = 20
+EVERY = 12
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import { ApiError } from '@/shared/api/client'
 import { i18n } from '@/shared/i18n'
 import '@/styles/tokens.css'
 import '@/styles/main.css'
+import '@/styles/media.css'
 import App from './App.vue'
 import { createPageRouter } from './router'
 
