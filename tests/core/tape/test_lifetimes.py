@@ -133,3 +133,8 @@ def test_leaves_run_in_an_order_of_the_graphs_own():
         littered += [bytearray(size) for size in range(1, 4000, 7)]
         del littered[::3]
     assert all(events == found[0] for events in found)
+
+
+def test_a_tape_without_a_recipe_has_no_numbers_to_decide_by():
+    with pytest.raises(RuntimeError, match="no numbers of its own"):
+        Tape(Ledger()).validity.exceeds("sequence_length", 1)

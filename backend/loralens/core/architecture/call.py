@@ -16,6 +16,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class Between:
+    """What one layer of a stack makes for those after it; a second run of the layer makes it for itself."""
+
+    biases: tuple[PositionBias, ...] = ()  # received
+    made: list[Tensor] = field(default_factory=list)  # by the layer that runs
+    following: Between | None = None  # the next layer's, until it is taken
+    handed_on: bool = False
+
+    def hand_on(self, biases: Sequence[PositionBias]) -> bool:
+        """What a layer made; True on its first run."""
+        self.made.extend(bias.tensor for bias in biases)
+        first = not self.handed_on
+        if first:
+            self.following = Between(tuple(biases))
+            self.handed_on = True
+        return first
+
+
+@dataclass(slots=True)
 class Call:
     """What a layer is called with beside the hidden states."""
 
@@ -27,11 +46,7 @@ class Call:
     held: list[Tensor] = field(default_factory=list)  # local variables of the model's own forward
     input_gradients: bool = False  # embeddings must pass a gradient on (PEFT's `enable_input_require_grads`)
     length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
-    checkpointing: bool = False
-    biases: tuple[PositionBias, ...] = ()  # made by a stack's first layer for the others
-    later: Call | None = None  # the next layer's call, until it is taken
-    handed_on: bool = False
-    made: list[Tensor] = field(default_factory=list)  # what the layer that runs makes for the layers after it
+    between: Between = field(default_factory=Between)  # the layers of a stack
 
     def __post_init__(self) -> None:
         self.attention = self.attention or self.recipe.attention
@@ -39,7 +54,7 @@ class Call:
     def after(self) -> Call:
         """A call with the same settings and none of the tensors, for what comes after the model's own forward."""
         self.held.clear()
-        self.masks, self.shared, self.biases, self.later = {}, {}, (), None
+        self.masks, self.shared, self.between = {}, {}, Between()
         return self.of_length(self.length)
 
     def of_length(self, length: Size) -> Call:
@@ -50,25 +65,21 @@ class Call:
             self.attention,
             input_gradients=self.input_gradients,
             length=length,
-            checkpointing=self.checkpointing,
         )
 
     def hand_on(self, biases: Sequence[PositionBias]) -> None:
-        """Called by a layer: what it made is for the layers after it. A second run of the layer makes it for itself."""
-        self.made.extend(bias.tensor for bias in biases)
-        if not self.handed_on:
-            self.later = replace(self, biases=tuple(biases), made=[])
-            self.handed_on = True
+        """Called by a layer: what it made is for the layers after it, and a local variable of the model's forward."""
+        if self.between.hand_on(biases):
             self.held.extend(bias.tensor for bias in biases)
 
     def following(self) -> Call:
         """The call of the next layer; this one does not hold what it handed on."""
-        later, self.later = self.later, None
-        return later or self
+        following, self.between.following = self.between.following, None
+        return replace(self, between=following) if following else self
 
     def tensors(self) -> list[Tensor | None]:
         """Every tensor among the arguments: a checkpoint holds them until it has recomputed."""
         found: list[Tensor | None] = list(self.masks.values())
         for value in self.shared.values():
             found.extend(value if isinstance(value, tuple) else [value])
-        return [*found, *(bias.tensor for bias in self.biases)]
+        return [*found, *(bias.tensor for bias in self.between.biases)]

@@ -123,7 +123,7 @@ def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
     t.end(upcast)
     probabilities = t.new(numel, "float32", width, "log-probabilities of the chunks")
     loss = t.new(ONE, "float32", 1, "loss")
-    piece = BATCH * (chunk * _width(logits)) if t.exceeds("sequence_length", chunk) else numel
+    piece = BATCH * (chunk * _width(logits)) if t.validity.exceeds("sequence_length", chunk) else numel
 
     def apply(g: Tensor) -> Tensor:
         first = t.new(piece, "float32", width, "gradient: log-probabilities of a chunk", "logits")

@@ -57,7 +57,7 @@ class LoopedExperts(Module):
         return total
 
     def _add(self, t: Tape, expert: Module, x: Tensor, weights: Tensor, total: Tensor) -> Tensor:
-        rows = ONE * max(1, t.pinned_tokens() * self._chosen // self._experts)
+        rows = ONE * max(1, t.validity.pinned_tokens() * self._chosen // self._experts)
         index = t.new(rows * 2, "int64", 2, "experts: rows of one expert")
         share = _taken(t, x, index, rows * self._hidden, self._hidden, "experts: input of one")
         result = expert(t, share)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from loralens.core.architecture.call import Between
 from loralens.core.tape.checkpoint import checkpoint, is_reentrant, reentrant
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.tape import Tape
@@ -63,7 +64,7 @@ def runs(layers: list[Placed]) -> list[Run]:
 
 def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool) -> Tensor:
     """Run every layer forward; the nodes that are left behind run it backward."""
-    call = replace(call)  # the layers' own, which checkpoints hold when the model's forward is over
+    call = replace(call, between=Between())  # the layers' own, which checkpoints hold when the model's forward is over
     nested = is_reentrant(call.recipe)
     weights_of = {id(layer): layer.all_parameters() for layer in {id(layer): layer for layer in layers}.values()}
     every = call.recipe.checkpoint_every
@@ -108,9 +109,9 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
 def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
     try:
         out: Tensor = layer(t, hidden, call)
-        return out, list(call.made)
+        return out, list(call.between.made)
     finally:
-        call.made.clear()
+        call.between.made.clear()
         t.returned_weights = None
 
 

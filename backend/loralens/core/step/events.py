@@ -132,6 +132,7 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
             ledger,
             autocast=recipe.autocast,
             fused_kernels=recipe.fused_kernels,
+            validity=validity,
             hooks=strategy.fresh(),
             every_layer=True,
         )

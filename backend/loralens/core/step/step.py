@@ -87,7 +87,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
     held = held_parameters(root)
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = book_static(ledger, root, held, recipe, validity, strategy)
-    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, hooks=strategy)
+    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity, hooks=strategy)
     batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
@@ -115,7 +115,6 @@ def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy)
 def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> list[Storage]:
     """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch."""
     ledger, hooks = tape.ledger, tape.hooks
-    tape.pinned_tokens, tape.exceeds = validity.pinned_tokens, validity.exceeds
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
     batch = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]

@@ -101,7 +101,7 @@ class Attention:
         """As a batched product needs it: with more samples than one, what lies by token is copied to lie by head."""
         if t.autocast is not None:
             x = ops.cast(t, x, t.autocast, f"attention: {name} cast by autocast")
-        if self.heads_first or not t.exceeds("micro_batch_size", 1):
+        if self.heads_first or not t.validity.exceeds("micro_batch_size", 1):
             return x
         return ops.copy(t, x, f"attention: {name} by head")
 
@@ -155,7 +155,7 @@ class Attention:
             SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask"
         )
         first, second = scaled_q.view(), scaled_k.view()
-        if not shared or t.exceeds("micro_batch_size", 1):
+        if not shared or t.validity.exceeds("micro_batch_size", 1):
             if shared:
                 first = ops.copy(t, scaled_q, "attention (math): query by head")
             second = ops.copy(t, scaled_k, "attention (math): key for all heads", k.numel * groups)
@@ -166,7 +166,7 @@ class Attention:
         t.end(masked, table, scores)
         weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
         spread = v.view()
-        if not shared or t.exceeds("micro_batch_size", 1):
+        if not shared or t.validity.exceeds("micro_batch_size", 1):
             spread = ops.copy(t, v, "attention (math): value for all heads", v.numel * groups)
         out = ops.matmul(
             t,

@@ -19,6 +19,7 @@ from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.graph import LEAF, Backward, Leaf, Node, Refilled, Tensor, Weight
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ZERO, Size
+from loralens.core.tape.validity import Validity
 
 Some = TypeVar("Some", "Tensor", "Tensor | None")
 
@@ -86,6 +87,7 @@ class Tape:
         *,
         autocast: str | None = None,
         fused_kernels: str = "none",
+        validity: Validity | None = None,
         hooks: Hooks | None = None,
         every_layer: bool = False,
     ) -> None:
@@ -105,14 +107,20 @@ class Tape:
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
+        self._validity = validity
         self.hooks = hooks or Hooks()
-        self.pinned_tokens: Callable[[], int] = _not_pinned
-        self.exceeds: Callable[[str, int], bool] = _not_pinned
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
         self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
         self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
         self._sequence = 0
+
+    @property
+    def validity(self) -> Validity:
+        """Where what is walked holds; raises `RuntimeError` in a walk without a recipe's numbers."""
+        if self._validity is None:
+            raise RuntimeError("this walk has no numbers of its own")
+        return self._validity
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -362,10 +370,6 @@ def _let_go(gradients: Sequence[Tensor | None]) -> None:
     for gradient in reversed(gradients):
         if gradient is not None and gradient.storage is not None:
             gradient.storage.let_go()
-
-
-def _not_pinned(*_: object) -> Any:
-    raise RuntimeError("this walk has no numbers of its own")
 
 
 def _spent(*_: Any) -> Any:

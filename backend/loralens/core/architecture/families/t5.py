@@ -37,7 +37,9 @@ class T5Stack(Module):
         self.final_layer_norm = T5Norm(w.hidden)
         self._w, self._decodes = w, decodes
 
-    def forward(self, t: Tape, tokens: Tensor | None, call: Call, encoded: Tensor | None = None) -> Tensor:
+    def forward(
+        self, t: Tape, tokens: Tensor | None, call: Call, checkpointing: bool, encoded: Tensor | None = None
+    ) -> Tensor:
         """Shapes: to (rows, hidden); `tokens` is None where the batch itself holds them."""
         embeddings = self.embed_tokens(t, TOKENS, "embeddings", tokens)
         if call.input_gradients:
@@ -52,7 +54,7 @@ class T5Stack(Module):
             call.masks["full"] = padding_mask(t, call)
         hidden = ops.dropout(t, embeddings, self._w.dropout, "embeddings: dropout")
         t.ledger.mark(f"embeddings of the {name.split('.')[0]}")
-        hidden = walk_stack(t, name, self.block.layers, hidden, call, checkpointing=call.checkpointing)
+        hidden = walk_stack(t, name, self.block.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.final_layer_norm(t, hidden)
         hidden = ops.dropout(t, hidden, self._w.dropout, "dropout after the last layer")
         call.held.clear()  # biases are local variables, to the end
@@ -83,10 +85,10 @@ class T5(Root):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, decoder, head, and cross entropy in the logits' own dtype."""
-        call.attention, call.checkpointing = self.attention_for(call.recipe), checkpointing
-        encoded = self.encoder(t, None, call.of_length(SEQUENCE))
+        call.attention = self.attention_for(call.recipe)
+        encoded = self.encoder(t, None, call.of_length(SEQUENCE), checkpointing)
         given = t.new(TOKENS, "int64", 1, "labels, shifted")
-        decoded = self.decoder(t, given, call.of_length(SEQUENCE), encoded)
+        decoded = self.decoder(t, given, call.of_length(SEQUENCE), checkpointing, encoded)
         hidden = decoded
         t.section = "logits"
         if self._scaled:

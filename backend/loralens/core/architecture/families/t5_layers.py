@@ -126,7 +126,7 @@ class T5Attention(Module):
     def _zeros(self, t: Tape, dtype: str, call: Call) -> PositionBias:
         """Cross-attention knows no distance; under checkpointing the zeros are made to want a gradient."""
         zeros = t.new(SEQUENCE_SQUARED * self._w.heads, dtype, 1, "cross-attention: no position biases")
-        if call.checkpointing:
+        if call.recipe.gradient_checkpointing:
             t.require_grad(zeros)
         return PositionBias(zeros, self._w.heads, SEQUENCE, SEQUENCE, False, False)
 
@@ -210,7 +210,7 @@ class T5Block(Module):
 
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same. The first layer leaves its biases for the others."""
-        biases = (None, None) if self._first else call.biases
+        biases = (None, None) if self._first else call.between.biases
         found = []
         for index in range(self._branches - 1):
             branch = getattr(self.layer, str(index))
