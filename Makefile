@@ -65,6 +65,7 @@ e2e: ## The page in a real browser
 .PHONY: api-types
 api-types: ## Write frontend/openapi.json and the page's API types from the backend
 	PYTHONPATH=backend $(PY)/python -c "import json; from loralens.api.app import create_app; print(json.dumps(create_app().openapi(), ensure_ascii=False, indent=1))" > frontend/openapi.json
+	PYTHONPATH=backend $(PY)/python -m loralens.core.question.words_json > frontend/src/shared/api/words.json
 	npm --prefix frontend run --silent api-types
 
 .PHONY: docs

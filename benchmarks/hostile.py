@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 from loralens.core import catalogue
-from loralens.core.question.recipe_words import WORDS
+from loralens.core.question.recipe import WORDS
 
 WARM = 500
 PATHS = ("/api/memory", "/api/plan", "/api/parameters", "/api/fit", "/api/serving", "/api/models/resolve")

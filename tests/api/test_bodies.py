@@ -10,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loralens.core import catalogue
-from loralens.core.question.recipe import flat_names
-from loralens.core.question.recipe_words import WORDS
+from loralens.core.question.recipe import WORDS, flat_names
 
 JSON_TYPE = {"content-type": "application/json"}
 LLAMA = catalogue.model("7B").config

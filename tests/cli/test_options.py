@@ -4,7 +4,7 @@ import pytest
 
 from loralens.cli.options import MAX_FILE_BYTES, read_json
 from loralens.core.errors import InvalidInput
-from loralens.core.question.recipe_words import WORDS
+from loralens.core.question.recipe import WORDS
 
 
 @pytest.mark.parametrize("verb", ["memory", "params", "plan"])

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from loralens.core.catalogue import gpu
-from loralens.core.question.recipe import Parallelism
 from loralens.planner.advice import advise
 from loralens.planner.changes import CHANGES, COSTS
 from loralens.planner.question import Question, read_question
@@ -83,7 +82,7 @@ def test_several_gpus_are_the_least_power_of_two_that_fits() -> None:
     found = advise(question, device)["several_gpus"]
 
     def needed(count: int) -> int:
-        return question.with_("parallelism", Parallelism(count, "fsdp")).estimate().overhead.needed[1]
+        return question.with_("gpus", count).with_("strategy", "fsdp").estimate().overhead.needed[1]
 
     assert found["needed_bytes"] == needed(found["gpus"]) <= device.memory_bytes
     assert found["gpus"] == 2 or needed(found["gpus"] // 2) > device.memory_bytes

@@ -18,6 +18,7 @@ from loralens.api import problems, routes
 from loralens.api.compute import Compute
 from loralens.api.guard import Guard
 from loralens.api.kept_answers import KeptAnswers
+from loralens.api.openapi import components
 from loralens.api.stopping import stops_within
 from loralens.limits import shared_limits
 from loralens.settings import Settings
@@ -92,6 +93,7 @@ def _document(app: FastAPI) -> None:
             schema = generate()
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             schemas["Problem"] = problems.Problem.model_json_schema()
+            schemas |= components()
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             unprocessable = problems.documented(422)[422]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from loralens.core.answer.estimate import ALLOCATORS
-from loralens.core.question import recipe
-from loralens.core.question.recipe_words import WORDS, Word, default
+from loralens.core.question.recipe import GROUPS, WORDS, Recipe
+from loralens.core.question.words import Word, words_of
 
-TYPES = {"integer": "integer", "number": "number", "boolean": "boolean", "text": "string"}
 _MODEL = "An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id."
 _METHOD = "full, lora, qlora, …; several with commas. Without it: full, lora and qlora."
 _GPU = "Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=…"
@@ -29,16 +28,36 @@ EXAMPLE_BODY: dict[str, Any] = {
 }
 
 
-def _schema(word: Word) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": TYPES[word.kind]}
-    if word.choices:
-        schema["enum"] = list(word.choices)
-    value = default(word.name)
-    if isinstance(value, list):
-        value = ",".join(value)
-    if value is not None and not (word.choices and value not in word.choices):
-        schema["default"] = value
-    return schema
+def _in_text(word: Word) -> dict[str, Any]:
+    """The schema of a word in a query string, with its default as it would be typed."""
+    value = ",".join(word.default) if isinstance(word.default, list) else word.default
+    typed = str(value).lower() if value is False and word.kind.text == "text" else value
+    return word.kind.text_schema() | ({} if typed is None or typed == "" else {"default": typed})
+
+
+def _in_body(word: Word) -> dict[str, Any]:
+    return {"description": word.help} | word.kind.schema() | {"default": word.default}
+
+
+def components() -> dict[str, Any]:
+    """The named schemas of a recipe and its groups: every word that a body may hold, and what an answer shows."""
+    groups = {name: _object(cls.__doc__, words_of(cls, name)) for name, cls in GROUPS.items()}
+    whole = _object("One training set-up: everything about a step that is not the model.", words_of(Recipe))
+    whole["properties"] |= {name: {"anyOf": [{"$ref": _reference(name)}, {"type": "null"}]} for name in groups}
+    return {"Recipe": whole} | {name.capitalize(): schema for name, schema in groups.items()}
+
+
+def _object(text: str | None, words: tuple[Word, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": text,
+        "properties": {word.field: _in_body(word) for word in words},
+        "additionalProperties": False,
+    }
+
+
+def _reference(name: str) -> str:
+    return f"#/components/schemas/{name.capitalize()}"
 
 
 def query_parameters() -> list[dict[str, Any]]:
@@ -46,7 +65,7 @@ def query_parameters() -> list[dict[str, Any]]:
     model = _in_query("model", _MODEL, {"type": "string", "minLength": 1}) | {"required": True, "example": "7B"}
     method = _in_query("method", _METHOD, {"type": "string"})
     gpu = _in_query("gpu", _GPU, {"type": "string"})
-    return [model, method, gpu, *(_in_query(word.name, word.help, _schema(word)) for word in WORDS)]
+    return [model, method, gpu, *(_in_query(word.name, word.help, _in_text(word)) for word in WORDS)]
 
 
 def allocator_parameter() -> dict[str, Any]:
@@ -66,35 +85,6 @@ def _in_query(name: str, description: str, schema: dict[str, Any]) -> dict[str, 
 
 def request_body() -> dict[str, Any]:
     """The body of `POST /api/memory` and its relatives."""
-    properties = {word.name: _schema(word) for word in WORDS}
-    groups = {
-        "lora": recipe.Recipe().to_dict()["lora"],
-        "quantization": default_quantization(),
-        "parallelism": recipe.Recipe().to_dict()["parallelism"],
-    }
-    inside = {name for values in groups.values() for name in values} | set(groups)
-    nested_schema: dict[str, Any] = {name: schema for name, schema in properties.items() if name not in inside}
-    for group, values in groups.items():
-        fields = {name: _of_value(value) | properties.get(name, {}) for name, value in values.items() if name != "type"}
-        if group == "lora":
-            fields |= {
-                "target_modules": {
-                    "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "null"}],
-                    "default": None,
-                },
-                "modules_to_save": {"type": "array", "items": {"type": "string"}},
-            }
-        if group == "quantization":
-            fields["type"] = {"type": "string", "enum": list(recipe.QUANTIZATIONS)}
-        nested_schema[group] = {"type": ["object", "null"], "properties": fields, "additionalProperties": False}
-    nested_schema["stack"] = {"type": "object", "additionalProperties": {"type": "string"}}
-    for name in ("autocast", "max_grad_norm", "trainable_layers"):
-        schema = dict(nested_schema[name])
-        schema["type"] = [schema["type"], "null"]
-        if "enum" in schema:
-            schema["enum"] = [value for value in schema["enum"] if value != "none"] + [None]
-        nested_schema[name] = schema
-    nested_schema["fused_kernels"] = {"enum": [False, True, "+lora"], "default": False}
     body = {
         "type": "object",
         "properties": {
@@ -103,21 +93,8 @@ def request_body() -> dict[str, Any]:
             "method": {"type": "string"},
             "methods": {"type": "array", "items": {"type": "string"}},
             "gpu": {"type": "string", "description": _GPU},
-            "recipe": {"type": "object", "properties": nested_schema, "additionalProperties": False},
+            "recipe": {"$ref": _reference("recipe")},
         },
         "additionalProperties": False,
     }
     return {"required": True, "content": {"application/json": {"schema": body, "example": EXAMPLE_BODY}}}
-
-
-def default_quantization() -> dict[str, Any]:
-    """Every field of the `quantization` object with its default."""
-    names = ("double_quant", "compute_dtype", "prepare_kbit", "group_size")
-    return {"type": "nf4", **{name: default(name) for name in names}}
-
-
-def _of_value(value: Any) -> dict[str, Any]:
-    if value is None:
-        return {"default": None}
-    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    return {"type": kinds[type(value)], "default": value}

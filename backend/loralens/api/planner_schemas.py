@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from loralens.api.schemas import ModelSummary, Peak, Shape
+from loralens.api.schemas import ModelSummary, Peak
+from loralens.api.shape import Recipe, Shape
 
 
 class Both(Shape):
@@ -95,7 +96,7 @@ class FitAnswer(Shape):
     model: ModelSummary
     method: str
     regime: str
-    recipe: dict[str, Any]
+    recipe: Recipe
     gpu: FitGpu
     verdict: str = Field(description="fits, tight or does_not_fit.")
     peak: Peak
@@ -127,7 +128,7 @@ class SweepAnswer(Shape):
     """`POST /api/sweep`."""
 
     model: ModelSummary
-    recipe: dict[str, Any]
+    recipe: Recipe
     gpu: SmallestGpu | None
     variables: list[SweepVariable]
     shape: list[int]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from loralens.api.shape import Recipe, Shape
 
 Bytes = int
-
-
-class Shape(BaseModel):
-    """A documented object: exactly these fields."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ModelSummary(Shape):
@@ -108,7 +104,7 @@ class MemoryEstimate(Shape):
     method: str
     regime: str = Field(description="The precision regime in words.")
     basis: str = Field(description="computed, traced or measured.")
-    recipe: dict[str, Any] = Field(description="The complete recipe that was used, with every default.")
+    recipe: Recipe
     parameters: ParameterCounts
     peak: Peak
     breakdown: Breakdown

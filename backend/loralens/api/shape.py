@@ -9,3 +9,7 @@ class Shape(BaseModel):
     """A documented object: exactly these fields."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Recipe(Shape):
+    """The complete recipe that was used, with every default. `openapi.components` writes its fields, from the table of words."""

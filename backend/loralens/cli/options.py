@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from loralens.cli.words import Argument, Command, Option
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth, from_json
-from loralens.core.question.recipe import nested
-from loralens.core.question.recipe_words import ALIASES, WORDS, Word, default
+from loralens.core.question.recipe import WORDS, nested
+from loralens.core.question.words import Word
 
 MAX_FILE_BYTES = 1_048_576
 MAX_DEPTH = 32
@@ -43,7 +43,7 @@ def takes_recipe(command: Command, defaults: Mapping[str, Any] | None = None) ->
         flat = {name: value for name, value in given.items() if value is not None}
         return command(body=_body(**subject, flat=flat), **values)
 
-    shown = {word.name: default(word.name) for word in WORDS} | dict(defaults or {})
+    shown = {word.name: word.default for word in WORDS} | dict(defaults or {})
     parameters = [*_subject(shown), *own, *(_option(word, shown[word.name]) for word in WORDS)]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -76,11 +76,12 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
 
 def _option(word: Word, shown: Any) -> inspect.Parameter:
     flag = "--" + word.name.replace("_", "-")
-    text = word.help + (f" One of {', '.join(word.choices)}." if word.choices else "")
-    kind: Any = bool | None if word.kind == "boolean" else str | None
-    name = f"{flag}/--no-{flag[2:]}" if word.kind == "boolean" else flag
-    metavar = None if word.kind == "boolean" else word.kind.upper()
-    aliases = tuple("--" + alias.replace("_", "-") for alias, meant in ALIASES.items() if meant == word.name)
+    choices = word.kind.choices
+    text = word.help + (f" One of {', '.join(choices)}." if choices else "")
+    kind: Any = bool | None if word.kind.text == "boolean" else str | None
+    name = f"{flag}/--no-{flag[2:]}" if word.kind.text == "boolean" else flag
+    metavar = None if word.kind.text == "boolean" else word.kind.text.upper()
+    aliases = tuple("--" + alias.replace("_", "-") for alias in word.aliases)
     text += f" Also {aliases[0]}." if aliases else ""
     info = Option(name, help=text, metavar=metavar, default=_shown(word, shown), common=word.common, aliases=aliases)
     return _parameter(word.name, kind, info)
@@ -93,7 +94,7 @@ def _shown(word: Word, value: Any) -> str | None:
     if word.name == "alpha":
         return "twice the rank"
     if isinstance(value, bool):
-        on, off = ("on", "off") if word.kind == "boolean" else ("true", "false")
+        on, off = ("on", "off") if word.kind.text == "boolean" else ("true", "false")
         return on if value else off
     return ",".join(value) if isinstance(value, list) else str(value)
 

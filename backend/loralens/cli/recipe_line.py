@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loralens.core.question.recipe_words import WORDS, default
+from loralens.core.question.recipe import WORDS
 
 ALWAYS = ("micro_batch_size", "sequence_length", "gradient_checkpointing")
 ADAPTER = ("rank", "target_modules")
@@ -22,7 +22,7 @@ def options(recipe: Mapping[str, Any], method: str | None = None) -> list[str]:
     wanted = ALWAYS + (ADAPTER if method != "full" else ())
     for word in WORDS:
         there, value = _value(recipe, word.name)
-        usual = 2 * rank if word.name == "alpha" and rank is not None else default(word.name)
+        usual = 2 * rank if word.name == "alpha" and rank is not None else word.default
         if there and value is not None and (word.name in wanted or value != usual):
             shown.append(option(word.name, value))
     return shown
@@ -35,7 +35,7 @@ def option(name: str, value: Any) -> str:
     ('--gradient-checkpointing', '--target-modules q_proj,v_proj')
     """
     flag = "--" + name.replace("_", "-")
-    kinds = {word.name: word.kind for word in WORDS}
+    kinds = {word.name: word.kind.text for word in WORDS}
     if isinstance(value, bool) and kinds.get(name) == "boolean":
         return flag if value else f"--no-{flag[2:]}"
     if isinstance(value, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from loralens.core import catalogue
@@ -82,7 +83,7 @@ def several_gpus(question: Question, device: Gpu) -> dict[str, Any] | None:
     if question.recipe.parallelism.gpus > 1:
         return None
     for count in (2**power for power in range(1, 11)):
-        sharded = question.with_("parallelism", Parallelism(count, "fsdp"))
+        sharded = replace(question, recipe=replace(question.recipe, parallelism=Parallelism(count, "fsdp")))
         try:
             needed = sharded.estimate().overhead.needed[1]
         except LoraLensError:  # this method or model is not modelled on several GPUs

@@ -11,7 +11,7 @@ from loralens.core.answer.estimate import Estimate, estimate_model
 from loralens.core.errors import InvalidInput
 from loralens.core.methods import METHODS
 from loralens.core.question.model import Model
-from loralens.core.question.recipe import Quantization, Recipe
+from loralens.core.question.recipe import WORD, Quantization, Recipe
 
 SUBJECT = frozenset({"model", "config", "method", "methods", "recipe"})
 
@@ -33,39 +33,21 @@ class Question:
         return model_object(self.model)
 
     def get(self, field: str) -> Any:
-        """The value of a flat field (`rank` is inside `lora`)."""
-        if field == "method":
-            return self.method
-        if field in _LORA:
-            value = getattr(self.recipe.lora, field)
-            return list(value) if isinstance(value, tuple) else value
-        if field in _QUANTIZATION:
-            return None if self._packing() is None else getattr(self._packing(), field)
-        value = getattr(self.recipe, field)
-        # The recipe keeps this word as text; outside it is false, true or "+lora".
-        return {"none": False, "yes": True}.get(value, value) if field == "fused_kernels" else value
+        """The value of a flat word (`rank` is inside `lora`), or of `method`."""
+        return self.method if field == "method" else self._packed_for(field).get(field)
 
     def with_(self, field: str, value: Any) -> Question:
-        """The same question with one field changed."""
+        """The same question with one word changed."""
         if field == "method":
             return replace(self, method=value)
-        if field in _LORA:
-            changed: dict[str, Any] = {field: tuple(value) if isinstance(value, list) else value}
-            return replace(self, recipe=replace(self.recipe, lora=replace(self.recipe.lora, **changed)))
-        packing = self._packing()
-        if field in _QUANTIZATION and packing is not None:
-            return replace(self, recipe=replace(self.recipe, quantization=replace(packing, **{field: value})))
-        if field == "fused_kernels":
-            value = {False: "none", True: "yes"}.get(value, value)
-        return replace(self, recipe=replace(self.recipe, **{field: value}))
+        return replace(self, recipe=self._packed_for(field).with_(field, value))
 
-    def _packing(self) -> Quantization | None:
-        """How the base is packed: QLoRA's is NF4 where the recipe names none."""
-        return self.recipe.quantization or (Quantization() if self.method == "qlora" else None)
-
-
-_LORA = frozenset({"rank", "dropout", "target_modules", "adapter_dtype", "use_dora", "modules_to_save"})
-_QUANTIZATION = frozenset({"double_quant", "prepare_kbit"})
+    def _packed_for(self, field: str) -> Recipe:
+        """The recipe; where a packing's word is meant, with QLoRA's own packing named."""
+        open_ = self.method == "qlora" and self.recipe.quantization is None
+        if open_ and WORD[field].group == "quantization":
+            return replace(self.recipe, quantization=Quantization())
+        return self.recipe
 
 
 def read_question(body: Any, own: Iterable[str] = ()) -> tuple[Question, dict[str, Any]]:

@@ -1,5 +1,8 @@
 """The recipe: everything about a training step that is not the model. The words are the contract's.
 
+**One row per word**: name, default, kind with its range or choices, and meaning. The reader, the flat names of query strings
+and the command line, help, OpenAPI, the page's fields and the planner's changes all come from these rows.
+
 `Recipe.from_mapping` reads the nested form (JSON bodies), `nested` turns the flat form of query strings and the
 command line into it. Both refuse unknown words and values out of range, naming the field and the way out.
 """
@@ -7,12 +10,27 @@ command line into it. Both refuse unknown words and values out of range, naming 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question import recipe_fields as check
+from loralens.core.question.frozen import frozen, thawed
+from loralens.core.question.kinds import (
+    Choice,
+    Fused,
+    Maybe,
+    Names,
+    Number,
+    Place,
+    Ranks,
+    Truth,
+    Versions,
+    Whole,
+    mapping,
+    unknown,
+)
+from loralens.core.question.words import Word, read_group, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
     "adamw_fused",
@@ -33,126 +51,150 @@ OPTIMIZERS: Final = (
 DTYPES: Final = ("float32", "bfloat16", "float16")
 STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8", "gptq4", "gptq8", "fp8")
+OFFLOADS: Final = ("none", "optimizer", "parameters", "activations")
 LOSSES: Final = ("full", "kernel", "chunked", "fused")
+LIBRARIES: Final = (
+    "transformers", "torch", "peft", "bitsandbytes", "trl", "litgpt", "torchtune", "accelerate", "framework",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
     """A LoRA adapter's configuration in PEFT's meaning (`rank` is PEFT's `r`, `alpha` its `lora_alpha`)."""
 
-    rank: int = 8
-    alpha: float = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] | str | None = None  # None: the family's usual ones, which the answer names
-    adapter_dtype: str = "float32"
-    use_dora: bool = False
-    use_rslora: bool = False
-    bias: str = "none"
-    modules_to_save: tuple[str, ...] = ()
-    rank_pattern: tuple[tuple[str, int], ...] = ()
+    rank: int = word(
+        8, Whole(1, 65_536), "Inner dimension of the LoRA update B·A.", common=True, aliases=("lora_r", "lora_rank")
+    )
+    alpha: float = word(
+        16,
+        Number(0, 1e9),
+        "Numerator of the LoRA scaling alpha / rank; twice the rank unless given.",
+        aliases=("lora_alpha",),
+    )
+    dropout: float = word(0.0, Number(0, 0.999), "LoRA dropout.", aliases=("lora_dropout",))
+    target_modules: tuple[str, ...] | str | None = word(
+        None,
+        Maybe(Names(pattern_allowed=True)),
+        "Layers with an adapter: names with commas, a regular expression, or all-linear; none: the family's usual ones.",
+        common=True,
+        aliases=("lora_target_modules",),
+    )
+    adapter_dtype: str = word("float32", Choice(DTYPES), "How adapter weights are held.")
+    use_dora: bool = word(False, Truth(), "DoRA: learn a magnitude per output feature too.")
+    use_rslora: bool = word(False, Truth(), "Scale by alpha / sqrt(rank).")
+    bias: str = word("none", Choice(("none", "all", "lora_only")), "Which biases train.")
+    modules_to_save: tuple[str, ...] = word((), Names(), "Modules trained in full beside the adapter, with commas.")
+    rank_pattern: tuple[tuple[str, int], ...] = word(
+        (), Ranks(), "Ranks of their own for some modules, by name or regular expression."
+    )
 
     @staticmethod
     def from_mapping(given: Any) -> Lora:
         """Read the `lora` object; raises `InvalidInput` naming `lora.<field>`."""
-        entries = check.mapping(given, "lora", {f.name for f in fields(Lora)})
-        read = check.Reader(entries, "lora")
-        rank = read.integer("rank", 8, 1, 65_536)
-        return Lora(
-            rank=rank,
-            alpha=read.number("alpha", 2 * rank, 0, 1e9),
-            dropout=read.number("dropout", 0.0, 0.0, 0.999),
-            target_modules=read.names("target_modules", None, text_allowed=True),
-            adapter_dtype=read.choice("adapter_dtype", "float32", DTYPES),
-            use_dora=read.boolean("use_dora", False),
-            use_rslora=read.boolean("use_rslora", False),
-            bias=read.choice("bias", "none", ("none", "all", "lora_only")),
-            modules_to_save=read.names("modules_to_save", ()),
-            rank_pattern=read.ranks("rank_pattern"),
-        )
+        values = read_group(Lora, "lora", given)
+        return Lora(**{"alpha": 2 * values.get("rank", 8), **values})
 
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
     """How the frozen base weights are packed (bitsandbytes' and GPTQ's words)."""
 
-    type: str = "nf4"
-    double_quant: bool = True
-    compute_dtype: str = "bfloat16"
-    prepare_kbit: bool = True
-    group_size: int = 128
+    type: str = word(
+        "nf4",
+        Choice(QUANTIZATIONS),
+        "How the frozen base is packed.",
+        name="quantization",
+        common=True,
+        aliases=("quant",),
+    )
+    double_quant: bool = word(True, Truth(), "Quantize the quantization constants too.")
+    compute_dtype: str = word("bfloat16", Choice(DTYPES), "Dtype into which quantized weights are unpacked.")
+    prepare_kbit: bool = word(True, Truth(), "Prepare as PEFT's prepare_model_for_kbit_training does.")
+    group_size: int = word(128, Whole(-1, 65_536), "Weights per scale (GPTQ); -1: one scale per row.")
 
     @staticmethod
     def from_mapping(given: Any) -> Quantization:
         """Read the `quantization` object (or just its type); raises `InvalidInput`."""
-        if isinstance(given, str):
-            given = {"type": given}
-        read = check.Reader(
-            check.mapping(given, "quantization", {f.name for f in fields(Quantization)}), "quantization"
-        )
-        group_size = read.integer("group_size", 128, -1, 65_536)
-        if group_size == 0:
+        values = read_group(Quantization, "quantization", {"type": given} if isinstance(given, str) else given)
+        if values.get("group_size") == 0:
             raise InvalidInput(
-                "quantization.group_size must be -1 or at least 1, got 0",
+                "quantization.group_size must be -1 or a whole number from 1 to 65536, got 0",
                 field="quantization.group_size",
-                hint="-1 makes each row one group",
+                hint="try group_size=128, or -1 for one scale per row",
             )
-        return Quantization(
-            type=read.choice("type", "nf4", QUANTIZATIONS),
-            double_quant=read.boolean("double_quant", True),
-            compute_dtype=read.choice("compute_dtype", "bfloat16", DTYPES),
-            prepare_kbit=read.boolean("prepare_kbit", True),
-            group_size=group_size,
-        )
+        return Quantization(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
     """How many GPUs share the work, by which strategy, and what is kept on the host instead."""
 
-    gpus: int = 1
-    strategy: str = "none"
-    offload: str = "none"
+    gpus: int = word(1, Whole(1, 65_536), "GPUs that share the work.", common=True)
+    strategy: str = word("none", Choice(STRATEGIES), "How they share it.", common=True)
+    offload: str = word("none", Choice(OFFLOADS), "What is kept in host memory.")
 
     @staticmethod
     def from_mapping(given: Any) -> Parallelism:
         """Read the `parallelism` object; raises `InvalidInput`."""
-        read = check.Reader(check.mapping(given, "parallelism", {f.name for f in fields(Parallelism)}), "parallelism")
-        gpus = read.integer("gpus", 1, 1, 65_536)
-        strategy = read.choice("strategy", "none", STRATEGIES)
-        if gpus > 1 and strategy == "none":
+        found = Parallelism(**read_group(Parallelism, "parallelism", given))
+        if found.gpus > 1 and found.strategy == "none":
             raise InvalidInput(
-                f"{gpus} GPUs need a strategy; allowed: {', '.join(STRATEGIES[1:])}",
+                f"{found.gpus} GPUs need a strategy; allowed: {', '.join(STRATEGIES[1:])}",
                 field="parallelism.strategy",
                 hint="try strategy=ddp, or fsdp to shard the weights",
             )
-        return Parallelism(
-            gpus, strategy, read.choice("offload", "none", ("none", "optimizer", "parameters", "activations"))
-        )
+        if found.offload == "parameters" and found.strategy not in ("zero3", "fsdp"):
+            raise InvalidInput(
+                f"offload=parameters brings weights back unit by unit, which strategy={found.strategy} does not do",
+                field="parallelism.offload",
+                hint="try strategy=fsdp or zero3 (one GPU is enough), or offload=optimizer",
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One training set-up; see the module's docstring. Every field has the contract's name and default."""
 
-    micro_batch_size: int = 1
-    sequence_length: int = 2048
-    gradient_accumulation_steps: int = 1
-    padded: bool = False
-    weights_dtype: str = "bfloat16"
-    autocast: str | None = "bfloat16"
-    optimizer: str = "adamw_fused"
-    gradient_checkpointing: bool = False
-    checkpoint_every: int = 1
-    checkpoint_offload: str = "none"
-    checkpoint_reentrant: bool | None = None  # None: what the stack's transformers version does
-    attention: str = "sdpa"
-    optimizer_in_backward: bool = False
-    max_grad_norm: float | None = None
-    loss: str = "full"
-    fused_kernels: str = "none"
-    compile: bool = False
-    trainable_layers: int | None = None
-    stack: tuple[tuple[str, str], ...] = ()
+    micro_batch_size: int = word(
+        1, Whole(1, 65_536), "Samples per GPU and forward pass.", common=True,
+        aliases=("batch_size", "per_device_train_batch_size"),
+    )  # fmt: skip
+    sequence_length: int = word(
+        2048, Whole(1, 16_777_216), "Tokens per sample.", common=True,
+        aliases=("seq_len", "seq_length", "max_seq_length", "max_length"),
+    )  # fmt: skip
+    gradient_accumulation_steps: int = word(
+        1, Whole(1, 1_000_000), "Forward and backward passes per optimizer step.", common=True, aliases=("grad_accum",)
+    )
+    padded: bool = word(False, Truth(), "An attention mask is passed, as with padded batches.")
+    weights_dtype: str = word("bfloat16", Choice(DTYPES), "How base weights are held.")
+    autocast: str | None = word(
+        "bfloat16", Maybe(Choice(("bfloat16", "float16"))), "Compute dtype under autocast, or none."
+    )
+    optimizer: str = word("adamw_fused", Choice(OPTIMIZERS), "Optimizer and its implementation.", common=True)
+    gradient_checkpointing: bool = word(
+        False, Truth(), "Recompute activations in the backward pass instead of keeping them.", common=True
+    )
+    checkpoint_every: int = word(1, Whole(1, 10_000), "Layers per checkpointed segment.")
+    checkpoint_offload: str = word(
+        "none", Choice(("none", "cpu")), "Where the kept inputs of checkpointed segments wait."
+    )
+    checkpoint_reentrant: bool | None = word(
+        None, Maybe(Truth()), "Use torch's reentrant checkpoint; none: what the library defaults to."
+    )
+    attention: str = word("sdpa", Choice(("sdpa", "flash", "eager")), "Attention implementation.", common=True)
+    optimizer_in_backward: bool = word(
+        False, Truth(), "Step inside the backward pass, so that no gradient outlives its layer."
+    )
+    max_grad_norm: float | None = word(None, Maybe(Number(0, 1e9)), "Clip gradients at this norm; none: no clipping.")
+    loss: str = word("full", Choice(LOSSES), "How the cross entropy over the vocabulary is computed.", common=True)
+    fused_kernels: str = word("none", Fused(), "Fused norm and rotary kernels; +lora fuses LoRA too.")
+    compile: bool = word(False, Truth(), "torch.compile.")
+    trainable_layers: int | None = word(
+        None, Maybe(Whole(0, 100_000)), "Train only this many of the last layers; none: all."
+    )
+    stack: tuple[tuple[str, str], ...] = word((), Versions(LIBRARIES), "Library versions that change the answer.")
     lora: Lora = field(default_factory=Lora)
     quantization: Quantization | None = None
     parallelism: Parallelism = field(default_factory=Parallelism)
@@ -164,84 +206,69 @@ class Recipe:
         Raises:
             InvalidInput: an unknown word, or a value of the wrong type or out of range.
         """
-        entries = check.mapping(given, "recipe", {f.name for f in fields(Recipe)}) if given is not None else {}
+        names = [*(row.field for row in words_of(Recipe)), *GROUPS]
+        entries = mapping(given, "recipe", names, "recipe field") if given else {}
         try:
-            return _cached(check.frozen(entries))
+            return _cached(frozen(entries))
         except TypeError:  # something unhashable inside: read it uncached, the reader will say what is wrong
             return _read(entries)
 
     def to_dict(self) -> dict[str, Any]:
         """The nested JSON form, complete, so that an answer shows every default that was used."""
-        result = asdict(self)
-        result["stack"] = dict(self.stack)
-        lora = result["lora"]
-        lora["rank_pattern"] = dict(self.lora.rank_pattern)
-        for key in ("target_modules", "modules_to_save"):
-            if isinstance(lora[key], tuple):
-                lora[key] = list(lora[key])
-        result["fused_kernels"] = {"none": False, "yes": True}.get(self.fused_kernels, self.fused_kernels)
-        return result
+        groups = {name: getattr(self, name) for name in GROUPS}
+        return shown(words_of(Recipe), self) | {
+            name: None if value is None else shown(words_of(GROUPS[name]), value) for name, value in groups.items()
+        }
+
+    def get(self, name: str) -> Any:
+        """A word's value by its flat name, as JSON; None for a packing's words where nothing is packed."""
+        row = WORD[name]
+        holder = getattr(self, row.group) if row.group else self
+        return None if holder is None else row.kind.shown(getattr(holder, row.field))
+
+    def with_(self, name: str, value: Any) -> Recipe:
+        """The recipe with one word changed, by its flat name; raises `InvalidInput` for a value that it does not take."""
+        row = WORD[name]
+        read = row.kind.read(value, Place(row.path, row.default))
+        if name == "quantization" and read is None:
+            return replace(self, quantization=None)
+        if not row.group:
+            return replace(self, **{row.field: read})
+        holder = getattr(self, row.group) or GROUPS[row.group]()
+        return replace(self, **{row.group: replace(holder, **{row.field: read})})
+
+
+GROUPS: Final[dict[str, Any]] = {"lora": Lora, "quantization": Quantization, "parallelism": Parallelism}
+ALL_WORDS: Final[tuple[Word, ...]] = (
+    *words_of(Recipe),
+    *(
+        # nothing is packed unless somebody says so
+        replace(row, default=None, kind=Maybe(row.kind)) if row.name == "quantization" else row
+        for name, cls in GROUPS.items()
+        for row in words_of(cls, name)
+    ),
+)
+WORDS: Final = tuple(row for row in ALL_WORDS if row.kind.flat)
+"""The rows that query strings and the command line can say: all that fit into a line of text."""
+WORD: Final = {row.name: row for row in WORDS}
+ALIASES: Final = {alias: row.name for row in WORDS for alias in row.aliases}
+"""What other programs call some words; the command line understands these too."""
 
 
 @lru_cache(maxsize=1024)
 def _cached(entries: Any) -> Recipe:
-    return _read(check.thawed(entries))
+    return _read(thawed(entries))
 
 
 def _read(entries: Mapping[str, Any]) -> Recipe:
-    read = check.Reader(entries, "")
-    quantization = entries.get("quantization")
-    return Recipe(
-        micro_batch_size=read.integer("micro_batch_size", 1, 1, 65_536),
-        sequence_length=read.integer("sequence_length", 2048, 1, 16_777_216),
-        gradient_accumulation_steps=read.integer("gradient_accumulation_steps", 1, 1, 1_000_000),
-        padded=read.boolean("padded", False),
-        weights_dtype=read.choice("weights_dtype", "bfloat16", DTYPES),
-        autocast=read.optional_choice("autocast", "bfloat16", ("bfloat16", "float16")),
-        optimizer=read.choice("optimizer", "adamw_fused", OPTIMIZERS),
-        gradient_checkpointing=read.boolean("gradient_checkpointing", False),
-        checkpoint_every=read.integer("checkpoint_every", 1, 1, 10_000),
-        checkpoint_offload=read.choice("checkpoint_offload", "none", ("none", "cpu")),
-        checkpoint_reentrant=read.optional_boolean("checkpoint_reentrant"),
-        attention=read.choice("attention", "sdpa", ("sdpa", "flash", "eager")),
-        optimizer_in_backward=read.boolean("optimizer_in_backward", False),
-        max_grad_norm=read.optional_number("max_grad_norm", None, 0, 1e9),
-        loss=read.choice("loss", "full", LOSSES),
-        fused_kernels=read.fused("fused_kernels"),
-        compile=read.boolean("compile", False),
-        trainable_layers=read.optional_integer("trainable_layers", None, 0, 100_000),
-        stack=read.versions("stack"),
-        lora=Lora.from_mapping({} if entries.get("lora") is None else entries["lora"]),
-        quantization=None if quantization is None else Quantization.from_mapping(quantization),
-        parallelism=Parallelism.from_mapping({} if entries.get("parallelism") is None else entries["parallelism"]),
-    )
-
-
-_FLAT: Final[dict[str, tuple[str, str]]] = {
-    **{
-        name: ("lora", name)
-        for name in (
-            "rank",
-            "alpha",
-            "dropout",
-            "target_modules",
-            "adapter_dtype",
-            "use_dora",
-            "use_rslora",
-            "bias",
-            "modules_to_save",
-        )
-    },
-    **{name: ("quantization", name) for name in ("double_quant", "compute_dtype", "prepare_kbit", "group_size")},
-    "quantization": ("quantization", "type"),
-    **{name: ("parallelism", name) for name in ("gpus", "strategy", "offload")},
-}
+    given = {name: entries[name] for name in GROUPS if entries.get(name) is not None}
+    groups = {name: GROUPS[name].from_mapping(value) for name, value in given.items()}
+    return Recipe(**read_words(words_of(Recipe), entries), **groups)
 
 
 def flat_names() -> tuple[str, ...]:
     """Every flat name that a query string or the command line may use."""
-    nested_objects = {"lora", "parallelism", "quantization", "stack"}
-    return tuple(f.name for f in fields(Recipe) if f.name not in nested_objects) + tuple(_FLAT)
+    return tuple(WORD)
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,21 +280,20 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         InvalidInput: a name that no recipe has.
     """
     result: dict[str, Any] = {}
-    known = set(flat_names())
     for name, value in flat.items():
-        if name not in known:
-            raise check.unknown(name, known)
+        row = WORD.get(name)
+        if row is None:
+            raise unknown(name, WORD)
         if isinstance(value, str):
-            value = check.parse_text(name, value)
-        outer, inner = _FLAT.get(name, (name, ""))
-        if not inner:
-            result[outer] = value
+            value = row.kind.from_text(value)
+        if not row.group:
+            result[row.field] = value
         elif name == "quantization" and value is None:
             result["quantization"] = None
         else:
-            group = result.setdefault(outer, {})
+            group = result.setdefault(row.group, {})
             if group is not None:
-                group[inner] = value
+                group[row.field] = value
     return result
 
 

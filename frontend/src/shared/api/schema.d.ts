@@ -1446,10 +1446,7 @@ export interface components {
             method: string;
             /** Regime */
             regime: string;
-            /** Recipe */
-            recipe: {
-                [key: string]: unknown;
-            };
+            recipe: components["schemas"]["Recipe"];
             gpu: components["schemas"]["FitGpu"];
             /**
              * Verdict
@@ -2032,13 +2029,7 @@ export interface components {
              * @description computed, traced or measured.
              */
             basis: string;
-            /**
-             * Recipe
-             * @description The complete recipe that was used, with every default.
-             */
-            recipe: {
-                [key: string]: unknown;
-            };
+            recipe: components["schemas"]["Recipe"];
             parameters: components["schemas"]["ParameterCounts"];
             peak: components["schemas"]["Peak"];
             breakdown: components["schemas"]["Breakdown"];
@@ -2411,6 +2402,124 @@ export interface components {
             trainable: number;
             /** Adapter File Bytes */
             adapter_file_bytes: number;
+        };
+        /** @description One training set-up: everything about a step that is not the model. */
+        Recipe: {
+            /**
+             * @description Samples per GPU and forward pass.
+             * @default 1
+             */
+            micro_batch_size: number;
+            /**
+             * @description Tokens per sample.
+             * @default 2048
+             */
+            sequence_length: number;
+            /**
+             * @description Forward and backward passes per optimizer step.
+             * @default 1
+             */
+            gradient_accumulation_steps: number;
+            /**
+             * @description An attention mask is passed, as with padded batches.
+             * @default false
+             */
+            padded: boolean;
+            /**
+             * @description How base weights are held.
+             * @default bfloat16
+             * @enum {string}
+             */
+            weights_dtype: "float32" | "bfloat16" | "float16";
+            /**
+             * @description Compute dtype under autocast, or none.
+             * @default bfloat16
+             * @enum {string|null}
+             */
+            autocast: "bfloat16" | "float16" | null;
+            /**
+             * @description Optimizer and its implementation.
+             * @default adamw_fused
+             * @enum {string}
+             */
+            optimizer: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
+            /**
+             * @description Recompute activations in the backward pass instead of keeping them.
+             * @default false
+             */
+            gradient_checkpointing: boolean;
+            /**
+             * @description Layers per checkpointed segment.
+             * @default 1
+             */
+            checkpoint_every: number;
+            /**
+             * @description Where the kept inputs of checkpointed segments wait.
+             * @default none
+             * @enum {string}
+             */
+            checkpoint_offload: "none" | "cpu";
+            /**
+             * @description Use torch's reentrant checkpoint; none: what the library defaults to.
+             * @default null
+             */
+            checkpoint_reentrant: boolean | null;
+            /**
+             * @description Attention implementation.
+             * @default sdpa
+             * @enum {string}
+             */
+            attention: "sdpa" | "flash" | "eager";
+            /**
+             * @description Step inside the backward pass, so that no gradient outlives its layer.
+             * @default false
+             */
+            optimizer_in_backward: boolean;
+            /**
+             * @description Clip gradients at this norm; none: no clipping.
+             * @default null
+             */
+            max_grad_norm: number | null;
+            /**
+             * @description How the cross entropy over the vocabulary is computed.
+             * @default full
+             * @enum {string}
+             */
+            loss: "full" | "kernel" | "chunked" | "fused";
+            /**
+             * @description Fused norm and rotary kernels; +lora fuses LoRA too.
+             * @default false
+             * @enum {unknown}
+             */
+            fused_kernels: false | true | "+lora";
+            /**
+             * @description torch.compile.
+             * @default false
+             */
+            compile: boolean;
+            /**
+             * @description Train only this many of the last layers; none: all.
+             * @default null
+             */
+            trainable_layers: number | null;
+            /**
+             * @description Library versions that change the answer.
+             * @default {}
+             */
+            stack: {
+                transformers?: string;
+                torch?: string;
+                peft?: string;
+                bitsandbytes?: string;
+                trl?: string;
+                litgpt?: string;
+                torchtune?: string;
+                accelerate?: string;
+                framework?: string;
+            };
+            lora?: components["schemas"]["Lora"] | null;
+            quantization?: components["schemas"]["Quantization"] | null;
+            parallelism?: components["schemas"]["Parallelism"] | null;
         };
         /**
          * Recommendation
@@ -2911,10 +3020,7 @@ export interface components {
          */
         SweepAnswer: {
             model: components["schemas"]["ModelSummary"];
-            /** Recipe */
-            recipe: {
-                [key: string]: unknown;
-            };
+            recipe: components["schemas"]["Recipe"];
             gpu: components["schemas"]["SmallestGpu"] | null;
             /** Variables */
             variables: components["schemas"]["SweepVariable"][];
@@ -3229,6 +3335,113 @@ export interface components {
              */
             hint: string | null;
         };
+        /** @description A LoRA adapter's configuration in PEFT's meaning (`rank` is PEFT's `r`, `alpha` its `lora_alpha`). */
+        Lora: {
+            /**
+             * @description Inner dimension of the LoRA update B·A.
+             * @default 8
+             */
+            rank: number;
+            /**
+             * @description Numerator of the LoRA scaling alpha / rank; twice the rank unless given.
+             * @default 16
+             */
+            alpha: number;
+            /**
+             * @description LoRA dropout.
+             * @default 0
+             */
+            dropout: number;
+            /**
+             * @description Layers with an adapter: names with commas, a regular expression, or all-linear; none: the family's usual ones.
+             * @default null
+             */
+            target_modules: string[] | string | null;
+            /**
+             * @description How adapter weights are held.
+             * @default float32
+             * @enum {string}
+             */
+            adapter_dtype: "float32" | "bfloat16" | "float16";
+            /**
+             * @description DoRA: learn a magnitude per output feature too.
+             * @default false
+             */
+            use_dora: boolean;
+            /**
+             * @description Scale by alpha / sqrt(rank).
+             * @default false
+             */
+            use_rslora: boolean;
+            /**
+             * @description Which biases train.
+             * @default none
+             * @enum {string}
+             */
+            bias: "none" | "all" | "lora_only";
+            /**
+             * @description Modules trained in full beside the adapter, with commas.
+             * @default []
+             */
+            modules_to_save: string[];
+            /**
+             * @description Ranks of their own for some modules, by name or regular expression.
+             * @default {}
+             */
+            rank_pattern: {
+                [key: string]: number;
+            };
+        };
+        /** @description How the frozen base weights are packed (bitsandbytes' and GPTQ's words). */
+        Quantization: {
+            /**
+             * @description How the frozen base is packed.
+             * @default nf4
+             * @enum {string}
+             */
+            type: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
+            /**
+             * @description Quantize the quantization constants too.
+             * @default true
+             */
+            double_quant: boolean;
+            /**
+             * @description Dtype into which quantized weights are unpacked.
+             * @default bfloat16
+             * @enum {string}
+             */
+            compute_dtype: "float32" | "bfloat16" | "float16";
+            /**
+             * @description Prepare as PEFT's prepare_model_for_kbit_training does.
+             * @default true
+             */
+            prepare_kbit: boolean;
+            /**
+             * @description Weights per scale (GPTQ); -1: one scale per row.
+             * @default 128
+             */
+            group_size: number;
+        };
+        /** @description How many GPUs share the work, by which strategy, and what is kept on the host instead. */
+        Parallelism: {
+            /**
+             * @description GPUs that share the work.
+             * @default 1
+             */
+            gpus: number;
+            /**
+             * @description How they share it.
+             * @default none
+             * @enum {string}
+             */
+            strategy: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
+            /**
+             * @description What is kept in host memory.
+             * @default none
+             * @enum {string}
+             */
+            offload: "none" | "optimizer" | "parameters" | "activations";
+        };
     };
     responses: never;
     parameters: never;
@@ -3288,10 +3501,10 @@ export interface operations {
                 gradient_checkpointing?: boolean;
                 /** @description Layers per checkpointed segment. */
                 checkpoint_every?: number;
-                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
-                checkpoint_reentrant?: boolean;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
+                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
+                checkpoint_reentrant?: boolean;
                 /** @description Attention implementation. */
                 attention?: "sdpa" | "flash" | "eager";
                 /** @description Step inside the backward pass, so that no gradient outlives its layer. */
@@ -3308,7 +3521,7 @@ export interface operations {
                 trainable_layers?: number;
                 /** @description Inner dimension of the LoRA update B·A. */
                 rank?: number;
-                /** @description Numerator of the LoRA scaling alpha / rank. */
+                /** @description Numerator of the LoRA scaling alpha / rank; twice the rank unless given. */
                 alpha?: number;
                 /** @description LoRA dropout. */
                 dropout?: number;
@@ -3324,22 +3537,22 @@ export interface operations {
                 bias?: "none" | "all" | "lora_only";
                 /** @description Modules trained in full beside the adapter, with commas. */
                 modules_to_save?: string;
+                /** @description How the frozen base is packed. */
+                quantization?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8" | "none";
                 /** @description Quantize the quantization constants too. */
                 double_quant?: boolean;
                 /** @description Dtype into which quantized weights are unpacked. */
                 compute_dtype?: "float32" | "bfloat16" | "float16";
                 /** @description Prepare as PEFT's prepare_model_for_kbit_training does. */
                 prepare_kbit?: boolean;
-                /** @description Weights per scale (GPTQ). */
+                /** @description Weights per scale (GPTQ); -1: one scale per row. */
                 group_size?: number;
-                /** @description How the frozen base is packed. */
-                quantization?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8" | "none";
                 /** @description GPUs that share the work. */
                 gpus?: number;
                 /** @description How they share it. */
                 strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
                 /** @description What is kept in host memory. */
-                offload?: "none" | "optimizer" | "parameters";
+                offload?: "none" | "optimizer" | "parameters" | "activations";
                 /** @description What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated. */
                 allocator?: "rule" | "simulated";
             };
@@ -3434,120 +3647,7 @@ export interface operations {
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
-                    recipe?: {
-                        /** @default 1 */
-                        micro_batch_size?: number;
-                        /** @default 2048 */
-                        sequence_length?: number;
-                        /** @default 1 */
-                        gradient_accumulation_steps?: number;
-                        /** @default false */
-                        padded?: boolean;
-                        /**
-                         * @default bfloat16
-                         * @enum {string}
-                         */
-                        weights_dtype?: "float32" | "bfloat16" | "float16";
-                        /**
-                         * @default bfloat16
-                         * @enum {string|null}
-                         */
-                        autocast?: "bfloat16" | "float16" | null;
-                        /**
-                         * @default adamw_fused
-                         * @enum {string}
-                         */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
-                        /** @default false */
-                        gradient_checkpointing?: boolean;
-                        /** @default 1 */
-                        checkpoint_every?: number;
-                        checkpoint_reentrant?: boolean;
-                        /**
-                         * @default none
-                         * @enum {string}
-                         */
-                        checkpoint_offload?: "none" | "cpu";
-                        /**
-                         * @default sdpa
-                         * @enum {string}
-                         */
-                        attention?: "sdpa" | "flash" | "eager";
-                        /** @default false */
-                        optimizer_in_backward?: boolean;
-                        max_grad_norm?: number | null;
-                        /**
-                         * @default full
-                         * @enum {string}
-                         */
-                        loss?: "full" | "kernel" | "chunked" | "fused";
-                        /**
-                         * @default false
-                         * @enum {unknown}
-                         */
-                        fused_kernels?: false | true | "+lora";
-                        /** @default false */
-                        compile?: boolean;
-                        trainable_layers?: number | null;
-                        lora?: {
-                            /** @default 8 */
-                            rank?: number;
-                            /** @default 16 */
-                            alpha?: number;
-                            /** @default 0 */
-                            dropout?: number;
-                            target_modules?: string[] | string | null;
-                            /**
-                             * @default float32
-                             * @enum {string}
-                             */
-                            adapter_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default false */
-                            use_dora?: boolean;
-                            /** @default false */
-                            use_rslora?: boolean;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            bias?: "none" | "all" | "lora_only";
-                            modules_to_save?: string[];
-                            /** @default {} */
-                            rank_pattern?: Record<string, never>;
-                        } | null;
-                        quantization?: {
-                            /** @default true */
-                            double_quant?: boolean;
-                            /**
-                             * @default bfloat16
-                             * @enum {string}
-                             */
-                            compute_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default true */
-                            prepare_kbit?: boolean;
-                            /** @default 128 */
-                            group_size?: number;
-                            /** @enum {string} */
-                            type?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
-                        } | null;
-                        parallelism?: {
-                            /** @default 1 */
-                            gpus?: number;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            offload?: "none" | "optimizer" | "parameters";
-                        } | null;
-                        stack?: {
-                            [key: string]: string;
-                        };
-                    };
+                    recipe?: components["schemas"]["Recipe"];
                     /**
                      * @description What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated.
                      * @default rule
@@ -3662,10 +3762,10 @@ export interface operations {
                 gradient_checkpointing?: boolean;
                 /** @description Layers per checkpointed segment. */
                 checkpoint_every?: number;
-                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
-                checkpoint_reentrant?: boolean;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
+                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
+                checkpoint_reentrant?: boolean;
                 /** @description Attention implementation. */
                 attention?: "sdpa" | "flash" | "eager";
                 /** @description Step inside the backward pass, so that no gradient outlives its layer. */
@@ -3682,7 +3782,7 @@ export interface operations {
                 trainable_layers?: number;
                 /** @description Inner dimension of the LoRA update B·A. */
                 rank?: number;
-                /** @description Numerator of the LoRA scaling alpha / rank. */
+                /** @description Numerator of the LoRA scaling alpha / rank; twice the rank unless given. */
                 alpha?: number;
                 /** @description LoRA dropout. */
                 dropout?: number;
@@ -3698,22 +3798,22 @@ export interface operations {
                 bias?: "none" | "all" | "lora_only";
                 /** @description Modules trained in full beside the adapter, with commas. */
                 modules_to_save?: string;
+                /** @description How the frozen base is packed. */
+                quantization?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8" | "none";
                 /** @description Quantize the quantization constants too. */
                 double_quant?: boolean;
                 /** @description Dtype into which quantized weights are unpacked. */
                 compute_dtype?: "float32" | "bfloat16" | "float16";
                 /** @description Prepare as PEFT's prepare_model_for_kbit_training does. */
                 prepare_kbit?: boolean;
-                /** @description Weights per scale (GPTQ). */
+                /** @description Weights per scale (GPTQ); -1: one scale per row. */
                 group_size?: number;
-                /** @description How the frozen base is packed. */
-                quantization?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8" | "none";
                 /** @description GPUs that share the work. */
                 gpus?: number;
                 /** @description How they share it. */
                 strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
                 /** @description What is kept in host memory. */
-                offload?: "none" | "optimizer" | "parameters";
+                offload?: "none" | "optimizer" | "parameters" | "activations";
             };
             header?: never;
             path?: never;
@@ -3806,120 +3906,7 @@ export interface operations {
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
-                    recipe?: {
-                        /** @default 1 */
-                        micro_batch_size?: number;
-                        /** @default 2048 */
-                        sequence_length?: number;
-                        /** @default 1 */
-                        gradient_accumulation_steps?: number;
-                        /** @default false */
-                        padded?: boolean;
-                        /**
-                         * @default bfloat16
-                         * @enum {string}
-                         */
-                        weights_dtype?: "float32" | "bfloat16" | "float16";
-                        /**
-                         * @default bfloat16
-                         * @enum {string|null}
-                         */
-                        autocast?: "bfloat16" | "float16" | null;
-                        /**
-                         * @default adamw_fused
-                         * @enum {string}
-                         */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
-                        /** @default false */
-                        gradient_checkpointing?: boolean;
-                        /** @default 1 */
-                        checkpoint_every?: number;
-                        checkpoint_reentrant?: boolean;
-                        /**
-                         * @default none
-                         * @enum {string}
-                         */
-                        checkpoint_offload?: "none" | "cpu";
-                        /**
-                         * @default sdpa
-                         * @enum {string}
-                         */
-                        attention?: "sdpa" | "flash" | "eager";
-                        /** @default false */
-                        optimizer_in_backward?: boolean;
-                        max_grad_norm?: number | null;
-                        /**
-                         * @default full
-                         * @enum {string}
-                         */
-                        loss?: "full" | "kernel" | "chunked" | "fused";
-                        /**
-                         * @default false
-                         * @enum {unknown}
-                         */
-                        fused_kernels?: false | true | "+lora";
-                        /** @default false */
-                        compile?: boolean;
-                        trainable_layers?: number | null;
-                        lora?: {
-                            /** @default 8 */
-                            rank?: number;
-                            /** @default 16 */
-                            alpha?: number;
-                            /** @default 0 */
-                            dropout?: number;
-                            target_modules?: string[] | string | null;
-                            /**
-                             * @default float32
-                             * @enum {string}
-                             */
-                            adapter_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default false */
-                            use_dora?: boolean;
-                            /** @default false */
-                            use_rslora?: boolean;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            bias?: "none" | "all" | "lora_only";
-                            modules_to_save?: string[];
-                            /** @default {} */
-                            rank_pattern?: Record<string, never>;
-                        } | null;
-                        quantization?: {
-                            /** @default true */
-                            double_quant?: boolean;
-                            /**
-                             * @default bfloat16
-                             * @enum {string}
-                             */
-                            compute_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default true */
-                            prepare_kbit?: boolean;
-                            /** @default 128 */
-                            group_size?: number;
-                            /** @enum {string} */
-                            type?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
-                        } | null;
-                        parallelism?: {
-                            /** @default 1 */
-                            gpus?: number;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            offload?: "none" | "optimizer" | "parameters";
-                        } | null;
-                        stack?: {
-                            [key: string]: string;
-                        };
-                    };
+                    recipe?: components["schemas"]["Recipe"];
                 };
             };
         };
@@ -4028,10 +4015,10 @@ export interface operations {
                 gradient_checkpointing?: boolean;
                 /** @description Layers per checkpointed segment. */
                 checkpoint_every?: number;
-                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
-                checkpoint_reentrant?: boolean;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
+                /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
+                checkpoint_reentrant?: boolean;
                 /** @description Attention implementation. */
                 attention?: "sdpa" | "flash" | "eager";
                 /** @description Step inside the backward pass, so that no gradient outlives its layer. */
@@ -4048,7 +4035,7 @@ export interface operations {
                 trainable_layers?: number;
                 /** @description Inner dimension of the LoRA update B·A. */
                 rank?: number;
-                /** @description Numerator of the LoRA scaling alpha / rank. */
+                /** @description Numerator of the LoRA scaling alpha / rank; twice the rank unless given. */
                 alpha?: number;
                 /** @description LoRA dropout. */
                 dropout?: number;
@@ -4064,22 +4051,22 @@ export interface operations {
                 bias?: "none" | "all" | "lora_only";
                 /** @description Modules trained in full beside the adapter, with commas. */
                 modules_to_save?: string;
+                /** @description How the frozen base is packed. */
+                quantization?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8" | "none";
                 /** @description Quantize the quantization constants too. */
                 double_quant?: boolean;
                 /** @description Dtype into which quantized weights are unpacked. */
                 compute_dtype?: "float32" | "bfloat16" | "float16";
                 /** @description Prepare as PEFT's prepare_model_for_kbit_training does. */
                 prepare_kbit?: boolean;
-                /** @description Weights per scale (GPTQ). */
+                /** @description Weights per scale (GPTQ); -1: one scale per row. */
                 group_size?: number;
-                /** @description How the frozen base is packed. */
-                quantization?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8" | "none";
                 /** @description GPUs that share the work. */
                 gpus?: number;
                 /** @description How they share it. */
                 strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
                 /** @description What is kept in host memory. */
-                offload?: "none" | "optimizer" | "parameters";
+                offload?: "none" | "optimizer" | "parameters" | "activations";
             };
             header?: never;
             path?: never;
@@ -4172,120 +4159,7 @@ export interface operations {
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
-                    recipe?: {
-                        /** @default 1 */
-                        micro_batch_size?: number;
-                        /** @default 2048 */
-                        sequence_length?: number;
-                        /** @default 1 */
-                        gradient_accumulation_steps?: number;
-                        /** @default false */
-                        padded?: boolean;
-                        /**
-                         * @default bfloat16
-                         * @enum {string}
-                         */
-                        weights_dtype?: "float32" | "bfloat16" | "float16";
-                        /**
-                         * @default bfloat16
-                         * @enum {string|null}
-                         */
-                        autocast?: "bfloat16" | "float16" | null;
-                        /**
-                         * @default adamw_fused
-                         * @enum {string}
-                         */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
-                        /** @default false */
-                        gradient_checkpointing?: boolean;
-                        /** @default 1 */
-                        checkpoint_every?: number;
-                        checkpoint_reentrant?: boolean;
-                        /**
-                         * @default none
-                         * @enum {string}
-                         */
-                        checkpoint_offload?: "none" | "cpu";
-                        /**
-                         * @default sdpa
-                         * @enum {string}
-                         */
-                        attention?: "sdpa" | "flash" | "eager";
-                        /** @default false */
-                        optimizer_in_backward?: boolean;
-                        max_grad_norm?: number | null;
-                        /**
-                         * @default full
-                         * @enum {string}
-                         */
-                        loss?: "full" | "kernel" | "chunked" | "fused";
-                        /**
-                         * @default false
-                         * @enum {unknown}
-                         */
-                        fused_kernels?: false | true | "+lora";
-                        /** @default false */
-                        compile?: boolean;
-                        trainable_layers?: number | null;
-                        lora?: {
-                            /** @default 8 */
-                            rank?: number;
-                            /** @default 16 */
-                            alpha?: number;
-                            /** @default 0 */
-                            dropout?: number;
-                            target_modules?: string[] | string | null;
-                            /**
-                             * @default float32
-                             * @enum {string}
-                             */
-                            adapter_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default false */
-                            use_dora?: boolean;
-                            /** @default false */
-                            use_rslora?: boolean;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            bias?: "none" | "all" | "lora_only";
-                            modules_to_save?: string[];
-                            /** @default {} */
-                            rank_pattern?: Record<string, never>;
-                        } | null;
-                        quantization?: {
-                            /** @default true */
-                            double_quant?: boolean;
-                            /**
-                             * @default bfloat16
-                             * @enum {string}
-                             */
-                            compute_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default true */
-                            prepare_kbit?: boolean;
-                            /** @default 128 */
-                            group_size?: number;
-                            /** @enum {string} */
-                            type?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
-                        } | null;
-                        parallelism?: {
-                            /** @default 1 */
-                            gpus?: number;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            offload?: "none" | "optimizer" | "parameters";
-                        } | null;
-                        stack?: {
-                            [key: string]: string;
-                        };
-                    };
+                    recipe?: components["schemas"]["Recipe"];
                 };
             };
         };
@@ -4642,120 +4516,7 @@ export interface operations {
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu: string;
-                    recipe?: {
-                        /** @default 1 */
-                        micro_batch_size?: number;
-                        /** @default 2048 */
-                        sequence_length?: number;
-                        /** @default 1 */
-                        gradient_accumulation_steps?: number;
-                        /** @default false */
-                        padded?: boolean;
-                        /**
-                         * @default bfloat16
-                         * @enum {string}
-                         */
-                        weights_dtype?: "float32" | "bfloat16" | "float16";
-                        /**
-                         * @default bfloat16
-                         * @enum {string|null}
-                         */
-                        autocast?: "bfloat16" | "float16" | null;
-                        /**
-                         * @default adamw_fused
-                         * @enum {string}
-                         */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
-                        /** @default false */
-                        gradient_checkpointing?: boolean;
-                        /** @default 1 */
-                        checkpoint_every?: number;
-                        checkpoint_reentrant?: boolean;
-                        /**
-                         * @default none
-                         * @enum {string}
-                         */
-                        checkpoint_offload?: "none" | "cpu";
-                        /**
-                         * @default sdpa
-                         * @enum {string}
-                         */
-                        attention?: "sdpa" | "flash" | "eager";
-                        /** @default false */
-                        optimizer_in_backward?: boolean;
-                        max_grad_norm?: number | null;
-                        /**
-                         * @default full
-                         * @enum {string}
-                         */
-                        loss?: "full" | "kernel" | "chunked" | "fused";
-                        /**
-                         * @default false
-                         * @enum {unknown}
-                         */
-                        fused_kernels?: false | true | "+lora";
-                        /** @default false */
-                        compile?: boolean;
-                        trainable_layers?: number | null;
-                        lora?: {
-                            /** @default 8 */
-                            rank?: number;
-                            /** @default 16 */
-                            alpha?: number;
-                            /** @default 0 */
-                            dropout?: number;
-                            target_modules?: string[] | string | null;
-                            /**
-                             * @default float32
-                             * @enum {string}
-                             */
-                            adapter_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default false */
-                            use_dora?: boolean;
-                            /** @default false */
-                            use_rslora?: boolean;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            bias?: "none" | "all" | "lora_only";
-                            modules_to_save?: string[];
-                            /** @default {} */
-                            rank_pattern?: Record<string, never>;
-                        } | null;
-                        quantization?: {
-                            /** @default true */
-                            double_quant?: boolean;
-                            /**
-                             * @default bfloat16
-                             * @enum {string}
-                             */
-                            compute_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default true */
-                            prepare_kbit?: boolean;
-                            /** @default 128 */
-                            group_size?: number;
-                            /** @enum {string} */
-                            type?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
-                        } | null;
-                        parallelism?: {
-                            /** @default 1 */
-                            gpus?: number;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            offload?: "none" | "optimizer" | "parameters";
-                        } | null;
-                        stack?: {
-                            [key: string]: string;
-                        };
-                    };
+                    recipe?: components["schemas"]["Recipe"];
                     /** @description Tokens of the whole training: then time and cost are answered too. */
                     tokens?: number;
                     /** @description Share of the GPU's dense peak to expect; an assumption else. */
@@ -4873,120 +4634,7 @@ export interface operations {
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
                     gpu?: string;
-                    recipe?: {
-                        /** @default 1 */
-                        micro_batch_size?: number;
-                        /** @default 2048 */
-                        sequence_length?: number;
-                        /** @default 1 */
-                        gradient_accumulation_steps?: number;
-                        /** @default false */
-                        padded?: boolean;
-                        /**
-                         * @default bfloat16
-                         * @enum {string}
-                         */
-                        weights_dtype?: "float32" | "bfloat16" | "float16";
-                        /**
-                         * @default bfloat16
-                         * @enum {string|null}
-                         */
-                        autocast?: "bfloat16" | "float16" | null;
-                        /**
-                         * @default adamw_fused
-                         * @enum {string}
-                         */
-                        optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
-                        /** @default false */
-                        gradient_checkpointing?: boolean;
-                        /** @default 1 */
-                        checkpoint_every?: number;
-                        checkpoint_reentrant?: boolean;
-                        /**
-                         * @default none
-                         * @enum {string}
-                         */
-                        checkpoint_offload?: "none" | "cpu";
-                        /**
-                         * @default sdpa
-                         * @enum {string}
-                         */
-                        attention?: "sdpa" | "flash" | "eager";
-                        /** @default false */
-                        optimizer_in_backward?: boolean;
-                        max_grad_norm?: number | null;
-                        /**
-                         * @default full
-                         * @enum {string}
-                         */
-                        loss?: "full" | "kernel" | "chunked" | "fused";
-                        /**
-                         * @default false
-                         * @enum {unknown}
-                         */
-                        fused_kernels?: false | true | "+lora";
-                        /** @default false */
-                        compile?: boolean;
-                        trainable_layers?: number | null;
-                        lora?: {
-                            /** @default 8 */
-                            rank?: number;
-                            /** @default 16 */
-                            alpha?: number;
-                            /** @default 0 */
-                            dropout?: number;
-                            target_modules?: string[] | string | null;
-                            /**
-                             * @default float32
-                             * @enum {string}
-                             */
-                            adapter_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default false */
-                            use_dora?: boolean;
-                            /** @default false */
-                            use_rslora?: boolean;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            bias?: "none" | "all" | "lora_only";
-                            modules_to_save?: string[];
-                            /** @default {} */
-                            rank_pattern?: Record<string, never>;
-                        } | null;
-                        quantization?: {
-                            /** @default true */
-                            double_quant?: boolean;
-                            /**
-                             * @default bfloat16
-                             * @enum {string}
-                             */
-                            compute_dtype?: "float32" | "bfloat16" | "float16";
-                            /** @default true */
-                            prepare_kbit?: boolean;
-                            /** @default 128 */
-                            group_size?: number;
-                            /** @enum {string} */
-                            type?: "nf4" | "fp4" | "int8" | "gptq4" | "gptq8" | "fp8";
-                        } | null;
-                        parallelism?: {
-                            /** @default 1 */
-                            gpus?: number;
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            strategy?: "none" | "ddp" | "zero1" | "zero2" | "zero3" | "fsdp";
-                            /**
-                             * @default none
-                             * @enum {string}
-                             */
-                            offload?: "none" | "optimizer" | "parameters";
-                        } | null;
-                        stack?: {
-                            [key: string]: string;
-                        };
-                    };
+                    recipe?: components["schemas"]["Recipe"];
                     /** @description Values per variable; at most 100,000 points in all. */
                     sweep: {
                         micro_batch_size?: number[];

@@ -1,0 +1,344 @@
+"""The values that a word may take: each kind checks a value, names the way out, and knows its JSON schema.
+
+Every typed value that the project reads from outside is checked by one of these.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from loralens.core.errors import InvalidInput
+
+MAX_NAME: Final = 200
+MAX_NAMES: Final = 256
+MAX_RANK: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands: `lora.rank`, and what it is when nobody gives it."""
+
+    path: str
+    default: Any = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit(".", 1)[-1]
+
+    def wrong(self, allowed: str, value: Any, hint: str | None = None) -> InvalidInput:
+        """The error for a value that is not what is allowed here."""
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        return InvalidInput(f"{self.path} must be {allowed}, got {shown}", field=self.path, hint=hint)
+
+
+def mapping(given: Any, where: str, known: Iterable[str], what: str = "field") -> Mapping[str, Any]:
+    """`given` as an object that holds only known names.
+
+    Raises:
+        InvalidInput: it is no object, or a name in it is not known; the hint names the closest one that is.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"{where} must be an object, got {type(given).__name__}", field=where)
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise unknown(str(name), known, "" if where in ("recipe", "body") else where, what)
+    return given
+
+
+def unknown(name: str, known: Iterable[str], where: str = "", what: str = "recipe field") -> InvalidInput:
+    """The error for a name that nobody knows, with the closest one that exists."""
+    known = list(known)
+    path = f"{where}.{name[:MAX_NAME]}" if where else name[:MAX_NAME]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(sorted(known))}"
+    return InvalidInput(f"unknown {what} {path!r}", field=path, hint=hint)
+
+
+class Kind:
+    """A kind of value. `read` gives what a recipe holds, `shown` the JSON that an answer shows for it."""
+
+    text: ClassVar[str] = "text"  # what help calls it: integer, number, boolean or text
+    choices: tuple[str, ...] = ()  # as they are typed
+    nullable = False
+    flat = True  # can be said in one line of text
+
+    def read(self, value: Any, at: Place) -> Any:
+        """The value, checked. Raises: `InvalidInput` naming the place and the way out."""
+        raise NotImplementedError
+
+    def shown(self, value: Any) -> Any:
+        """The value as JSON."""
+        return value
+
+    def from_text(self, text: str) -> Any:
+        """The value from a query string or the command line, as JSON and not checked yet."""
+        plain = text.strip()
+        lowered = plain.lower()
+        if lowered in ("true", "yes", "on"):
+            return True
+        if lowered in ("false", "no", "off"):
+            return False
+        if lowered in ("none", "null") and lowered not in self.choices:
+            return None
+        for kind in (int, float):
+            try:
+                return kind(plain)
+            except ValueError:
+                continue
+        return plain
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the value in a body."""
+        raise NotImplementedError
+
+    def text_schema(self) -> dict[str, Any]:
+        """The JSON schema of the value in a query string."""
+        schema: dict[str, Any] = {"type": "string" if self.text == "text" else self.text}
+        return schema | ({"enum": list(self.choices)} if self.choices else {})
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number within [low, high]."""
+
+    low: int
+    high: int
+    text = "integer"
+
+    def read(self, value: Any, at: Place) -> int:
+        """2048.0 is 2048; true is no number."""
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            raise at.wrong(f"a whole number from {self.low} to {self.high}", value, self._hint(at))
+        return value
+
+    def _hint(self, at: Place) -> str:
+        return f"try {at.name}={self.low if at.default is None else at.default}"
+
+    def schema(self) -> dict[str, Any]:
+        """With its range."""
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+    def text_schema(self) -> dict[str, Any]:
+        """With its range."""
+        return self.schema()
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A finite number within [low, high]."""
+
+    low: float
+    high: float
+    text = "number"
+
+    def read(self, value: Any, at: Place) -> float:
+        """Infinity and not-a-number are none."""
+        number = not isinstance(value, bool) and isinstance(value, (int, float))
+        if not number or not math.isfinite(value) or not self.low <= value <= self.high:
+            hint = f"try {at.name}={self.low if at.default is None else at.default}"
+            raise at.wrong(f"a number from {self.low} to {self.high}", value, hint)
+        found: float = value
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        """With its range."""
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
+    def text_schema(self) -> dict[str, Any]:
+        """With its range."""
+        return self.schema()
+
+
+@dataclass(frozen=True)
+class Truth(Kind):
+    """True or false."""
+
+    text = "boolean"
+
+    def read(self, value: Any, at: Place) -> bool:
+        """0 and 1 are taken too."""
+        if value in (0, 1) and not isinstance(value, (float, str)):
+            return bool(value)
+        raise at.wrong("true or false", value)
+
+    def schema(self) -> dict[str, Any]:
+        """A boolean."""
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a fixed set of words."""
+
+    choices: tuple[str, ...]
+
+    def read(self, value: Any, at: Place) -> str:
+        """The hint names the closest word."""
+        if isinstance(value, str) and value in self.choices:
+            return value
+        close = difflib.get_close_matches(str(value)[:MAX_NAME], self.choices, n=1)
+        best = close[0] if close else at.default or self.choices[0]
+        raise at.wrong(f"one of {', '.join(self.choices)}", value, f"try {at.name}={best}")
+
+    def schema(self) -> dict[str, Any]:
+        """An enum."""
+        return {"type": "string", "enum": list(self.choices)}
+
+
+@dataclass(frozen=True)
+class Maybe(Kind):
+    """A value of another kind, or none."""
+
+    of: Kind
+    nullable = True
+
+    def __post_init__(self) -> None:
+        choices = self.of.choices
+        object.__setattr__(self, "choices", (*choices, "none") if choices else ())
+        object.__setattr__(self, "text", self.of.text)
+
+    def read(self, value: Any, at: Place) -> Any:
+        """None is a value of its own."""
+        return None if value is None else self.of.read(value, at)
+
+    def shown(self, value: Any) -> Any:
+        """As the other kind shows it."""
+        return None if value is None else self.of.shown(value)
+
+    def from_text(self, text: str) -> Any:
+        """`none` and `null` mean none."""
+        return None if text.strip().lower() in ("none", "null") else self.of.from_text(text)
+
+    def schema(self) -> dict[str, Any]:
+        """The other kind's, with null."""
+        schema = self.of.schema()
+        if "anyOf" in schema:
+            return schema | {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+        null = {"type": [schema["type"], "null"]}
+        return schema | null | ({"enum": [*schema["enum"], None]} if "enum" in schema else {})
+
+    def text_schema(self) -> dict[str, Any]:
+        """Ranges do not bind the word `none`."""
+        return Kind.text_schema(self)
+
+
+@dataclass(frozen=True)
+class Names(Kind):
+    """A list of module names; with `pattern_allowed` also one text: a regular expression, or `all-linear`."""
+
+    pattern_allowed: bool = False
+
+    def read(self, value: Any, at: Place) -> Any:
+        """A tuple of names, or the text."""
+        if isinstance(value, str) and self.pattern_allowed and 0 < len(value) <= MAX_NAME:
+            return value
+        if isinstance(value, (list, tuple)) and len(value) <= MAX_NAMES and (value or not self.pattern_allowed):
+            if all(isinstance(item, str) and 0 < len(item) <= MAX_NAME for item in value):
+                return tuple(value)
+        allowed = f"a list of up to {MAX_NAMES} module names"
+        allowed += ", a regular expression or all-linear" if self.pattern_allowed else ""
+        raise at.wrong(allowed, value, 'try ["q_proj", "v_proj"]')
+
+    def shown(self, value: Any) -> Any:
+        """A list, or the text."""
+        return list(value) if isinstance(value, tuple) else value
+
+    def from_text(self, text: str) -> Any:
+        """Names with commas between them; a text with symbols of regular expressions is one."""
+        plain = text.strip()
+        pattern = plain == "all-linear" or any(symbol in plain for symbol in "*()[]|\\^$+?")
+        if self.pattern_allowed and "," not in plain and pattern:
+            return plain
+        return [part.strip() for part in plain.split(",") if part.strip()]
+
+    def schema(self) -> dict[str, Any]:
+        """A list of texts, or a text."""
+        names = {"type": "array", "items": {"type": "string"}}
+        return {"anyOf": [names, {"type": "string"}]} if self.pattern_allowed else names
+
+
+@dataclass(frozen=True)
+class Ranks(Kind):
+    """PEFT's `rank_pattern`: module name or regular expression to rank."""
+
+    flat = False
+
+    def read(self, value: Any, at: Place) -> tuple[tuple[str, int], ...]:
+        """Pairs in the order in which they stand."""
+        if not isinstance(value, Mapping) or len(value) > MAX_NAMES:
+            raise at.wrong("an object of module name to rank", value)
+        for key, rank in value.items():
+            bad_rank = isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= MAX_RANK
+            if not isinstance(key, str) or len(key) > MAX_NAME or bad_rank:
+                raise at.wrong(f"an object of module name to a rank from 1 to {MAX_RANK}", value)
+        return tuple(value.items())
+
+    def shown(self, value: Any) -> Any:
+        """An object."""
+        return dict(value)
+
+    def schema(self) -> dict[str, Any]:
+        """An object of whole numbers."""
+        return {"type": "object", "additionalProperties": Whole(1, MAX_RANK).schema()}
+
+
+@dataclass(frozen=True)
+class Versions(Kind):
+    """Library versions by name."""
+
+    libraries: tuple[str, ...]
+    flat = False
+
+    def read(self, value: Any, at: Place) -> tuple[tuple[str, str], ...]:
+        """Pairs, sorted by name."""
+        if not isinstance(value, Mapping):
+            raise at.wrong("an object of library name to version", value)
+        for key, version in value.items():
+            if key not in self.libraries:
+                raise unknown(str(key), self.libraries, at.path)
+            if not isinstance(version, (str, int, float)) or len(str(version)) > 40:
+                raise at.wrong("an object of library name to version", value)
+        return tuple(sorted((key, str(version)) for key, version in value.items()))
+
+    def shown(self, value: Any) -> Any:
+        """An object."""
+        return dict(value)
+
+    def schema(self) -> dict[str, Any]:
+        """An object of texts."""
+        properties = {name: {"type": "string"} for name in self.libraries}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+@dataclass(frozen=True)
+class Fused(Kind):
+    """False, true or "+lora"; the recipe holds `none`, `yes` or `+lora`."""
+
+    choices: tuple[str, ...] = ("false", "true", "+lora")
+
+    def read(self, value: Any, at: Place) -> str:
+        """Several spellings of the three."""
+        if value in (False, "none"):
+            return "none"
+        if value in (True, "yes", "rmsnorm+rope"):
+            return "yes"
+        if value in ("+lora", "rmsnorm+rope+lora"):
+            return "+lora"
+        raise at.wrong('false, true or "+lora"', value, f"try {at.name}=true")
+
+    def shown(self, value: Any) -> Any:
+        """False, true or the text."""
+        return {"none": False, "yes": True}.get(value, value)
+
+    def schema(self) -> dict[str, Any]:
+        """The three values."""
+        return {"enum": [False, True, "+lora"]}

@@ -1,0 +1,101 @@
+"""A word of the recipe: one row says what it is called, what it takes, what it is by default, and what it means.
+
+The rows stand in the recipe's dataclasses (`recipe.py`), as metadata of their fields. What reads, writes, lists or explains
+words goes through the functions here, so that a row is all there is to add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any
+
+from loralens.core.question.kinds import Kind, Place, mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word: its flat name, where it stands in the nested form, and the rest of its row.
+
+    `name` is what query strings, the command line and the planner call it; `group` the object that holds it in JSON (empty:
+    the recipe itself) and `field` its name there. `common` words are the few that most questions change. `aliases` are other
+    programs' names for it.
+    """
+
+    name: str
+    group: str
+    field: str
+    kind: Kind
+    default: Any  # as JSON
+    help: str
+    common: bool = False
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """`lora.rank`, `optimizer`."""
+        return f"{self.group}.{self.field}" if self.group else self.field
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON, for programs that make a form of it."""
+        schema = self.kind.schema()
+        return {
+            "name": self.name,
+            "group": self.group or "recipe",
+            "path": self.path,
+            "type": self.kind.text if self.kind.flat else "object",
+            "nullable": self.kind.nullable,
+            "default": self.default,
+            "choices": list(self.kind.choices),
+            "minimum": schema.get("minimum"),
+            "maximum": schema.get("maximum"),
+            "common": self.common,
+            "help": self.help,
+        }
+
+
+def word(
+    default: Any,
+    kind: Kind,
+    help: str,  # as argparse, click and typer call it
+    *,
+    name: str = "",
+    common: bool = False,
+    aliases: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that is a word. `name`: the flat name, where the field's own would be ambiguous."""
+    row = Word(name, "", "", kind, kind.shown(default), help, common, aliases)
+    return field(default=default, metadata={"word": row})
+
+
+@cache
+def words_of(cls: Any, group: str = "") -> tuple[Word, ...]:
+    """The rows of a dataclass, in order; fields that are no words (groups) are left out."""
+    rows = [(one.name, one.metadata["word"]) for one in fields(cls) if "word" in one.metadata]
+    return tuple(replace(row, name=row.name or own, group=group, field=own) for own, row in rows)
+
+
+def read_words(rows: tuple[Word, ...], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one object, by field; what is missing, or null where null is no value of its own, has its default.
+
+    Raises:
+        InvalidInput: a value of the wrong type or out of range.
+    """
+    values = {}
+    for row in rows:
+        if row.field not in entries or (entries[row.field] is None and not row.kind.nullable):
+            continue
+        values[row.field] = row.kind.read(entries[row.field], Place(row.path, row.default))
+    return values
+
+
+def read_group(cls: Any, group: str, given: Any) -> dict[str, Any]:
+    """The values of a group's object; unknown names are refused."""
+    rows = words_of(cls, group)
+    return read_words(rows, mapping(given, group, [row.field for row in rows], "recipe field"))
+
+
+def shown(rows: tuple[Word, ...], value: Any) -> dict[str, Any]:
+    """A dataclass's words as JSON."""
+    return {row.field: row.kind.shown(getattr(value, row.field)) for row in rows}
