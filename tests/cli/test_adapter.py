@@ -10,7 +10,8 @@ import torch
 
 from loralens.lab.adapters.adapter import assemble
 from loralens.lab.adapters.config import config_from_mapping
-from loralens.lab.adapters.files import read_adapter, stored_bytes, write_adapter
+from loralens.lab.adapters.files import read_adapter, write_adapter
+from loralens.lab.adapters.folder import stored_bytes
 
 
 @pytest.fixture

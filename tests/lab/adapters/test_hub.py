@@ -13,7 +13,8 @@ import torch
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.base_files import load_base
-from loralens.lab.adapters.files import read_adapter, stored_bytes
+from loralens.lab.adapters.files import read_adapter
+from loralens.lab.adapters.folder import stored_bytes
 from loralens.lab.adapters.hub import WAYS, Hub
 from loralens.lab.adapters.resize import resize_adapter
 from loralens.lab.adapters.tasks import TASKS, held_out_facts, prompt_for
