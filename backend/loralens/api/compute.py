@@ -11,6 +11,7 @@ import asyncio
 import math
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from loralens.api.problems import from_error, problem, respond
 from loralens.core.errors import Overloaded, TookTooLong
 
 LONG: Final = frozenset({"fit", "sweep"})
+_TRACKER: Final = "ignore:resource_tracker:UserWarning"
+"""A server that is ended by force leaves its pools' semaphores to multiprocessing's tracker, which removes them and warns."""
 _CLIENT_LEFT: Final = 499  # nobody reads it
 
 
@@ -43,6 +46,8 @@ class Lane:
 
     def start(self) -> None:
         """Begin to start the workers."""
+        if _TRACKER not in sys.warnoptions:
+            sys.warnoptions.append(_TRACKER)
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if context.get_start_method() == "forkserver":
