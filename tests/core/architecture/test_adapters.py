@@ -39,6 +39,8 @@ EXPERTS = {
     "glm4_moe_lite",
 }  # PEFT maps their target names to stacked weights
 
+REFUSED_WHOLE = {"mamba", "nemotron_h"}  # PEFT refuses out_proj there, so all-linear has no counts to compare
+
 ATTENTION = {
     "gpt2": ["c_attn"],
     "gpt_neox": ["query_key_value", "dense"],
@@ -50,7 +52,12 @@ ATTENTION = {
     "roberta": ["query", "value", "key"],
     "distilbert": ["q_lin", "v_lin"],
     "modernbert": ["Wqkv"],
+    "gpt_bigcode": ["c_attn"],
     "jamba": ["in_proj", "out_proj"],
+    "lfm2": ["in_proj", "out_proj"],
+    "mamba": ["in_proj", "x_proj"],
+    "nemotron_h": ["up_proj", "down_proj"],
+    "qwen3_5_text": ["in_proj_qkv", "out_proj"],
     "qwen3_next": ["in_proj_qkvz", "out_proj"],
     "qwen3_5_moe_text": ["in_proj_qkv", "out_proj"],
     "deepseek_v2": ["q_proj", "kv_b_proj"],
@@ -71,6 +78,8 @@ def settings(family: str) -> list[dict[str, Any]]:
         {"rank": 4, "target_modules": names, "bias": "all"},
         {"rank": 4, "target_modules": names, "use_dora": True},
     ]
+    if family in REFUSED_WHOLE:
+        return found
     found.append({"rank": 8, "target_modules": "all-linear"})
     if family not in EXPERTS:
         found.append({"rank": 8, "target_modules": "all-linear", "rank_pattern": {names[0]: 2}})
