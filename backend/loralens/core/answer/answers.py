@@ -9,6 +9,7 @@ from loralens.core import catalogue
 from loralens.core.answer.cost import check_simulation
 from loralens.core.answer.estimate import ALLOCATORS, SHOWN_GPUS, Estimate, estimate_model
 from loralens.core.answer.plan import plan_for
+from loralens.core.answer.remarks import remarks
 from loralens.core.architecture.module import Linear
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, count_parameters, is_known
@@ -227,7 +228,7 @@ def plan_answer(body: Any) -> dict[str, Any]:
                 "method": name,
                 "regime": plan.regime,
                 "recipe": plan.used(recipe).to_dict(),
-                "assumptions": [*model.assumptions(name, recipe), *plan.assumptions],
+                "assumptions": [*model.assumptions(name, recipe), *plan.assumptions, *remarks(plan, plan.used(recipe))],
                 **plan.to_dict(),
             }
         )

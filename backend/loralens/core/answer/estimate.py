@@ -16,6 +16,7 @@ from loralens.core.answer.overhead import (
     simulated_overhead,
 )
 from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.answer.remarks import remarks
 from loralens.core.answer.reserved import Reserved, needed, simulated
 from loralens.core.methods import check
 from loralens.core.question.model import Model, resolve
@@ -112,7 +113,11 @@ class Estimate:
 
     def assumptions(self, allocator: str = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""
-        own = [*self.model.assumptions(self.method, self.recipe), *self.plan.assumptions]
+        own = [
+            *self.model.assumptions(self.method, self.recipe),
+            *self.plan.assumptions,
+            *remarks(self.plan, self.recipe),
+        ]
         if allocator == "rule":
             return [*own, *ASSUMPTIONS]
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []

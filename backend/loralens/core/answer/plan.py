@@ -49,6 +49,7 @@ class Plan:
     points: list[Point]
     validity: Validity
     held: list[Held]
+    positions: int | None = None  # places in a learned table of positions
     terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
 
     def used(self, recipe: Recipe) -> Recipe:
@@ -163,5 +164,6 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         points=step.ledger.points,
         validity=step.validity,
         held=step.held,
+        positions=root.learned_positions,
         terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],
     )

@@ -27,6 +27,7 @@ class Root(Module):
     model_type = ""  # as the config names it, the whole model's where the language model is a part of it
     framework = ""  # whose model code this is; empty: transformers'
     sharded_apart = False  # embedding and head are FSDP units of their own, gathered only while they run
+    learned_positions: int | None = None  # a table of so many places ends the sequence; None: positions are computed
     upcasts_logits = True  # the loss is computed on float32 logits
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart

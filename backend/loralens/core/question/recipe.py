@@ -30,6 +30,20 @@ from loralens.core.question.kinds import (
     mapping,
     unknown,
 )
+from loralens.core.question.needs import (
+    ADAPTER,
+    CHECKPOINTS,
+    CHECKPOINTS_TO_OFFLOAD,
+    FOUR_BIT_PACKING,
+    FROZEN_BASE,
+    FULL,
+    GPTQ,
+    IN_PLACE,
+    NO_MEMORY,
+    OWN_DTYPE,
+    SHARES,
+    WHOLE_BASE,
+)
 from loralens.core.question.words import Word, read_group, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
@@ -63,29 +77,70 @@ class Lora:
     """A LoRA adapter's configuration in PEFT's meaning (`rank` is PEFT's `r`, `alpha` its `lora_alpha`)."""
 
     rank: int = word(
-        8, Whole(1, 65_536), "Inner dimension of the LoRA update B·A.", common=True, aliases=("lora_r", "lora_rank")
+        8,
+        Whole(1, 65_536),
+        "Inner dimension of the LoRA update B·A.",
+        common=True,
+        aliases=("lora_r", "lora_rank"),
+        needs=(ADAPTER,),
     )
     alpha: float = word(
         16,
         Number(0, 1e9),
         "Numerator of the LoRA scaling alpha / rank; twice the rank unless given.",
         aliases=("lora_alpha",),
+        needs=(ADAPTER, NO_MEMORY),
     )
-    dropout: float = word(0.0, Number(0, 0.999), "LoRA dropout.", aliases=("lora_dropout",))
+    dropout: float = word(
+        0.0,
+        Number(0, 0.999),
+        "LoRA dropout.",
+        aliases=("lora_dropout",),
+        needs=(ADAPTER,),
+    )
     target_modules: tuple[str, ...] | str | None = word(
         None,
         Maybe(Names(pattern_allowed=True)),
         "Layers with an adapter: names with commas, a regular expression, or all-linear; none: the family's usual ones.",
         common=True,
         aliases=("lora_target_modules",),
+        needs=(ADAPTER,),
     )
-    adapter_dtype: str = word("float32", Choice(DTYPES), "How adapter weights are held.")
-    use_dora: bool = word(False, Truth(), "DoRA: learn a magnitude per output feature too.")
-    use_rslora: bool = word(False, Truth(), "Scale by alpha / sqrt(rank).")
-    bias: str = word("none", Choice(("none", "all", "lora_only")), "Which biases train.")
-    modules_to_save: tuple[str, ...] = word((), Names(), "Modules trained in full beside the adapter, with commas.")
+    adapter_dtype: str = word(
+        "float32",
+        Choice(DTYPES),
+        "How adapter weights are held.",
+        needs=(ADAPTER, OWN_DTYPE),
+    )
+    use_dora: bool = word(
+        False,
+        Truth(),
+        "DoRA: learn a magnitude per output feature too.",
+        needs=(ADAPTER,),
+    )
+    use_rslora: bool = word(
+        False,
+        Truth(),
+        "Scale by alpha / sqrt(rank).",
+        needs=(ADAPTER, NO_MEMORY),
+    )
+    bias: str = word(
+        "none",
+        Choice(("none", "all", "lora_only")),
+        "Which biases train.",
+        needs=(ADAPTER,),
+    )
+    modules_to_save: tuple[str, ...] = word(
+        (),
+        Names(),
+        "Modules trained in full beside the adapter, with commas.",
+        needs=(ADAPTER,),
+    )
     rank_pattern: tuple[tuple[str, int], ...] = word(
-        (), Ranks(), "Ranks of their own for some modules, by name or regular expression."
+        (),
+        Ranks(),
+        "Ranks of their own for some modules, by name or regular expression.",
+        needs=(ADAPTER,),
     )
 
     @staticmethod
@@ -106,11 +161,32 @@ class Quantization:
         name="quantization",
         common=True,
         aliases=("quant",),
+        needs=(FROZEN_BASE,),
     )
-    double_quant: bool = word(True, Truth(), "Quantize the quantization constants too.")
-    compute_dtype: str = word("bfloat16", Choice(DTYPES), "Dtype into which quantized weights are unpacked.")
-    prepare_kbit: bool = word(True, Truth(), "Prepare as PEFT's prepare_model_for_kbit_training does.")
-    group_size: int = word(128, Whole(-1, 65_536), "Weights per scale (GPTQ); -1: one scale per row.")
+    double_quant: bool = word(
+        True,
+        Truth(),
+        "Quantize the quantization constants too.",
+        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
+    )
+    compute_dtype: str = word(
+        "bfloat16",
+        Choice(DTYPES),
+        "Dtype into which quantized weights are unpacked.",
+        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
+    )
+    prepare_kbit: bool = word(
+        True,
+        Truth(),
+        "Prepare as PEFT's prepare_model_for_kbit_training does.",
+        needs=(FROZEN_BASE, WHOLE_BASE),
+    )
+    group_size: int = word(
+        128,
+        Whole(-1, 65_536),
+        "Weights per scale (GPTQ); -1: one scale per row.",
+        needs=(FROZEN_BASE, GPTQ),
+    )
 
     @staticmethod
     def from_mapping(given: Any) -> Quantization:
@@ -130,8 +206,19 @@ class Parallelism:
     """How many GPUs share the work, by which strategy, and what is kept on the host instead."""
 
     gpus: int = word(1, Whole(1, 65_536), "GPUs that share the work.", common=True)
-    strategy: str = word("none", Choice(STRATEGIES), "How they share it.", common=True)
-    offload: str = word("none", Choice(OFFLOADS), "What is kept in host memory.")
+    strategy: str = word(
+        "none",
+        Choice(STRATEGIES),
+        "How they share it.",
+        common=True,
+        needs=(SHARES,),
+    )
+    offload: str = word(
+        "none",
+        Choice(OFFLOADS),
+        "What is kept in host memory.",
+        needs=(CHECKPOINTS_TO_OFFLOAD,),
+    )
 
     @staticmethod
     def from_mapping(given: Any) -> Parallelism:
@@ -176,23 +263,42 @@ class Recipe:
     gradient_checkpointing: bool = word(
         False, Truth(), "Recompute activations in the backward pass instead of keeping them.", common=True
     )
-    checkpoint_every: int = word(1, Whole(1, 10_000), "Layers per checkpointed segment.")
+    checkpoint_every: int = word(
+        1,
+        Whole(1, 10_000),
+        "Layers per checkpointed segment.",
+        needs=(CHECKPOINTS,),
+    )
     checkpoint_offload: str = word(
-        "none", Choice(("none", "cpu")), "Where the kept inputs of checkpointed segments wait."
+        "none",
+        Choice(("none", "cpu")),
+        "Where the kept inputs of checkpointed segments wait.",
+        needs=(CHECKPOINTS,),
     )
     checkpoint_reentrant: bool | None = word(
-        None, Maybe(Truth()), "Use torch's reentrant checkpoint; none: what the library defaults to."
+        None,
+        Maybe(Truth()),
+        "Use torch's reentrant checkpoint; none: what the library defaults to.",
+        needs=(CHECKPOINTS,),
     )
     attention: str = word("sdpa", Choice(("sdpa", "flash", "eager")), "Attention implementation.", common=True)
     optimizer_in_backward: bool = word(
         False, Truth(), "Step inside the backward pass, so that no gradient outlives its layer."
     )
-    max_grad_norm: float | None = word(None, Maybe(Number(0, 1e9)), "Clip gradients at this norm; none: no clipping.")
+    max_grad_norm: float | None = word(
+        None,
+        Maybe(Number(0, 1e9)),
+        "Clip gradients at this norm; none: no clipping.",
+        needs=(IN_PLACE,),
+    )
     loss: str = word("full", Choice(LOSSES), "How the cross entropy over the vocabulary is computed.", common=True)
     fused_kernels: str = word("none", Fused(), "Fused norm and rotary kernels; +lora fuses LoRA too.")
     compile: bool = word(False, Truth(), "torch.compile.")
     trainable_layers: int | None = word(
-        None, Maybe(Whole(0, 100_000)), "Train only this many of the last layers; none: all."
+        None,
+        Maybe(Whole(0, 100_000)),
+        "Train only this many of the last layers; none: all.",
+        needs=(FULL,),
     )
     stack: tuple[tuple[str, str], ...] = word((), Versions(LIBRARIES), "Library versions that change the answer.")
     lora: Lora = field(default_factory=Lora)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from loralens.core.question.kinds import Kind, Place, mapping
+from loralens.core.question.needs import Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Word:
 
     `name` is what query strings, the command line and the planner call it; `group` the object that holds it in JSON (empty:
     the recipe itself) and `field` its name there. `common` words are the few that most questions change. `aliases` are other
-    programs' names for it.
+    programs' names for it. `needs`: what must hold for it to mean something.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Word:
     help: str
     common: bool = False
     aliases: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
 
     @property
     def path(self) -> str:
@@ -63,9 +65,10 @@ def word(
     name: str = "",
     common: bool = False,
     aliases: tuple[str, ...] = (),
+    needs: tuple[Need, ...] = (),
 ) -> Any:
     """A dataclass field that is a word. `name`: the flat name, where the field's own would be ambiguous."""
-    row = Word(name, "", "", kind, kind.shown(default), help, common, aliases)
+    row = Word(name, "", "", kind, kind.shown(default), help, common, aliases, needs)
     return field(default=default, metadata={"word": row})
 
 

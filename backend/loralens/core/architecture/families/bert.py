@@ -141,6 +141,7 @@ class Bert(Root):
             predictions.decoder.bias = predictions.bias
         self.vocabulary, self.tied, self._s = s.vocabulary, s.tied, s
         self.buffer_bytes = positions * 8 * 2
+        self.learned_positions = positions
 
     @property
     def head(self) -> Linear:  # type: ignore[override]

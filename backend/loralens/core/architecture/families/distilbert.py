@@ -83,6 +83,7 @@ class DistilBert(Root):
             self.vocab_projector.weight = embeddings.word_embeddings.weight
         self.vocabulary, self.tied, self.s = s.vocabulary, s.tied, s
         self.buffer_bytes = positions * 8
+        self.learned_positions = positions
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, head, and cross entropy in the logits' own dtype."""

@@ -79,7 +79,8 @@ class GPT2(CausalDecoder):
         self.embedding_dropout = config.number("embd_pdrop", 0.1, 0, 1)
         names = Names("transformer", "wte", "h", "ln_f")
         inner = self.assemble(s, lambda _: GPT2Block(s, residual), (None,) * s.layers, norm=LayerNorm, names=names)
-        inner.wpe = Embedding(config.integer("max_position_embeddings", "n_positions", default=1024), s.hidden)
+        self.learned_positions = config.integer("max_position_embeddings", "n_positions", default=1024)
+        inner.wpe = Embedding(self.learned_positions, s.hidden)
         config.refuse("add_cross_attention", "cross attention")
 
     def embed(self, t: Tape, call: Call) -> Tensor:

@@ -67,7 +67,8 @@ class GPTBigCode(GPT2):
         self.embedding_dropout = config.number("embd_pdrop", 0.1, 0, 1)
         names = Names("transformer", "wte", "h", "ln_f")
         model = self.assemble(s, lambda _: BigCodeBlock(s, residual), s.windows, norm=LayerNorm, names=names)
-        model.wpe = Embedding(config.integer("max_position_embeddings", "n_positions", default=1024), s.hidden)
+        self.learned_positions = config.integer("max_position_embeddings", "n_positions", default=1024)
+        model.wpe = Embedding(self.learned_positions, s.hidden)
         self.upcasts_logits = config.transformers >= LABELS_SHIFTED_SINCE  # before, the loss ran on 16-bit logits
         # the causal table is kept as a buffer of one byte per pair of positions
-        self.buffer_bytes = config.integer("max_position_embeddings", "n_positions", default=1024) ** 2
+        self.buffer_bytes = self.learned_positions**2

@@ -103,7 +103,8 @@ class OPT(CausalDecoder):
         )
         stack = Stack(lambda _: OPTLayer(s, bias, affine, before, dropout), s.windows)
         self.model = Module()
-        decoder = OPTDecoder(s, width, config.integer("max_position_embeddings", default=2048), stack, last)
+        self.learned_positions = config.integer("max_position_embeddings", default=2048)
+        decoder = OPTDecoder(s, width, self.learned_positions, stack, last)
         self.model.decoder = decoder
         self.lm_head = Linear(width, s.vocabulary, name="head")
         if s.tied:

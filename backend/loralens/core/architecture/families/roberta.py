@@ -65,6 +65,9 @@ class Roberta(Bert):
         s, parts = self._s, self.bert
         del self.bert, self.cls
         types = config.integer("type_vocab_size", default=2)
+        self.learned_positions = max(
+            0, (self.learned_positions or 0) - 1 - config.integer("pad_token_id", low=0, default=1)
+        )
         parts.embeddings = RobertaEmbeddings(s, config.integer("max_position_embeddings", default=512), types)
         self.roberta = parts
         self.lm_head = RobertaHead(s)

@@ -1,0 +1,57 @@
+"""What an answer says of words that change nothing in it, and of lengths that the model does not take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loralens.core.question.recipe import ALL_WORDS
+from loralens.core.tape.size import MONOMIALS, VARIABLES
+
+if TYPE_CHECKING:
+    from loralens.core.answer.plan import Plan
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.question.words import Word
+
+_SEQUENCE = VARIABLES.index("sequence_length")
+
+
+def remarks(plan: Plan, recipe: Recipe) -> list[str]:
+    """One sentence for each reason why words that were set change nothing; empty for a recipe whose every word counts."""
+    reasons: dict[str, list[str]] = {}
+    for row in ALL_WORDS:
+        if _is_set(row, recipe) and (reason := _why_idle(row, plan, recipe)):
+            reasons.setdefault(reason, []).append(row.name)
+    said = [f"without effect on memory: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    length = recipe.sequence_length
+    if plan.positions is not None and length > plan.positions:
+        said.append(
+            f"sequence_length {length:,} is above the {plan.positions:,} positions that this model learned: transformers "
+            "stops with an error there; counted as if it went on"
+        )
+    return said
+
+
+def _is_set(row: Word, recipe: Recipe) -> bool:
+    holder: Any = getattr(recipe, row.group) if row.group else recipe
+    if holder is None:
+        return False
+    value = row.kind.shown(getattr(holder, row.field))
+    usual = 2 * recipe.lora.rank if row.name == "alpha" else row.default
+    return bool(value != usual)
+
+
+def _why_idle(row: Word, plan: Plan, recipe: Recipe) -> str | None:
+    for need in row.needs:
+        if not need.holds(plan.method, recipe):
+            return need.otherwise
+    if row.name == "sequence_length" and not _depends_on_length(plan):
+        return "this model's input has one size"
+    trained = (item.parameter for item in plan.held if item.parameter.trainable)
+    if row.name == "bias" and not any(parameter.label.endswith(".bias") for parameter in trained):
+        return "no layer that it means has a bias"
+    return None
+
+
+def _depends_on_length(plan: Plan) -> bool:
+    with_length = {index for index, exponents in enumerate(MONOMIALS) if exponents[_SEQUENCE]}
+    return any(index in with_length for terms in plan.terms for index, _ in terms)

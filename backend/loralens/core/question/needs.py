@@ -1,0 +1,65 @@
+"""When a recipe's word means something: conditions on the method and on the other words, named in the word's row.
+
+A word whose condition does not hold changes nothing, and the answer says so (`core.answer.remarks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+FOUR_BITS: Final = ("nf4", "fp4")
+SHARDED: Final = ("fsdp", "zero1", "zero2", "zero3")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """`holds(method, recipe)`: does the word mean something there? `otherwise` says why it does not.
+
+    The recipe is untyped here: its own rows name these conditions.
+    """
+
+    otherwise: str
+    holds: Callable[[str, Any], bool]
+
+
+ADAPTER: Final = Need("full fine-tuning has no adapter", lambda method, _: method != "full")
+FROZEN_BASE: Final = Need("weights that train are not packed", lambda method, _: method != "full")
+FULL: Final = Need("only full fine-tuning trains layers of the model itself", lambda method, _: method == "full")
+CHECKPOINTS: Final = Need(
+    "nothing is checkpointed without gradient_checkpointing", lambda _, r: r.gradient_checkpointing
+)
+CHECKPOINTS_TO_OFFLOAD: Final = Need(
+    "activations are offloaded where they are checkpointed, which needs gradient_checkpointing",
+    lambda _, r: r.parallelism.offload != "activations" or r.gradient_checkpointing,
+)
+FOUR_BIT_PACKING: Final = Need(
+    "only nf4 and fp4 have it", lambda _, r: r.quantization is not None and r.quantization.type in FOUR_BITS
+)
+GPTQ: Final = Need(
+    "only GPTQ packs by groups of this size",
+    lambda _, r: r.quantization is not None and r.quantization.type.startswith("gptq"),
+)
+WHOLE_BASE: Final = Need(
+    "k-bit preparation is left out, or undone, where weights are sharded",
+    lambda _, r: r.parallelism.strategy not in SHARDED,
+)
+OWN_DTYPE: Final = Need(
+    "DeepSpeed holds adapters in the 16-bit dtype of the weights",
+    lambda _, r: r.weights_dtype == "float32" or not r.parallelism.strategy.startswith("zero"),
+)
+NO_MEMORY: Final = Need("it sets the update's scaling, which takes no memory", lambda *_: False)
+IN_PLACE: Final = Need(
+    "gradients are clipped in place; the norms, some bytes per tensor, are not counted", lambda *_: False
+)
+
+
+def _shares(_: str, recipe: Any) -> bool:
+    """One GPU under DDP or FSDP holds all; FSDP still brings offloaded weights back, and leaves k-bit preparation out."""
+    p = recipe.parallelism
+    packed = recipe.quantization is not None and p.strategy == "fsdp"
+    return p.gpus > 1 or p.strategy not in ("ddp", "fsdp") or p.offload == "parameters" or packed
+
+
+SHARES: Final = Need("there is one GPU, which shares nothing", _shares)

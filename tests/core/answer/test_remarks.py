@@ -1,0 +1,127 @@
+"""A word that changes nothing is remarked upon, and what is remarked upon changes nothing: every word by method and family."""
+
+import pytest
+
+from loralens.core.answer.answers import memory_answer
+from loralens.core.errors import LoraLensError
+from loralens.core.question.recipe import ALL_WORDS, nested
+
+SAMPLES = {
+    "micro_batch_size": [2],
+    "sequence_length": [256],
+    "gradient_accumulation_steps": [4],
+    "checkpoint_every": [2],
+    "max_grad_norm": [1.0],
+    "trainable_layers": [2],
+    "rank": [16],
+    "alpha": [7],
+    "dropout": [0.1],
+    "target_modules": ["all-linear"],
+    "modules_to_save": [],  # a model's own names; a name that is not there is refused
+    "gpus": [2],
+    "group_size": [64],
+}
+ALIKE = {
+    "autocast": "without it, 16-bit weights compute in 16 bits too",
+    "attention": "flash is the kernel that sdpa chooses; where a family has but one kind, the answer says so",
+    "weights_dtype": "two kinds of 16 bits",
+    "adapter_dtype": "two kinds of 16 bits",
+    "compute_dtype": "two kinds of 16 bits",
+    "quantization": "two codes of 4 bits",
+    "checkpoint_reentrant": "what decides the peak may be the same in both forms",
+    "dropout": "what it keeps while a segment is recomputed may lie below the peak",
+    "padded": "a mask may lie below the peak, and flash attention takes none",
+}
+"""Words that mean something though the bytes may be equal, and why they may be."""
+ROWS = [row for row in ALL_WORDS if row.kind.flat]
+SPREAD = [
+    ("qwen2.5-0.5b", "full", {}),
+    ("qwen2.5-0.5b", "lora", {}),
+    ("qwen2.5-0.5b", "qlora", {}),
+    ("qwen2.5-0.5b", "lora", {"gradient_checkpointing": True}),
+    ("qwen2.5-0.5b", "qlora", {"quantization": "int8"}),
+    ("qwen2.5-0.5b", "qlora", {"quantization": "gptq4"}),
+    ("qwen2.5-0.5b", "qlora", {"gpus": 4, "strategy": "fsdp"}),
+    ("qwen2.5-0.5b", "lora", {"gpus": 4, "strategy": "zero2"}),
+    ("gpt2", "lora", {}),
+    ("vit-large-patch16-224", "full", {}),
+    ("bert-base-uncased", "lora", {}),
+]
+
+
+def values(row):
+    if row.name in SAMPLES:
+        return SAMPLES[row.name]
+    if row.kind.text == "boolean":
+        return [not row.default]
+    return [one for one in row.kind.choices if one not in (str(row.default).lower(), "none", "false")]
+
+
+def numbers(answer):
+    (found,) = answer["estimates"]
+    return [found[name] for name in ("parameters", "peak", "breakdown", "phases", "storage")]
+
+
+def remarked(answer):
+    (found,) = answer["estimates"]
+    lines = [line for line in found["assumptions"] if line.startswith("without effect on memory: ")]
+    names = [line.removeprefix("without effect on memory: ").split(" (")[0].split(", ") for line in lines]
+    return {name for group in names for name in group}
+
+
+@pytest.mark.parametrize(("model", "method", "beside"), SPREAD)
+def test_a_word_changes_the_answer_or_is_remarked_upon(model, method, beside):
+    def answer(words):
+        return memory_answer({"model": model, "method": method, "recipe": nested(words)})
+
+    plain = answer(beside)
+    packed = answer({**beside, "quantization": "nf4"}) if method == "lora" else plain
+    for row in ROWS:
+        # a packing's word in a recipe means that the base is packed
+        words, before = beside, plain
+        if method == "lora" and row.group == "quantization" and row.name != "quantization":
+            words, before = {**beside, "quantization": "nf4"}, packed
+        for value in [] if row.name in beside else values(row):
+            try:
+                after = answer({**words, row.name: value})
+            except LoraLensError as refused:
+                assert refused.hint, (row.name, value)
+                continue
+            said = set(after["estimates"][0]["assumptions"]) - set(before["estimates"][0]["assumptions"])
+            if row.name in remarked(after):
+                assert numbers(after) == numbers(before), (row.name, value)
+            elif numbers(after) == numbers(before) and row.name not in ALIKE:
+                same = after["estimates"][0]["recipe"] == before["estimates"][0]["recipe"]
+                assert same or said, (row.name, value)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "dora"])
+def test_a_recipe_of_defaults_is_not_remarked_upon(method):
+    assert not remarked(memory_answer({"model": "7B", "method": method}))
+
+
+def test_several_words_of_one_reason_share_a_sentence():
+    recipe = {"lora": {"rank": 4, "dropout": 0.1}, "quantization": "nf4", "parallelism": {"strategy": "fsdp"}}
+    (full,) = memory_answer({"model": "7B", "method": "full", "recipe": recipe})["estimates"]
+    assert "without effect on memory: rank, dropout (full fine-tuning has no adapter)" in full["assumptions"]
+    assert "without effect on memory: quantization (weights that train are not packed)" in full["assumptions"]
+    assert (
+        "without effect on memory: bias (no layer that it means has a bias)"
+        in (
+            memory_answer({"model": "7B", "method": "lora", "recipe": {"lora": {"bias": "all"}}})["estimates"][0][
+                "assumptions"
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "positions"), [("gpt2", 1024), ("opt-125m", 2048), ("bert-base-uncased", 512), ("roberta-base", 512)]
+)
+def test_lengths_above_the_learned_positions_are_remarked_upon(model, positions):
+    def said(length):
+        (found,) = memory_answer({"model": model, "method": "lora", "recipe": {"sequence_length": length}})["estimates"]
+        return any(f"above the {positions:,} positions" in line for line in found["assumptions"])
+
+    assert said(positions + 1)
+    assert not said(positions)
