@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loralens.core import catalogue
-from loralens.core.question.recipe import WORDS, flat_names
+from loralens.core.question.flat import flat_names
+from loralens.core.question.recipe import WORDS
 
 JSON_TYPE = {"content-type": "application/json"}
 LLAMA = catalogue.model("7B").config

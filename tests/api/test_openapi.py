@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loralens.core.question.recipe import flat_names
+from loralens.core.question.flat import flat_names
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth, from_json
-from loralens.core.question.recipe import nested
+from loralens.core.question.flat import nested
 
 MAX_QUERY_PARAMETERS = 100
 SUBJECT_NAMES = ("model", "method", "gpu", "allocator")

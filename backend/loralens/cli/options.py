@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from loralens.cli.words import Argument, Command, Option
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import depth, from_json
-from loralens.core.question.recipe import WORDS, nested
+from loralens.core.question.flat import nested
+from loralens.core.question.recipe import WORDS
 from loralens.core.question.words import Word
 
 MAX_FILE_BYTES = 1_048_576

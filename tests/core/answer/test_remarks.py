@@ -4,7 +4,8 @@ import pytest
 
 from loralens.core.answer.answers import memory_answer
 from loralens.core.errors import LoraLensError
-from loralens.core.question.recipe import ALL_WORDS, nested
+from loralens.core.question.flat import nested
+from loralens.core.question.recipe import ALL_WORDS
 
 SAMPLES = {
     "micro_batch_size": [2],

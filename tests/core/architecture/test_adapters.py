@@ -11,7 +11,9 @@ import pytest
 from core.architecture.transformers_models import NO_MODEL, meta_model, with_layers
 
 from loralens.core import catalogue, methods
+from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.registry import build
+from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.core.step.step import held_parameters
 
@@ -132,3 +134,41 @@ def test_full_fine_tuning_trains_what_requires_a_gradient(family: str) -> None:
     methods.prepare("full", root, Recipe())
     counted = sum(item.parameter.numel[0] * item.count for item in held_parameters(root) if item.parameter.trainable)
     assert counted == sum(p.numel() for p in meta_model(config).parameters() if p.requires_grad)
+
+
+EMBEDDINGS = {"llama": "embed_tokens", "qwen2": "embed_tokens", "gpt2": "wte"}
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings")  # PEFT on merging later
+@pytest.mark.parametrize("family", [family for family in EMBEDDINGS if family in FAMILIES])
+def test_adapters_on_embeddings_count_as_pefts(family: str) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    table = EMBEDDINGS[family]
+    config = with_layers(catalogue.model(FAMILIES[family]).config, 2)
+    targets = [table, build(config).default_targets[0]]
+    with torch.device("meta"):
+        adapted = get_peft_model(meta_model(config), LoraConfig(r=3, target_modules=targets))
+    body = {"config": config, "method": "lora", "recipe": {"lora": {"rank": 3, "target_modules": targets}}}
+    found = parameters_answer(body)
+    counted = (found["parameters"]["trainable"], found["parameters"]["total"])
+    assert counted == adapted.get_nb_trainable_parameters()
+    shapes = {
+        name.split(".")[-2]: list(tensor.shape)
+        for name, tensor in adapted.named_parameters()
+        if "lora_embedding" in name
+    }
+    assert {
+        row["name"].split(".")[-1]: row["shape"] for row in found["tensors"] if "lora_embedding" in row["name"]
+    } == shapes
+    assert table in found["note"]
+    with pytest.raises(UnsupportedArchitecture, match=table):
+        memory_answer(body)
+
+
+def test_a_name_that_matches_nothing_beside_one_that_does_is_remarked_upon() -> None:
+    recipe = {"lora": {"target_modules": ["q_proj", "c_attn", "up_proj", "w1"]}}
+    (found,) = memory_answer({"model": "7B", "method": "lora", "recipe": recipe})["estimates"]
+    remark = "without effect: target_modules c_attn, w1 (this model has no such layer; PEFT ignores the name)"
+    assert remark in found["assumptions"]

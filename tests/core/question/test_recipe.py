@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.recipe import Recipe, flat_names, nested
+from loralens.core.question.flat import flat_names, nested
+from loralens.core.question.recipe import Recipe
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),

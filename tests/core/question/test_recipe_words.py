@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput
+from loralens.core.question.flat import flat_names, nested
 from loralens.core.question.kinds import Choice, Fused, Maybe, Names, Number, Ranks, Truth, Versions, Whole
-from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORDS, Recipe, flat_names, nested
+from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORDS, Recipe
 from loralens.core.question.words import words_of
 
 NAMES = st.text("abcdefghijk_.", min_size=1, max_size=12)

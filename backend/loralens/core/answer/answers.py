@@ -148,10 +148,11 @@ def _counts(model: Model, method: str, recipe: Recipe) -> tuple[Counts | None, l
     """The counts, and what is to be said about them; None where the model type is not known."""
     try:
         plan = estimate_model(model, method, recipe).plan
-    except UnsupportedArchitecture:
+    except UnsupportedArchitecture as refused:
         if not is_known(model.config):
             return None, []
-        return counts_for(model, method, recipe), [ONLY_COUNTED]
+        why = refused.message if refused.field == "lora.target_modules" else ONLY_COUNTED
+        return counts_for(model, method, recipe), [why]
     return Counts.of(plan.held, recipe.weights_dtype), []
 
 

@@ -190,7 +190,7 @@ def estimate(model: Any, method: str = "lora", **recipe: Any) -> Estimate:
     Raises:
         InvalidInput, UnknownModel, UnsupportedArchitecture: see `loralens.core.errors`.
     """
-    from loralens.core.question.recipe import merged_recipe
+    from loralens.core.question.flat import merged_recipe
 
     subject, method = resolve(model), check(method)
     return estimate_model(subject, method, subject.packed(Recipe.from_mapping(merged_recipe(recipe)), (method,)))

@@ -33,6 +33,7 @@ class Root(Module):
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound
     counted = False  # only the shapes are modelled; asking for memory is refused by name
+    only_counted = ""  # why this step is refused, though its parameters are counted
     no_adapters = ""  # why adapters on this family are not modelled
     refused_targets: frozenset[str] = frozenset()  # names on which PEFT refuses an adapter in this family
     default_targets: tuple[str, ...] | str

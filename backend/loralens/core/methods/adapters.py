@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from loralens.core.architecture.module import Linear, Module
+from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.question import patterns
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
@@ -45,20 +45,22 @@ def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
     """
     targets = settled(root, lora).target_modules or ()
     saved = lora.modules_to_save
+    adaptable = (Linear, Embedding)
     if targets == "all-linear":
-        return lambda name, module: isinstance(module, Linear) and module is not root.head and not _ends(name, saved)
+        return lambda name, module: isinstance(module, Linear) and module is not root.head and not ends(name, saved)
     if isinstance(targets, str):
         pattern = patterns.whole(targets, "lora.target_modules")
         patterns.affordable([targets], _names(root), "lora.target_modules")
-        return lambda name, module: isinstance(module, Linear) and pattern.fullmatch(name) is not None
-    return lambda name, module: isinstance(module, Linear) and _ends(name, targets) and not _ends(name, saved)
+        return lambda name, module: isinstance(module, adaptable) and pattern.fullmatch(name) is not None
+    return lambda name, module: isinstance(module, adaptable) and ends(name, targets) and not ends(name, saved)
 
 
 def _names(root: Root) -> list[str]:
     return [name for name, _ in root.walk()]
 
 
-def _ends(name: str, keys: tuple[str, ...]) -> bool:
+def ends(name: str, keys: tuple[str, ...]) -> bool:
+    """Is the name one of the keys, or does it end in `.key`?"""
     return any(name == key or name.endswith("." + key) for key in keys)
 
 
@@ -169,6 +171,31 @@ class LoraAdapter:
             ),
             "LoRA: scaled update",
         )
+
+
+@dataclass(slots=True)
+class EmbeddingAdapter:
+    """LoRA on a table of vectors. Shapes: lora_a (rank, entries), lora_b (width, rank).
+
+    Source: PEFT 0.21 `tuners/lora/layer.py`, class `Embedding`.
+    """
+
+    lora_a: Parameter
+    lora_b: Parameter
+
+    @staticmethod
+    def on(table: Embedding, name: str, lora: Lora) -> EmbeddingAdapter:
+        """An adapter for the table of full name `name`."""
+        rank = rank_of(name, lora)
+        a = Parameter((rank, table.weight.shape[0]), role="adapter")
+        b = Parameter((table.width, rank), role="adapter")
+        for parameter in (a, b):
+            parameter.dtype = lora.adapter_dtype
+        return EmbeddingAdapter(a, b)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """lora_embedding_A and lora_embedding_B."""
+        return {"lora_embedding_A": self.lora_a, "lora_embedding_B": self.lora_b}
 
 
 @dataclass(slots=True)

@@ -10,10 +10,18 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loralens.core.architecture.module import FusedLinear, Linear, Module
+from loralens.core.architecture.module import Embedding, FusedLinear, Linear, Module
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.methods import experts
-from loralens.core.methods.adapters import PEFT_DEFAULTS, DoraAdapter, LoraAdapter, rank_of, selector
+from loralens.core.methods.adapters import (
+    PEFT_DEFAULTS,
+    DoraAdapter,
+    EmbeddingAdapter,
+    LoraAdapter,
+    ends,
+    rank_of,
+    selector,
+)
 from loralens.core.methods.base import for_each
 from loralens.core.methods.merged import MergedAdapter
 from loralens.core.question import patterns
@@ -40,6 +48,17 @@ class Adapt:
     def make(self, name: str, module: Any, lora: Lora) -> None:
         """LoRA, or DoRA when the recipe says so."""
         module.adapter = (DoraAdapter if lora.use_dora else LoraAdapter).on(module, name, lora)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptEmbedding:
+    """A table of vectors gets an adapter."""
+
+    rank: Dim
+
+    def make(self, name: str, module: Any, lora: Lora) -> None:
+        """As PEFT has it, which keeps its factors under names of their own."""
+        module.adapter = EmbeddingAdapter.on(module, name, lora)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +102,21 @@ class Selection:
         self._adapted = False
         self._linears: dict[str, None] = {}  # names of linear layers, for the hint
         self._copied: set[str] = set()
+        self._unmatched = self._named()
         patterns.affordable(
             [key for key, _ in self.lora.rank_pattern],
             [name for name, _ in root.walk()] if self.lora.rank_pattern else [],
             "lora.rank_pattern",
         )
+
+    def _named(self) -> set[str]:
+        targets = self.lora.target_modules
+        return set(targets) if isinstance(targets, tuple) else set()
+
+    def _met(self, name: str) -> None:
+        """A module of that name is adapted."""
+        self._adapted = True
+        self._unmatched -= {key for key in self._unmatched if ends(name, (key,))}
 
     def change(self, name: str, module: Module) -> Change | None:
         """What the recipe does to this module; None: nothing."""
@@ -99,7 +128,8 @@ class Selection:
         around, own = name.rpartition(".")[::2]
         self._linears.update(dict.fromkeys([own, *module.parts]))
         parts = tuple(part for part in module.parts if self._wanted(f"{around}.{part}", module))
-        self._adapted |= bool(parts)
+        for part in parts:
+            self._met(f"{around}.{part}")
         return AdaptParts(parts) if parts else None
 
     def _adapter(self, name: str, module: Module) -> Change | None:
@@ -108,13 +138,25 @@ class Selection:
         change: Change
         if self._wanted(name, module):
             _allowed(self._root, name)
-            change = Adapt(rank_of(name, self.lora))
+            change = self._embedding(name) if isinstance(module, Embedding) else Adapt(rank_of(name, self.lora))
         elif stacked := experts.targeted(module, self._expert_weights):
             change = AdaptExperts(stacked)
         else:
             return None
-        self._adapted = True
+        self._met(name)
         return change
+
+    def _embedding(self, name: str) -> Change:
+        if self.lora.use_dora:
+            raise UnsupportedArchitecture(
+                f"DoRA on the embedding {name} is not modelled",
+                field="lora.target_modules",
+                hint="name linear layers, or use LoRA",
+            )
+        self._root.only_counted = (
+            f"LoRA on the embedding {name.rsplit('.', 1)[-1]} is only counted: its training step is not modelled"
+        )
+        return AdaptEmbedding(rank_of(name, self.lora))
 
     def _copy(self, name: str) -> Change | None:
         for key in self.lora.modules_to_save:
@@ -122,6 +164,13 @@ class Selection:
                 self._copied.add(key)
                 return Copy()
         return None
+
+    def ignored(self) -> list[str]:
+        """What PEFT passes over in silence: names that match nothing, while another one does."""
+        if not self._unmatched:
+            return []
+        names = ", ".join(sorted(self._unmatched))
+        return [f"without effect: target_modules {names} (this model has no such layer; PEFT ignores the name)"]
 
     def require(self) -> None:
         """Raises `InvalidInput` when a name matched nothing."""
@@ -154,7 +203,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
 
     for_each(root, selection.change, apply)
     selection.require()
-    return _assumptions(root, recipe)
+    return [*_assumptions(root, recipe), *selection.ignored()]
 
 
 def _assumptions(root: Root, recipe: Recipe) -> list[str]:

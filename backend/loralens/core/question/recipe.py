@@ -3,8 +3,8 @@
 **One row per word**: name, default, kind with its range or choices, and meaning. The reader, the flat names of query strings
 and the command line, help, OpenAPI, the page's fields and the planner's changes all come from these rows.
 
-`Recipe.from_mapping` reads the nested form (JSON bodies), `nested` turns the flat form of query strings and the
-command line into it. Both refuse unknown words and values out of range, naming the field and the way out.
+`Recipe.from_mapping` reads the nested form (JSON bodies), and refuses unknown words and values out of range, naming the field
+and the way out. `flat.nested` turns the flat form of query strings and the command line into the nested one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from loralens.core.question.kinds import (
     Versions,
     Whole,
     mapping,
-    unknown,
 )
 from loralens.core.question.needs import (
     ADAPTER,
@@ -370,48 +369,3 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
     given = {name: entries[name] for name in GROUPS if entries.get(name) is not None}
     groups = {name: GROUPS[name].from_mapping(value) for name, value in given.items()}
     return Recipe(**read_words(words_of(Recipe), entries), **groups)
-
-
-def flat_names() -> tuple[str, ...]:
-    """Every flat name that a query string or the command line may use."""
-    return tuple(WORD)
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn flat names (`rank=8`, `quantization=nf4`, `gpus=2`) into the nested recipe.
-
-    Values may be text: numbers, booleans, `none` and comma lists are understood.
-
-    Raises:
-        InvalidInput: a name that no recipe has.
-    """
-    result: dict[str, Any] = {}
-    for name, value in flat.items():
-        row = WORD.get(name)
-        if row is None:
-            raise unknown(name, WORD)
-        if isinstance(value, str):
-            value = row.kind.from_text(value)
-        if not row.group:
-            result[row.field] = value
-        elif name == "quantization" and value is None:
-            result["quantization"] = None
-        else:
-            group = result.setdefault(row.group, {})
-            if group is not None:
-                group[row.field] = value
-    return result
-
-
-def merged_recipe(words: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe words that may be nested or flat, as one nested recipe."""
-    flat = set(flat_names())
-    plain = {name: value for name, value in words.items() if name in flat and not isinstance(value, Mapping)}
-    rest = {name: value for name, value in words.items() if name not in plain}
-    result = nested(plain)
-    for name, value in rest.items():
-        if isinstance(value, Mapping) and isinstance(result.get(name), dict):
-            result[name] = {**result[name], **value}
-        else:
-            result[name] = value
-    return result

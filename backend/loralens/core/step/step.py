@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.module import Embedding, Stack
+from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.methods.base import outside_stacks
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.precision import ITEM_BYTES
@@ -113,7 +114,17 @@ def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy)
 
 
 def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> list[Storage]:
-    """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch."""
+    """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch.
+
+    Raises:
+        UnsupportedArchitecture: something in the recipe is counted only.
+    """
+    if root.only_counted:
+        raise UnsupportedArchitecture(
+            root.only_counted,
+            field="lora.target_modules",
+            hint="GET /api/parameters counts it; for the step name linear layers, or the table in modules_to_save",
+        )
     ledger, hooks = tape.ledger, tape.hooks
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
