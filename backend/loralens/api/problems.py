@@ -159,7 +159,7 @@ async def _validation(_: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return respond(http_problem(500, "the server met an error that it did not expect"))
+    return respond(http_problem(500, "an unexpected error occurred in the server"))
 
 
 def install(app: FastAPI) -> None:

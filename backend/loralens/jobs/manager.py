@@ -279,7 +279,7 @@ class JobManager:
                 log.warning("%s", error.message)
             except Exception:  # a fault of ours must not end the queue of a device
                 log.exception("job %s failed in the manager", spec.id)
-                self._end(spec.id, "failed", JobFailed("the server met an error that it did not expect"))
+                self._end(spec.id, "failed", JobFailed("an unexpected error occurred in the server"))
             finally:
                 lock.unlock()
         lock.release()

@@ -2,6 +2,8 @@
 
 A row is one JSON object: `model` (catalogue id) or `config`, `method`, `recipe` (the contract's words), `metric`
 (allocated, reserved, device or unclear), `peak_bytes`, and where it comes from. `loralens measure` writes the same rows.
+Where a word of `recipe` is not what the publisher states, `corrected` lists it with what is stated (null: nothing) and
+the source of the correction; `one_length` is where padded batches are seen to have the full length.
 """
 
 from __future__ import annotations
@@ -23,34 +25,6 @@ from loralens.core.question.versions import FRAMEWORKS
 MAX_ROWS: Final = 100_000
 MAX_LINE: Final = 1_000_000
 METRICS: Final = ("allocated", "reserved", "device", "unclear")
-
-WHOLE_COLUMNS: Final = (
-    "group_size",
-    -1,
-    "the published 4-bit GPTQ checkpoints of the largest models have one group per column (main branch; recalled, not looked up)",
-)
-# Facts about a published quantized checkpoint that its row does not say: (model, type) -> (word, value, reason).
-KNOWN: Final[Mapping[tuple[str, str], tuple[str, int, str]]] = {
-    ("meta-llama/Llama-2-70b-hf", "gptq4"): WHOLE_COLUMNS,
-    ("mistralai/Mixtral-8x7B-v0.1", "gptq4"): WHOLE_COLUMNS,
-}
-# Words that a project's rows state against what the project says itself: (project, strategy) -> (words, reason).
-CORRECTED: Final[Mapping[tuple[str, str], tuple[Mapping[str, Any], str]]] = {
-    ("Lightning-AI/litgpt", "fsdp"): (
-        {"gradient_accumulation_steps": 16},
-        "tutorials/resource-tables.md: a minibatch of 128 on every number of GPUs, so gradients accumulate without synchronization",
-    ),
-    ("pytorch/torchtune", "none"): (
-        {"optimizer": "adamw_fused"},
-        "recipes/configs: `fused: True` beside torch.optim.AdamW; the foreach step alone would need 29.9 GiB where 24.9 were published",
-    ),
-}
-# A README that lists no model later than Llama 2 is older than torchtune 0.3, which has Llama 3.1 and 3.2.
-VERSIONS: Final[Mapping[str, dict[str, str]]] = {"@6f46cc414": {"torchtune": "0.2"}}
-# Publishers whose padded batches all have the full length, and where that is seen.
-ONE_LENGTH: Final[Mapping[str, str]] = {
-    "QwenLM/Qwen": "finetune.py, `preprocess`: every sample is padded to the model's maximal length",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +187,8 @@ def judge(row: Row) -> Outcome:
 
 
 def _varies(row: Row, found: Estimate) -> bool:
-    """Did the batches' lengths vary? Padded ones do, but for publishers whose code pads to the full length."""
-    return found.recipe.padded and row.project not in ONE_LENGTH
+    """Did the batches' lengths vary? Padded ones do, unless the row says where all are seen to have the full length."""
+    return found.recipe.padded and not row.data.get("one_length")
 
 
 def _memory_of(gpu: str) -> int | None:
@@ -232,22 +206,8 @@ def _estimate(row: Row) -> Estimate:
     model = resolve(name) if name else resolve(config=config)
     words = dict(row.data["recipe"])
     if row.stack in FRAMEWORKS:
-        words["stack"] = {**(words.get("stack") or {}), "framework": row.stack, **_version_of(row)}
-    corrected = CORRECTED.get((row.project, row.strategy), ({}, ""))[0]
-    words.update(
-        {key: value for key, value in corrected.items() if key != "optimizer" or words[key] == "adamw_foreach"}
-    )
-    quantization = words.get("quantization")
-    if isinstance(quantization, Mapping):
-        known = KNOWN.get((str(row.data.get("hf_id")), str(quantization.get("type"))))
-        if known:
-            words["quantization"] = {**quantization, known[0]: known[1]}
+        words["stack"] = {**(words.get("stack") or {}), "framework": row.stack}
     return estimate_model(model, str(row.data.get("method") or "lora"), Recipe.from_mapping(words))
-
-
-def _version_of(row: Row) -> dict[str, str]:
-    """The framework's version, where the commit of the source tells it."""
-    return next((known for commit, known in VERSIONS.items() if row.source.endswith(commit)), {})
 
 
 def _config(row: Row) -> Any:

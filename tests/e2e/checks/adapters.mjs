@@ -55,7 +55,7 @@ export default async function adapters(context) {
     )
     await inspector.locator('input[type=file]').setInputFiles([files.config, files.weights])
     await inspector.locator('[data-report]').waitFor()
-    assert((await inspector.locator('.note').innerText()).startsWith('Could be rank 1 '), 'the true rank is found')
+    assert((await inspector.locator('.note').innerText()).startsWith('Rank 1 would keep '), 'the true rank is found')
     equal(await inspector.locator('figure svg').count(), 2, 'spectrum and energy are drawn')
     await inspector.getByRole('button', { name: /Resize/ }).click()
     await inspector.locator('[data-resized] a').waitFor()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from loralens.core.question.model import Model
 from loralens.core.question.reading import Looks, Reading, found
+from loralens.core.question.recipe import Recipe
 
 T = TypeVar("T")
 _READINGS = 8  # ways of reading a config that are told apart for one question; families branch on a few fields
@@ -132,3 +135,9 @@ class KeptByModel(Generic[T]):
         with self._lock:
             self._kept.clear()
             self._readings.clear()
+
+
+@lru_cache(maxsize=128)
+def switches(recipe: Recipe) -> Recipe:
+    """The recipe without what a plan or a recording leaves open: batch, length, rank and alpha."""
+    return replace(recipe, micro_batch_size=1, sequence_length=1, lora=replace(recipe.lora, rank=1, alpha=1))

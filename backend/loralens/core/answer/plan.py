@@ -8,11 +8,10 @@ within the ranges `valid`, and where `remainders` names a variable only for valu
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import methods
-from loralens.core.answer.kept import KeptByModel
+from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.parallel.table import strategy_of
@@ -124,16 +123,10 @@ def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
     setting = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
     return _plans.find(
         model,
-        (method, _switches(recipe)),
+        (method, switches(recipe)),
         setting,
         lambda config: compile_plan(replace(model, config=config), method, recipe),
     )
-
-
-@lru_cache(maxsize=128)
-def _switches(recipe: Recipe) -> Recipe:
-    """The recipe without what a plan leaves open."""
-    return replace(recipe, micro_batch_size=1, sequence_length=1, lora=replace(recipe.lora, rank=1, alpha=1))
 
 
 def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.answer.card import CONTEXT_TYPICAL, workspace_of
-from loralens.core.answer.kept import Kept, KeptByModel
+from loralens.core.answer.kept import Kept, KeptByModel, switches
 from loralens.core.step import simulate
 from loralens.core.step.events import Events, record
 
@@ -135,13 +134,7 @@ def recording(model: Model, method: str, recipe: Recipe) -> Events:
     """The recorded step that covers a recipe."""
     return _recordings.find(
         model,
-        (method, _switches(recipe)),
+        (method, switches(recipe)),
         (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank),
         lambda config: record(replace(model, config=config), method, recipe),
     )
-
-
-@lru_cache(maxsize=128)
-def _switches(recipe: Recipe) -> Recipe:
-    """The recipe without what a recording leaves open."""
-    return replace(recipe, micro_batch_size=1, sequence_length=1, lora=replace(recipe.lora, rank=1, alpha=1))

@@ -30,7 +30,7 @@ class Counted(Root):
     default_targets: tuple[str, ...] | str = ("q_proj", "v_proj")
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
-        """Refused by name."""
+        """Raises `UnsupportedArchitecture`, which names the family: its parameters are counted, its step is not modelled."""
         raise memory_not_modelled(self.family)
 
 
@@ -41,5 +41,5 @@ class CountedDecoder(CausalDecoder):
     family = ""
 
     def embed(self, t: Tape, call: Call) -> Tensor:
-        """Refused by name."""
+        """Raises `UnsupportedArchitecture`, which names the family: its parameters are counted, its step is not modelled."""
         raise memory_not_modelled(self.family)

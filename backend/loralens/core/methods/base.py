@@ -1,4 +1,4 @@
-"""What methods share: applying a rule to every module, layer objects kept together where the rule is the same."""
+"""What methods share: a rule applied to every module; layers to which it does the same stay one object."""
 
 from __future__ import annotations
 

@@ -44,14 +44,11 @@ def framework(recipe: Recipe) -> str:
     return ""
 
 
-# source: torchtune's published ladder for Llama-3.2-3B, 60.0 GiB eager against 51.0 compiled (docs/accuracy.md)
-COMPILED_ACTIVATIONS_LEFT: Final = 0.80
-
-
 def assumptions(recipe: Recipe, modelled: str = "") -> list[str]:
     """What a recipe's stack and switches leave uncertain; `modelled` is the framework whose model code was walked."""
     found = []
     if recipe.compile and modelled != "torchtune":
+        # source: torchtune's published ladder for Llama-3.2-3B, 60.0 GiB eager against 51.0 compiled (docs/accuracy.md)
         found.append(
             "torch.compile is not simulated: the eager step is computed; compiled, activations were published to be 15 to "
             "20 % smaller, so the peak lies between 80 % of the activations shown and all of them"

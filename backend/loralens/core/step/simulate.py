@@ -46,7 +46,7 @@ class Simulation:
 
 
 class Process:
-    """Sends a recorded program's requests to a memory: something with `allocate(bytes)` and `free(what it gave)`."""
+    """Sends a recorded program's requests to a memory: any object with `allocate(bytes)`, which returns a block, and `free(block)`."""
 
     def __init__(self, program: Events, memory: Any, *, rank: int, workspace_bytes: int = 0) -> None:
         self._program = program
@@ -218,7 +218,7 @@ def least_limit(program: Events, lengths: Sequence[int], least: int, **settings:
     """Memory with which the simulated process runs to its end: near the smallest, and shown to be enough.
 
     Starts from `least` (what is allocated at the peak), and takes more only where even an emptied cache leaves too little;
-    the last run needed no more than it was given.
+    the last run is repeated with the limit that is returned, and ends.
     """
     limit = least
     while True:

@@ -23,6 +23,7 @@ from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import write_adapter
 from loralens.lab.adapters.hub import Hub
 from loralens.lab.adapters.scratch import scratch_folder
+from loralens.lab.factors import factor_names
 
 WIDTH: Final = 4096
 # Source: meta-llama/Llama-2-7b-hf config.json: hidden_size 4096, intermediate_size 11008, 32 layers.
@@ -92,13 +93,9 @@ def shapes_hub(root: Path, layers: int, *, rank: int = 8, adapters: int = 6) -> 
             tensors = {}
             for layer in range(layers):
                 for target in targets:
-                    prefix = f"base_model.model.model.layers.{layer}.self_attn.{target}"
-                    tensors[f"{prefix}.lora_A.weight"] = (
-                        torch.randn(rank, WIDTH, generator=generator) * 0.01
-                    ).bfloat16()
-                    tensors[f"{prefix}.lora_B.weight"] = (
-                        torch.randn(WIDTH, rank, generator=generator) * 0.01
-                    ).bfloat16()
+                    names = factor_names(f"model.layers.{layer}.self_attn.{target}")
+                    for name, shape in zip(names, ((rank, WIDTH), (WIDTH, rank)), strict=True):
+                        tensors[name] = (torch.randn(shape, generator=generator) * 0.01).bfloat16()
             write_adapter(assemble(config, tensors), folder / f"adapter-{index}")
             hub.load(f"adapter-{index}", folder / f"adapter-{index}")
         yield hub

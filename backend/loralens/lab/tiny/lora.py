@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from loralens.core.errors import InvalidInput
-
-PREFIX = "base_model.model."
+from loralens.lab.factors import factor_names
 
 
 class LoRALinear(nn.Module):
@@ -100,8 +99,8 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """The adapter's tensors under the names of PEFT's adapter_model.safetensors; copies, detached, on the CPU."""
     state: dict[str, Tensor] = {}
     for path, layer in lora_layers(model).items():
-        state[f"{PREFIX}{path}.lora_A.weight"] = layer.lora_a.detach().cpu().clone()
-        state[f"{PREFIX}{path}.lora_B.weight"] = layer.lora_b.detach().cpu().clone()
+        for name, factor in zip(factor_names(path), (layer.lora_a, layer.lora_b), strict=True):
+            state[name] = factor.detach().cpu().clone()
     return state
 
 
@@ -112,8 +111,7 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     parameters = {}
     for path, layer in lora_layers(model).items():
-        parameters[f"{PREFIX}{path}.lora_A.weight"] = layer.lora_a
-        parameters[f"{PREFIX}{path}.lora_B.weight"] = layer.lora_b
+        parameters |= zip(factor_names(path), (layer.lora_a, layer.lora_b), strict=True)
     if parameters.keys() != state.keys():
         odd = sorted(parameters.keys() ^ state.keys())
         raise InvalidInput(f"the adapter does not fit the model: {odd[0]} and {len(odd) - 1} more", field="adapter")

@@ -59,7 +59,7 @@ def read_config(given: Mapping[str, Any]) -> Any:
             hint="loralens memory computes it",
         )
     config.use_cache = False
-    if config.is_encoder_decoder:  # what generation starts with; labels are shifted by it, its value is of no matter
+    if config.is_encoder_decoder:  # labels are shifted by this token; any id will do
         for word in ("decoder_start_token_id", "pad_token_id"):
             if getattr(config, word, None) is None:
                 setattr(config, word, 0)

@@ -151,7 +151,7 @@ class Bert(Root):
 
     @property
     def prediction(self) -> Module:
-        """What makes logits of the encoder's result."""
+        """Turns the encoder's output into logits."""
         found: Module = self.cls.predictions
         return found
 

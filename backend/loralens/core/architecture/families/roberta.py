@@ -77,6 +77,6 @@ class Roberta(Bert):
 
     @property
     def prediction(self) -> Module:
-        """What makes logits of the encoder's result."""
+        """Turns the encoder's output into logits."""
         found: Module = self.lm_head
         return found
