@@ -109,7 +109,7 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
     Raises: InvalidInput when names or shapes differ from the model's; the model is then unchanged.
     """
-    parameters = {}
+    parameters: dict[str, nn.Parameter] = {}
     for path, layer in lora_layers(model).items():
         parameters |= zip(factor_names(path), (layer.lora_a, layer.lora_b), strict=True)
     if parameters.keys() != state.keys():
