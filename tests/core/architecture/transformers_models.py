@@ -33,7 +33,22 @@ def meta_model(config: Mapping[str, Any]) -> Any:
     with torch.device("meta"):
         if family in HEADS:
             return getattr(transformers, HEADS[family])(read)
+        if type(read) not in transformers.AutoModelForCausalLM._model_mapping:  # only made together with its tower
+            whole = whole_model(config)
+            del whole.model.visual
+            return whole
         return transformers.AutoModelForCausalLM.from_config(read)
+
+
+def whole_model(config: Mapping[str, Any]) -> Any:
+    """A multimodal model with its vision tower, without memory behind it."""
+    import torch
+    import transformers
+
+    entries = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
+    read = transformers.AutoConfig.for_model(config["model_type"], **entries)
+    with torch.device("meta"):
+        return transformers.AutoModelForImageTextToText.from_config(read)
 
 
 def total(model: Any) -> int:
