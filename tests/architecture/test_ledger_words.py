@@ -9,6 +9,7 @@ from pathlib import Path
 from loralens.core import catalogue
 from loralens.core.answer.answers import memory_answer
 from loralens.core.errors import LoraLensError
+from loralens.core.question import needs
 
 TABLE = json.loads(Path("frontend/src/shared/ui/ledger.zh-CN.json").read_text("utf-8"))
 RECIPES = ({}, {"gradient_checkpointing": True, "optimizer": "adamw_8bit"})
@@ -45,3 +46,10 @@ def test_every_term_regime_and_assumption_is_translated() -> None:
                         if not any(re.fullmatch(pattern, line) for pattern, _ in TABLE["assumptions"])
                     }
     assert unknown == set()
+
+
+def test_every_reason_why_a_word_changes_nothing_is_translated() -> None:
+    reasons = {need.otherwise for need in vars(needs).values() if isinstance(need, needs.Need)}
+    assert len(reasons) > 10
+    said = [f"without effect on memory: rank, alpha ({reason})" for reason in reasons]
+    assert [line for line in said if not any(re.fullmatch(pattern, line) for pattern, _ in TABLE["assumptions"])] == []

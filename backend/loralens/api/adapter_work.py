@@ -52,7 +52,7 @@ class AdapterWork:
         Raises:
             OSError: they cannot be written.
         """
-        self._state.mkdir(parents=True, exist_ok=True)
+        (self._state / "adapters").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="arriving-", dir=self._state) as folder:
             for name, content in zip(("config", "weights"), upload, strict=True):
                 (Path(folder) / name).write_bytes(content)

@@ -6,7 +6,6 @@ Every typed value that the project reads from outside is checked by one of these
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -143,7 +142,8 @@ class Number(Kind):
     def read(self, value: Any, at: Place) -> float:
         """Infinity and not-a-number are none."""
         number = not isinstance(value, bool) and isinstance(value, (int, float))
-        if not number or not math.isfinite(value) or not self.low <= value <= self.high:
+        # comparing says no to infinity and not-a-number, and takes whole numbers that no float holds
+        if not number or not self.low <= value <= self.high:
             hint = f"try {at.name}={self.low if at.default is None else at.default}"
             raise at.wrong(f"a number from {self.low} to {self.high}", value, hint)
         found: float = value

@@ -312,7 +312,7 @@ class Recipe:
             InvalidInput: an unknown word, or a value of the wrong type or out of range.
         """
         names = [*(row.field for row in words_of(Recipe)), *GROUPS]
-        entries = mapping(given, "recipe", names, "recipe field") if given else {}
+        entries = mapping(given, "recipe", names, "recipe field") if given is not None else {}
         try:
             return _cached(frozen(entries))
         except TypeError:  # something unhashable inside: read it uncached, the reader will say what is wrong
