@@ -23,7 +23,7 @@ EXPERTS_FUSED_SINCE = (5,)
 class Mixtral(CausalDecoder):
     """Eight experts, two for each token."""
 
-    expert_targets = MIXTRAL_TARGETS
+    expert_targets: dict[str, str] | None = MIXTRAL_TARGETS
 
     looped = False
 
@@ -64,7 +64,7 @@ class LoopedLayer(DecoderLayer):
 class Qwen3Moe(Mixtral):
     """Many small experts; some layers may be dense."""
 
-    expert_targets = EXPERT_TARGETS
+    expert_targets: dict[str, str] | None = EXPERT_TARGETS
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=4)

@@ -42,6 +42,9 @@ class Qwen3VLText(Qwen3):
 class Qwen3VLMoeText(Qwen3Moe):
     """Qwen3's experts, under defaults of its own."""
 
+    # PEFT 0.21 turns names into stacked experts by the outer model_type, and has no entry for qwen3_vl_moe
+    expert_targets = None
+
     def __init__(self, config: Config) -> None:
         heads = config.integer("num_attention_heads")
         defaults = {
