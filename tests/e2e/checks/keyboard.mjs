@@ -60,6 +60,8 @@ export default async function keyboard(context) {
 
   await tabTo(page, () => document.activeElement?.getAttribute('data-number') === 'peak')
   await page.keyboard.press('Enter')
+  await tabTo(page, () => document.activeElement?.tagName === 'SUMMARY')
+  await page.keyboard.press('Enter') // the ledger is folded
   await page.locator('dialog[open] table').waitFor()
   assert((await page.locator('dialog[open] tbody tr').count()) > 5, 'the formula has its terms')
   await page.keyboard.press('Escape')

@@ -100,7 +100,7 @@ export function usePlans(settings: Part2Settings, choice: ComputedRef<ModelChoic
     return found?.key === key.value && found.plans.length > 0 ? found : undefined
   })
   const covered = computed(() => answer.value?.plans.every((plan) => covers(plan, at.value)) === true)
-  watch([at, covered, query.error], () => {
+  watch([at, answer, query.error], () => {
     const known = answer.value !== undefined || query.error.value instanceof ApiError
     const moved = JSON.stringify(anchor.value) !== JSON.stringify(at.value)
     if (known && !covered.value && moved) anchor.value = { ...at.value }
