@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from jobs.serving import Server
@@ -36,13 +37,19 @@ def gone(pid):
 
 
 def children_of(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123
-        direct = [int(child) for child in children.read().split()]
+    """The processes in which the server runs jobs; it has others, that compute answers."""
     found = []
     for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
         with open(f"/proc/{pid}/task/{task}/children") as children:  # noqa: PTH123
             found += [int(child) for child in children.read().split()]
-    return sorted(set(direct + found))
+    return sorted({child for child in found if b"loralens.jobs.child" in command_of(child)})
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
 
 
 def test_a_benchmark_runs_from_start_to_result_and_can_be_shared(served):
