@@ -60,6 +60,7 @@ export default async function keyboard(context) {
 
   await tabTo(page, () => document.activeElement?.getAttribute('data-number') === 'peak')
   await page.keyboard.press('Enter')
+  await page.locator('dialog[open] summary').waitFor()
   await tabTo(page, () => document.activeElement?.tagName === 'SUMMARY')
   await page.keyboard.press('Enter') // the ledger is folded
   await page.locator('dialog[open] table').waitFor()
