@@ -107,7 +107,7 @@ async function cold(context, { path = '/part2', lang, width, remembered = true }
 
 /** Readers without a script, and paper. */
 async function withoutScript({ browser, url }) {
-  const context = await browser.newContext({ javaScriptEnabled: false })
+  const context = await browser.newContext({ javaScriptEnabled: false, locale: 'zh-CN' })
   const page = await context.newPage()
   for (const [path, title] of [
     ['/part2', 'LoRA：只训练一条细线'],
