@@ -39,12 +39,12 @@ export function provideAnswers(settings: Part2Settings): Answers {
   const { queries: lists, ...catalogue } = useCatalogue(settings)
   const choice = useModelChoice(settings)
   const { shown, standing, query: plans } = usePlans(settings, choice.choice)
-  const { memory, queries: full, ...answered } = useMemory(settings, choice.choice)
+  const { refusal, queries: full, ...answered } = useMemory(settings, choice.choice)
 
   const queries = [plans, ...full, ...lists]
   const builtIn = computed(() => standing.value === 'current' && shown.value?.builtIn === true)
   const error = computed(() => {
-    const found = [plans, memory].map((query) => query.error.value).find((item) => item instanceof ApiError)
+    const found = [plans.error.value, refusal.value].find((item) => item instanceof ApiError)
     return (found as ApiError | undefined) ?? null
   })
   const answers: Answers = {

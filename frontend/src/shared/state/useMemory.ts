@@ -77,5 +77,7 @@ export function useMemory(settings: Part2Settings, choice: ComputedRef<ModelChoi
     lastParameters: computed<ParametersAnswer | undefined>((before) => tensors.data.value ?? before),
     settled: computed(() => answer.value !== undefined),
   }
-  return { ...memoryApi, memory, queries: [memory, tensors] }
+  // As with the answer: a refusal of earlier settings is not one of these.
+  const refusal = computed(() => (atRest.value ? memory.error.value : null))
+  return { ...memoryApi, refusal, queries: [memory, tensors] }
 }
