@@ -23,11 +23,11 @@ def manager(tmp_path):
 
 @pytest.fixture
 def wait():
-    """Wait until a condition of a job holds, at most 30 s."""
+    """Wait until a condition of a job holds, at most 30 s unless more is given."""
 
-    def until(manager, job_id, condition=lambda job: not job.active):
+    def until(manager, job_id, condition=lambda job: not job.active, seconds=30):
         pause = threading.Event()
-        for _ in range(3000):
+        for _ in range(100 * seconds):
             job = manager.job(job_id)
             if condition(job):
                 return job

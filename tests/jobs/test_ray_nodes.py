@@ -78,7 +78,7 @@ def test_two_jobs_run_on_two_nodes_at_the_same_time(address, wait, tmp_path):
             manager.submit("test", "job_functions:meeting", {"folder": str(tmp_path), "name": name, "wait_for": other})
             for manager, name, other in zip(managers, ("a", "b"), ("b", "a"), strict=True)
         ]
-        ended = [wait(manager, job.id) for manager, job in zip(managers, jobs, strict=True)]
+        ended = [wait(manager, job.id, seconds=90) for manager, job in zip(managers, jobs, strict=True)]
         assert [job.status for job in ended] == ["finished", "finished"], [job.error for job in ended]
         nodes = {manager.result(job.id)["node"] for manager, job in zip(managers, jobs, strict=True)}
         assert len(nodes) == 2

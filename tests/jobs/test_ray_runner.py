@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from jobs.serving import Server
@@ -20,17 +21,21 @@ def cluster(tmp_path_factory):
     """One manager on one cluster for all tests here: starting it takes seconds."""
     if importlib.util.find_spec("ray") is None:  # not imported: the runner does that, in its own way
         pytest.skip("Ray is not installed: pip install 'loralens[cluster]'")
-    manager = JobManager(tmp_path_factory.mktemp("state"), new_runner=new_runner("ray"))
-    manager.start()
-    yield manager
-    manager.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "PYTHONPATH", str(Path(__file__).parent)
+        )  # what the cluster's processes inherit, whenever it starts
+        manager = JobManager(tmp_path_factory.mktemp("state"), new_runner=new_runner("ray"))
+        manager.start()
+        yield manager
+        manager.close()
     assert not importlib.import_module("ray").is_initialized()
 
 
 @pytest.fixture
 def ray(cluster, wait):
     """The module, connected."""
-    wait(cluster, submit(cluster, "counting", {"count": 1}).id)
+    wait(cluster, submit(cluster, "counting", {"count": 1}).id, seconds=120)
     return importlib.import_module("ray")
 
 
@@ -57,14 +62,14 @@ def test_a_job_tells_its_events_in_order_and_ends_as_finished(cluster, wait, ray
         ("refuses", "invalid_input", "rank must be at least 1"),
     ],
 )
-def test_every_failure_has_a_clear_state_and_the_next_job_runs(cluster, wait, function, code, words):
+def test_every_failure_has_a_clear_state_and_the_next_job_runs(cluster, ray, wait, function, code, words):
     job = wait(cluster, submit(cluster, function, {"value": 3}).id)
     assert job.status == "failed"
     assert job.error["code"] == code and words in job.error["detail"]
     assert wait(cluster, submit(cluster, "counting", {"count": 2}).id).status == "finished"
 
 
-def test_a_job_that_dies_is_not_run_again(cluster, wait, tmp_path):
+def test_a_job_that_dies_is_not_run_again(cluster, ray, wait, tmp_path):
     job = wait(cluster, submit(cluster, "once", {"path": str(tmp_path / "runs")}).id)
     assert job.status == "failed"
     assert wait(cluster, submit(cluster, "counting", {"count": 1}).id).status == "finished"
@@ -72,7 +77,7 @@ def test_a_job_that_dies_is_not_run_again(cluster, wait, tmp_path):
 
 
 @pytest.mark.parametrize("function", ["endless", "deaf", "stubborn"])
-def test_cancel_keeps_what_was_told_and_frees_the_device(cluster, wait, function):
+def test_cancel_keeps_what_was_told_and_frees_the_device(cluster, ray, wait, function):
     job = submit(cluster, function)
     wait(cluster, job.id, lambda job: job.last_event >= 1)
     cluster.cancel(job.id)
@@ -81,7 +86,7 @@ def test_cancel_keeps_what_was_told_and_frees_the_device(cluster, wait, function
     assert wait(cluster, submit(cluster, "counting", {"count": 1}).id).status == "finished"
 
 
-def test_a_job_waits_for_a_gpu_that_the_cluster_lacks_and_can_be_cancelled(cluster, wait):
+def test_a_job_waits_for_a_gpu_that_the_cluster_lacks_and_can_be_cancelled(cluster, ray, wait):
     job = submit(cluster, "counting", {"count": 1}, device="cuda:0")
     wait(cluster, job.id, lambda job: job.status == "running")
     assert wait(cluster, submit(cluster, "counting", {"count": 1}).id).status == "finished"

@@ -164,8 +164,6 @@ def _imported(address: str | None) -> Any:
     # in the network even when it is told 127.0.0.1, unless it believes that it cannot make clusters.
     # Source: ray 2.60, _private/ray_constants.py (ENABLE_RAY_CLUSTER), _private/services.py (get_node_ip_address).
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A busy machine takes longer than Ray's 30 s to start a node.
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     if address is None or address.startswith(("127.0.0.1:", "localhost:")):
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
@@ -174,6 +172,21 @@ def _imported(address: str | None) -> Any:
         raise DependencyMissing(
             "running jobs on a cluster needs the package ray", hint=how_to_install("cluster")
         ) from None
+
+
+def _init(ray: Any, about: dict[str, Any], address: str | None) -> None:
+    """Connect; a cluster of our own that a busy machine did not start in Ray's 30 s is started once more."""
+    for attempt in (1, 2):
+        try:
+            ray.init(**about)
+            return
+        except Exception as error:  # a node that does not start in time is told by a plain Exception
+            ray.shutdown()
+            if address is not None or attempt == 2:
+                raise Unavailable(
+                    f"no Ray cluster answers at {address or 'this machine'}: {' '.join(str(error).split())[:200]}",
+                    hint="check LORALENS_RAY_ADDRESS, or start one with: ray start --head",
+                ) from None
 
 
 class _Connection:
@@ -197,14 +210,7 @@ class _Connection:
                     about |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
                     about["_node_ip_address"] = "127.0.0.1"
                     os.environ["PYTHONPATH"] = work.python_path()  # its processes inherit it
-                try:
-                    ray.init(**about)
-                # Ray tells a node that does not start in time by a plain Exception.
-                except Exception as error:
-                    raise Unavailable(
-                        f"no Ray cluster answers at {address or 'this machine'}: {' '.join(str(error).split())[:200]}",
-                        hint="check LORALENS_RAY_ADDRESS, or start one with: ray start --head",
-                    ) from None
+                _init(ray, about, address)
             self._users += 1
 
     def close(self, ray: Any) -> None:
