@@ -175,7 +175,7 @@ pip_of() {
   case "$1" in
     lab) extras=lab,gpu,course ;;
     test)
-      extras=lab,gpu,trace,course
+      extras=lab,gpu,trace,course,cluster
       groups=(--group backend/pyproject.toml:test --group backend/pyproject.toml:lint)
       ;;
   esac

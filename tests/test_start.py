@@ -216,4 +216,4 @@ def test_the_lab_brings_what_the_lessons_need_and_the_tests_bring_everything():
     extras = {level: start(ROOT, tool % level).stdout.splitlines()[-1] for level in ("base", "lab", "test")}
     assert extras["base"] == "backend[gpu]"
     assert extras["lab"] == "backend[lab,gpu,course]"
-    assert extras["test"] == "backend[lab,gpu,trace,course]"
+    assert extras["test"] == "backend[lab,gpu,trace,course,cluster]"

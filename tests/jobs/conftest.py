@@ -1,3 +1,5 @@
+import os
+import secrets
 import threading
 from pathlib import Path
 
@@ -6,6 +8,9 @@ import pytest
 from loralens.jobs.manager import JobManager
 
 HERE = Path(__file__).parent
+# Ray's heads ask for a token, and would write one into the home; a second node offers it only when told to.
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @pytest.fixture(autouse=True)

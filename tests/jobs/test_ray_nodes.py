@@ -49,16 +49,10 @@ def address(tmp_path_factory) -> Iterator[str]:
         wait_for(logs / "second.log", "Ray runtime started", nodes[1])
         yield f"127.0.0.1:{port}"
     finally:
-        for process in reversed(nodes):
+        for process in reversed(nodes):  # a node that is asked to end drains for up to 30 s
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in nodes:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def wait_for(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
