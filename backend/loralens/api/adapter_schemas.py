@@ -63,6 +63,7 @@ class InspectAnswer(Shape):
     tensor_bytes: int
     file_bytes: int
     extra_parameters: int
+    copied_parameters: int
     effective_rank: float
     energy_by_rank: list[float]
     shrink: ShrinkAnswer

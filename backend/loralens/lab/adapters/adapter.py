@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question import patterns
+from loralens.lab.adapters import foreign
 from loralens.lab.adapters.config import AdapterConfig
 from loralens.lab.factors import PREFIX, Factors
 
@@ -19,8 +20,10 @@ _FIELD: Final = "adapter_model.safetensors"
 MAX_PAIRS: Final = 20_000_000
 _FACTOR: Final = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
-    r"|lora_magnitude_vector)"
+    r"|lora_magnitude_vector)(?P<new>(?<=lora_magnitude_vector)\.weight)?"
 )
+FACTOR_DTYPES: Final = frozenset({"F32", "F16", "BF16", torch.float32, torch.float16, torch.bfloat16})
+"""Number formats of factors, as a file names them and as torch does."""
 _EMBEDDINGS: Final = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out")
 
 
@@ -33,9 +36,15 @@ class Adapter:
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
+    def copies(self) -> dict[str, torch.Tensor]:
+        """Tensors of `extra` that were not trained: PEFT puts embeddings beside an adapter that targets them."""
+        return {name: tensor for name, tensor in self.extra.items() if not _trained_in_full(name, self.config)}
+
+    @property
     def parameters(self) -> int:
-        """Numbers the adapter stores."""
-        return sum(f.parameters for f in self.factors.values()) + sum(t.numel() for t in self.extra.values())
+        """Numbers that were trained and are stored."""
+        copied = sum(tensor.numel() for tensor in self.copies.values())
+        return sum(f.parameters for f in self.factors.values()) + sum(t.numel() for t in self.extra.values()) - copied
 
     @property
     def tensor_bytes(self) -> int:
@@ -93,6 +102,8 @@ def assemble(config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> Adap
 def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise `InvalidInput` with the name of the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
         # A NaN anywhere is both the least and the largest.
         low, high = torch.aminmax(tensor)
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
@@ -126,7 +137,10 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
     extra: list[tuple[str, str]] = []
     for name in specs:
         if not name.startswith(PREFIX):
-            raise _invalid(f"{name}: PEFT's names start with {PREFIX!r}")
+            found = foreign.of_names(name)
+            raise _invalid(
+                f"{name}: PEFT's names start with {PREFIX!r}" + (f"; {found[0]}" if found else ""), found and found[1]
+            )
         rest = name.removeprefix(PREFIX)
         match = _FACTOR.fullmatch(rest)
         if match:
@@ -134,7 +148,9 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
         elif _may_be_extra(rest, config):
             extra.append((name, rest))
         else:
-            raise _invalid(f"{name}: neither a LoRA factor nor a module the config saves in full")
+            found = foreign.of_names(name)
+            what = found[0] if found else "neither a LoRA factor nor a module the config saves in full"
+            raise _invalid(f"{name}: {what}", found and found[1])
     if not roles:
         raise _invalid("the file holds no LoRA factors")
     for given, key in ((config.rank_pattern, "rank_pattern"), (config.alpha_pattern, "alpha_pattern")):
@@ -145,7 +161,6 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
             field="adapter_config.target_modules",
         )
     parts = tuple(_part(module, roles[module], specs, config) for module in sorted(roles))
-    _every_target_is_there(config, sorted(roles))
     return Layout(parts, tuple(extra))
 
 
@@ -171,6 +186,8 @@ def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config:
             f"{module}: the factors have rank {lora_a.shape[0]}, the config says {config.rank_of(module)}",
             hint="r or rank_pattern in adapter_config.json does not belong to these tensors",
         )
+    if lora_a.dtype not in FACTOR_DTYPES:
+        raise _invalid(f"{module}: dtype {lora_a.dtype!s:.40} is not one of F32, F16, BF16")
     if lora_a.dtype != lora_b.dtype:
         raise _invalid(f"{module}: the two factors have different number formats")
     _is_targeted(module, config)
@@ -186,7 +203,12 @@ def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config:
 
 
 def _is_targeted(module: str, config: AdapterConfig) -> None:
-    targets = config.target_modules
+    targets, excluded = config.target_modules, config.exclude_modules
+    if not isinstance(excluded, str) and patterns.ends_with_name(excluded, module):
+        raise InvalidInput(
+            f"{module} has factors, but exclude_modules names it: PEFT would pass over them",
+            field="adapter_config.exclude_modules",
+        )
     if isinstance(targets, str):
         return  # a pattern or "all-linear": which modules it means is the base model's affair
     if not patterns.ends_with_name(targets, module):
@@ -196,28 +218,31 @@ def _is_targeted(module: str, config: AdapterConfig) -> None:
         )
 
 
-def _every_target_is_there(config: AdapterConfig, modules: Sequence[str]) -> None:
-    if isinstance(config.target_modules, str):
-        return
-    for target in config.target_modules:
-        if not any(patterns.ends_with_name([target], module) for module in modules):
-            raise InvalidInput(
-                f"target_modules names {target[:80]!r}, but the file holds no factors for it",
-                field="adapter_config.target_modules",
-            )
+def targets_without_factors(adapter: Adapter) -> list[str]:
+    """Names in `target_modules` that no module of the file answers to. PEFT passes over them as long as one does."""
+    targets = adapter.config.target_modules
+    if isinstance(targets, str):
+        return []
+    return [name for name in targets if not any(patterns.ends_with_name([name], module) for module in adapter.factors)]
+
+
+def _trained_in_full(name: str, config: AdapterConfig) -> bool:
+    """A bias that the config trains, or anything below a module that it saves: weights, buffers, single parameters."""
+    parts = name.split(".")
+    if len(parts) < 2:
+        return False
+    if parts[-1] == "bias" and config.bias != "none":
+        return True
+    ends = range(1, len(parts))
+    return any(patterns.ends_with_name(config.modules_to_save, ".".join(parts[:end])) for end in ends)
 
 
 def _may_be_extra(name: str, config: AdapterConfig) -> bool:
     module, _, kind = name.rpartition(".")
-    if kind not in ("weight", "bias") or not module:
-        return False
-    if kind == "bias" and config.bias != "none":
-        return True
     parts = module.split(".")
-    return (
-        any(patterns.ends_with_name(config.modules_to_save, ".".join(parts[: end + 1])) for end in range(len(parts)))
-        or parts[-1] in _EMBEDDINGS
-        or (parts[-1] == "base_layer" and len(parts) > 1 and parts[-2] in _EMBEDDINGS)
+    return _trained_in_full(name, config) or (
+        kind in ("weight", "bias")
+        and (parts[-1] in _EMBEDDINGS or (parts[-1] == "base_layer" and len(parts) > 1 and parts[-2] in _EMBEDDINGS))
     )
 
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.jsontext import from_json
 from loralens.core.question import patterns
+from loralens.lab.adapters import foreign
 
 MAX_CONFIG_BYTES: Final = 2**20
 MAX_RANK: Final = 4096
 MAX_NAMES: Final = 20_000
 _FIELD: Final = "adapter_config.json"
 
+# Read, checked and used.
 _READ: Final = frozenset(
     [
         "peft_type",
@@ -35,30 +38,43 @@ _READ: Final = frozenset(
         "rank_pattern",
         "alpha_pattern",
         "base_model_name_or_path",
-    ]
-)
-# Kept for the record by PEFT; none of them changes what saved factors compute.
-_HARMLESS: Final = frozenset(
-    [
         "task_type",
-        "auto_mapping",
-        "peft_version",
-        "revision",
-        "inference_mode",
         "init_lora_weights",
-        "loftq_config",
-        "eva_config",
-        "corda_config",
-        "lora_ga_config",
-        "exclude_modules",
-        "layers_to_transform",
-        "layers_pattern",
-        "megatron_core",
-        "qalora_group_size",
-        "ensure_weight_tying",
-        "runtime_config",
         "fan_in_fan_out",
         "lora_bias",
+        "exclude_modules",
+    ]
+)
+# Of how the factors began; of no meaning once a resized adapter begins otherwise.
+_BEGINNINGS: Final = frozenset(["loftq_config", "eva_config", "corda_config", "lora_ga_config"])
+# None of them changes what saved factors compute; they are handed on as they stand.
+_HANDED_ON: Final = _BEGINNINGS | {
+    "auto_mapping",
+    "peft_version",
+    "revision",
+    "inference_mode",
+    "layers_to_transform",
+    "layers_pattern",
+    "megatron_core",
+    "qalora_group_size",
+    "ensure_weight_tying",
+    "runtime_config",
+}
+# Source: fields of peft 0.21 LoraConfig; enable_lora of peft 0.1.
+_CHANGES_THE_MODEL: Final = frozenset(
+    [
+        "alora_invocation_tokens",
+        "arrow_config",
+        "enable_lora",
+        "kasa_config",
+        "layer_replication",
+        "megatron_config",
+        "monteclora_config",
+        "target_parameters",
+        "trainable_token_indices",
+        "use_bdlora",
+        "use_qalora",
+        "velora_config",
     ]
 )
 
@@ -81,6 +97,11 @@ class AdapterConfig:
     task_type: str | None = "CAUSAL_LM"
     fan_in_fan_out: bool = False
     lora_bias: bool = False
+    init: bool | str = True
+    """PEFT's `init_lora_weights`: some change the base that the factors belong to, see `begins`."""
+    exclude_modules: tuple[str, ...] | str = ()
+    handed_on: str = "{}"
+    """What PEFT keeps beside all this, as JSON: written as it was read."""
 
     def rank_of(self, module: str) -> int:
         """Rank of one module: the first `rank_pattern` that matches its name, else `rank`."""
@@ -103,11 +124,10 @@ class AdapterConfig:
     def to_peft(self) -> dict[str, Any]:
         """The JSON object PEFT reads, with PEFT's own key names."""
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
-        return {
+        return json.loads(self.handed_on) | {
             "peft_type": "LORA",
             "task_type": self.task_type,
             "base_model_name_or_path": self.base_model,
-            "inference_mode": True,
             "r": self.rank,
             "lora_alpha": _whole_if_possible(self.alpha),
             "lora_dropout": self.dropout,
@@ -120,8 +140,16 @@ class AdapterConfig:
             "alpha_pattern": {name: _whole_if_possible(alpha) for name, alpha in self.alpha_pattern},
             "fan_in_fan_out": self.fan_in_fan_out,
             "lora_bias": self.lora_bias,
-            "init_lora_weights": True,
+            "init_lora_weights": self.init,
+            "exclude_modules": (
+                self.exclude_modules if isinstance(self.exclude_modules, str) else list(self.exclude_modules) or None
+            ),
         }
+
+    def begun_anew(self) -> AdapterConfig:
+        """The same for factors that no longer are those of the beginning that `init` names."""
+        rest = {key: value for key, value in json.loads(self.handed_on).items() if key not in _BEGINNINGS}
+        return replace(self, init=True, handed_on=_text_of(rest))
 
     def to_json(self) -> bytes:
         """`adapter_config.json` as UTF-8 bytes, keys sorted so that equal configs are equal files."""
@@ -151,7 +179,12 @@ def read_config(raw: bytes) -> AdapterConfig:
 def config_from_mapping(given: Mapping[str, Any]) -> AdapterConfig:
     """Check a decoded PEFT config (see `read_config`)."""
     if given.get("peft_type") != "LORA":
-        raise _invalid("peft_type", f"only LORA adapters are read, got {str(given.get('peft_type'))[:40]!r}")
+        found = foreign.of_config(given)
+        raise _invalid(
+            "peft_type",
+            f"only LORA adapters are read, got {str(given.get('peft_type'))[:40]!r}" if found is None else found[0],
+            hint=None if found is None else found[1],
+        )
     _refuse_unknown(given)
     bias = _choice(given, "bias", "none", ("none", "all", "lora_only"))
     return AdapterConfig(
@@ -169,18 +202,41 @@ def config_from_mapping(given: Mapping[str, Any]) -> AdapterConfig:
         task_type=_text(given.get("task_type"), "task_type"),
         fan_in_fan_out=_flag(given, "fan_in_fan_out"),
         lora_bias=_flag(given, "lora_bias"),
+        init=_init(given.get("init_lora_weights", True)),
+        exclude_modules=_excluded(given.get("exclude_modules")),
+        handed_on=_text_of({"inference_mode": True} | {key: given[key] for key in given if key in _HANDED_ON}),
     )
 
 
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
-    for key in sorted(set(given) - _READ - _HARMLESS):
+    for key in sorted(set(given) - _READ - _HANDED_ON):
         if given[key] not in (None, False, "", [], {}):
+            what = (
+                "this changes what the adapter computes and is not handled here"
+                if key in _CHANGES_THE_MODEL
+                else "it is not handled here: what it does to the factors is not known"
+            )
             raise _invalid(
                 str(key)[:60],
-                f"{str(key)[:60]!r} is set to {str(given[key])[:40]!r}; this changes what the adapter computes "
-                "and is not handled here",
+                f"{str(key)[:60]!r} is set to {str(given[key])[:40]!r}; {what}",
                 hint="only plain LoRA (with rsLoRA, DoRA, rank and alpha patterns, modules_to_save) is read",
             )
+
+
+def _init(value: Any) -> bool | str:
+    if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_]{1,40}", value)):
+        return value
+    if value is None:
+        return True
+    raise _invalid("init_lora_weights", f"init_lora_weights must be a word, true or false, got {str(value)[:40]!r}")
+
+
+def _excluded(value: Any) -> tuple[str, ...] | str:
+    if isinstance(value, str):
+        if len(value) > 4096:
+            raise _invalid("exclude_modules", "exclude_modules as text must have at most 4096 characters")
+        return value
+    return _names(value or [], "exclude_modules")
 
 
 def _targets(value: Any) -> tuple[str, ...] | str:
@@ -256,6 +312,10 @@ def _text(value: Any, key: str) -> str | None:
 
 def _no_constant(text: str) -> Any:
     raise InvalidInput(f"the config holds {text}, which JSON does not allow", field=_FIELD)
+
+
+def _text_of(rest: Mapping[str, Any]) -> str:
+    return json.dumps(rest, sort_keys=True)
 
 
 def _whole_if_possible(number: float) -> float | int:

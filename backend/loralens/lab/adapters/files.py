@@ -19,16 +19,28 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from loralens.core.errors import InputTooLarge, InvalidInput, NotFound
+from loralens.lab.adapters import foreign
 from loralens.lab.adapters.adapter import Adapter, Layout, Spec, layout, put_together, refuse_not_finite
 from loralens.lab.adapters.config import MAX_CONFIG_BYTES, AdapterConfig, read_config
-from loralens.lab.adapters.finite import all_finite
+from loralens.lab.adapters.finite import CHECKED, all_finite
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.header import REMEMBERED, Header, forget_headers, read_header
 
 MAX_ADAPTER_BYTES: Final = 4 * 2**30
 """Limit for files on this machine; what comes over the network has its own, smaller one."""
 
-_DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES: Final = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
@@ -86,7 +98,7 @@ def _tensors(data: NDArray[np.uint8], header: Header) -> dict[str, torch.Tensor]
             continue
         if dtype not in whole:
             whole[dtype] = torch.from_numpy(data[: len(data) // dtype.itemsize * dtype.itemsize]).view(dtype)
-        strides = [1]
+        strides = [1] if entry.shape else []
         for size in entry.shape[:0:-1]:
             strides.insert(0, strides[0] * size)
         tensors[entry.name] = whole[dtype].as_strided(entry.shape, strides, begin // dtype.itemsize)
@@ -98,7 +110,10 @@ def _finite(data: NDArray[np.uint8], header: Header) -> bool:
     begin = 0
     for entry, following in zip(header.tensors, (*header.tensors[1:], None), strict=True):
         if following is None or following.dtype != entry.dtype:
-            if not all_finite(data[header.data_offset + begin : header.data_offset + entry.end], entry.dtype):
+            # Counters and masks beside the factors (a BatchNorm's) have no NaN.
+            if entry.dtype in CHECKED and not all_finite(
+                data[header.data_offset + begin : header.data_offset + entry.end], entry.dtype
+            ):
                 return False
             begin = entry.end
     return True
@@ -160,16 +175,25 @@ def _bounded(path: str, most: int) -> NDArray[np.uint8]:
             while filled < size and (count := file.readinto(view[filled:])):
                 filled += count
     except FileNotFoundError:
+        folder = path.removesuffix(_name(path)).rstrip("/")
+        found = foreign.of_files(_listed(folder))
         raise NotFound(
-            f"{_name(path)} is missing in {path.removesuffix(_name(path)).rstrip('/')}",
+            f"{_name(path)} is missing in {folder}" + (f"; {found[0]}" if found else ""),
             field=_name(path),
-            hint=f"an adapter is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}",
+            hint=found[1] if found else f"an adapter is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}",
         ) from None
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}", field=_name(path)) from None
     if filled < size:
         raise InvalidInput(f"{_name(path)} shrank while it was read", field=_name(path))
     return content
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder or ".")  # noqa: PTH208
+    except OSError:
+        return []
 
 
 def _name(path: str) -> str:

@@ -17,7 +17,12 @@ _BITS: Final[dict[str, tuple[Any, Any, int]]] = {
     "F32": (np.int32, np.uint32, 0x7F80_0000),
     "F16": (np.int16, np.uint16, 0x7C00),
     "BF16": (np.int16, np.uint16, 0x7F80),
+    "F64": (np.int64, np.uint64, 0x7FF0_0000_0000_0000),
 }
+
+
+CHECKED: Final = frozenset(_BITS)
+"""Number formats that have infinities."""
 
 
 def all_finite(data: NDArray[np.uint8], dtype: str) -> bool:
@@ -25,7 +30,7 @@ def all_finite(data: NDArray[np.uint8], dtype: str) -> bool:
 
     Args:
         data: whole numbers of the format, one after the other.
-        dtype: F32, F16 or BF16.
+        dtype: F64, F32, F16 or BF16.
 
     >>> all_finite(np.array([1.0, float("inf")], dtype=np.float32).view(np.uint8), "F32")
     False

@@ -25,8 +25,10 @@ REMEMBERED_BYTES: Final = 2**20
 """How many headers are kept with what was found in them, and how large they may be: the answer depends on nothing but
 the header's bytes and the size of the data, and adapters of one base have the same to the byte."""
 
-ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
-"""The number formats PEFT writes adapters in. Everything else (F64, I64, F8_…) is refused by name."""
+ITEM_BYTES: Final = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+"""Number formats of what PEFT stores: factors in 32 and 16 bits, buffers of modules saved in full in any of these."""
 
 _KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*", re.ASCII)
@@ -157,8 +159,8 @@ def _entry(name: str, value: Any) -> TensorEntry:
     dtype, shape = value["dtype"], value["shape"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _invalid(f"{name}: dtype {str(dtype)[:40]!r} is not one of {', '.join(ITEM_BYTES)}")
-    if not isinstance(shape, list) or not 1 <= len(shape) <= MAX_DIMENSIONS:
-        raise _invalid(f"{name}: shape must have 1 to {MAX_DIMENSIONS} dimensions, got {str(shape)[:60]}")
+    if not isinstance(shape, list) or not len(shape) <= MAX_DIMENSIONS:
+        raise _invalid(f"{name}: shape must have at most {MAX_DIMENSIONS} dimensions, got {str(shape)[:60]}")
     if not all([type(size) is int and 1 <= size < MAX_DIMENSION for size in shape]):  # a bool is no int here
         raise _invalid(f"{name}: every dimension must be a whole number from 1 to {MAX_DIMENSION - 1}, got {shape}")
     begin, end = _offsets(name, value["data_offsets"])

@@ -29,6 +29,7 @@ from torch import Tensor
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.base import BaseModel, base_tensors, hash_tensors, target_layers
+from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.files import read_folder, weights_bytes, write_adapter
 from loralens.lab.adapters.generation import Token, stream_tokens
 from loralens.lab.matmul.layer import LoraLinear, put_adapter
@@ -314,6 +315,7 @@ class Hub:
 
     def _check(self, adapter: Adapter) -> None:
         config = adapter.config
+        needs_its_base(config, "beside others it would meet the published base")
         if config.use_dora or config.lora_bias or adapter.extra or config.bias != "none":
             raise InvalidInput(
                 "this adapter carries more than factor pairs (DoRA, biases or modules stored in full)",

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from loralens.lab.adapters.adapter import Adapter
+from loralens.lab.adapters.adapter import Adapter, targets_without_factors
+from loralens.lab.adapters.begins import changed_base
 from loralens.lab.adapters.spectrum import (
     ENERGY_SHARE,
     effective_rank,
@@ -70,6 +71,7 @@ class AdapterReport:
     parameters: int
     tensor_bytes: int
     extra_parameters: int
+    copied_parameters: int
     effective_rank: float
     energy_by_rank: list[float]
     shrink: Shrink
@@ -85,6 +87,7 @@ def inspect_adapter(adapter: Adapter, energy: float = ENERGY_SHARE) -> AdapterRe
     """Inspect an adapter; `energy` is the share of squared norm that "could be rank k" must keep in every module."""
     modules = [_module(adapter, factors, energy) for factors in adapter.factors.values()]
     targets = adapter.config.target_modules
+    copied = sum(tensor.numel() for tensor in adapter.copies.values())
     return AdapterReport(
         rank=adapter.config.rank,
         alpha=adapter.config.alpha,
@@ -98,7 +101,8 @@ def inspect_adapter(adapter: Adapter, energy: float = ENERGY_SHARE) -> AdapterRe
         dtype=" and ".join(sorted({_DTYPE_NAMES[f.lora_a.dtype] for f in adapter.factors.values()})),
         parameters=adapter.parameters,
         tensor_bytes=adapter.tensor_bytes,
-        extra_parameters=sum(tensor.numel() for tensor in adapter.extra.values()),
+        extra_parameters=sum(tensor.numel() for tensor in adapter.extra.values()) - copied,
+        copied_parameters=copied,
         effective_rank=sum(module.effective_rank for module in modules) / len(modules),
         energy_by_rank=_pooled_energy(modules),
         shrink=_shrink(adapter, modules, energy),
@@ -156,7 +160,16 @@ def _notes(adapter: Adapter) -> list[str]:
     notes = []
     if adapter.config.use_dora:
         notes.append("DoRA: the spectrum is that of the low-rank part; the magnitude vector rescales its rows.")
-    if adapter.extra:
+    if name := changed_base(adapter.config):
+        notes.append(
+            f"It began as {name}, which changed its base: it belongs to the base that PEFT makes anew on loading, and "
+            "not to the published one. The spectrum is that of the factors, not of what was learned."
+        )
+    if missing := targets_without_factors(adapter):
+        notes.append(f"target_modules also names {', '.join(missing)[:200]}: PEFT passes over names without a module.")
+    if adapter.copies:
+        notes.append("Embeddings are stored beside the factors untrained: they count as bytes, not as parameters.")
+    if len(adapter.extra) > len(adapter.copies):
         notes.append("Some modules are stored in full; they count as parameters and bytes and have no spectrum here.")
     if isinstance(adapter.config.target_modules, str):
         notes.append("target_modules is a pattern; it was not run, the modules listed are those in the file.")

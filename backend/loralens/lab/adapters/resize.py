@@ -10,6 +10,7 @@ import torch
 
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import Adapter
+from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.config import MAX_RANK
 from loralens.lab.adapters.spectrum import Decomposition, decompose, rank_for_energy
 from loralens.lab.factors import Factors
@@ -65,6 +66,7 @@ def resize_adapter(
         raise InvalidInput("give either rank or energy", field="rank", hint="rank=4, or energy=0.99")
     if rank is not None and not 1 <= rank <= MAX_RANK:
         raise InvalidInput(f"rank must be from 1 to {MAX_RANK}, got {rank}", field="rank", hint="try 4")
+    needs_its_base(adapter.config, "with another rank or scaling PEFT would rebuild another one")
     parts = {module: decompose(factors) for module, factors in adapter.factors.items()}
     if energy is not None:
         wanted = {module: rank_for_energy(part.values, energy) for module, part in parts.items()}
@@ -75,7 +77,7 @@ def resize_adapter(
         wanted = dict.fromkeys(parts, largest)
     factors = {module: _truncated(adapter.factors[module], parts[module], wanted[module]) for module in parts}
     config = replace(
-        adapter.config,
+        adapter.config.begun_anew(),
         rank=largest,
         alpha=float(largest),
         use_rslora=False,
@@ -107,7 +109,9 @@ def _truncated(factors: Factors, part: Decomposition, rank: int) -> Factors:
     lora_a[:kept] = root[:, None] * part.right[:kept]
     lora_b[:, :kept] = part.left[:, :kept] * root
     dtype = factors.lora_a.dtype
-    return replace(factors, lora_a=lora_a.to(dtype), lora_b=lora_b.to(dtype), scaling=1.0)
+    # PEFT scales what lora_B gives, its bias included.
+    bias = None if factors.bias is None else (factors.bias.double() * factors.scaling).to(factors.bias.dtype)
+    return replace(factors, lora_a=lora_a.to(dtype), lora_b=lora_b.to(dtype), bias=bias, scaling=1.0)
 
 
 def _error(before: Factors, part: Decomposition, after: Factors) -> ModuleError:

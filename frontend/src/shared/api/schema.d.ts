@@ -1775,6 +1775,8 @@ export interface components {
             file_bytes: number;
             /** Extra Parameters */
             extra_parameters: number;
+            /** Copied Parameters */
+            copied_parameters: number;
             /** Effective Rank */
             effective_rank: number;
             /** Energy By Rank */
