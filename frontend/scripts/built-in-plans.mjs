@@ -8,16 +8,7 @@ import { writeFileSync } from 'node:fs'
 
 const origin = process.argv[2] ?? 'http://localhost:5173'
 const models = ['llama-2-7b', 'llama-2-13b', 'llama-2-70b', 'qwen2.5-7b']
-const recipe = {
-  weights_dtype: 'bfloat16',
-  autocast: 'bfloat16',
-  micro_batch_size: 1,
-  sequence_length: 2048,
-  optimizer: 'adamw_fused',
-  gradient_checkpointing: false,
-  loss: 'full',
-  lora: { rank: 8, alpha: 16 },
-}
+const recipe = { micro_batch_size: 1, sequence_length: 2048, lora: { rank: 8 } }
 const rows = []
 for (const model of models) {
   const body = { model, methods: ['full', 'lora', 'qlora'], recipe }

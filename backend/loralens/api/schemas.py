@@ -98,6 +98,13 @@ class Fit(Shape):
     headroom_bytes: int = Field(description="Negative: so much is missing.")
 
 
+class IdleWords(Shape):
+    """Recipe words that were set and change nothing, for one reason."""
+
+    words: list[str]
+    reason: str
+
+
 class MemoryEstimate(Shape):
     """One method's answer."""
 
@@ -112,6 +119,7 @@ class MemoryEstimate(Shape):
     terms: list[Term]
     storage: Storage
     assumptions: list[str]
+    without_effect: list[IdleWords] = Field(description="The `assumptions` about words, by word.")
     fits: list[Fit]
 
 

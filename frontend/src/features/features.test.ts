@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest'
 import builtIn from '@/shared/api/builtInPlans.json'
 import { evaluate, type Plan } from '@/shared/api/plan'
+import { setWord } from '@/shared/recipe/set'
 import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
 import { applyChange, canApply } from './fit/fitAdvice'
 import { questions } from './quiz/questions'
@@ -39,17 +40,46 @@ it('the step fills its time axis from end to end', () => {
   }
 })
 
-it('advice is applied where there is a control for it, and only within limits', () => {
+it('advice is applied whatever word it is about, and only within limits', () => {
   const settings: Part2Settings = { ...DEFAULTS }
-  applyChange(settings, 'gradient_checkpointing', true)
-  applyChange(settings, 'sequence_length', 1024)
-  applyChange(settings, 'method', 'qlora')
-  applyChange(settings, 'optimizer', 'paged_adamw_8bit')
-  expect(settings).toMatchObject({ checkpointing: true, length: 1024, method: 'qlora', optimizer: 'paged8bit' })
-  expect([
-    canApply('rank', 0),
-    canApply('rank', 2.5),
-    canApply('offload', 'optimizer'),
-    canApply('method', 'magic'),
-  ]).toEqual([false, false, false, false])
+  const advised: [string, unknown][] = [
+    ['gradient_checkpointing', true],
+    ['sequence_length', 1024],
+    ['method', 'qlora'],
+    ['optimizer', 'paged_adamw_8bit'],
+    ['fused_kernels', true],
+    ['prepare_kbit', false],
+    ['target_modules', ['q_proj', 'v_proj']],
+  ]
+  for (const [field, to] of advised) {
+    expect([field, canApply({ field, to })]).toEqual([field, true])
+    applyChange(settings, { field, to })
+  }
+  expect(settings).toMatchObject({ length: 1024, method: 'qlora' })
+  expect(settings.words).toEqual({
+    gradient_checkpointing: true,
+    optimizer: 'paged_adamw_8bit',
+    fused_kernels: true,
+    prepare_kbit: false,
+    target_modules: ['q_proj', 'v_proj'],
+  })
+  const refused: [string, unknown][] = [
+    ['rank', 0],
+    ['rank', 2.5],
+    ['offload', 'magic'],
+    ['method', 'magic'],
+    ['magic', 1],
+  ]
+  expect(refused.map(([field, to]) => canApply({ field, to }))).toEqual(refused.map(() => false))
+})
+
+it('several GPUs bring a strategy along, and one takes it away', () => {
+  const settings: Part2Settings = { ...DEFAULTS }
+  setWord(settings, 'gpus', 8)
+  expect(settings.words).toEqual({ gpus: 8, strategy: 'fsdp' })
+  setWord(settings, 'strategy', 'zero2')
+  setWord(settings, 'gpus', 4)
+  expect(settings.words).toEqual({ gpus: 4, strategy: 'zero2' })
+  setWord(settings, 'gpus', 1)
+  expect(settings.words).toEqual({})
 })

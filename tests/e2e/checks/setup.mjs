@@ -160,7 +160,71 @@ async function ownConfig(context, width) {
   await finish()
 }
 
+/** Any word of the recipe: its field, the link, the answer, and what is said of one that does nothing or is refused. */
+async function words(context, { lang, width }) {
+  const { page, finish } = await openPage(context, { lang, width })
+  await settled(page)
+  if (width < 600) await openSettings(page)
+  else await page.locator('.wide .btn').click()
+  const field = (name) => page.locator(`[data-word=${name}]`)
+  const inLink = (name, value) =>
+    page.waitForFunction(([key, text]) => new URLSearchParams(location.search).get(key) === text, [name, value])
+  await field('optimizer').waitFor()
+  equal(await field('optimizer').locator('option').count(), 14, 'every optimizer is offered')
+  await page.locator('[data-all-words] summary').focus()
+  await page.keyboard.press('Enter')
+  const all = await page.locator('[data-word]').evaluateAll((items) => items.map((item) => item.dataset.word))
+  const { components } = await (await fetch(`${context.url}/api/openapi.json`)).json()
+  const listed = ['Recipe', 'Lora', 'Quantization', 'Parallelism'].flatMap((name) =>
+    Object.keys(components.schemas[name].properties).filter((key) => !components.schemas[name[0].toUpperCase() + key]),
+  )
+  // The rank and the layers stand elsewhere; the three groups are no words.
+  equal(all.length + 2, listed.length - 3, 'every word that the API lists has a field')
+  equal(new Set(all).size, all.length, 'and no word has two')
+
+  await field('gpus').locator('input').focus()
+  for (let press = 0; press < 3; press++) await page.keyboard.press('ArrowRight')
+  await inLink('gpus', '8')
+  await inLink('strategy', 'fsdp')
+  await field('padded').locator('input').check()
+  await inLink('padded', 'true')
+  await field('dropout').locator('input').fill('2')
+  await page.keyboard.press('Tab')
+  await field('dropout').locator('[role=status]').filter({ hasText: '0.999' }).waitFor()
+  await field('dropout').locator('input').fill('0.05')
+  await page.keyboard.press('Tab')
+  await inLink('dropout', '0.05')
+  equal(await field('dropout').locator('[role=status]').count(), 0, 'the complaint goes')
+  await field('rank_pattern').locator('input').fill('q_proj=64, v_proj=4')
+  await page.keyboard.press('Tab')
+  await inLink('rank_pattern', '{"q_proj":64,"v_proj":4}')
+  await field('checkpoint_every').locator('input').fill('4')
+  await page.keyboard.press('Tab')
+  await field('checkpoint_every').locator('[role=status]').filter({ hasText: 'gradient_checkpointing' }).waitFor()
+  const answer = await post(context.url, '/api/memory', {
+    model: 'llama-2-7b',
+    method: 'lora',
+    recipe: {
+      padded: true,
+      lora: { dropout: 0.05, rank_pattern: { q_proj: 64, v_proj: 4 } },
+      parallelism: { gpus: 8, strategy: 'fsdp' },
+    },
+  })
+  const [estimate] = answer.estimates
+  if (width < 600) await page.locator('.sheet-head button').click()
+  const peak = `${(estimate.peak.allocated_bytes / 2 ** 30).toFixed(1)} GiB`
+  await page.locator('[data-card=lora] [data-number=peak]').filter({ hasText: peak }).waitFor()
+  await page
+    .locator('[data-card=lora] [data-number=trainable]')
+    .filter({ hasText: estimate.parameters.trainable.toLocaleString('en') })
+    .waitFor()
+  await page.locator('[data-per-gpu]').filter({ hasText: '8' }).waitFor()
+  await finish()
+}
+
 export default async function setup(context) {
+  await words(context, { lang: 'en', width: 1280 })
+  await words(context, { lang: 'zh-CN', width: 390 })
   await ownGpu(context, { lang: 'zh-CN', width: 1280 })
   await ownGpu(context, { lang: 'en', width: 360 })
   const note = await hubModel(context)

@@ -16,7 +16,7 @@ from loralens.core.answer.overhead import (
     simulated_overhead,
 )
 from loralens.core.answer.plan import Plan, plan_for
-from loralens.core.answer.remarks import remarks
+from loralens.core.answer.remarks import idle_words, remarks
 from loralens.core.answer.reserved import Reserved, needed, simulated
 from loralens.core.methods import check
 from loralens.core.question.model import Model, resolve
@@ -154,6 +154,7 @@ class Estimate:
             "terms": terms(self.moment, *self.point),
             "storage": {"checkpoint_bytes": self.checkpoint_bytes, "adapter_file_bytes": self.adapter_file_bytes},
             "assumptions": self.assumptions(allocator),
+            "without_effect": idle_words(self.plan, self.recipe),
             "fits": self.fits(gpus, allocator),
         }
 

@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 _SEQUENCE = VARIABLES.index("sequence_length")
 
 
-def remarks(plan: Plan, recipe: Recipe) -> list[str]:
-    """One sentence for each reason why words that were set change nothing; empty for a recipe whose every word counts."""
+def idle_words(plan: Plan, recipe: Recipe) -> list[dict[str, Any]]:
+    """The words that were set and change nothing, by reason; empty for a recipe whose every word counts."""
     reasons: dict[str, list[str]] = {}
     for row in ALL_WORDS:
         if _is_set(row, recipe) and (reason := _why_idle(row, plan, recipe)):
             reasons.setdefault(reason, []).append(row.name)
-    said = [f"without effect on memory: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    return [{"words": names, "reason": reason} for reason, names in reasons.items()]
+
+
+def remarks(plan: Plan, recipe: Recipe) -> list[str]:
+    """`idle_words` in sentences, and what is to be said of the length."""
+    idle = idle_words(plan, recipe)
+    said = [f"without effect on memory: {', '.join(row['words'])} ({row['reason']})" for row in idle]
     length = recipe.sequence_length
     if plan.positions is not None and length > plan.positions:
         said.append(

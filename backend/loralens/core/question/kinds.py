@@ -67,6 +67,7 @@ class Kind:
     choices: tuple[str, ...] = ()  # as they are typed
     nullable = False
     flat = True  # can be said in one line of text
+    form: ClassVar[str] = ""  # what a form makes of it where that is not `text`: list, versions or ranks
 
     def read(self, value: Any, at: Place) -> Any:
         """The value, checked. Raises: `InvalidInput` naming the place and the way out."""
@@ -205,6 +206,7 @@ class Maybe(Kind):
         choices = self.of.choices
         object.__setattr__(self, "choices", (*choices, "none") if choices else ())
         object.__setattr__(self, "text", self.of.text)
+        object.__setattr__(self, "form", self.of.form)
 
     def read(self, value: Any, at: Place) -> Any:
         """None is a value of its own."""
@@ -236,6 +238,7 @@ class Names(Kind):
     """A list of module names; with `pattern_allowed` also one text: a regular expression, or `all-linear`."""
 
     pattern_allowed: bool = False
+    form = "list"
 
     def read(self, value: Any, at: Place) -> Any:
         """A tuple of names, or the text."""
@@ -271,6 +274,7 @@ class Ranks(Kind):
     """PEFT's `rank_pattern`: module name or regular expression to rank."""
 
     flat = False
+    form = "ranks"
 
     def read(self, value: Any, at: Place) -> tuple[tuple[str, int], ...]:
         """Pairs in the order in which they stand."""
@@ -297,6 +301,7 @@ class Versions(Kind):
 
     libraries: tuple[str, ...]
     flat = False
+    form = "versions"
 
     def read(self, value: Any, at: Place) -> tuple[tuple[str, str], ...]:
         """Pairs, sorted by name."""

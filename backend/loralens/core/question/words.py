@@ -40,20 +40,19 @@ class Word:
         return f"{self.group}.{self.field}" if self.group else self.field
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON, for programs that make a form of it."""
+        """The row as JSON, for programs that make a form of it; such a program has words of its own for `help`."""
         schema = self.kind.schema()
         return {
             "name": self.name,
             "group": self.group or "recipe",
             "path": self.path,
-            "type": self.kind.text if self.kind.flat else "object",
+            "type": self.kind.form or self.kind.text,
             "nullable": self.kind.nullable,
             "default": self.default,
             "choices": list(self.kind.choices),
             "minimum": schema.get("minimum"),
             "maximum": schema.get("maximum"),
             "common": self.common,
-            "help": self.help,
         }
 
 

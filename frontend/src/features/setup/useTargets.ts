@@ -2,6 +2,7 @@
 import { useQuery } from '@tanstack/vue-query'
 import { computed, type ComputedRef } from 'vue'
 import { request } from '@/shared/api/client'
+import { setWord } from '@/shared/recipe/set'
 import { useAnswers } from '@/shared/state/answers'
 import type { ParametersAnswer } from '@/shared/state/useMemory'
 import type { Part2Settings } from '@/shared/url/part2Query'
@@ -33,9 +34,12 @@ export function useTargets(settings: Part2Settings): Targets {
     const names = new Set(adapted.map((row) => row.name.slice(0, -END.length).split('.').at(-1)!))
     return available.value.filter((name) => names.has(name))
   })
-  const now = computed(() =>
-    settings.targets?.includes('all-linear') ? available.value : (settings.targets ?? usual.value),
-  )
+  const now = computed(() => {
+    const targets = settings.words.target_modules
+    if (Array.isArray(targets)) return targets as string[]
+    // A regular expression ticks nothing: which names it means is the API's business.
+    return targets === undefined ? usual.value : targets === 'all-linear' ? available.value : []
+  })
   return {
     available,
     usual,
@@ -43,7 +47,7 @@ export function useTargets(settings: Part2Settings): Targets {
     toggle(name, on) {
       const next = available.value.filter((item) => (item === name ? on : now.value.includes(item)))
       if (next.length === 0) return
-      settings.targets = next.join() === usual.value.join() ? null : next
+      setWord(settings, 'target_modules', next.join() === usual.value.join() ? null : next)
     },
   }
 }

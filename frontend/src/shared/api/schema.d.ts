@@ -1741,6 +1741,16 @@ export interface components {
             title_zh: string;
         };
         /**
+         * IdleWords
+         * @description Recipe words that were set and change nothing, for one reason.
+         */
+        IdleWords: {
+            /** Words */
+            words: string[];
+            /** Reason */
+            reason: string;
+        };
+        /**
          * InspectAnswer
          * @description All about an adapter; `id` is null when it was only looked at.
          */
@@ -2042,6 +2052,11 @@ export interface components {
             storage: components["schemas"]["Storage"];
             /** Assumptions */
             assumptions: string[];
+            /**
+             * Without Effect
+             * @description The `assumptions` about words, by word.
+             */
+            without_effect: components["schemas"]["IdleWords"][];
             /** Fits */
             fits: components["schemas"]["Fit"][];
         };

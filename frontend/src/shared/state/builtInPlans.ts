@@ -1,7 +1,7 @@
 /** Plans for a few models that ship with the page, for the time when no server answers. */
 import { OfflineError } from '@/shared/api/client'
 import { covers, type Plan, type Variables } from '@/shared/api/plan'
-import type { JsonObject } from './requests'
+import type { JsonObject } from '@/shared/recipe/words'
 
 interface Row {
   body: JsonObject
@@ -20,7 +20,7 @@ export function loadBuiltInPlans(): Promise<Row[]> {
 function fixedPart(body: JsonObject): string {
   const recipe = body.recipe as JsonObject
   const lora = recipe.lora as JsonObject
-  const rest = { ...recipe, micro_batch_size: 0, sequence_length: 0, lora: { ...lora, rank: 0, alpha: 0 } }
+  const rest = { ...recipe, micro_batch_size: 0, sequence_length: 0, lora: { ...lora, rank: 0 } }
   return JSON.stringify([body.model, body.methods, rest])
 }
 

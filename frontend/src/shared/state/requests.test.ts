@@ -1,14 +1,12 @@
 import { describe, expect, it } from 'vitest'
 import builtIn from '@/shared/api/builtInPlans.json'
 import { DEFAULTS } from '@/shared/url/part2Query'
-import { bodyOf, methodsOf, recipeOf } from './requests'
+import { bodiesOf, methodsOf, recipeOf } from './requests'
 
 describe('requests', () => {
   it('of the built-in plans are those the page makes at its defaults', () => {
-    for (const { body } of builtIn) expect(body).toEqual(bodyOf({ model: body.model }, { ...DEFAULTS }))
-    expect(JSON.stringify(builtIn[0]!.body)).toBe(
-      JSON.stringify(bodyOf({ model: builtIn[0]!.body.model }, { ...DEFAULTS })),
-    )
+    for (const { body } of builtIn)
+      expect(JSON.stringify(bodiesOf({ model: body.model }, { ...DEFAULTS }))).toBe(JSON.stringify([body]))
   })
 
   it('ask for the chosen method beside the three', () => {
@@ -16,9 +14,29 @@ describe('requests', () => {
     expect(methodsOf({ ...DEFAULTS, method: 'dora' })).toEqual(['full', 'lora', 'qlora', 'dora'])
   })
 
-  it('let alpha follow the rank until it is set', () => {
-    expect(recipeOf({ ...DEFAULTS, rank: 64 }).lora).toMatchObject({ rank: 64, alpha: 128 })
-    expect(recipeOf({ ...DEFAULTS, rank: 64, alpha: 16 }).lora).toMatchObject({ rank: 64, alpha: 16 })
-    expect(recipeOf({ ...DEFAULTS, targets: ['all-linear'] }).lora).toMatchObject({ target_modules: 'all-linear' })
+  it('say what is set, each word in its own place', () => {
+    const words = { alpha: 16, target_modules: 'all-linear', optimizer: 'sgd', quantization: 'int8', gpus: 2 }
+    expect(recipeOf({ ...DEFAULTS, rank: 64, words }, 'lora')).toEqual({
+      micro_batch_size: 1,
+      sequence_length: 2048,
+      optimizer: 'sgd',
+      lora: { rank: 64, alpha: 16, target_modules: 'all-linear' },
+      quantization: { type: 'int8' },
+      parallelism: { gpus: 2 },
+    })
+  })
+
+  it('leave the base of LoRA as it is when words are about the packing of QLoRA', () => {
+    const [unpacked, packed, ...rest] = bodiesOf(
+      { model: 'x' },
+      { ...DEFAULTS, method: 'dora', words: { prepare_kbit: false } },
+    )
+    expect(rest).toEqual([])
+    expect(unpacked).toMatchObject({ methods: ['full', 'lora', 'dora'] })
+    expect(unpacked!.recipe).not.toHaveProperty('quantization')
+    expect(packed).toMatchObject({ methods: ['qlora'], recipe: { quantization: { prepare_kbit: false } } })
+    expect(bodiesOf({ model: 'x' }, { ...DEFAULTS, words: { quantization: 'fp4', double_quant: false } })).toHaveLength(
+      1,
+    )
   })
 })

@@ -1,50 +1,29 @@
 /** Settings in the API's words. Names only: what they mean in bytes is the API's business. */
-import type { OptimizerName, Part2Settings, Precision } from '@/shared/url/part2Query'
-
-export type Json = null | boolean | number | string | Json[] | { [key: string]: Json }
-export type JsonObject = { [key: string]: Json }
-
-const PRECISION: Record<Precision, JsonObject> = {
-  bf16: { weights_dtype: 'bfloat16', autocast: 'bfloat16' },
-  mixed: { weights_dtype: 'float32', autocast: 'bfloat16' },
-  'pure-bf16': { weights_dtype: 'bfloat16', autocast: null, lora: { adapter_dtype: 'bfloat16' } },
-  fp32: { weights_dtype: 'float32', autocast: null },
-}
-
-const OPTIMIZER: Record<OptimizerName, string> = {
-  adamw: 'adamw_fused',
-  adamw8bit: 'adamw_8bit',
-  paged8bit: 'paged_adamw_8bit',
-  sgd: 'sgd',
-  adafactor: 'adafactor',
-  lion: 'lion',
-}
+import { isMeantFor } from '@/shared/recipe/set'
+import { WORDS, type Json, type JsonObject } from '@/shared/recipe/words'
+import type { Part2Settings } from '@/shared/url/part2Query'
 
 /** A model of the catalogue, or the reader's own config.json. */
 export type ModelChoice = { model: string } | { config: JsonObject }
 
-const targetsOf = (names: string[]): Json => (names.length === 1 && names[0] === 'all-linear' ? 'all-linear' : names)
-
 /** The method that is compared with full fine-tuning. */
 export const lightMethod = (settings: Part2Settings): string => (settings.method === 'full' ? 'lora' : settings.method)
 
-export function recipeOf(settings: Part2Settings): JsonObject {
-  const { lora, ...precision } = PRECISION[settings.precision] as JsonObject & { lora?: JsonObject }
-  return {
-    ...precision,
+/** The words that are set; what the others are by default is the API's knowledge. */
+export function recipeOf(settings: Part2Settings, method: string): JsonObject {
+  const recipe: JsonObject = {
     micro_batch_size: settings.batch,
     sequence_length: settings.length,
-    optimizer: OPTIMIZER[settings.optimizer],
-    gradient_checkpointing: settings.checkpointing,
-    loss: settings.loss,
-    lora: {
-      rank: settings.rank,
-      alpha: settings.alpha ?? 2 * settings.rank,
-      // Which layers a family's adapters go to when nobody says so is the API's knowledge.
-      ...(settings.targets && { target_modules: targetsOf(settings.targets) }),
-      ...lora,
-    },
+    lora: { rank: settings.rank },
   }
+  for (const word of WORDS) {
+    const value = settings.words[word.name]
+    if (value === undefined || !isMeantFor(method, settings.words, word)) continue
+    const [group, field] = word.path.split('.') as [string, string?]
+    if (field === undefined) recipe[group] = value
+    else recipe[group] = { ...(recipe[group] as JsonObject | undefined), [field]: value } satisfies Record<string, Json>
+  }
+  return recipe
 }
 
 /** The three methods always shown, and the chosen one when it is another. */
@@ -53,6 +32,15 @@ export function methodsOf(settings: Part2Settings): string[] {
   return three.includes(settings.method) ? three : [...three, settings.method]
 }
 
-export function bodyOf(choice: ModelChoice, settings: Part2Settings): JsonObject {
-  return { ...choice, methods: methodsOf(settings), recipe: recipeOf(settings) }
+/** One request where all methods have the same recipe, as a rule; QLoRA's own where words are for it alone. */
+export function bodiesOf(choice: ModelChoice, settings: Part2Settings): JsonObject[] {
+  const bodies = new Map<string, JsonObject & { methods: string[] }>()
+  for (const method of methodsOf(settings)) {
+    const recipe = recipeOf(settings, method)
+    const key = JSON.stringify(recipe)
+    const found = bodies.get(key) ?? { ...choice, methods: [], recipe }
+    found.methods.push(method)
+    bodies.set(key, found)
+  }
+  return [...bodies.values()]
 }

@@ -4,7 +4,8 @@ import { computed, ref, watch, type ComputedRef } from 'vue'
 import { request, type MemoryAnswer, type MemoryEstimate } from '@/shared/api/client'
 import type { Part2Settings } from '@/shared/url/part2Query'
 import { live } from './live'
-import { bodyOf, lightMethod, type JsonObject, type ModelChoice } from './requests'
+import type { JsonObject } from '@/shared/recipe/words'
+import { bodiesOf, lightMethod, type ModelChoice } from './requests'
 
 export interface TensorRow {
   name: string
@@ -37,7 +38,9 @@ export interface Memory {
 }
 
 export function useMemory(settings: Part2Settings, choice: ComputedRef<ModelChoice>) {
-  const wanted = computed(() => JSON.stringify({ ...bodyOf(choice.value, settings), gpu: settings.gpu }))
+  const wanted = computed(() =>
+    JSON.stringify(bodiesOf(choice.value, settings).map((body) => ({ ...body, gpu: settings.gpu }))),
+  )
   const resting = ref('')
   const atRest = computed(() => resting.value === wanted.value)
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -52,17 +55,22 @@ export function useMemory(settings: Part2Settings, choice: ComputedRef<ModelChoi
   const enabled = computed(() => live.value && resting.value !== '')
   const memory = useQuery({
     queryKey: ['memory', resting],
-    queryFn: ({ signal, queryKey }) =>
-      request<MemoryAnswer>('POST', '/api/memory', JSON.parse(queryKey[1]!) as JsonObject, signal),
+    queryFn: async ({ signal, queryKey }) => {
+      const bodies = JSON.parse(queryKey[1]!) as JsonObject[]
+      const ask = (body: JsonObject) => request<MemoryAnswer>('POST', '/api/memory', body, signal)
+      const answers = await Promise.all(bodies.map(ask))
+      return { ...answers[0]!, estimates: answers.flatMap((answer) => answer.estimates) }
+    },
     enabled,
     staleTime: Infinity,
   })
   const tensors = useQuery({
     queryKey: ['parameters', resting, computed(() => lightMethod(settings))],
     queryFn: ({ signal, queryKey }) => {
-      const { model, config, recipe } = JSON.parse(queryKey[1] as string) as JsonObject
-      const body = { model, config, recipe, method: queryKey[2] as string }
-      return request<ParametersAnswer>('POST', '/api/parameters', body, signal)
+      const method = queryKey[2]!
+      const bodies = JSON.parse(queryKey[1]!) as (JsonObject & { methods: string[] })[]
+      const { model, config, recipe } = bodies.find((body) => body.methods.includes(method))!
+      return request<ParametersAnswer>('POST', '/api/parameters', { model, config, recipe, method }, signal)
     },
     enabled,
     staleTime: Infinity,

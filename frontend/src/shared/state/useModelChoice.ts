@@ -2,7 +2,8 @@
 import { computed, ref, shallowReactive, shallowRef, watch, type ComputedRef, type Ref } from 'vue'
 import { request, type ApiError, type Schemas } from '@/shared/api/client'
 import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
-import type { JsonObject, ModelChoice } from './requests'
+import type { JsonObject } from '@/shared/recipe/words'
+import type { ModelChoice } from './requests'
 
 export interface Choice {
   choice: ComputedRef<ModelChoice>

@@ -7,7 +7,9 @@ import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/
 import type { Part2Settings } from '@/shared/url/part2Query'
 import { builtInPlans } from './builtInPlans'
 import { live } from './live'
-import { bodyOf, lightMethod, type JsonObject, type ModelChoice } from './requests'
+import { withWord } from '@/shared/recipe/set'
+import { WORD, type JsonObject } from '@/shared/recipe/words'
+import { bodiesOf, lightMethod, type ModelChoice } from './requests'
 
 /**
  * Numbers and what they are numbers of, in one object: a view that takes both from here cannot put one model's numbers
@@ -42,7 +44,7 @@ interface PlanAnswer {
 
 /** The default model's plans come with the page: its first numbers need no answer, and the API's replace them. */
 export const FIRST: PlanAnswer = {
-  key: JSON.stringify(defaultPlans.body),
+  key: JSON.stringify([defaultPlans.body]),
   plans: defaultPlans.plans as Plan[],
   builtIn: false,
 }
@@ -55,12 +57,13 @@ const place = (settings: Part2Settings): Variables => ({
 
 /** Asks the API for plans; without a server the page's own are looked through. */
 export async function askPlans(key: string, signal: AbortSignal): Promise<PlanAnswer> {
-  const body = JSON.parse(key) as JsonObject
+  const bodies = JSON.parse(key) as JsonObject[]
+  const ask = async (body: JsonObject) => (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans
   try {
-    return { key, plans: (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans, builtIn: false }
+    return { key, plans: (await Promise.all(bodies.map(ask))).flat(), builtIn: false }
   } catch (error) {
-    if (error instanceof OfflineError) return { key, plans: await builtInPlans(body), builtIn: true }
-    throw error
+    if (!(error instanceof OfflineError)) throw error
+    return { key, plans: (await Promise.all(bodies.map(builtInPlans))).flat(), builtIn: true }
   }
 }
 
@@ -80,13 +83,17 @@ function shownOf({ plans, builtIn }: PlanAnswer, settings: Part2Settings): Shown
   }
 }
 
+/** It scales the update, which takes no memory. */
+const ALPHA = WORD.get('alpha')!
+
 export function usePlans(settings: Part2Settings, choice: ComputedRef<ModelChoice>) {
   const at = computed(() => place(settings))
   // A plan holds for a range of batch, length and rank; `anchor` moves only when a slider leaves that range.
   const anchor = ref<Variables>({ ...at.value })
   const key = computed(() => {
     const { micro_batch_size: batch, sequence_length: length, rank } = anchor.value
-    return JSON.stringify(bodyOf(choice.value, { ...settings, batch, length, rank, alpha: null }))
+    const words = withWord(settings.words, ALPHA, null)
+    return JSON.stringify(bodiesOf(choice.value, { ...settings, batch, length, rank, words }))
   })
   const query = useQuery({
     queryKey: ['plan', key],

@@ -26,6 +26,9 @@ it('puts labels together from their pieces, and leaves names alone', () => {
   expect(labelIn('zh-CN', 'LoRA: A x: input cast by autocast')).toBe('LoRA：A x：输入由 autocast 转换')
   expect(labelIn('zh-CN', 'attention key, cast back')).toBe('注意力的键，转回')
   expect(labelIn('zh-CN', 'model.norm.weight')).toBe('model.norm.weight')
+  expect(assumptionIn('zh-CN', 'without effect on memory: rank, alpha (full fine-tuning has no adapter)')).toBe(
+    '对显存没有影响：rank, alpha（全量微调没有适配器）',
+  )
   expect(labelIn('en', 'mlp gate')).toBe('mlp gate')
   expect(assumptionIn('zh-CN', "target modules c_attn: PEFT's default for gpt2")).toBe(
     '目标模块 c_attn：PEFT 对 gpt2 的默认值',

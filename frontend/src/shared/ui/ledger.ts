@@ -6,6 +6,9 @@ import type { Locale } from '@/shared/lib/format'
 import chinese from './ledger.zh-CN.json'
 
 const LABELS: Record<string, string> = chinese.labels
+/** Why a word has no effect. */
+const REASONS: Record<string, string> = chinese.reasons
+const IDLE = /^without effect on memory: (.+) \((.+)\)$/
 const ASSUMPTIONS = chinese.assumptions.map(([pattern, text]) => [new RegExp(`^${pattern!}$`), text!] as const)
 
 /** A piece as it stands in the table, or its own pieces where only those do. */
@@ -22,8 +25,12 @@ export const labelIn = (locale: Locale, text: string): string =>
 export const regimeIn = (locale: Locale, text: string): string =>
   locale === 'en' ? text : text.split(', ').map(piece).join('，')
 
+export const reasonIn = (locale: Locale, text: string): string => (locale === 'en' ? text : (REASONS[text] ?? text))
+
 export function assumptionIn(locale: Locale, text: string): string {
   if (locale === 'en') return text
+  const [, words, reason] = IDLE.exec(text) ?? []
+  if (words !== undefined) return `对显存没有影响：${words}（${reasonIn(locale, reason!)}）`
   const found = ASSUMPTIONS.find(([pattern]) => pattern.test(text))
   return found ? text.replace(found[0], found[1]) : text
 }

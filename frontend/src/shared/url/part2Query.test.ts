@@ -1,16 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import {
-  DEFAULTS,
-  formatQuery,
-  LIMITS,
-  LOSSES,
-  METHODS,
-  OPTIMIZERS,
-  parseQuery,
-  PRECISIONS,
-  type Part2Settings,
-} from './part2Query'
+import { isDefault, textOf, WORDS, type Json, type Word } from '@/shared/recipe/words'
+import { VARIABLE } from '@/shared/recipe/set'
+import { DEFAULTS, formatQuery, LIMITS, METHODS, parseQuery, type Part2Settings } from './part2Query'
 
 const EMBEDS = ['compare', 'hub']
 const within = ([min, max]: readonly [number, number]): fc.Arbitrary<number> => fc.integer({ min, max })
@@ -29,36 +21,50 @@ const ownGpu = fc
       `custom:${[`${memory}GiB`, bandwidth && `${bandwidth}GB/s`, rate && `${rate}TFLOP/s`, name && `name=${name}`].filter(Boolean).join(',')}`,
   )
 
+const name = fc.constantFrom('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'c_attn', 'lm_head')
+
+/** Any value that a word takes. */
+function valueOf(word: Word): fc.Arbitrary<Json> {
+  const { minimum, maximum } = word
+  if (word.choices.length > 0)
+    return fc.constantFrom(
+      ...word.choices.map((text) =>
+        text === 'none' && word.nullable
+          ? null
+          : typeof word.default === 'boolean' && text !== '+lora'
+            ? text === 'true'
+            : text,
+      ),
+    )
+  const kinds: Record<string, () => fc.Arbitrary<Json>> = {
+    boolean: () => fc.boolean(),
+    integer: () => fc.integer({ min: minimum!, max: maximum! }),
+    number: () => fc.integer({ min: minimum! * 1000, max: maximum! * 1000 }).map((value) => value / 1000),
+    list: () => fc.oneof(fc.uniqueArray(name, { minLength: 1 }), fc.constantFrom('all-linear', '.*[qv]_proj')),
+    ranks: () => fc.dictionary(name, fc.integer({ min: 1, max: 512 }), { minKeys: 1 }),
+    versions: () => fc.dictionary(fc.constantFrom('torch', 'peft'), fc.constantFrom('2.13.0', '0.18'), { minKeys: 1 }),
+  }
+  const value = kinds[word.type]!()
+  return word.nullable ? fc.option(value, { nil: null }) : value
+}
+
+/** A row of `words` or none; defaults are not kept. */
+const given = (word: Word): fc.Arbitrary<[string, Json][]> =>
+  fc
+    .option(valueOf(word), { nil: undefined, freq: 2 })
+    .map((value) => (value === undefined || isDefault(word, value) ? [] : [[word.name, value]]))
+
 const settings: fc.Arbitrary<Part2Settings> = fc
   .record({
     model: id,
     gpu: fc.oneof(id, ownGpu),
     method: fc.constantFrom(...METHODS),
-    rank: within(LIMITS.rank),
-    alpha: fc.option(within(LIMITS.alpha), { nil: null }),
-    targets: fc.option(
-      fc.uniqueArray(
-        fc.constantFrom(
-          'q_proj',
-          'k_proj',
-          'v_proj',
-          'o_proj',
-          'gate_proj',
-          'up_proj',
-          'down_proj',
-          'c_attn',
-          'all-linear',
-        ),
-        { minLength: 1 },
-      ),
-      { nil: null },
-    ),
-    batch: within(LIMITS.batch),
-    length: within(LIMITS.length),
-    precision: fc.constantFrom(...PRECISIONS),
-    optimizer: fc.constantFrom(...OPTIMIZERS),
-    checkpointing: fc.boolean(),
-    loss: fc.constantFrom(...LOSSES),
+    rank: fc.integer({ min: 1, max: 65_536 }),
+    batch: fc.integer({ min: 1, max: 65_536 }),
+    length: fc.integer({ min: 1, max: 16_777_216 }),
+    words: fc
+      .tuple(...WORDS.filter((word) => !(word.name in VARIABLE)).map(given))
+      .map((rows) => Object.fromEntries(rows.flat() as [string, Json][])),
     tokens: within(LIMITS.tokens),
     adapters: within(LIMITS.adapters),
     activeAdapter: fc.nat(49),
@@ -96,6 +102,44 @@ describe('the address', () => {
     expect(formatQuery({ ...DEFAULTS })).toEqual({})
   })
 
+  it('reads the links of earlier versions', () => {
+    const words = (query: Record<string, string>) => {
+      const { settings: value, complaints } = parseQuery(query)
+      expect(complaints).toEqual([])
+      return value.words
+    }
+    expect(words({ o: 'adamw8bit', gc: '1', l: 'fused', a: '16', t: 'q,v,c_attn' })).toEqual({
+      optimizer: 'adamw_8bit',
+      gradient_checkpointing: true,
+      loss: 'fused',
+      alpha: 16,
+      target_modules: ['q_proj', 'v_proj', 'c_attn'],
+    })
+    expect(words({ o: 'adamw', gc: '0', p: 'bf16' })).toEqual({})
+    expect(words({ p: 'pure-bf16' })).toEqual({ autocast: null, adapter_dtype: 'bfloat16' })
+    expect(words({ p: 'fp32' })).toEqual({ weights_dtype: 'float32', autocast: null })
+    expect(words({ p: 'fp32', autocast: 'float16' })).toEqual({ weights_dtype: 'float32', autocast: 'float16' })
+  })
+
+  it('has a key for every word, under its own name too, and no key for two', () => {
+    for (const word of WORDS) {
+      const value = fc.sample(
+        valueOf(word).filter((item) => !isDefault(word, item)),
+        1,
+      )[0]!
+      const own = word.name in VARIABLE ? { [VARIABLE[word.name as keyof typeof VARIABLE]]: value } : null
+      const one: Part2Settings = { ...DEFAULTS, words: own ? {} : { [word.name]: value }, ...own }
+      const query = formatQuery(one)
+      expect([word.name, Object.keys(query).length]).toEqual([word.name, 1])
+      expect([word.name, parseQuery({ [word.name]: textOf(value) })]).toMatchObject([
+        word.name,
+        { complaints: [], settings: one },
+      ])
+    }
+    const keys = Object.keys(formatQuery({ ...DEFAULTS, model: 'x', gpu: 'x', method: 'full', tokens: 1, adapters: 2, activeAdapter: 1, row: 1, zoom: 1, run: 'x', versus: 'x', experiment: 'x', embed: 'x' })) // prettier-ignore
+    expect(WORDS.filter((word) => keys.includes(word.name) || ['lang', 'theme', 'p'].includes(word.name))).toEqual([])
+  })
+
   it('never throws, and falls back with a complaint', () => {
     fc.assert(
       fc.property(
@@ -121,6 +165,7 @@ describe('the address', () => {
             'run',
             'exp',
             'embed',
+            ...WORDS.map((word) => word.name),
           ),
           fc.string(),
         ),
@@ -132,7 +177,12 @@ describe('the address', () => {
         },
       ),
     )
-    expect(parseQuery({ g: 'custom:24GB' }).complaints).toEqual([{ key: 'g', value: 'custom:24GB' }])
-    expect(parseQuery({ r: '0', k: 'magic', c: '1.2.3' }).complaints.map((item) => item.key)).toEqual(['c', 'k', 'r'])
+    expect(parseQuery({ g: 'custom:24' }).complaints).toEqual([{ key: 'g', value: 'custom:24' }])
+    expect(parseQuery({ r: '0', k: 'magic', c: '1.2.3', gpus: '2.5' }).complaints.map((item) => item.key)).toEqual([
+      'c',
+      'k',
+      'r',
+      'gpus',
+    ])
   })
 })

@@ -5,15 +5,11 @@
  */
 
 import { parseOwnGpu } from '@/shared/lib/ownGpu'
+import { PRECISION_WORDS, PRECISIONS, precisionOf, withPrecision, type Precision } from '@/shared/recipe/precision'
+import { VARIABLE, withWord } from '@/shared/recipe/set'
+import { readText, textOf, WORD, WORDS, type Json, type Word, type Words } from '@/shared/recipe/words'
 
-export const PRECISIONS = ['bf16', 'mixed', 'pure-bf16', 'fp32'] as const
-export const OPTIMIZERS = ['adamw', 'adamw8bit', 'paged8bit', 'sgd', 'adafactor', 'lion'] as const
-export const LOSSES = ['full', 'kernel', 'chunked', 'fused'] as const
 export const METHODS = ['full', 'lora', 'qlora', 'dora'] as const
-
-export type Precision = (typeof PRECISIONS)[number]
-export type OptimizerName = (typeof OPTIMIZERS)[number]
-export type Loss = (typeof LOSSES)[number]
 export type Method = (typeof METHODS)[number]
 
 export interface Part2Settings {
@@ -22,16 +18,10 @@ export interface Part2Settings {
   gpu: string
   method: Method
   rank: number
-  /** null: twice the rank */
-  alpha: number | null
-  /** null: where the model's family has its adapters */
-  targets: string[] | null
   batch: number
   length: number
-  precision: Precision
-  optimizer: OptimizerName
-  checkpointing: boolean
-  loss: Loss
+  /** Every other word of the recipe that is set. */
+  words: Words
   /** Of the whole training, for the estimate of time. */
   tokens: number
   adapters: number
@@ -52,14 +42,9 @@ export const DEFAULTS: Readonly<Part2Settings> = {
   gpu: 'rtx-4090',
   method: 'lora',
   rank: 8,
-  alpha: null,
-  targets: null,
   batch: 1,
   length: 2048,
-  precision: 'bf16',
-  optimizer: 'adamw',
-  checkpointing: false,
-  loss: 'full',
+  words: {},
   tokens: 10_000_000,
   adapters: 6,
   activeAdapter: 0,
@@ -73,10 +58,6 @@ export const DEFAULTS: Readonly<Part2Settings> = {
 }
 
 export const LIMITS = {
-  rank: [1, 512],
-  alpha: [1, 1024],
-  batch: [1, 1024],
-  length: [1, 131_072],
   tokens: [1, 1_000_000_000_000],
   adapters: [1, 50],
   cell: [0, 1_000_000],
@@ -93,7 +74,24 @@ export type Query = Record<string, string>
 
 const ID = /^[\w.\-/]{1,200}$/
 const RUN = /^[\w-]{1,80}$/
-const TARGET = /^[\w.-]{1,80}$/
+
+/** Short keys of the words that most links have; the others are called what the API calls them. */
+const SHORT: Readonly<Record<string, string>> = {
+  rank: 'r',
+  alpha: 'a',
+  target_modules: 't',
+  micro_batch_size: 'b',
+  sequence_length: 's',
+  optimizer: 'o',
+  gradient_checkpointing: 'gc',
+  loss: 'l',
+}
+/** What links of earlier versions call some optimizers. */
+const EARLIER: Readonly<Record<string, string>> = {
+  adamw: 'adamw_fused',
+  adamw8bit: 'adamw_8bit',
+  paged8bit: 'paged_adamw_8bit',
+}
 
 /** `embeds`: the sections that may stand alone. */
 export function parseQuery(
@@ -130,26 +128,30 @@ export function parseQuery(
     const parts = text.split('.').map(integer(LIMITS.cell))
     return parts.length === 2 && parts[0] !== undefined && parts[1] !== undefined ? [parts[0], parts[1]] : undefined
   })
+  /** A word by its short key, or by its own name. */
+  const readWord = (word: Word, fallback: Json): Json => {
+    const short = SHORT[word.name] ?? word.name
+    return read(query[short] === undefined ? word.name : short, fallback, (text) => wordFrom(word, text))
+  }
+  const readWords = (): Words => {
+    const precision = read<Precision>('p', 'bf16', oneOf(Object.keys(PRECISIONS) as Precision[]))
+    const rest = WORDS.filter((word) => !(word.name in VARIABLE))
+    return rest.reduce(
+      (words, word) => {
+        const fallback = word.name in words ? words[word.name]! : unset(word)
+        return withWord(words, word, readWord(word, fallback))
+      },
+      withPrecision({}, precision),
+    )
+  }
   const settings: Part2Settings = {
     model: read('m', DEFAULTS.model, matching(ID)),
     gpu: read('g', DEFAULTS.gpu, (text) => (ID.test(text) ? text : parseOwnGpu(text)?.id)),
     method: read('k', DEFAULTS.method, oneOf(METHODS)),
-    rank: read('r', DEFAULTS.rank, integer(LIMITS.rank)),
-    alpha: read<number | null>('a', DEFAULTS.alpha, integer(LIMITS.alpha)),
-    targets: read<string[] | null>('t', DEFAULTS.targets, (text) => {
-      const names = text.split(',').filter(Boolean)
-      return names.length > 0 && names.length <= 32 && names.every((name) => TARGET.test(name))
-        ? [...new Set(names.map(longName))]
-        : undefined
-    }),
-    batch: read('b', DEFAULTS.batch, integer(LIMITS.batch)),
-    length: read('s', DEFAULTS.length, integer(LIMITS.length)),
-    precision: read('p', DEFAULTS.precision, oneOf(PRECISIONS)),
-    optimizer: read('o', DEFAULTS.optimizer, oneOf(OPTIMIZERS)),
-    checkpointing: read('gc', DEFAULTS.checkpointing, (text) =>
-      text === '1' ? true : text === '0' ? false : undefined,
-    ),
-    loss: read('l', DEFAULTS.loss, oneOf(LOSSES)),
+    rank: readWord(WORD.get('rank')!, DEFAULTS.rank) as number,
+    batch: readWord(WORD.get('micro_batch_size')!, DEFAULTS.batch) as number,
+    length: readWord(WORD.get('sequence_length')!, DEFAULTS.length) as number,
+    words: readWords(),
     tokens: read('tok', DEFAULTS.tokens, integer(LIMITS.tokens)),
     adapters: read('n', DEFAULTS.adapters, integer(LIMITS.adapters)),
     activeAdapter: read('x', DEFAULTS.activeAdapter, integer([0, LIMITS.adapters[1] - 1])),
@@ -165,9 +167,24 @@ export function parseQuery(
   return { settings, complaints }
 }
 
+/** What a word has that nobody set: its default, and of alpha nothing, for it follows the rank. */
+const unset = (word: Word): Json => (word.name === 'alpha' ? null : word.default)
+
 /** `q` in an address means `q_proj`. */
 const longName = (name: string): string => (/^(q|k|v|o|gate|up|down)$/.test(name) ? `${name}_proj` : name)
 const shortName = (name: string): string => name.replace(/^(q|k|v|o|gate|up|down)_proj$/, '$1')
+const each = (value: Json, change: (name: string) => string): Json =>
+  Array.isArray(value) ? value.map((name) => change(String(name))) : value
+
+function wordFrom(word: Word, text: string): Json | undefined {
+  const value = readText(word, word.name === 'optimizer' ? (EARLIER[text] ?? text) : text)
+  return word.name === 'target_modules' && value !== undefined ? each(value, longName) : value
+}
+
+function wordText(word: Word, value: Json): string {
+  if (word.name === 'gradient_checkpointing') return value ? '1' : '0'
+  return textOf(word.name === 'target_modules' ? each(value, shortName) : value)
+}
 
 export function formatQuery(settings: Part2Settings): Query {
   const query: Query = {}
@@ -178,14 +195,15 @@ export function formatQuery(settings: Part2Settings): Query {
   put('g', settings.gpu, DEFAULTS.gpu)
   put('k', settings.method, DEFAULTS.method)
   put('r', String(settings.rank), String(DEFAULTS.rank))
-  put('a', String(settings.alpha), 'null')
-  put('t', settings.targets?.map(shortName).join(',') ?? '', '')
   put('b', String(settings.batch), String(DEFAULTS.batch))
   put('s', String(settings.length), String(DEFAULTS.length))
-  put('p', settings.precision, DEFAULTS.precision)
-  put('o', settings.optimizer, DEFAULTS.optimizer)
-  put('gc', settings.checkpointing ? '1' : '0', '0')
-  put('l', settings.loss, DEFAULTS.loss)
+  const precision = precisionOf(settings.words)
+  put('p', precision ?? 'bf16', 'bf16')
+  for (const word of WORDS) {
+    const inPrecision = precision !== null && (PRECISION_WORDS as readonly string[]).includes(word.name)
+    if (!(word.name in settings.words) || inPrecision) continue
+    query[SHORT[word.name] ?? word.name] = wordText(word, settings.words[word.name]!)
+  }
   put('tok', String(settings.tokens), String(DEFAULTS.tokens))
   put('n', String(settings.adapters), String(DEFAULTS.adapters))
   put('x', String(settings.activeAdapter), '0')

@@ -1,0 +1,35 @@
+/** What the API says of single words: that one is refused, or that it changes nothing for the chosen method. */
+import { computed, type ComputedRef } from 'vue'
+import { useLocale } from '@/shared/i18n'
+import { useProblem } from '@/shared/i18n/problem'
+import { useAnswers } from '@/shared/state/answers'
+import { useSettings } from '@/shared/state/settings'
+import { reasonIn } from '@/shared/ui/ledger'
+
+export interface WordNotes {
+  /** Why each word that has no effect has none. */
+  idle: ComputedRef<ReadonlyMap<string, string>>
+  /** The word that was refused, and why. */
+  refused: ComputedRef<{ path: string; text: string } | null>
+}
+
+export function useWordNotes(): WordNotes {
+  const { t, locale } = useLocale()
+  const { settings } = useSettings()
+  const answers = useAnswers()
+  const { say } = useProblem()
+  return {
+    idle: computed(() => {
+      const rows = answers.estimate(settings.method)?.without_effect ?? []
+      return new Map(
+        rows.flatMap(({ words, reason }) =>
+          words.map((name) => [name, t('words.idle', { reason: reasonIn(locale.value, reason) })] as const),
+        ),
+      )
+    }),
+    refused: computed(() => {
+      const problem = answers.error.value?.problem
+      return problem?.field ? { path: problem.field, text: say(problem) } : null
+    }),
+  }
+}

@@ -1,0 +1,32 @@
+/** What the recipe's words and their values are called, in the reader's language. */
+import { useLocale } from '@/shared/i18n'
+import { formatInteger } from '@/shared/lib/format'
+import { textOf, type Json, type Word } from './words'
+
+export interface WordTexts {
+  label: (word: Word) => string
+  help: (word: Word) => string
+  value: (word: Word, value: Json) => string
+}
+
+export function useWordTexts(): WordTexts {
+  const { t, te, locale } = useLocale()
+  return {
+    label: (word) => (te(`word.${word.name}.label`) ? t(`word.${word.name}.label`) : word.name),
+    help: (word) => (te(`word.${word.name}.help`) ? t(`word.${word.name}.help`) : ''),
+    value(word, value) {
+      const text = textOf(value)
+      if (te(`choice.${word.name}.${text}`)) return t(`choice.${word.name}.${text}`)
+      if (typeof value === 'boolean') return value ? t('print.on') : t('print.off')
+      if (value === null) return t('words.none')
+      if (typeof value === 'object' && !Array.isArray(value)) return pairsText(value)
+      return typeof value === 'number' && Number.isInteger(value) ? formatInteger(value, locale.value) : text
+    },
+  }
+}
+
+/** `q_proj=16, v_proj=8`: an object as its field shows it. */
+export const pairsText = (value: { [key: string]: Json }): string =>
+  Object.entries(value)
+    .map(([name, item]) => `${name}=${String(item)}`)
+    .join(', ')
