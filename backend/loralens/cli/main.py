@@ -93,11 +93,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _helped(arguments: Sequence[str], verb: str | None) -> bool:
     """Whether help was asked for, and printed."""
-    from loralens.cli import help as manual
-
     words = [word for word in arguments if word not in HELP]
     if len(words) == len(arguments):
         return False
+    from loralens.cli import help as manual
+
     if verb is None:
         manual.print_root(VERBS)
         return True

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from loralens.core import catalogue
-from loralens.core.answer.cost import check_simulation
 from loralens.core.answer.estimate import ALLOCATORS, SHOWN_GPUS, Estimate, estimate_model
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.remarks import remarks
 from loralens.core.architecture.module import Linear
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, count_parameters, is_known
-from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
 from loralens.core.methods import COMPARED, check
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.recipe import Recipe
@@ -71,10 +70,12 @@ def memory_answer(body: Any, *, most_passes: int | None = None) -> dict[str, Any
     allocator, body = _allocator(body)
     model, names, recipe, gpus = read_body(body)
     if allocator == "simulated" and most_passes is not None:
+        from loralens.core.answer.cost import check_simulation  # with the allocator, which few ask for
+
         check_simulation(model, names, recipe, most_passes)
     estimates = [estimate_model(model, name, recipe) for name in names]
     answer: dict[str, Any] = {
-        "model": model_object(model),
+        "model": model_object(model, estimates[0].plan.base_parameters),
         "estimates": [item.to_dict(gpus, allocator) for item in estimates],
     }
     by_method = {item.method: item for item in estimates}
@@ -219,13 +220,18 @@ def _comparison(full: Estimate, lora: Estimate) -> dict[str, Any]:
 def plan_answer(body: Any) -> dict[str, Any]:
     """`GET /api/plan`: one plan per method."""
     model, names, recipe, _ = read_body(body)
-    parameters = base_parameters(model)
+    try:
+        found = {name: plan_for(model, name, recipe) for name in names}
+    except LoraLensError:
+        base_parameters(model)  # what is wrong with the model itself is said first
+        raise
+    own = model_object(model, found[names[0]].base_parameters)
     plans = []
     for name in names:
-        plan = plan_for(model, name, recipe)
+        plan = found[name]
         plans.append(
             {
-                "model": model_object(model, parameters),
+                "model": own,
                 "method": name,
                 "regime": plan.regime,
                 "recipe": plan.used(recipe).to_dict(),

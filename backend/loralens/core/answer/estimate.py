@@ -17,7 +17,6 @@ from loralens.core.answer.overhead import (
 )
 from loralens.core.answer.plan import Plan, plan_for
 from loralens.core.answer.remarks import idle_words, remarks
-from loralens.core.answer.reserved import Reserved, needed, simulated
 from loralens.core.methods import check
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.recipe import Recipe
@@ -25,6 +24,8 @@ from loralens.core.tape.ledger import CATEGORIES, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from loralens.core.answer.reserved import Reserved
 
 ALLOCATORS: Final = ("rule", "simulated")
 BREAKDOWN: Final = {
@@ -97,12 +98,16 @@ class Estimate:
 
     def simulated(self, gpu: str = "", memory_bytes: int | None = None, *, varying: bool | None = None) -> Reserved:
         """This step's requests run through PyTorch's allocator; arguments as `reserved.simulated` has them."""
+        from loralens.core.answer.reserved import simulated
+
         return simulated(self.model, self.method, self.recipe, gpu=gpu, memory_bytes=memory_bytes, varying=varying)
 
     def bands(self, allocator: str = "rule") -> Overhead:
         """Reserved and device bands: by `rule`, or around what is `simulated`."""
         if allocator == "rule":
             return self.overhead
+        from loralens.core.answer.reserved import needed
+
         least = needed(self.model, self.method, self.recipe, self.allocated_bytes)
         return simulated_overhead(self.simulated(), least, several=self.recipe.parallelism.gpus > 1)
 

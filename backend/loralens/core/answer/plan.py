@@ -15,14 +15,15 @@ from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.parallel.table import strategy_of
+from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
-from loralens.core.question.versions import framework, version
 from loralens.core.step.counts import Counts
-from loralens.core.step.step import Held, walk_step
+from loralens.core.step.step import Held, held_parameters, walk_step
 from loralens.core.tape.ledger import CATEGORIES, Moment, Point
 from loralens.core.tape.size import MONOMIALS, VARIABLES, Size, monomial_values
 
 if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.validity import Validity
@@ -49,6 +50,7 @@ class Plan:
     validity: Validity
     held: list[Held]
     positions: int | None = None  # places in a learned table of positions
+    base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
     terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
 
     def used(self, recipe: Recipe) -> Recipe:
@@ -129,9 +131,16 @@ def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
     )
 
 
+def _own_parameters(root: Root, recipe: Recipe) -> int | None:
+    if version(recipe, "transformers") != CURRENT["transformers"] or framework(recipe):
+        return None
+    return Counts.of(held_parameters(root), recipe.weights_dtype).total[0]
+
+
 def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
     root = build(model.config, version(recipe, "transformers"), framework(recipe))
+    own = _own_parameters(root, recipe)
     prepared = methods.prepare(method, root, recipe)
     label_parameters(root)
     step = walk_step(root, prepared, recipe)
@@ -158,5 +167,6 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         validity=step.validity,
         held=step.held,
         positions=root.learned_positions,
+        base_parameters=own,
         terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],
     )

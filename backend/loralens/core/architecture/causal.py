@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.call import Call
@@ -42,7 +43,7 @@ class Root(Module):
 
     def stacks(self) -> list[tuple[str, Stack]]:
         """Every stack with its full name, in the order in which they run."""
-        return [(name, module) for name, module in self.walk() if isinstance(module, Stack)]
+        return list(_stacks(self, ""))
 
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """What a micro batch holds: name and bytes of every tensor that the training loop hands over."""
@@ -109,6 +110,20 @@ class Root(Module):
         if self.current_code and version(recipe, "transformers") < CURRENT["transformers"]:
             found.append("this family is modelled as transformers 5.23 runs it, whatever the stack says")
         return found
+
+
+def _stacks(module: Module, prefix: str) -> Iterator[tuple[str, Stack]]:
+    """As `Module.walk` would find them; a kind of layer that has no stack inside is looked into once."""
+    for name, child in module.children():
+        full = f"{prefix}.{name}" if prefix else name
+        if not isinstance(child, Stack):
+            yield from _stacks(child, full)
+            continue
+        yield full, child
+        nested = {key: any(_stacks(layer, "")) for key, layer in {id(layer): layer for layer in child.layers}.items()}
+        for index, layer in enumerate(child.layers):
+            if nested[id(layer)]:
+                yield from _stacks(layer, f"{full}.{index}")
 
 
 def causal_mask(t: Tape, call: Call, *, sliding_window: int | None = None, always: bool = False) -> Tensor | None:

@@ -47,10 +47,10 @@ class Module:
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """Direct submodules by name; a second name for one of them (`head` for `lm_head`) does not count."""
-        seen: list[Module] = []
+        seen: set[int] = set()
         for name, value in vars(self).items():
-            if isinstance(value, Module) and value not in seen:
-                seen.append(value)
+            if isinstance(value, Module) and id(value) not in seen:
+                seen.add(id(value))
                 yield name, value
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -180,20 +180,29 @@ class Stack(Module):
                 yield from layer.distinct(f"{prefix}.{index}", places * count)
 
     def specialise(
-        self, prefix: str, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]
+        self,
+        prefix: str,
+        signature: Callable[[str, Module], Hashable],
+        apply: Callable[[str, Module, Any], None],
+        *,
+        everywhere: bool = False,
     ) -> None:
         """Give layers that a method treats differently objects of their own, and apply the method to each.
 
         `signature(name, module)` says what a method does to a module of that full name; layers with equal kinds and equal
-        signatures stay one object.
+        signatures stay one object. `everywhere`: a signature does not depend on the layer's index, so it is asked once.
         """
         built: dict[Hashable, Module] = {}
+        known: dict[int, tuple[Hashable, ...]] = {}
         inside = {id(layer): list(layer.walk()) for layer in {id(layer): layer for layer in self.layers}.values()}
         for index, kind in enumerate(self.kinds):
-            signs = tuple(
-                signature(f"{prefix}.{index}.{path}" if path else f"{prefix}.{index}", module)
-                for path, module in inside[id(self.layers[index])]
-            )
+            original = id(self.layers[index])
+            if original not in known or not everywhere:
+                known[original] = tuple(
+                    signature(f"{prefix}.{index}.{path}" if path else f"{prefix}.{index}", module)
+                    for path, module in inside[original]
+                )
+            signs = known[original]
             key = (kind, signs)
             if key not in built:
                 layer = self._make(kind)

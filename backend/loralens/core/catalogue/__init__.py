@@ -10,7 +10,6 @@ A GPU that is not listed is described instead: `custom:24GiB`.
 from loralens.core.catalogue._gpus import Gpu, Price, gpus, known_gpu
 from loralens.core.catalogue._models import ModelEntry, entry, models
 from loralens.core.catalogue._names import closest, key, shown
-from loralens.core.catalogue._nearest import nearest
 from loralens.core.catalogue._own_gpu import OWN_VENDOR, is_own, own_gpu
 from loralens.core.catalogue._resolution import Reading, read, refused
 from loralens.core.errors import UnknownModel
@@ -69,6 +68,8 @@ def reading(name: str) -> Reading:
     found = read(name)
     if found is not None:
         return found
+    from loralens.core.catalogue._nearest import nearest  # only a mistake pays for it
+
     why = refused(name) if isinstance(name, str) else None
     near = nearest(name) if isinstance(name, str) else []
     raise UnknownModel(

@@ -39,12 +39,16 @@ def outside_stacks(module: Module, prefix: str = "") -> Iterator[tuple[str, Modu
 
 
 def for_each(
-    root: Root, signature: Callable[[str, Module], Hashable], apply: Callable[[str, Module, Any], None]
+    root: Root,
+    signature: Callable[[str, Module], Hashable],
+    apply: Callable[[str, Module, Any], None],
+    *,
+    everywhere: bool = False,
 ) -> None:
-    """Apply a rule to every module of a model; `signature` decides, `apply` does."""
+    """Apply a rule to every module of a model; `signature` decides, `apply` does. `everywhere`: see `Stack.specialise`."""
     for name, module in list(outside_stacks(root)):
         if isinstance(module, Stack):
-            module.specialise(name, signature, apply)
+            module.specialise(name, signature, apply, everywhere=everywhere)
         else:
             apply(name, module, signature(name, module))
 

@@ -21,6 +21,7 @@ from loralens.core.methods.adapters import (
     ends,
     rank_of,
     selector,
+    settled,
 )
 from loralens.core.methods.base import for_each
 from loralens.core.methods.merged import MergedAdapter
@@ -118,6 +119,16 @@ class Selection:
         self._adapted = True
         self._unmatched -= {key for key in self._unmatched if ends(name, (key,))}
 
+    @property
+    def everywhere(self) -> bool:
+        """Is what happens to a module the same in every layer? Patterns and keys with an index in them may tell layers apart."""
+        targets = settled(self._root, self.lora).target_modules or ()
+        listed = () if targets == "all-linear" else targets
+        if isinstance(listed, str) or self.lora.rank_pattern:
+            return False
+        keys = (*listed, *self.lora.modules_to_save)
+        return not any(part.isdigit() for key in keys for part in key.split("."))
+
     def change(self, name: str, module: Module) -> Change | None:
         """What the recipe does to this module; None: nothing."""
         if isinstance(module, FusedLinear):
@@ -201,7 +212,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
         if change is not None:
             change.make(name, module, selection.lora)
 
-    for_each(root, selection.change, apply)
+    for_each(root, selection.change, apply, everywhere=selection.everywhere)
     selection.require()
     return [*_assumptions(root, recipe), *selection.ignored()]
 

@@ -5,7 +5,6 @@ Every typed value that the project reads from outside is checked by one of these
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -55,6 +54,8 @@ def unknown(name: str, known: Iterable[str], where: str = "", what: str = "recip
     """The error for a name that nobody knows, with the closest one that exists."""
     known = list(known)
     path = f"{where}.{name[:MAX_NAME]}" if where else name[:MAX_NAME]
+    import difflib  # only a mistake pays for it
+
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(sorted(known))}"
     return InvalidInput(f"unknown {what} {path!r}", field=path, hint=hint)
@@ -186,6 +187,8 @@ class Choice(Kind):
         """The hint names the closest word."""
         if isinstance(value, str) and value in self.choices:
             return value
+        import difflib
+
         close = difflib.get_close_matches(str(value)[:MAX_NAME], self.choices, n=1)
         best = close[0] if close else at.default or self.choices[0]
         raise at.wrong(f"one of {', '.join(self.choices)}", value, f"try {at.name}={best}")

@@ -58,6 +58,7 @@ class Ledger:
     moments: list[Moment] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)  # of the timeline
     _rising: bool = False
+    _highest: dict[str, list[Size]] = field(default_factory=dict)  # the totals of `moments`, by phase
 
     def book(self, size: Size, category: str, label: str) -> int:
         """Add `size` to an entry; the number is the storage's where a ledger tells them apart (see `events`)."""
@@ -91,16 +92,14 @@ class Ledger:
         self._rising = False
         if self.phase == "setup":
             return
-        kept = []
-        for moment in self.moments:
-            if moment.phase == self.phase:
-                if self.total.at_most(moment.total):
-                    return
-                if moment.total.at_most(self.total):
-                    continue
-            kept.append(moment)
-        kept.append(self.snapshot())
-        self.moments = kept
+        total, highest = self.total, self._highest.setdefault(self.phase, [])
+        if total.at_most_any(highest):
+            return
+        if exceeded := total.exceeded(highest):
+            highest[:] = [other for other in highest if other not in exceeded]
+            self.moments = [m for m in self.moments if m.phase != self.phase or m.total not in exceeded]
+        highest.append(total)
+        self.moments.append(self.snapshot())
 
     def snapshot(self, label: str | None = None) -> Moment:
         """The present moment."""

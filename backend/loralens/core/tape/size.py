@@ -91,6 +91,27 @@ class Size(tuple[int, ...]):
             and a8 <= b8
         )
 
+    # the next two go through hundreds of totals thousands of times in a walk: tokens, ranks and constants tell most apart
+
+    def at_most_any(self, others: list[Size]) -> bool:
+        """Is one of them never smaller than this size?"""
+        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
+        for b in others:
+            if a4 <= b[4] and a1 <= b[1] and a0 <= b[0] and a5 <= b[5] and a2 <= b[2] and a3 <= b[3]:
+                if a6 <= b[6] and a7 <= b[7] and a8 <= b[8]:
+                    return True
+        return False
+
+    def exceeded(self, others: list[Size]) -> set[Size]:
+        """Those that are never larger than this size."""
+        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
+        return {
+            b
+            for b in others
+            if a4 >= b[4] and a1 >= b[1] and a0 >= b[0] and a5 >= b[5] and a2 >= b[2] and a3 >= b[3]
+            if a6 >= b[6] and a7 >= b[7] and a8 >= b[8]
+        }
+
 
 def monomial_values(batch: int, sequence: int, rank: int) -> tuple[int, ...]:
     """The monomials' values, in the order of `MONOMIALS`."""
