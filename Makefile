@@ -41,6 +41,10 @@ replay: ## All answers of this tree beside those of an earlier one: make replay 
 replay-record: ## After a deliberate change: write tests/oracles/replay.tsv anew (ONLY=recipe/ for a part)
 	PYTHONPATH=backend:tests $(PY)/python -m replay --record --only "$(ONLY)"
 
+.PHONY: contract
+contract: ## Schemathesis against the OpenAPI schema, nothing may fail: make contract SCHEMATHESIS=path/to/schemathesis
+	$(PY)/python tests/contract/run.py --schemathesis $(or $(SCHEMATHESIS),schemathesis)
+
 .PHONY: fuzz
 fuzz: ## 20,000 broken configs in place of the usual 2,000, each one that can be counted walked too (a quarter of an hour)
 	FUZZ_EXAMPLES=20000 nice -n 10 $(PY)/python -m pytest -q tests/core/architecture/test_broken_configs.py --hypothesis-show-statistics

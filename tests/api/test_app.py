@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from api.checks import problem
+from starlette.testclient import TestClient
 
 from loralens.api import routes
 from loralens.api.app import create_app
@@ -71,3 +72,26 @@ def test_without_a_built_page_the_api_runs(tmp_path):
 def test_every_route_module_is_included():
     files = {file.stem for file in Path(routes.__file__).parent.glob("*.py")} - {"__init__"}
     assert files == set(routes.ROUTERS)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/memory", ["GET", "POST"]),
+        ("/api/models/resolve", ["POST"]),  # though a model of that name could be asked for
+        ("/api/gpus/t4", ["GET"]),
+        ("/api/adapters/kept/x", ["GET", "DELETE"]),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones_without_making_the_schema(path, methods):
+    app = create_app()
+    answer = TestClient(app, base_url="http://127.0.0.1:5173").put(path)
+    assert problem(answer, 405)
+    assert answer.headers["allow"].split(", ") == methods
+    assert app.openapi_schema is None  # half a second of the event loop
+
+
+def test_the_schema_is_kept_as_bytes(client):
+    first = client.get("/api/openapi.json")
+    again = client.get("/api/openapi.json", headers={"if-none-match": first.headers["etag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from loralens.api.shape import Shape
+from loralens.lab.words import Exact
 
 
-class ResizeRequest(Shape):
+class ResizeRequest(Exact, Shape):
     """Give either `rank` or `energy`."""
 
     rank: int | None = None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib import import_module
+from threading import Lock
+from types import ModuleType
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
 
 import loralens
 from loralens.api import page as built_page
@@ -20,9 +23,11 @@ from loralens.api.guard import Guard
 from loralens.api.kept_answers import KeptAnswers
 from loralens.api.openapi import components
 from loralens.api.stopping import stops_within
+from loralens.core.jsontext import to_json
 from loralens.limits import shared_limits
 from loralens.settings import Settings
 
+SCHEMA = "/api/openapi.json"
 DESCRIPTION = """What full fine-tuning, LoRA and QLoRA cost in memory, explained byte by byte.
 Sizes are integers in bytes, counts are integers. Errors are `application/problem+json` with a stable `code`."""
 
@@ -53,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=loralens.__version__,
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # `_document` has a route for it that does not keep the event loop
         # FastAPI's own documentation pages load their scripts from other servers.
         docs_url=None,
         redoc_url=None,
@@ -74,10 +79,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in modules:
         api.include_router(module.router)
     app.include_router(api)
+    app.state.methods = _methods(modules)
+    _document(app)
     if page is not None:
         built_page.install(app, page)
-    _document(app)
     return app
+
+
+def _methods(modules: list[ModuleType]) -> dict[str, list[str]]:
+    """Every address and its methods, in the order in which they are defined."""
+    found: dict[str, list[str]] = {}
+    for module in modules:
+        for route in module.router.routes:
+            found.setdefault(f"/api{route.path}", []).extend(sorted(route.methods))
+    return found
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -105,3 +120,11 @@ def _document(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+    one_at_a_time = Lock()
+
+    def schema_answer() -> Response:
+        """In a thread: making the schema takes half a second."""
+        with one_at_a_time:
+            return Response(to_json(openapi()), media_type="application/json")
+
+    app.add_api_route(SCHEMA, schema_answer, include_in_schema=False)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from loralens.api.shape import Shape
+from loralens.lab.words import Exact
 
 Way = Literal["index", "pointer", "file", "merge"]
 
@@ -148,7 +149,7 @@ class TrainRequest(Shape):
     preset: Literal["standard", "quick"] = "standard"
 
 
-class BenchRequest(Shape):
+class BenchRequest(Exact, Shape):
     """Switching measured on real Llama-2-7B shapes; each layer takes 405 MB of disk and memory for a while."""
 
     layers: int = Field(4, ge=1, le=8)

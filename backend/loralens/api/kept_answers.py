@@ -19,7 +19,8 @@ import loralens
 from loralens.core.answer.kept import Kept
 
 READ: Final = frozenset(
-    f"/api/{name}" for name in ("memory", "parameters", "plan", "models", "families", "gpus", "course-numbers")
+    f"/api/{name}"
+    for name in ("memory", "parameters", "plan", "models", "families", "gpus", "course-numbers", "openapi.json")
 )
 ASKED: Final = frozenset(f"/api/{name}" for name in ("memory", "parameters", "plan", "fit", "sweep", "serving"))
 """Paths whose GET, and whose POST, is kept."""

@@ -137,9 +137,9 @@ def _allowed(request: Request) -> list[str]:
 
     Source: RFC 9110, section 10.2.1.
     """
-    known = request.app.openapi()["paths"].get(request.url.path)
+    known: list[str] | None = getattr(request.app.state, "methods", {}).get(request.url.path)
     if known is not None:  # also where the address would fit a later one with an id in its place
-        return [method.upper() for method in known]
+        return known
     scopes = ((method, {**request.scope, "method": method}) for method in _METHODS)
     routes = request.app.router.routes
     return [method for method, scope in scopes if any(route.matches(scope)[0] == Match.FULL for route in routes)]

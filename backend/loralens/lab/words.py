@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from loralens.core.errors import InvalidInput
 
@@ -30,7 +30,23 @@ MAX_SAMPLES_BYTES: Final = 4 * 2**30
 _WIDTH = Annotated[int, Field(ge=16, le=8192)]
 
 
-class _Model(BaseModel):
+_NUMBERS: Final = (int, float, int | None, float | None)
+
+
+class Exact(BaseModel):
+    """A request whose numbers are numbers: neither `true` nor `"8"`, as its schema says."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        number = cls.model_fields[str(info.field_name)].annotation in _NUMBERS
+        inside = value if isinstance(value, (list, tuple)) else [value if number else None]
+        if any(isinstance(item, bool) or (number and isinstance(item, str)) for item in inside):
+            raise ValueError("must be a number")
+        return value
+
+
+class _Model(Exact):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
@@ -50,7 +66,7 @@ class BenchmarkSweep(_Model):
             allowed = ", ".join(BYTES)
         else:
             low, high = _LIMITS[self.axis]
-            wrong = [value for value in values if not isinstance(value, int) or not low <= value <= high]
+            wrong = [value for value in values if type(value) is not int or not low <= value <= high]
             allowed = f"whole numbers from {low} to {high}"
         if wrong or not values:
             raise ValueError(f"{self.axis} takes {allowed}, got {wrong[:3] if wrong else 'none'}")

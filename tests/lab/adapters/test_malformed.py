@@ -151,6 +151,13 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
         "plain patterns",
     ),
     "rank pattern with a look-ahead": (json.dumps(peft_config(rank_pattern={"(?=q)": 4})).encode(), "plain patterns"),
+    "targets that never end": (json.dumps(peft_config(target_modules="(a+)+$")).encode(), "may never end"),
+    "targets that choose for ever": (
+        json.dumps(peft_config(target_modules="(q_proj|q_proj)*")).encode(),
+        "may never end",
+    ),
+    "targets that refer back": (json.dumps(peft_config(target_modules=r"(.*)\1")).encode(), "may never end"),
+    "targets of many stars": (json.dumps(peft_config(target_modules=".*" * 7 + "q_proj")).encode(), "take for ever"),
     "unknown key that is set": (json.dumps(peft_config(layer_replication=[[0, 2]])).encode(), "not handled"),
     "key from the future": (json.dumps(peft_config(use_hyperlora=True)).encode(), "is not known"),
     "use_dora without magnitudes": (json.dumps(peft_config(use_dora=True)).encode(), "contradict"),

@@ -44,7 +44,7 @@ router = APIRouter(tags=["adapters"])
                             "batch": {"type": "integer"},
                             "sequence_length": {"type": "integer"},
                             "padded": {"type": "boolean"},
-                            "gpu": {"type": "string"},
+                            "gpu": {"type": ["string", "null"]},
                         },
                     },
                     "example": {

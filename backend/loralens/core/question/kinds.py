@@ -268,8 +268,13 @@ class Names(Kind):
 
     def schema(self) -> dict[str, Any]:
         """A list of texts, or a text."""
-        names = {"type": "array", "items": {"type": "string"}}
-        return {"anyOf": [names, {"type": "string"}]} if self.pattern_allowed else names
+        name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+        names = {"type": "array", "items": name, "maxItems": MAX_NAMES}
+        return {"anyOf": [names | {"minItems": 1}, name]} if self.pattern_allowed else names
+
+    def text_schema(self) -> dict[str, Any]:
+        """No empty text where it would be an empty list of targets."""
+        return Kind.text_schema(self) | ({"minLength": 1} if self.pattern_allowed else {})
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ MAX_PATTERN_LENGTH: Final = 256
 MAX_QUANTIFIERS: Final = 3
 MAX_BRANCHES: Final = 64
 MAX_PATTERNS: Final = 4000
+MAX_HANDED_ON: Final = 6
+"""Repetitions in a row (assumption: Unsloth's pattern for vision models has four): some 10^9 steps on a name of 100 characters."""
 MAX_STEPS: Final = 300_000_000
 """A few seconds of matching. One match costs at most length ** (quantifiers + 1) steps of backtracking."""
 
@@ -66,6 +68,84 @@ def whole(pattern: str, field: str) -> re.Pattern[str]:
 def check(pattern: str, field: str) -> None:
     """Refuse a pattern that is not run here, whether or not any module would meet it. Raises: `InvalidInput`."""
     _compiled(pattern, field)
+
+
+def check_handed_on(pattern: str, field: str) -> None:
+    """Refuse a pattern that is not run here but by whoever gets the file, where it may take for ever. Raises: `InvalidInput`.
+
+    More is let through than `check` does, since libraries write long patterns: all but a repeated group with a repetition or
+    a choice inside, a reference back, and more open repetitions in a row than any library writes.
+
+    >>> check_handed_on(r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|k_proj).*?)", "target_modules")
+    """
+    why = None
+    if _BACK.search(pattern):
+        why = "refers back to a group, so matching it may never end"
+    elif (most := _repetitions(pattern)) is None:
+        why = "repeats a group that repeats or chooses inside, so matching it may never end"
+    elif most > MAX_HANDED_ON:
+        why = f"has {most} repetitions in a row, so matching it may take for ever"
+    else:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            why = f"cannot be read: {str(error)[:80]}"
+    if why is not None:
+        raise InvalidInput(
+            f"pattern {pattern[:80]!r} {why}",
+            field=field,
+            hint="list the modules' names, or write the pattern without repeated groups",
+        )
+
+
+_BACK: Final = re.compile(r"(?<!\\)(?:\\\\)*(?:\\[1-9]|\(\?P=|\(\?\()")
+
+
+class _Group:
+    """An open group of a pattern: repetitions in the longest of its finished choices, and in the present one."""
+
+    def __init__(self) -> None:
+        self.longest = self.present = 0
+        self.varies = False  # is there a repetition or a choice in it?
+
+
+def _repetitions(pattern: str) -> int | None:
+    """Most repetitions that stand in a row on one way through a pattern; None where one repeats what varies itself."""
+    open_groups = [_Group()]
+    at, end = 0, len(pattern)
+    while at < end:
+        sign, group = pattern[at], open_groups[-1]
+        at += 1
+        if sign == "\\":
+            at += 1
+        elif sign == "[":
+            at = _behind_class(pattern, at)
+        elif sign == "(":
+            open_groups.append(_Group())
+            at += pattern[at : at + 1] == "?"  # what follows it is no repetition
+        elif sign == ")" and len(open_groups) > 1:
+            open_groups.pop()
+            repeated = at < end and pattern[at] in "*+{"
+            if group.varies and repeated:
+                return None
+            open_groups[-1].present += max(group.longest, group.present)
+            open_groups[-1].varies |= group.varies
+        elif sign == "|":
+            group.longest, group.present, group.varies = max(group.longest, group.present), 0, True
+        elif sign in "*+?{":
+            group.varies = True
+            lazy = sign == "?" and pattern[at - 2 : at - 1] in ("*", "+", "?", "}")
+            group.present += not lazy and sign != "?"
+    return max(open_groups[0].longest, open_groups[0].present)
+
+
+def _behind_class(pattern: str, at: int) -> int:
+    """Where a class `[...]`, whose inside begins at `at`, is over."""
+    at += pattern[at : at + 1] == "^"
+    at += pattern[at : at + 1] == "]"  # the first one is a member
+    while at < len(pattern) and pattern[at] != "]":
+        at += 2 if pattern[at] == "\\" else 1
+    return at + 1
 
 
 def first_match(pairs: Iterable[tuple[str, T]], name: str, field: str) -> T | None:

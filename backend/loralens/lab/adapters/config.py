@@ -243,6 +243,7 @@ def _targets(value: Any) -> tuple[str, ...] | str:
     if isinstance(value, str):
         if not 1 <= len(value) <= 4096:
             raise _invalid("target_modules", "target_modules as text must have 1 to 4096 characters")
+        patterns.check_handed_on(value, "adapter_config.target_modules")  # an answer hands it on to PEFT
         return value
     names = _names(value, "target_modules")
     if not names:

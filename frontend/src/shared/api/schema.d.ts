@@ -3663,7 +3663,7 @@ export interface operations {
                     method?: string;
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
-                    gpu?: string;
+                    gpu?: string | null;
                     recipe?: components["schemas"]["Recipe"];
                     /**
                      * @description What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated.
@@ -3922,7 +3922,7 @@ export interface operations {
                     method?: string;
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
-                    gpu?: string;
+                    gpu?: string | null;
                     recipe?: components["schemas"]["Recipe"];
                 };
             };
@@ -4175,7 +4175,7 @@ export interface operations {
                     method?: string;
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
-                    gpu?: string;
+                    gpu?: string | null;
                     recipe?: components["schemas"]["Recipe"];
                 };
             };
@@ -4532,7 +4532,7 @@ export interface operations {
                     method?: string;
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
-                    gpu: string;
+                    gpu: string | null;
                     recipe?: components["schemas"]["Recipe"];
                     /** @description Tokens of the whole training: then time and cost are answered too. */
                     tokens?: number;
@@ -4650,7 +4650,7 @@ export interface operations {
                     method?: string;
                     methods?: string[];
                     /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
-                    gpu?: string;
+                    gpu?: string | null;
                     recipe?: components["schemas"]["Recipe"];
                     /** @description Values per variable; at most 100,000 points in all. */
                     sweep: {
@@ -6505,7 +6505,7 @@ export interface operations {
                     batch?: number;
                     sequence_length?: number;
                     padded?: boolean;
-                    gpu?: string;
+                    gpu?: string | null;
                 };
             };
         };

@@ -1,0 +1,48 @@
+"""Schemathesis against a server of its own, in a folder of its own: what the schema promises, and what it refuses.
+
+    python tests/contract/run.py --schemathesis PATH [--seed 7] [--examples 10]
+
+Schemathesis 4.32 lives in an environment of its own: `python -m venv contract && contract/bin/pip install schemathesis==4.32.5`.
+The exit code is Schemathesis's: 0 where nothing failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def main() -> int:
+    """Start, ask, stop."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--schemathesis", default="schemathesis")
+    parser.add_argument("--seed", default="7")
+    parser.add_argument("--examples", default="10", help="most cases per operation and kind")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as state:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LORALENS_")}
+        variables = kept | {"LORALENS_STATE_DIR": state, "LORALENS_HUB": "off", "LORALENS_LOG_LEVEL": "warning"}
+        variables["PYTHONPATH"] = str(ROOT / "backend")
+        serve = [sys.executable, "-m", "loralens", "serve", "--port", "0"]
+        with subprocess.Popen(serve, env=variables, cwd=state, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                first = server.stdout.readline()
+                address = "http://127.0.0.1:" + first.split("localhost:")[1].split("/")[0].strip()
+                command = [given.schemathesis, "--config-file", str(HERE / "schemathesis.toml"), "run"]
+                command += [f"{address}/api/openapi.json", "--wait-for-schema", "60", "--request-timeout", "120"]
+                command += ["--phases", "examples,coverage,fuzzing", "--seed", given.seed, "-n", given.examples]
+                return subprocess.run([*command, "--no-color"], cwd=state, env=kept, check=False).returncode
+            finally:
+                server.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
