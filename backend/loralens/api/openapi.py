@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loralens.core.answer.estimate import ALLOCATORS
-from loralens.core.question.recipe import GROUPS, WORDS, Recipe
+from loralens.core.question.recipe import GROUPS, TRAINERS, WORDS, Recipe
 from loralens.core.question.words import Word, words_of
 
 _MODEL = "An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id."
@@ -74,8 +74,13 @@ def allocator_parameter() -> dict[str, Any]:
 
 
 def with_allocator(body: dict[str, Any]) -> dict[str, Any]:
-    """`request_body()` with the word that `POST /api/memory` knows beside them."""
-    body["content"]["application/json"]["schema"]["properties"]["allocator"] = _ALLOCATOR
+    """`request_body()` with the words that `POST /api/memory` knows beside them."""
+    properties = body["content"]["application/json"]["schema"]["properties"]
+    properties["allocator"] = _ALLOCATOR
+    properties["trainers"] = {
+        "description": "true, or names: what the same words come to with each trainer's defaults.",
+        "anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string", "enum": list(TRAINERS)}}],
+    }
     return body
 
 

@@ -132,12 +132,25 @@ class Comparison(Shape):
     switch_ratio: float | None = Field(description="Measured, or null: not measured yet.")
 
 
+class TrainerRow(Shape):
+    """The question with one trainer's defaults in the words that it leaves open."""
+
+    trainer: str
+    title: str = Field(description="The trainer with the version whose defaults these are.")
+    method: str
+    peak: Peak | None
+    recipe: Recipe | None
+    fits: list[Fit]
+    problem: str | None = Field(description="Why these defaults do not go with the rest; null where they do.")
+
+
 class MemoryAnswer(Shape):
     """Answer of /api/memory."""
 
     model: ModelSummary
     estimates: list[MemoryEstimate]
     comparison: Comparison | None = Field(description="Null unless both full and lora were asked for.")
+    trainers: list[TrainerRow] | None = Field(None, description="Only where `trainers` asked for it.")
 
 
 class TensorRow(Shape):

@@ -20,6 +20,7 @@ Reserved = Annotated[
         metavar="TEXT",
     ),
 ]
+Trainers = Annotated[bool, Option("--trainers", help="Add a row for each trainer's defaults in the words left open.")]
 EXAMPLES = (
     ("loralens memory 7B", "full fine-tuning, LoRA and QLoRA side by side"),
     ("loralens memory Qwen/Qwen3-8B -m qlora --gpu 24GB --batch-size 4", "with a verdict; exit code 0, 4 or 5"),
@@ -28,7 +29,9 @@ EXAMPLES = (
 
 
 @takes_recipe
-def command(body: Body, explain: Explain = False, reserved: Reserved = None, json: Json = False) -> int:
+def command(
+    body: Body, explain: Explain = False, reserved: Reserved = None, trainers: Trainers = False, json: Json = False
+) -> int:
     """Memory of one training step: peak, phases and what each byte is.
 
     Without --method the three methods are compared: full fine-tuning, LoRA and QLoRA. With --gpu the exit code is the
@@ -36,7 +39,8 @@ def command(body: Body, explain: Explain = False, reserved: Reserved = None, jso
     """
     from loralens.core.answer.answers import memory_answer
 
-    answer = memory_answer(body if reserved is None else {**body, "allocator": reserved})
+    own = ({} if reserved is None else {"allocator": reserved}) | ({"trainers": True} if trainers else {})
+    answer = memory_answer({**body, **own})
     if json:
         print_json(answer)
     else:
@@ -66,11 +70,34 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
         wrapped(f"{estimate['method']}: {estimate['regime']}")
     if len({tuple(options(estimate["recipe"])) for estimate in estimates}) == 1:
         wrapped("recipe: " + " ".join(options(estimates[0]["recipe"])))
+    _trainers(answer.get("trainers"), [estimate["method"] for estimate in estimates])
     if explain:
         for estimate in estimates:
             _explain(estimate)
     else:
         line("--explain shows every term with its formula, --json everything.")
+
+
+def _trainers(rows: list[dict[str, Any]] | None, methods: list[str]) -> None:
+    """Peak and what is safe, by trainer and method; what does not go with the rest is said below."""
+    if not rows:
+        return
+    by_title: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        by_title.setdefault(row["title"], {})[row["method"]] = row
+    line()
+    table(
+        ["with the defaults of", *(f"{method}: peak, to be safe" for method in methods)],
+        [(title, *(_peak(found[method]) for method in methods)) for title, found in by_title.items()],
+    )
+    for problem in dict.fromkeys(
+        f"{row['title']}, {row['method']}: {row['problem']}" for row in rows if row["problem"]
+    ):
+        wrapped(problem)
+
+
+def _peak(row: dict[str, Any]) -> str:
+    return f"{gib(row['peak']['allocated_bytes'])}, {gib(row['peak']['needed_bytes'][1])}" if row["peak"] else "none"
 
 
 def _band(ends: list[int]) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from loralens.core.architecture.registry import build
+from loralens.core.answer.trainer import refuses_all_linear
 from loralens.core.errors import LoraLensError
 from loralens.core.question.model import resolve
+from loralens.core.question.presets import preset
+from loralens.core.question.recipe import NO_TRAINER, TRAINERS
 
 METHOD: Final = "qlora"
 WORDS: Final[Mapping[str, Any]] = {"gradient_checkpointing": True}
@@ -22,7 +24,8 @@ LORA: Final[Mapping[str, Any]] = {"rank": 16, "target_modules": "all-linear"}
 def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The body with what most people mean filled in where it says nothing, and the flat names that were filled in.
 
-    A model to which PEFT refuses adapters on every linear layer keeps PEFT's own targets.
+    A model to which PEFT refuses adapters on every linear layer keeps PEFT's own targets. Where the recipe names a trainer,
+    its defaults come first, and nothing that it says is filled in here.
     """
     filled: list[str] = []
     result = dict(body)
@@ -30,15 +33,17 @@ def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         result["method"] = METHOD
         filled.append("method")
     recipe = dict(body.get("recipe") or {})
+    trainer = recipe.get("trainer", NO_TRAINER)
+    said = {row.word for row in preset(trainer).rows} if trainer in TRAINERS else set()
     for name, value in WORDS.items():
-        if name not in recipe:
+        if name not in recipe and name not in said:
             recipe[name] = value
             filled.append(name)
     methods = body.get("methods") or [result.get("method")]
     if methods != ["full"]:
         lora = dict(recipe.get("lora") or {})
         for name, value in LORA.items():
-            if name not in lora and not (name == "target_modules" and _refuses_all(body)):
+            if name not in lora and name not in said and not (name == "target_modules" and _refuses_all(body)):
                 lora[name] = value
                 filled.append(name)
         recipe["lora"] = lora
@@ -47,7 +52,6 @@ def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def _refuses_all(body: Mapping[str, Any]) -> bool:
     try:
-        root = build(resolve(body.get("model"), body.get("config")).config)
+        return refuses_all_linear(resolve(body.get("model"), body.get("config")).config)
     except LoraLensError:  # the question itself says what is wrong
         return False
-    return bool(root.refused_targets) or bool(root.no_adapters)

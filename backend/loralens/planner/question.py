@@ -8,6 +8,7 @@ from typing import Any
 
 from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.estimate import Estimate, estimate_model
+from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput
 from loralens.core.methods import METHODS
 from loralens.core.question.model import Model
@@ -75,4 +76,6 @@ def read_question(body: Any, own: Iterable[str] = ()) -> tuple[Question, dict[st
     model, methods, recipe, _ = read_body(subject)
     if len(methods) != 1:
         raise InvalidInput("one method at a time", field="method", hint=f"one of {', '.join(METHODS)}")
-    return Question(model, methods[0], recipe), {name: body[name] for name in body if name not in SUBJECT}
+    return Question(model, methods[0], trained(model, methods[0], recipe)), {
+        name: body[name] for name in body if name not in SUBJECT
+    }

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from loralens.core import catalogue
+from loralens.core.answer.by_trainer import by_trainer
 from loralens.core.answer.estimate import ALLOCATORS, SHOWN_GPUS, Estimate, estimate_model
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.remarks import remarks
+from loralens.core.answer.trainer import trained
 from loralens.core.architecture.module import Linear
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, count_parameters, is_known
 from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
 from loralens.core.methods import COMPARED, check
 from loralens.core.question.model import Model, resolve
-from loralens.core.question.recipe import Recipe
+from loralens.core.question.presets import said_of_trainer
+from loralens.core.question.recipe import TRAINERS, Recipe
 from loralens.core.step.counts import Counts, counts_for
 
 ONLY_COUNTED = "only counted: the training step of this family is not modelled"
@@ -64,10 +67,13 @@ def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
 def memory_answer(body: Any, *, most_passes: int | None = None) -> dict[str, Any]:
     """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning.
 
+    `trainers`: true, or names: what the same words come to with each trainer's defaults, see `by_trainer`.
+
     `allocator`: `rule` (the default) or `simulated`, see `core.answer.overhead`; `most_passes` bounds what the latter may
     cost, see `core.answer.cost`.
     """
     allocator, body = _allocator(body)
+    trainers, body = _trainers(body)
     model, names, recipe, gpus = read_body(body)
     if allocator == "simulated" and most_passes is not None:
         from loralens.core.answer.cost import check_simulation  # with the allocator, which few ask for
@@ -83,6 +89,8 @@ def memory_answer(body: Any, *, most_passes: int | None = None) -> dict[str, Any
         answer["comparison"] = _comparison(by_method["full"], by_method["lora"])
     else:
         answer["comparison"] = None
+    if trainers:
+        answer["trainers"] = by_trainer(model, names, body.get("recipe"), trainers, gpus)
     return answer
 
 
@@ -98,6 +106,23 @@ def _allocator(body: Any) -> tuple[str, Any]:
             hint="leave it out for bands by rule; simulated runs the step through PyTorch's caching allocator",
         )
     return allocator, {name: value for name, value in body.items() if name != "allocator"}
+
+
+def _trainers(body: Any) -> tuple[tuple[str, ...], Any]:
+    """The trainers to compare, and the body without the word."""
+    if not isinstance(body, Mapping) or "trainers" not in body:
+        return (), body
+    asked = body["trainers"]
+    names = TRAINERS if asked is True else asked if isinstance(asked, (list, tuple)) else None
+    if asked in (False, None):
+        names = ()
+    if names is None or len(names) > len(TRAINERS) or any(name not in TRAINERS for name in names):
+        raise InvalidInput(
+            f"trainers must be true or a list of names, got {asked!r:.60}",
+            field="trainers",
+            hint=f"names: {', '.join(TRAINERS)}",
+        )
+    return tuple(dict.fromkeys(names)), {name: value for name, value in body.items() if name != "trainers"}
 
 
 def model_object(model: Model, parameters: int | None = None) -> dict[str, Any]:
@@ -221,21 +246,28 @@ def plan_answer(body: Any) -> dict[str, Any]:
     """`GET /api/plan`: one plan per method."""
     model, names, recipe, _ = read_body(body)
     try:
-        found = {name: plan_for(model, name, recipe) for name in names}
+        asked = {name: trained(model, name, recipe) for name in names}
+        found = {name: (asked[name], plan_for(model, name, asked[name])) for name in names}
     except LoraLensError:
         base_parameters(model)  # what is wrong with the model itself is said first
         raise
-    own = model_object(model, found[names[0]].base_parameters)
+    own = model_object(model, found[names[0]][1].base_parameters)
     plans = []
     for name in names:
-        plan = found[name]
+        used, plan = found[name]
+        used = plan.used(used)
         plans.append(
             {
                 "model": own,
                 "method": name,
                 "regime": plan.regime,
-                "recipe": plan.used(recipe).to_dict(),
-                "assumptions": [*model.assumptions(name, recipe), *plan.assumptions, *remarks(plan, plan.used(recipe))],
+                "recipe": used.to_dict(),
+                "assumptions": [
+                    *model.assumptions(name, used),
+                    *plan.assumptions,
+                    *remarks(plan, used),
+                    *said_of_trainer(used, name),
+                ],
                 **plan.to_dict(),
             }
         )

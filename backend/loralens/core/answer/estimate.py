@@ -17,8 +17,10 @@ from loralens.core.answer.overhead import (
 )
 from loralens.core.answer.plan import Plan, plan_for
 from loralens.core.answer.remarks import idle_words, remarks
+from loralens.core.answer.trainer import trained
 from loralens.core.methods import check
 from loralens.core.question.model import Model, resolve
+from loralens.core.question.presets import said_of_trainer
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.ledger import CATEGORIES, Moment
 
@@ -122,6 +124,7 @@ class Estimate:
             *self.model.assumptions(self.method, self.recipe),
             *self.plan.assumptions,
             *remarks(self.plan, self.recipe),
+            *said_of_trainer(self.recipe, self.method),
         ]
         if allocator == "rule":
             return [*own, *ASSUMPTIONS]
@@ -178,7 +181,8 @@ def _verdict(gpu: catalogue.Gpu, bands: Overhead) -> dict[str, Any]:
 
 def estimate_model(model: Model, method: str, recipe: Recipe) -> Estimate:
     """The estimate of a model that is known already."""
-    plan = plan_for(model, check(method), recipe)
+    recipe = trained(model, check(method), recipe)
+    plan = plan_for(model, method, recipe)
     batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
     phases, moment, size = plan.peaks(batch, sequence, rank)
     return Estimate(model, method, plan.used(recipe), plan, phases, moment, size)

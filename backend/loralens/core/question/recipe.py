@@ -43,7 +43,7 @@ from loralens.core.question.needs import (
     SHARES,
     WHOLE_BASE,
 )
-from loralens.core.question.words import Word, read_group, read_words, shown, word, words_of
+from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
     "adamw_fused",
@@ -66,6 +66,10 @@ STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8", "gptq4", "gptq8", "fp8")
 OFFLOADS: Final = ("none", "optimizer", "parameters", "activations")
 LOSSES: Final = ("full", "kernel", "chunked", "fused")
+NO_TRAINER: Final = "none"
+TRAINERS: Final = (
+    "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "plain",
+)  # fmt: skip
 LIBRARIES: Final = (
     "transformers", "torch", "peft", "bitsandbytes", "trl", "litgpt", "torchtune", "accelerate", "framework",
 )  # fmt: skip
@@ -299,10 +303,18 @@ class Recipe:
         "Train only this many of the last layers; none: all.",
         needs=(FULL,),
     )
+    trainer: str = word(
+        NO_TRAINER,
+        Choice((*TRAINERS, NO_TRAINER)),
+        "Fill the words that are left open as this trainer has them by default; plain: a loop of one's own.",
+        common=True,
+    )
     stack: tuple[tuple[str, str], ...] = word((), Versions(LIBRARIES), "Library versions that change the answer.")
     lora: Lora = field(default_factory=Lora)
     quantization: Quantization | None = None
     parallelism: Parallelism = field(default_factory=Parallelism)
+    left_open: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Flat names of the words that nobody said, where a trainer is to fill them (`presets.as_trained`)."""
 
     @staticmethod
     def from_mapping(given: Any = None) -> Recipe:
@@ -368,4 +380,5 @@ def _cached(entries: Any) -> Recipe:
 def _read(entries: Mapping[str, Any]) -> Recipe:
     given = {name: entries[name] for name in GROUPS if entries.get(name) is not None}
     groups = {name: GROUPS[name].from_mapping(value) for name, value in given.items()}
-    return Recipe(**read_words(words_of(Recipe), entries), **groups)
+    recipe = Recipe(**read_words(words_of(Recipe), entries), **groups)
+    return recipe if recipe.trainer == NO_TRAINER else replace(recipe, left_open=left_open(ALL_WORDS, entries))

@@ -19,16 +19,23 @@ LOSS_FUNCTION_SINCE: Final = (4, 46)
 
 def version(recipe: Recipe, library: str) -> tuple[int, ...]:
     """The library's version in the recipe's stack, or today's."""
-    for name, text in recipe.stack:
-        if name == library:
-            parts = []
-            for part in text.split(".")[:3]:
-                digits = "".join(symbol for symbol in part if symbol.isdigit())
-                if not digits:
-                    break
-                parts.append(int(digits[:6]))
-            return tuple(parts) or CURRENT.get(library, (0,))
-    return CURRENT.get(library, (0,))
+    text = dict(recipe.stack).get(library, "")
+    return read_version(text) or CURRENT.get(library, (0,))
+
+
+def read_version(text: str) -> tuple[int, ...]:
+    """Up to three numbers of a version; empty where it begins with none.
+
+    >>> read_version("0.21.2"), read_version("main")
+    ((0, 21, 2), ())
+    """
+    parts = []
+    for part in text.split(".")[:3]:
+        digits = "".join(symbol for symbol in part if symbol.isdigit())
+        if not digits:
+            break
+        parts.append(int(digits[:6]))
+    return tuple(parts)
 
 
 FRAMEWORKS: Final = ("litgpt", "torchtune")

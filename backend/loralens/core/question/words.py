@@ -6,7 +6,7 @@ words goes through the functions here, so that a row is all there is to add.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
@@ -101,3 +101,15 @@ def read_group(cls: Any, group: str, given: Any) -> dict[str, Any]:
 def shown(rows: tuple[Word, ...], value: Any) -> dict[str, Any]:
     """A dataclass's words as JSON."""
     return {row.field: row.kind.shown(getattr(value, row.field)) for row in rows}
+
+
+def left_open(rows: Iterable[Word], entries: Mapping[str, Any]) -> frozenset[str]:
+    """Flat names of the words that a nested recipe does not say."""
+
+    def is_open(row: Word) -> bool:
+        holder = entries.get(row.group) if row.group else entries
+        if isinstance(holder, str):  # a packing by its name alone
+            return row.name != "quantization"
+        return holder is None or row.field not in holder or (holder[row.field] is None and not row.kind.nullable)
+
+    return frozenset(row.name for row in rows if is_open(row))

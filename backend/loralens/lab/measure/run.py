@@ -15,6 +15,7 @@ import torch
 
 from loralens.core.answer.card import workspace_bytes
 from loralens.core.answer.estimate import estimate_model
+from loralens.core.answer.trainer import trained
 from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import Recipe
@@ -62,6 +63,7 @@ def measure(model: Model, method: str, recipe: Recipe, device: str | None = None
         DependencyMissing: transformers, PEFT or bitsandbytes is not installed.
     """
     chosen = pick_device(device)
+    recipe = trained(model, method, recipe)
     found = estimate_model(model, method, recipe)
     if recipe.parallelism.gpus > 1:
         raise InvalidInput("measure runs one process on one device", field="parallelism.gpus", hint="try gpus=1")

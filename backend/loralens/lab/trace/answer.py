@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.answer.answers import read_body
 from loralens.core.answer.estimate import estimate_model
+from loralens.core.answer.trainer import trained
 from loralens.core.errors import LoraLensError
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import Recipe
@@ -35,7 +36,7 @@ def check(body: Mapping[str, Any]) -> tuple[Model, tuple[str, ...], Recipe]:
     if "method" not in body and "methods" not in body:
         methods = ("lora",)
     for method in methods:
-        traceable(method, recipe)
+        traceable(method, trained(model, method, recipe))
     return model, methods, recipe
 
 
@@ -45,13 +46,14 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     Raises:
         InvalidInput, UnknownModel, UnsupportedArchitecture, DependencyMissing: see `check` and `case.trace`.
     """
-    model, methods, recipe = check(body)
+    model, methods, asked = check(body)
     with needing("trace", "tracing"):
         from loralens.lab.trace.case import trace
     traces = []
     for number, method in enumerate(methods):
         yield {"type": "progress", "method": method, "done": number, "total": len(methods)}
         started = time.perf_counter()
+        recipe = trained(model, method, asked)
         result = trace(model.config, method, recipe)
         seconds = round(time.perf_counter() - started, 2)
         traces.append(
@@ -60,7 +62,7 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {
         "type": "result",
         "model": {"id": model.id, "name": model.name, "family": model.family},
-        "recipe": recipe.to_dict(),
+        "recipe": asked.to_dict(),
         "traces": traces,
         "versions": _versions(),
         "leaves_out": list(LEAVES_OUT),

@@ -2023,6 +2023,11 @@ export interface components {
             estimates: components["schemas"]["MemoryEstimate"][];
             /** @description Null unless both full and lora were asked for. */
             comparison: components["schemas"]["Comparison"] | null;
+            /**
+             * Trainers
+             * @description Only where `trainers` asked for it.
+             */
+            trainers?: components["schemas"]["TrainerRow"][] | null;
         };
         /**
          * MemoryEstimate
@@ -2519,6 +2524,12 @@ export interface components {
              * @default null
              */
             trainable_layers: number | null;
+            /**
+             * @description Fill the words that are left open as this trainer has them by default; plain: a loop of one's own.
+             * @default none
+             * @enum {string}
+             */
+            trainer: "transformers" | "trl" | "axolotl" | "llama-factory" | "ms-swift" | "unsloth" | "torchtune" | "litgpt" | "plain" | "none";
             /**
              * @description Library versions that change the answer.
              * @default {}
@@ -3254,6 +3265,30 @@ export interface components {
             preset: "standard" | "quick";
         };
         /**
+         * TrainerRow
+         * @description The question with one trainer's defaults in the words that it leaves open.
+         */
+        TrainerRow: {
+            /** Trainer */
+            trainer: string;
+            /**
+             * Title
+             * @description The trainer with the version whose defaults these are.
+             */
+            title: string;
+            /** Method */
+            method: string;
+            peak: components["schemas"]["Peak"] | null;
+            recipe: components["schemas"]["Recipe"] | null;
+            /** Fits */
+            fits: components["schemas"]["Fit"][];
+            /**
+             * Problem
+             * @description Why these defaults do not go with the rest; null where they do.
+             */
+            problem: string | null;
+        };
+        /**
          * VariantInfo
          * @description One way to compute the product.
          */
@@ -3536,6 +3571,8 @@ export interface operations {
                 compile?: boolean;
                 /** @description Train only this many of the last layers; none: all. */
                 trainable_layers?: number;
+                /** @description Fill the words that are left open as this trainer has them by default; plain: a loop of one's own. */
+                trainer?: "transformers" | "trl" | "axolotl" | "llama-factory" | "ms-swift" | "unsloth" | "torchtune" | "litgpt" | "plain" | "none";
                 /** @description Inner dimension of the LoRA update B·A. */
                 rank?: number;
                 /** @description Numerator of the LoRA scaling alpha / rank; twice the rank unless given. */
@@ -3671,6 +3708,8 @@ export interface operations {
                      * @enum {string}
                      */
                     allocator?: "rule" | "simulated";
+                    /** @description true, or names: what the same words come to with each trainer's defaults. */
+                    trainers?: boolean | ("transformers" | "trl" | "axolotl" | "llama-factory" | "ms-swift" | "unsloth" | "torchtune" | "litgpt" | "plain")[];
                 };
             };
         };
@@ -3797,6 +3836,8 @@ export interface operations {
                 compile?: boolean;
                 /** @description Train only this many of the last layers; none: all. */
                 trainable_layers?: number;
+                /** @description Fill the words that are left open as this trainer has them by default; plain: a loop of one's own. */
+                trainer?: "transformers" | "trl" | "axolotl" | "llama-factory" | "ms-swift" | "unsloth" | "torchtune" | "litgpt" | "plain" | "none";
                 /** @description Inner dimension of the LoRA update B·A. */
                 rank?: number;
                 /** @description Numerator of the LoRA scaling alpha / rank; twice the rank unless given. */
@@ -4050,6 +4091,8 @@ export interface operations {
                 compile?: boolean;
                 /** @description Train only this many of the last layers; none: all. */
                 trainable_layers?: number;
+                /** @description Fill the words that are left open as this trainer has them by default; plain: a loop of one's own. */
+                trainer?: "transformers" | "trl" | "axolotl" | "llama-factory" | "ms-swift" | "unsloth" | "torchtune" | "litgpt" | "plain" | "none";
                 /** @description Inner dimension of the LoRA update B·A. */
                 rank?: number;
                 /** @description Numerator of the LoRA scaling alpha / rank; twice the rank unless given. */

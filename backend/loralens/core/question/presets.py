@@ -1,0 +1,206 @@
+"""What a trainer does where its user says nothing: one file of data per trainer, `trainers/NAME.json`.
+
+A row names a word, the trainer's value, the **source**, and where it holds: `for` names conditions (`CONDITIONS`), `since`
+and `before` versions of the trainer's `library` (the newest one unless the recipe's stack names another). A value that no
+recipe can say yet has `instead`, the nearest one that it can, and `says` what the trainer really does.
+
+A preset fills only words that are left open. What it filled follows from the recipe alone, so that an answer's recipe,
+sent back, gives the same answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import ALL_WORDS, NO_TRAINER, TRAINERS, Quantization, Recipe
+from loralens.core.question.versions import read_version, version
+from loralens.core.question.words import Word
+
+DATA: Final = Path(__file__).parent / "trainers"
+WORDS: Final[Mapping[str, Word]] = {row.name: row for row in ALL_WORDS}
+
+
+def _packed(method: str, recipe: Recipe) -> bool:
+    return method != "full" and (method == "qlora" or recipe.quantization is not None)
+
+
+CONDITIONS: Final[Mapping[str, Callable[[str, Recipe], bool]]] = {
+    "full": lambda method, _: method == "full",
+    "adapter": lambda method, _: method != "full",
+    "packed": _packed,
+    "unpacked": lambda method, recipe: method != "full" and not _packed(method, recipe),
+    "unpacked_base": lambda method, recipe: not _packed(method, recipe),
+    "not_int8": lambda _, recipe: recipe.quantization is None or recipe.quantization.type != "int8",
+    "ddp": lambda _, recipe: recipe.parallelism.strategy == "ddp",
+    "not_ddp": lambda _, recipe: recipe.parallelism.strategy != "ddp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """One row of a preset; see the module's docstring."""
+
+    word: str
+    value: Any
+    source: str
+    conditions: tuple[str, ...] = ()
+    since: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
+    instead: Any = None
+    says: str = ""
+
+    def holds(self, method: str, recipe: Recipe, library_version: tuple[int, ...]) -> bool:
+        """Does the row mean this method, recipe and version?"""
+        newer = not library_version or library_version >= self.since
+        older = not self.before or bool(library_version and library_version < self.before)
+        return newer and older and all(CONDITIONS[name](method, recipe) for name in self.conditions)
+
+    @property
+    def sayable(self) -> bool:
+        """Can a recipe say the trainer's value?"""
+        row = WORDS.get(self.word)
+        if row is None:
+            return False
+        return (
+            not row.kind.choices or isinstance(self.value, bool) or self.value is None or self.value in row.kind.choices
+        )
+
+    @property
+    def counted(self) -> Any:
+        """The value that is counted: the trainer's, or the nearest one that a recipe can say."""
+        return self.value if self.sayable else self.instead
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A fact of a trainer that no word says."""
+
+    says: str
+    conditions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A trainer's defaults."""
+
+    name: str
+    title: str
+    library: str
+    version: str
+    rows: tuple[Default, ...]
+    notes: tuple[Note, ...]
+
+    def titled(self, recipe: Recipe) -> str:
+        """`TRL 1.16`, or with the version that the recipe's stack names."""
+        asked = dict(recipe.stack).get(self.library)
+        return f"{self.title} {asked or self.version}"
+
+    def defaults(self, method: str, recipe: Recipe) -> Iterator[Default]:
+        """The rows that hold here; at most one for each word."""
+        known = version(recipe, self.library) if self.library in dict(recipe.stack) else ()
+        return (row for row in self.rows if row.holds(method, recipe, known))
+
+
+@cache
+def preset(name: str) -> Preset:
+    """The preset of a trainer.
+
+    Raises:
+        InvalidInput: there is no such trainer.
+    """
+    if name not in TRAINERS:
+        raise InvalidInput(f"there is no trainer {name[:40]!r}", field="trainer", hint=f"one of {', '.join(TRAINERS)}")
+    given = json.loads((DATA / f"{name}.json").read_text("utf-8"))
+    rows = tuple(
+        Default(
+            word=row["word"],
+            value=row["value"],
+            source=row["source"],
+            conditions=tuple(row.get("for", ())),
+            since=read_version(row.get("since", "")),
+            before=read_version(row.get("before", "")),
+            instead=row.get("instead"),
+            says=row.get("says", ""),
+        )
+        for row in given["words"]
+    )
+    notes = tuple(Note(note["says"], tuple(note.get("for", ()))) for note in given["notes"])
+    return Preset(name, given["title"], given["library"], given["version"], rows, notes)
+
+
+def as_trained(recipe: Recipe, method: str, *, leave: frozenset[str] = frozenset()) -> Recipe:
+    """The recipe with the words that were left open filled as its trainer has them for this method.
+
+    `leave`: words that stay open all the same, as the model cannot take the trainer's value.
+    """
+    if recipe.trainer == NO_TRAINER or not recipe.left_open:
+        return recipe
+    filled = recipe
+    for row in preset(recipe.trainer).defaults(method, recipe):
+        if row.word in recipe.left_open - leave and (row.sayable or row.instead is not None):
+            filled = _with(filled, row)
+    if "alpha" in recipe.left_open and all(
+        row.word != "alpha" for row in preset(recipe.trainer).defaults(method, recipe)
+    ):
+        filled = replace(filled, lora=replace(filled.lora, alpha=2 * filled.lora.rank))
+    return replace(filled, left_open=frozenset())
+
+
+def _with(recipe: Recipe, row: Default) -> Recipe:
+    if row.word == "stack":
+        known = dict(recipe.stack)
+        return replace(recipe, stack=tuple(sorted({**row.value, **known}.items())))
+    if WORDS[row.word].group == "quantization" and recipe.quantization is None:
+        recipe = replace(recipe, quantization=Quantization())
+    return recipe.with_(row.word, row.counted)
+
+
+def said_of_trainer(recipe: Recipe, method: str) -> list[str]:
+    """What an answer says of its trainer: which words stand as it has them, which do not, and what no word says."""
+    if recipe.trainer == NO_TRAINER:
+        return []
+    found = preset(recipe.trainer)
+    title = found.titled(recipe)
+    alike: list[str] = []
+    unlike: list[str] = []
+    unsayable: list[str] = []
+    for row in found.defaults(method, recipe):
+        now = _now(recipe, row.word)
+        if row.sayable:
+            same = row.value.items() <= now.items() if row.word == "stack" else now == row.value
+            (alike if same else unlike).append(f"{row.word}={_text(now)}")
+        elif row.word not in WORDS:
+            unsayable.append(f"{row.word}={_text(row.value)} is not modelled")
+        elif now == row.instead:
+            unsayable.append(f"{row.says}, which is not modelled: counted as {row.word}={_text(row.instead)}")
+        else:
+            unlike.append(f"{row.word}={_text(now)}")
+    said = [f"as {title} has it by default: {', '.join(alike)}"] if alike else []
+    said += [f"not as {title} has it by default: {', '.join(unlike)}"] if unlike else []
+    said += [f"{title}: {one}" for one in unsayable]
+    said += [
+        f"{title}: {note.says}"
+        for note in found.notes
+        if all(CONDITIONS[name](method, recipe) for name in note.conditions)
+    ]
+    return said
+
+
+def _now(recipe: Recipe, name: str) -> Any:
+    if name == "stack":
+        return dict(recipe.stack)
+    return recipe.get(name) if name in WORDS else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "+".join(f"{name} {text}" for name, text in value.items())
+    return ",".join(value) if isinstance(value, list) else str(value).lower()
