@@ -10,6 +10,7 @@ from loralens.core import catalogue
 from loralens.core.answer.answers import memory_answer
 from loralens.core.errors import LoraLensError
 from loralens.core.question import needs
+from loralens.core.question.recipe import TRAINERS
 
 TABLE = json.loads(Path("frontend/src/shared/ui/ledger.zh-CN.json").read_text("utf-8"))
 RECIPES = ({}, {"gradient_checkpointing": True, "optimizer": "adamw_8bit"})
@@ -52,3 +53,15 @@ def test_every_reason_why_a_word_changes_nothing_is_translated() -> None:
     reasons = {need.otherwise for need in vars(needs).values() if isinstance(need, needs.Need)}
     assert len(reasons) > 10
     assert reasons - TABLE["reasons"].keys() == set()
+
+
+def test_what_is_said_of_a_trainer_is_translated() -> None:
+    said = set()
+    for name in TRAINERS:
+        for method in ("full", "qlora"):
+            for stack in ({}, {"trl": "1.10"}):
+                recipe = {"trainer": name, "stack": stack}
+                answer = memory_answer({"model": "qwen2.5-0.5b", "method": method, "recipe": recipe})
+                said |= set(answer["estimates"][0]["assumptions"])
+    patterns = [pattern for pattern, _ in TABLE["assumptions"]]
+    assert {line for line in said if not any(re.fullmatch(pattern, line) for pattern in patterns)} == set()
