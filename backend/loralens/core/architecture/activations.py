@@ -1,6 +1,6 @@
 """Activation functions by the name a config gives them.
 
-Source: transformers 5.23 activations.py (`ACT2FN`); what each operator saves: PyTorch v2.13 derivatives.yaml.
+Source: transformers 5.23 activations.py (`ACT2FN`); what each operator keeps: `derivatives`.
 """
 
 from __future__ import annotations
@@ -9,33 +9,40 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.errors import UnsupportedArchitecture
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 
 if TYPE_CHECKING:
     from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.rows import Plain
     from loralens.core.tape.tape import Tape
 
-# one kernel that keeps its input / its output
-KEEPS_INPUT: Final = {"silu", "swish", "gelu", "gelu_pytorch_tanh", "mish", "hardswish", "leaky_relu"}
-KEEPS_OUTPUT: Final = {"relu", "sigmoid", "tanh"}
+# one operator
+_PLAIN: Final[dict[str, Plain]] = {
+    "silu": derivatives.silu,
+    "swish": derivatives.silu,
+    "gelu": derivatives.gelu,
+    "gelu_pytorch_tanh": derivatives.gelu,
+    "mish": derivatives.mish,
+    "hardswish": derivatives.hardswish,
+    "leaky_relu": derivatives.leaky_relu,
+    "relu": derivatives.relu,
+    "sigmoid": derivatives.sigmoid,
+    "tanh": derivatives.tanh,
+}
 
 
 def activation(t: Tape, x: Tensor, name: str, label: str) -> Tensor:
     """`ACT2FN[name](x)`. Shapes: any to the same."""
-    if name in KEEPS_INPUT:
-        return ops.elementwise(t, x, label, saves_input=True)
-    if name in KEEPS_OUTPUT:
-        return ops.elementwise(t, x, label, saves_output=True)
-    return _COMPOSED[name](t, x, label)
+    return (_PLAIN.get(name) or _COMPOSED[name])(t, x, label)
 
 
 def known(name: str, field: str) -> str:
     """The name itself; raises `UnsupportedArchitecture` for a function that is not modelled."""
-    if name not in KEEPS_INPUT and name not in KEEPS_OUTPUT and name not in _COMPOSED:
+    if name not in _PLAIN and name not in _COMPOSED:
         raise UnsupportedArchitecture(
             f"activation function {name[:60]!r} is not modelled",
             field=field,
-            hint=f"modelled are: {', '.join(sorted(KEEPS_INPUT | KEEPS_OUTPUT | set(_COMPOSED)))}",
+            hint=f"modelled are: {', '.join(sorted(_PLAIN.keys() | _COMPOSED.keys()))}",
         )
     return name
 
@@ -43,7 +50,7 @@ def known(name: str, field: str) -> str:
 def _gelu_new(t: Tape, x: Tensor, label: str) -> Tensor:
     """`0.5 * x * (1 + tanh(c * (x + 0.044715 * x**3)))`, one operator after the other."""
     half = ops.scale(t, x, f"{label}: x/2")
-    tanh = ops.elementwise(
+    tanh = ops.tanh(
         t,
         ops.scale(
             t,
@@ -51,7 +58,6 @@ def _gelu_new(t: Tape, x: Tensor, label: str) -> Tensor:
             f"{label}: scaled",
         ),
         f"{label}: tanh",
-        saves_output=True,
     )
     shifted = ops.shift(t, tanh, f"{label}: 1 + tanh")
     t.end(tanh)
@@ -60,14 +66,12 @@ def _gelu_new(t: Tape, x: Tensor, label: str) -> Tensor:
 
 def _quick_gelu(t: Tape, x: Tensor, label: str) -> Tensor:
     """`x * sigmoid(1.702 * x)`."""
-    return ops.mul(
-        t, x, ops.elementwise(t, ops.scale(t, x, f"{label}: scaled"), f"{label}: sigmoid", saves_output=True), label
-    )
+    return ops.mul(t, x, ops.sigmoid(t, ops.scale(t, x, f"{label}: scaled"), f"{label}: sigmoid"), label)
 
 
 def _relu_squared(t: Tape, x: Tensor, label: str) -> Tensor:
     """`relu(x)**2`."""
-    return ops.power(t, ops.elementwise(t, x, f"{label}: relu", saves_output=True), label)
+    return ops.power(t, ops.relu(t, x, f"{label}: relu"), label)
 
 
 _COMPOSED: Final[dict[str, Callable[[Tape, Tensor, str], Tensor]]] = {

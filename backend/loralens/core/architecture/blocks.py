@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.module import Linear, Module
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.attention import Attention
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.size import ONE, SEQUENCE, TOKENS, Size
+from loralens.core.tape.size import ONE, SEQUENCE, TOKENS
 from loralens.core.tape.tape import Tape
 
 
@@ -38,12 +38,11 @@ class RMSNorm(Module):
 
     @staticmethod
     def normalize(t: Tape, x: Tensor) -> Tensor:
-        rows = ops.divide(x.numel, x.width)
         squared = ops.power(t, x, "norm: squares")
-        variance = _mean(t, squared, rows)
+        variance = ops.mean(t, squared, "norm: mean")
         t.end(squared)
-        shifted = ops.elementwise(t, variance, "norm: variance + eps")
-        reciprocal = ops.elementwise(t, shifted, "norm: 1/rms", saves_output=True)
+        shifted = ops.shift(t, variance, "norm: variance + eps")
+        reciprocal = ops.rsqrt(t, shifted, "norm: 1/rms")
         return ops.mul(t, x, reciprocal, "norm: normalized in float32")
 
 
@@ -84,14 +83,6 @@ def fused_rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def _mean(t: Tape, x: Tensor, rows: Size) -> Tensor:
-    out = t.new(rows, x.dtype, 1, "norm: mean")
-    numel, dtype, width = x.numel, x.dtype, x.width
-    # the gradient of a mean is expanded (a view) and divided (a tensor of the input's size)
-    t.record("norm: mean", [out], [x], [], lambda g: t.new(numel, dtype, width, "gradient: norm: mean", "temporaries"))
-    return out
-
-
 class LayerNorm(Module):
     """torch's layer norm: one kernel that keeps its input, mean and 1/std; float32 under autocast."""
 
@@ -112,9 +103,8 @@ class LayerNorm(Module):
 
 def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """The kernel alone, in the dtype of x. Shapes: x (rows, width), weight and bias (width)."""
-    rows = ops.divide(x.numel, x.width)
     out = t.new(x.numel, x.dtype, x.width, "norm: output")
-    statistics = [t.new(rows, "float32", 1, f"norm: {name}") for name in ("mean", "1/std")]
+    statistics = [t.new(ops.divide(x.numel, x.width), "float32", 1, f"norm: {name}") for name in ("mean", "1/std")]
     sizes = [None if p is None else (p.numel, p.dtype, p.width) for p in (x, weight, bias)]
     wants = [p is not None and p.node is not None for p in (x, weight, bias)]
 
@@ -124,7 +114,9 @@ def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -
             for size, wanted in zip(sizes, wants, strict=True)
         ]
 
-    t.record("norm", [out], [x, weight, bias], [x, *statistics, weight, bias], apply)
+    mean, deviation = statistics
+    saved = derivatives.LAYER_NORM.kept(input=x, result1=mean, result2=deviation, weight=weight, bias=bias)
+    t.record("norm", [out], [x, weight, bias], saved, apply)
     return out
 
 

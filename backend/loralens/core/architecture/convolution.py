@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from loralens.core.architecture.module import Module
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_weight
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
@@ -47,5 +47,7 @@ class Convolution(Module):
                 for numel, dtype, width, wanted in sizes
             ]
 
-        t.record(self._name, [out], [x, weight, bias], [x, weight], apply)
+        t.record(
+            self._name, [out], [x, weight, bias], derivatives.CONVOLUTION.kept(input=x, weight=weight, bias=bias), apply
+        )
         return out

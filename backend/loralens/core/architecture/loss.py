@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from loralens.core.question.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SINCE, version
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import BATCH, ONE, TOKENS
 
@@ -95,7 +95,7 @@ def cross_entropy(t: Tape, logits: Tensor, labels: Tensor, *, transposed: bool =
         logits = _float32(t, logits)
     if transposed:
         logits = ops.copy(t, logits, "logits, contiguous by class")
-    probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
+    probabilities = ops.log_softmax(t, logits, "log-probabilities")
     loss = t.new(ONE, "float32", 1, "loss")
     weight = t.new(ONE, "float32", 1, "loss: total weight")
     numel, width, dtype = probabilities.numel, probabilities.width, probabilities.dtype
@@ -103,7 +103,7 @@ def cross_entropy(t: Tape, logits: Tensor, labels: Tensor, *, transposed: bool =
         "loss",
         [loss],
         [probabilities],
-        [probabilities, labels, weight],
+        derivatives.NLL_LOSS.kept(self=probabilities, target=labels, total_weight=weight),
         lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
     )
     return loss
@@ -251,7 +251,7 @@ def _chunk_tokens(call: Call, head: Linear) -> int:
 
 def plain_cross_entropy(t: Tape, logits: Tensor) -> Tensor:
     """`CrossEntropyLoss` on the logits as they are (BERT): log-softmax in their dtype, the likelihood in float32 under autocast."""
-    probabilities = ops.elementwise(t, logits, "log-probabilities", saves_output=True)
+    probabilities = ops.log_softmax(t, logits, "log-probabilities")
     dtype = "float32" if t.autocast else probabilities.dtype
     probabilities = ops.cast(t, probabilities, dtype, "log-probabilities in float32")
     loss = t.new(ONE, dtype, 1, "loss")
@@ -261,7 +261,7 @@ def plain_cross_entropy(t: Tape, logits: Tensor) -> Tensor:
         "loss",
         [loss],
         [probabilities],
-        [probabilities, weight],
+        derivatives.NLL_LOSS.kept(self=probabilities, total_weight=weight),  # the batch holds the labels
         lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
     )
     return loss

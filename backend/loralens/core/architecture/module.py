@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import Size
 
@@ -148,7 +148,7 @@ class Embedding(Module):
             with t.temporary(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries"):
                 return t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", category)
 
-        t.record(label, [out], [weight], [indices], apply)
+        t.record(label, [out], [weight], derivatives.EMBEDDING.kept(weight=weight, indices=indices), apply)
         return out
 
 

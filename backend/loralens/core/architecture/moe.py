@@ -11,10 +11,10 @@ from typing import Any, Final
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.module import Module
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.size import TOKENS, Size
+from loralens.core.tape.size import TOKENS
 from loralens.core.tape.tape import Tape
 
 ROUTING: Final = (
@@ -69,7 +69,7 @@ def best(t: Tape, scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
         "router: chosen scores",
         [values],
         [scores],
-        [numbers],
+        derivatives.TOPK.kept(self=scores, indices=numbers),
         lambda g: t.new(numel, dtype, width, "gradient: router: scores", "temporaries"),
     )
     return values, numbers
@@ -95,9 +95,9 @@ class Experts(Module):
         ordered = t.new(rows, "int64", 1, "experts: sorted numbers")
         order = t.new(rows, "int64", 1, "experts: order of the rows")
         source = t.new(rows, "int64", 1, "experts: source rows")
-        selected = _indexed(t, x, source, rows * self._hidden, self._hidden, "experts: selected rows")
+        selected = ops.indexed(t, x, source, rows * self._hidden, self._hidden, "experts: selected rows")
         t.end(source)
-        weights = _indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
+        weights = ops.indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
         counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
         out = self._grouped(
             t, selected, "gate_up_proj", self.gate_up_proj_bias, 2 * self._intermediate, "experts: gate and up"
@@ -106,8 +106,8 @@ class Experts(Module):
         out = self._grouped(t, out, "down_proj", self.down_proj_bias, self._hidden, "experts: down")
         weighted = ops.mul(t, out, weights, "experts: weighted")
         inverse = t.new(rows, "int64", 1, "experts: order back")
-        weighted = _indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
-        total = _summed(t, weighted, self._hidden)
+        weighted = ops.indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
+        total = ops.total(t, weighted, "experts: sum", numel=TOKENS * self._hidden)  # over each token's experts
         t.end(ordered, order, counts)
         return ops.cast(t, total, x.dtype, "experts: result")
 
@@ -125,9 +125,9 @@ class Experts(Module):
                 for size, wanted in zip(sizes, wants, strict=True)
             ]
 
-        t.record(label, [out], [x, w], [x if wants[1] else None, w if wants[0] else None], apply)
+        t.record(label, [out], [x, w], derivatives.GROUPED_MM.kept(self=x, mat2=w), apply)
         if bias is not None:
-            spread = _indexed(t, t.parameter(bias), None, out.numel, width, f"{label}: bias of each row")
+            spread = ops.indexed(t, t.parameter(bias), None, out.numel, width, f"{label}: bias of each row")
             out = ops.add_in_place(t, out, spread)
         return out
 
@@ -137,32 +137,10 @@ class Experts(Module):
             gate, up = ops.split(t, fused, [width] * 2, "experts: gate and up")
             return ops.mul(t, activation(t, gate, self._act, "experts: activated gate"), up, "experts: product")
         gate, up = (ops.slice_last(t, fused, width, f"experts: {name}") for name in ("gate", "up"))
-        gate = ops.elementwise(t, gate, "experts: clamped gate", saves_input=True)
-        up = ops.elementwise(t, up, "experts: clamped up", saves_input=True)
+        gate = ops.clamp(t, gate, "experts: clamped gate")
+        up = ops.clamp(t, up, "experts: clamped up")
         activated = activation(t, gate, "quick_gelu", "experts: activated gate")
         return ops.mul(t, ops.shift(t, up, "experts: up + 1"), activated, "experts: product")
-
-
-def _indexed(t: Tape, x: Tensor, index: Tensor | None, numel: Size, width: int, label: str) -> Tensor:
-    """Rows by number: backward adds them up into a zeroed buffer of x's size."""
-    out = t.new(numel, x.dtype, width, label)
-    source, dtype, own = x.numel, x.dtype, x.width
-
-    def apply(g: Tensor) -> Tensor:
-        return t.new(source, dtype, own, f"gradient: {label}", "temporaries")
-
-    t.record(label, [out], [x], [index], apply)
-    return out
-
-
-def _summed(t: Tape, x: Tensor, width: int) -> Tensor:
-    """Sum over each token's experts; the gradient is spread out again as a copy."""
-    out = t.new(TOKENS * width, x.dtype, width, "experts: sum")
-    numel, dtype = x.numel, x.dtype
-    t.record(
-        "experts: sum", [out], [x], [], lambda g: t.new(numel, dtype, width, "gradient: experts: sum", "temporaries")
-    )
-    return out
 
 
 # what people call the parts of the experts, and the stacked weights they are in today

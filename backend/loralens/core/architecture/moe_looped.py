@@ -12,7 +12,7 @@ from loralens.core.architecture.activations import activation
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import ONE, TOKENS, Size
+from loralens.core.tape.size import ONE, TOKENS
 from loralens.core.tape.tape import Tape
 
 EQUAL_SHARES: Final = "every expert gets an equal share of the tokens (transformers before 5 runs experts one by one)"
@@ -59,9 +59,9 @@ class LoopedExperts(Module):
     def _add(self, t: Tape, expert: Module, x: Tensor, weights: Tensor, total: Tensor) -> Tensor:
         rows = ONE * max(1, t.validity.pinned_tokens() * self._chosen // self._experts)
         index = t.new(rows * 2, "int64", 2, "experts: rows of one expert")
-        share = _taken(t, x, index, rows * self._hidden, self._hidden, "experts: input of one")
+        share = ops.indexed(t, x, index, rows * self._hidden, self._hidden, "experts: input of one")
         result = expert(t, share)
-        factor = _taken(t, weights, index, rows, 1, "experts: weights of one")
+        factor = ops.indexed(t, weights, index, rows, 1, "experts: weights of one")
         weighted = ops.mul(t, result, factor, "experts: weighted")
         out = Tensor(total.storage, total.numel, total.dtype, total.width)
         numel, dtype, width = weighted.numel, weighted.dtype, weighted.width
@@ -71,11 +71,3 @@ class LoopedExperts(Module):
 
         t.record("experts: sum", [out], [total, weighted], [index], apply)
         return out
-
-
-def _taken(t: Tape, x: Tensor, index: Tensor, numel: Size, width: int, label: str) -> Tensor:
-    """Rows by number; backward puts them into a zeroed tensor of x's size."""
-    out = t.new(numel, x.dtype, width, label)
-    source, dtype, own = x.numel, x.dtype, x.width
-    t.record(label, [out], [x], [index], lambda g: t.new(source, dtype, own, f"gradient: {label}", "temporaries"))
-    return out

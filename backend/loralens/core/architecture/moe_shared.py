@@ -51,7 +51,5 @@ class GatedSharedMLP(SharedFirstMLP):
 
     def weighted(self, t: Tape, x: Tensor, beside: Tensor) -> Tensor:
         """Times the gate."""
-        gate = ops.elementwise(
-            t, self.shared_expert_gate(t, x), "shared expert: sigmoid of the gate", saves_output=True
-        )
+        gate = ops.sigmoid(t, self.shared_expert_gate(t, x), "shared expert: sigmoid of the gate")
         return ops.mul(t, beside, gate, "shared expert, weighted")

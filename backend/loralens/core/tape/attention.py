@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_leaf
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
@@ -134,7 +134,12 @@ class Attention:
                 found.append(t.new(*trained, f"gradient: {label} mask", "temporaries"))
             return found
 
-        t.record(label, [out], [q, k, v, mask], [q, k, v, out, logsumexp, mask, state], apply)
+        kept: dict[str, Tensor | None] = {"query": q, "key": k, "value": v, "output": out}
+        if flash:
+            saved = derivatives.FLASH.kept(**kept, logsumexp=logsumexp, rng_state=state)
+        else:
+            saved = derivatives.EFFICIENT.kept(**kept, log_sumexp=logsumexp, attn_bias=mask, philox_seed=state)
+        t.record(label, [out], [q, k, v, mask], saved, apply)
         return out
 
     def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -199,7 +204,7 @@ class Attention:
         weights = ops.scale(t, weights, "attention: scaled scores")
         if self.softcap:
             weights = ops.scale(t, weights, "attention: scores / cap")
-            weights = ops.elementwise(t, weights, "attention: tanh of scores", saves_output=True)
+            weights = ops.tanh(t, weights, "attention: tanh of scores")
             weights = ops.scale(t, weights, "attention: capped scores")
         if bias is not None:
             weights = ops.add(t, weights, bias.tensor, "attention: biased scores")
@@ -263,15 +268,7 @@ def with_sinks(
     t.end(largest)
     # its dtype is given, which autocast leaves as it is
     probabilities = ops.softmax(t, combined, combined.dtype, "attention: softmax")
-    cut = Tensor(probabilities.storage, scores, probabilities.dtype, 1)
-    numel, own = probabilities.numel, probabilities.dtype
-    t.record(
-        "attention: cut",
-        [cut],
-        [probabilities],
-        [],
-        lambda g: t.new(numel, own, 1, "gradient: attention: cut", "temporaries"),
-    )
+    cut = ops.cut(t, probabilities, "attention: cut", numel=scores)
     cut = ops.cast(t, ops.dropout(t, cut, dropout, "attention: dropout"), value.dtype, "attention: probabilities")
     out = ops.matmul(t, cut, value, q.numel, q.width, "attention: output by head")
     return ops.copy(t, out, "attention: output")

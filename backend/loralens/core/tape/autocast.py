@@ -5,9 +5,9 @@ Source: aten/src/ATen/autocast_mode.cpp, `cached_cast`.
 
 from __future__ import annotations
 
+from loralens.core.tape.derivatives import cast
 from loralens.core.tape.graph import LEAF, Tensor
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.pointwise import cast
 from loralens.core.tape.tape import Tape
 
 

@@ -10,28 +10,29 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from loralens.core.question.precision import promote
+from loralens.core.tape import derivatives
 from loralens.core.tape.autocast import cast_weight
+from loralens.core.tape.derivatives import cast as cast
+from loralens.core.tape.derivatives import clamp as clamp
+from loralens.core.tape.derivatives import cut as cut
+from loralens.core.tape.derivatives import gelu as gelu
+from loralens.core.tape.derivatives import log_softmax as log_softmax
+from loralens.core.tape.derivatives import relu as relu
+from loralens.core.tape.derivatives import rsqrt as rsqrt
+from loralens.core.tape.derivatives import scale as scale
+from loralens.core.tape.derivatives import selected as selected
+from loralens.core.tape.derivatives import shift as shift
+from loralens.core.tape.derivatives import sigmoid as sigmoid
+from loralens.core.tape.derivatives import silu as silu
+from loralens.core.tape.derivatives import tanh as tanh
+from loralens.core.tape.derivatives import total as total
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.pointwise import cast as cast
-from loralens.core.tape.pointwise import elementwise as elementwise
-from loralens.core.tape.pointwise import like
+from loralens.core.tape.rows import like
 from loralens.core.tape.size import Size
 from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
     from loralens.core.tape.parameter import Parameter
-
-
-def scale(t: Tape, x: Tensor, label: str) -> Tensor:
-    """Multiplication with a number."""
-    return elementwise(t, x, label)
-
-
-def shift(t: Tape, x: Tensor, label: str) -> Tensor:
-    """Addition of a number: a new tensor, whose gradient is the incoming one."""
-    out = t.new(x.numel, x.dtype, x.width, label)
-    t.record(label, [out], [x], [], lambda g: g.view())
-    return out
 
 
 def power(t: Tape, x: Tensor, label: str) -> Tensor:
@@ -41,7 +42,8 @@ def power(t: Tape, x: Tensor, label: str) -> Tensor:
     """
     if t.autocast is not None:
         x = cast(t, x, "float32", f"{label}: cast by autocast")
-    t.saving([x], [x])
+    saved = derivatives.POWER.kept(self=x)
+    t.saving([x], saved)
     out = t.new(x.numel, x.dtype, x.width, f"{label}: power")
     numel, dtype, width = x.numel, x.dtype, x.width
 
@@ -50,14 +52,14 @@ def power(t: Tape, x: Tensor, label: str) -> Tensor:
         t.end(multiple, power)
         return product
 
-    t.record(label, [out], [x], [x], apply)
+    t.record(label, [out], [x], saved, apply)
     return out
 
 
 def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     """Product; each factor is kept if the other one needs a gradient. `b` may be broadcast over `a`."""
     dtype = promote(a.dtype, b.dtype)
-    saved = [a if b.node is not None else None, b if a.node is not None else None]
+    saved = derivatives.MUL.kept(self=a, other=b)
     t.saving([a, b], saved)
     out = t.new(a.numel, dtype, a.width, label)
     sizes = ((a.numel, a.dtype, a.width, a.node is not None), (b.numel, b.dtype, b.width, b.node is not None))
@@ -124,7 +126,7 @@ def linear(
         outside, t.section = t.section, "activations"  # the head's input is no logit
         x = cast(t, given, t.autocast, f"{label}: input cast by autocast")
         t.section = outside
-    saved = [x if w.node is not None else None, w if x.node is not None else None]
+    saved = derivatives.ADDMM.kept(mat1=x, mat2=w)
     t.saving([x, w, b], saved)
     rows = divide(x.numel, x.width)
     out_width = divide(w.numel, x.width)
@@ -173,7 +175,7 @@ def matmul(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int | Size, label:
     if t.autocast is not None:
         a = cast(t, a, t.autocast, f"{label}: input cast by autocast")
         b = cast(t, b, t.autocast, f"{label}: input cast by autocast")
-    saved = [a if b.node else None, b if a.node else None]
+    saved = derivatives.BMM.kept(self=a, mat2=b)
     t.saving([a, b], saved)
     out = t.new(numel, a.dtype, width, label)
     sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
@@ -187,10 +189,7 @@ def matmul(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int | Size, label:
 
 def mean(t: Tape, x: Tensor, label: str) -> Tensor:
     """Mean over the last dimension; its gradient is expanded (a view) and divided (a tensor of the input's size)."""
-    out = t.new(divide(x.numel, x.width), x.dtype, 1, label)
-    numel, dtype, width = x.numel, x.dtype, x.width
-    t.record(label, [out], [x], [], lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
-    return out
+    return derivatives.mean_of(t, x, label, numel=divide(x.numel, x.width), width=1)
 
 
 def sub(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
@@ -211,13 +210,18 @@ def sub(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     return out
 
 
-def gather(t: Tape, x: Tensor, width: int, label: str) -> Tensor:
-    """Indexing with a list (`x[..., [-1]]`): a copy, whose backward fills a zeroed buffer of x's size."""
-    assert isinstance(x.width, int)
-    out = t.new(x.numel // x.width * width, x.dtype, width, label)
-    numel, dtype, own = x.numel, x.dtype, x.width
-    t.record(label, [out], [x], [], lambda g: like(t, numel, dtype, own, f"gradient: {label}"))
+def indexed(t: Tape, x: Tensor, index: Tensor | None, numel: Size, width: int, label: str) -> Tensor:
+    """Rows by number (`x[index]`), a copy; backward adds them up into a zeroed tensor of x's size."""
+    out = t.new(numel, x.dtype, width, label)
+    source, dtype, own = x.numel, x.dtype, x.width
+    saved = derivatives.INDEX.kept(self=x, indices=index)
+    t.record(label, [out], [x], saved, lambda g: like(t, source, dtype, own, f"gradient: {label}"))
     return out
+
+
+def gather(t: Tape, x: Tensor, width: int, label: str) -> Tensor:
+    """Indexing of the last dimension with a list (`x[..., [-1]]`), whose few numbers are not booked."""
+    return indexed(t, x, None, divide(x.numel, x.width) * width, width, label)
 
 
 def add_in_place(t: Tape, a: Tensor, b: Tensor) -> Tensor:
@@ -229,22 +233,14 @@ def add_in_place(t: Tape, a: Tensor, b: Tensor) -> Tensor:
 
 def copy(t: Tape, x: Tensor, label: str, numel: Size | None = None, width: int | Size | None = None) -> Tensor:
     """A contiguous or repeated copy; the gradient is made (and summed, when repeated) in the source's size."""
-    out = t.new(numel or x.numel, x.dtype, width or x.width, label)
-    source, dtype, own_width = x.numel, x.dtype, x.width
-
-    def apply(g: Tensor) -> Tensor:
-        return g.view() if source == g.numel else like(t, source, dtype, own_width, f"gradient: {label}")
-
-    t.record(label, [out], [x], [], apply)
-    return out
+    if numel is None or numel == x.numel:
+        return derivatives.clone(t, x, label, width=width)
+    return derivatives.repeat(t, x, label, numel=numel, width=width)
 
 
 def expand(t: Tape, x: Tensor, label: str, times: int) -> Tensor:
     """x spread `times` over without a copy; its gradient is summed."""
-    out = Tensor(x.storage, x.numel * times, x.dtype, x.width * times)
-    numel, dtype, width = x.numel, x.dtype, x.width
-    t.record(label, [out], [x], [], lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
-    return out
+    return derivatives.expanded(t, x, label, numel=x.numel * times, width=x.width * times)
 
 
 def dropout(t: Tape, x: Tensor, probability: float, label: str) -> Tensor:
@@ -254,7 +250,8 @@ def dropout(t: Tape, x: Tensor, probability: float, label: str) -> Tensor:
     out = t.new(x.numel, x.dtype, x.width, label)
     mask = t.new(x.numel, "bool", x.width, f"{label} mask")
     numel, dtype, width = x.numel, x.dtype, x.width
-    t.record(label, [out], [x], [mask], lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
+    saved = derivatives.DROPOUT.kept(input=x, result1=mask)
+    t.record(label, [out], [x], saved, lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
     return out
 
 
@@ -265,7 +262,7 @@ def softmax(t: Tape, x: Tensor, dtype: str | None, label: str) -> Tensor:
     """
     if dtype is not None and x.dtype != "float16":
         x = cast(t, x, dtype, f"{label}: input")
-    return elementwise(t, x, label, saves_output=True, dtype=dtype)
+    return derivatives.softmax_of(t, x, label, dtype=dtype)
 
 
 def cat(t: Tape, parts: Sequence[Tensor], width: int | Size, label: str) -> Tensor:
@@ -320,7 +317,4 @@ def slice_last(t: Tape, x: Tensor, width: int, label: str) -> Tensor:
     assert isinstance(x.width, int)
     if width == x.width:
         return x.view()
-    out = Tensor(x.storage, x.numel // x.width * width, x.dtype, width)
-    numel, dtype, own = x.numel, x.dtype, x.width
-    t.record(label, [out], [x], [], lambda g: like(t, numel, dtype, own, f"gradient: {label}"))
-    return out
+    return cut(t, x, label, numel=x.numel // x.width * width, width=width)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import ONE, Size
 
@@ -91,5 +91,5 @@ def _where(t: Tape, bias: Tensor, shown: Tensor, numel: Size) -> Tensor:
 
         return finish
 
-    t.record(label, [out], [bias], [shown], apply)
+    t.record(label, [out], [bias], derivatives.WHERE.kept(self=bias, condition=shown), apply)
     return out

@@ -31,9 +31,7 @@ class CohereNorm(Module):
         variance = ops.mean(t, ops.power(t, ops.sub(t, x, mean, "norm: x - mean"), "norm: squares"), "norm: variance")
         shifted = ops.shift(t, variance, "norm: variance + eps")
         centred = ops.sub(t, x, mean, "norm: x - mean")
-        x = ops.mul(
-            t, centred, ops.elementwise(t, shifted, "norm: 1/std", saves_output=True), "norm: normalized in float32"
-        )
+        x = ops.mul(t, centred, ops.rsqrt(t, shifted, "norm: 1/std"), "norm: normalized in float32")
         t.end(centred, shifted)
         x = ops.mul(
             t, x, ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32"), "norm: output in float32"

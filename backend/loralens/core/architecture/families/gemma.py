@@ -107,7 +107,7 @@ class Gemma(CausalDecoder):
         logits = super().logits(t, hidden)
         if self.capped:
             logits = ops.scale(t, logits, "logits / cap")
-            logits = ops.elementwise(t, logits, "tanh of logits", saves_output=True)
+            logits = ops.tanh(t, logits, "tanh of logits")
             logits = ops.scale(t, logits, "capped logits")
         return logits
 

@@ -18,7 +18,7 @@ from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_weight
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
@@ -165,7 +165,7 @@ class Llama4Router(Linear):
             "router: best logits",
             [values],
             [logits],
-            [numbers],
+            derivatives.TOPK.kept(self=logits, indices=numbers),
             lambda g: t.new(*size, "gradient: router: best logits", "temporaries"),
         )
         spread = t.new(all_, logits.dtype, self._experts, "router: spread logits")
@@ -173,11 +173,11 @@ class Llama4Router(Linear):
             "router: spread logits",
             [spread],
             [values],
-            [numbers],
+            derivatives.SCATTER.kept(src=values, index=numbers),
             lambda g: t.new(*best, "gradient: router: spread logits", "temporaries"),
         )
         spread = ops.cast(t, spread, "float32", "router: logits in float32")
-        spread = ops.elementwise(t, spread, "router: sigmoid", saves_output=True)
+        spread = ops.sigmoid(t, spread, "router: sigmoid")
         return ops.cast(t, spread, logits.dtype, "router: scores"), logits
 
 
@@ -200,22 +200,10 @@ class Llama4Moe(Module):
         t.end(by_expert)
         routed = self.experts(t, given)
         out = self.shared_expert(t, x)
-        out = ops.add_in_place(t, out, self._summed(t, routed))
+        # the gradient of the sum is spread without a copy, and laid out when the product needs it
+        out = ops.add_in_place(t, out, ops.total(t, routed, "experts: sum", numel=routed.numel // self._count))
         t.end(given, routed, scores)
         return out, logits
-
-    def _summed(self, t: Tape, routed: Tensor) -> Tensor:
-        """Sum over the experts; the gradient is spread without a copy and laid out when the product needs it."""
-        out = t.new(routed.numel // self._count, routed.dtype, self._hidden, "experts: sum")
-        numel, dtype, width = routed.numel, routed.dtype, routed.width
-        t.record(
-            "experts: sum",
-            [out],
-            [routed],
-            [],
-            lambda g: t.new(numel, dtype, width, "gradient: experts: sum", "temporaries"),
-        )
-        return out
 
 
 class Llama4Layer(Module):

@@ -49,7 +49,7 @@ class RobertaHead(Module):
     def forward(self, t: Tape, hidden: Tensor) -> Tensor:
         """Shapes: (rows, hidden) to (rows, vocabulary)."""
         x = self.dense(t, hidden)
-        x = ops.elementwise(t, x, "head: activated", saves_input=True)
+        x = ops.gelu(t, x, "head: activated")
         x = self.layer_norm(t, x)
         out: Tensor = self.decoder(t, x)
         return out

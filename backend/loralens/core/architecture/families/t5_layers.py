@@ -14,7 +14,7 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import MAX_HEADS
 from loralens.core.question.precision import SIXTEEN_BIT
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.position_bias import PositionBias
 from loralens.core.tape.size import SEQUENCE, SEQUENCE_SQUARED
@@ -58,8 +58,8 @@ class T5Norm(RMSNorm):
         squared = ops.power(t, ops.cast(t, x, "float32", "norm: input in float32"), "norm: squares")
         variance = ops.mean(t, squared, "norm: mean")
         t.end(squared)
-        shifted = ops.elementwise(t, variance, "norm: variance + eps")
-        reciprocal = ops.elementwise(t, shifted, "norm: 1/rms", saves_output=True)
+        shifted = ops.shift(t, variance, "norm: variance + eps")
+        reciprocal = ops.rsqrt(t, shifted, "norm: 1/rms")
         t.end(shifted)
         x = ops.mul(t, x, reciprocal, "norm: normalized in float32")
         t.end(reciprocal)
@@ -239,5 +239,5 @@ def clamped(t: Tape, x: Tensor) -> Tensor:
         t.end(high, low)
         return gradient
 
-    t.record(label, [out], [x], [x], apply)
+    t.record(label, [out], [x], derivatives.CLAMP_TENSOR.kept(self=x), apply)
     return out

@@ -126,7 +126,7 @@ class WhisperLayer(Module):
         hidden = ops.dropout(t, hidden, w.dropout, "residual dropout")
         hidden = ops.add(t, residual, hidden, "residual stream after the layer")
         if not self._crosses and hidden.dtype == "float16":
-            hidden = ops.elementwise(t, hidden, "residual stream, clamped", saves_input=True)
+            hidden = ops.clamp(t, hidden, "residual stream, clamped")
         return hidden
 
     def _attend(self, t: Tape, hidden: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
@@ -217,16 +217,7 @@ class WhisperDecoder(Module):
         """`weight[numbers]`: backward adds the rows up into a zeroed table."""
         weight = t.parameter(self.embed_positions.weight)
         width = self.embed_positions.width
-        out = t.new(numbers.numel * width, weight.dtype, width, "position embeddings")
-        size = (weight.numel, weight.dtype, weight.width)
-        t.record(
-            "position embeddings",
-            [out],
-            [weight],
-            [numbers],
-            lambda g: t.new(*size, "gradient: position embeddings", "temporaries"),
-        )
-        return out
+        return ops.indexed(t, weight, numbers, numbers.numel * width, width, "position embeddings")
 
 
 class Whisper(Root):

@@ -1,0 +1,84 @@
+"""What every operator keeps for backward, row by row as in PyTorch's own table, to be read beside it.
+
+A plain operator is whole in its row. The others have code of their own, in `ops` and in the modules that use them, where
+lifetimes are odd; what they keep stands here all the same, and they keep it because it stands here.
+
+Source: PyTorch 2.13 tools/autograd/derivatives.yaml; a wheel has it as torchgen/packaged/autograd/derivatives.yaml.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.rows import RESULT, Plain, Row
+from loralens.core.tape.tape import Tape
+
+# one tensor, and nothing kept
+scale: Final = Plain("mul.Scalar")
+shift: Final = Plain("add.Scalar", passes=True)
+converted: Final = Plain("_to_copy")
+mean_of: Final = Plain("mean.dim")
+total: Final = Plain("sum.dim_IntList")  # the gradient is expanded, and laid out where it is used
+clone: Final = Plain("clone", passes=True)
+repeat: Final = Plain("repeat")
+expanded: Final = Plain("expand", view=True)  # the gradient is summed
+cut: Final = Plain("slice.Tensor", view=True)  # the gradient fills a zeroed tensor
+selected: Final = Plain("select.int", view=True)
+
+# ... the result kept
+tanh: Final = Plain("tanh", RESULT)
+sigmoid: Final = Plain("sigmoid", RESULT)
+relu: Final = Plain("relu", RESULT)
+rsqrt: Final = Plain("rsqrt", RESULT)
+softmax_of: Final = Plain("_softmax", RESULT)
+log_softmax: Final = Plain("_log_softmax", RESULT)
+
+# ... the input kept
+silu: Final = Plain("silu", "self")
+gelu: Final = Plain("gelu", "self")
+mish: Final = Plain("mish", "self")
+hardswish: Final = Plain("hardswish", "self")
+leaky_relu: Final = Plain("leaky_relu", "self")
+clamp: Final = Plain("clamp", "self")
+
+# with code of their own
+POWER: Final = Row("pow.Tensor_Scalar", {"self": "self"})
+CLAMP_TENSOR: Final = Row("clamp.Tensor", {"self": "self"}, left_out="min max")  # one value each
+MUL: Final = Row("mul.Tensor", {"self": "other", "other": "self"})
+ADD: Final = Row("add.Tensor", {"self": "", "other": ""})
+SUB: Final = Row("sub.Tensor", {"self": "", "other": ""})
+CAT: Final = Row("cat", {"tensors": ""})
+SPLIT: Final = Row("split_with_sizes", {"self": ""})
+DROPOUT: Final = Row("native_dropout", {"input": "result1"})
+WHERE: Final = Row("where.self", {"self": "condition", "other": "condition"})
+BMM: Final = Row("bmm", {"self": "mat2", "mat2": "self"})
+ADDMM: Final = Row("addmm", {"self": "", "mat1": "mat2", "mat2": "mat1"})
+GROUPED_MM: Final = Row("_grouped_mm", {"self": "mat2", "mat2": "self"}, left_out="offs")  # one number per expert
+INDEX: Final = Row("index.Tensor", {"self": "indices"})
+EMBEDDING: Final = Row("embedding", {"weight": "indices"})
+TOPK: Final = Row("topk", {"self": "indices"})
+SCATTER: Final = Row("scatter.src", {"self": "index", "src": "index"})
+LAYER_NORM: Final = Row(
+    "native_layer_norm", dict.fromkeys(("input", "weight", "bias"), "input result1 result2 weight bias")
+)
+CONVOLUTION: Final = Row("convolution", dict.fromkeys(("input", "weight", "bias"), "input weight"))
+NLL_LOSS: Final = Row("nll_loss_forward", {"self": "self target total_weight"}, left_out="weight")  # all classes alike
+FLASH: Final = Row(
+    "_scaled_dot_product_flash_attention",
+    dict.fromkeys(("query", "key", "value"), "query key value output logsumexp rng_state"),
+    left_out="cum_seq_q cum_seq_k unused",  # empty: all sequences have one length
+)
+EFFICIENT: Final = Row(
+    "_scaled_dot_product_efficient_attention",
+    dict.fromkeys(
+        ("query", "key", "value", "attn_bias"),
+        "query key value output log_sumexp attn_bias philox_seed",
+    ),
+    left_out="philox_offset",  # in one storage with the seed
+)
+
+
+def cast(t: Tape, x: Tensor, dtype: str, label: str) -> Tensor:
+    """`x.to(dtype)`: a copy, or x itself when the dtype is right already."""
+    return x if x.dtype == dtype else converted(t, x, label, dtype=dtype)
