@@ -1,4 +1,4 @@
-"""The strategies by the names that a recipe's `strategy` has for them; a new one is a class and a row here."""
+"""The strategies by the names that the word `strategy` has for them; a new one is a class, its place here and its name there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from loralens.core.parallel.deepspeed import Zero1, Zero2, Zero3
 from loralens.core.parallel.fsdp import Fsdp
 from loralens.core.parallel.single import Single
 from loralens.core.parallel.strategy import Setting, Strategy
+from loralens.core.question.recipe import STRATEGIES as NAMES
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
 
-STRATEGIES: Final[dict[str, type[Strategy]]] = {
-    "none": Single,
-    "ddp": Ddp,
-    "zero1": Zero1,
-    "zero2": Zero2,
-    "zero3": Zero3,
-    "fsdp": Fsdp,
-}
+# in the order of the word's names
+_CLASSES: Final[tuple[type[Strategy], ...]] = (Single, Ddp, Zero1, Zero2, Zero3, Fsdp)
+STRATEGIES: Final[dict[str, type[Strategy]]] = dict(zip(NAMES, _CLASSES, strict=True))
 
 
 def strategy_of(recipe: Recipe, *, adapters: bool = False) -> Strategy:
