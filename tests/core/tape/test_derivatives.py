@@ -27,13 +27,13 @@ from loralens.core.tape import derivatives, ops
 from loralens.core.tape.attention import Attention
 from loralens.core.tape.ledger import Ledger
 from loralens.core.tape.position_bias import _where
-from loralens.core.tape.rows import Plain, Row
+from loralens.core.tape.rows import Derivative, Plain
 from loralens.core.tape.size import ONE, TOKENS
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
 
 PACKAGED = Path(torchgen.__file__).parent / "packaged"
-ROWS = {name: row for name, row in vars(derivatives).items() if isinstance(row, Row)}
+ROWS = {name: row for name, row in vars(derivatives).items() if isinstance(row, Derivative)}
 PLAIN = {name: row for name, row in ROWS.items() if isinstance(row, Plain)}
 PASSED_ON = ("grad", "handle_r_to_c(self.scalar_type(), grad)")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.rows import RESULT, Plain, Row
+from loralens.core.tape.rows import RESULT, Derivative, Plain
 from loralens.core.tape.tape import Tape
 
 # one tensor, and nothing kept
@@ -43,33 +43,37 @@ leaky_relu: Final = Plain("leaky_relu", "self")
 clamp: Final = Plain("clamp", "self")
 
 # with code of their own
-POWER: Final = Row("pow.Tensor_Scalar", {"self": "self"})
-CLAMP_TENSOR: Final = Row("clamp.Tensor", {"self": "self"}, left_out="min max")  # one value each
-MUL: Final = Row("mul.Tensor", {"self": "other", "other": "self"})
-ADD: Final = Row("add.Tensor", {"self": "", "other": ""})
-SUB: Final = Row("sub.Tensor", {"self": "", "other": ""})
-CAT: Final = Row("cat", {"tensors": ""})
-SPLIT: Final = Row("split_with_sizes", {"self": ""})
-DROPOUT: Final = Row("native_dropout", {"input": "result1"})
-WHERE: Final = Row("where.self", {"self": "condition", "other": "condition"})
-BMM: Final = Row("bmm", {"self": "mat2", "mat2": "self"})
-ADDMM: Final = Row("addmm", {"self": "", "mat1": "mat2", "mat2": "mat1"})
-GROUPED_MM: Final = Row("_grouped_mm", {"self": "mat2", "mat2": "self"}, left_out="offs")  # one number per expert
-INDEX: Final = Row("index.Tensor", {"self": "indices"})
-EMBEDDING: Final = Row("embedding", {"weight": "indices"})
-TOPK: Final = Row("topk", {"self": "indices"})
-SCATTER: Final = Row("scatter.src", {"self": "index", "src": "index"})
-LAYER_NORM: Final = Row(
+POWER: Final = Derivative("pow.Tensor_Scalar", {"self": "self"})
+CLAMP_TENSOR: Final = Derivative("clamp.Tensor", {"self": "self"}, left_out="min max")  # one value each
+MUL: Final = Derivative("mul.Tensor", {"self": "other", "other": "self"})
+ADD: Final = Derivative("add.Tensor", {"self": "", "other": ""})
+SUB: Final = Derivative("sub.Tensor", {"self": "", "other": ""})
+CAT: Final = Derivative("cat", {"tensors": ""})
+SPLIT: Final = Derivative("split_with_sizes", {"self": ""})
+DROPOUT: Final = Derivative("native_dropout", {"input": "result1"})
+WHERE: Final = Derivative("where.self", {"self": "condition", "other": "condition"})
+BMM: Final = Derivative("bmm", {"self": "mat2", "mat2": "self"})
+ADDMM: Final = Derivative("addmm", {"self": "", "mat1": "mat2", "mat2": "mat1"})
+GROUPED_MM: Final = Derivative(
+    "_grouped_mm", {"self": "mat2", "mat2": "self"}, left_out="offs"
+)  # one number per expert
+INDEX: Final = Derivative("index.Tensor", {"self": "indices"})
+EMBEDDING: Final = Derivative("embedding", {"weight": "indices"})
+TOPK: Final = Derivative("topk", {"self": "indices"})
+SCATTER: Final = Derivative("scatter.src", {"self": "index", "src": "index"})
+LAYER_NORM: Final = Derivative(
     "native_layer_norm", dict.fromkeys(("input", "weight", "bias"), "input result1 result2 weight bias")
 )
-CONVOLUTION: Final = Row("convolution", dict.fromkeys(("input", "weight", "bias"), "input weight"))
-NLL_LOSS: Final = Row("nll_loss_forward", {"self": "self target total_weight"}, left_out="weight")  # all classes alike
-FLASH: Final = Row(
+CONVOLUTION: Final = Derivative("convolution", dict.fromkeys(("input", "weight", "bias"), "input weight"))
+NLL_LOSS: Final = Derivative(
+    "nll_loss_forward", {"self": "self target total_weight"}, left_out="weight"
+)  # all classes alike
+FLASH: Final = Derivative(
     "_scaled_dot_product_flash_attention",
     dict.fromkeys(("query", "key", "value"), "query key value output logsumexp rng_state"),
     left_out="cum_seq_q cum_seq_k unused",  # empty: all sequences have one length
 )
-EFFICIENT: Final = Row(
+EFFICIENT: Final = Derivative(
     "_scaled_dot_product_efficient_attention",
     dict.fromkeys(
         ("query", "key", "value", "attn_bias"),

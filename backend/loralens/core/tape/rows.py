@@ -17,7 +17,7 @@ def like(t: Tape, numel: Size, dtype: str, width: int | Size, label: str) -> Ten
     return t.new(numel, dtype, width, label, "logits" if t.section == "logits" else "temporaries")
 
 
-class Row:
+class Derivative:
     """An operator in PyTorch's table, and what it keeps for each of its gradients.
 
     `name` is its name there. `keeps` has an entry per differentiable input: the tensors that the formula of this input's
@@ -51,7 +51,7 @@ class Row:
         return found
 
 
-class Plain(Row):
+class Plain(Derivative):
     """An operator of one tensor, whole in its row: `keeps` is what its one gradient needs, `self` or `result`.
 
     Its gradient is a new tensor of the input's size, or the incoming one itself where it `passes`. `view`: the result lies
