@@ -66,7 +66,7 @@ FORMS: Final[dict[Mode, dict[str, Form]]] = {
         "graph_addmm": Form(2, 2, graph=True),
         "triton_split": Form(0, 1),
     },
-    "training": {"eager": Form(12, 12), "addmm": Form(8, 11), "own": Form(6, 11)},
+    "training": {"eager": Form(12, 12), "own": Form(6, 11)},
     "adapters": {
         "loop_adapters": Form(6, 30),
         "gather_bmm": Form(4, 6),

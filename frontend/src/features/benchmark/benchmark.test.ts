@@ -290,7 +290,7 @@ describe('figures', () => {
 
 describe('looks', () => {
   it('tell any two ways that are drawn together apart, by colour or by mark', () => {
-    const first = ['eager', 'addmm', 'merged', 'packed_addmm', 'peft', 'stacked', 'flop_order', 'own', 'full_update']
+    const first = ['eager', 'addmm', 'merged', 'packed_addmm', 'peft', 'packed_epilogue', 'own', 'full_gradient']
     expect(new Set(first.map((id) => Object.values(lookOf(id)).join())).size).toBe(first.length)
   })
 })

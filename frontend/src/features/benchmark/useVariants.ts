@@ -9,24 +9,20 @@ export interface Look {
 }
 
 /** Those that compute no adapter are red, as everywhere on the page. */
-const PLAIN = ['full_update', 'full_gradient', 'dense', 'dense_again', 'packed_dense', 'packed_touch', 'graph_dense']
+const PLAIN = ['full_gradient', 'dense', 'dense_again', 'packed_dense', 'packed_touch', 'graph_dense']
 const USUAL = ['eager', 'loop_adapters']
 const ORDER = [
   'addmm',
   'merged',
   'packed_addmm',
   'peft',
-  'stacked',
-  'flop_order',
   'own',
   'packed_epilogue',
   'packed_hint16',
   'packed_float32',
   'compiled',
   'wrong_order',
-  'dora',
   'peft_same_dtype',
-  'packed_merged',
   'graph_addmm',
   'triton_split',
 ]
@@ -35,9 +31,8 @@ const BATCH = [
   'loop_requests',
   'packed_stacked',
   'gather_bmm',
+  'own', // at its place among the others: one way, one look
   'grouped_mm',
-  'segments',
-  'own',
   'packed_stacked_epilogue',
   'merge_switch',
   'peft_mixed',

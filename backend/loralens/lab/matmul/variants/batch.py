@@ -79,31 +79,6 @@ class GatherBmm(Batch):
         return y
 
 
-class Segments(Batch):
-    """Rows sorted by adapter. Source: Punica, as above (SGMV)."""
-
-    id = "segments"
-
-    def prepare(self) -> None:
-        super().prepare()
-        p = self.problem
-        self.order = torch.argsort(p.ids, stable=True)
-        counts = torch.bincount(p.ids, minlength=p.request.adapters).tolist()
-        self.parts, begin = [], 0
-        for adapter, size in enumerate(counts):
-            if size:
-                self.parts.append((adapter, slice(begin, begin + size)))
-            begin += size
-
-    def __call__(self, index: int) -> Tensor:
-        p = self.problem
-        sorted_x = p.x[self.order]
-        delta = p.x.new_empty(p.rows, p.out_features)
-        for adapter, rows in self.parts:
-            torch.mm(linear(sorted_x[rows], p.all_a[adapter]), self.all_bt[adapter], out=delta[rows])
-        return linear(p.x, p.weight(index)).index_add_(0, self.order, delta, alpha=p.scaling)
-
-
 class GroupedMm(Batch):
     """torch.nn.functional.grouped_mm over sorted rows."""
 

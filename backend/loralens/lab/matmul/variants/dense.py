@@ -46,26 +46,6 @@ class DenseAgainForAdapters(Dense):
     mode = "adapters"
 
 
-class FullUpdate(Variant):
-    """x·Wᵀ + x·ΔWᵀ with a full-size ΔW kept apart."""
-
-    id = "full_update"
-    copies_of_weight = 1.0
-
-    def prepare(self) -> None:
-        p = self.problem
-        delta = torch.matmul(p.lora_b, p.lora_a).mul_(p.scaling)
-        self.deltas = [delta, *(delta.clone() for _ in range(p.copies - 1))]
-
-    def __call__(self, index: int) -> Tensor:
-        p = self.problem
-        return linear(p.x, p.weight(index)).add_(linear(p.x, self.deltas[index % p.copies]))
-
-    def work(self) -> Work:
-        weight_bytes = self.problem.in_features * self.problem.out_features * self.problem.element_bytes
-        return self.problem.base_work() + Work(self.problem.base_work().flops, weight_bytes)
-
-
 class Merged(Variant):
     """W + s·B·A, added once: the speed of dense, for one adapter at a time."""
 

@@ -8,7 +8,6 @@ from torch.nn.functional import linear
 
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.factors import folded, transposed, widened
-from loralens.lab.matmul.packed import PackedWeight
 from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
@@ -135,20 +134,3 @@ def _as_integers(factor: Tensor) -> Tensor:
     size = factor.numel() * factor.element_size()
     widest = next(kind for kind in (torch.int64, torch.int32, torch.int16) if size % kind.itemsize == 0)
     return factor.reshape(-1).view(widest)
-
-
-class PackedMerged(Packed):
-    """The merged weight, packed."""
-
-    id = "packed_merged"
-
-    def prepare(self) -> None:
-        p = self.problem
-        merged = torch.addmm(p.weights[0], p.lora_b, p.lora_a, alpha=p.scaling)
-        self.packed = [PackedWeight(merged, self.hint) for _ in p.weights]
-
-    def __call__(self, index: int) -> Tensor:
-        return self.base(index)
-
-    def work(self) -> Work:
-        return self.problem.base_work()

@@ -99,7 +99,6 @@ class PeftTraining(Training):
 
     id = "peft"
     setup_seconds = IMPORT_SECONDS
-    autocast: ClassVar[bool] = True
 
     @classmethod
     def why_not(cls, problem: Problem) -> str | None:
@@ -108,7 +107,7 @@ class PeftTraining(Training):
     def prepare(self) -> None:
         super().prepare()
         p = self.problem
-        self.layers = peft_layers(p, autocast=self.autocast, adapters=[(p.lora_a, p.lora_b)])
+        self.layers = peft_layers(p, autocast=True, adapters=[(p.lora_a, p.lora_b)])
 
     def forward(self, index: int) -> Tensor:
         result: Tensor = self.layers[index % self.problem.copies](self.x)
@@ -120,17 +119,6 @@ class PeftTraining(Training):
 
     def parameters(self) -> list[Tensor]:
         return [tensor for layer in self.layers for tensor in layer.parameters()]
-
-
-class PeftTrainingSameDtype(PeftTraining):
-    """The adapter in W's dtype."""
-
-    id = "peft_same_dtype"
-    autocast = False
-
-    @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
-        return PeftSameDtype.why_not(problem)
 
 
 class PeftMixed(Variant):

@@ -108,13 +108,3 @@ class EagerTraining(Training):
     def forward(self, index: int) -> Tensor:
         p = self.problem
         return linear(self.x, p.weight(index)) + linear(linear(self.x, self.a), self.b) * p.scaling
-
-
-class AddmmTraining(Training):
-    """addmm under autograd (out of place: autograd needs the base's output untouched)."""
-
-    id = "addmm"
-
-    def forward(self, index: int) -> Tensor:
-        p = self.problem
-        return torch.addmm(linear(self.x, p.weight(index)), linear(self.x, self.a), self.b.t(), alpha=p.scaling)
