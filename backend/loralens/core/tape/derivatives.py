@@ -24,7 +24,6 @@ clone: Final = Plain("clone", passes=True)
 repeat: Final = Plain("repeat")
 expanded: Final = Plain("expand", view=True)  # the gradient is summed
 cut: Final = Plain("slice.Tensor", view=True)  # the gradient fills a zeroed tensor
-selected: Final = Plain("select.int", view=True)
 
 # ... the result kept
 tanh: Final = Plain("tanh", RESULT)

@@ -20,7 +20,6 @@ from loralens.core.tape.derivatives import log_softmax as log_softmax
 from loralens.core.tape.derivatives import relu as relu
 from loralens.core.tape.derivatives import rsqrt as rsqrt
 from loralens.core.tape.derivatives import scale as scale
-from loralens.core.tape.derivatives import selected as selected
 from loralens.core.tape.derivatives import shift as shift
 from loralens.core.tape.derivatives import sigmoid as sigmoid
 from loralens.core.tape.derivatives import silu as silu

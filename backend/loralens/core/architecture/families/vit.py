@@ -178,7 +178,12 @@ class ViT(Root):
 
     def _first(self, t: Tape, hidden: Tensor) -> Tensor:
         """The first token of every picture: a view, whose gradient fills a zeroed tensor."""
-        return ops.selected(t, hidden, "first token alone", numel=BATCH * self._hidden)
+        out = Tensor(hidden.storage, BATCH * self._hidden, hidden.dtype, self._hidden)
+        whole = (hidden.numel, hidden.dtype, hidden.width)
+        t.record(
+            "first token", [out], [hidden], [], lambda g: t.new(*whole, "gradient: first token alone", "temporaries")
+        )
+        return out
 
     def uses_per_token(self, name: str, recipe: Recipe) -> float:
         """The convolution sees the patches, the classifier one token."""
