@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import threading
@@ -12,7 +13,9 @@ import httpx
 import pytest
 from jobs.serving import Server
 
+from loralens.api.compute import Lane
 from loralens.core import catalogue
+from loralens.core.errors import LoraLensError
 
 SMALL = {**json.loads(json.dumps(dict(catalogue.model("7B").config))), "hidden_size": 256, "intermediate_size": 512}
 
@@ -118,3 +121,31 @@ def test_an_answer_carries_a_tag_and_is_not_sent_twice(base: str) -> None:
         wrong = client.get("/api/memory?model=nope")
         assert wrong.status_code == 404
         assert "etag" not in wrong.headers
+
+
+def test_what_has_waited_as_long_as_it_may_be_computed_for_is_sent_away() -> None:
+    """Of three long questions to one worker the last cannot have begun when its second is over."""
+    lane = Lane("one", workers=1, most_waiting=5, deadline_seconds=1, niceness=0)
+
+    class Staying:
+        async def receive(self) -> dict[str, Any]:
+            await asyncio.Event().wait()
+            return {}
+
+    async def ask(number: int) -> str:
+        body = {"config": deep(400 + number), "method": "lora", "allocator": "simulated"}
+        try:
+            await lane.run(Staying(), "memory", body)  # type: ignore[arg-type]  # all of a request that a lane looks at
+        except LoraLensError as error:
+            return error.code
+        return "answered"
+
+    async def three() -> list[str]:
+        return await asyncio.gather(*(ask(number) for number in range(3)))
+
+    lane.start()
+    try:
+        assert asyncio.run(three())[-1] == "overloaded"
+    finally:
+        lane.stop()
+    assert lane.under_way == 0

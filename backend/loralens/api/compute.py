@@ -1,8 +1,8 @@
 """Computation away from the process that answers.
 
 The server's own process reads requests, finds kept answers, and serves the page; whatever has to be computed goes to worker
-processes in one of two lanes. A lane has a number of workers, a bound on what waits (429 beyond it, with Retry-After) and a
-deadline (503); a client that leaves takes its work with it. Long work runs in a lane of its own, at a lower priority.
+processes in one of two lanes. A lane has a number of workers, a bound on what waits and how long (429 beyond it, with Retry-After)
+and a deadline (503); a client that leaves takes its work with it. Long work runs in a lane of its own, at a lower priority.
 """
 
 from __future__ import annotations
@@ -71,26 +71,30 @@ class Lane:
             self.start()
             return self._pool.schedule(child.answer, args=(name, body), timeout=self.deadline_seconds)
 
+    def _overloaded(self, why: str) -> Overloaded:
+        wait = math.ceil(self.typical_seconds * self.under_way / self.workers)
+        return Overloaded(why, retry_after_seconds=min(max(wait, 1), 60))
+
     async def run(self, request: Request, name: str, body: Mapping[str, Any]) -> bytes | child.Problem | None:
         """The answer or its problem; None when the client has left.
 
         Raises:
-            Overloaded: as much waits already as may.
+            Overloaded: as much waits already as may, or this has waited as long as it may be computed for.
             TookTooLong: the deadline has passed, or the worker died at it.
         """
         if self.under_way >= self.workers + self.most_waiting:
-            wait = math.ceil(self.typical_seconds * self.under_way / self.workers)
-            raise Overloaded(
-                f"{self.under_way} requests of this kind are computed or wait already",
-                retry_after_seconds=min(max(wait, 1), 60),
-            )
+            raise self._overloaded(f"{self.under_way} requests of this kind are computed or wait already")
         loop = asyncio.get_running_loop()
         begun = loop.time()
         self.under_way += 1
-        work = asyncio.wrap_future(self._schedule(name, dict(body)))
+        scheduled = self._schedule(name, dict(body))
+        work = asyncio.wrap_future(scheduled)
         left = asyncio.ensure_future(_left(request))
         try:
             waiting: set[asyncio.Future[Any]] = {work, left}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=self.deadline_seconds)
+            if not (work.done() or left.done() or scheduled.running()):
+                raise self._overloaded(f"this waited for {self.deadline_seconds:g} seconds and has not begun")
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 return None
