@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loralens.core import catalogue
 from loralens.core.answer.answers import memory_answer
+from loralens.core.catalogue import _resolution
 from loralens.core.errors import LoraLensError
 from loralens.core.question import needs
 from loralens.core.question.recipe import TRAINERS
@@ -65,3 +66,26 @@ def test_what_is_said_of_a_trainer_is_translated() -> None:
                 said |= set(answer["estimates"][0]["assumptions"])
     patterns = [pattern for pattern, _ in TABLE["assumptions"]]
     assert {line for line in said if not any(re.fullmatch(pattern, line) for pattern in patterns)} == set()
+
+
+def test_every_way_to_read_a_name_is_translated() -> None:
+    rules = json.loads(Path("frontend/src/shared/ui/readAs.zh-CN.json").read_text("utf-8"))
+    names = (
+        "8B",
+        "llama3",
+        "someone/Qwen3-8B",
+        "Hermes-3-Llama-3.1-8B",
+        "Llama-3.1-8B-Instruct",
+        "unsloth/Qwen3-8B-bnb-4bit",
+        "Qwen3-8B-AWQ",
+        "Qwen3-8B-GGUF",
+    )
+    notes = [note for name in names for note in catalogue.read(name).notes]
+    reasons = [f"x is read as Y: {because}" for _, because in _resolution._same().values()]
+    pieces = {
+        piece.split(": ", 1)[1] if " is read as " in piece else piece
+        for note in (*notes, *reasons)
+        for piece in note.split("; ")
+    }
+    assert len(pieces) > 40
+    assert {piece for piece in pieces if not any(re.fullmatch(rule, piece) for rule, _ in rules)} == set()

@@ -21,7 +21,7 @@ async function ownGpu(context, { lang, width }) {
     true,
     'the focus is inside the dialog',
   )
-  await page.locator('#own-gpu-memory').fill('24 GB')
+  await page.locator('#own-gpu-memory').fill('24 TB')
   await page.locator('#own-gpu-bandwidth').fill('fast')
   await page.keyboard.press('Enter')
   equal(await page.locator('[data-own-gpu] [aria-invalid=true]').count(), 2, 'each wrong field is marked')
@@ -80,6 +80,51 @@ async function ownGpu(context, { lang, width }) {
   await other.page.locator('[data-own=gpu]').click()
   equal(await other.page.locator('#own-gpu-rate').inputValue(), '165', 'the form holds what the link says')
   await other.finish()
+}
+
+/** A name that the catalogue does not have: how it was understood is said, whether it was typed or stood in the link. */
+async function readAs(context) {
+  let { page, finish } = await openPage(context, { lang: 'zh-CN', path: '/part2?m=llama3' })
+  await settled(page)
+  await page.locator('[data-note=read-as]').filter({ hasText: 'llama3 读作 Llama-3-8B' }).waitFor()
+  await finish()
+  ;({ page, finish } = await openPage(context, { lang: 'en' }))
+  await settled(page)
+  equal(await page.locator('[data-note=read-as]').count(), 0, 'a name of the catalogue needs no note')
+  await page.locator('[data-own=model]').click()
+  await page.locator('#find-model').fill('unsloth/Qwen3-8B-bnb-4bit')
+  await page.keyboard.press('Enter')
+  await page.locator('[data-note=read-as]').filter({ hasText: 'is read as Qwen3-8B' }).waitFor()
+  await page.locator('#setup-model').selectOption('llama-2-7b')
+  await page.locator('[data-note=read-as]').waitFor({ state: 'detached' })
+  await finish()
+}
+
+/** The first language is the browser's; the button writes its own into the link, which another reader then opens. */
+async function language({ browser, url }) {
+  for (const [locale, lang, other] of [
+    ['en-US', 'en', '中文'],
+    ['zh-CN', 'zh-CN', 'English'],
+    ['fr-FR', 'en', '中文'],
+  ]) {
+    const visitor = await browser.newContext({ locale })
+    const page = await visitor.newPage()
+    await page.goto(`${url}/part2?m=qwen3-8b`)
+    await settled(page)
+    equal(await page.evaluate(() => document.documentElement.lang), lang, `the first language of ${locale}`)
+    await page.getByRole('button', { name: other }).click()
+    const after = lang === 'en' ? 'zh-CN' : 'en'
+    await page.waitForFunction((text) => new URLSearchParams(location.search).get('lang') === text, after)
+    await page.waitForFunction((text) => document.documentElement.lang === text, after)
+    const link = page.url()
+    await visitor.close()
+    const reader = await browser.newContext({ locale })
+    const opened = await reader.newPage()
+    await opened.goto(link)
+    await settled(opened)
+    equal(await opened.evaluate(() => document.documentElement.lang), after, 'a link opens as its sender saw it')
+    await reader.close()
+  }
 }
 
 async function hubModel(context) {
@@ -225,6 +270,8 @@ async function words(context, { lang, width }) {
 export default async function setup(context) {
   await words(context, { lang: 'en', width: 1280 })
   await words(context, { lang: 'zh-CN', width: 390 })
+  await readAs(context)
+  await language(context)
   await ownGpu(context, { lang: 'zh-CN', width: 1280 })
   await ownGpu(context, { lang: 'en', width: 360 })
   const note = await hubModel(context)

@@ -29,7 +29,7 @@ export interface PlanSegment {
 }
 
 export interface Plan {
-  model: { id: string | null; name: string; family: string; parameters: number }
+  model: { id: string | null; name: string; family: string; parameters: number; read_as?: string[] }
   method: string
   regime: string
   variables: VariableName[]

@@ -37,11 +37,18 @@ describe("a GPU of one's own", () => {
     })
   })
 
+  it('reads a size as the command line does', () => {
+    for (const text of ['24GB', '24 GB', ' 24gb ', '24GiB', 'custom:24 GB', 'custom:24GiB'])
+      expect([text, parseOwnGpu(text)?.id]).toEqual([text, 'custom:24GiB'])
+    for (const memory of ['24', '24GB', '24 GB', '24GiB'])
+      expect(readOwnGpu({ memory, bandwidth: '', rate: '', name: '' })).toMatchObject({ gpu: { id: 'custom:24GiB' } })
+    expect(parseOwnGpu('24564 MiB')?.memoryBytes).toBe(24_564 * 2 ** 20)
+  })
+
   it.each([
     '',
     'custom:',
     'custom:24',
-    'custom:24GB',
     'custom:0GiB',
     'custom:5000GiB',
     'custom:24GiB,24GiB',
@@ -62,9 +69,12 @@ describe("a GPU of one's own", () => {
 
   it('is never read by accident', () => {
     fc.assert(
-      fc.property(fc.string(), (text) => {
-        expect(parseOwnGpu(text)).toBeNull()
-      }),
+      fc.property(
+        fc.string().filter((text) => !/^\s*\d/.test(text)),
+        (text) => {
+          expect(parseOwnGpu(text)).toBeNull()
+        },
+      ),
     )
   })
 })

@@ -14,6 +14,8 @@ export type OwnGpuForm = Record<OwnField, string>
 interface Unit {
   field: OwnField
   unit: string
+  /** Another spelling of the unit, which is read and not written. */
+  said?: string
   bytes?: number
   least: number
   most: number
@@ -22,6 +24,8 @@ interface Unit {
 // The same ranges as the API's: they catch slips of unit only.
 const UNITS: readonly Unit[] = [
   { field: 'memory', unit: 'GiB', bytes: 2 ** 30, least: 0.5, most: 4096 },
+  // What a card's box means by GB, and the API too, is GiB.
+  { field: 'memory', unit: 'GiB', said: 'GB', bytes: 2 ** 30, least: 0.5, most: 4096 },
   { field: 'memory', unit: 'MiB', bytes: 2 ** 20, least: 512, most: 4096 * 1024 },
   { field: 'bandwidth', unit: 'GB/s', least: 1, most: 100_000 },
   { field: 'rate', unit: 'TFLOP/s', least: 0.01, most: 100_000 },
@@ -49,14 +53,18 @@ const canonical = (digits: string, unit: string): string =>
 
 function quantity(text: string): { unit: Unit; text: string; value: number } | null {
   const match = QUANTITY.exec(text)
-  const unit = match && UNITS.find((item) => item.unit.toLowerCase() === match[2]!.toLowerCase())
+  const unit = match && UNITS.find((item) => (item.said ?? item.unit).toLowerCase() === match[2]!.toLowerCase())
   if (!match || !unit) return null
   const value = Number(match[1])
   return value >= unit.least && value <= unit.most ? { unit, text: canonical(match[1]!, unit.unit), value } : null
 }
 
+/** A size alone names a GPU too, as in the command line: `24GB`. */
+const SIZE = /^\s*\d{1,7}(?:\.\d{1,3})?\s*(?:gib|gb|mib)\s*$/i
+
 /** Reads the text of an address; null when it is no GPU. */
 export function parseOwnGpu(text: string): OwnGpu | null {
+  if (SIZE.test(text)) return parseOwnGpu(OWN + text.trim())
   if (!text.toLowerCase().startsWith(OWN)) return null
   const found = new Map<OwnField, ReturnType<typeof quantity>>()
   let name: string | null = null

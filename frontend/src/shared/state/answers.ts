@@ -51,6 +51,10 @@ export function provideAnswers(settings: Part2Settings): Answers {
     ...catalogue,
     ...choice,
     ...answered,
+    // A name in the address is understood by whoever answers; one that was typed, when it was looked up.
+    readAs: computed(
+      () => (standing.value === 'current' ? shown.value?.model.read_as : undefined) ?? choice.readAs.value,
+    ),
     shown,
     standing,
     askedName: computed(() => {

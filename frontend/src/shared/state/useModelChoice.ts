@@ -11,6 +11,8 @@ export interface Choice {
   ownConfig: Ref<JsonObject | null>
   /** Finds a model by its name and shows it; the Hub is asked only with `fromHub`. Throws what the API refuses. */
   lookUp: (name: string, fromHub: boolean) => Promise<Schemas['ResolvedModel']>
+  /** How a name that was typed was understood, as long as its model is shown. */
+  readAs: ComputedRef<readonly string[]>
   /** A name of the address that means no model; the default model is shown in its place. */
   missing: Ref<string | null>
 }
@@ -19,6 +21,8 @@ export function useModelChoice(settings: Part2Settings): Choice {
   const ownConfig = shallowRef<JsonObject | null>(null)
   /** Configs of models that were looked up by name. */
   const found = shallowReactive(new Map<string, JsonObject>())
+  const typed = shallowRef<{ id: string; notes: readonly string[] }>()
+  const readAs = computed(() => (typed.value && typed.value.id === settings.model ? typed.value.notes : []))
   const missing = ref<string | null>(null)
   const choice = computed<ModelChoice>(() => {
     const config = ownConfig.value ?? found.get(settings.model)
@@ -33,6 +37,7 @@ export function useModelChoice(settings: Part2Settings): Choice {
     if (model.source !== 'catalogue') found.set(model.id, model.config as JsonObject)
     ownConfig.value = null
     missing.value = null
+    typed.value = { id: model.id, notes: model.model.read_as ?? [] }
     settings.model = model.id
     return model
   }
@@ -43,7 +48,7 @@ export function useModelChoice(settings: Part2Settings): Choice {
       if (model !== DEFAULTS.model) missing.value = null
     },
   )
-  return { choice, ownConfig, lookUp, missing }
+  return { choice, ownConfig, lookUp, missing, readAs }
 }
 
 /**

@@ -146,7 +146,7 @@ export function parseQuery(
   }
   const settings: Part2Settings = {
     model: read('m', DEFAULTS.model, matching(ID)),
-    gpu: read('g', DEFAULTS.gpu, (text) => (ID.test(text) ? text : parseOwnGpu(text)?.id)),
+    gpu: read('g', DEFAULTS.gpu, (text) => parseOwnGpu(text)?.id ?? (ID.test(text) ? text : undefined)),
     method: read('k', DEFAULTS.method, oneOf(METHODS)),
     rank: readWord(WORD.get('rank')!, DEFAULTS.rank) as number,
     batch: readWord(WORD.get('micro_batch_size')!, DEFAULTS.batch) as number,
