@@ -72,10 +72,12 @@ class Row:
 
     @property
     def stack(self) -> str:
-        """`huggingface`, or the framework whose own model code ran."""
+        """`huggingface`, or the framework whose own model code ran; `plain loop` where a loop keeps the model's output."""
         for name in ("litgpt", "torchtune", "LLMs-from-scratch"):
             if name in self.project:
                 return name
+        if self.data["recipe"].get("keep_outputs"):
+            return "plain loop"
         return "gpt_bigcode" if (self.data.get("config") or {}).get("model_type") == "gpt_bigcode" else "huggingface"
 
 

@@ -25,7 +25,7 @@ def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe) ->
     Raises:
         InvalidInput, UnsupportedArchitecture: as `build`.
     """
-    root = build(model.config, version(recipe, "transformers"), framework(recipe))
+    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
     layers = sum(len(stack) for _, stack in root.stacks())
     micro_batches = 2 if recipe.gradient_accumulation_steps > 1 else 1
     steps = 1 + STEPS + (VARYING_STEPS if recipe.padded else 0) + SEARCHES * (5 if recipe.padded else STEPS)

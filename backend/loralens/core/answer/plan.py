@@ -139,7 +139,7 @@ def _own_parameters(root: Root, recipe: Recipe) -> int | None:
 
 def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
-    root = build(model.config, version(recipe, "transformers"), framework(recipe))
+    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
     own = _own_parameters(root, recipe)
     prepared = methods.prepare(method, root, recipe)
     label_parameters(root)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.call import Call
+from loralens.core.architecture.heads import EMBEDDING, Head, attach, no_such_head
 from loralens.core.architecture.loss import causal_loss
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
@@ -13,6 +14,7 @@ from loralens.core.question.versions import CURRENT, version
 from loralens.core.tape.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
 
 if TYPE_CHECKING:
+    from loralens.core.architecture.config import Config
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.tape import Tape
@@ -33,6 +35,8 @@ class Root(Module):
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound
+    task: Head | None = None  # the head that stands in the language model's place
+    caches = False  # its attention can put keys and values into transformers' dynamic cache while it trains
     counted = False  # only the shapes are modelled; asking for memory is refused by name
     only_counted = ""  # why this step is refused, though its parameters are counted
     no_adapters = ""  # why adapters on this family are not modelled
@@ -47,7 +51,7 @@ class Root(Module):
 
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """What a micro batch holds: name and bytes of every tensor that the training loop hands over."""
-        words = [("token ids", TOKENS * 8), ("labels", TOKENS * 8)]
+        words = [("token ids", TOKENS * 8), *(self.task.labels() if self.task else [("labels", TOKENS * 8)])]
         return [*words, ("attention mask of the batch", TOKENS * 8)] if recipe.padded else words
 
     def kept_beside(self, validity: Validity) -> Size:
@@ -70,7 +74,20 @@ class Root(Module):
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Head and loss, as the recipe's `loss` and `stack` say."""
-        return causal_loss(t, self, hidden, call)
+        return self.task.loss(t, hidden) if self.task else causal_loss(t, self, hidden, call)
+
+    def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
+        """Another head in the place of the language model's (`heads.attach` puts it there).
+
+        Raises:
+            UnsupportedArchitecture: transformers has none of this kind for the family, or it is not modelled.
+        """
+        own = vars(self).get("lm_head")
+        if kind != EMBEDDING or not isinstance(own, Linear) or self.model_type == "t5":
+            raise no_such_head(model_type, kind)
+        for name in ("lm_head", "head"):
+            delattr(self, name)
+        attach(self, "", Head(kind, None))
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Everything before the first layer."""
@@ -107,6 +124,12 @@ class Root(Module):
             found.append(f"this family has no {recipe.attention} attention: {runs} is what runs")
         if self.own_loss and recipe.loss != "full":
             found.append(f"this family computes its own loss on whole logits: loss={recipe.loss} changes nothing")
+        if recipe.use_cache and not self.caches and not recipe.gradient_checkpointing:
+            found.append("use_cache: this family's keys and values in a cache are not modelled while it trains")
+        if recipe.num_labels is not None and self.task is None and self.reads_tokens:
+            found.append("num_labels changes nothing: this head is the language model's (head=sequence_classification)")
+        if self.task is not None and self.task.kind == EMBEDDING:
+            found.append("embedding: a loss on one vector per sample; what it computes beyond that is not counted")
         if self.current_code and version(recipe, "transformers") < CURRENT["transformers"]:
             found.append("this family is modelled as transformers 5.23 runs it, whatever the stack says")
         return found

@@ -13,6 +13,8 @@ from typing import Any
 from loralens.core.architecture.blocks import Attention, GatedMLP, RMSNorm, Rotary
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root, causal_mask, lookup
+from loralens.core.architecture.config import Config
+from loralens.core.architecture.heads import DECODERS, EMBEDDING, attach_to_decoder, no_such_head
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import Shape
@@ -137,6 +139,7 @@ class CausalDecoder(Root):
     """Embedding, a stack of layers, final norm and head; what every decoder-only language model is."""
 
     default_targets: tuple[str, ...] | str = ("q_proj", "v_proj")
+    caches = True
     embedding_dropout = 0.0
     both_masks = False  # makes the full and the sliding mask, whether or not layers use both
 
@@ -168,6 +171,15 @@ class CausalDecoder(Root):
         if self.tied:
             self.lm_head.weight = self.embedding.weight
         return inner
+
+    def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
+        """Every decoder has its base model; the other heads are those that transformers has."""
+        if kind != EMBEDDING and kind not in DECODERS.get(model_type, ()):
+            raise no_such_head(model_type, kind)
+        width = self.head.in_features
+        for name in [name for name in ("lm_head", "embed_out", "head") if name in vars(self)]:
+            delattr(self, name)
+        attach_to_decoder(self, model_type, kind, labels, width, config)
 
     @property
     def inner(self) -> Module:

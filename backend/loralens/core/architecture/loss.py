@@ -43,11 +43,12 @@ def causal_loss(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
             return _chunked(t, root, hidden, call)
     t.ledger.where = "loss"
     logits = root.logits(t, hidden)
+    if root.upcasts_logits and version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
+        logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
+    t.returned(logits)
     if not root.upcasts_logits:
         labels = t.new(TOKENS, "int64", 1, "labels, shifted")
         return cross_entropy(t, shifted_copy(t, logits), labels)
-    if version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
-        logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     return _whole(t, logits, call)
 
 

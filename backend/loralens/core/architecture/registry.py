@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.heads import LM, head_of, labels_of
 from loralens.core.architecture.nested import text_part
 from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
@@ -160,11 +161,16 @@ def _total(root: Root) -> int:
 
 
 def build(
-    entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"], framework: str = ""
+    entries: Mapping[str, Any],
+    transformers: tuple[int, ...] = CURRENT["transformers"],
+    framework: str = "",
+    head: str | None = None,
+    num_labels: int | None = None,
 ) -> Root:
     """The module tree of a config.json, as that version of transformers builds it, or a framework's own model code.
 
     A framework's code is known for a few families; for the others transformers' stands in (`Root.framework` says which).
+    `head` None: the one that the config's `architectures` name.
 
     Raises:
         InvalidInput: a field is missing, malformed or out of range.
@@ -173,7 +179,7 @@ def build(
     config, model_type = _family_of(entries, transformers)
     if model_type not in FAMILIES:
         raise _unknown(model_type)
-    root = _of_framework(config, model_type, framework) or _make(config, model_type)
+    root = _of_framework(config, model_type, framework) or _make(config, model_type, head, num_labels)
     root.model_type = str(entries.get("model_type", model_type))
     return root
 
@@ -220,8 +226,13 @@ def _class_of(model_type: str) -> type[Root]:
     return family
 
 
-def _make(config: Config, model_type: str) -> Root:
+def _make(config: Config, model_type: str, asked: str | None = None, labels: int | None = None) -> Root:
+    if labels is not None:
+        config = config.over({"num_labels": labels, "id2label": None})
     root = _class_of(model_type)(config)  # type: ignore[call-arg]
+    kind = head_of(config.entries, asked)
+    if kind != LM:
+        root.take_head(model_type, kind, labels_of(config, kind, labels), config)
     return root
 
 

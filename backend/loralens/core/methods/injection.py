@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from loralens.core.architecture.heads import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from loralens.core.architecture.module import Embedding, FusedLinear, Linear, Module
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.methods import experts
@@ -206,6 +207,18 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     """
     if root.no_adapters:
         raise UnsupportedArchitecture(root.no_adapters, field="config.model_type", hint="ask for method=full")
+    targets = settled(root, recipe.lora).target_modules
+    if (
+        targets == "all-linear"
+        and root.task is not None
+        and root.task.kind in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING)
+    ):
+        raise InvalidInput(
+            f"PEFT refuses all-linear with a head for {root.task.kind.replace('_', ' ')}: it would adapt the head too, which it "
+            "trains in full",
+            field="lora.target_modules",
+            hint=f"name layers: {', '.join(_names_of_linears(root))}",
+        )
     selection = Selection(root, recipe.lora)
 
     def apply(name: str, module: Module, change: Change | None) -> None:
@@ -215,6 +228,11 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     for_each(root, selection.change, apply, everywhere=selection.everywhere)
     selection.require()
     return [*_assumptions(root, recipe), *selection.ignored()]
+
+
+def _names_of_linears(root: Root) -> list[str]:
+    linears = ((name, module) for name, module in root.walk() if isinstance(module, Linear) and module is not root.head)
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name, _ in linears))[:8]
 
 
 def _assumptions(root: Root, recipe: Recipe) -> list[str]:

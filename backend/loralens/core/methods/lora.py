@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from loralens.core.architecture.heads import owned
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.methods.adapters import settled
 from loralens.core.methods.base import (
@@ -23,7 +24,7 @@ from loralens.core.tape.parameter import Parameter
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.question.recipe import Quantization, Recipe
+    from loralens.core.question.recipe import Lora, Quantization, Recipe
     from loralens.core.tape.parameter import Packing
 
 
@@ -31,7 +32,7 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     """Freeze the base and inject adapters; on a quantized base when the recipe names one."""
     if recipe.quantization is not None:
         return prepare_packed(root, recipe, recipe.quantization)
-    asked = recipe = replace(recipe, lora=settled(root, recipe.lora))
+    asked = recipe = replace(recipe, lora=with_task_head(root, settled(root, recipe.lora)))
     recipe = as_held(recipe)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
@@ -47,6 +48,12 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     )
 
 
+def with_task_head(root: Root, lora: Lora) -> Lora:
+    """With the head among `modules_to_save`, as PEFT has it for every task type but language modelling and feature extraction."""
+    names = owned(root, root.task.kind) if root.task else ()
+    return replace(lora, modules_to_save=tuple(dict.fromkeys((*lora.modules_to_save, *names))))
+
+
 def as_held(recipe: Recipe) -> Recipe:
     """With the adapters' dtype under the recipe's strategy, which may cast the whole model."""
     dtype = strategy_of(recipe, adapters=True).adapter_dtype(recipe.lora.adapter_dtype, recipe.weights_dtype)
@@ -59,7 +66,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     Source: transformers 5.23 `get_keys_to_not_convert` leaves the output embedding unpacked; PEFT 0.21
     `prepare_model_for_kbit_training` raises all that is not packed to float32.
     """
-    asked = recipe = replace(recipe, lora=settled(root, recipe.lora), quantization=quantization)
+    asked = recipe = replace(recipe, lora=with_task_head(root, settled(root, recipe.lora)), quantization=quantization)
     recipe = as_held(recipe)
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)

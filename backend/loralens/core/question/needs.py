@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loralens.core.question.versions import framework
+
 FOUR_BITS: Final = ("nf4", "fp4")
 SHARDED: Final = ("fsdp", "zero1", "zero2", "zero3")
 
@@ -48,6 +50,14 @@ WHOLE_BASE: Final = Need(
 OWN_DTYPE: Final = Need(
     "DeepSpeed holds adapters in the 16-bit dtype of the weights",
     lambda _, r: r.weights_dtype == "float32" or not r.parallelism.strategy.startswith("zero"),
+)
+OUTPUTS: Final = Need("a fused loss makes no logits to return", lambda _, r: r.loss != "fused" or r.use_cache)
+CACHE: Final = Need(
+    "transformers turns the cache off under gradient checkpointing", lambda _, r: not r.gradient_checkpointing
+)
+TRANSFORMERS_LOOP: Final = Need("the loop is the framework's own", lambda _, r: not framework(r))
+TRANSFORMERS_MODEL: Final = Need(
+    "the framework's model code has the language model's head alone", lambda _, r: not framework(r)
 )
 NO_MEMORY: Final = Need("it sets the update's scaling, which takes no memory", lambda *_: False)
 IN_PLACE: Final = Need(

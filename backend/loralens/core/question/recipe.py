@@ -31,6 +31,7 @@ from loralens.core.question.kinds import (
 )
 from loralens.core.question.needs import (
     ADAPTER,
+    CACHE,
     CHECKPOINTS,
     CHECKPOINTS_TO_OFFLOAD,
     FOUR_BIT_PACKING,
@@ -39,8 +40,11 @@ from loralens.core.question.needs import (
     GPTQ,
     IN_PLACE,
     NO_MEMORY,
+    OUTPUTS,
     OWN_DTYPE,
     SHARES,
+    TRANSFORMERS_LOOP,
+    TRANSFORMERS_MODEL,
     WHOLE_BASE,
 )
 from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
@@ -69,6 +73,9 @@ LOSSES: Final = ("full", "kernel", "chunked", "fused")
 NO_TRAINER: Final = "none"
 TRAINERS: Final = (
     "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "plain",
+)  # fmt: skip
+HEADS: Final = (
+    "lm", "sequence_classification", "reward", "token_classification", "question_answering", "embedding",
 )  # fmt: skip
 LIBRARIES: Final = (
     "transformers", "torch", "peft", "bitsandbytes", "trl", "litgpt", "torchtune", "accelerate", "framework",
@@ -294,7 +301,31 @@ class Recipe:
         "Clip gradients at this norm; none: no clipping.",
         needs=(IN_PLACE,),
     )
+    keep_outputs: bool = word(
+        False,
+        Truth(),
+        "The training loop holds the model's output (logits; keys and values with use_cache) through backward and step.",
+        needs=(OUTPUTS, TRANSFORMERS_LOOP),
+    )
+    use_cache: bool = word(
+        False,
+        Truth(),
+        "The model fills its key-value cache while it trains, as its config says where no trainer turns it off.",
+        needs=(CACHE, TRANSFORMERS_LOOP),
+    )
     loss: str = word("full", Choice(LOSSES), "How the cross entropy over the vocabulary is computed.", common=True)
+    head: str | None = word(
+        None,
+        Maybe(Choice(HEADS)),
+        "What stands on the model; none: what the config's `architectures` name, else the language model's head.",
+        needs=(TRANSFORMERS_MODEL,),
+    )
+    num_labels: int | None = word(
+        None,
+        Maybe(Whole(1, 1_000_000)),
+        "Classes of a classification head; none: the config's, else two.",
+        needs=(TRANSFORMERS_MODEL,),
+    )
     fused_kernels: str = word("none", Fused(), "Fused norm and rotary kernels; +lora fuses LoRA too.")
     compile: bool = word(False, Truth(), "torch.compile.")
     trainable_layers: int | None = word(

@@ -38,6 +38,11 @@ def read_version(text: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
+def names_library(recipe: Recipe, library: str) -> bool:
+    """Is the library part of the recipe's stack?"""
+    return any(name == library for name, _ in recipe.stack)
+
+
 FRAMEWORKS: Final = ("litgpt", "torchtune")
 # MatMul4Bit keeps its input as an attribute until then (0.41.1: `ctx.tensors = (A, B)`; 0.43.3: `(None, B)`)
 FOUR_BIT_FORGETS_INPUT_SINCE: Final = (0, 43)

@@ -93,6 +93,7 @@ class MicroBatch:
     backward: int  # the event at which backward begins
     batch: list[int]
     gradients: list[int]
+    outputs: list[int]  # what the model returned and the loop keeps until the next forward pass is over
 
     def requests(self, batch: int, sequence: int, rank: int) -> list[int]:
         """Bytes of storage n at n - 1."""
@@ -120,7 +121,7 @@ class Events:
 
 def record(model: Model, method: str, recipe: Recipe) -> Events:
     """Walk the micro batches of a step, every layer of them."""
-    root = build(model.config, version(recipe, "transformers"), framework(recipe))
+    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
     prepared = methods.prepare(method, root, recipe)
     validity = Validity(recipe)
     weights = placed_parameters(root)
@@ -142,6 +143,7 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
         for event in events:
             if event < 0:
                 del alive[-event]
+        outputs = {tensor.storage.number for tensor in tape.outputs or () if tensor.storage is not None}
         tape.end(*held)
         first = ledger.begins["forward"]  # so many storages, or fewer, were born before it: the batch among them
         return MicroBatch(
@@ -151,7 +153,8 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
             ledger.gathered,
             ledger.begins["backward"],
             batch=[number for number in alive if number <= first],
-            gradients=[number for number in alive if number > first],
+            gradients=[number for number in alive if number > first and number not in outputs],
+            outputs=sorted(outputs),
         )
 
     first = walk()

@@ -54,6 +54,7 @@ class Process:
         self._rank = rank
         self._workspaces = [workspace_bytes, workspace_bytes]  # forward's and backward's, until they are made
         self._has_states = False
+        self._outputs: list[Any] = []  # blocks of the last step's output, where the loop keeps it
 
     def load(self) -> None:
         """Weights, adapter, buckets."""
@@ -108,6 +109,9 @@ class Process:
         blocks: list[Any] = [None] * len(requests)
         allocate, free, gathered = self._memory.allocate, self._memory.free, micro.gathered
         for half, part in enumerate((micro.events[: micro.backward], micro.events[micro.backward :])):
+            if half:
+                for block in self._outputs:
+                    self._give(block)
             self._ask(self._workspaces[half])
             self._workspaces[half] = 0
             for event in part:
@@ -118,6 +122,7 @@ class Process:
                     blocks[event] = allocate(requests[event], GATHERING)
                 elif requests[event]:
                     blocks[event] = allocate(requests[event])
+        self._outputs = [blocks[number] for number in micro.outputs]
         return blocks
 
     def _optimize(self) -> None:

@@ -17,6 +17,7 @@ from loralens.core.methods.base import outside_stacks
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
+from loralens.core.step.outputs import alive_in_next_forward, returned
 from loralens.core.tape.autocast import end_autocast
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.ledger import Ledger, Storage
@@ -98,6 +99,8 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
         ledger.mark("optimizer step")
         used.release()
     ledger.mark("end of the step")
+    if tape.outputs:
+        alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
     return Step(ledger, held, validity, host + strategy.host_bytes)
@@ -131,8 +134,11 @@ def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, 
     batch = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
     placed = [(item.parameter, item.count) for item in held_parameters(root)]
     batch += hooks.before_forward(tape, _root_unit(root), placed)
+    tape.outputs = [] if recipe.keep_outputs else None
+    tape.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)
+    returned(tape, recipe, loss)
     ledger.mark("loss")
     ledger.enter("backward")
     hooks.before_backward(tape)

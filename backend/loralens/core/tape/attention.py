@@ -50,6 +50,8 @@ class Attention:
 
     def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Shapes: q (rows, heads*head_dim), k (rows, kv_heads*head_dim), v (rows, kv_heads*value_dim); result like v for all heads."""
+        if t.cache is not None:
+            k, v = self._cached(t, k, v)
         if self.implementation == "eager":
             return self._eager(t, q, k, v, mask)
         if t.autocast is not None:
@@ -88,6 +90,19 @@ class Attention:
             )
         given, gradient = for_kernel(t, bias, given, rows, validity)
         return self._fused(t, q, k, v, given, "attention (memory-efficient)", gradient)
+
+    def _cached(self, t: Tape, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The cache's own tensors, joined from nothing and these; the caller's names then mean the cached ones.
+
+        Source: transformers 5.23 cache_utils.py, `DynamicLayer.update` and the sliding one's (whose slice is a view);
+        `lazy_initialization` makes both empty beginnings in the key's dtype.
+        """
+        wider = k.dtype == "float32" != v.dtype
+        k = t.replace(k, ops.copy(t, k, "attention: key in the cache"))
+        label = "attention: value in the cache"
+        v = t.replace(v, ops.cast(t, v, "float32", label) if wider else ops.copy(t, v, label))
+        t.cached(k, v)
+        return k, v
 
     def _repeat(self, t: Tape, x: Tensor, name: str) -> Tensor:
         groups = self.heads // self.kv_heads

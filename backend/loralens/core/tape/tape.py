@@ -110,6 +110,12 @@ class Tape:
         self._validity = validity
         self.hooks = hooks or Hooks()
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
+        self.outputs: list[Tensor] | None = (
+            None  # what the model returns, where the training loop keeps it; None: it does not
+        )
+        self.cache: list[tuple[Tensor, int]] | None = (
+            None  # keys and values with their layer, where the model caches them
+        )
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
         self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
         self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
@@ -224,6 +230,7 @@ class Tape:
                 kept = self.new(numel, dtype, width, "input gradient", "temporaries") if copied else gradient
                 _hold([kept])
                 held.append(kept)
+                self.returned(*held)  # a kept loss keeps the graph, and that its leaf
 
             tensor.node = Node(LEAF, "input gradient", self.section, (), [], apply)
 
@@ -231,6 +238,16 @@ class Tape:
         """What attention returned beside its result, for a local variable of the layer."""
         taken, self.returned_weights = self.returned_weights, None
         return taken
+
+    def returned(self, *tensors: Tensor) -> None:
+        """The model returns these beside the loss: a loop that keeps its output holds them until the next one is there."""
+        if self.outputs is not None:
+            self.outputs += [Tensor(x.storage, x.numel, x.dtype, x.width) for x in tensors]
+
+    def cached(self, *tensors: Tensor) -> None:
+        """The model's cache holds these until it is dropped with the model's output."""
+        if self.cache is not None:
+            self.cache += [(Tensor(x.storage, x.numel, x.dtype, x.width), self.layer) for x in tensors]
 
     def hold_for_caller(self, tensor: Tensor) -> None:
         """The training loop has this in a local variable while backward runs."""

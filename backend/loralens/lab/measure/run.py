@@ -91,7 +91,7 @@ def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.d
         import peft  # noqa: F401
         import transformers  # noqa: F401
 
-        from loralens.lab.trace import build, optimizers
+        from loralens.lab.trace import build, loops, optimizers
 
     meter = meter_for(device)
     with ExitStack() as stack:
@@ -105,13 +105,21 @@ def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.d
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = optimizers.make(recipe.optimizer, trained)
         batch = _batch(settings, recipe, device)
+        loss_of = loops.Plain(keeps=recipe.keep_outputs)
         for counted in (False, True):  # the first step makes the optimizer's states and the workspaces
-            _step(network, optimizer, trained, batch, recipe, device, meter if counted else None)
+            _step(network, optimizer, trained, batch, recipe, device, meter if counted else None, loss_of)
     return meter
 
 
 def _step(
-    network: Any, optimizer: Any, trained: list[Any], batch: Any, recipe: Recipe, device: torch.device, meter: Any
+    network: Any,
+    optimizer: Any,
+    trained: list[Any],
+    batch: Any,
+    recipe: Recipe,
+    device: torch.device,
+    meter: Any,
+    loss_of: Any,
 ) -> None:
     def phase(name: str) -> Any:
         return meter.phase(name) if meter is not None else ExitStack()
@@ -119,7 +127,7 @@ def _step(
     with phase("forward"), ExitStack() as stack:
         if recipe.autocast is not None:
             stack.enter_context(torch.autocast(device.type, dtype=getattr(torch, recipe.autocast)))
-        loss = network(**batch).loss
+        loss = loss_of(network, batch)
     with phase("backward"):
         loss.backward()
     del loss

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 
+from loralens.core.architecture.heads import head_of
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Quantization, Recipe
 from loralens.lab.trace import quantize
@@ -16,6 +17,13 @@ from loralens.lab.trace.ledger import Ledger
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_LAYERS: Final = 256  # an assumption: twice the deepest published model; a trace runs each layer
+_TASK_TYPES: Final = {
+    "sequence_classification": "SEQ_CLS",
+    "reward": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
+    "question_answering": "QUESTION_ANS",
+    "embedding": "FEATURE_EXTRACTION",
+}
 # keys that would fetch, run or override something; the recipe has its own words for them
 _IGNORED: Final = ("auto_map", "quantization_config", "torch_dtype", "dtype", "_name_or_path", "transformers_version")
 
@@ -66,9 +74,21 @@ def read_config(given: Mapping[str, Any]) -> Any:
     return config
 
 
+def head_for(config: Any, recipe: Recipe) -> str:
+    """The head that the recipe asks for or the config names; its labels are written into the config."""
+    head = head_of(config.to_dict(), recipe.head)
+    if head in ("sequence_classification", "reward", "token_classification", "question_answering"):
+        fixed = {"reward": 1, "question_answering": 2}.get(head, config.num_labels)
+        config.num_labels = recipe.num_labels or fixed
+        if config.pad_token_id is None:  # which tokens are padding decides nothing but which one is read
+            config.pad_token_id = 0
+    return head
+
+
 def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
     """The model with the recipe's weights dtype and attention, on the meta device."""
-    maker = model_class(config)
+    config.use_cache = recipe.use_cache
+    maker = model_class(config, head_for(config, recipe))
     implementation = "eager" if recipe.attention == "eager" else "sdpa"
     with torch.device("meta"):
         try:
@@ -117,6 +137,7 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
     lora = recipe.lora
     targets = lora.target_modules  # None: PEFT's own default for the family
     config = LoraConfig(
+        task_type=_TASK_TYPES.get(head_for(model.config, recipe)),
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,

@@ -6,13 +6,23 @@ from typing import Any
 
 import torch
 
+from loralens.core.architecture.heads import EMBEDDING, LM, no_such_head
 from loralens.core.errors import UnsupportedArchitecture
 
 
-def model_class(config: Any) -> Any:
-    """The class with a training loss: causal language model first, then the encoders' and seq2seq's own heads."""
+def model_class(config: Any, head: str = LM) -> Any:
+    """The class with a training loss: causal language model first, then the encoders' and seq2seq's own heads.
+
+    `head`: another one's class, or the base model's.
+    """
     from transformers.models.auto import modeling_auto as auto
 
+    if head != LM:
+        mapping = getattr(auto, _MAPPINGS[head])
+        if type(config) not in mapping:
+            raise no_such_head(str(config.model_type), head)
+        found = mapping[type(config)]
+        return found[0] if isinstance(found, tuple) else found
     for mapping in (
         auto.MODEL_FOR_CAUSAL_LM_MAPPING if not config.is_encoder_decoder else {},
         auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
@@ -32,6 +42,13 @@ def model_class(config: Any) -> Any:
     )
 
 
+_MAPPINGS = {
+    "sequence_classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "reward": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "token_classification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+    "question_answering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+    EMBEDDING: "MODEL_MAPPING",
+}
 _ENCODERS = frozenset(
     {
         "bert",
@@ -64,7 +81,7 @@ def layer_list(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList]:
 
 
 def inputs(
-    config: Any, batch: int, length: int, *, padded: bool, dtype: torch.dtype, device: str = "cuda"
+    config: Any, batch: int, length: int, *, padded: bool, dtype: torch.dtype, device: str = "cuda", head: str = LM
 ) -> dict[str, torch.Tensor]:
     """One batch on the fake GPU, with labels; pictures and sound come in `dtype`."""
 
@@ -81,7 +98,15 @@ def inputs(
         frames = 2 * config.max_source_positions
         sound = torch.empty(batch, config.num_mel_bins, frames, device=device, dtype=dtype)
         return {"input_features": sound, "labels": tokens(batch, min(length, config.max_target_positions))}
-    batch_inputs = {"input_ids": tokens(batch, length), "labels": tokens(batch, length)}
+    batch_inputs = {"input_ids": tokens(batch, length)}
+    match head:
+        case "question_answering":
+            batch_inputs |= {"start_positions": tokens(batch), "end_positions": tokens(batch)}
+        case "sequence_classification" | "reward":
+            one = config.num_labels == 1
+            batch_inputs["labels"] = torch.empty(batch, device=device) if one else tokens(batch)
+        case "lm" | "token_classification":
+            batch_inputs["labels"] = tokens(batch, length)
     if padded:
         batch_inputs["attention_mask"] = tokens(batch, length)
     return batch_inputs

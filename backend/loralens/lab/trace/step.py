@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,8 +12,10 @@ import torch
 
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, optimizers, quantize
+from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, loops, optimizers, quantize
 from loralens.lab.trace.ledger import Ledger
+
+Loss = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
 
 
 @contextmanager
@@ -48,8 +50,11 @@ def _transformers_as_eager() -> Iterator[None]:
         import_utils.is_fake_tensor, masking_utils.find_packed_sequence_indices = before
 
 
-def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int]]:
-    """Build, warm the optimizer up, run one step; the ledger holds all that happened."""
+def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -> tuple[Ledger, dict[str, int]]:
+    """Build, warm the optimizer up, run one step; the ledger holds all that happened.
+
+    `loss_of`: the training loop's own way from model and batch to the loss (`loops`).
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     limits.check(method, recipe)
@@ -79,7 +84,7 @@ def run(config: Any, method: str, recipe: Recipe) -> tuple[Ledger, dict[str, int
         ledger.owners.follow(model)
         try:
             with _said_plainly("the real model refuses this step"):
-                _Step(model, config, recipe, ledger).run()
+                _Step(model, config, recipe, ledger, loss_of).run()
         finally:
             ledger.owners.stop()
     classify(ledger, model)
@@ -111,8 +116,9 @@ def count(model: torch.nn.Module) -> dict[str, int]:
 class _Step:
     """The training loop of one step, with the recipe's switches."""
 
-    def __init__(self, model: Any, config: Any, recipe: Recipe, ledger: Ledger) -> None:
+    def __init__(self, model: Any, config: Any, recipe: Recipe, ledger: Ledger, loss_of: Loss | None) -> None:
         self.model = model
+        self.loss_of = loss_of or loops.Plain(keeps=recipe.keep_outputs)
         self.recipe = recipe
         self.ledger = ledger
         self.trained = [p for p in model.parameters() if p.requires_grad]
@@ -134,7 +140,12 @@ class _Step:
             # autocast takes float32 pictures as a collator makes them; without it they must have the weights' dtype
             dtype = torch.float32 if recipe.autocast else build.DTYPES[recipe.weights_dtype]
             self.batch = families.inputs(
-                config, recipe.micro_batch_size, recipe.sequence_length, padded=recipe.padded, dtype=dtype
+                config,
+                recipe.micro_batch_size,
+                recipe.sequence_length,
+                padded=recipe.padded,
+                dtype=dtype,
+                head=build.head_for(config, recipe),
             )
 
     def _warm_up(self) -> None:
@@ -158,6 +169,11 @@ class _Step:
             parameter.register_post_accumulate_grad_hook(update)
 
     def run(self) -> None:
+        """One step; a loop that keeps its output takes a second one, in whose forward pass the first one's output is alive."""
+        for _ in range(2 if self.recipe.keep_outputs else 1):
+            self._once()
+
+    def _once(self) -> None:
         """Forward, backward (twice when gradients accumulate: every later micro-step is like the second), update."""
         for _ in range(min(self.recipe.gradient_accumulation_steps, 2)):
             self.ledger.begin("forward")
@@ -177,7 +193,7 @@ class _Step:
         with ExitStack() as stack:
             if self.recipe.autocast is not None:
                 stack.enter_context(torch.autocast("cuda", dtype=build.DTYPES[self.recipe.autocast]))
-            loss: torch.Tensor = self.model(**self.batch).loss
+            loss = self.loss_of(self.model, self.batch)
         if self.recipe.gradient_accumulation_steps > 1:
             loss = loss / self.recipe.gradient_accumulation_steps
         return loss if self.scaler is None else self.scaler.scale(loss)

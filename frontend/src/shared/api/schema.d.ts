@@ -2503,11 +2503,32 @@ export interface components {
              */
             max_grad_norm: number | null;
             /**
+             * @description The training loop holds the model's output (logits; keys and values with use_cache) through backward and step.
+             * @default false
+             */
+            keep_outputs: boolean;
+            /**
+             * @description The model fills its key-value cache while it trains, as its config says where no trainer turns it off.
+             * @default false
+             */
+            use_cache: boolean;
+            /**
              * @description How the cross entropy over the vocabulary is computed.
              * @default full
              * @enum {string}
              */
             loss: "full" | "kernel" | "chunked" | "fused";
+            /**
+             * @description What stands on the model; none: what the config's `architectures` name, else the language model's head.
+             * @default null
+             * @enum {string|null}
+             */
+            head: "lm" | "sequence_classification" | "reward" | "token_classification" | "question_answering" | "embedding" | null;
+            /**
+             * @description Classes of a classification head; none: the config's, else two.
+             * @default null
+             */
+            num_labels: number | null;
             /**
              * @description Fused norm and rotary kernels; +lora fuses LoRA too.
              * @default false
@@ -3563,8 +3584,16 @@ export interface operations {
                 optimizer_in_backward?: boolean;
                 /** @description Clip gradients at this norm; none: no clipping. */
                 max_grad_norm?: number;
+                /** @description The training loop holds the model's output (logits; keys and values with use_cache) through backward and step. */
+                keep_outputs?: boolean;
+                /** @description The model fills its key-value cache while it trains, as its config says where no trainer turns it off. */
+                use_cache?: boolean;
                 /** @description How the cross entropy over the vocabulary is computed. */
                 loss?: "full" | "kernel" | "chunked" | "fused";
+                /** @description What stands on the model; none: what the config's `architectures` name, else the language model's head. */
+                head?: "lm" | "sequence_classification" | "reward" | "token_classification" | "question_answering" | "embedding" | "none";
+                /** @description Classes of a classification head; none: the config's, else two. */
+                num_labels?: number;
                 /** @description Fused norm and rotary kernels; +lora fuses LoRA too. */
                 fused_kernels?: "false" | "true" | "+lora";
                 /** @description torch.compile. */
@@ -3828,8 +3857,16 @@ export interface operations {
                 optimizer_in_backward?: boolean;
                 /** @description Clip gradients at this norm; none: no clipping. */
                 max_grad_norm?: number;
+                /** @description The training loop holds the model's output (logits; keys and values with use_cache) through backward and step. */
+                keep_outputs?: boolean;
+                /** @description The model fills its key-value cache while it trains, as its config says where no trainer turns it off. */
+                use_cache?: boolean;
                 /** @description How the cross entropy over the vocabulary is computed. */
                 loss?: "full" | "kernel" | "chunked" | "fused";
+                /** @description What stands on the model; none: what the config's `architectures` name, else the language model's head. */
+                head?: "lm" | "sequence_classification" | "reward" | "token_classification" | "question_answering" | "embedding" | "none";
+                /** @description Classes of a classification head; none: the config's, else two. */
+                num_labels?: number;
                 /** @description Fused norm and rotary kernels; +lora fuses LoRA too. */
                 fused_kernels?: "false" | "true" | "+lora";
                 /** @description torch.compile. */
@@ -4083,8 +4120,16 @@ export interface operations {
                 optimizer_in_backward?: boolean;
                 /** @description Clip gradients at this norm; none: no clipping. */
                 max_grad_norm?: number;
+                /** @description The training loop holds the model's output (logits; keys and values with use_cache) through backward and step. */
+                keep_outputs?: boolean;
+                /** @description The model fills its key-value cache while it trains, as its config says where no trainer turns it off. */
+                use_cache?: boolean;
                 /** @description How the cross entropy over the vocabulary is computed. */
                 loss?: "full" | "kernel" | "chunked" | "fused";
+                /** @description What stands on the model; none: what the config's `architectures` name, else the language model's head. */
+                head?: "lm" | "sequence_classification" | "reward" | "token_classification" | "question_answering" | "embedding" | "none";
+                /** @description Classes of a classification head; none: the config's, else two. */
+                num_labels?: number;
                 /** @description Fused norm and rotary kernels; +lora fuses LoRA too. */
                 fused_kernels?: "false" | "true" | "+lora";
                 /** @description torch.compile. */

@@ -10,6 +10,16 @@ from loralens.core.architecture.blocks import Attention, LayerNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root, hold_embeddings, padding_mask
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.heads import (
+    EMBEDDING,
+    QUESTION_ANSWERING,
+    REWARD,
+    SEQUENCE_CLASSIFICATION,
+    Head,
+    attach,
+    first_token,
+    output_layer,
+)
 from loralens.core.architecture.loss import plain_cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
@@ -145,8 +155,8 @@ class Bert(Root):
 
     @property
     def head(self) -> Linear:  # type: ignore[override]
-        """The output embedding."""
-        found: Linear = self.prediction.decoder
+        """The output embedding, or the last layer of another head."""
+        found: Linear = self.task.output if self.task else self.prediction.decoder  # type: ignore[assignment]
         return found
 
     @property
@@ -163,12 +173,49 @@ class Bert(Root):
         t.ledger.mark("embeddings")
         name, layers = f"{self.inner}.encoder.layer", encoder.encoder.layer.layers
         hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
-        call.after()
+        after = call.after()
         t.section = "logits"
-        logits = self.prediction(t, hidden)
-        loss = plain_cross_entropy(t, logits)
+        loss = self.loss(t, hidden, after)
         t.section = "activations"
         return loss
+
+    def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """The masked language model's, or another head's."""
+        if self.task is not None:
+            return self.task.loss(t, hidden)
+        logits = self.prediction(t, hidden)
+        t.returned(logits)
+        return plain_cross_entropy(t, logits)
+
+    def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
+        """`classifier` on the pooler's vector or on every token, `qa_outputs`, or the base model with its pooler."""
+        del self.cls
+        self._attach(kind, labels, config, pooler=True)
+
+    def _attach(self, kind: str, labels: int, config: Config, *, pooler: bool) -> None:
+        s, encoder = self._s, getattr(self, self.inner)
+        dropout = config.number("classifier_dropout", self._dropout, 0, 1)
+        if kind == EMBEDDING or (pooler and kind in (SEQUENCE_CLASSIFICATION, REWARD)):
+            encoder.pooler = BertPooler(s.hidden)
+        if kind == EMBEDDING:
+            return attach(self, "", Head(kind, None, pooled=encoder.pooler))
+        output = output_layer(s.hidden, labels, bias=True)
+        if kind == QUESTION_ANSWERING:
+            return attach(self, "qa_outputs", Head(kind, output))
+        pooled = encoder.pooler if kind in (SEQUENCE_CLASSIFICATION, REWARD) else None
+        return attach(self, "classifier", Head(kind, output, dropout, pooled))
+
+
+class BertPooler(Module):
+    """The first token's vector, turned and squashed."""
+
+    def __init__(self, hidden: int) -> None:
+        self.dense = Linear(hidden, hidden, True, name="pooler")
+
+    def forward(self, t: Tape, hidden: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to (samples, hidden)."""
+        x = self.dense(t, first_token(t, hidden))
+        return ops.elementwise(t, x, "pooler: tanh", saves_output=True)
 
 
 class BertHead(Module):

@@ -109,6 +109,7 @@ class BloomBlock(Module):
 class Bloom(CausalDecoder):
     """The causal language model."""
 
+    caches = False
     default_targets = ("query_key_value",)
 
     def __init__(self, config: Config) -> None:

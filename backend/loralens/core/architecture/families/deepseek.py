@@ -73,6 +73,7 @@ class LatentAttention(Module):
 class DeepSeek(CausalDecoder):
     """The causal language model; `float32` routing and latent attention alike in V2 and V3."""
 
+    caches = False
     default_targets: tuple[str, ...] | str = ("q_proj", "q_a_proj", "kv_a_proj_with_mqa")
     expert_targets = EXPERT_TARGETS
     q_rank: int | None = 1536

@@ -10,6 +10,16 @@ from loralens.core.architecture.blocks import Attention, LayerNorm, PlainMLP
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root, hold_embeddings, padding_mask
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.heads import (
+    EMBEDDING,
+    QUESTION_ANSWERING,
+    REWARD,
+    SEQUENCE_CLASSIFICATION,
+    Head,
+    attach,
+    first_token,
+    output_layer,
+)
 from loralens.core.architecture.loss import plain_cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
@@ -56,6 +66,17 @@ class DistilBertLayer(Module):
         return out
 
 
+class DistilBertPooler(Linear):
+    """The first token's vector through a layer and a ReLU."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(hidden, hidden, True, name="pooler")
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to (samples, hidden)."""
+        return ops.elementwise(t, super().forward(t, first_token(t, x)), "pooler: ReLU", saves_output=True)
+
+
 class DistilBert(Root):
     """The masked language model."""
 
@@ -92,12 +113,33 @@ class DistilBert(Root):
         t.ledger.mark("embeddings")
         name, layers = "distilbert.transformer.layer", self.distilbert.transformer.layer.layers
         hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
-        call.after()
+        after = call.after()
         t.section = "logits"
-        logits = self.logits(t, hidden)
-        loss = plain_cross_entropy(t, logits)
+        loss = self.loss(t, hidden, after)
         t.section = "activations"
         return loss
+
+    def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """The masked language model's, or another head's."""
+        if self.task is not None:
+            return self.task.loss(t, hidden)
+        logits = self.logits(t, hidden)
+        t.returned(logits)
+        return plain_cross_entropy(t, logits)
+
+    def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
+        """`classifier` on the first token's vector (through `pre_classifier`) or on every token, `qa_outputs`, or none."""
+        del self.vocab_transform, self.vocab_layer_norm, self.vocab_projector, self.head
+        if kind == EMBEDDING:
+            return attach(self, "", Head(kind, None))
+        output = output_layer(self.s.hidden, labels, bias=True)
+        if kind == QUESTION_ANSWERING:
+            return attach(self, "qa_outputs", Head(kind, output, config.number("qa_dropout", 0.1, 0, 1)))
+        if kind not in (SEQUENCE_CLASSIFICATION, REWARD):
+            return attach(self, "classifier", Head(kind, output, self._dropout))
+        self.pre_classifier = DistilBertPooler(self.s.hidden)
+        dropout = config.number("seq_classif_dropout", 0.2, 0, 1)
+        return attach(self, "classifier", Head(kind, output, dropout, self.pre_classifier))
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Words and positions, summed and normed."""

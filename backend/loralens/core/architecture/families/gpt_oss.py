@@ -40,6 +40,7 @@ class GptOssAttention(SelfAttention):
 class GptOss(CausalDecoder):
     """The causal language model."""
 
+    caches = False
     both_masks = True
 
     def __init__(self, config: Config) -> None:

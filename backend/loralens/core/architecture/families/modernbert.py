@@ -5,11 +5,23 @@ Source: transformers 5.23, models/modernbert/modeling_modernbert.py (`ModernBert
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from loralens.core.architecture.activations import activation, known
 from loralens.core.architecture.blocks import Attention, LayerNorm, Rotary
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root, hold_embeddings, padding_mask, position_ids
 from loralens.core.architecture.config import MAX_LAYERS, Config
+from loralens.core.architecture.heads import (
+    EMBEDDING,
+    REWARD,
+    SEQUENCE_CLASSIFICATION,
+    Head,
+    attach,
+    first_token,
+    mean_of_tokens,
+    output_layer,
+)
 from loralens.core.architecture.loss import cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.rotary import rotate_twice
@@ -83,6 +95,21 @@ class ModernLayer(Module):
         return ops.add(t, hidden, self.mlp(t, self.mlp_norm(t, hidden)), "residual stream after the layer")
 
 
+class ModernTransform(Module):
+    """Dense, activation, norm, on every token or on what `pooling` makes of them."""
+
+    def __init__(
+        self, dense: Linear, norm: LayerNorm, act: str, pooling: Callable[[Tape, Tensor], Tensor] | None
+    ) -> None:
+        self.dense, self.norm, self._act, self._pooling = dense, norm, act, pooling
+
+    def forward(self, t: Tape, hidden: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to (rows or samples, hidden)."""
+        x = self._pooling(t, hidden) if self._pooling else hidden
+        out: Tensor = self.norm(t, activation(t, self.dense(t, x), self._act, "head: activated"))
+        return out
+
+
 class ModernBert(Root):
     """The masked language model."""
 
@@ -128,13 +155,35 @@ class ModernBert(Root):
         t.ledger.mark("embeddings")
         hidden = walk_stack(t, "model.layers", self.model.layers.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.model.final_norm(t, hidden)
-        call.after()
+        after = call.after()
         t.section = "logits"
-        logits = self.logits(t, hidden)
-        labels = t.new(TOKENS, "int64", 1, "labels")
-        loss = cross_entropy(t, ops.cast(t, logits, "float32", "logits in float32"), labels)
+        loss = self.loss(t, hidden, after)
         t.section = "activations"
         return loss
+
+    def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """The masked language model's, or another head's."""
+        if self.task is not None:
+            return self.task.loss(t, hidden)
+        logits = self.logits(t, hidden)
+        labels = t.new(TOKENS, "int64", 1, "labels")
+        t.returned(logits)
+        return cross_entropy(t, ops.cast(t, logits, "float32", "logits in float32"), labels)
+
+    def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
+        """The masked language model's transform, then `classifier`, on the first token or on all; or the base model."""
+        transform = self.prediction_head
+        del self.decoder, self.head, self.prediction_head
+        if kind == EMBEDDING:
+            return attach(self, "", Head(kind, None))
+        single = kind in (SEQUENCE_CLASSIFICATION, REWARD)
+        pooling = (
+            (mean_of_tokens if config.text("classifier_pooling", "cls") == "mean" else first_token) if single else None
+        )
+        self.prediction_head = ModernTransform(transform.dense, transform.norm, self._head_act, pooling)
+        output = output_layer(self._s.hidden, labels, bias=True)
+        dropout = config.number("classifier_dropout", 0.0, 0, 1)
+        return attach(self, "classifier", Head(kind, output, dropout, self.prediction_head))
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Words, normed; masks and tables for both kinds of layer."""

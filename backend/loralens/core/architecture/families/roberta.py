@@ -10,6 +10,7 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import hold_embeddings
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.families.bert import Bert, BertEmbeddings
+from loralens.core.architecture.heads import REWARD, SEQUENCE_CLASSIFICATION, Head, attach, first_token, output_layer
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.tape import ops
@@ -55,6 +56,21 @@ class RobertaHead(Module):
         return out
 
 
+class RobertaClassifier(Module):
+    """The first token's vector through a layer of its own; `out_proj` is the head's output."""
+
+    def __init__(self, hidden: int, labels: int, dropout: float) -> None:
+        self.dense = Linear(hidden, hidden, True, name="head: transform")
+        self.out_proj = output_layer(hidden, labels, bias=True)
+        self._dropout = dropout
+
+    def forward(self, t: Tape, hidden: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to (samples, hidden)."""
+        x = ops.dropout(t, first_token(t, hidden), self._dropout, "head: dropout")
+        x = self.dense(t, x)
+        return ops.elementwise(t, x, "head: tanh", saves_output=True)
+
+
 class Roberta(Bert):
     """The masked language model."""
 
@@ -74,6 +90,16 @@ class Roberta(Bert):
         if s.tied:
             self.lm_head.decoder.weight = parts.embeddings.word_embeddings.weight
             self.lm_head.decoder.bias = self.lm_head.bias
+
+    def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
+        """BERT's, but for one label: two layers on the first token, without a pooler."""
+        del self.lm_head
+        if kind not in (SEQUENCE_CLASSIFICATION, REWARD):
+            return self._attach(kind, labels, config, pooler=False)
+        dropout = config.number("classifier_dropout", self._dropout, 0, 1)
+        classifier = RobertaClassifier(self._s.hidden, labels, dropout)
+        attach(self, "classifier", Head(kind, classifier.out_proj, dropout, classifier))
+        return setattr(self, "classifier", classifier)
 
     @property
     def prediction(self) -> Module:

@@ -96,6 +96,7 @@ class T5(Root):
             hidden = ops.scale(t, hidden, "head: scaled input")
             t.section = "logits"
         logits = self.lm_head(t, hidden)
+        t.returned(logits, encoded)
         loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss

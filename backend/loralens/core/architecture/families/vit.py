@@ -161,7 +161,9 @@ class ViT(Root):
         """Encoder, classifier on the first token, cross entropy."""
         hidden = self._encode(t, call, checkpointing=checkpointing)
         t.section = "logits"
-        loss = plain_cross_entropy(t, self.classifier(t, self._first(t, hidden)))
+        logits = self.classifier(t, self._first(t, hidden))
+        t.returned(logits)
+        loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss
 

@@ -266,6 +266,7 @@ class Whisper(Root):
         hidden = self.model.decoder(t, given, sound, call.of_length(length), checkpointing)
         t.section = "logits"
         logits = self.proj_out(t, hidden)
+        t.returned(logits, sound)
         loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss

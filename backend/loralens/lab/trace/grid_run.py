@@ -1,0 +1,40 @@
+"""Generated cases of the loop around the model: its output kept, its cache on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from loralens.lab.trace.grid_cases import small_config
+
+Recipe = dict[str, Any]
+_EVERY: Final = ""  # every case
+_FAMILIES: Final = (
+    ("llama-3.2-1b", 6, "q_proj,v_proj", _EVERY), ("qwen2.5-0.5b", 6, "all-linear", _EVERY),
+    ("gemma-2-9b", 2, "q_proj,v_proj", "lora-cached"), ("gpt2", 2, "c_attn", "lora-cached"),
+    ("falcon-7b", 2, "query_key_value", "lora-cached"), ("bert-base-uncased", 2, "query,value", "kept-lora"),
+    ("vit-large-patch16-224", 2, "query,value", "kept-full"),
+)  # fmt: skip
+
+
+def _kept(targets: str) -> dict[str, tuple[str, Recipe]]:
+    lora = {"rank": 8, "target_modules": targets if targets == "all-linear" else targets.split(",")}
+    shape = {"micro_batch_size": 2, "sequence_length": 512, "keep_outputs": True}
+    return {
+        "kept-full": ("full", {**shape, "autocast": None}),
+        "kept-lora": ("lora", {**shape, "lora": lora}),
+        "kept-lora-checkpointing": ("lora", {**shape, "gradient_checkpointing": True, "lora": lora}),
+        "kept-lora-cached": ("lora", {**shape, "use_cache": True, "lora": lora}),
+        "cached-padded": ("lora", {**shape, "keep_outputs": False, "use_cache": True, "padded": True, "lora": lora}),
+        "kept-qlora-cached": ("qlora", {**shape, "use_cache": True, "autocast": None, "lora": lora}),
+        "kept-accumulating": ("full", {**shape, "weights_dtype": "float32", "use_cache": True, "gradient_accumulation_steps": 2}),
+    }  # fmt: skip
+
+
+def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and request (config, method, recipe) of every case."""
+    for name, layers, targets, only in _FAMILIES:
+        config = small_config(name, layers)
+        for word, (method, recipe) in _kept(targets).items():
+            if only == _EVERY or word.endswith(only):
+                yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}
