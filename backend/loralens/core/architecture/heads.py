@@ -18,7 +18,6 @@ from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import BATCH, ONE, SEQUENCE, TOKENS, Size
 
 if TYPE_CHECKING:
-    from loralens.core.architecture.causal import Root
     from loralens.core.architecture.config import Config
     from loralens.core.tape.tape import Tape
 
@@ -207,7 +206,7 @@ def _of_vectors(t: Tape, vectors: Tensor) -> Tensor:
     return loss
 
 
-def attach(root: Root, name: str, head: Head) -> None:
+def attach(root: Module, name: str, head: Head) -> None:
     """Put a head's output layer into the model's tree and let the model's loss be the head's."""
     root.task = head
     root.own_loss = True
@@ -216,7 +215,7 @@ def attach(root: Root, name: str, head: Head) -> None:
     if head.output is not None:
         setattr(root, name, head.output)
     if not isinstance(getattr(type(root), "head", None), property):
-        root.head = head.output  # type: ignore[assignment]
+        root.head = head.output
 
 
 def output_layer(width: int, labels: int, *, bias: bool) -> Linear:
@@ -265,7 +264,7 @@ DECODERS: Final = {
 _CLASSIFIER: Final = frozenset({"gpt2", "gpt_neox", "falcon", "bloom", "gpt_bigcode"})
 
 
-def attach_to_decoder(root: Root, model_type: str, kind: str, labels: int, width: int, config: Config) -> None:
+def attach_to_decoder(root: Module, model_type: str, kind: str, labels: int, width: int, config: Config) -> None:
     """`score` on every position (for tokens: behind a dropout), `qa_outputs`, or nothing, in the place of `lm_head`."""
     if kind == EMBEDDING:
         return attach(root, "", Head(kind, None))

@@ -7,17 +7,31 @@ before 4.45 and in the models that did it themselves, logits became float32 befo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from loralens.core.question.recipe import Recipe
+
+class Stacked(Protocol):
+    """What is read of a recipe here (`recipe.Recipe` is one)."""
+
+    @property
+    def stack(self) -> tuple[tuple[str, str], ...]:
+        """Library and version."""
+
+    @property
+    def compile(self) -> bool:
+        """torch.compile."""
+
+    @property
+    def fused_kernels(self) -> str:
+        """Fused norm and rotary kernels."""
+
 
 CURRENT: Final = {"transformers": (5, 23), "torch": (2, 13), "peft": (0, 21), "bitsandbytes": (0, 50)}
 LABELS_SHIFTED_SINCE: Final = (4, 50)
 LOSS_FUNCTION_SINCE: Final = (4, 46)
 
 
-def version(recipe: Recipe, library: str) -> tuple[int, ...]:
+def version(recipe: Stacked, library: str) -> tuple[int, ...]:
     """The library's version in the recipe's stack, or today's."""
     text = dict(recipe.stack).get(library, "")
     return read_version(text) or CURRENT.get(library, (0,))
@@ -38,7 +52,7 @@ def read_version(text: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def names_library(recipe: Recipe, library: str) -> bool:
+def names_library(recipe: Stacked, library: str) -> bool:
     """Is the library part of the recipe's stack?"""
     return any(name == library for name, _ in recipe.stack)
 
@@ -48,7 +62,7 @@ FRAMEWORKS: Final = ("litgpt", "torchtune")
 FOUR_BIT_FORGETS_INPUT_SINCE: Final = (0, 43)
 
 
-def framework(recipe: Recipe) -> str:
+def framework(recipe: Stacked) -> str:
     """The training framework whose own model code runs; empty for transformers."""
     for name in FRAMEWORKS:
         if any(library == name for library, _ in recipe.stack) or ("framework", name) in recipe.stack:
@@ -56,7 +70,7 @@ def framework(recipe: Recipe) -> str:
     return ""
 
 
-def assumptions(recipe: Recipe, modelled: str = "") -> list[str]:
+def assumptions(recipe: Stacked, modelled: str = "") -> list[str]:
     """What a recipe's stack and switches leave uncertain; `modelled` is the framework whose model code was walked."""
     found = []
     if recipe.compile and modelled != "torchtune":
