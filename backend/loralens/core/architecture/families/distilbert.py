@@ -74,7 +74,7 @@ class DistilBertPooler(Linear):
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, hidden) to (samples, hidden)."""
-        return ops.elementwise(t, super().forward(t, first_token(t, x)), "pooler: ReLU", saves_output=True)
+        return activation(t, super().forward(t, first_token(t, x)), "relu", "pooler: ReLU")
 
 
 class DistilBert(Root):

@@ -68,7 +68,7 @@ class RobertaClassifier(Module):
         """Shapes: (rows, hidden) to (samples, hidden)."""
         x = ops.dropout(t, first_token(t, hidden), self._dropout, "head: dropout")
         x = self.dense(t, x)
-        return ops.elementwise(t, x, "head: tanh", saves_output=True)
+        return ops.tanh(t, x, "head: tanh")
 
 
 class Roberta(Bert):
