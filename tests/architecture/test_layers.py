@@ -48,7 +48,7 @@ def test_import_linter_keeps_every_contract():
     assert "0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("layer", ["core", "planner", "jobs", "api", "cli"])
+@pytest.mark.parametrize("layer", ["core", "planner", "trainers", "jobs", "api", "cli"])
 def test_heavy_libraries_are_imported_where_they_are_used(layer):
     guilty = {
         name_of(path): sorted(heavy)

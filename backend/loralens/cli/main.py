@@ -1,7 +1,7 @@
 """Entry point: finds the verb, imports its module alone, and turns every error into one line and an exit code.
 
-Exit codes: 2 for input, 3 for missing hardware or packages, 1 otherwise, 130 after Ctrl-C; verdicts of `fit` and of
-`memory --gpu`: 0 fits, 4 tight, 5 does not fit.
+Exit codes: 2 for input, 3 for missing hardware or packages, 1 otherwise, 130 after Ctrl-C; verdicts of `fit`,
+`check` and `memory --gpu`: 0 fits, 4 tight, 5 does not fit.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ VERBS = {
     "gpus": "GPUs that are known by name.",
     "plan": "Coefficients with which a program computes answers itself.",
     "fit": "What fits a GPU, and what makes it fit.",
+    "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, Unsloth.",
+    "export": "A recipe as a trainer's config.",
     "adapter": "Inspect and resize PEFT adapters.",
     "forgetting": "What full fine-tuning and LoRA forget, measured here.",
     "bench": "Time LoRA's product on this machine, honestly.",

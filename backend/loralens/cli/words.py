@@ -111,8 +111,11 @@ def read(command: Command, words: Sequence[str]) -> dict[str, Any] | None:
         while rest:
             word = rest.pop(0)
             if not word.startswith("-"):
-                parameter, kind = places.pop(0)
-                values[parameter.name] = kind(word)
+                parameter, kind = places[0] if get_origin(places[0][1]) is list else places.pop(0)
+                if get_origin(kind) is list:
+                    values[parameter.name] = [*(values[parameter.name] or []), get_args(kind)[0](word)]
+                else:
+                    values[parameter.name] = kind(word)
                 continue
             name, equals, value = word.partition("=")
             parameter, kind, meaning = options[name]

@@ -256,6 +256,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A trainer's own file, judged
+         * @description Verdict, peak, the lines that matter most, and every key that was not understood, by name.
+         */
+        post: operations["check"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A recipe as a trainer's config
+         * @description The config reads back as the same recipe; words that the trainer cannot say are refused by name.
+         */
+        post: operations["export"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/course-numbers": {
         parameters: {
             query?: never;
@@ -1181,6 +1221,113 @@ export interface components {
             temporaries_bytes: number;
         };
         /**
+         * CheckAnswer
+         * @description Answer of /api/check.
+         */
+        CheckAnswer: {
+            trainer: components["schemas"]["CheckedTrainer"];
+            model: components["schemas"]["ModelSummary"] | null;
+            /** Method */
+            method: string;
+            recipe: components["schemas"]["Recipe"] | null;
+            gpu: components["schemas"]["CheckedGpu"] | null;
+            /**
+             * Verdict
+             * @description fits, tight or does_not_fit; null where no figure or no GPU is given.
+             */
+            verdict: string | null;
+            peak: components["schemas"]["Peak"] | null;
+            estimate: components["schemas"]["MemoryEstimate"] | null;
+            /** Lines */
+            lines: components["schemas"]["MatteringLine"][];
+            change: components["schemas"]["CheckedChange"] | null;
+            /** Words */
+            words: components["schemas"]["ReadWord"][];
+            /**
+             * Blockers
+             * @description Why no figure is given.
+             */
+            blockers: components["schemas"]["SaidKey"][];
+            /**
+             * Approximate
+             * @description Keys that matter and are not counted.
+             */
+            approximate: components["schemas"]["SaidKey"][];
+            /**
+             * Unknown
+             * @description Keys that were not understood.
+             */
+            unknown: components["schemas"]["UnknownKey"][];
+            /**
+             * Questions
+             * @description What the file cannot say.
+             */
+            questions: string[];
+            /** Notes */
+            notes: string[];
+            /**
+             * Without Memory
+             * @description Keys that have nothing to do with memory.
+             */
+            without_memory: number;
+        };
+        /**
+         * CheckedChange
+         * @description The smallest change that makes it fit, in the file's own words.
+         */
+        CheckedChange: {
+            /** Changes */
+            changes: components["schemas"]["FileChange"][];
+            /**
+             * Diff
+             * @description A unified diff; null where the file cannot be changed as text.
+             */
+            diff: string | null;
+            /**
+             * Text
+             * @description The whole file, changed.
+             */
+            text: string | null;
+            /** Problem */
+            problem: string | null;
+        };
+        /**
+         * CheckedGpu
+         * @description The GPU in question.
+         */
+        CheckedGpu: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Memory Bytes */
+            memory_bytes: number;
+        };
+        /**
+         * CheckedTrainer
+         * @description Whose file it is.
+         */
+        CheckedTrainer: {
+            /** Name */
+            name: string;
+            /** Title */
+            title: string;
+            /** Version */
+            version: string;
+            /** File */
+            file: string;
+            /**
+             * Kind
+             * @description yaml, json, shell, python or notebook.
+             */
+            kind: string;
+            /**
+             * Source
+             * @description Where the meaning of its keys was read.
+             */
+            source: string;
+        };
+        /**
          * ComparedPoint
          * @description One point that both runs have.
          */
@@ -1394,6 +1541,38 @@ export interface components {
             basis: string;
         };
         /**
+         * ExportAnswer
+         * @description Answer of /api/export.
+         */
+        ExportAnswer: {
+            trainer: components["schemas"]["ExportTrainer"];
+            /**
+             * File
+             * @description A name for the file.
+             */
+            file: string;
+            /** Text */
+            text: string;
+            /**
+             * Command
+             * @description What runs it.
+             */
+            command: string;
+            recipe: components["schemas"]["Recipe"];
+        };
+        /**
+         * ExportTrainer
+         * @description Whose config it is.
+         */
+        ExportTrainer: {
+            /** Name */
+            name: string;
+            /** Title */
+            title: string;
+            /** Version */
+            version: string;
+        };
+        /**
          * FamiliesAnswer
          * @description Answer of /api/families.
          */
@@ -1413,6 +1592,36 @@ export interface components {
              * @description True: the training step is modelled. False: parameters are counted alone.
              */
             memory: boolean;
+        };
+        /**
+         * FileChange
+         * @description One key to change.
+         */
+        FileChange: {
+            /** Word */
+            word: string;
+            /** Key */
+            key: string;
+            /** From */
+            from: unknown;
+            /** To */
+            to: unknown;
+            /** Cost */
+            cost: string;
+        };
+        /**
+         * FileKey
+         * @description A key of the file with its value; `line` 0: it stands nowhere.
+         */
+        FileKey: {
+            /** Key */
+            key: string;
+            /** Value */
+            value: unknown;
+            /** File */
+            file: string;
+            /** Line */
+            line: number;
         };
         /**
          * Fit
@@ -2014,6 +2223,29 @@ export interface components {
             name: string;
         };
         /**
+         * MatteringLine
+         * @description What one change saves, by the line that it would change.
+         */
+        MatteringLine: {
+            /** Word */
+            word: string;
+            /** Value */
+            value: unknown;
+            /** To */
+            to: unknown;
+            /** Saves Bytes */
+            saves_bytes: number;
+            /** Cost */
+            cost: string;
+            /** From */
+            from: components["schemas"]["FileKey"][];
+            /**
+             * By Default
+             * @description No line says it: it is the trainer's default.
+             */
+            by_default: boolean;
+        };
+        /**
          * MemoryAnswer
          * @description Answer of /api/memory.
          */
@@ -2424,6 +2656,18 @@ export interface components {
             trainable: number;
             /** Adapter File Bytes */
             adapter_file_bytes: number;
+        };
+        /**
+         * ReadWord
+         * @description A recipe word, and the keys from which it follows.
+         */
+        ReadWord: {
+            /** Word */
+            word: string;
+            /** Value */
+            value: unknown;
+            /** From */
+            from: components["schemas"]["FileKey"][];
         };
         /** @description One training set-up: everything about a step that is not the model. */
         Recipe: {
@@ -2876,6 +3120,22 @@ export interface components {
             doubtful: boolean;
         };
         /**
+         * SaidKey
+         * @description What is said of a key.
+         */
+        SaidKey: {
+            /** Key */
+            key: string;
+            /** Value */
+            value: unknown;
+            /** File */
+            file: string;
+            /** Line */
+            line: number;
+            /** Says */
+            says: string;
+        };
+        /**
          * ServingAnswer
          * @description Memory of serving one base with many adapters.
          */
@@ -3308,6 +3568,22 @@ export interface components {
              * @description Why these defaults do not go with the rest; null where they do.
              */
             problem: string | null;
+        };
+        /**
+         * UnknownKey
+         * @description A key that nobody knows.
+         */
+        UnknownKey: {
+            /** Key */
+            key: string;
+            /** Value */
+            value: unknown;
+            /** File */
+            file: string;
+            /** Line */
+            line: number;
+            /** Did You Mean */
+            did_you_mean: string | null;
         };
         /**
          * VariantInfo
@@ -4757,6 +5033,225 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SweepAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    check: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "files": {
+                 *         "train.yaml": "base_model: Qwen/Qwen2.5-7B\nadapter: qlora\nlora_r: 16\nmicro_batch_size: 2\n"
+                 *       },
+                 *       "gpu": "rtx-4090"
+                 *     }
+                 */
+                "application/json": {
+                    /** @description File name to text: the training config, and the files that it names. */
+                    files: {
+                        [key: string]: string;
+                    };
+                    /** @description Name, memory or description of a GPU to judge. */
+                    gpu?: string;
+                    /** @description How many share the work, where the file does not say. */
+                    gpus?: number;
+                    /** @description The model, where the file's name for it is not known. */
+                    model?: string;
+                    /** @description The model's config.json. */
+                    config?: Record<string, never>;
+                    /** @description Library versions, as in a recipe. */
+                    stack?: Record<string, never>;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    export: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "Qwen/Qwen2.5-7B",
+                 *       "method": "qlora",
+                 *       "to": "axolotl"
+                 *     }
+                 */
+                "application/json": {
+                    /** @description An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id. */
+                    model?: string;
+                    /** @description A config.json as published, instead of `model`. */
+                    config?: Record<string, never>;
+                    method?: string;
+                    methods?: string[];
+                    /** @description Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=… */
+                    gpu?: string | null;
+                    recipe?: components["schemas"]["Recipe"];
+                    /**
+                     * @description The trainer; what the recipe leaves open stands as it has it by default.
+                     * @enum {string}
+                     */
+                    to: "axolotl" | "llama-factory" | "trl" | "ms-swift";
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExportAnswer"];
                 };
             };
             /** @description Bad Request */

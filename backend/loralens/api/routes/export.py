@@ -1,0 +1,40 @@
+"""`/api/export`: a recipe as a trainer's config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from loralens.api.bodies import JsonObject
+from loralens.api.check_schemas import ExportAnswer
+from loralens.api.compute import computed
+from loralens.api.openapi import request_body
+from loralens.api.problems import documented
+
+router = APIRouter(tags=["planner"])
+
+
+def _request_body() -> dict[str, Any]:
+    body = request_body()
+    content = body["content"]["application/json"]
+    content["schema"]["properties"]["to"] = {
+        "type": "string",
+        "enum": ["axolotl", "llama-factory", "trl", "ms-swift"],
+        "description": "The trainer; what the recipe leaves open stands as it has it by default.",
+    }
+    content["schema"]["required"] = ["to"]
+    content["example"] = {"model": "Qwen/Qwen2.5-7B", "method": "qlora", "to": "axolotl"}
+    return body
+
+
+@router.post(
+    "/export",
+    summary="A recipe as a trainer's config",
+    response_model=ExportAnswer,
+    responses=documented(400, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": _request_body()},
+)
+async def export(request: Request, body: JsonObject) -> Response:
+    """The config reads back as the same recipe; words that the trainer cannot say are refused by name."""
+    return await computed(request, "export", body)

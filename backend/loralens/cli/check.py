@@ -1,0 +1,180 @@
+"""`loralens check`: a trainer's own file, judged."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Annotated, Any
+
+from loralens.cli.options import Json, read_json
+from loralens.cli.recipe_line import options
+from loralens.cli.render import gib, line, print_json, table, wrapped
+from loralens.cli.verdict import EXIT_CODES, sentence
+from loralens.cli.words import Argument, Option
+from loralens.core.errors import InvalidInput
+
+Files = Annotated[list[Path] | None, Argument("FILE…", help="The training config, and the files it names.")]
+Gpu = Annotated[
+    str | None,
+    Option("--gpu", help="The GPU to judge; the one in this machine unless given.", metavar="TEXT", common=True),
+]
+Gpus = Annotated[
+    int | None, Option("--gpus", help="How many share the work, where the file does not say.", metavar="INTEGER")
+]
+Model = Annotated[
+    str | None, Option("--model", help="The model, where the file's name for it is not known.", metavar="TEXT")
+]
+Config = Annotated[Path | None, Option("--config", help="The model's config.json.", metavar="FILE")]
+Write = Annotated[bool, Option("--write", help="Make the smallest change in the file itself; comments stay.")]
+EXAMPLES = (
+    ("loralens check train.yaml --gpu 24GB", "verdict, the lines that matter most; exit code 0, 4 or 5"),
+    ("loralens check sft.sh zero3.json --gpu h100 --gpus 8", "a script and the DeepSpeed file that it names"),
+    ("loralens check notebook.ipynb --gpu t4 --json", "the answer of POST /api/check"),
+)
+NOT_JUDGED = 2
+
+
+def command(
+    files: Files = None,
+    gpu: Gpu = None,
+    gpus: Gpus = None,
+    model: Model = None,
+    config: Config = None,
+    write: Write = False,
+    json: Json = False,
+) -> int:
+    """Does the training that a file describes fit? Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, Unsloth.
+
+    Read are YAML, shell scripts, Python and notebooks; nothing in them is run. Exit code: 0 fits, 4 tight, 5 does not fit,
+    2 where no figure can be given, with the reason.
+    """
+    from loralens.trainers.check import check_answer
+
+    if not files:
+        raise InvalidInput("no file was named", field="files", hint="try: loralens check train.yaml --gpu 24GB")
+    body: dict[str, Any] = {"files": _contents(files), "gpu": gpu or _own_gpu()}
+    if config is not None:
+        body["config"] = read_json(str(config))
+    body |= {name: value for name, value in (("gpus", gpus), ("model", model)) if value is not None}
+    answer = check_answer(body)
+    if json:
+        print_json(answer)
+    else:
+        _show(answer)
+    if write:
+        _write(answer, files)
+    if answer["blockers"]:
+        return NOT_JUDGED
+    return EXIT_CODES[answer["verdict"]] if answer["verdict"] else 0
+
+
+def _own_gpu() -> str | None:
+    from loralens.cli.here import gpu_of_this_machine
+
+    try:
+        return gpu_of_this_machine()
+    except InvalidInput:  # none here: the peak is said without a verdict
+        return None
+
+
+def _contents(files: list[Path]) -> dict[str, bytes]:
+    """The files by name; of two with the same name the folder is said too."""
+    from loralens.trainers.files import MAX_FILE_BYTES
+
+    found: dict[str, bytes] = {}
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot read {path}: {error.strerror}", field="files", hint="give the path of a file"
+            ) from None
+        found[path.name if path.name not in found else str(PurePath(path))] = content
+    return found
+
+
+def _show(answer: dict[str, Any]) -> None:
+    trainer, model = answer["trainer"], answer["model"]
+    subject = f"{answer['method']} on {model['name']}" if model else answer["method"]
+    wrapped(f"{trainer['file']}: {trainer['title']} {trainer['version']}, {subject}")
+    for note in (model or {}).get("read_as", ()):
+        wrapped(note)
+    for row in answer["blockers"]:
+        wrapped(f"no figure: {_place(row)}{row['says']}")
+    if answer["recipe"]:
+        wrapped("recipe: " + " ".join(options(answer["recipe"], answer["method"])))
+    line()
+    if answer["verdict"]:
+        wrapped(sentence(answer["gpu"], answer["verdict"], answer["peak"]["needed_bytes"]))
+    if answer["peak"]:
+        peak = answer["peak"]
+        wrapped(f"Peak {gib(peak['allocated_bytes'])} allocated, in {peak['phase']} ({peak['at']}).")
+        if not answer["verdict"]:
+            wrapped("No GPU was named: say --gpu 24GB for a verdict.")
+    _lines(answer["lines"])
+    _change(answer["change"])
+    for row in answer["approximate"]:
+        wrapped(f"not counted: {_place(row)}{row['says']}")
+    for row in answer["unknown"]:
+        meant = f"; did you mean {row['did_you_mean']}?" if row["did_you_mean"] else ""
+        wrapped(f"not understood: {_place(row)}it may matter{meant}")
+    for text in (*answer["questions"], *answer["notes"]):
+        wrapped(text)
+
+
+def _change(change: dict[str, Any] | None) -> None:
+    if change is None:
+        return None
+    line()
+    wrapped("The smallest change with which it fits:")
+    if change["diff"]:
+        for text in change["diff"].splitlines()[2:]:
+            line(text)
+        return wrapped("--write makes it in the file.")
+    for row in change["changes"]:
+        wrapped(f"{row['key']}: {_text(row['from'])} → {_text(row['to'])} ({row['word']}; costs {row['cost']})")
+    return wrapped(change["problem"]) if change["problem"] else None
+
+
+def _write(answer: dict[str, Any], files: list[Path]) -> None:
+    change = answer["change"]
+    if change is None:
+        return
+    path = next(path for path in files if answer["trainer"]["file"] in (path.name, str(path)))
+    if change["text"] is None:
+        raise InvalidInput(
+            f"{path} is not changed: {change['problem']}", field="write", hint="the changes are listed above"
+        )
+    try:
+        path.write_text(change["text"], encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror}", field="write") from None
+
+
+def _lines(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    line()
+    table(
+        ["what matters most", "now → instead", "saves", "costs"],
+        [
+            (_key(row), f"{_text(row['value'])} → {_text(row['to'])}", gib(row["saves_bytes"]), row["cost"])
+            for row in rows
+        ],
+        left=2,
+    )
+
+
+def _key(row: dict[str, Any]) -> str:
+    if row["by_default"]:
+        return f"{row['word']} (by default)"
+    return f"{row['from'][0]['key']}, line {row['from'][0]['line']}"
+
+
+def _place(row: dict[str, Any]) -> str:
+    line_ = f", line {row['line']}" if row["line"] else ""
+    return f"{row['key']}{line_}: " if row["key"] else ""
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value).lower()

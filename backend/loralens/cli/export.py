@@ -1,0 +1,44 @@
+"""`loralens export`: a recipe as a trainer's config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from loralens.cli.options import Body, Json, takes_recipe
+from loralens.cli.render import print_json, wrapped
+from loralens.cli.words import Option
+from loralens.core.errors import InvalidInput
+
+To = Annotated[str | None, Option("--to", help="axolotl, llama-factory, trl or ms-swift.", metavar="TEXT", common=True)]
+Output = Annotated[
+    Path | None, Option("--output", short="-o", help="A file to write, which must not exist.", metavar="FILE")
+]
+EXAMPLES = (
+    ("loralens export Qwen/Qwen3-8B -m qlora --to axolotl", "the config, with Axolotl's defaults in what is left open"),
+    ("loralens export Qwen/Qwen3-8B -m lora --rank 32 --to trl -o train.yaml", "written to a file"),
+)
+
+
+@takes_recipe
+def command(body: Body, to: To = None, output: Output = None, json: Json = False) -> None:
+    """The recipe as a trainer's config file, which reads back as the same recipe.
+
+    Words that the trainer cannot say are refused by name.
+    """
+    from loralens.trainers.export import export_answer
+
+    answer = export_answer(body if to is None else {**body, "to": to})
+    if output is not None:
+        try:
+            with output.open("x", encoding="utf-8") as file:
+                file.write(answer["text"])
+        except OSError as error:
+            hint = "give another name" if isinstance(error, FileExistsError) else None
+            raise InvalidInput(f"cannot write {output}: {error.strerror}", field="output", hint=hint) from None
+    if json:
+        return print_json(answer)
+    if output is None:
+        print(answer["text"], end="")
+        return print("# run it: " + answer["command"])
+    return wrapped(f"run it: {answer['command']}")

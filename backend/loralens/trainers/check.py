@@ -1,0 +1,147 @@
+"""`loralens check`: a trainer's own file, judged. `POST /api/check` answers with the same object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from loralens.core import catalogue
+from loralens.core.answer.estimate import Estimate
+from loralens.core.answer.trainer import trained
+from loralens.core.errors import InvalidInput, LoraLensError, UnknownModel
+from loralens.core.question.model import Model, resolve
+from loralens.core.question.presets import preset
+from loralens.planner.advice import advise
+from loralens.planner.question import Question
+from loralens.trainers.files import Setting
+from loralens.trainers.patch import changed_file
+from loralens.trainers.reader import is_config, read, recipe_of
+from loralens.trainers.reading import Reading
+
+BODY: Final = ("files", "gpu", "gpus", "model", "config", "stack")
+MOST_LINES: Final = 8
+MOST_SUGGESTIONS: Final = 20
+
+
+def check_answer(body: Any) -> dict[str, Any]:
+    """Verdict, peak, the lines that matter most, what was not understood, and the smallest change.
+
+    `verdict` is null where no figure can be given; `blockers` says why. `gpus`, `model` or `config`, and `stack` say what
+    the file cannot: how many GPUs, which model, which versions.
+
+    Raises:
+        InvalidInput, InputTooLarge: the body, a file or a value in it cannot be read; no known trainer's file is among them.
+        UnknownGpu: there is no such GPU.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput(
+            "the request must be an object", field="body", hint='{"files": {"train.yaml": "…"}, "gpu": "24GB"}'
+        )
+    for name in body:
+        if name not in BODY:
+            raise InvalidInput(
+                f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(BODY)}"
+            )
+    device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
+    r = read(body)
+    title = preset(r.table.trainer)
+    answer: dict[str, Any] = {
+        "trainer": {"name": title.name, "title": title.title, "version": r.stack.get(title.library, title.version),
+                    "file": r.source.name, "kind": r.source.kind, "source": r.table.source},
+        "model": None, "method": r.method, "recipe": None, "gpu": None, "verdict": None, "peak": None, "estimate": None,
+        "lines": [], "change": None,
+        "words": [_word(r, name) for name in r.words],
+        "blockers": [_said(setting, says) for setting, says in r.blocks],
+        "approximate": [_said(setting, says) for setting, says in r.approximate],
+        "unknown": [{**_at(setting), "did_you_mean": r.closest(setting.key) if number < MOST_SUGGESTIONS else None}
+                    for number, setting in enumerate(r.unknown)],
+        "questions": list(r.questions), "notes": [*r.source.notes, *r.notes], "without_memory": r.left_out,
+    }  # fmt: skip
+    if device is not None:
+        answer["gpu"] = {"id": device.id, "name": device.name, "memory_bytes": device.memory_bytes}
+    question = None if r.blocks else _question(r, body, answer)
+    if question is None:
+        return answer
+    found = question.estimate()
+    _judged(answer, question, found, None if device is None else device.id)
+    if device is not None:
+        advice = advise(question, device)
+        answer["lines"] = _lines(r, advice["changes"])
+        answer["change"] = None if answer["verdict"] == "fits" else changed_file(r, question, advice["path"])
+    return answer
+
+
+def _question(r: Reading, body: Mapping[str, Any], answer: dict[str, Any]) -> Question | None:
+    """The question of the file; None, with a blocker, where the model or a combination is not known."""
+    try:
+        model = _model(r, body)
+        if model.packing is not None and r.method != "full":
+            r.method = answer["method"] = "qlora" if model.packing in ("nf4", "fp4") else "lora"
+        recipe = model.packed(recipe_of(r), (r.method,))
+        question = Question(model, r.method, trained(model, r.method, recipe))
+        question.estimate()
+        answer["model"] = question.model_dict()
+        return question
+    except LoraLensError as error:
+        named = r.model_setting if isinstance(error, UnknownModel) else None
+        place = _at(named or Setting(error.field or "", None, r.source.name, 0))
+        answer["blockers"].append({**place, "says": error.message + (f" ({error.hint})" if error.hint else "")})
+        return None
+
+
+def _model(r: Reading, body: Mapping[str, Any]) -> Model:
+    """As the user says, else a config.json among the files, else the file's own name for it."""
+    if body.get("config") is not None or body.get("model") is not None:
+        return resolve(body.get("model"), body.get("config"))
+    beside = next((one.whole for one in r.files.values() if is_config(one.whole)), None)
+    if beside is not None:
+        return resolve(None, dict(beside))
+    if r.model is None:
+        raise UnknownModel(
+            "the file does not name the model",
+            field="model",
+            hint="say it: --model NAME, or give its config.json as a file",
+        )
+    return resolve(str(r.model))
+
+
+def _judged(answer: dict[str, Any], question: Question, found: Estimate, gpu: str | None) -> None:
+    whole = found.to_dict(() if gpu is None else (gpu,))
+    answer["recipe"] = whole["recipe"]
+    answer["peak"] = whole["peak"]
+    answer["estimate"] = whole
+    answer["verdict"] = whole["fits"][0]["verdict"] if gpu is not None else None
+
+
+def _word(r: Reading, name: str) -> dict[str, Any]:
+    return {"word": name, "value": r.words[name], "from": [_at(one) for one in r.because[name]]}
+
+
+def _at(setting: Setting) -> dict[str, Any]:
+    value = setting.value
+    short = value if isinstance(value, (int, float, bool, type(None))) else str(value)[:120]
+    return {"key": setting.key, "value": short, "file": setting.file, "line": setting.line}
+
+
+def _said(setting: Setting, says: str) -> dict[str, Any]:
+    return {**_at(setting), "says": says}
+
+
+def _lines(r: Reading, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What single changes save, by the line that says the word now; the largest first."""
+    rows: dict[str, dict[str, Any]] = {}
+    for change in changes:
+        name = change["field"]
+        settings = r.because.get(name, ())
+        row = {
+            "word": name,
+            "value": change["from"],
+            "to": change["to"],
+            "saves_bytes": change["saves_bytes"],
+            "cost": change["cost"],
+            "from": [_at(one) for one in settings],
+            "by_default": not settings,
+        }
+        if name not in rows or rows[name]["saves_bytes"] < row["saves_bytes"]:
+            rows[name] = row
+    return sorted(rows.values(), key=lambda row: -int(row["saves_bytes"]))[:MOST_LINES]

@@ -1,0 +1,118 @@
+"""How many GPUs share the work: DeepSpeed and FSDP keys, and the accelerate or DeepSpeed files beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from loralens.trainers.files import Source, flat
+from loralens.trainers.reading import Reading
+
+_STAGE = re.compile(r"z(?:ero)?[-_]?([0-3])", re.IGNORECASE)
+
+
+def parallelism(r: Reading, gpus: int | None = None) -> None:
+    """`strategy`, `offload` and `gpus`. `gpus`: as the file itself says."""
+    keys: list[str] = []
+    strategy, offload = "", "none"
+    if r.true("deepspeed") or any(key.startswith("deepspeed.") for key in r.source.settings):
+        keys = [key for key in r.source.settings if key.split(".")[0] == "deepspeed"]
+        strategy, offload = _deepspeed(r, keys[0])
+    elif _fsdp(r):
+        keys = [key for key in r.source.settings if key.startswith("fsdp") and r.true(key)]
+        strategy = "fsdp"
+        listed = r.names(r.get("fsdp") or [])
+        spread = r.true("fsdp_config.offload_params", "fsdp_config.fsdp_offload_params", "fsdp_cpu_offload")
+        offload = "parameters" if spread or "offload" in listed else "none"
+        if str(r.get("fsdp_config.sharding_strategy", "fsdp_config.fsdp_sharding_strategy")).upper() not in (
+            "NONE",
+            "FULL_SHARD",
+        ):
+            r.near("weights are not resharded after forward", *keys)
+    accelerate = _accelerate(r)
+    if accelerate is not None:
+        strategy, offload, found = _from_accelerate(r, accelerate, strategy, offload)
+        gpus = gpus or found
+    gpus = r.gpus or gpus
+    if strategy and not gpus:
+        r.ask("how many GPUs? the file does not say: judged for one, which holds everything; say --gpus N")
+    if not strategy and gpus and gpus > 1:
+        strategy = "ddp"
+    if strategy:
+        r.say("strategy", strategy, *keys)
+        r.say("offload", offload, *keys)
+        r.say("gpus", gpus or 1)
+
+
+def _fsdp(r: Reading) -> bool:
+    return r.true("fsdp") or any(
+        r.true(key) for key in r.source.settings if key.startswith("fsdp_config.") or key == "fsdp_version"
+    )
+
+
+def _deepspeed(r: Reading, key: str) -> tuple[str, str]:
+    value = r.get("deepspeed")
+    if isinstance(value, str):
+        beside = _named(r, value)
+        if beside is not None:
+            return _zero(beside.whole)
+        match = _STAGE.search(PurePath(value).name)
+        if match is None:
+            r.ask(f"{value[:80]} is not among the files: counted as ZeRO-2; give it as well")
+            return "zero2", "none"
+        stage = int(match[1])
+        offloads = "offload" in value
+        if value.endswith("params.json") and offloads:
+            r.near("parameters on the host and states on the card", key)
+        return _by_stage(stage, offloads, offloads)
+    whole = r.source.whole.get("deepspeed")
+    return _zero(whole if isinstance(whole, Mapping) else {})
+
+
+def _by_stage(stage: int, states: bool, parameters: bool) -> tuple[str, str]:
+    if stage == 0:
+        return "ddp", "none"
+    if stage == 3 and parameters:
+        return "zero3", "parameters"
+    return f"zero{stage}", "optimizer" if states else "none"
+
+
+def _zero(config: Mapping[str, Any]) -> tuple[str, str]:
+    words = flat(config)
+    stage = words.get("zero_optimization.stage", 0)
+    states, parameters = (
+        words.get(f"zero_optimization.offload_{name}.device", "none") not in ("none", None)
+        for name in ("optimizer", "param")
+    )
+    return _by_stage(stage if stage in (0, 1, 2, 3) else 2, states, parameters)
+
+
+def _named(r: Reading, path: str) -> Source | None:
+    name = PurePath(path).name
+    return next((found for key, found in r.files.items() if PurePath(key).name == name), None)
+
+
+def _accelerate(r: Reading) -> Source | None:
+    return next((one for one in r.files.values() if "distributed_type" in one.settings), None)
+
+
+def _from_accelerate(r: Reading, found: Source, strategy: str, offload: str) -> tuple[str, str, int | None]:
+    words = {key: one.value for key, one in found.settings.items()}
+    kind = str(words.get("distributed_type", "NO")).upper()
+    gpus = words.get("num_processes")
+    gpus = gpus if isinstance(gpus, int) and not isinstance(gpus, bool) else None
+    if kind == "FSDP":
+        strategy = "fsdp"
+        offload = "parameters" if words.get("fsdp_config.fsdp_offload_params") is True else "none"
+    elif kind == "DEEPSPEED" and not strategy:
+        stage = words.get("deepspeed_config.zero_stage", 2)
+        states, parameters = (
+            words.get(f"deepspeed_config.offload_{name}_device", "none") not in ("none", None)
+            for name in ("optimizer", "param")
+        )
+        strategy, offload = _by_stage(stage if stage in (0, 1, 2, 3) else 2, states, parameters)
+    elif kind == "MULTI_GPU" and not strategy:
+        strategy = "ddp"
+    return strategy, offload, gpus

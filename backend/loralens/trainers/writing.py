@@ -1,0 +1,235 @@
+"""A recipe in a trainer's own keys: the way back of what the readers do.
+
+A writer says everything that it can. Whether a trainer can say a recipe at all is not decided here: what was written is read
+again, and words that come back different are those that it cannot say (`export.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import yaml
+
+from loralens.core.question.recipe import Recipe
+from loralens.trainers.axolotl import KERNELS, LIGER
+from loralens.trainers.table import optimizers
+
+Keys = dict[str, Any]
+FLASH: Final = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
+
+
+def _optimizer(recipe: Recipe) -> str | None:
+    names = optimizers()["values"]
+    return next((name for name, word in names.items() if word == recipe.optimizer), None)
+
+
+def _targets(recipe: Recipe, every: str) -> Any:
+    chosen = recipe.lora.target_modules
+    if chosen is None:
+        return None
+    if isinstance(chosen, str):
+        return every if chosen == "all-linear" else chosen
+    return list(chosen)
+
+
+def _reentrant(recipe: Recipe) -> Keys:
+    """transformers' switches for checkpointing."""
+    keys: Keys = {"gradient_checkpointing": recipe.gradient_checkpointing}
+    if recipe.checkpoint_reentrant is not None:
+        keys["gradient_checkpointing_kwargs.use_reentrant"] = recipe.checkpoint_reentrant
+    if recipe.checkpoint_every != 1:
+        keys["gradient_checkpointing_kwargs.every_n_layers"] = recipe.checkpoint_every
+    if recipe.checkpoint_offload == "cpu":
+        keys["gradient_checkpointing_kwargs.offload"] = True
+    return keys
+
+
+def _cards(recipe: Recipe) -> Keys:
+    """DeepSpeed's object, or FSDP's; how many there are is said to the launcher."""
+    p = recipe.parallelism
+    if p.strategy.startswith("zero"):
+        keys: Keys = {"deepspeed.zero_optimization.stage": int(p.strategy[-1])}
+        if p.offload in ("optimizer", "parameters"):
+            keys["deepspeed.zero_optimization.offload_optimizer.device"] = "cpu"
+        if p.offload == "parameters":
+            keys["deepspeed.zero_optimization.offload_param.device"] = "cpu"
+        return keys
+    if p.strategy == "fsdp":
+        return {"fsdp": ["full_shard", "auto_wrap"]} | (
+            {"fsdp_config.offload_params": True} if p.offload == "parameters" else {"fsdp_config.offload_params": False}
+        )
+    return {}
+
+
+def _arguments(recipe: Recipe, batch: str = "per_device_train_batch_size") -> Keys:
+    return {
+        batch: recipe.micro_batch_size,
+        "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
+        "optim": _optimizer(recipe),
+        "max_grad_norm": recipe.max_grad_norm or 0.0,
+        **({"torch_compile": True} if recipe.compile else {}),
+    }
+
+
+def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
+    """See `axolotl.read_axolotl`."""
+    lora, packing = recipe.lora, recipe.quantization
+    keys: Keys = {"base_model": model}
+    if method != "full":
+        four = packing is not None and packing.type in ("nf4", "fp4")
+        keys |= {"adapter": "qlora" if four else "lora", "load_in_4bit": four,
+                 "load_in_8bit": packing is not None and packing.type == "int8"}  # fmt: skip
+        if packing is not None and four:
+            keys |= {"bnb_config_kwargs.bnb_4bit_quant_type": packing.type,
+                     "bnb_config_kwargs.bnb_4bit_use_double_quant": packing.double_quant,
+                     "bnb_config_kwargs.bnb_4bit_compute_dtype": packing.compute_dtype}  # fmt: skip
+        elif packing is not None and packing.type == "gptq4":
+            keys["gptq"] = True
+        keys |= {"lora_r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
+                 "peft_use_dora": lora.use_dora, "peft_use_rslora": lora.use_rslora}  # fmt: skip
+        keys |= {"lora_modules_to_save": list(lora.modules_to_save)} if lora.modules_to_save else {}
+        if lora.target_modules == "all-linear":
+            keys["lora_target_linear"] = True
+        elif lora.target_modules is not None:
+            keys["lora_target_modules"] = _targets(recipe, "")
+        if lora.adapter_dtype == "bfloat16":
+            keys["peft_autocast_adapter_dtype"] = False
+        keys |= dict.fromkeys(KERNELS, recipe.fused_kernels == "+lora")
+    if recipe.fused_kernels == "yes":
+        keys |= dict.fromkeys(LIGER, True)
+    keys |= {"micro_batch_size": recipe.micro_batch_size, "sequence_len": recipe.sequence_length,
+             "gradient_accumulation_steps": recipe.gradient_accumulation_steps, "sample_packing": not recipe.padded,
+             "gradient_checkpointing": recipe.gradient_checkpointing}  # fmt: skip
+    if recipe.checkpoint_reentrant is not None:
+        keys["gradient_checkpointing_kwargs.use_reentrant"] = recipe.checkpoint_reentrant
+    if recipe.checkpoint_offload == "cpu":
+        keys["activation_offloading"] = "legacy"
+    elif recipe.parallelism.offload == "activations":
+        keys["activation_offloading"] = True
+    keys |= {
+        ("bfloat16", "bfloat16"): {"bf16": True},
+        ("float16", "float16"): {"bf16": False, "fp16": True},
+        ("bfloat16", None): {"bf16": False, "bfloat16": True},
+        ("float16", None): {"bf16": False, "float16": True},
+    }.get((recipe.weights_dtype, recipe.autocast), {"bf16": False})
+    keys |= {"optimizer": _optimizer(recipe), "max_grad_norm": recipe.max_grad_norm or 0.0,
+             "attn_implementation": FLASH[recipe.attention]}  # fmt: skip
+    liger: Keys = {"plugins": ["axolotl.integrations.liger.LigerPlugin"]}
+    if recipe.loss in ("fused", "kernel"):
+        keys |= liger | {f"liger_{'fused_linear_' if recipe.loss == 'fused' else ''}cross_entropy": True}
+    elif recipe.loss == "chunked":
+        keys["chunked_cross_entropy"] = True
+    keys |= {"torch_compile": True} if recipe.compile else {}
+    return keys | _cards(recipe)
+
+
+def write_llama_factory(model: str, method: str, recipe: Recipe) -> Keys:
+    """See `llama_factory.read_llama_factory`."""
+    lora, packing = recipe.lora, recipe.quantization
+    frozen = method == "full" and recipe.trainable_layers is not None
+    keys: Keys = {"model_name_or_path": model, "stage": "sft", "do_train": True,
+                  "finetuning_type": "freeze" if frozen else "full" if method == "full" else "lora"}  # fmt: skip
+    if frozen:
+        keys["freeze_trainable_layers"] = recipe.trainable_layers
+    if method != "full":
+        targets = _targets(recipe, "all")
+        keys |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
+                 "lora_target": ",".join(targets) if isinstance(targets, list) else targets,
+                 "use_dora": lora.use_dora, "use_rslora": lora.use_rslora}  # fmt: skip
+        keys |= {"additional_target": ",".join(lora.modules_to_save)} if lora.modules_to_save else {}
+        if packing is not None:
+            keys["quantization_bit"] = 8 if packing.type == "int8" else 4
+            if packing.type in ("nf4", "fp4"):
+                keys |= {"quantization_type": packing.type, "double_quantization": packing.double_quant}
+    keys |= _arguments(recipe) | {"cutoff_len": recipe.sequence_length, "packing": not recipe.padded}
+    keys |= {"disable_gradient_checkpointing": not recipe.gradient_checkpointing,
+             "use_reentrant_gc": recipe.checkpoint_reentrant is not False,
+             "use_unsloth_gc": recipe.checkpoint_offload == "cpu"}  # fmt: skip
+    if (
+        recipe.autocast is None
+        and recipe.weights_dtype == "bfloat16"
+        and (method == "full" or lora.adapter_dtype == "bfloat16")
+    ):
+        keys["pure_bf16"] = True
+    elif recipe.autocast is not None:
+        keys["bf16" if recipe.autocast == "bfloat16" else "fp16"] = True
+    keys["flash_attn"] = {"flash": "fa2", "sdpa": "sdpa", "eager": "disabled"}[recipe.attention]
+    keys["enable_liger_kernel"] = recipe.fused_kernels == "yes" and recipe.loss == "fused"
+    return keys | _cards(recipe)
+
+
+def write_trl(model: str, method: str, recipe: Recipe) -> Keys:
+    """See `trl.read_trl`."""
+    lora, packing = recipe.lora, recipe.quantization
+    keys: Keys = {"model_name_or_path": model, "dtype": recipe.weights_dtype, "use_peft": method != "full"}
+    if method != "full":
+        keys |= {"lora_r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
+                 "lora_target_modules": _targets(recipe, "all-linear"), "use_dora": lora.use_dora,
+                 "use_rslora": lora.use_rslora}  # fmt: skip
+        keys |= {"lora_modules_to_save": list(lora.modules_to_save)} if lora.modules_to_save else {}
+        if packing is not None and packing.type == "int8":
+            keys["load_in_8bit"] = True
+        elif packing is not None:
+            keys |= {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": packing.type,
+                "use_bnb_nested_quant": packing.double_quant,
+            }
+    keys |= (
+        _arguments(recipe) | {"max_length": recipe.sequence_length, "packing": not recipe.padded} | _reentrant(recipe)
+    )
+    keys |= {"fp16": True} if recipe.autocast == "float16" else {"bf16": recipe.autocast is not None}
+    keys |= {"activation_offloading": True} if recipe.parallelism.offload == "activations" else {}
+    keys |= {"use_liger_kernel": True} if recipe.fused_kernels == "yes" else {}
+    return keys | {"attn_implementation": FLASH[recipe.attention]} | _cards(recipe)
+
+
+def write_ms_swift(model: str, method: str, recipe: Recipe) -> Keys:
+    """See `ms_swift.read_ms_swift`."""
+    lora, packing = recipe.lora, recipe.quantization
+    keys: Keys = {
+        "model": model,
+        "tuner_type": "full" if method == "full" else "lora",
+        "torch_dtype": recipe.weights_dtype,
+    }
+    if method != "full":
+        targets = _targets(recipe, "all-linear")
+        keys |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
+                 "use_dora": lora.use_dora, "use_rslora": lora.use_rslora}  # fmt: skip
+        pattern = isinstance(targets, str) and targets != "all-linear"
+        keys["target_regex" if pattern else "target_modules"] = targets
+        keys |= {"modules_to_save": list(lora.modules_to_save)} if lora.modules_to_save else {}
+        keys |= {"lora_dtype": lora.adapter_dtype}
+        if packing is not None:
+            keys |= {"quant_method": "bnb", "quant_bits": 8 if packing.type == "int8" else 4}
+            if packing.type in ("nf4", "fp4"):
+                keys |= {"bnb_4bit_quant_type": packing.type, "bnb_4bit_use_double_quant": packing.double_quant,
+                         "bnb_4bit_compute_dtype": packing.compute_dtype}  # fmt: skip
+    keys |= (
+        _arguments(recipe) | {"max_length": recipe.sequence_length, "packing": not recipe.padded} | _reentrant(recipe)
+    )
+    keys["attn_impl"] = FLASH[recipe.attention]
+    keys["use_liger_kernel"] = recipe.fused_kernels == "yes" and recipe.loss == "fused"
+    return keys | _cards(recipe)
+
+
+WRITERS: Final[Mapping[str, Callable[[str, str, Recipe], Keys]]] = {
+    "axolotl": write_axolotl,
+    "llama-factory": write_llama_factory,
+    "trl": write_trl,
+    "ms-swift": write_ms_swift,
+}
+
+
+def render(keys: Mapping[str, Any]) -> str:
+    """Flat keys as YAML, dotted ones as objects."""
+    nested: dict[str, Any] = {}
+    for key, value in keys.items():
+        *path, last = key.split(".")
+        at = nested
+        for part in path:
+            at = at.setdefault(part, {})
+        at[last] = value
+    text: str = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return text

@@ -1,0 +1,74 @@
+"""`loralens check` and `loralens export` as a user types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from loralens.core.jsontext import to_json
+from loralens.trainers.check import check_answer
+
+CONFIG = """base_model: Qwen/Qwen2.5-0.5B  # small
+adapter: lora
+lora_r: 8
+lora_target_linear: true
+sequence_len: 2048
+micro_batch_size: 8
+datasets: x
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    return path
+
+
+def test_verdicts_are_exit_codes(run, config):
+    assert run("check", str(config), "--gpu", "h200-sxm")[0] == 0
+    code, out, err = run("check", str(config), "--gpu", "12GB")
+    assert (code, err) == (5, "")
+    assert "does not fit" in out and "micro_batch_size, line 6" in out and "+gradient_checkpointing: true" in out
+
+
+def test_json_is_the_apis(run, config):
+    code, out, _ = run("check", str(config), "--gpu", "12GB", "--json")
+    body = {"files": {"train.yaml": CONFIG}, "gpu": "12GB"}
+    assert code == 5
+    assert json.loads(out) == json.loads(to_json(check_answer(body)))
+
+
+def test_write_changes_the_file_and_keeps_its_comments(run, config):
+    assert run("check", str(config), "--gpu", "12GB", "--write")[0] == 5
+    assert "# small" in config.read_text(encoding="utf-8")
+    assert run("check", str(config), "--gpu", "12GB")[0] == 0
+
+
+def test_several_files_go_together(run, config, tmp_path):
+    beside = tmp_path / "accelerate.yaml"
+    beside.write_text("distributed_type: FSDP\nnum_processes: 8\n", encoding="utf-8")
+    code, out, _ = run("check", str(config), str(beside), "--gpu", "24GB", "--json")
+    assert json.loads(out)["recipe"]["parallelism"]["gpus"] == 8
+    assert code in (0, 4, 5)
+
+
+def test_what_cannot_be_judged_is_exit_2(run, config):
+    config.write_text(CONFIG + "rl: dpo\n", encoding="utf-8")
+    code, out, _ = run("check", str(config), "--gpu", "24GB")
+    assert code == 2 and "no figure: rl, line 8" in out
+    code, _, err = run("check", str(config.with_name("none.yaml")))
+    assert code == 2 and "cannot read" in err
+    code, _, err = run("check")
+    assert code == 2 and "no file was named" in err
+
+
+def test_export_reads_back(run, tmp_path):
+    path = tmp_path / "out.yaml"
+    code, out, _ = run("export", "qwen2.5-0.5b", "-m", "lora", "--rank", "32", "--to", "llama-factory", "-o", str(path))
+    assert code == 0 and "llamafactory-cli train" in out
+    code, out, _ = run("check", str(path), "--gpu", "80GB", "--json")
+    assert (code, json.loads(out)["recipe"]["lora"]["rank"]) == (0, 32)
+    code, _, err = run("export", "qwen2.5-0.5b", "-m", "lora", "--to", "trl", "-o", str(path))
+    assert code == 2 and "cannot write" in err

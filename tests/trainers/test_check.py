@@ -1,0 +1,183 @@
+"""`check`: verdict, lines, what was not understood, and the smallest change as a patch that reads back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from loralens.core.answer.answers import memory_answer
+from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import ALL_WORDS
+from loralens.trainers.check import check_answer
+from loralens.trainers.patch import edited
+from loralens.trainers.reader import read
+from loralens.trainers.table import DATA, table
+from loralens.trainers.writing import WRITERS
+
+AXOLOTL = """# my run
+base_model: Qwen/Qwen2.5-0.5B   # the base
+adapter: qlora
+load_in_4bit: true
+lora_r: 32
+lora_alpha: 16
+lora_target_linear: true
+sequence_len: 4096
+sample_packing: true
+micro_batch_size: 4   # rows
+optimizer: adamw_torch_fused
+bf16: auto
+gradient_checkpointng: true
+gradient_checkpointing: false # for speed
+tiled_mlp: true
+"""
+SWIFT = """NPROC_PER_NODE=1 \\
+swift sft \\
+    --model Qwen/Qwen2.5-7B-Instruct \\
+    --per_device_train_batch_size 2 \\
+    --gradient_checkpointing false \\
+    --max_length 2048 \\
+    --torch_dtype bfloat16
+"""
+FACTORY = """model_name_or_path: Qwen/Qwen2.5-0.5B
+stage: sft
+finetuning_type: lora
+cutoff_len: 4096
+per_device_train_batch_size: 4
+flash_attn: disabled  # no kernel
+bf16: true
+"""
+
+
+def check(text, name="train.yaml", **own):
+    return check_answer({"files": {name: text}, **own})
+
+
+def test_the_verdict_is_that_of_the_recipe():
+    answer = check(AXOLOTL, gpu="12GB")
+    same = memory_answer({"model": "qwen2.5-0.5b", "method": "qlora", "recipe": answer["recipe"], "gpu": "12GB"})
+    assert same["estimates"][0] == answer["estimate"]
+    assert answer["verdict"] == same["estimates"][0]["fits"][0]["verdict"] == "does_not_fit"
+    assert answer["trainer"]["name"] == answer["recipe"]["trainer"] == "axolotl"
+
+
+def test_lines_are_named_and_what_is_not_understood_too():
+    answer = check(AXOLOTL, gpu="12GB")
+    keys = {row["from"][0]["key"]: row["from"][0]["line"] for row in answer["lines"] if row["from"]}
+    assert keys["gradient_checkpointing"] == 14
+    assert [(row["key"], row["line"], row["did_you_mean"]) for row in answer["unknown"]] == [
+        ("gradient_checkpointng", 13, "gradient_checkpointing")
+    ]
+    assert [row["key"] for row in answer["approximate"]] == ["tiled_mlp"]
+    assert [row["saves_bytes"] for row in answer["lines"]] == sorted(
+        (row["saves_bytes"] for row in answer["lines"]), reverse=True
+    )
+
+
+@pytest.mark.parametrize(
+    "text, name, gpu", [(AXOLOTL, "a.yaml", "12GB"), (SWIFT, "sft.sh", "24GB"), (FACTORY, "f.yaml", "8GB")]
+)
+def test_the_patch_makes_it_fit_and_keeps_the_rest(text, name, gpu):
+    before = check(text, name, gpu=gpu)
+    change = before["change"]
+    assert before["verdict"] != "fits" and change["problem"] is None
+    after = check(change["text"], name, gpu=gpu)
+    assert (after["verdict"], after["change"]) == ("fits", None)
+    lines, kept = text.splitlines(), change["text"].splitlines()
+    gone = [line for line in lines if line not in kept]
+    assert all(any(str(row["key"]).split(".")[0] in line for row in change["changes"]) for line in gone)
+    for comment in ("# my run", "# the base", "# rows", "# for speed", "# no kernel"):
+        assert (comment in text) == (comment in change["text"])
+    assert change["diff"].startswith(f"--- a/{name}")
+
+
+def test_no_gpu_no_verdict():
+    answer = check(AXOLOTL)
+    assert (answer["verdict"], answer["change"], answer["lines"]) == (None, None, [])
+    assert answer["peak"]["allocated_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    "line, key",
+    [
+        ("rl: dpo\n", "rl"),
+        ("optimizer: dion\n", "optimizer"),
+        ("base_model: nobody/nothing\n", "base_model"),
+        ("adapter: hydra\n", "adapter"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_by_its_key(line, key):
+    own = AXOLOTL.replace("base_model: Qwen/Qwen2.5-0.5B   # the base\n", "") if key == "base_model" else AXOLOTL
+    answer = check(own + line, gpu="12GB")
+    assert (answer["verdict"], answer["peak"]) == (None, None)
+    assert [row["key"] for row in answer["blockers"]] == [key]
+
+
+def test_a_config_json_beside_it_names_the_model():
+    config = json.dumps(
+        {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 128}
+    )  # fmt: skip
+    text = AXOLOTL.replace("Qwen/Qwen2.5-0.5B", "nobody/nothing")
+    assert check_answer({"files": {"a.yaml": text, "config.json": config}})["model"]["family"] == "llama"
+
+
+def test_deepspeed_and_accelerate_files_are_followed():
+    zero = '{"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}}'
+    text = FACTORY + "deepspeed: configs/mine.json\n"
+    asked = check_answer({"files": {"f.yaml": text, "mine.json": zero}, "gpus": 4})["recipe"]["parallelism"]
+    assert asked == {"gpus": 4, "strategy": "zero3", "offload": "parameters"}
+    accelerate = "distributed_type: FSDP\nnum_processes: 8\nfsdp_config:\n  fsdp_offload_params: false\n"
+    asked = check_answer({"files": {"f.yaml": FACTORY, "fsdp.yaml": accelerate}})["recipe"]["parallelism"]
+    assert asked == {"gpus": 8, "strategy": "fsdp", "offload": "none"}
+
+
+def test_an_unsaid_number_of_gpus_is_asked_for():
+    answer = check(FACTORY + "deepspeed: ds_z3_config.json\n")
+    assert answer["recipe"]["parallelism"]["strategy"] == "zero3"
+    assert any("how many GPUs" in question for question in answer["questions"])
+
+
+def test_a_value_of_the_wrong_type_names_its_line():
+    with pytest.raises(InvalidInput, match=r"train.yaml:10: micro_batch_size"):
+        check(AXOLOTL.replace("micro_batch_size: 4", "micro_batch_size: four"))
+
+
+def test_defaults_follow_the_version():
+    text = "model_name_or_path: Qwen/Qwen2.5-0.5B\ndataset_name: x\nmax_length: 512\n"
+    new, old = check(text), check(text, stack={"trl": "0.20"})
+    assert (new["recipe"]["gradient_checkpointing"], old["recipe"]["gradient_checkpointing"]) == (True, False)
+    assert old["trainer"]["version"] == "0.20"
+
+
+def test_a_python_script_is_read():
+    code = """
+model = AutoModelForCausalLM.from_pretrained("Qwen/Qwen2.5-0.5B", dtype=torch.bfloat16)
+peft_config = LoraConfig(r=64, lora_alpha=16, target_modules="all-linear")
+args = SFTConfig(per_device_train_batch_size=2, max_length=512, gradient_checkpointing=False, optim="adamw_torch")
+SFTTrainer(model=model, args=args, peft_config=peft_config)
+"""
+    answer = check(code, "train.py", gpu="8GB")
+    recipe = answer["recipe"]
+    assert (answer["method"], recipe["lora"]["rank"], recipe["lora"]["alpha"]) == ("lora", 64, 16)
+    assert (recipe["micro_batch_size"], recipe["sequence_length"], recipe["optimizer"]) == (2, 512, "adamw_foreach")
+    assert (recipe["weights_dtype"], recipe["gradient_checkpointing"]) == ("bfloat16", False)
+
+
+def test_every_table_is_read_and_every_key_is_one_thing():
+    for path in DATA.glob("*.json"):
+        if path.stem in ("optimizers", "huggingface"):
+            continue
+        found = table(path.stem)
+        assert found.source and found.marks
+        assert found.row("no_such_key_anywhere") == ("unknown", "")
+    known = {row.name for row in ALL_WORDS}
+    answer = check(AXOLOTL)
+    assert {row["word"] for row in answer["words"]} <= known
+    assert set(WRITERS) <= {path.stem for path in DATA.glob("*.json")}
+
+
+def test_a_block_list_is_not_rewritten_as_text():
+    source = read({"files": {"a.yaml": AXOLOTL + "plugins:\n  - x\n"}}).source
+    assert edited(source, {"plugins": ["y"]}) is None
+    assert edited(source, {"lora_r": 4}) == source.text.replace("lora_r: 32", "lora_r: 4")
