@@ -134,7 +134,7 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "rank huge": (json.dumps(peft_config(r=10**9)).encode(), "whole number"),
     "alpha zero": (json.dumps(peft_config(lora_alpha=0)).encode(), "above 0"),
     "alpha infinite": (b'{"peft_type": "LORA", "target_modules": ["q_proj"], "lora_alpha": 1e999}', "above 0"),
-    "dropout one": (json.dumps(peft_config(lora_dropout=1)).encode(), "below 1"),
+    "dropout one": (json.dumps(peft_config(lora_dropout=1)).encode(), "from 0 to 0.999"),
     "bias unknown": (json.dumps(peft_config(bias="some")).encode(), "one of none, all, lora_only"),
     "no targets": (json.dumps(peft_config(target_modules=[])).encode(), "names no module"),
     "targets missing": (json.dumps(peft_config(target_modules=None)).encode(), "list of module names"),

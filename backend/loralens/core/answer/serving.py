@@ -17,6 +17,7 @@ from loralens.core.answer.card import CONTEXT_TYPICAL
 from loralens.core.answer.estimate import SHOWN_GPUS, estimate_model
 from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.question.kinds import Choice, Maybe, Truth, Whole, entry, mapping
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.recipe import Recipe
@@ -107,26 +108,18 @@ def serving_answer(body: Any) -> dict[str, Any]:
         InvalidInput: a field is unknown, malformed or out of range; UnknownModel, UnknownGpu.
         UnsupportedArchitecture: the model keeps no plain key/value cache.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(f"the request must be an object, got {type(body).__name__}", hint='{"model": "7B"}')
-    for name in body:
-        if name not in _FIELDS:
-            raise InvalidInput(
-                f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(_FIELDS)}"
-            )
+    mapping(body, "body", _FIELDS)
     model = resolve(body.get("model"), body.get("config"))
     wanted = _groups(body.get("adapters", [{"rank": 8, "count": 6}]))
-    batch = _whole(body, "batch", 1, 65_536)
-    length = _whole(body, "sequence_length", 4096, 10_000_000)
-    weights = _choice(body, "weights_dtype", "bfloat16", ADAPTER_DTYPES)
-    quantization = _choice(body, "quantization", None, QUANTIZATIONS)
+    batch = entry(body, "batch", Whole(1, 65_536), 1)
+    length = entry(body, "sequence_length", Whole(1, 10_000_000), 4096)
+    weights = entry(body, "weights_dtype", Choice(ADAPTER_DTYPES), "bfloat16")
+    quantization = entry(body, "quantization", Maybe(Choice(QUANTIZATIONS)))
     if quantization is None and model.packing in QUANTIZATIONS:
         quantization = model.packing
-    adapter_dtype = _choice(body, "adapter_dtype", "bfloat16", ADAPTER_DTYPES)
-    kv_dtype = _choice(body, "kv_dtype", "bfloat16", KV_DTYPES)
-    padded = body.get("padded", False)
-    if not isinstance(padded, bool):
-        raise InvalidInput("padded must be true or false", field="padded")
+    adapter_dtype = entry(body, "adapter_dtype", Choice(ADAPTER_DTYPES), "bfloat16")
+    kv_dtype = entry(body, "kv_dtype", Choice(KV_DTYPES), "bfloat16")
+    padded = entry(body, "padded", Truth(strict=True), False)
     gpus = SHOWN_GPUS if body.get("gpu") is None else (catalogue.gpu(body["gpu"]).id,)
     lora: dict[str, Any] = {"rank": 8}
     if body.get("target_modules") is not None:
@@ -283,27 +276,11 @@ def _groups(value: Any) -> dict[int, int]:
             f"adapters must be a list of 1 to {MAX_GROUPS} groups", field="adapters", hint='[{"rank": 8, "count": 6}]'
         )
     groups: dict[int, int] = {}
-    for entry in value:
-        if not isinstance(entry, Mapping) or set(entry) - {"rank", "count"}:
+    for group in value:
+        if not isinstance(group, Mapping) or set(group) - {"rank", "count"}:
             raise InvalidInput(
                 "each group of adapters has rank and count", field="adapters", hint='{"rank": 8, "count": 6}'
             )
-        rank = _whole(entry, "rank", 8, MAX_RANK, "adapters.rank")
-        groups[rank] = groups.get(rank, 0) + _whole(entry, "count", 1, MAX_COUNT, "adapters.count")
+        rank = entry(group, "rank", Whole(1, MAX_RANK), 8, where="adapters")
+        groups[rank] = groups.get(rank, 0) + entry(group, "count", Whole(1, MAX_COUNT), 1, where="adapters")
     return groups
-
-
-def _whole(body: Mapping[str, Any], name: str, default: int, most: int, field: str | None = None) -> int:
-    value = body.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidInput(
-            f"{name} must be a whole number from 1 to {most}, got {str(value)[:40]}", field=field or name
-        )
-    return value
-
-
-def _choice(body: Mapping[str, Any], name: str, default: str | None, allowed: tuple[str, ...]) -> str | None:
-    value = body.get(name, default)
-    if (value is not None and value not in allowed) or (value is None and default is not None):
-        raise InvalidInput(f"{name} must be one of {', '.join(allowed)}, got {str(value)[:40]!r}", field=name)
-    return None if value is None else str(value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.question.kinds import Number, Place, Text, Truth, Whole
 from loralens.core.question.versions import CURRENT
 
 # bounds are assumptions, set far beyond any model that exists, so that sizes stay far below 2**63
@@ -15,6 +15,7 @@ MAX_WIDTH: Final = 2**22
 MAX_VOCABULARY: Final = 2**24
 MAX_LAYERS: Final = 2_000
 MAX_EXPERTS: Final = 8_192
+HINT: Final = "compare with the model's config.json on the Hub"
 
 
 class Config:
@@ -41,14 +42,11 @@ class Config:
         """True when the key is there and not null."""
         return self.entries.get(name) is not None
 
+    def _place(self, name: str) -> Place:
+        return Place(f"config.{name}", hint=HINT)
+
     def _wrong(self, name: str, allowed: str, value: Any) -> InvalidInput:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return InvalidInput(
-            f"config.{name} must be {allowed}, got {shown}",
-            field=f"config.{name}",
-            hint="compare with the model's config.json on the Hub",
-        )
+        return self._place(name).wrong(allowed, value)
 
     def integer(self, *names: str, default: int | None = None, low: int = 1, high: int = MAX_WIDTH) -> int:
         """A whole number under the first of `names` that is present."""
@@ -56,49 +54,29 @@ class Config:
             value = self.entries.get(name)
             if value is None:
                 continue
-            if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-                value = int(value)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise self._wrong(name, f"a whole number from {low} to {high}", value)
-            return value
+            return Whole(low, high).read(value, self._place(name))
         if default is None:
             raise InvalidInput(
                 f"config.{names[0]} is missing",
                 field=f"config.{names[0]}",
-                hint="compare with the model's config.json on the Hub",
+                hint=HINT,
             )
         return default
 
     def number(self, name: str, default: float, low: float = 0.0, high: float = 1e9) -> float:
         """A finite number."""
         value = self.entries.get(name)
-        if value is None:
-            return default
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not low <= value <= high  # also refuses NaN; an integer may be too long for a float
-        ):
-            raise self._wrong(name, f"a number from {low} to {high}", value)
-        return float(value)
+        return default if value is None else float(Number(low, high).read(value, self._place(name)))
 
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
         value = self.entries.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self._wrong(name, "true or false", value)
-        return value
+        return default if value is None else Truth(strict=True).read(value, self._place(name))
 
     def text(self, name: str, default: str) -> str:
         """A short text."""
         value = self.entries.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, str) or len(value) > 200:
-            raise self._wrong(name, "a short text", value)
-        return value
+        return default if value is None else Text(200).read(value, self._place(name))
 
     def words(self, name: str, length: int) -> list[str] | None:
         """A list of `length` short texts, or None."""
@@ -153,5 +131,5 @@ class Config:
             raise InvalidInput(
                 f"config.{name} {part} must divide {whole}",
                 field=f"config.{name}",
-                hint="compare with the model's config.json on the Hub",
+                hint=HINT,
             )

@@ -22,6 +22,7 @@ class Place:
 
     path: str
     default: Any = None
+    hint: str | None = None  # instead of the kind's own
 
     @property
     def name(self) -> str:
@@ -32,7 +33,7 @@ class Place:
         """The error for a value that is not what is allowed here."""
         shown = repr(value)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return InvalidInput(f"{self.path} must be {allowed}, got {shown}", field=self.path, hint=hint)
+        return InvalidInput(f"{self.path} must be {allowed}, got {shown}", field=self.path, hint=self.hint or hint)
 
 
 def mapping(given: Any, where: str, known: Iterable[str], what: str = "field") -> Mapping[str, Any]:
@@ -48,6 +49,11 @@ def mapping(given: Any, where: str, known: Iterable[str], what: str = "field") -
         if name not in known:
             raise unknown(str(name), known, "" if where in ("recipe", "body") else where, what)
     return given
+
+
+def entry(given: Mapping[str, Any], name: str, kind: Kind, default: Any = None, *, where: str = "") -> Any:
+    """The value under a name of an object, or the default, checked; `where`: the object's own place."""
+    return kind.read(given.get(name, default), Place(f"{where}.{name}" if where else name, default))
 
 
 def unknown(name: str, known: Iterable[str], where: str = "", what: str = "recipe field") -> InvalidInput:
@@ -135,19 +141,21 @@ class Whole(Kind):
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A finite number within [low, high]."""
+    """A finite number within [low, high]; `inside`: neither end itself."""
 
     low: float
     high: float
+    inside: bool = False
     text = "number"
 
     def read(self, value: Any, at: Place) -> float:
         """Infinity and not-a-number are none."""
         number = not isinstance(value, bool) and isinstance(value, (int, float))
         # comparing says no to infinity and not-a-number, and takes whole numbers that no float holds
-        if not number or not self.low <= value <= self.high:
+        if not number or not self.low <= value <= self.high or (self.inside and value in (self.low, self.high)):
             hint = f"try {at.name}={self.low if at.default is None else at.default}"
-            raise at.wrong(f"a number from {self.low} to {self.high}", value, hint)
+            allowed = f"above {self.low} and below {self.high}" if self.inside else f"from {self.low} to {self.high}"
+            raise at.wrong(f"a number {allowed}", value, hint)
         found: float = value
         return found
 
@@ -162,13 +170,14 @@ class Number(Kind):
 
 @dataclass(frozen=True)
 class Truth(Kind):
-    """True or false."""
+    """True or false; unless `strict`, 0 and 1 are taken too."""
 
+    strict: bool = False
     text = "boolean"
 
     def read(self, value: Any, at: Place) -> bool:
-        """0 and 1 are taken too."""
-        if value in (0, 1) and not isinstance(value, (float, str)):
+        """As a truth value."""
+        if isinstance(value, bool) or (not self.strict and isinstance(value, int) and value in (0, 1)):
             return bool(value)
         raise at.wrong("true or false", value)
 
@@ -196,6 +205,23 @@ class Choice(Kind):
     def schema(self) -> dict[str, Any]:
         """An enum."""
         return {"type": "string", "enum": list(self.choices)}
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A text of at most `most` characters."""
+
+    most: int
+
+    def read(self, value: Any, at: Place) -> str:
+        """As it stands."""
+        if not isinstance(value, str) or len(value) > self.most:
+            raise at.wrong(f"text of at most {self.most} characters", value)
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        """With its length."""
+        return {"type": "string", "maxLength": self.most}
 
 
 @dataclass(frozen=True)

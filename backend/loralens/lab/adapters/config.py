@@ -16,12 +16,17 @@ from typing import Any, Final
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.jsontext import from_json
 from loralens.core.question import patterns
+from loralens.core.question.kinds import Choice, Kind, Maybe, Number, Place, Text, Truth, Whole, entry
 from loralens.lab.adapters import foreign
 
 MAX_CONFIG_BYTES: Final = 2**20
 MAX_RANK: Final = 4096
 MAX_NAMES: Final = 20_000
 _FIELD: Final = "adapter_config.json"
+_WHERE: Final = "adapter_config"
+_RANK: Final = Whole(1, MAX_RANK)
+_ALPHA: Final = Number(0, 1e6, inside=True)
+_TEXT: Final = Maybe(Text(1024))
 
 # Read, checked and used.
 _READ: Final = frozenset(
@@ -186,20 +191,19 @@ def config_from_mapping(given: Mapping[str, Any]) -> AdapterConfig:
             hint=None if found is None else found[1],
         )
     _refuse_unknown(given)
-    bias = _choice(given, "bias", "none", ("none", "all", "lora_only"))
     return AdapterConfig(
-        rank=_whole(given.get("r", 8), "r", MAX_RANK),
-        alpha=_positive(given.get("lora_alpha", 8), "lora_alpha"),
+        rank=_read(given, "r", _RANK, 8),
+        alpha=float(_read(given, "lora_alpha", _ALPHA, 8)),
         target_modules=_targets(given.get("target_modules")),
-        dropout=_fraction(given.get("lora_dropout", 0.0), "lora_dropout"),
-        bias=bias,
+        dropout=float(_read(given, "lora_dropout", Number(0, 0.999), 0.0)),
+        bias=_read(given, "bias", Choice(("none", "all", "lora_only")), "none"),
         use_rslora=_flag(given, "use_rslora"),
         use_dora=_flag(given, "use_dora"),
         modules_to_save=_names(given.get("modules_to_save") or [], "modules_to_save"),
-        rank_pattern=_pattern(given.get("rank_pattern"), "rank_pattern", lambda v, f: _whole(v, f, MAX_RANK)),
-        alpha_pattern=_pattern(given.get("alpha_pattern"), "alpha_pattern", _positive),
-        base_model=_text(given.get("base_model_name_or_path"), "base_model_name_or_path"),
-        task_type=_text(given.get("task_type"), "task_type"),
+        rank_pattern=_pattern(given.get("rank_pattern"), "rank_pattern", _RANK),
+        alpha_pattern=_pattern(given.get("alpha_pattern"), "alpha_pattern", _ALPHA),
+        base_model=_read(given, "base_model_name_or_path", _TEXT),
+        task_type=_read(given, "task_type", _TEXT),
         fan_in_fan_out=_flag(given, "fan_in_fan_out"),
         lora_bias=_flag(given, "lora_bias"),
         init=_init(given.get("init_lora_weights", True)),
@@ -262,7 +266,7 @@ def _names(value: Any, key: str) -> tuple[str, ...]:
     return tuple(sorted(set(value)))
 
 
-def _pattern(value: Any, key: str, read: Any) -> tuple[tuple[str, Any], ...]:
+def _pattern(value: Any, key: str, kind: Kind) -> tuple[tuple[str, Any], ...]:
     if value is None:
         return ()
     if not isinstance(value, dict) or len(value) > patterns.MAX_PATTERNS:
@@ -270,45 +274,15 @@ def _pattern(value: Any, key: str, read: Any) -> tuple[tuple[str, Any], ...]:
     # Compiling each pattern here refuses an unsafe one even if no module would meet it. Order matters: first wins.
     for name in value:
         patterns.check(name, f"adapter_config.{key}")
-    return tuple((name, read(number, key)) for name, number in value.items())
+    return tuple((name, kind.read(number, Place(f"{_WHERE}.{key}"))) for name, number in value.items())
 
 
-def _whole(value: Any, key: str, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise _invalid(key, f"{key} must be a whole number from 1 to {most}, got {str(value)[:40]}")
-    return value
-
-
-def _positive(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e6:
-        raise _invalid(key, f"{key} must be a number above 0, at most 1000000, got {str(value)[:40]}")
-    return float(value)
-
-
-def _fraction(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise _invalid(key, f"{key} must be a number from 0 to below 1, got {str(value)[:40]}")
-    return float(value)
+def _read(given: Mapping[str, Any], key: str, kind: Kind, default: Any = None) -> Any:
+    return entry(given, key, kind, default, where=_WHERE)
 
 
 def _flag(given: Mapping[str, Any], key: str) -> bool:
-    value = given.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise _invalid(key, f"{key} must be true or false, got {str(value)[:40]}")
-    return bool(value)
-
-
-def _choice(given: Mapping[str, Any], key: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = given.get(key, default)
-    if value not in allowed:
-        raise _invalid(key, f"{key} must be one of {', '.join(allowed)}, got {str(value)[:40]!r}")
-    return str(value)
-
-
-def _text(value: Any, key: str) -> str | None:
-    if value is not None and (not isinstance(value, str) or len(value) > 1024):
-        raise _invalid(key, f"{key} must be text of at most 1024 characters or null")
-    return value
+    return bool(_read(given, key, Maybe(Truth(strict=True))))
 
 
 def _no_constant(text: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from loralens.core.errors import InvalidInput
+from loralens.core.question.kinds import Choice, Maybe, Place, Truth, Whole, entry, mapping
 from loralens.lab.tiny.corpus import Corpus, code_corpus, prose_corpus, text_corpus
 
 LARGEST_RANK = {"quick": 96, "full": 192}
@@ -34,27 +35,20 @@ def check_request(body: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises: InvalidInput naming the field that is unknown or out of range.
     """
-    for name in body:
-        if name not in FIELDS + KEPT_FIELDS:
-            shown = str(name)[:80]
-            raise InvalidInput(f"there is no field {shown!r}", field=shown, hint=f"known: {', '.join(FIELDS)}")
-    budget = body.get("budget", "quick")
-    if not isinstance(budget, str) or budget not in LARGEST_RANK:
-        raise InvalidInput(f"budget must be quick or full, got {_show(budget)}", field="budget", hint="try quick")
+    mapping(body, "body", FIELDS + KEPT_FIELDS)
+    budget = entry(body, "budget", Choice(tuple(LARGEST_RANK)), "quick")
     ranks = body.get("ranks")
     if ranks is not None:
         if not isinstance(ranks, list) or not 1 <= len(ranks) <= 8:
             raise InvalidInput("ranks must be a list of 1 to 8 ranks", field="ranks", hint="try [1, 8]")
-        ranks = sorted({_integer(rank, "ranks", 1, LARGEST_RANK[budget]) for rank in ranks})
-    fresh = body.get("fresh", False)
-    if not isinstance(fresh, bool):
-        raise InvalidInput(f"fresh must be true or false, got {_show(fresh)}", field="fresh")
+        allowed = Whole(1, LARGEST_RANK[budget])
+        ranks = sorted({allowed.read(rank, Place("ranks", hint="try [1, 8]")) for rank in ranks})
     request: dict[str, Any] = {
         "budget": budget,
-        "seed": _integer(body.get("seed", 0), "seed", 0, 2**31 - 1_000),
-        "seeds": None if body.get("seeds") is None else _integer(body["seeds"], "seeds", 2, 10),
+        "seed": entry(body, "seed", Whole(0, 2**31 - 1_000), 0),
+        "seeds": entry(body, "seeds", Maybe(Whole(2, 10))),
         "ranks": ranks,
-        "fresh": fresh,
+        "fresh": entry(body, "fresh", Truth(strict=True), False),
     }
     for name in ("old_text", "new_text", "old_name", "new_name", *KEPT_FIELDS):
         value = body.get(name)
@@ -137,13 +131,3 @@ def _kept(digest: str, state_dir: Path, side: str) -> str:
         return _text_path(state_dir, digest).read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise InvalidInput(f"the {side} text is no longer kept", field=f"{side}_text", hint="send it again") from None
-
-
-def _integer(value: object, name: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInput(f"{name} must be a whole number from {low} to {high:,}, got {_show(value)}", field=name)
-    return value
-
-
-def _show(value: object) -> str:
-    return repr(value)[:80]
