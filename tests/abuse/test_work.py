@@ -43,7 +43,7 @@ def test_a_simulation_that_costs_too_much_is_refused_before_it_begins(base: str)
     assert problem["code"] == "input_too_large"
     assert "22,000 layer passes" in problem["detail"]
     assert "16,000" in problem["detail"]
-    assert "--reserved simulated" in problem["hint"]
+    assert "--allocator simulated" in problem["hint"]
 
 
 def test_a_sweep_over_numbers_that_no_machine_has_is_bounded(base: str) -> None:

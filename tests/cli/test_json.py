@@ -24,7 +24,7 @@ CASES = [
         "memory?model=7B&rank=16&target_modules=all-linear&gradient_checkpointing=true&gpu=rtx-4090",
     ),
     (["memory", "7B", "--no-padded", "--autocast", "none"], "memory?model=7B&padded=false&autocast=none"),
-    (["memory", "gpt2", "--reserved", "simulated"], "memory?model=gpt2&allocator=simulated"),
+    (["memory", "gpt2", "--allocator", "simulated"], "memory?model=gpt2&allocator=simulated"),
     (["params", "7B", "--rank", "4"], "parameters?model=7B&rank=4"),
     (["plan", "7B", "-m", "lora"], "plan?model=7B&method=lora"),
     (["models"], "models"),

@@ -22,16 +22,16 @@ def test_every_term_can_be_shown(run):
 
 def test_the_allocator_can_be_simulated(run):
     _, by_rule, _ = run("memory", "gpt2", "-m", "lora")
-    code, out, _ = run("memory", "gpt2", "-m", "lora", "--reserved", "simulated")
+    code, out, _ = run("memory", "gpt2", "-m", "lora", "--allocator", "simulated")
     assert code == 0
-    assert code == 0
+    assert run("memory", "gpt2", "-m", "lora", "--reserved", "simulated")[1] == out  # as it was called once
     least = [next(one for one in text.splitlines() if one.startswith("a card must have")) for text in (by_rule, out)]
     assert least[0] != least[1]
-    assert "lora, by simulated" in run("memory", "gpt2", "-m", "lora", "--reserved", "simulated", "--explain")[1]
+    assert "lora, by simulated" in run("memory", "gpt2", "-m", "lora", "--allocator", "simulated", "--explain")[1]
 
 
 def test_an_unknown_allocator_is_refused_with_a_way_out(run):
-    code, _, err = run("memory", "gpt2", "--reserved", "magic")
+    code, _, err = run("memory", "gpt2", "--allocator", "magic")
     assert code == 2
     assert "rule, simulated" in err
 

@@ -12,12 +12,14 @@ from loralens.cli.words import Option
 
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
 Explain = Annotated[bool, Option("--explain", help="Show the formula and source of every term.")]
-Reserved = Annotated[
+Allocator = Annotated[
     str | None,
     Option(
-        "--reserved",
-        help="rule (a percentage of the peak) or simulated (PyTorch's caching allocator, run over the step).",
+        "--allocator",
+        help="rule (a percentage of the peak) or simulated (PyTorch's caching allocator, run over the step). "
+        "Also --reserved.",
         metavar="TEXT",
+        aliases=("--reserved",),
     ),
 ]
 Trainers = Annotated[bool, Option("--trainers", help="Add a row for each trainer's defaults in the words left open.")]
@@ -30,7 +32,7 @@ EXAMPLES = (
 
 @takes_recipe
 def command(
-    body: Body, explain: Explain = False, reserved: Reserved = None, trainers: Trainers = False, json: Json = False
+    body: Body, explain: Explain = False, allocator: Allocator = None, trainers: Trainers = False, json: Json = False
 ) -> int:
     """Memory of one training step: peak, phases and what each byte is.
 
@@ -39,7 +41,7 @@ def command(
     """
     from loralens.core.answer.answers import memory_answer
 
-    own = ({} if reserved is None else {"allocator": reserved}) | ({"trainers": True} if trainers else {})
+    own = ({} if allocator is None else {"allocator": allocator}) | ({"trainers": True} if trainers else {})
     answer = memory_answer({**body, **own})
     if json:
         print_json(answer)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from loralens.core.errors import InvalidInput
+from loralens.lab.adapters.config import AdapterConfig
 from loralens.lab.tiny.lora import (
-    adapter_config,
     adapter_state,
     base_hash,
     disabled_lora,
@@ -99,7 +99,7 @@ def test_peft_loads_our_adapter_and_agrees() -> None:
     model, oracle = build(), llama(CONFIGS[0])
     oracle.load_state_dict(model.state_dict())
     perturb(model)
-    config = peft.LoraConfig(**adapter_config(rank=4, alpha=8, targets=("q_proj", "down_proj")))
+    config = peft.LoraConfig(**AdapterConfig(4, 8, ("down_proj", "q_proj")).to_peft())
     wrapped = peft.get_peft_model(oracle, config)
     odd = peft.set_peft_model_state_dict(wrapped, adapter_state(model))
     assert not odd.unexpected_keys

@@ -40,5 +40,5 @@ def check_simulation(model: Model, methods: tuple[str, ...], recipe: Recipe, mos
             f"this simulation needs {passes:,} layer passes, a request may have {most:,}",
             field="allocator",
             hint="ask for one method at a time, leave out allocator=simulated, or run "
-            "`loralens memory … --reserved simulated`, which has no limit",
+            "`loralens memory … --allocator simulated`, which has no limit",
         )

@@ -190,8 +190,8 @@ def _chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
 def _head_in_chunks(t: Tape, root: Headed, logits: Tensor, first: list[Storage | None]) -> None:
     """The head's backward by chunks: a trained weight's gradients are summed, the first sum in a tensor of its own.
 
-    The first gradient is a transposed view, which autograd cannot add to in place: with the second and their sum three are
-    alive, when one chunk's logits are done with. What comes later is added to the sum.
+    The first gradient is a transposed view, which autograd cannot add to in place: the first two and their sum are alive
+    together, by when the logits of one chunk have been released. Later gradients are added to the sum in place.
     """
     node, weight = logits.node, root.head.weight
     while node is not None and node.label != root.head.label and node.inputs and node.inputs[0]:

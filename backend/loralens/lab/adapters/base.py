@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from loralens.core.errors import DependencyMissing, InvalidInput
@@ -139,14 +138,3 @@ def base_tensors(module: nn.Module) -> dict[str, Tensor]:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor
     return dict(sorted(tensors.items()))
-
-
-def hash_tensors(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, formats, shapes and bytes."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

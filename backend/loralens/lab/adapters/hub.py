@@ -28,12 +28,13 @@ from torch import Tensor
 
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.lab.adapters.adapter import Adapter
-from loralens.lab.adapters.base import BaseModel, base_tensors, hash_tensors, target_layers
+from loralens.lab.adapters.base import BaseModel, base_tensors, target_layers
 from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.files import read_folder, weights_bytes, write_adapter
 from loralens.lab.adapters.generation import Token, stream_tokens
 from loralens.lab.matmul.layer import LoraLinear, put_adapter
 from loralens.lab.matmul.table import BASE, AdapterTable, Rows, Selection, using
+from loralens.lab.tensors import hash_tensors
 
 WAYS: Final = ("index", "pointer", "file", "merge")
 MAX_ADAPTERS: Final = 256

@@ -22,13 +22,13 @@ from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import assemble
 from loralens.lab.adapters.base import TinyBase
 from loralens.lab.adapters.base_files import BASE_FILE
-from loralens.lab.adapters.config import config_from_mapping
+from loralens.lab.adapters.config import AdapterConfig
 from loralens.lab.adapters.files import write_adapter
 from loralens.lab.adapters.hub import Hub
 from loralens.lab.adapters.scratch import scratch_folder
 from loralens.lab.adapters.tasks import TASKS, Facts, Task, grammar_hash, held_out_facts, prompt_for, training_facts
 from loralens.lab.tiny.corpus import code_corpus, prose_corpus
-from loralens.lab.tiny.lora import adapter_config, adapter_state, inject_lora
+from loralens.lab.tiny.lora import adapter_state, inject_lora
 from loralens.lab.tiny.model import LINEAR_NAMES, TinyConfig, TinyLM, parameter_count
 from loralens.lab.tiny.tokenizer import load_tokenizer
 from loralens.lab.tiny.train import TrainConfig, Trainer
@@ -193,8 +193,14 @@ def _train_adapter(base: TinyLM, task: Task, index: int, recipe: HubRecipe, fold
         seed=recipe.seed + 1 + index,
     )
     yield from _run(Trainer(model, task_tokens(task, training_facts()), config), task.name)
-    written = adapter_config(rank=recipe.rank, alpha=recipe.alpha, targets=recipe.target_modules, base="loralens-tiny")
-    write_adapter(assemble(config_from_mapping(written), adapter_state(model)), folder)
+    written = AdapterConfig(
+        recipe.rank,
+        recipe.alpha,
+        tuple(sorted(recipe.target_modules)),
+        base_model="loralens-tiny",
+        handed_on='{"inference_mode": true}',
+    )
+    write_adapter(assemble(written, adapter_state(model)), folder)
 
 
 def _run(trainer: Trainer, stage: str) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,6 @@
     adapted = inject_lora(model, rank=8, alpha=16, targets=("q_proj", "v_proj"), seed=0)   # in place; freezes the rest
     state = adapter_state(model)                     # {"base_model.model.<path>.lora_A.weight": tensor, ...}
     load_adapter_state(model, state)                 # shapes and names are checked first, nothing half-loaded
-    config = adapter_config(rank=8, alpha=16, targets=("q_proj",))      # the content of adapter_config.json
     with disabled_lora(model): ...                   # the base model's own outputs
     merge_lora(model); unmerge_lora(model)           # fold scaling * B @ A into the frozen weight and back
     base_hash(model)                                 # digest of the frozen weights' bytes
@@ -17,7 +16,6 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; initialisation of A (Kaim
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from torch.nn import functional
 
 from loralens.core.errors import InvalidInput
 from loralens.lab.factors import factor_names
+from loralens.lab.tensors import hash_tensors
 
 
 class LoRALinear(nn.Module):
@@ -126,25 +125,6 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             parameter.copy_(state[name])
 
 
-def adapter_config(*, rank: int, alpha: float, targets: Sequence[str], base: str | None = None) -> dict[str, object]:
-    """The content of PEFT's adapter_config.json for an adapter made here."""
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": alpha,
-        "lora_dropout": 0.0,
-        "target_modules": sorted(targets),
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
-        "use_rslora": False,
-        "use_dora": False,
-        "inference_mode": True,
-    }
-
-
 @contextmanager
 def disabled_lora(model: nn.Module) -> Iterator[None]:
     """Run the base model's own forward inside the block; unmerged adapters only."""
@@ -178,12 +158,8 @@ def unmerge_lora(model: nn.Module) -> None:
 
 
 def base_hash(model: nn.Module) -> str:
-    """SHA-256 of the base weights' names, shapes and bytes; adapters are left out, so it is that of the bare base."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(base_state(model).items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """The digest of the base weights; adapters are left out, so it is that of the bare base."""
+    return hash_tensors(base_state(model))
 
 
 def base_state(model: nn.Module) -> dict[str, Tensor]:
