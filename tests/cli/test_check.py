@@ -72,3 +72,15 @@ def test_export_reads_back(run, tmp_path):
     assert (code, json.loads(out)["recipe"]["lora"]["rank"]) == (0, 32)
     code, _, err = run("export", "qwen2.5-0.5b", "-m", "lora", "--to", "trl", "-o", str(path))
     assert code == 2 and "cannot write" in err
+
+
+def test_explain_names_the_tensor(run, config, tmp_path):
+    log = tmp_path / "crash.log"
+    text = "CUDA out of memory. Tried to allocate 9.27 GiB. GPU 0 has a total capacity of 24.00 GiB"
+    log.write_text(text, encoding="utf-8")
+    code, out, _ = run("explain", str(log), "--training", str(config))
+    assert code == 0 and "logits" in out and "To make it fit:" in out
+    code, out, _ = run("explain", str(log), "--training", str(config), "--json")
+    assert json.loads(out)["tensors"][0]["bytes"] == 8 * 2048 * 151936 * 4
+    code, _, err = run("explain", str(config))
+    assert code == 2 and "no out-of-memory message" in err

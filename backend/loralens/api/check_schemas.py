@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from loralens.api.planner_schemas import AdvisedChange
 from loralens.api.schemas import MemoryEstimate, ModelSummary, Peak
 from loralens.api.shape import Recipe, Shape
 
@@ -127,3 +128,39 @@ class ExportAnswer(Shape):
     text: str
     command: str = Field(description="What runs it.")
     recipe: Recipe
+
+
+class OutOfMemoryFigures(Shape):
+    """What the message says; null for what it does not."""
+
+    tried_bytes: int
+    capacity_bytes: int | None
+    free_bytes: int | None
+    allocated_bytes: int | None
+    cached_bytes: int | None = Field(description="Reserved by PyTorch and not allocated.")
+
+
+class ExplainedTensor(Shape):
+    """A tensor of the set-up whose request prints as the message has it."""
+
+    name: str
+    category: str
+    phase: str
+    bytes: int
+    formula: str
+    count: int = Field(description="How often a step asks for it.")
+    alive_bytes: int = Field(description="What is allocated before it, of the times it is asked for the closest one.")
+
+
+class ExplainAnswer(Shape):
+    """Answer of /api/explain."""
+
+    message: OutOfMemoryFigures
+    reason: str = Field(description="need, fragmentation, or others: another process holds the card.")
+    model: ModelSummary | None
+    method: str | None
+    recipe: Recipe | None
+    tensors: list[ExplainedTensor] = Field(description="The likeliest first.")
+    peak_allocated_bytes: int | None
+    changes: list[AdvisedChange]
+    notes: list[str]

@@ -24,6 +24,7 @@ WORK: Final = {
     "sweep": "loralens.planner.sweep:sweep_answer",
     "check": "loralens.trainers.check:check_answer",
     "export": "loralens.trainers.export:export_answer",
+    "explain": "loralens.trainers.explain:explain_answer",
 }
 MOST_PASSES: Final = 16_000  # of a simulated allocator: about ten seconds (`core.answer.cost`)
 PARENT_SECONDS: Final = 1.0  # how often a worker looks whether it has become an orphan

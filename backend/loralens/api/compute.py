@@ -25,7 +25,7 @@ from loralens.api import child
 from loralens.api.problems import from_error, problem, respond
 from loralens.core.errors import Overloaded, TookTooLong
 
-LONG: Final = frozenset({"fit", "sweep", "check"})
+LONG: Final = frozenset({"fit", "sweep", "check", "explain"})
 _TRACKER: Final = "ignore:resource_tracker:UserWarning"
 """A server that is ended by force leaves its pools' semaphores to multiprocessing's tracker, which removes them and warns."""
 _CLIENT_LEFT: Final = 499  # nobody reads it

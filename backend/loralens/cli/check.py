@@ -51,7 +51,7 @@ def command(
 
     if not files:
         raise InvalidInput("no file was named", field="files", hint="try: loralens check train.yaml --gpu 24GB")
-    body: dict[str, Any] = {"files": _contents(files), "gpu": gpu or _own_gpu()}
+    body: dict[str, Any] = {"files": contents(files), "gpu": gpu or _own_gpu()}
     if config is not None:
         body["config"] = read_json(str(config))
     body |= {name: value for name, value in (("gpus", gpus), ("model", model)) if value is not None}
@@ -76,7 +76,7 @@ def _own_gpu() -> str | None:
         return None
 
 
-def _contents(files: list[Path]) -> dict[str, bytes]:
+def contents(files: list[Path]) -> dict[str, bytes]:
     """The files by name; of two with the same name the folder is said too."""
     from loralens.trainers.files import MAX_FILE_BYTES
 

@@ -28,6 +28,7 @@ VERBS = {
     "plan": "Coefficients with which a program computes answers itself.",
     "fit": "What fits a GPU, and what makes it fit.",
     "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, Unsloth.",
+    "explain": "Which tensor an out-of-memory message is about.",
     "export": "A recipe as a trainer's config.",
     "adapter": "Inspect and resize PEFT adapters.",
     "forgetting": "What full fine-tuning and LoRA forget, measured here.",

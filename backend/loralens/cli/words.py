@@ -126,7 +126,7 @@ def read(command: Command, words: Sequence[str]) -> dict[str, Any] | None:
                 continue
             value = value if equals else rest.pop(0)
             if get_origin(kind) is list:
-                values[parameter.name] = [*(values[parameter.name] or []), value]
+                values[parameter.name] = [*(values[parameter.name] or []), get_args(kind)[0](value)]
             else:
                 values[parameter.name] = kind(value)
     except (KeyError, IndexError, ValueError):

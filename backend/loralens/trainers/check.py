@@ -74,19 +74,37 @@ def check_answer(body: Any) -> dict[str, Any]:
 def _question(r: Reading, body: Mapping[str, Any], answer: dict[str, Any]) -> Question | None:
     """The question of the file; None, with a blocker, where the model or a combination is not known."""
     try:
-        model = _model(r, body)
-        if model.packing is not None and r.method != "full":
-            r.method = answer["method"] = "qlora" if model.packing in ("nf4", "fp4") else "lora"
-        recipe = model.packed(recipe_of(r), (r.method,))
-        question = Question(model, r.method, trained(model, r.method, recipe))
+        question = _asked(r, body)
         question.estimate()
-        answer["model"] = question.model_dict()
-        return question
     except LoraLensError as error:
         named = r.model_setting if isinstance(error, UnknownModel) else None
         place = _at(named or Setting(error.field or "", None, r.source.name, 0))
         answer["blockers"].append({**place, "says": error.message + (f" ({error.hint})" if error.hint else "")})
         return None
+    answer["method"], answer["model"] = question.method, question.model_dict()
+    return question
+
+
+def _asked(r: Reading, body: Mapping[str, Any]) -> Question:
+    model = _model(r, body)
+    if model.packing is not None and r.method != "full":
+        r.method = "qlora" if model.packing in ("nf4", "fp4") else "lora"
+    recipe = model.packed(recipe_of(r), (r.method,))
+    return Question(model, r.method, trained(model, r.method, recipe))
+
+
+def question_of(body: Mapping[str, Any]) -> Question:
+    """The question that files ask.
+
+    Raises:
+        InvalidInput: the files cannot be read, or ask for something that is not modelled.
+        UnknownModel: the model is not known.
+    """
+    r = read(body)
+    if r.blocks:
+        setting, says = r.blocks[0]
+        raise InvalidInput(f"{setting.where}: {setting.key}: {says}", field="files")
+    return _asked(r, body)
 
 
 def _model(r: Reading, body: Mapping[str, Any]) -> Model:

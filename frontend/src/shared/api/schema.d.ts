@@ -296,6 +296,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Which tensor an out-of-memory message is about
+         * @description The tensors of that size, in which phase, whether it is need or fragmentation, and what would help.
+         */
+        post: operations["explain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/course-numbers": {
         parameters: {
             query?: never;
@@ -1541,6 +1561,59 @@ export interface components {
             basis: string;
         };
         /**
+         * ExplainAnswer
+         * @description Answer of /api/explain.
+         */
+        ExplainAnswer: {
+            message: components["schemas"]["OutOfMemoryFigures"];
+            /**
+             * Reason
+             * @description need, fragmentation, or others: another process holds the card.
+             */
+            reason: string;
+            model: components["schemas"]["ModelSummary"] | null;
+            /** Method */
+            method: string | null;
+            recipe: components["schemas"]["Recipe"] | null;
+            /**
+             * Tensors
+             * @description The likeliest first.
+             */
+            tensors: components["schemas"]["ExplainedTensor"][];
+            /** Peak Allocated Bytes */
+            peak_allocated_bytes: number | null;
+            /** Changes */
+            changes: components["schemas"]["AdvisedChange"][];
+            /** Notes */
+            notes: string[];
+        };
+        /**
+         * ExplainedTensor
+         * @description A tensor of the set-up whose request prints as the message has it.
+         */
+        ExplainedTensor: {
+            /** Name */
+            name: string;
+            /** Category */
+            category: string;
+            /** Phase */
+            phase: string;
+            /** Bytes */
+            bytes: number;
+            /** Formula */
+            formula: string;
+            /**
+             * Count
+             * @description How often a step asks for it.
+             */
+            count: number;
+            /**
+             * Alive Bytes
+             * @description What is allocated before it, of the times it is asked for the closest one.
+             */
+            alive_bytes: number;
+        };
+        /**
          * ExportAnswer
          * @description Answer of /api/export.
          */
@@ -2441,6 +2514,25 @@ export interface components {
             rank_for_energy: number;
             /** Norm */
             norm: number;
+        };
+        /**
+         * OutOfMemoryFigures
+         * @description What the message says; null for what it does not.
+         */
+        OutOfMemoryFigures: {
+            /** Tried Bytes */
+            tried_bytes: number;
+            /** Capacity Bytes */
+            capacity_bytes: number | null;
+            /** Free Bytes */
+            free_bytes: number | null;
+            /** Allocated Bytes */
+            allocated_bytes: number | null;
+            /**
+             * Cached Bytes
+             * @description Reserved by PyTorch and not allocated.
+             */
+            cached_bytes: number | null;
         };
         /**
          * ParameterCounts
@@ -5252,6 +5344,113 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ExportAnswer"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "text": "CUDA out of memory. Tried to allocate 1.16 GiB. GPU 0 has a total capacity of 7.66 GiB",
+                 *       "model": "qwen2.5-0.5b",
+                 *       "method": "lora"
+                 *     }
+                 */
+                "application/json": {
+                    /** @description The error as PyTorch prints it. */
+                    text: string;
+                    model?: string;
+                    config?: Record<string, never>;
+                    method?: string;
+                    recipe?: Record<string, never>;
+                    /** @description In place of model and recipe: the trainer's file, as in /api/check. */
+                    files?: {
+                        [key: string]: string;
+                    };
+                    gpus?: number;
+                    stack?: Record<string, never>;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExplainAnswer"];
                 };
             };
             /** @description Bad Request */

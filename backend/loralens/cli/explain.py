@@ -1,0 +1,105 @@
+"""`loralens explain`: which tensor an out-of-memory message is about."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from loralens.cli.check import contents
+from loralens.cli.options import Json, read_json
+from loralens.cli.recipe_line import option, options
+from loralens.cli.render import gib, line, print_json, table, wrapped
+from loralens.cli.words import Argument, Option
+from loralens.core.errors import InvalidInput
+
+File = Annotated[str | None, Argument("FILE", help="The log with the message, or - for stdin.")]
+Training = Annotated[
+    list[Path] | None,
+    Option("--training", help="The trainer's file (and the files it names).", metavar="FILE", common=True),
+]
+Model = Annotated[
+    str | None, Option("--model", help="The model, without a trainer's file.", metavar="TEXT", common=True)
+]
+Method = Annotated[str | None, Option("--method", short="-m", help="full, lora, qlora or dora.", metavar="TEXT")]
+Recipe = Annotated[Path | None, Option("--recipe", help="The recipe's words as JSON.", metavar="FILE")]
+Gpus = Annotated[
+    int | None, Option("--gpus", help="How many share the work, where the file does not say.", metavar="INTEGER")
+]
+EXAMPLES = (
+    ("loralens explain crash.log --training train.yaml", "the tensor, its phase, and what would help"),
+    ("loralens explain - --model 8B --method qlora", "the message from stdin"),
+)
+LOG_BYTES = 200_000  # the message stands at the end of a log
+REASONS = {
+    "need": "The step needs more than the card has.",
+    "fragmentation": "Fragmentation: PyTorch holds nearly enough that nobody uses, in pieces. "
+    "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True may be all it takes.",
+    "others": "Something else on this card holds more than this training: look at nvidia-smi.",
+}
+
+
+def command(
+    file: File = None,
+    training: Training = None,
+    model: Model = None,
+    method: Method = None,
+    recipe: Recipe = None,
+    gpus: Gpus = None,
+    json: Json = False,
+) -> None:
+    """Which tensor did PyTorch fail to allocate, in which phase, and what would help?
+
+    With the training's set-up its requests are known one by one; without it only what the message says itself can be told.
+    """
+    from loralens.trainers.explain import explain_answer
+
+    body: dict[str, Any] = {"text": _end_of(file)}
+    if training:
+        body["files"] = contents(training)
+    if recipe is not None:
+        body["recipe"] = read_json(str(recipe))
+    body |= {name: value for name, value in (("model", model), ("method", method), ("gpus", gpus)) if value is not None}
+    answer = explain_answer(body)
+    if json:
+        return print_json(answer)
+    return _show(answer)
+
+
+def _end_of(file: str | None) -> str:
+    if file is None:
+        raise InvalidInput("no file was named", field="text", hint="try: loralens explain crash.log, or - for stdin")
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot read {file}: {error.strerror}", field="text", hint="give the path of a log"
+        ) from None
+    return raw[-LOG_BYTES:].decode("utf-8", "replace")
+
+
+def _show(answer: dict[str, Any]) -> None:
+    message = answer["message"]
+    figures = ("tried", "capacity", "free", "allocated", "cached")
+    table(
+        ["the message says", ""],
+        [(name, gib(message[f"{name}_bytes"])) for name in figures if message[f"{name}_bytes"] is not None],
+    )
+    wrapped(REASONS[answer["reason"]])
+    if answer["recipe"]:
+        wrapped("set-up: " + " ".join(options(answer["recipe"], answer["method"])))
+        wrapped(f"computed peak {gib(answer['peak_allocated_bytes'])}")
+    if answer["tensors"]:
+        line()
+        table(
+            ["tensor of that size", "phase", "bytes", "alive before it", "how many"],
+            [
+                (row["name"], row["phase"], gib(row["bytes"]), gib(row["alive_bytes"]), str(row["count"]))
+                for row in answer["tensors"]
+            ],
+            left=2,
+        )
+    if answer["changes"]:
+        line("To make it fit: " + " ".join(option(row["field"], row["to"]) for row in answer["changes"]))
+    for note in answer["notes"]:
+        wrapped(note)

@@ -1,0 +1,135 @@
+"""`loralens explain`: which tensor an out-of-memory message is about. `POST /api/explain` answers with the same object.
+
+The message names the size of a segment that the allocator asked CUDA for, rounded to two decimals. With the training's set-up
+the step's requests are known one by one; those whose segment prints like that are the candidates. Without it only what the
+figures themselves say can be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from loralens.core import catalogue
+from loralens.core.answer.answers import read_body
+from loralens.core.answer.named_requests import NamedRequest, named_requests
+from loralens.core.answer.trainer import trained
+from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.core.step.allocator import LARGE_SEGMENT, SMALL_SEGMENT, round_size, segment_size
+from loralens.planner.advice import advise
+from loralens.planner.question import Question
+from loralens.trainers.check import question_of
+from loralens.trainers.oom import OutOfMemoryText, read_message
+
+BODY: Final = ("text", "model", "config", "method", "recipe", "files", "gpu", "gpus", "stack")
+MOST_TENSORS: Final = 5
+LEAST_CARD: Final = 512 * 2**20
+"""Bytes. A smaller card is none of the catalogue's own descriptions."""
+FRAGMENTED: Final = 0.5
+"""Assumption: where what is cached would hold half of the request or more, fragmentation is named as a reason."""
+
+
+def explain_answer(body: Any) -> dict[str, Any]:
+    """The figures of the message, the tensors of that size, the phase, and what would help.
+
+    Raises:
+        InvalidInput, InputTooLarge: no such message, or a set-up that cannot be read.
+        UnknownModel: nothing has that name.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput("the request must be an object", field="body", hint='{"text": "CUDA out of memory. …"}')
+    for name in body:
+        if name not in BODY:
+            raise InvalidInput(
+                f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(BODY)}"
+            )
+    message = read_message(body.get("text"))
+    question = _question(body)
+    answer: dict[str, Any] = {
+        "message": _figures(message),
+        "reason": _reason(message),
+        "model": None, "method": None, "recipe": None, "tensors": [], "peak_allocated_bytes": None, "changes": [],
+        "notes": [],
+    }  # fmt: skip
+    if question is None:
+        answer["notes"].append(
+            "which tensor it is follows from the set-up: give --model and the recipe, or the trainer's file"
+        )
+        return answer
+    found = question.estimate()
+    answer["model"], answer["method"] = question.model_dict(), question.method
+    answer["recipe"] = found.recipe.to_dict()
+    answer["peak_allocated_bytes"] = found.allocated_bytes
+    answer["tensors"] = _tensors(question, found.recipe, message, answer["notes"])
+    capacity = message.capacity_bytes
+    if capacity is not None and capacity >= LEAST_CARD:
+        device = catalogue.gpu(f"custom:{max(1, capacity // 2**20)}MiB")
+        answer["changes"] = (advise(question, device)["path"] or [])[:MOST_TENSORS]
+    return answer
+
+
+def _question(body: Mapping[str, Any]) -> Question | None:
+    if body.get("files") is not None:
+        return question_of({name: body[name] for name in ("files", "gpus", "model", "config", "stack") if name in body})
+    if body.get("model") is None and body.get("config") is None:
+        return None
+    given = {name: body[name] for name in ("model", "config", "method", "recipe") if body.get(name) is not None}
+    model, methods, recipe, _ = read_body({"method": "lora", **given})
+    return Question(model, methods[0], trained(model, methods[0], recipe))
+
+
+def _figures(message: OutOfMemoryText) -> dict[str, Any]:
+    return {
+        "tried_bytes": message.tried.bytes,
+        "capacity_bytes": message.capacity_bytes,
+        "free_bytes": message.free_bytes,
+        "allocated_bytes": message.allocated_bytes,
+        "cached_bytes": message.cached_bytes,
+    }
+
+
+def _reason(message: OutOfMemoryText) -> str:
+    """`fragmentation` where PyTorch holds unused memory that would nearly do; `others` where another process holds it."""
+    cached, tried = message.cached_bytes, message.tried.bytes
+    if cached is not None and cached + (message.free_bytes or 0) >= tried and cached >= FRAGMENTED * tried:
+        return "fragmentation"
+    known = [message.capacity_bytes, message.free_bytes, message.allocated_bytes, cached]
+    if None not in known:
+        capacity, free, allocated, kept = (int(one or 0) for one in known)
+        if capacity - free - allocated - kept > allocated:
+            return "others"
+    return "need"
+
+
+def _tensors(question: Question, recipe: Any, message: OutOfMemoryText, notes: list[str]) -> list[dict[str, Any]]:
+    """Requests whose segment prints as the message has it; those come first at which about as much is alive as the message says."""
+    try:
+        requests = named_requests(question.model, question.method, recipe)
+    except LoraLensError as error:  # too large to walk layer by layer
+        notes.append(error.message)
+        return []
+    low, high = message.tried.low, message.tried.high
+    near = message.allocated_bytes
+    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for request in requests:
+        if not low <= segment_size(round_size(request.bytes)) <= high:
+            continue
+        row = rows.setdefault((request.label, request.phase, request.bytes), _row(request))
+        row["count"] += 1
+        if row["count"] == 1 or _further(row["alive_bytes"], near) > _further(request.alive_bytes, near):
+            row["alive_bytes"] = request.alive_bytes
+    if not rows and message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
+        notes.append("a segment of this size serves many small tensors: the card was full, whichever asked")
+    elif not rows:
+        notes.append("no tensor of this set-up has that size: the length, the batch or the model was another")
+    return sorted(rows.values(), key=lambda row: _further(row["alive_bytes"], near))[:MOST_TENSORS]
+
+
+def _further(alive: int, near: int | None) -> int:
+    """How far a moment is from the one at which it failed; without that figure, from the fullest."""
+    return -alive if near is None else abs(alive - near)
+
+
+def _row(request: NamedRequest) -> dict[str, Any]:
+    return {"name": request.label, "category": request.category, "phase": request.phase, "bytes": request.bytes,
+            "formula": request.formula, "count": 0, "alive_bytes": 0}  # fmt: skip
