@@ -90,7 +90,7 @@ FORMS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Coverage:
     """How a way of making bands did: the share of rows inside, and the median width as a part of what was measured."""
 
     inside: float
@@ -106,9 +106,9 @@ class Calibration:
     sources: int
     level: float
     ends: tuple[float, float, float]
-    printed: Held
-    without_row: Held
-    without_source: Held
+    printed: Coverage
+    without_row: Coverage
+    without_source: Coverage
 
 
 def calibrate(outcomes: Iterable[Outcome]) -> list[Calibration]:
@@ -121,7 +121,7 @@ def calibrate(outcomes: Iterable[Outcome]) -> list[Calibration]:
 
 
 def _calibrate(form: Form, rows: list[Outcome]) -> Calibration:
-    def tried(level: float) -> tuple[float, Held, Held]:
+    def tried(level: float) -> tuple[float, Coverage, Coverage]:
         by_row = _left_out(form, rows, level, lambda outcome: outcome.row.id)
         return level, by_row, _left_out(form, rows, level, lambda outcome: outcome.row.project)
 
@@ -136,7 +136,7 @@ def _calibrate(form: Form, rows: list[Outcome]) -> Calibration:
     return Calibration(form, len(rows), sources, level, (low, middle, high), printed, without_row, without_source)
 
 
-def _left_out(form: Form, rows: list[Outcome], level: float, group: Callable[[Outcome], Any]) -> Held:
+def _left_out(form: Form, rows: list[Outcome], level: float, group: Callable[[Outcome], Any]) -> Coverage:
     """Bands for each group of rows from the rows of all other groups (from its own where there is no other)."""
     bands, judged = [], []
     for one in dict.fromkeys(group(row) for row in rows):
@@ -158,11 +158,11 @@ def _band(form: Form, row: Outcome, ends: tuple[float, float]) -> tuple[float, f
     return form.low[1](row, ends[0]), form.high[1](row, ends[1])
 
 
-def _held(bands: list[tuple[float, float]], rows: list[Outcome]) -> Held:
+def _held(bands: list[tuple[float, float]], rows: list[Outcome]) -> Coverage:
     measured = [row.row.measured_bytes for row in rows]
     inside = sum(low <= m <= high for (low, high), m in zip(bands, measured, strict=True))
     width = statistics.median((high - low) / m for (low, high), m in zip(bands, measured, strict=True))
-    return Held(inside / len(rows), width)
+    return Coverage(inside / len(rows), width)
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from loralens.validation.bands import Calibration, Held, calibrate
+from loralens.validation.bands import Calibration, Coverage, calibrate
 from loralens.validation.rows import Outcome
 
 GIB: Final = 2**30
@@ -200,7 +200,7 @@ def _bands(found: list[Calibration]) -> list[str]:
     for one in found:
         form = one.form
         ends, printed = (f"{', '.join(f'{end:,.0f}' for end in given)} %" for given in (one.ends, form.printed))
-        held: tuple[Held, ...] = (one.printed, one.without_row, one.without_source)
+        held: tuple[Coverage, ...] = (one.printed, one.without_row, one.without_source)
         holds, widths = (
             " · ".join(f"{100 * share:.0f} %" for share in shares)
             for shares in ([h.inside for h in held], [h.width for h in held])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loralens.lab.forgetting.plan import Plan, make_arms
+from loralens.lab.forgetting.plan import Design, make_arms
 from loralens.lab.tiny.checkpoints import BasePreset
 from loralens.lab.tiny.model import TinyConfig
 from loralens.lab.tiny.train import TrainConfig
 
-SMALL = Plan(
+SMALL = Design(
     budget="quick",
     seconds=600,
     preset=BasePreset(

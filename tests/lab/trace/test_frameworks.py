@@ -17,7 +17,7 @@ from loralens.core.answer.estimate import estimate_model  # noqa: E402
 from loralens.core.question.model import resolve  # noqa: E402
 from loralens.core.question.recipe import Recipe  # noqa: E402
 from loralens.lab.trace import build, cuda_on_cpu, kernels, peaks  # noqa: E402
-from loralens.lab.trace.ledger import Ledger  # noqa: E402
+from loralens.lab.trace.ledger import TraceLedger  # noqa: E402
 from loralens.lab.trace.step import _quiet_collector  # noqa: E402
 
 SHAPE = {"hidden": 512, "heads": 8, "kv_heads": 8, "inner": 1376, "layers": 5, "vocabulary": 3000}
@@ -53,7 +53,7 @@ def estimated(method: str, framework: str, config_: dict[str, object], **words: 
 def traced(make: Callable[[], torch.nn.Module], step: Callable[..., None]) -> dict[str, int]:
     """Phase peaks of one step of a model whose trained weights are the only ones with a gradient."""
     kernels.install()
-    ledger = Ledger()
+    ledger = TraceLedger()
     kernels.equip(ledger)
     with torch.device("meta"):
         model = make().train()

@@ -38,7 +38,7 @@ def test_kernel_choice(query, key, value, mask, causal, grouped, chosen):
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_keeps_what_the_kernel_keeps(length, masked):
     kernels.install()
-    with cuda_on_cpu.cuda_words(), FakeTensorMode(), ledger.Ledger() as book:
+    with cuda_on_cpu.cuda_words(), FakeTensorMode(), ledger.TraceLedger() as book:
         q, k, v = (
             torch.empty(2, 4, length, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)
         )

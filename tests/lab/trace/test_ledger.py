@@ -54,7 +54,7 @@ def test_births_and_releases_equal_those_of_the_real_allocator():
         cuda_on_cpu.cuda_words(),
         FakeTensorMode(),
         torch.autograd.set_multithreading_enabled(False),
-        ledger.Ledger() as book,
+        ledger.TraceLedger() as book,
     ):
         step, fake = mlp_step("cuda")
         book.begin("forward")
@@ -99,9 +99,9 @@ def test_gradients_are_summed_where_the_engine_sums_them_on_real_tensors(monkeyp
 
 
 def test_peaks_of_a_hand_written_log():
-    book = ledger.Ledger()
+    book = ledger.TraceLedger()
     for kind, size in (("weight", 1000), ("activation", 600), ("logits", 300), ("gradient", 100)):
-        book.storages.append(ledger.Storage(len(book.storages), size, kind, "", "", "", (), ""))
+        book.storages.append(ledger.TracedStorage(len(book.storages), size, kind, "", "", "", (), ""))
     book.marks = [("forward", 1), ("backward", 3), ("optimizer", 6)]
     book.events = [1, 2, 3, -3, 4, -2]
     found = peaks.phase_peaks(book)
@@ -121,7 +121,7 @@ def test_silu_backward_is_one_kernel_and_dropout_keeps_one_byte():
         cuda_on_cpu.cuda_words(),
         FakeTensorMode(),
         torch.autograd.set_multithreading_enabled(False),
-        ledger.Ledger() as book,
+        ledger.TraceLedger() as book,
     ):
         x = torch.empty(8, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         book.begin("forward")

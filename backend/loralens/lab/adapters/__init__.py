@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from loralens.lab.adapters.adapter import Adapter
     from loralens.lab.adapters.base import LocalBase, TinyBase
     from loralens.lab.adapters.files import read_adapter, write_adapter
-    from loralens.lab.adapters.hub import Hub, Loaded, Storage, Switched, Verification
+    from loralens.lab.adapters.hub import DiskUse, Hub, Loaded, Switched, Verification
     from loralens.lab.adapters.inspect import AdapterReport, inspect_adapter
     from loralens.lab.adapters.resize import Resized, resize_adapter
     from loralens.lab.adapters.switching import measure_switching
@@ -40,12 +40,12 @@ __all__ = [
     "TASKS",
     "Adapter",
     "AdapterReport",
+    "DiskUse",
     "Factors",
     "Hub",
     "Loaded",
     "LocalBase",
     "Resized",
-    "Storage",
     "Switched",
     "Task",
     "TinyBase",
@@ -70,7 +70,7 @@ _HOMES = {
     "write_adapter": "files",
     "Hub": "hub",
     "Loaded": "hub",
-    "Storage": "hub",
+    "DiskUse": "hub",
     "Switched": "hub",
     "Verification": "hub",
     "AdapterReport": "inspect",

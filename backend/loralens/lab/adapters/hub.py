@@ -66,7 +66,7 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class DiskUse:
     """Bytes on disk: base and adapters against one full model per task."""
 
     base_bytes: int
@@ -285,10 +285,10 @@ class Hub:
 
     # Prove
 
-    def storage(self) -> Storage:
+    def storage(self) -> DiskUse:
         """Bytes on disk of base and adapters, and of the same number of full models."""
         base, sizes = self.base.stored_bytes(), {loaded.name: loaded.file_bytes for loaded in self.adapters}
-        return Storage(base, sizes, base + sum(sizes.values()), base * len(sizes))
+        return DiskUse(base, sizes, base + sum(sizes.values()), base * len(sizes))
 
     def verify(self, prompt: str) -> Verification:
         """Do the adapters answer differently, does each return bit for bit, are the base's bytes unchanged?"""

@@ -25,7 +25,7 @@ import torch
 
 import loralens
 from loralens.lab.forgetting.experiment import experiment
-from loralens.lab.forgetting.plan import Plan, plan_from_spec
+from loralens.lab.forgetting.plan import Design, plan_from_spec
 from loralens.lab.forgetting.request import check_request, corpora
 from loralens.lab.forgetting.source import tiny_source
 from loralens.lab.tiny.checkpoints import base_key, base_steps, default_state_dir, is_cached
@@ -46,7 +46,7 @@ def run(spec: Mapping[str, Any]) -> Iterator[Event]:
 
 
 def run_plan(
-    plan: Plan, old: Corpus, new: Corpus, state_dir: Path, *, fresh: bool = False, limited: bool = True
+    plan: Design, old: Corpus, new: Corpus, state_dir: Path, *, fresh: bool = False, limited: bool = True
 ) -> Iterator[Event]:
     """Run a plan on two corpora; the base is trained first where it is not in the state folder yet.
 
@@ -94,7 +94,7 @@ def run_plan(
         yield event
 
 
-def _base(plan: Plan, old: Corpus, state_dir: Path) -> Any:
+def _base(plan: Design, old: Corpus, state_dir: Path) -> Any:
     total = plan.preset.train.steps
     job = base_steps(plan.preset, old, state_dir)
     told = time.monotonic()

@@ -50,7 +50,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Design:
     """All that decides the curves, plus the announced time."""
 
     budget: str
@@ -116,10 +116,10 @@ def make_arms(ranks: tuple[int, ...], reference: int, full_rank: int) -> tuple[A
     )
 
 
-def _budgets() -> dict[str, Plan]:
+def _budgets() -> dict[str, Design]:
     quick, full = PRESETS["quick"], PRESETS["full"]
     return {
-        "quick": Plan(
+        "quick": Design(
             budget="quick",
             seconds=60,
             preset=quick,
@@ -139,7 +139,7 @@ def _budgets() -> dict[str, Plan]:
             windows=24,
             ranks=(0, 1, 2, 4, 8, 16, 32, 64, 96),
         ),
-        "full": Plan(
+        "full": Design(
             budget="full",
             seconds=600,
             preset=full,
@@ -163,7 +163,7 @@ def _budgets() -> dict[str, Plan]:
 BUDGETS = _budgets()
 
 
-def plan_from_spec(spec: Mapping[str, Any]) -> Plan:
+def plan_from_spec(spec: Mapping[str, Any]) -> Design:
     """The plan of a request; see `request.check_request` for its fields and errors."""
     request = check_request(spec)
     plan = BUDGETS[request["budget"]]

@@ -32,7 +32,7 @@ from loralens.core.errors import (
 from loralens.extras import how_to_install
 from loralens.lab.forgetting.experiment import experiment
 from loralens.lab.forgetting.job import about, describe, machine
-from loralens.lab.forgetting.plan import BUDGETS, Arm, Plan
+from loralens.lab.forgetting.plan import BUDGETS, Arm, Design
 from loralens.lab.forgetting.request import check_request
 from loralens.lab.forgetting.source import Source, make_texts
 from loralens.lab.tiny.checkpoints import default_state_dir
@@ -164,7 +164,7 @@ def linear_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def plan_for_real(request: Mapping[str, Any], linear: tuple[str, ...], steps: int) -> Plan:
+def plan_for_real(request: Mapping[str, Any], linear: tuple[str, ...], steps: int) -> Design:
     """Arms and rates for a pretrained model: gentler rates, no full-rank check, one run after another."""
     ranks = tuple(request["ranks"] or (4, 16))
     reference = min(ranks, key=lambda rank: abs(rank - 8))

@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from loralens.lab.forgetting.plan import Arm, Plan
+from loralens.lab.forgetting.plan import Arm, Design
 from loralens.lab.forgetting.source import Source
 from loralens.lab.tiny.checkpoints import load_tensors, save_tensors
 from loralens.lab.tiny.train import Evaluation, Trainer, evaluate
@@ -70,7 +70,7 @@ def measure(model: nn.Module, source: Source, part: str) -> dict[str, dict[str, 
     }
 
 
-def advance(run: Run, source: Source, plan: Plan, stop: int, folder: Path) -> list[Point]:
+def advance(run: Run, source: Source, plan: Design, stop: int, folder: Path) -> list[Point]:
     """Bring a run to step `stop`, measure there and save; returns the points not returned before."""
     if run.trainer is None:
         run.trainer = source.trainer(run.arm, learning_rate=run.learning_rate, seed=run.seed, plan=plan)
@@ -99,7 +99,7 @@ def advance(run: Run, source: Source, plan: Plan, stop: int, folder: Path) -> li
 
 
 def advance_all(
-    runs: Sequence[Run], source: Source, plan: Plan, stops: Sequence[int], folder: Path, deadline: float
+    runs: Sequence[Run], source: Source, plan: Design, stops: Sequence[int], folder: Path, deadline: float
 ) -> Iterator[Point]:
     """Advance all runs through all stops; yields points as they are measured.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from loralens.lab.forgetting.plan import Arm, Plan
+from loralens.lab.forgetting.plan import Arm, Design
 from loralens.lab.tiny.corpus import Corpus
 from loralens.lab.tiny.lora import inject_lora
 from loralens.lab.tiny.model import TinyLM
@@ -40,7 +40,7 @@ class Source:
     new: Texts
     device: str = "cpu"
 
-    def trainer(self, arm: Arm, *, learning_rate: float, seed: int, plan: Plan) -> Trainer:
+    def trainer(self, arm: Arm, *, learning_rate: float, seed: int, plan: Design) -> Trainer:
         """A fresh run of `arm`: same base, same seed, same batches of new text for every arm."""
         config = TrainConfig(
             steps=plan.steps,
@@ -81,7 +81,7 @@ def _trains(arm: Arm, linear_names: tuple[str, ...]) -> Callable[[str], bool]:
     return lambda name: any(f".{target}." in name for target in targets)
 
 
-def make_texts(corpus: Corpus, encode: Callable[[str], Tensor], plan: Plan) -> Texts:
+def make_texts(corpus: Corpus, encode: Callable[[str], Tensor], plan: Design) -> Texts:
     """Encode a corpus and cut its held-out windows."""
 
     def windows(part: str) -> Tensor:
@@ -90,7 +90,7 @@ def make_texts(corpus: Corpus, encode: Callable[[str], Tensor], plan: Plan) -> T
     return Texts(encode(corpus.text("train")), windows("validation"), windows("test"))
 
 
-def tiny_source(base: TinyLM, old: Corpus, new: Corpus, plan: Plan) -> Source:
+def tiny_source(base: TinyLM, old: Corpus, new: Corpus, plan: Design) -> Source:
     """Our small model, frozen, with both texts."""
     base.requires_grad_(False)
     from loralens.lab.tiny.model import LINEAR_NAMES

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loralens.lab.forgetting.plan import Arm, Plan
+from loralens.lab.forgetting.plan import Arm, Design
 from loralens.lab.forgetting.uncertainty import old_loss_at, spread
 
 Points = Sequence[Mapping[str, Any]]
@@ -25,7 +25,7 @@ def curves_by_run(points: Points, base: Mapping[str, Any]) -> dict[tuple[str, fl
 
 
 def summarise(
-    plan: Plan, base: Mapping[str, Any], points: Points, sweep: Points, sweep_base: Mapping[str, Any]
+    plan: Design, base: Mapping[str, Any], points: Points, sweep: Points, sweep_base: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Every arm's figures at the last step that all runs reached, with intervals, and the paired comparisons."""
     runs = curves_by_run(points, base)
@@ -98,7 +98,7 @@ def at_equal_learning(run: Points, full: Points) -> float | None:
     return None if one is None or other is None else one - other
 
 
-def sweep_at_equal_learning(plan: Plan, sweep: Points, base: Mapping[str, Any]) -> dict[str, Any] | None:
+def sweep_at_equal_learning(plan: Design, sweep: Points, base: Mapping[str, Any]) -> dict[str, Any] | None:
     """The least forgetting of each family over its learning rates, at one and the same new-text loss (validation).
 
     One seed: it shows how far the rate decides, not how certain that is.
@@ -122,7 +122,7 @@ def sweep_at_equal_learning(plan: Plan, sweep: Points, base: Mapping[str, Any]) 
     return {"new_loss": target, "families": best}
 
 
-def rank_curve(plan: Plan, summary: Mapping[str, Any], truncated: Points) -> list[dict[str, Any]]:
+def rank_curve(plan: Design, summary: Mapping[str, Any], truncated: Points) -> list[dict[str, Any]]:
     """LoRA's loss by rank beside the truncated update's: what the rank costs, and what LoRA loses beyond it.
 
     `truncated` are the figures of the linear layers' own fine-tuning, cut to each rank, one list entry per rank with

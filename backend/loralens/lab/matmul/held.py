@@ -8,7 +8,7 @@ from torch import Tensor
 from loralens.lab.matmul.table import Pair, Rows
 
 
-class Held:
+class HeldFactors:
     """A layer's adapters by position. An object of its own, since writing an attribute of a module costs microseconds.
 
     `pairs` as in `Pair`; `wide`: the same in float32 for that form; `scaling`: as it was given; `batch`: of the last
@@ -47,7 +47,7 @@ class Batch:
     mask holds it, rounded to its format.
     """
 
-    def __init__(self, rows: Rows, held: Held) -> None:
+    def __init__(self, rows: Rows, held: HeldFactors) -> None:
         self.rows = rows
         found = {at: pair for at in sorted(set(rows.positions)) if (pair := held.pair(at)) is not None}
         self.lora_a: Tensor | None = None

@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 from loralens.core.errors import InvalidInput
 from loralens.lab.matmul.factors import laid_out, widened
 from loralens.lab.matmul.function import lora_linear
-from loralens.lab.matmul.held import Batch, Held
+from loralens.lab.matmul.held import Batch, HeldFactors
 from loralens.lab.matmul.table import BASE, AdapterTable, Pair, Rows, Selection, own_selection
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class LoraLinear(nn.Module):
         self._plain = type(base) is nn.Linear
         # The base's own dict of weight and bias: looking them up through two modules costs a microsecond per call.
         self._frozen = base._parameters
-        self._held = Held()
+        self._held = HeldFactors()
 
     @property
     def weight(self) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 from loralens.core.errors import LoraLensError
 from loralens.lab.trace.case import TraceResult, trace
 from loralens.lab.trace.categories import CATEGORY_OF
-from loralens.lab.trace.ledger import Storage
+from loralens.lab.trace.ledger import TracedStorage
 
 
 def read_case(text: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def read_case(text: str) -> dict[str, Any]:
     return dict(content.get("request", content))
 
 
-def table(storages: list[Storage], *, merge_layers: bool) -> list[str]:
+def table(storages: list[TracedStorage], *, merge_layers: bool) -> list[str]:
     """Bytes, how many, category, operator, dtype, shape and owner; equal rows of all layers in one line."""
     rows: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
     for s in storages:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from loralens.core import errors
-from loralens.lab.trace.ledger import Recorded, Storage
+from loralens.lab.trace.ledger import Recorded, TracedStorage
 
 HIDDEN: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _lock = threading.Lock()
@@ -85,6 +85,6 @@ def _understood(answer: Mapping[str, Any]) -> tuple[Recorded, dict[str, int]]:
     if (told := answer.get("error")) is not None:
         kind = getattr(errors, told["kind"])
         raise kind(told["message"], field=told["field"], hint=told["hint"])
-    storages = [Storage(**{**storage, "shape": tuple(storage["shape"])}) for storage in answer["storages"]]
+    storages = [TracedStorage(**{**storage, "shape": tuple(storage["shape"])}) for storage in answer["storages"]]
     marks = [(phase, event) for phase, event in answer["marks"]]
     return Recorded(storages, answer["events"], marks), answer["counts"]

@@ -13,7 +13,7 @@ from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Quantization, Recipe
 from loralens.lab.trace import quantize
 from loralens.lab.trace.families import model_class
-from loralens.lab.trace.ledger import Ledger
+from loralens.lab.trace.ledger import TraceLedger
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_LAYERS: Final = 256  # an assumption: twice the deepest published model; a trace runs each layer
@@ -202,7 +202,7 @@ def _freeze_first_layers(model: torch.nn.Module, recipe: Recipe) -> None:
         parameter.requires_grad_(id(parameter) in trained)
 
 
-def to_fake_gpu(model: torch.nn.Module, ledger: Ledger, *, adapted: bool, dtype: torch.dtype) -> None:
+def to_fake_gpu(model: torch.nn.Module, ledger: TraceLedger, *, adapted: bool, dtype: torch.dtype) -> None:
     """Give every meta tensor an equal one on the fake GPU (ties kept) and book it."""
     moved: dict[int, torch.Tensor] = {}
     for path, module in model.named_modules(remove_duplicate=True):
@@ -233,7 +233,7 @@ def _kind(tensor: torch.Tensor, is_parameter: bool, adapted: bool) -> str:
     return "adapter" if adapted and tensor.requires_grad else "weight"
 
 
-def _loose_tensors(model: torch.nn.Module, ledger: Ledger) -> None:
+def _loose_tensors(model: torch.nn.Module, ledger: TraceLedger) -> None:
     """Plain tensor attributes that are neither parameters nor buffers (`original_inv_freq`)."""
     for path, module in model.named_modules():
         for name, value in list(vars(module).items()):

@@ -10,7 +10,7 @@ from typing import Any
 from loralens.core.question.recipe import Recipe
 from loralens.extras import needing
 from loralens.lab.trace import peaks
-from loralens.lab.trace.ledger import Ledger, Recorded, Storage
+from loralens.lab.trace.ledger import Recorded, TracedStorage, TraceLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TraceResult:
     categories: dict[str, int]
     kinds: dict[str, int]
     phase_categories: dict[str, dict[str, int]]
-    ledger: Ledger | Recorded = field(repr=False, compare=False)
+    ledger: TraceLedger | Recorded = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; `categories` are the contract's and sum to `peak_allocated_bytes`."""
@@ -35,7 +35,7 @@ class TraceResult:
                  "phase_peaks_rounded", "categories", "kinds", "phase_categories")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
-    def living(self, phase: str) -> list[Storage]:
+    def living(self, phase: str) -> list[TracedStorage]:
         """The storages at the peak of a phase."""
         return peaks.live_at(self.ledger, peaks.phase_peaks(self.ledger)[phase].event)
 
@@ -80,7 +80,7 @@ def record(
     return ledger.recorded(), counts
 
 
-def summarize(ledger: Ledger | Recorded, counts: Mapping[str, int]) -> TraceResult:
+def summarize(ledger: TraceLedger | Recorded, counts: Mapping[str, int]) -> TraceResult:
     """Read the result off a finished ledger."""
     exact = peaks.phase_peaks(ledger)
     rounded = peaks.phase_peaks(ledger, rounded=True)

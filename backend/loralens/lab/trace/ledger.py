@@ -17,7 +17,7 @@ ROUNDING_BYTES = 512  # the caching allocator's smallest block (kMinBlockSize, c
 
 
 @dataclass(slots=True)
-class Storage:
+class TracedStorage:
     """One storage: how large, what made it, when and for which module."""
 
     index: int
@@ -38,9 +38,9 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a finished ledger holds: see `Ledger`."""
+    """What a finished ledger holds: see `TraceLedger`."""
 
-    storages: list[Storage]
+    storages: list[TracedStorage]
     events: list[int]
     marks: list[tuple[str, int]]
 
@@ -115,7 +115,7 @@ def _node_number() -> int:
     return -1 if node is None else node._sequence_nr()
 
 
-class Ledger(TorchDispatchMode):
+class TraceLedger(TorchDispatchMode):
     """Log each storage's birth (an operator returns one not seen before) and death (its last reference goes)."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Ledger(TorchDispatchMode):
         self.kind: str | None = None
         self.owner: str | None = None
         self.owners = Owners()
-        self.storages: list[Storage] = []
+        self.storages: list[TracedStorage] = []
         self.events: list[int] = []  # index + 1 when born, -(index + 1) when released
         self.marks: list[tuple[str, int]] = []  # a phase and the event at which it begins
         self.overrides: dict[Any, Callable[..., Any]] = {}
@@ -219,7 +219,7 @@ class Ledger(TorchDispatchMode):
         index = len(self.storages)
         owner = self.owner or self.owners.current(self.phase)
         again = self.phase == "backward" and bool(self.owners.running)  # a forward runs again inside backward
-        self.storages.append(Storage(index, size, self.kind or "", self.phase, op, owner, shape, dtype, again))
+        self.storages.append(TracedStorage(index, size, self.kind or "", self.phase, op, owner, shape, dtype, again))
         self.events.append(index + 1)
         return index
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from loralens.lab.trace.categories import CATEGORIES, CATEGORY_OF
-from loralens.lab.trace.ledger import Ledger, Recorded, Storage
+from loralens.lab.trace.ledger import Recorded, TracedStorage, TraceLedger
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TracedPeak:
     """The highest level of a phase: after which event, and how many bytes lived."""
 
     phase: str
@@ -19,12 +19,12 @@ class Moment:
     live_bytes: int
 
 
-def phase_peaks(ledger: Ledger | Recorded, *, rounded: bool = False) -> dict[str, Moment]:
+def phase_peaks(ledger: TraceLedger | Recorded, *, rounded: bool = False) -> dict[str, TracedPeak]:
     """The peak of every phase, the level at its beginning included (as `reset_peak_memory_stats` has it)."""
     sizes = [s.rounded_bytes if rounded else s.size_bytes for s in ledger.storages]
     marks = [*ledger.marks, ("", len(ledger.events))]
     level = sum(sizes[e - 1] if e > 0 else -sizes[-e - 1] for e in ledger.events[: marks[0][1]])
-    peaks: dict[str, Moment] = {}
+    peaks: dict[str, TracedPeak] = {}
     for (phase, first), (_, last) in pairwise(marks):
         best, best_event = level, first
         for position in range(first, last):
@@ -36,11 +36,11 @@ def phase_peaks(ledger: Ledger | Recorded, *, rounded: bool = False) -> dict[str
             else:
                 level -= sizes[-event - 1]
         if phase not in peaks or best > peaks[phase].live_bytes:
-            peaks[phase] = Moment(phase, best_event, best)
+            peaks[phase] = TracedPeak(phase, best_event, best)
     return peaks
 
 
-def live_at(ledger: Ledger | Recorded, event: int) -> list[Storage]:
+def live_at(ledger: TraceLedger | Recorded, event: int) -> list[TracedStorage]:
     """The storages that live after so many events, in order of birth."""
     living: dict[int, None] = {}
     for entry in ledger.events[:event]:
@@ -51,7 +51,7 @@ def live_at(ledger: Ledger | Recorded, event: int) -> list[Storage]:
     return [ledger.storages[index] for index in living]
 
 
-def kinds(storages: list[Storage]) -> dict[str, int]:
+def kinds(storages: list[TracedStorage]) -> dict[str, int]:
     """Bytes per fine kind, largest first."""
     total: dict[str, int] = defaultdict(int)
     for storage in storages:
@@ -59,7 +59,7 @@ def kinds(storages: list[Storage]) -> dict[str, int]:
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
-def categories(storages: list[Storage]) -> dict[str, int]:
+def categories(storages: list[TracedStorage]) -> dict[str, int]:
     """Bytes per category of the contract."""
     total = dict.fromkeys(CATEGORIES, 0)
     for storage in storages:

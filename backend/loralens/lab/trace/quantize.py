@@ -17,7 +17,7 @@ import torch
 from loralens.core.errors import DependencyMissing, InvalidInput
 from loralens.core.question.recipe import Quantization
 from loralens.extras import how_to_install
-from loralens.lab.trace.ledger import Ledger
+from loralens.lab.trace.ledger import TraceLedger
 
 
 def bitsandbytes_there() -> bool:
@@ -70,7 +70,7 @@ def is_packed(tensor: torch.Tensor) -> bool:
     return type(tensor).__name__ in ("Params4bit", "Int8Params")
 
 
-def fresh(tensor: Any, module: Any, dtype: torch.dtype, ledger: Ledger) -> torch.nn.Parameter:
+def fresh(tensor: Any, module: Any, dtype: torch.dtype, ledger: TraceLedger) -> torch.nn.Parameter:
     """The packed weight on the fake GPU; tables are booked beside it."""
     from bitsandbytes import functional
 
@@ -126,7 +126,7 @@ def dequantized_for_peft() -> Iterator[None]:
             place.dequantize_module_weight = original
 
 
-def equip(ledger: Ledger) -> None:
+def equip(ledger: TraceLedger) -> None:
     """Teach the ledger what bitsandbytes' CUDA kernels allocate; nothing to do when it is not installed."""
     if not bitsandbytes_there():
         return

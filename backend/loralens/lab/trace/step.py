@@ -13,7 +13,7 @@ import torch
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, loops, optimizers, quantize
-from loralens.lab.trace.ledger import Ledger
+from loralens.lab.trace.ledger import TraceLedger
 
 Loss = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
 
@@ -50,7 +50,7 @@ def _transformers_as_eager() -> Iterator[None]:
         import_utils.is_fake_tensor, masking_utils.find_packed_sequence_indices = before
 
 
-def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -> tuple[Ledger, dict[str, int]]:
+def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -> tuple[TraceLedger, dict[str, int]]:
     """Build, warm the optimizer up, run one step; the ledger holds all that happened.
 
     `loss_of`: the training loop's own way from model and batch to the loss (`loops`).
@@ -60,7 +60,7 @@ def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -
     limits.check(method, recipe)
     cuda_on_cpu.install()
     kernels.install()
-    ledger = Ledger()
+    ledger = TraceLedger()
     kernels.equip(ledger)
     quantize.equip(ledger)
     with ExitStack() as stack:
@@ -116,7 +116,7 @@ def count(model: torch.nn.Module) -> dict[str, int]:
 class _Step:
     """The training loop of one step, with the recipe's switches."""
 
-    def __init__(self, model: Any, config: Any, recipe: Recipe, ledger: Ledger, loss_of: Loss | None) -> None:
+    def __init__(self, model: Any, config: Any, recipe: Recipe, ledger: TraceLedger, loss_of: Loss | None) -> None:
         self.model = model
         self.loss_of = loss_of or loops.Plain(keeps=recipe.keep_outputs)
         self.recipe = recipe
@@ -218,7 +218,7 @@ class _Step:
             self.ledger.storages[index].kind = "gradient"
 
 
-def classify(ledger: Ledger, model: torch.nn.Module) -> None:
+def classify(ledger: TraceLedger, model: torch.nn.Module) -> None:
     """Name the kind of every storage that the step itself made."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     vocabulary = head.weight.shape[0] if head is not None and hasattr(head, "weight") else -1
