@@ -63,7 +63,9 @@ def test_what_is_said_of_a_trainer_is_translated() -> None:
             for stack in ({}, {"trl": "1.10"}):
                 recipe = {"trainer": name, "stack": stack}
                 answer = memory_answer({"model": "qwen2.5-0.5b", "method": method, "recipe": recipe})
-                said |= {line for line in answer["estimates"][0]["assumptions"] if not line.startswith("without effect")}
+                said |= {
+                    line for line in answer["estimates"][0]["assumptions"] if not line.startswith("without effect")
+                }
     patterns = [pattern for pattern, _ in TABLE["assumptions"]]
     assert {line for line in said if not any(re.fullmatch(pattern, line) for pattern in patterns)} == set()
 

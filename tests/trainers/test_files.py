@@ -142,3 +142,13 @@ def test_cells_of_another_language_are_left_out():
 def test_too_large_is_413():
     with pytest.raises(InputTooLarge):
         check_answer({"files": {"train.yaml": "x" * (MAX_FILE_BYTES + 1)}})
+
+
+def test_a_variable_that_doubles_itself_is_stopped():
+    with pytest.raises(InvalidInput, match="grows beyond"):
+        read_shell("sft.sh", "A=$A$A$A$A\n" * 30 + "swift sft --model $A")
+
+
+def test_too_much_code_is_refused():
+    with pytest.raises(InputTooLarge, match="characters of code"):
+        read_python("train.py", "a = 1\n" * 50_000)

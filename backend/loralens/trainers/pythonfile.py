@@ -9,11 +9,12 @@ import ast
 import warnings
 from typing import Any, Final
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.trainers.files import Place, Source
 from loralens.trainers.yamlfile import read_json_text
 
-MAX_NODES: Final = 200_000
+MAX_NODES: Final = 100_000
+MAX_CODE: Final = 262_144
 CALLS: Final = {
     "SFTConfig": "args", "TrainingArguments": "args", "DPOConfig": "args", "GRPOConfig": "args", "KTOConfig": "args",
     "ORPOConfig": "args", "RewardConfig": "args", "UnslothTrainingArguments": "args", "Seq2SeqTrainingArguments": "args",
@@ -33,6 +34,8 @@ def read_python(name: str, text: str, *, notebook: bool = False) -> Source:
     """
     source = Source(name, "notebook" if notebook else "python", text)
     code = _cells(name, text) if notebook else text
+    if len(code) > MAX_CODE:
+        raise InputTooLarge(f"{name} has {len(code):,} characters of code, allowed are {MAX_CODE:,}", field="files")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -152,6 +152,8 @@ def _resolved(text: str, variables: dict[str, str]) -> str:
         return variables.get(name, match[2] if match[2] is not None else match[0])
 
     text = _NAME.sub(named, text)
+    if len(text) > MAX_LINE:
+        raise InvalidInput(f"a variable of the script grows beyond {MAX_LINE:,} characters", field="files")
     return _SUM.sub(lambda match: _summed(match[1] or match[2], variables, match[0]), text)
 
 
