@@ -8,7 +8,7 @@ from loralens.lab.bench import job, point
 from loralens.lab.bench.schema import BenchmarkResult, Point, Progress, Roofline, Skipped, Started
 from loralens.lab.matmul.variants.dense import Dense
 from loralens.lab.matmul.variants.lora import Addmm
-from loralens.lab.matmul.variants.training import AddmmTraining
+from loralens.lab.matmul.variants.own import OwnTraining
 from loralens.lab.words import SWEEPS
 
 SMALL = {"in_features": 96, "out_features": 64, "tokens": 4, "seconds": 0.5, "cache": "hot"}
@@ -136,18 +136,18 @@ def test_numbers_that_are_not_finite_are_shown_as_a_failed_error_bound(monkeypat
 
 def test_gradients_are_bounded_like_outputs(monkeypatch):
     about = {"mode": "training", "dtype": "bfloat16", "in_features": 256, "out_features": 256, "tokens": 64}
-    rows = {row["id"]: row for row in run(variants=["addmm", "own"], **about)[-1]["points"][0]["rows"]}
-    for name in ("eager", "addmm", "own"):
+    rows = {row["id"]: row for row in run(variants=["own"], **about)[-1]["points"][0]["rows"]}
+    for name in ("eager", "own"):
         row = rows[name]
         assert set(row["gradient_limits"]) == {"dx", "da", "db"} and row["error_ok"]
         assert row["gradient_limits"] == pytest.approx(
             {key: 1.05 * value for key, value in rows["eager"]["gradient_errors"].items()}
         )
     assert not rows["dense"].get("gradient_limits")
-    right = AddmmTraining.gradients
-    monkeypatch.setattr(AddmmTraining, "gradients", lambda self: right(self) | {"da": 1.01 * right(self)["da"]})
-    rows = {row["id"]: row for row in run(variants=["addmm"], **about)[-1]["points"][0]["rows"]}
-    assert rows["addmm"]["error"] <= rows["addmm"]["error_limit"] and not rows["addmm"]["error_ok"]
+    right = OwnTraining.gradients
+    monkeypatch.setattr(OwnTraining, "gradients", lambda self: right(self) | {"da": 1.01 * right(self)["da"]})
+    rows = {row["id"]: row for row in run(variants=["own"], **about)[-1]["points"][0]["rows"]}
+    assert rows["own"]["error"] <= rows["own"]["error_limit"] and not rows["own"]["error_ok"]
 
 
 def test_a_wrong_result_is_never_recommended(monkeypatch):
