@@ -17,6 +17,13 @@ class Both(Shape):
     en: str
 
 
+class Said(Shape):
+    """A sentence in English, and its name, by which a page has it in its reader's language."""
+
+    key: str
+    en: str
+
+
 class FitGpu(Shape):
     """The GPU in question."""
 
@@ -44,7 +51,7 @@ class AdvisedChange(Shape):
     before: Any = Field(alias="from")
     to: Any
     cost: str = Field(description="What it costs otherwise: none, time, quality, or another method.")
-    why: Both
+    why: Said
     saves_bytes: int = Field(description="Of the allocated peak; predicted for this very question.")
     peak_allocated_bytes: int
     needed_bytes: int

@@ -171,5 +171,5 @@ def _row(change: Change, before: Question, after: Question) -> dict[str, Any]:
         "from": before.get(change.field),
         "to": after.get(change.field),
         "cost": change.cost,
-        "why": {"zh": change.zh, "en": change.en},
+        "why": {"key": change.key, "en": change.en},
     }

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest'
 import builtIn from '@/shared/api/builtInPlans.json'
 import { evaluate, type Plan } from '@/shared/api/plan'
 import { setWord } from '@/shared/recipe/set'
-import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
+import { DEFAULTS, formatQuery, parseQuery, type Part2Settings } from '@/shared/url/part2Query'
 import { applyChange, canApply } from './fit/fitAdvice'
 import { questions } from './quiz/questions'
 import { at, slots, sum } from './timeline/layout'
@@ -71,6 +71,22 @@ it('advice is applied whatever word it is about, and only within limits', () => 
     ['magic', 1],
   ]
   expect(refused.map(([field, to]) => canApply({ field, to }))).toEqual(refused.map(() => false))
+})
+
+it('under a trainer a default that was said is kept, for what is left open is the trainer’s', () => {
+  const settings: Part2Settings = { ...DEFAULTS }
+  setWord(settings, 'gradient_checkpointing', false)
+  expect(settings.words).toEqual({})
+  setWord(settings, 'trainer', 'trl')
+  setWord(settings, 'gradient_checkpointing', false)
+  setWord(settings, 'optimizer', 'sgd')
+  expect(settings.words).toEqual({ trainer: 'trl', gradient_checkpointing: false, optimizer: 'sgd' })
+  expect(parseQuery(formatQuery(settings)).settings).toEqual(settings)
+  setWord(settings, 'gradient_checkpointing', undefined)
+  expect(settings.words).toEqual({ trainer: 'trl', optimizer: 'sgd' })
+  setWord(settings, 'gradient_checkpointing', false)
+  setWord(settings, 'trainer', 'none')
+  expect(settings.words).toEqual({ optimizer: 'sgd' })
 })
 
 it('several GPUs bring a strategy along, and one takes it away', () => {

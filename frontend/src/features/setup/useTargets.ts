@@ -47,7 +47,7 @@ export function useTargets(settings: Part2Settings): Targets {
     toggle(name, on) {
       const next = available.value.filter((item) => (item === name ? on : now.value.includes(item)))
       if (next.length === 0) return
-      setWord(settings, 'target_modules', next.join() === usual.value.join() ? null : next)
+      setWord(settings, 'target_modules', next.join() === usual.value.join() ? undefined : next)
     },
   }
 }

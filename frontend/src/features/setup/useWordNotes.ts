@@ -2,6 +2,7 @@
 import { computed, type ComputedRef } from 'vue'
 import { useLocale } from '@/shared/i18n'
 import { useProblem } from '@/shared/i18n/problem'
+import type { Json, JsonObject, Word } from '@/shared/recipe/words'
 import { useAnswers } from '@/shared/state/answers'
 import { useSettings } from '@/shared/state/settings'
 import { reasonIn } from '@/shared/ui/ledger'
@@ -9,6 +10,8 @@ import { reasonIn } from '@/shared/ui/ledger'
 export interface WordNotes {
   /** Why each word that has no effect has none. */
   idle: ComputedRef<ReadonlyMap<string, string>>
+  /** What the answer used for a word; undefined before the first answer. */
+  used: (word: Word) => Json | undefined
   /** The word that was refused, and why. */
   refused: ComputedRef<{ path: string; text: string } | null>
 }
@@ -18,7 +21,15 @@ export function useWordNotes(): WordNotes {
   const { settings } = useSettings()
   const answers = useAnswers()
   const { say } = useProblem()
+  // While the next answer is on its way, the earlier one's recipe stays.
+  const recipe = computed<JsonObject | undefined>(
+    (before) => (answers.estimate(settings.method)?.recipe as JsonObject | undefined) ?? before,
+  )
   return {
+    used: ({ path }) =>
+      path
+        .split('.')
+        .reduce<Json | undefined>((now, key) => (now as JsonObject | null | undefined)?.[key], recipe.value),
     idle: computed(() => {
       const rows = answers.estimate(settings.method)?.without_effect ?? []
       return new Map(

@@ -1001,7 +1001,7 @@ export interface components {
              * @description What it costs otherwise: none, time, quality, or another method.
              */
             cost: string;
-            why: components["schemas"]["Both"];
+            why: components["schemas"]["Said"];
             /**
              * Saves Bytes
              * @description Of the allocated peak; predicted for this very question.
@@ -3210,6 +3210,16 @@ export interface components {
              * @description Whether the run itself says why it may not be trusted.
              */
             doubtful: boolean;
+        };
+        /**
+         * Said
+         * @description A sentence in English, and its name, by which a page has it in its reader's language.
+         */
+        Said: {
+            /** Key */
+            key: string;
+            /** En */
+            en: string;
         };
         /**
          * SaidKey

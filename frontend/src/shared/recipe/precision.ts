@@ -13,8 +13,8 @@ export type Precision = keyof typeof PRECISIONS
 
 export const PRECISION_WORDS = ['weights_dtype', 'autocast', 'adapter_dtype'] as const
 
-/** Of these three words: a value that is null is another thing than none. */
-const keyOf = (words: Words): string => JSON.stringify(PRECISION_WORDS.map((name) => [name in words, words[name]]))
+const valueOf = (words: Words, name: string): unknown => (name in words ? words[name] : WORD.get(name)!.default)
+const keyOf = (words: Words): string => JSON.stringify(PRECISION_WORDS.map((name) => valueOf(words, name)))
 
 /** The name of these words' precision; null where it has none. */
 export function precisionOf(words: Words): Precision | null {

@@ -92,7 +92,7 @@ export function usePlans(settings: Part2Settings, choice: ComputedRef<ModelChoic
   const anchor = ref<Variables>({ ...at.value })
   const key = computed(() => {
     const { micro_batch_size: batch, sequence_length: length, rank } = anchor.value
-    const words = withWord(settings.words, ALPHA, null)
+    const words = withWord(settings.words, ALPHA, undefined)
     return JSON.stringify(bodiesOf(choice.value, { ...settings, batch, length, rank, words }))
   })
   const query = useQuery({

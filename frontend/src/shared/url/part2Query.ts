@@ -6,7 +6,7 @@
 
 import { parseOwnGpu } from '@/shared/lib/ownGpu'
 import { PRECISION_WORDS, PRECISIONS, precisionOf, withPrecision, type Precision } from '@/shared/recipe/precision'
-import { VARIABLE, withWord } from '@/shared/recipe/set'
+import { isFilled, VARIABLE, withWord } from '@/shared/recipe/set'
 import { readText, textOf, WORD, WORDS, type Json, type Word, type Words } from '@/shared/recipe/words'
 
 export const METHODS = ['full', 'lora', 'qlora', 'dora'] as const
@@ -129,19 +129,21 @@ export function parseQuery(
     return parts.length === 2 && parts[0] !== undefined && parts[1] !== undefined ? [parts[0], parts[1]] : undefined
   })
   /** A word by its short key, or by its own name. */
-  const readWord = (word: Word, fallback: Json): Json => {
+  const readWord = <T extends Json | undefined>(word: Word, fallback: T): Json | T => {
     const short = SHORT[word.name] ?? word.name
-    return read(query[short] === undefined ? word.name : short, fallback, (text) => wordFrom(word, text))
+    return read<Json | T>(query[short] === undefined ? word.name : short, fallback, (text) => wordFrom(word, text))
   }
   const readWords = (): Words => {
-    const precision = read<Precision>('p', 'bf16', oneOf(Object.keys(PRECISIONS) as Precision[]))
-    const rest = WORDS.filter((word) => !(word.name in VARIABLE))
-    return rest.reduce(
+    const precision = read<Precision | null>('p', null, oneOf(Object.keys(PRECISIONS) as Precision[]))
+    // Whether defaults are kept depends on the trainer, so it comes first.
+    const trainer = WORD.get('trainer')!
+    const rest = WORDS.filter((word) => !(word.name in VARIABLE) && word !== trainer)
+    return [trainer, ...rest].reduce(
       (words, word) => {
-        const fallback = word.name in words ? words[word.name]! : unset(word)
-        return withWord(words, word, readWord(word, fallback))
+        const value = readWord(word, undefined)
+        return value === undefined ? words : withWord(words, word, value)
       },
-      withPrecision({}, precision),
+      precision === null ? {} : withPrecision({}, precision),
     )
   }
   const settings: Part2Settings = {
@@ -166,9 +168,6 @@ export function parseQuery(
   if (settings.activeAdapter >= settings.adapters) settings.activeAdapter = 0
   return { settings, complaints }
 }
-
-/** What a word has that nobody set: its default, and of alpha nothing, for it follows the rank. */
-const unset = (word: Word): Json => (word.name === 'alpha' ? null : word.default)
 
 /** `q` in an address means `q_proj`. */
 const longName = (name: string): string => (/^(q|k|v|o|gate|up|down)$/.test(name) ? `${name}_proj` : name)
@@ -197,7 +196,8 @@ export function formatQuery(settings: Part2Settings): Query {
   put('r', String(settings.rank), String(DEFAULTS.rank))
   put('b', String(settings.batch), String(DEFAULTS.batch))
   put('s', String(settings.length), String(DEFAULTS.length))
-  const precision = precisionOf(settings.words)
+  // Under a trainer a precision is said word by word: what is left open is the trainer's.
+  const precision = isFilled(settings.words) ? null : precisionOf(settings.words)
   put('p', precision ?? 'bf16', 'bf16')
   for (const word of WORDS) {
     const inPrecision = precision !== null && (PRECISION_WORDS as readonly string[]).includes(word.name)
