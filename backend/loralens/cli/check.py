@@ -12,7 +12,7 @@ from loralens.cli.verdict import EXIT_CODES, sentence
 from loralens.cli.words import Argument, Option
 from loralens.core.errors import InvalidInput
 
-Files = Annotated[list[Path] | None, Argument("FILE…", help="The training config, and the files it names.")]
+Files = Annotated[list[Path] | None, Argument("FILE", help="The training config, and the files it names.")]
 Gpu = Annotated[
     str | None,
     Option("--gpu", help="The GPU to judge; the one in this machine unless given.", metavar="TEXT", common=True),

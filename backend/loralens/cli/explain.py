@@ -29,6 +29,7 @@ Gpus = Annotated[
 EXAMPLES = (
     ("loralens explain crash.log --training train.yaml", "the tensor, its phase, and what would help"),
     ("loralens explain - --model 8B --method qlora", "the message from stdin"),
+    ("loralens explain crash.log --json", "the answer of POST /api/explain; without a set-up, what the figures say"),
 )
 LOG_BYTES = 200_000  # the message stands at the end of a log
 REASONS = {

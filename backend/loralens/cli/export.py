@@ -17,6 +17,7 @@ Output = Annotated[
 EXAMPLES = (
     ("loralens export Qwen/Qwen3-8B -m qlora --to axolotl", "the config, with Axolotl's defaults in what is left open"),
     ("loralens export Qwen/Qwen3-8B -m lora --rank 32 --to trl -o train.yaml", "written to a file"),
+    ("loralens export 8B -m full --to llama-factory --json", "with the command that runs it, as JSON"),
 )
 
 
