@@ -53,7 +53,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "stablelm": {"partial_rotary_factor": 0.25, "use_qkv_bias": True},
     "cohere": {"use_qk_norm": True},
     "cohere2": {"sliding_window": 60, "head_dim": 64},
-    "gpt_neox": {"rotary_pct": 0.25, "num_key_value_heads": None},
+    "gpt_neox": {"rotary_pct": 0.25, "num_key_value_heads": None, "hidden_act": "gelu_fast"},
     "opt": {"ffn_dim": 704, "word_embed_proj_dim": 256, "num_key_value_heads": None},
     "falcon": {"num_key_value_heads": None, "intermediate_size": None},
     "bert": {"num_key_value_heads": None},

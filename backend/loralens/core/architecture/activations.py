@@ -64,6 +64,19 @@ def _gelu_new(t: Tape, x: Tensor, label: str) -> Tensor:
     return ops.mul(t, half, shifted, label)
 
 
+def _gelu_fast(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`0.5 * x * (1 + tanh(x * c * (1 + 0.044715 * x * x)))`, one operator after the other."""
+    half = ops.scale(t, x, f"{label}: x/2")
+    scaled = ops.scale(t, x, f"{label}: scaled")
+    square = ops.mul(t, ops.scale(t, x, f"{label}: multiple"), x, f"{label}: scaled square")
+    tanh = ops.tanh(
+        t, ops.mul(t, scaled, ops.shift(t, square, f"{label}: 1 + square"), f"{label}: inner"), f"{label}: tanh"
+    )
+    shifted = ops.shift(t, tanh, f"{label}: 1 + tanh")
+    t.end(tanh)
+    return ops.mul(t, half, shifted, label)
+
+
 def _quick_gelu(t: Tape, x: Tensor, label: str) -> Tensor:
     """`x * sigmoid(1.702 * x)`."""
     return ops.mul(t, x, ops.sigmoid(t, ops.scale(t, x, f"{label}: scaled"), f"{label}: sigmoid"), label)
@@ -77,6 +90,7 @@ def _relu_squared(t: Tape, x: Tensor, label: str) -> Tensor:
 _COMPOSED: Final[dict[str, Callable[[Tape, Tensor, str], Tensor]]] = {
     "gelu_new": _gelu_new,
     "gelu_accurate": _gelu_new,
+    "gelu_fast": _gelu_fast,
     "quick_gelu": _quick_gelu,
     "relu2": _relu_squared,
 }
