@@ -12,10 +12,17 @@ from loralens.core.answer.estimate import estimate_model
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 
-CASES = [
-    json.loads(line)
-    for line in (Path(__file__).parents[2] / "oracles" / "traced-run.jsonl").read_text(encoding="utf-8").splitlines()
-]
+ORACLES = Path(__file__).parents[2] / "oracles"
+
+
+def read(name):
+    return [json.loads(line) for line in (ORACLES / name).read_text(encoding="utf-8").splitlines()]
+
+
+CASES = read("traced-run.jsonl")
+STEPS = read("traced-steps.jsonl")
+"""Traced by others on fake CUDA tensors: transformers 5.23, PEFT 0.21, bitsandbytes 0.50, torch 2.13. Six or four layers of
+published models; heads, saved embeddings, segments, optimizers, precisions."""
 
 
 def estimated(case, **words):
@@ -36,6 +43,14 @@ def test_counts_phases_and_peaks_are_the_traced_ones(case):
     assert own.phase == expected["phase"]
     assert own.phases == pytest.approx(expected["phase_peaks"], rel=1e-4)
     assert sum(own.breakdown.values()) == own.allocated_bytes
+
+
+@pytest.mark.parametrize("case", STEPS, ids=[case["name"] for case in STEPS])
+def test_steps_traced_by_others_agree(case):
+    own, expected = estimated(case), case["expected"]
+    assert (own.total_parameters, own.trainable_parameters) == (expected["total"], expected["trainable"])
+    assert own.phase == expected["phase"]
+    assert own.allocated_bytes == pytest.approx(expected["peak_allocated_bytes"], rel=1e-4)
 
 
 def test_a_kept_output_is_held_in_every_phase():

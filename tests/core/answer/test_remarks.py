@@ -12,6 +12,8 @@ SAMPLES = {
     "sequence_length": [256],
     "gradient_accumulation_steps": [4],
     "checkpoint_every": [2],
+    "checkpoint_segment": [2],
+    "num_labels": [3],
     "max_grad_norm": [1.0],
     "trainable_layers": [2],
     "rank": [16],

@@ -7,18 +7,19 @@ the way forward, and what the third did on the way back. (A walk for the allocat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.call import Between
+from loralens.core.architecture.module import Module
 from loralens.core.tape.checkpoint import checkpoint, is_reentrant, reentrant
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.architecture.module import Module
     from loralens.core.tape.ledger import Moment
     from loralens.core.tape.parameter import Parameter
 
@@ -68,6 +69,9 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
     nested = is_reentrant(call.recipe)
     weights_of = {id(layer): layer.all_parameters() for layer in {id(layer): layer for layer in layers}.values()}
     every = call.recipe.checkpoint_every
+    if checkpointing and call.recipe.checkpoint_segment > 1:
+        layers = in_segments(layers, call.recipe.checkpoint_segment)
+        weights_of = {id(layer): layer.all_parameters() for layer in layers}
     placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers)]
     for run in runs(placed):
         skipped = 0 if t.every_layer else max(0, run.repeat - SIMULATED)
@@ -79,9 +83,10 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
             before = t.ledger.snapshot()
             for position, place in enumerate(run.unit):
                 layer, weights = place.layer, weights_of[id(place.layer)]
-                t.layers_walked += 1
-                t.layer = t.layers_walked
-                t.stands_for[t.layer] = skipped if copy == 1 else 0
+                t.layer = t.layers_walked + 1
+                t.layers_walked += len(layer.parts) if isinstance(layer, Segment) else 1
+                for number in range(t.layer, t.layers_walked + 1):
+                    t.stands_for[number] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{index}"
                 hidden = _boundary(t, hidden, weights, label, None if position else gap, copy)
                 together = t.hooks.before_layer(t, weights, ahead=index < len(layers) - 1)
@@ -104,6 +109,34 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 index += skipped * len(run.unit)
     t.layer = 0  # what follows belongs to no layer: a head tied to the embedding is one parameter with it
     return hidden
+
+
+class Segment(Module):
+    """Layers that are checkpointed together: the input of the first one is kept, and backward runs all of them again."""
+
+    def __init__(self, parts: tuple[Module, ...]) -> None:
+        self.parts = parts
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """The layers by their place."""
+        return ((str(index), layer) for index, layer in enumerate(self.parts))
+
+    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        first = t.layer
+        for index, layer in enumerate(self.parts):
+            t.layer = first + index
+            hidden = layer(t, hidden, call)
+            t.returned_weights = None
+        t.layer = first
+        return hidden
+
+
+def in_segments(layers: list[Module], length: int) -> list[Module]:
+    """Cut a stack into segments of so many layers, the last one perhaps shorter; equal ones are one object."""
+    made: dict[tuple[int, ...], Module] = {}
+    cut = [tuple(layers[start : start + length]) for start in range(0, len(layers), length)]
+    return [made.setdefault(tuple(map(id, parts)), Segment(parts)) for parts in cut]
 
 
 def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:

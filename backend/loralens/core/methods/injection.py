@@ -172,7 +172,9 @@ class Selection:
 
     def _copy(self, name: str) -> Change | None:
         for key in self.lora.modules_to_save:
-            if name == key or name.endswith("." + key):
+            if name.endswith(
+                key
+            ):  # not only behind a dot: `classifier` is `pre_classifier` too (PEFT utils/other.py, `_set_trainable`)
                 self._copied.add(key)
                 return Copy()
         return None

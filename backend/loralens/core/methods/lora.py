@@ -72,7 +72,9 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
     cast_biases = _pack(root, packing_for(quantization, recipe))
-    raised = quantization.prepare_kbit and strategy_of(recipe, adapters=True).prepares_k_bit
+    # PEFT 0.21.2 utils/other.py: what GPTQ packed keeps its dtypes
+    raised = quantization.prepare_kbit and not quantization.type.startswith("gptq")
+    raised = raised and strategy_of(recipe, adapters=True).prepares_k_bit
     if raised:
         _raise_rest(root, recipe, cast_biases)
     match_copies(root)

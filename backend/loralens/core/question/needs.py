@@ -47,6 +47,10 @@ WHOLE_BASE: Final = Need(
     "k-bit preparation is left out, or undone, where weights are sharded",
     lambda _, r: r.parallelism.strategy not in SHARDED,
 )
+RAISED: Final = Need(
+    "PEFT's k-bit preparation raises nothing on a GPTQ base",
+    lambda _, r: r.quantization is None or not r.quantization.type.startswith("gptq"),
+)
 OWN_DTYPE: Final = Need(
     "DeepSpeed holds adapters in the 16-bit dtype of the weights",
     lambda _, r: r.weights_dtype == "float32" or not r.parallelism.strategy.startswith("zero"),

@@ -42,6 +42,8 @@ from loralens.core.question.needs import (
     NO_MEMORY,
     OUTPUTS,
     OWN_DTYPE,
+    RAISED,
+    SHARDED,
     SHARES,
     TRANSFORMERS_LOOP,
     TRANSFORMERS_MODEL,
@@ -189,7 +191,7 @@ class Quantization:
         True,
         Truth(),
         "Prepare as PEFT's prepare_model_for_kbit_training does.",
-        needs=(FROZEN_BASE, WHOLE_BASE),
+        needs=(FROZEN_BASE, WHOLE_BASE, RAISED),
     )
     group_size: int = word(
         128,
@@ -276,7 +278,13 @@ class Recipe:
     checkpoint_every: int = word(
         1,
         Whole(1, 10_000),
-        "Layers per checkpointed segment.",
+        "Every so-manieth layer is checkpointed, the others are kept whole (transformers' every_n_layers).",
+        needs=(CHECKPOINTS,),
+    )
+    checkpoint_segment: int = word(
+        1,
+        Whole(1, 10_000),
+        "Layers per checkpointed segment: the input of each segment is kept, and all its layers run again.",
         needs=(CHECKPOINTS,),
     )
     checkpoint_offload: str = word(
@@ -412,4 +420,19 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
     given = {name: entries[name] for name in GROUPS if entries.get(name) is not None}
     groups = {name: GROUPS[name].from_mapping(value) for name, value in given.items()}
     recipe = Recipe(**read_words(words_of(Recipe), entries), **groups)
+    if recipe.checkpoint_segment > 1:
+        _segments_alone(recipe)
     return recipe if recipe.trainer == NO_TRAINER else replace(recipe, left_open=left_open(ALL_WORDS, entries))
+
+
+def _segments_alone(recipe: Recipe) -> None:
+    """Segments of several layers are of the one-GPU loop, and exclude the other way to keep more."""
+    shared = recipe.parallelism.strategy in SHARDED or recipe.checkpoint_offload != "none"
+    if recipe.checkpoint_every == 1 and not shared:
+        return
+    beside = "weights that are gathered layer by layer, or with checkpoint_offload" if shared else "checkpoint_every"
+    raise InvalidInput(
+        f"checkpoint_segment above 1 is not modelled together with {beside}",
+        field="checkpoint_segment",
+        hint="try checkpoint_segment=1",
+    )

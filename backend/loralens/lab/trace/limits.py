@@ -25,6 +25,7 @@ def check(method: str, recipe: Recipe) -> None:
         ("compile", recipe.compile, False),
         ("checkpoint_offload", recipe.checkpoint_offload, "none"),
         ("checkpoint_every", recipe.checkpoint_every, 1),
+        ("checkpoint_segment", recipe.checkpoint_segment, 1),
         ("parallelism.strategy", recipe.parallelism.strategy, "none"),
         ("parallelism.offload", recipe.parallelism.offload, "none"),
         ("parallelism.gpus", recipe.parallelism.gpus, 1),

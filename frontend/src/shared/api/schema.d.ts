@@ -2807,10 +2807,15 @@ export interface components {
              */
             gradient_checkpointing: boolean;
             /**
-             * @description Layers per checkpointed segment.
+             * @description Every so-manieth layer is checkpointed, the others are kept whole (transformers' every_n_layers).
              * @default 1
              */
             checkpoint_every: number;
+            /**
+             * @description Layers per checkpointed segment: the input of each segment is kept, and all its layers run again.
+             * @default 1
+             */
+            checkpoint_segment: number;
             /**
              * @description Where the kept inputs of checkpointed segments wait.
              * @default none
@@ -3950,8 +3955,10 @@ export interface operations {
                 optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                 /** @description Recompute activations in the backward pass instead of keeping them. */
                 gradient_checkpointing?: boolean;
-                /** @description Layers per checkpointed segment. */
+                /** @description Every so-manieth layer is checkpointed, the others are kept whole (transformers' every_n_layers). */
                 checkpoint_every?: number;
+                /** @description Layers per checkpointed segment: the input of each segment is kept, and all its layers run again. */
+                checkpoint_segment?: number;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
                 /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
@@ -4223,8 +4230,10 @@ export interface operations {
                 optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                 /** @description Recompute activations in the backward pass instead of keeping them. */
                 gradient_checkpointing?: boolean;
-                /** @description Layers per checkpointed segment. */
+                /** @description Every so-manieth layer is checkpointed, the others are kept whole (transformers' every_n_layers). */
                 checkpoint_every?: number;
+                /** @description Layers per checkpointed segment: the input of each segment is kept, and all its layers run again. */
+                checkpoint_segment?: number;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
                 /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */
@@ -4486,8 +4495,10 @@ export interface operations {
                 optimizer?: "adamw_fused" | "adamw_foreach" | "adamw_loop" | "adamw_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" | "adamw_4bit" | "adamw_anyprecision" | "sgd" | "sgd_momentum" | "adafactor" | "lion" | "lion_8bit" | "muon";
                 /** @description Recompute activations in the backward pass instead of keeping them. */
                 gradient_checkpointing?: boolean;
-                /** @description Layers per checkpointed segment. */
+                /** @description Every so-manieth layer is checkpointed, the others are kept whole (transformers' every_n_layers). */
                 checkpoint_every?: number;
+                /** @description Layers per checkpointed segment: the input of each segment is kept, and all its layers run again. */
+                checkpoint_segment?: number;
                 /** @description Where the kept inputs of checkpointed segments wait. */
                 checkpoint_offload?: "none" | "cpu";
                 /** @description Use torch's reentrant checkpoint; none: what the library defaults to. */

@@ -16,6 +16,7 @@ from loralens.core.architecture.families.t5_layers import T5Block, T5Norm, Width
 from loralens.core.architecture.loss import plain_cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
+from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
@@ -85,6 +86,12 @@ class T5(Root):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, decoder, head, and cross entropy in the logits' own dtype."""
+        if checkpointing and call.recipe.checkpoint_segment > 1:
+            raise UnsupportedArchitecture(
+                "segments of several T5 layers, which hand position biases on, are not modelled",
+                field="checkpoint_segment",
+                hint="try checkpoint_segment=1",
+            )
         call.attention = self.attention_for(call.recipe)
         encoded = self.encoder(t, None, call.of_length(SEQUENCE), checkpointing)
         given = t.new(TOKENS, "int64", 1, "labels, shifted")
