@@ -8,7 +8,7 @@ from typing import Any, Final
 from loralens.core import catalogue
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import LoraLensError
-from loralens.core.question.recipe import Parallelism
+from loralens.core.question.parallelism import Parallelism
 from loralens.planner.changes import CHANGES, COSTS, Change
 from loralens.planner.question import Question
 

@@ -33,6 +33,7 @@ ALIKE = {
     "quantization": "two codes of 4 bits",
     "checkpoint_reentrant": "what decides the peak may be the same in both forms",
     "dropout": "what it keeps while a segment is recomputed may lie below the peak",
+    "head": "lm names what a language model has already",
     "use_cache": "copies of keys and values may lie below the peak, and end with the output where no loop keeps it",
     "padded": "a mask may lie below the peak, and flash attention takes none",
 }

@@ -9,7 +9,8 @@ from loralens.core.parallel.sharded import Sharded
 from loralens.core.parallel.strategy import Setting, Strategy
 from loralens.core.parallel.table import STRATEGIES, strategy_of
 from loralens.core.question.model import named
-from loralens.core.question.recipe import Parallelism, Recipe
+from loralens.core.question.parallelism import Parallelism
+from loralens.core.question.recipe import Recipe
 from loralens.core.step.events import record
 from loralens.core.step.simulate import run
 from loralens.core.tape.ledger import Storage

@@ -9,7 +9,7 @@ from loralens.core.parallel.deepspeed import Zero1, Zero2, Zero3
 from loralens.core.parallel.fsdp import Fsdp
 from loralens.core.parallel.single import Single
 from loralens.core.parallel.strategy import Setting, Strategy
-from loralens.core.question.recipe import STRATEGIES as NAMES
+from loralens.core.question.parallelism import STRATEGIES as NAMES
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe

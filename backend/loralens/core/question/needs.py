@@ -72,7 +72,7 @@ IN_PLACE: Final = Need(
 def _shares(_: str, recipe: Any) -> bool:
     """One GPU under DDP or FSDP holds all; FSDP still brings offloaded weights back, and leaves k-bit preparation out."""
     p = recipe.parallelism
-    packed = recipe.quantization is not None and p.strategy == "fsdp"
+    packed = recipe.quantization is not None and RAISED.holds("", recipe) and p.strategy == "fsdp"
     return p.gpus > 1 or p.strategy not in ("ddp", "fsdp") or p.offload == "parameters" or packed
 
 

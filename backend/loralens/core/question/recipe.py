@@ -33,7 +33,6 @@ from loralens.core.question.needs import (
     ADAPTER,
     CACHE,
     CHECKPOINTS,
-    CHECKPOINTS_TO_OFFLOAD,
     FOUR_BIT_PACKING,
     FROZEN_BASE,
     FULL,
@@ -43,12 +42,11 @@ from loralens.core.question.needs import (
     OUTPUTS,
     OWN_DTYPE,
     RAISED,
-    SHARDED,
-    SHARES,
     TRANSFORMERS_LOOP,
     TRANSFORMERS_MODEL,
     WHOLE_BASE,
 )
+from loralens.core.question.parallelism import Parallelism, segments_alone
 from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
@@ -68,9 +66,7 @@ OPTIMIZERS: Final = (
     "muon",
 )
 DTYPES: Final = ("float32", "bfloat16", "float16")
-STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8", "gptq4", "gptq8", "fp8")
-OFFLOADS: Final = ("none", "optimizer", "parameters", "activations")
 LOSSES: Final = ("full", "kernel", "chunked", "fused")
 NO_TRAINER: Final = "none"
 TRAINERS: Final = (
@@ -211,44 +207,6 @@ class Quantization:
                 hint="try group_size=128, or -1 for one scale per row",
             )
         return Quantization(**values)
-
-
-@dataclass(frozen=True, slots=True)
-class Parallelism:
-    """How many GPUs share the work, by which strategy, and what is kept on the host instead."""
-
-    gpus: int = word(1, Whole(1, 65_536), "GPUs that share the work.", common=True)
-    strategy: str = word(
-        "none",
-        Choice(STRATEGIES),
-        "How they share it.",
-        common=True,
-        needs=(SHARES,),
-    )
-    offload: str = word(
-        "none",
-        Choice(OFFLOADS),
-        "What is kept in host memory.",
-        needs=(CHECKPOINTS_TO_OFFLOAD,),
-    )
-
-    @staticmethod
-    def from_mapping(given: Any) -> Parallelism:
-        """Read the `parallelism` object; raises `InvalidInput`."""
-        found = Parallelism(**read_group(Parallelism, "parallelism", given))
-        if found.gpus > 1 and found.strategy == "none":
-            raise InvalidInput(
-                f"{found.gpus} GPUs need a strategy; allowed: {', '.join(STRATEGIES[1:])}",
-                field="parallelism.strategy",
-                hint="try strategy=ddp, or fsdp to shard the weights",
-            )
-        if found.offload == "parameters" and found.strategy not in ("zero3", "fsdp"):
-            raise InvalidInput(
-                f"offload=parameters brings weights back unit by unit, which strategy={found.strategy} does not do",
-                field="parallelism.offload",
-                hint="try strategy=fsdp or zero3 (one GPU is enough), or offload=optimizer",
-            )
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,18 +379,5 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
     groups = {name: GROUPS[name].from_mapping(value) for name, value in given.items()}
     recipe = Recipe(**read_words(words_of(Recipe), entries), **groups)
     if recipe.checkpoint_segment > 1:
-        _segments_alone(recipe)
+        segments_alone(recipe)
     return recipe if recipe.trainer == NO_TRAINER else replace(recipe, left_open=left_open(ALL_WORDS, entries))
-
-
-def _segments_alone(recipe: Recipe) -> None:
-    """Segments of several layers are of the one-GPU loop, and exclude the other way to keep more."""
-    shared = recipe.parallelism.strategy in SHARDED or recipe.checkpoint_offload != "none"
-    if recipe.checkpoint_every == 1 and not shared:
-        return
-    beside = "weights that are gathered layer by layer, or with checkpoint_offload" if shared else "checkpoint_every"
-    raise InvalidInput(
-        f"checkpoint_segment above 1 is not modelled together with {beside}",
-        field="checkpoint_segment",
-        hint="try checkpoint_segment=1",
-    )
