@@ -87,9 +87,30 @@ class Hostile:
 
 
 def footprint(process: int) -> tuple[int, int]:
-    """Resident bytes and open descriptors."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path(f"/proc/{process}/fd").iterdir()))
+    """Resident bytes and open descriptors of the server's process and of all that it started (shared pages count each time)."""
+    pages = descriptors = 0
+    for one in family(process):
+        try:
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+            descriptors += len(list(Path(f"/proc/{one}/fd").iterdir()))
+        except (FileNotFoundError, PermissionError):  # ended meanwhile
+            continue
+    return pages * os.sysconf("SC_PAGE_SIZE"), descriptors
+
+
+def family(process: int) -> list[int]:
+    """A process and all below it."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(parent, []).append(int(status.parent.name))
+    found = [process]
+    for one in found:
+        found += children.get(one, [])
+    return found
 
 
 def main() -> None:

@@ -104,7 +104,7 @@ def asked(address: str, row: Row, seconds: int, connections: int) -> Found:
     if script == "ETAG":
         tag = httpx.get(address + row.path).headers["etag"]
         script = f"wrk.headers['if-none-match'] = {tag!r}"
-    first = str(random.randrange(40_000, 4_000_000_000))
+    first = str(random.randrange(10_000, 4_000_000))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()

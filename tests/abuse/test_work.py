@@ -123,19 +123,51 @@ def test_an_answer_carries_a_tag_and_is_not_sent_twice(base: str) -> None:
         assert "etag" not in wrong.headers
 
 
+class Visitor:
+    """All of a request that a lane looks at: when its client leaves, if ever."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
+
+    async def receive(self) -> dict[str, Any]:
+        if self._seconds is None:
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._seconds or 0)
+        return {"type": "http.disconnect"}
+
+
+def test_clients_that_leave_at_once_do_not_stop_workers_that_are_soon_done() -> None:
+    """Each stop costs the start of a new worker: more than the answer."""
+    lane = Lane("one", workers=1, most_waiting=5, deadline_seconds=60, niceness=0)
+
+    def worker() -> set[int]:
+        return set(lane._pool._pool_manager.worker_manager.workers)  # type: ignore[union-attr]
+
+    async def visits() -> None:
+        body = {"config": deep(4), "method": "lora"}
+        assert isinstance(await lane.run(Visitor(), "memory", body), bytes)  # type: ignore[arg-type]
+        before = worker()
+        for number in range(5, 25):
+            body = {"config": deep(number), "method": "lora"}
+            assert not isinstance(await lane.run(Visitor(0.001), "memory", body), tuple)  # type: ignore[arg-type]
+        assert isinstance(await lane.run(Visitor(), "memory", {"config": deep(30), "method": "lora"}), bytes)  # type: ignore[arg-type]
+        assert worker() == before
+
+    lane.start()
+    try:
+        asyncio.run(visits())
+    finally:
+        lane.stop()
+
+
 def test_what_has_waited_as_long_as_it_may_be_computed_for_is_sent_away() -> None:
     """Of three long questions to one worker the last cannot have begun when its second is over."""
     lane = Lane("one", workers=1, most_waiting=5, deadline_seconds=1, niceness=0)
 
-    class Staying:
-        async def receive(self) -> dict[str, Any]:
-            await asyncio.Event().wait()
-            return {}
-
     async def ask(number: int) -> str:
         body = {"config": deep(400 + number), "method": "lora", "allocator": "simulated"}
         try:
-            await lane.run(Staying(), "memory", body)  # type: ignore[arg-type]  # all of a request that a lane looks at
+            await lane.run(Visitor(), "memory", body)  # type: ignore[arg-type]  # all of a request that a lane looks at
         except LoraLensError as error:
             return error.code
         return "answered"

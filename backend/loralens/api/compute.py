@@ -2,7 +2,7 @@
 
 The server's own process reads requests, finds kept answers, and serves the page; whatever has to be computed goes to worker
 processes in one of two lanes. A lane has a number of workers, a bound on what waits and how long (429 beyond it, with Retry-After)
-and a deadline (503); a client that leaves takes its work with it. Long work runs in a lane of its own, at a lower priority.
+and a deadline (503); a client that leaves takes its work with it, unless it is done in a moment. Long work runs in a lane of its own, at a lower priority.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from loralens.core.errors import Overloaded, TookTooLong
 LONG: Final = frozenset({"fit", "sweep", "check", "explain"})
 _TRACKER: Final = "ignore:resource_tracker:UserWarning"
 """A server that is ended by force leaves its pools' semaphores to multiprocessing's tracker, which removes them and warns."""
+GRACE_SECONDS: Final = 2.0
+"""Assumption: about what a worker takes to start."""
 _CLIENT_LEFT: Final = 499  # nobody reads it
 
 
@@ -43,6 +45,12 @@ class Lane:
     typical_seconds: float = 0.1
     under_way: int = 0
     _pool: ProcessPool | None = field(default=None, repr=False)
+    _free: asyncio.Semaphore = field(init=False, repr=False)
+    _ending: set[asyncio.Future[None]] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        # The pool gets no more than it has workers for: work that is cancelled while it waits there takes a worker with it.
+        self._free = asyncio.Semaphore(self.workers)
 
     def start(self) -> None:
         """Begin to start the workers."""
@@ -84,22 +92,24 @@ class Lane:
         """
         if self.under_way >= self.workers + self.most_waiting:
             raise self._overloaded(f"{self.under_way} requests of this kind are computed or wait already")
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
         self.under_way += 1
-        scheduled = self._schedule(name, dict(body))
-        work = asyncio.wrap_future(scheduled)
         left = asyncio.ensure_future(_left(request))
+        turn = asyncio.ensure_future(self._free.acquire())
+        work: asyncio.Future[bytes | child.Problem] | None = None
         try:
-            waiting: set[asyncio.Future[Any]] = {work, left}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=self.deadline_seconds)
-            if not (work.done() or left.done() or scheduled.running()):
+            await asyncio.wait({turn, left}, return_when=asyncio.FIRST_COMPLETED, timeout=self.deadline_seconds)
+            if left.done():
+                return None
+            if not turn.done():
                 raise self._overloaded(f"this waited for {self.deadline_seconds:g} seconds and has not begun")
+            begun = asyncio.get_running_loop().time()
+            work = asyncio.wrap_future(self._schedule(name, dict(body)))
+            waiting: set[asyncio.Future[Any]] = {work, left}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 return None
-            found: bytes | child.Problem = work.result()
-            self.typical_seconds += (loop.time() - begun - self.typical_seconds) / 8
+            found = work.result()
+            self.typical_seconds += (asyncio.get_running_loop().time() - begun - self.typical_seconds) / 8
             return found
         except (TimeoutError, CancelledError, ProcessExpired):
             raise TookTooLong(
@@ -107,9 +117,29 @@ class Lane:
                 hint="ask for less at once, or run the same words through the command line, which has no deadline",
             ) from None
         finally:
-            self.under_way -= 1
-            for task in (work, left):
-                task.cancel()
+            left.cancel()
+            if work is not None and not work.done():
+                ending = asyncio.ensure_future(self._ends(work))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+            else:
+                self._is_over(turn)
+
+    def _is_over(self, turn: asyncio.Future[Any] | None) -> None:
+        self.under_way -= 1
+        if turn is not None and not turn.done():
+            turn.cancel()  # it has not come: nothing to give back
+        else:
+            self._free.release()
+
+    async def _ends(self, work: asyncio.Future[Any]) -> None:
+        """Short work whose client has left is let to its end: a worker that is stopped costs more than what it would do."""
+        try:
+            await asyncio.wait([work], timeout=GRACE_SECONDS)
+        finally:
+            self._is_over(None)
+            if not work.cancel() and not work.cancelled():
+                work.exception()  # nobody wants to know
 
 
 async def _left(request: Request) -> None:
