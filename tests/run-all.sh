@@ -105,13 +105,16 @@ tests "page: unit tests" npm --prefix frontend run --silent test
   say "CPython 3.14 for Node could not be fetched: see $LOGS/interpreters.log"
 if [ $# -gt 0 ]; then # a choice of one's own
   tests "Python tests" "$bin/python" -m pytest "$@"
+  check "browser and fonts" browser_is_there
+  tests "page in the browser" npm --prefix frontend run --silent e2e
 else
+  # Two lanes of the same length for two cores.
   meanwhile "Python tests: all others" "$bin/python" -m pytest --ignore=tests/lab --ignore=tests/code --ignore=tests/validation --ignore=tests/api
   tests "Python tests: lab, lessons, validation, API" "$bin/python" -m pytest tests/lab tests/code tests/validation tests/api
+  check "browser and fonts" browser_is_there
+  tests "page in the browser" npm --prefix frontend run --silent e2e
   then_counted "Python tests: all others"
 fi
-check "browser and fonts" browser_is_there
-tests "page in the browser" npm --prefix frontend run --silent e2e
 
 for failure in "${failures[@]:+${failures[@]}}"; do printf 'FAILED %s\n' "$failure"; done
 line="$passed passed"

@@ -128,11 +128,11 @@ def events(count):
 
 def test_the_right_tensor_comes_first():
     first = total = 0
-    for body, died, text in events(30):
+    for body, died, text in events(12):
         tensors = explain_answer({"text": text, **body})["tensors"]
         names = [(row["name"], row["phase"]) for row in tensors]
         assert (died.label, died.phase) in names[:3]
         first += names[0] == (died.label, died.phase)
         total += 1
-    assert total == 30
+    assert total == 12
     assert first >= 0.9 * total
