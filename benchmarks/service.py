@@ -4,7 +4,7 @@
 
 Needs wrk (https://github.com/wg/wrk). Both servers run all the time, one process each; every round asks each of them in a
 shuffled order, and a ratio is of one round. The machine's other work is part of every figure: compare ratios. Prints also
-what one warm estimate and the command line's start take, in CPU time; `engine_speed.py` has the peers for the former.
+what the command line's start takes, in CPU time; one warm estimate and its peers are engine_speed.py's.
 """
 
 from __future__ import annotations
