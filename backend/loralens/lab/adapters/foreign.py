@@ -14,11 +14,11 @@ _MLX: Final = (
 )
 _KOHYA: Final = (
     "this is a LoRA of kohya's sd-scripts (names lora_unet_…, lora_te_…), not an adapter folder of PEFT",
-    "diffusers reads it: pipeline.load_lora_weights(file); pipeline.unet.save_attn_procs or PEFT's save_pretrained write PEFT's",
+    "diffusers reads it: pipeline.load_lora_weights(file)",
 )
 _DIFFUSERS: Final = (
     "this is a LoRA of diffusers (names unet.…, transformer.…, text_encoder.…), not an adapter folder of PEFT",
-    "diffusers reads it: pipeline.load_lora_weights(folder); then pipeline.unet.save_pretrained writes PEFT's form",
+    "diffusers reads it: pipeline.load_lora_weights(folder)",
 )
 _LIVE: Final = (
     "this is the state dict of a running model: the adapter's own name stands in each tensor's name",
@@ -26,7 +26,7 @@ _LIVE: Final = (
 )
 _TORCHTUNE: Final = (
     "this is an adapter in torchtune's own names, without PEFT's prefix",
-    "torchtune writes PEFT's beside it (adapter_model.safetensors in the epoch's folder) unless told otherwise",
+    "take the adapter_model.safetensors and adapter_config.json that its checkpointer writes in PEFT's names, where there are some",
 )
 _BARE: Final = (
     "the names lack PEFT's prefix 'base_model.model.': a gathered state dict, not what save_pretrained writes",
