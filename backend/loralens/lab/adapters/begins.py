@@ -17,6 +17,13 @@ from loralens.lab.adapters.config import AdapterConfig
 _CHANGES: Final = re.compile(r"(?i)(?P<name>pissa|olora|corda|loftq|lora_ga)(?:_niter_[0-9]+)?")
 _NAMES: Final = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ", "lora_ga": "LoRA-GA"}
 
+# Source: peft 0.21, PeftModel.save_pretrained: it converts all of these but LoftQ.
+_CONVERT: Final = (
+    "make it plain LoRA first, with PEFT and the base: model.save_pretrained(folder, "
+    "path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER)"
+)
+_KEEP: Final = "PEFT has no conversion for LoftQ: keep the adapter as it is, with its base"
+
 
 def changed_base(config: AdapterConfig) -> str | None:
     """The name of the beginning that changed the base under these factors, None where the base is as published."""
@@ -31,6 +38,5 @@ def needs_its_base(config: AdapterConfig, what: str) -> None:
         raise InvalidInput(
             f"this adapter began as {name} ({config.init}), which changed its base: {what}",
             field="adapter_config.init_lora_weights",
-            hint="make it plain LoRA first, with PEFT and the base: model.save_pretrained(folder, "
-            "path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER)",
+            hint=_KEEP if name == "LoftQ" else _CONVERT,
         )
