@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from loralens.api.shape import Recipe, Shape
 
@@ -185,12 +185,6 @@ class ParametersAnswer(Shape):
     by_rank: list[RankRow]
     exact: bool = Field(description="False: the family is unknown and was counted as if it were Llama.")
     note: str = Field(description="What is special about this count; empty where nothing is.")
-
-
-class PlanAnswer(BaseModel):
-    """Answer of /api/plan. A value is the sum over monomials of coefficient × variables to their exponents."""
-
-    plans: list[dict[str, Any]]
 
 
 class ModelRow(Shape):

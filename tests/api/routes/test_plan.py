@@ -6,6 +6,8 @@ from math import prod
 
 import pytest
 
+from loralens.api.plan_schemas import PlanAnswer
+
 
 def value(plan, coefficients, variables):
     at = [variables[name] for name in plan["variables"]]
@@ -13,6 +15,11 @@ def value(plan, coefficients, variables):
         coefficient * prod(variable**power for variable, power in zip(at, exponents, strict=True))
         for coefficient, exponents in zip(coefficients, plan["monomials"], strict=True)
     )
+
+
+@pytest.mark.parametrize("model", ["7B", "mixtral-8x7b", "bert-base"])
+def test_a_plan_is_what_the_schema_promises(client, model):
+    PlanAnswer.model_validate(client.get(f"/api/plan?model={model}").json(), strict=False)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 from loralens.api.bodies import JsonObject, Query
 from loralens.api.compute import computed
 from loralens.api.openapi import query_parameters, request_body
+from loralens.api.plan_schemas import PlanAnswer
 from loralens.api.problems import documented
-from loralens.api.schemas import PlanAnswer
 
 router = APIRouter(tags=["memory"])
 

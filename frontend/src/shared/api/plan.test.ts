@@ -4,7 +4,7 @@ import { covers, evaluate, type Plan } from './plan'
 
 /** Two moments and two categories, small enough to check by hand. */
 const plan: Plan = {
-  model: { id: 'm', name: 'M', family: 'f', parameters: 100 },
+  model: { id: 'm', name: 'M', family: 'f', parameters: 100, left_out: [] },
   method: 'lora',
   regime: '',
   variables: ['micro_batch_size', 'sequence_length', 'rank'],

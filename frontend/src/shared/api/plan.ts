@@ -3,46 +3,33 @@
  *
  * value = sum over monomials k of coefficient[k] * product of variable ** exponent[k].
  */
+import type { Schemas } from './client'
 
 export const VARIABLES = ['micro_batch_size', 'sequence_length', 'rank'] as const
 export type VariableName = (typeof VARIABLES)[number]
 export type Variables = Record<VariableName, number>
 
+type Served = Schemas['Plan']
 /** One of the seven kinds of bytes, in the order in which charts stack them. */
-export type Category =
-  'weights' | 'adapter' | 'gradients' | 'optimizer_state' | 'activations' | 'logits' | 'temporaries'
-
+export type Category = Served['categories'][number]
 type Polynomial = readonly number[]
-
-export interface PlanMoment {
-  phase: string
-  label: string
-  bytes: Polynomial[]
-}
-
-export interface PlanSegment {
-  phase: string
-  label: string
-  repeat: number
-  first: Polynomial[]
-  last: Polynomial[]
-}
-
-export interface Plan {
-  model: { id: string | null; name: string; family: string; parameters: number; read_as?: string[] }
-  method: string
-  regime: string
-  variables: VariableName[]
-  valid: Record<VariableName, [number, number]>
-  /** Modulus and remainder: the plan holds for values that leave this remainder only. */
-  remainders?: Partial<Record<VariableName, [number, number]>>
-  monomials: number[][]
-  categories: Category[]
-  parameters: { total: Polynomial; trainable: Polynomial }
-  storage: { checkpoint_bytes: Polynomial; adapter_file_bytes: Polynomial }
-  moments: PlanMoment[]
-  timeline: PlanSegment[]
-}
+type PlanMoment = Served['moments'][number]
+/** What the page reads of a plan; those that it carries itself hold no more. */
+export type Plan = Pick<
+  Served,
+  | 'model'
+  | 'method'
+  | 'regime'
+  | 'variables'
+  | 'valid'
+  | 'monomials'
+  | 'categories'
+  | 'parameters'
+  | 'storage'
+  | 'moments'
+  | 'timeline'
+> &
+  Partial<Pick<Served, 'remainders'>>
 
 export interface Breakdown {
   category: Category
