@@ -7,7 +7,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("bitsandbytes")
 
+from loralens.core.answer.estimate import estimate_model
 from loralens.core.errors import InvalidInput
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import OPTIMIZERS, Recipe
 from loralens.lab.trace.case import TraceResult, trace
 
 CONFIG = {
@@ -26,6 +29,7 @@ VECTORS = 5  # norms, of 256 elements each
 TENSORS = 2 + 2 * 7 + VECTORS
 ALL = ELEMENTS + VECTORS * 256
 TABLES = 2 * 256 * 4  # bitsandbytes' two maps of 256 values
+ONLY_COMPUTED = ("adamw_4bit", "adamw_anyprecision")  # of packages that this project does not install
 
 
 def stepped(**recipe: object) -> TraceResult:
@@ -52,6 +56,19 @@ def test_state_bytes(optimizer, state_bytes):
     result = stepped(optimizer=optimizer)
     assert sum(s.size_bytes for s in result.living("forward") if s.kind == "optimizer_state") == state_bytes
     assert (result.trainable, result.total) == (ALL, ALL)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in ONLY_COMPUTED])
+def test_the_computed_step_is_the_traced_one(optimizer):
+    recipe = {"sequence_length": 32, "autocast": None, "gradient_checkpointing": False, "optimizer": optimizer}
+    computed = estimate_model(resolve(None, CONFIG), "full", Recipe.from_mapping(recipe)).to_dict((), "rule")
+    assert {row["phase"]: row["peak_bytes"] for row in computed["phases"]} == trace(CONFIG, "full", recipe).phase_peaks
+
+
+@pytest.mark.parametrize("optimizer", ONLY_COMPUTED)
+def test_an_optimizer_without_a_package_to_trace_is_refused(optimizer):
+    with pytest.raises(InvalidInput, match="cannot be traced"):
+        stepped(optimizer=optimizer)
 
 
 def test_foreach_needs_a_temporary_as_large_as_all_parameters():

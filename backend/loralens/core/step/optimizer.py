@@ -258,7 +258,7 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
         _BNB,
         None,
         (EIGHT_BIT_MINIMUM,),
-        EIGHT_BIT_TABLES,
+        EIGHT_BIT_TABLES // 2,
         moments=1,
     ),
     "muon": Optimizer(
