@@ -63,6 +63,8 @@ OPTIMIZERS: Final = (
     "adafactor",
     "lion",
     "lion_8bit",
+    "ademamix",
+    "ademamix_8bit",
     "muon",
 )
 DTYPES: Final = ("float32", "bfloat16", "float16")

@@ -47,7 +47,10 @@ class Optimizer:
     paged: Callable[[Trained], Size] | None = None  # the part of the state that lies in host memory
     thresholds: tuple[int, ...] = ()  # numbers of elements at which the rule changes
     tables_bytes: int = 0  # shared by all tensors
-    moments: int = 2  # equal tensors that the state of one trained tensor is made of
+    parts: tuple[int, ...] = (
+        1,
+        1,
+    )  # the tensors that the state of one trained tensor is made of, by their sizes' ratio
     counter_bytes: int = 0  # of a step counter on the device, beside them
     step_each: bool = False  # a step's temporaries are one per trained tensor, not one block
 
@@ -56,7 +59,8 @@ class Optimizer:
         if total <= self.counter_bytes:
             return [total] if total else []
         counter = [self.counter_bytes] if self.counter_bytes else []
-        return [(total - self.counter_bytes) // self.moments] * self.moments + counter
+        rest = total - self.counter_bytes
+        return [rest * part // sum(self.parts) for part in self.parts] + counter
 
 
 def _no_step(tensors: list[Trained]) -> Size:
@@ -193,6 +197,7 @@ def _factored(tensor: Trained) -> Size:
 
 _TORCH = "torch 2.13 torch/optim"
 _BNB = "bitsandbytes 0.50 optim/optimizer.py"
+_ADEMAMIX = "bitsandbytes 0.50 optim/ademamix.py init_state"
 
 OPTIMIZERS: Final[dict[str, Optimizer]] = {
     "adamw_fused": Optimizer(
@@ -240,17 +245,17 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
     ),
     "sgd": Optimizer(lambda tensor: ZERO, _no_step, "no state", f"{_TORCH}/sgd.py"),
     "sgd_momentum": Optimizer(
-        _one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py", moments=1
+        _one_moment, _no_step, "1 momentum buffer in the parameter's dtype", f"{_TORCH}/sgd.py", parts=(1,)
     ),
     "adafactor": Optimizer(
         _factored,
         _adafactor_step,
         "row and column of second moments",
         "transformers 5.23 optimization.py Adafactor",
-        moments=1,
+        parts=(1,),
         counter_bytes=4,
     ),
-    "lion": Optimizer(_float32(1), _no_step, "1 float32 momentum", _BNB, moments=1),
+    "lion": Optimizer(_float32(1), _no_step, "1 float32 momentum", _BNB, parts=(1,)),
     "lion_8bit": Optimizer(
         _eight_bit(1),
         _no_step,
@@ -259,9 +264,22 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
         None,
         (EIGHT_BIT_MINIMUM,),
         EIGHT_BIT_TABLES // 2,
-        moments=1,
+        parts=(1,),
+    ),
+    "ademamix": Optimizer(
+        _float32(3), _no_step, "2 averages of the gradient and 1 of its square in float32", _ADEMAMIX, parts=(2, 1)
+    ),
+    "ademamix_8bit": Optimizer(
+        _eight_bit(3),
+        _no_step,
+        "2 averages of the gradient and 1 of its square of 1 B + 4 B per 256",
+        _ADEMAMIX,
+        None,
+        (EIGHT_BIT_MINIMUM,),
+        EIGHT_BIT_TABLES,
+        parts=(2, 1),
     ),
     "muon": Optimizer(
-        _muon_state, _muon_step, "1 momentum buffer for matrices, AdamW for the rest", f"{_TORCH}/_muon.py", moments=1
+        _muon_state, _muon_step, "1 momentum buffer for matrices, AdamW for the rest", f"{_TORCH}/_muon.py", parts=(1,)
     ),
 }

@@ -87,6 +87,8 @@ def _bitsandbytes(name: str, chosen: list[Any]) -> Any:
         "paged_adamw_32bit": lambda: optim.PagedAdamW32bit(chosen, lr=_RATE),
         "lion": lambda: optim.Lion(chosen, lr=_RATE),
         "lion_8bit": lambda: optim.Lion8bit(chosen, lr=_RATE),
+        "ademamix": lambda: optim.AdEMAMix(chosen, lr=_RATE),
+        "ademamix_8bit": lambda: optim.AdEMAMix8bit(chosen, lr=_RATE),
     }
     if name not in makers:
         raise InvalidInput(
