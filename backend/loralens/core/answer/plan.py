@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.validity import Validity
+    from loralens.core.tape.work import WorkLog
 
 PHASES: Final = ("forward", "backward", "optimizer")
 MOST_BYTES: Final = 64 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
@@ -49,6 +50,7 @@ class Plan:
     points: list[Point]
     validity: Validity
     held: list[Held]
+    work: WorkLog
     positions: int | None = None  # places in a learned table of positions
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
     terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
@@ -166,6 +168,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         points=step.ledger.points,
         validity=step.validity,
         held=step.held,
+        work=step.work,
         positions=root.learned_positions,
         base_parameters=own,
         terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],

@@ -14,6 +14,7 @@ from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import Size
 from loralens.core.tape.tape import Tape
+from loralens.core.tape.work import product
 
 
 def given_dtype(recipe: Recipe) -> str:
@@ -47,7 +48,7 @@ class Convolution(Module):
                 for numel, dtype, width, wanted in sizes
             ]
 
-        t.record(
-            self._name, [out], [x, weight, bias], derivatives.CONVOLUTION.kept(input=x, weight=weight, bias=bias), apply
-        )
+        saved = derivatives.CONVOLUTION.kept(input=x, weight=weight, bias=bias)
+        costs = product(out, x, weight, places.times(weight.numel) * 2, (sizes[0][3], sizes[1][3]))
+        t.record(self._name, [out], [x, weight, bias], saved, apply, costs)
         return out

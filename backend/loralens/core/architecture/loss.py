@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from loralens.core.question.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SINCE, version
 from loralens.core.tape import derivatives, ops
+from loralens.core.tape.cost import Costs, moving
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import BATCH, ONE, TOKENS
+from loralens.core.tape.size import BATCH, ONE, TOKENS, Size
+from loralens.core.tape.work import bytes_of, product
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
@@ -134,8 +136,14 @@ def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
             t.end(t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits"))
         return t.new(numel, dtype, width, "gradient: logits", "logits")
 
-    t.record("loss", [loss], [logits], [], apply)
+    t.record("loss", [loss], [logits], [], apply, whole_loss(numel, compiled=False))
     return loss
+
+
+def whole_loss(numel: Size, *, compiled: bool) -> Costs:
+    """Cross entropy of so many logits in pieces: upcast, log-softmax, likelihood, and back; compiled, one kernel each way."""
+    forward, backward = (2, 4) if compiled else (2 + 4 + 4 + 4, 4 + 4 + 4 + 4 + 4 + 2)
+    return (moving(numel * forward, "logits"),), (moving(numel * backward, "logits"),)
 
 
 def _width(logits: Tensor) -> int:
@@ -152,7 +160,8 @@ def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     losses = t.new(TOKENS, "float32", 1, "loss per row")
     logsumexp = t.new(TOKENS, "float32", 1, "logsumexp per row")
     overwritten = Tensor(logits.storage, logits.numel, logits.dtype, logits.width)
-    t.record("loss", [loss], [logits], [logsumexp, labels], lambda g: overwritten)
+    both = moving(bytes_of(logits) * 2, "logits")
+    t.record("loss", [loss], [logits], [logsumexp, labels], lambda g: overwritten, (None, (both,)))
     t.end(losses)
     return loss
 
@@ -183,7 +192,7 @@ def _chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
         return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
 
-    t.record("loss", [loss], [logits], [], apply)
+    t.record("loss", [loss], [logits], [], apply, whole_loss(numel, compiled=compiled))
     return loss
 
 
@@ -233,8 +242,17 @@ def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
     )
     t.end(chunk, chunk_float)
     loss = t.new(ONE, "float32", 1, "loss")
-    t.record("loss", [loss], [hidden, weight], [], lambda g: [grad_input, grad_weight])
+    costs = _fused_costs(hidden, weight, head.out_features)
+    t.record("loss", [loss], [hidden, weight], [], lambda g: [grad_input, grad_weight], costs)
     return loss
+
+
+def _fused_costs(hidden: Tensor, weight: Tensor, vocabulary: int) -> Costs:
+    """The head's product and those of its gradients, all in forward; logits are read and written in 16 bits and in float32."""
+    logits = ops.divide(hidden.numel, hidden.width) * vocabulary
+    out = Tensor(None, logits, hidden.dtype, vocabulary)
+    first, more = product(out, hidden, weight, hidden.numel * (2 * vocabulary), (True, weight.node is not None))
+    return (*(first or ()), *(more or ()), moving(logits * 14, "logits")), (moving(bytes_of(hidden) * 2, "logits"),)
 
 
 def _chunk_tokens(call: Call, head: Linear) -> int:

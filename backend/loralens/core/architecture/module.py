@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import Size
+from loralens.core.tape.work import looked_up
 
 if TYPE_CHECKING:
     from loralens.core.tape.graph import Tensor
@@ -148,7 +149,9 @@ class Embedding(Module):
             with t.temporary(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries"):
                 return t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", category)
 
-        t.record(label, [out], [weight], derivatives.EMBEDDING.kept(weight=weight, indices=indices), apply)
+        t.record(
+            label, [out], [weight], derivatives.EMBEDDING.kept(weight=weight, indices=indices), apply, looked_up(out)
+        )
         return out
 
 

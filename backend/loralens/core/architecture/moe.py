@@ -16,6 +16,7 @@ from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import TOKENS
 from loralens.core.tape.tape import Tape
+from loralens.core.tape.work import product
 
 ROUTING: Final = (
     "experts run as grouped products (transformers' default): memory is the same for any routing of the tokens"
@@ -125,7 +126,8 @@ class Experts(Module):
                 for size, wanted in zip(sizes, wants, strict=True)
             ]
 
-        t.record(label, [out], [x, w], derivatives.GROUPED_MM.kept(self=x, mat2=w), apply)
+        costs = product(out, x, w, x.numel * (2 * width), (wants[0], wants[1]))
+        t.record(label, [out], [x, w], derivatives.GROUPED_MM.kept(self=x, mat2=w), apply, costs)
         if bias is not None:
             spread = ops.indexed(t, t.parameter(bias), None, out.numel, width, f"{label}: bias of each row")
             out = ops.add_in_place(t, out, spread)

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.module import Embedding, Linear, Module
+from loralens.core.methods.packing import packed_costs
 from loralens.core.question import patterns
 from loralens.core.tape import ops
+from loralens.core.tape.cost import NARROW, Cost, Costs, moving, rate_of
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import ONE, RANK, Dim
+from loralens.core.tape.work import bytes_of, product
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -146,8 +149,23 @@ class LoraAdapter:
             t.end(whole)
             return [gradient, *gradients]
 
-        t.record("LoRA (fused)", [out], [x, *factors], [x, dropped], apply)
+        t.record("LoRA (fused)", [out], [x, *factors], [x, dropped], apply, self._fused_costs(layer, x, out))
         return out
+
+    def _fused_costs(self, layer: Linear, x: Tensor, out: Tensor) -> Costs:
+        """Beside the base product: two narrow products, and four in backward with the gradient of the input."""
+        rows = ops.divide(x.numel, x.width)
+        narrow = [
+            Cost(NARROW, rate_of(out.dtype), rows.times(factor.numel) * 2, bytes_of(wide))
+            for factor, wide in ((self.lora_a, x), (self.lora_b, out))
+        ]
+        if layer.weight.packing is not None:
+            base = packed_costs(layer, x, out, out.dtype)[1]
+        else:
+            weight = Tensor(None, layer.weight.numel, layer.weight.dtype, layer.in_features)
+            flops = rows.times(layer.weight.numel) * 2
+            base = product(out, x, weight, flops, (True, False))[1]
+        return (*narrow, moving(bytes_of(out) * 3)), (*(base or ()), *narrow, *narrow)
 
     def _on_packed(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         result = ops.copy(t, layer.base(t, x), "LoRA: base result, cloned")

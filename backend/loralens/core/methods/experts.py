@@ -15,8 +15,10 @@ from loralens.core.architecture.moe import Experts, Router
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.adapters import rank_of, selector, settled
 from loralens.core.tape import ops
+from loralens.core.tape.cost import NARROW, Cost, rate_of
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import RANK, Dim
+from loralens.core.tape.work import bytes_of
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -141,5 +143,6 @@ class ExpertAdapter:
         def apply(g: Tensor) -> list[Tensor | None]:
             return [None, *(t.new(*size, "gradient: experts: factors", "temporaries") for size in sizes)]
 
-        t.record("experts: adapted weight", [out], [w, a, b], [a, b], apply)
+        narrow = Cost(NARROW, rate_of(w.dtype), ops.multiplied(a.numel * 2, base.shape[-2]), bytes_of(w) * 2)
+        t.record("experts: adapted weight", [out], [w, a, b], [a, b], apply, ((narrow,), (narrow, narrow)))
         return out

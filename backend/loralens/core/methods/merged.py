@@ -14,6 +14,7 @@ from loralens.core.errors import InvalidInput
 from loralens.core.tape import ops
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import RANK, Size
+from loralens.core.tape.work import product
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Linear
@@ -74,7 +75,8 @@ class MergedAdapter:
         def apply(g: Tensor) -> list[Tensor | None]:
             return [t.new(*size, "gradient: LoRA: B A x", "temporaries") for size in sizes]
 
-        t.record("LoRA: B A x", [out], [low, weight], [low, weight], apply)
+        costs = product(out, low, weight, rows.times(weight.numel) * 2, (True, True), narrow=True)
+        t.record("LoRA: B A x", [out], [low, weight], [low, weight], apply, costs)
         return ops.copy(t, out, "LoRA: update by token")
 
 

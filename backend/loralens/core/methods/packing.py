@@ -13,7 +13,9 @@ from loralens.core.errors import InvalidInput
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import FOUR_BIT_FORGETS_INPUT_SINCE, framework, version
 from loralens.core.tape import ops
+from loralens.core.tape.cost import NOTHING, PRODUCTS, Cost, Costs, rate_of, unpacked
 from loralens.core.tape.size import ONE, Size
+from loralens.core.tape.work import bytes_of
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Linear
@@ -39,6 +41,7 @@ class FourBit:
     keeps_input: bool = False  # bitsandbytes before 0.43
     unpacks_to_half: bool = False  # Fabric's plugin quantizes from float16: unpacked, then copied to the compute dtype
     on_load = True  # the 16-bit weight is moved to the device first, and packed there
+    rate = "nf4"
 
     def tensors(self, parameter: Parameter) -> list[int]:
         """Packed values, the 16-entry code table, scales and, with double quantization, their own, its table and offset."""
@@ -79,8 +82,19 @@ def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int 
         with t.temporary(numel, dtype, layer.in_features, label, "temporaries"):
             return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
-    t.record(layer.label, [out], [x], [], apply)
+    t.record(layer.label, [out], [x], [], apply, packed_costs(layer, x, out, dtype))
     return out
+
+
+def packed_costs(layer: Linear, x: Tensor, out: Tensor, dtype: str) -> Costs:
+    """The weight is unpacked, and multiplied with; so again for the gradient of the input."""
+    packing, weights = layer.weight.packing, layer.weight.numel
+    if packing is None:
+        return NOTHING
+    moved = bytes_of(x) + bytes_of(out) + weights * ITEM_BYTES[dtype]
+    product = Cost(PRODUCTS, rate_of(dtype), ops.divide(x.numel, x.width).times(weights) * 2, moved)
+    both = (unpacked(packing.rate, weights, dtype), product)
+    return both, both
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,7 @@ class EightBit:
 
     compute_dtype: str
     on_load = True  # the 16-bit weight is moved to the device first, and packed there
+    rate = "int8"
 
     def tensors(self, parameter: Parameter) -> list[int]:
         """One byte a value, four a row."""
@@ -119,7 +134,7 @@ class EightBit:
             with t.temporary(numel, source[1], layer.in_features, label, "temporaries"):
                 return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
-        t.record(layer.label, [out], [x], [], apply)
+        t.record(layer.label, [out], [x], [], apply, packed_costs(layer, x, out, source[1]))
         if out.node is not None and x.storage is not None:
             out.node.kept = x.storage
         return out
@@ -133,6 +148,7 @@ class Grouped:
     group_size: int
     compute_dtype: str
     on_load = False  # the checkpoint holds it packed
+    rate = "gptq"
 
     def tensors(self, parameter: Parameter) -> list[int]:
         """bits/8 a value; a float16 scale and a packed zero per output and group; an int32 group index per input."""
@@ -163,6 +179,7 @@ class Float8:
 
     compute_dtype: str
     on_load = False  # the checkpoint holds it packed
+    rate = "fp8"
 
     def tensors(self, parameter: Parameter) -> list[int]:
         """One byte a value and one scale."""

@@ -24,6 +24,7 @@ from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ONE, ZERO, Size, share
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
+from loralens.core.tape.work import WorkLog
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Module
@@ -48,6 +49,7 @@ class Step:
     ledger: Ledger
     held: list[Held]
     validity: Validity
+    work: WorkLog
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
 
 
@@ -103,7 +105,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
-    return Step(ledger, held, validity, host + strategy.host_bytes)
+    return Step(ledger, held, validity, tape.work, host + strategy.host_bytes)
 
 
 def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_leaf
+from loralens.core.tape.cost import Costs, attention
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
+from loralens.core.tape.work import bytes_of
 
 if TYPE_CHECKING:
     from loralens.core.tape.position_bias import PositionBias
@@ -42,6 +44,7 @@ class Attention:
     )
     softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
     returns_weights: bool = False  # eager: the layer holds the probabilities to its end (`Tape.take_weights`)
+    causal: bool = True  # without a mask, a query meets the keys up to its own only
     keys: Size = SEQUENCE  # how many keys a query meets: fixed where an encoder of fixed length is looked at
 
     def _rows(self, q: Tensor) -> Size:
@@ -154,8 +157,17 @@ class Attention:
             saved = derivatives.FLASH.kept(**kept, logsumexp=logsumexp, rng_state=state)
         else:
             saved = derivatives.EFFICIENT.kept(**kept, log_sumexp=logsumexp, attn_bias=mask, philox_seed=state)
-        t.record(label, [out], [q, k, v, mask], saved, apply)
+        t.record(label, [out], [q, k, v, mask], saved, apply, self._costs(q, k, v, out, mask, flash=flash))
         return out
+
+    def _costs(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, mask: Tensor | None, *, flash: bool) -> Costs:
+        """A causal kernel skips what lies ahead; one with a mask computes every pair."""
+        flops = self._rows(q).times(self.keys) * (2 * self.heads * (self.head_dim + self.value_dim))
+        if mask is None and self.causal and self.keys == SEQUENCE:
+            flops = flops // 2
+        moved = bytes_of(q) + bytes_of(k) + bytes_of(v) + bytes_of(out)
+        kernel = "flash" if flash else "efficient" if q.dtype != "float32" else "efficient_float32"
+        return attention(kernel, flops, moved if mask is None else moved + bytes_of(mask))
 
     def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """The composite kernel: 16-bit inputs are computed in float32, keys and values spread to all heads.
@@ -179,7 +191,9 @@ class Attention:
             if shared:
                 first = ops.copy(t, scaled_q, "attention (math): query by head")
             second = ops.copy(t, scaled_k, "attention (math): key for all heads", k.numel * groups)
-        scores = ops.matmul(t, first, second, TOKENS_BY_SEQUENCE * self.heads, 1, "attention (math): scores")
+        pairs = TOKENS_BY_SEQUENCE * self.heads
+        flops = pairs * (2 * self.head_dim)
+        scores = ops.matmul(t, first, second, pairs, 1, "attention (math): scores", flops=flops)
         t.end(first, second, scaled_k)
         softmax = ops.softmax(t, scores, "float32", "attention (math): softmax")
         masked = t.new(scores.numel, "bool", 1, "attention (math): which scores are minus infinity", "temporaries")
@@ -195,6 +209,7 @@ class Attention:
             TOKENS * (self.heads * self.value_dim),
             self.value_dim,
             "attention (math): output by head",
+            flops=pairs * (2 * self.value_dim),
         )
         t.end(spread)
         out = ops.cast(t, out, dtype, "attention (math): output cast back")
@@ -215,6 +230,7 @@ class Attention:
             scores,
             1,
             "attention: scores",
+            flops=scores * (2 * self.head_dim),
         )
         weights = ops.scale(t, weights, "attention: scaled scores")
         if self.softcap:
@@ -232,7 +248,8 @@ class Attention:
         weights = ops.dropout(t, weights, self.dropout, "attention: dropout")
         value = value if repeated else self._by_head(t, value, "value")
         width = self.heads * self.value_dim
-        out = ops.matmul(t, weights, value, rows * width, self.value_dim, "attention: output by head")
+        flops = scores * (2 * self.value_dim)
+        out = ops.matmul(t, weights, value, rows * width, self.value_dim, "attention: output by head", flops=flops)
         if self.returns_weights:
             t.returned_weights = weights
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
@@ -242,14 +259,15 @@ def product(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads
     """GPT-J's attention: query and key in float32, softmax in the scores' dtype (float32 under autocast)."""
     q = ops.cast(t, q, "float32", "attention query in float32")
     k = ops.cast(t, k, "float32", "attention key in float32")
-    weights = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * heads, 1, "attention: scores")
+    flops = q.numel.times(SEQUENCE) * 2
+    weights = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * heads, 1, "attention: scores", flops=flops)
     weights = ops.scale(t, weights, "attention: scaled scores")
     if mask is not None:
         weights = ops.add(t, weights, mask, "attention: masked scores")
     weights = ops.softmax(t, weights, "float32", "attention: softmax in float32")
     weights = ops.cast(t, weights, v.dtype, "attention: probabilities")
     weights = ops.dropout(t, weights, dropout, "attention: dropout")
-    out = ops.matmul(t, weights, v, v.numel, v.width, "attention: output by head")
+    out = ops.matmul(t, weights, v, v.numel, v.width, "attention: output by head", flops=flops)
     return ops.copy(t, out, "attention: output")
 
 
@@ -273,7 +291,9 @@ def with_sinks(
     if groups > 1:
         key, value = (ops.copy(t, x, "attention: repeated to all heads", x.numel * groups) for x in (k, v))
     scores = TOKENS_BY_SEQUENCE * heads
-    weights = ops.scale(t, ops.matmul(t, q, key, scores, 1, "attention: scores"), "attention: scaled scores")
+    flops = q.numel.times(SEQUENCE) * 2
+    weights = ops.matmul(t, q, key, scores, 1, "attention: scores", flops=flops)
+    weights = ops.scale(t, weights, "attention: scaled scores")
     if mask is not None:
         weights = ops.add(t, weights, mask, "attention: masked scores")
     wide = scores + TOKENS * heads
@@ -285,5 +305,5 @@ def with_sinks(
     probabilities = ops.softmax(t, combined, combined.dtype, "attention: softmax")
     cut = ops.cut(t, probabilities, "attention: cut", numel=scores)
     cut = ops.cast(t, ops.dropout(t, cut, dropout, "attention: dropout"), value.dtype, "attention: probabilities")
-    out = ops.matmul(t, cut, value, q.numel, q.width, "attention: output by head")
+    out = ops.matmul(t, cut, value, q.numel, q.width, "attention: output by head", flops=flops)
     return ops.copy(t, out, "attention: output")

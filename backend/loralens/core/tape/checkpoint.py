@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from loralens.core.question.versions import version
+from loralens.core.tape.cost import NOTHING
 from loralens.core.tape.graph import LEAF, Node
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def reentrant(
             t.hooks.after_recomputed(t, weights, held)
         return [gradient, *others]
 
-    t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply)
+    t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply, NOTHING)
     if out.node is not None:
         out.node.owning = True
     return out

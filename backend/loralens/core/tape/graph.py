@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from loralens.core.tape.cost import Cost
 from loralens.core.tape.ledger import Storage
 from loralens.core.tape.size import Dim, Size
 
@@ -60,6 +61,7 @@ class Node:
 
     __slots__ = (
         "apply",
+        "costs",
         "inputs",
         "kept",
         "label",
@@ -69,6 +71,7 @@ class Node:
         "saved",
         "section",
         "sequence",
+        "times",
         "__weakref__",
     )
 
@@ -89,6 +92,8 @@ class Node:
         self.saved = saved
         self.apply = apply
         self.outputs = outputs
+        self.costs: Sequence[Cost] | None = None  # what running it takes; None: what it reads and allocates
+        self.times = 1  # in how many layers
         self.kept: Storage | None = None  # held as an attribute: until the graph goes, whatever checkpointing does
         self.owning = False  # takes the list of gradients itself
         self.region: Refilled | None = None  # the checkpointed region that still has to bring back what was saved
@@ -136,3 +141,35 @@ class Tensor:
 
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError(f"a tensor that has ended was used again: it has no {name}")
+
+
+def hold(gradients: Sequence[Tensor | None]) -> None:
+    """A slot of autograd takes these."""
+    for gradient in gradients:
+        if gradient is not None and gradient.storage is not None:
+            gradient.storage.hold()
+
+
+def let_go(gradients: Sequence[Tensor | None]) -> None:
+    """A slot of autograd lets these go, the last one first."""
+    for gradient in reversed(gradients):
+        if gradient is not None and gradient.storage is not None:
+            gradient.storage.let_go()
+
+
+def dependencies(roots: list[Node]) -> dict[Node, int]:
+    """How many gradients each node behind the roots waits for; a root waits for its own too."""
+    counts: dict[Node, int] = {}
+    for root in roots:
+        counts[root] = counts.get(root, 0) + 1
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        for edge in stack.pop().inputs:
+            if edge is not None:
+                target = edge[0]
+                counts[target] = counts.get(target, 0) + 1
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
+    return counts

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from loralens.core.question.precision import promote
 from loralens.core.tape import derivatives
 from loralens.core.tape.autocast import cast_weight
+from loralens.core.tape.cost import is_narrow
 from loralens.core.tape.derivatives import cast as cast
 from loralens.core.tape.derivatives import clamp as clamp
 from loralens.core.tape.derivatives import cut as cut
@@ -29,6 +30,7 @@ from loralens.core.tape.graph import Tensor
 from loralens.core.tape.rows import like
 from loralens.core.tape.size import Size
 from loralens.core.tape.tape import Tape
+from loralens.core.tape.work import product
 
 if TYPE_CHECKING:
     from loralens.core.tape.parameter import Parameter
@@ -144,7 +146,8 @@ def linear(
         grad_w = t.new(*w_size, f"gradient: {label} weight", own_grad).as_view() if wants[1] else None
         return [grad_x, grad_w, grad_b]
 
-    t.record(label, [out], [x, w, b], saved, apply)
+    costs = product(out, x, w, rows.times(w.numel) * 2, wants[:2], narrow=is_narrow(x.width, out.width))
+    t.record(label, [out], [x, w, b], saved, apply, costs)
     return out
 
 
@@ -165,24 +168,35 @@ def divide(numel: Size, width: int | Size) -> Size:
     return Size(result)
 
 
+def multiplied(numel: Size, width: int | Size) -> Size:
+    """So many elements times a dimension."""
+    return numel * width if isinstance(width, int) else numel.times(width)
+
+
 def _plain(width: Size) -> int | Size:
     return width[0] if not any(width[1:]) else width
 
 
-def matmul(t: Tape, a: Tensor, b: Tensor, numel: Size, width: int | Size, label: str) -> Tensor:
-    """Batched product of two activations; each is kept if the other needs a gradient."""
+def matmul(
+    t: Tape, a: Tensor, b: Tensor, numel: Size, width: int | Size, label: str, *, flops: Size | None = None
+) -> Tensor:
+    """Batched product of two activations; each is kept if the other needs a gradient.
+
+    `flops`: its operations; None: over the last dimension of `a`, as it is given here.
+    """
     if t.autocast is not None:
         a = cast(t, a, t.autocast, f"{label}: input cast by autocast")
         b = cast(t, b, t.autocast, f"{label}: input cast by autocast")
     saved = derivatives.BMM.kept(self=a, mat2=b)
     t.saving([a, b], saved)
     out = t.new(numel, a.dtype, width, label)
+    flops = multiplied(numel, a.width) * 2 if flops is None else flops
     sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
 
     def apply(g: Tensor) -> list[Tensor | None]:
         return [like(t, n, d, w, f"gradient: {label}") if wanted else None for n, d, w, wanted in sizes]
 
-    t.record(label, [out], [a, b], saved, apply)
+    t.record(label, [out], [a, b], saved, apply, product(out, a, b, flops, (sizes[0][3], sizes[1][3])))
     return out
 
 

@@ -52,6 +52,10 @@ class Packing(Protocol):
     def on_load(self) -> bool:
         """Is the 16-bit weight moved to the device and packed there?"""
 
+    @property
+    def rate(self) -> str:
+        """The name of the kernel that unpacks it."""
+
     def tensors(self, parameter: Parameter) -> list[int]:
         """Bytes of each tensor that a packed weight is made of."""
 

@@ -16,10 +16,23 @@ from itertools import count
 from typing import Any, TypeVar
 
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.tape.graph import LEAF, Backward, Leaf, Node, Refilled, Tensor, Weight
+from loralens.core.tape.cost import Costs
+from loralens.core.tape.graph import (
+    LEAF,
+    Backward,
+    Leaf,
+    Node,
+    Refilled,
+    Tensor,
+    Weight,
+    dependencies,
+    hold,
+    let_go,
+)
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ZERO, Size
 from loralens.core.tape.validity import Validity
+from loralens.core.tape.work import WorkLog
 
 Some = TypeVar("Some", "Tensor", "Tensor | None")
 
@@ -92,6 +105,7 @@ class Tape:
         every_layer: bool = False,
     ) -> None:
         self.ledger = ledger
+        self.work = WorkLog()
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
         self.fused_lora = "lora" in fused_kernels
@@ -132,9 +146,9 @@ class Tape:
 
     def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
         """Allocate a tensor of `numel` elements."""
-        return Tensor(
-            Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width
-        )
+        size = numel * ITEM_BYTES[dtype]
+        self.work.fresh.append(size)
+        return Tensor(Storage(self.ledger, size, section or self.section, label), numel, dtype, width)
 
     @contextmanager
     def temporary(
@@ -177,8 +191,12 @@ class Tape:
         inputs: Sequence[Tensor | None],
         saved: Sequence[Tensor | None],
         apply: Backward,
+        costs: Costs | None = None,
     ) -> None:
-        """Put a node behind `outputs` if gradients flow to any input."""
+        """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes, where it is known."""
+        times = 1 + self.stands_for.get(self.layer, 0)
+        again = self.ledger.phase == "backward"
+        self.work.forward("recomputation" if again else "forward", self.section, inputs, costs, times)
         if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):
             return
         self._sequence += 1
@@ -186,6 +204,7 @@ class Tape:
         saves = any(tensor is not None for tensor in saved)
         edges = [None if tensor is None else tensor.edge for tensor in inputs]
         node = Node(self._sequence, label, self.section, edges, [] if self.region else held, apply, len(outputs))
+        node.times, node.costs = times, None if costs is None else costs[1]
         for index, output in enumerate(outputs):
             output.node = node
             output.output = index
@@ -211,6 +230,7 @@ class Tape:
             node = self.leaves.get(key)
             if node is None:
                 node = Node(LEAF, parameter.label, self.section, (), [], lambda grads: ())
+                node.times = 1 + self.stands_for.get(self.layer, 0)
                 node.apply = lambda gradient, key=key, parameter=parameter: self._accumulate(key, parameter, gradient)
                 self.leaves[key] = node
             tensor.node = node
@@ -228,7 +248,7 @@ class Tape:
 
             def apply(gradient: Tensor) -> None:
                 kept = self.new(numel, dtype, width, "input gradient", "temporaries") if copied else gradient
-                _hold([kept])
+                hold([kept])
                 held.append(kept)
                 self.returned(*held)  # a kept loss keeps the graph, and that its leaf
 
@@ -273,13 +293,13 @@ class Tape:
         given = [(root.node, root.output, gradient) for root, gradient in roots if root.node is not None]
         seed = [gradient for _, gradient in roots]
         roots.clear()
-        _hold(seed)
-        waiting = self._dependencies([node for node, _, _ in given])
+        hold(seed)
+        waiting = dependencies([node for node, _, _ in given])
         buffers: dict[Node, list[Tensor | None]] = {node: [None] * node.outputs for node, _, _ in given}
         ready: list[tuple[int, int, Node]] = []  # newest first; leaves, which are all as new, as they became ready
         turn = count()
         for node, output, gradient in given:
-            _hold([gradient])
+            hold([gradient])
             buffers[node][output] = gradient
             waiting[node] -= 1
             if not waiting[node]:
@@ -296,10 +316,10 @@ class Tape:
             if arrived is filled:
                 spent = arrived
             else:
-                _let_go(arrived)
+                let_go(arrived)
             if node.sequence == LEAF:
                 continue
-            _let_go(unwanted)
+            let_go(unwanted)
             unwanted = []
             for edge, value in zip(node.inputs, results, strict=False):  # inputs at the end may have no gradient
                 if edge is None:
@@ -307,16 +327,16 @@ class Tape:
                     continue
                 target, index = edge
                 if value is not None:
-                    _let_go(spent)
+                    let_go(spent)
                     spent, filled = [], buffers.setdefault(target, [None] * target.outputs)
-                    self._arrive(filled, index, value)
+                    self._arrive(filled, index, value, target.times)
                 waiting[target] -= 1
                 if not waiting[target]:
                     heapq.heappush(ready, (-target.sequence, next(turn), target))
             node.apply = _spent
         self.section = outer
         for held in (seed, unwanted, spent):
-            _let_go(held)
+            let_go(held)
 
     def _run(self, node: Node, arrived: list[Tensor | None]) -> list[Tensor | None]:
         """One backward function: what it saved is done with before its results are cast; they are held."""
@@ -325,42 +345,30 @@ class Tape:
         if node.region is not None and not node.region.done:
             node.region.recompute()
             self.ledger.where = node.label
+        self.work.fresh.clear()
         produced = node.apply(arrived) if node.owning else node.apply(*arrived)
+        self.work.backward(node, arrived)
         node.saved, node.region = [], None
         if callable(produced):  # summed and cast to the inputs' shapes and dtypes once the saved tensors are gone
             produced = produced()
+            self.work.finished(node)
         results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
-        _hold(results)
+        hold(results)
         return results
 
-    def _dependencies(self, roots: list[Node]) -> dict[Node, int]:
-        """How many gradients each node waits for; a root waits for its own too."""
-        counts: dict[Node, int] = {}
-        for root in roots:
-            counts[root] = counts.get(root, 0) + 1
-        seen = set(roots)
-        stack = list(seen)
-        while stack:
-            for edge in stack.pop().inputs:
-                if edge is not None:
-                    target = edge[0]
-                    counts[target] = counts.get(target, 0) + 1
-                    if target not in seen:
-                        seen.add(target)
-                        stack.append(target)
-        return counts
-
-    def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor) -> None:
+    def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor, times: int) -> None:
         """A gradient's way into an input buffer, where it is added to one that came before."""
         first = buffer[index]
         if first is None:
             buffer[index] = value
-        elif not first.is_view and first.storage is not None and first.storage.slots == 1:
-            _let_go([value])  # added in place
+            return
+        self.work.summed(first, times)
+        if not first.is_view and first.storage is not None and first.storage.slots == 1:
+            let_go([value])  # added in place
         else:
             buffer[index] = total = self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
-            _hold([total])
-            _let_go([value, first])
+            hold([total])
+            let_go([value, first])
 
     def _accumulate(self, key: Any, parameter: Leaf, gradient: Tensor | None) -> None:
         if gradient is None or gradient.storage is None:
@@ -375,18 +383,6 @@ class Tape:
         storage.rename("gradients", "gradients: " + parameter.label)
         storage.hold()
         self.gradients[key] = storage
-
-
-def _hold(gradients: Sequence[Tensor | None]) -> None:
-    for gradient in gradients:
-        if gradient is not None and gradient.storage is not None:
-            gradient.storage.hold()
-
-
-def _let_go(gradients: Sequence[Tensor | None]) -> None:
-    for gradient in reversed(gradients):
-        if gradient is not None and gradient.storage is not None:
-            gradient.storage.let_go()
 
 
 def _spent(*_: Any) -> Any:

@@ -44,7 +44,9 @@ class BertSelfAttention(Module):
         """Shapes: (rows, hidden) to the same."""
         s, width = self._s, self._s.head_dim
         q, k, v = self.query(t, x).view(width), self.key(t, x).view(width), self.value(t, x).view(width)
-        kernel = Attention(s.heads, s.heads, width, width, call.attention, s.attention_dropout, softmax_dtype=None)
+        kernel = Attention(
+            s.heads, s.heads, width, width, call.attention, s.attention_dropout, softmax_dtype=None, causal=False
+        )
         return kernel(t, q, k, v, call.masks["full"]).view(s.hidden)
 
 

@@ -35,7 +35,7 @@ class BloomAttention(Module):
         q, k, v = (ops.copy(t, part, "attention: q, k, v by head") for part in parts)
         t.end(*reversed(parts))
         scores = TOKENS_BY_SEQUENCE * s.heads
-        weights = ops.matmul(t, q, k, scores, 1, "attention: scores")
+        weights = ops.matmul(t, q, k, scores, 1, "attention: scores", flops=scores * (2 * width))
         mask = call.masks["full"]
         if mask is not None:
             scored = weights
@@ -44,7 +44,8 @@ class BloomAttention(Module):
             t, ops.softmax(t, weights, "float32", "attention: softmax in float32"), q.dtype, "attention: probabilities"
         )
         weights = ops.dropout(t, weights, s.attention_dropout, "attention: dropout")
-        out = ops.matmul(t, weights, v, TOKENS * s.hidden, width, "attention: output by head")
+        flops = scores * (2 * width)
+        out = ops.matmul(t, weights, v, TOKENS * s.hidden, width, "attention: output by head", flops=flops)
         out = ops.copy(t, out, "attention: output", width=s.hidden)
         out = ops.dropout(t, self.dense(t, out), self._dropout, "residual dropout")
         t.end(scored)

@@ -42,7 +42,9 @@ class DistilBertAttention(Module):
         """Shapes: (rows, hidden) to the same."""
         s, width = self.s, self.s.head_dim
         q, k, v = self.q_lin(t, x).view(width), self.k_lin(t, x).view(width), self.v_lin(t, x).view(width)
-        kernel = Attention(s.heads, s.heads, width, width, call.attention, s.attention_dropout, softmax_dtype=None)
+        kernel = Attention(
+            s.heads, s.heads, width, width, call.attention, s.attention_dropout, softmax_dtype=None, causal=False
+        )
         out = kernel(t, q, k, v, call.masks["full"])
         result: Tensor = self.out_lin(t, out.view(s.hidden))
         return result

@@ -56,7 +56,7 @@ class ModernAttention(Module):
         if call.attention == "eager" and call.validity.exceeds("micro_batch_size", 1):
             # heads of several samples cannot be viewed as one batch: the product copies the slice of the fused result
             v = ops.copy(t, v, "attention value, by head")
-        kernel = Attention(s.heads, s.heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout)
+        kernel = Attention(s.heads, s.heads, s.head_dim, s.head_dim, call.attention, s.attention_dropout, causal=False)
         out = kernel(t, q, k, v, call.masks[self._kind])
         return ops.dropout(t, self.Wo(t, out.view(s.hidden)), s.attention_dropout, "attention: dropout")
 
