@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from loralens.core.answer.plan import plan_for
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape.cost import ATTENTION, UNPACKING
+from loralens.core.tape.cost import UNPACKING
 from loralens.core.tape.size import monomial_values
 
 BATCH, LENGTH, RANK = 2, 64, 8
