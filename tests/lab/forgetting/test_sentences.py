@@ -65,6 +65,8 @@ def test_what_cannot_be_compared_is_left_out(result: dict[str, Any]) -> None:
 
 
 def test_a_run_that_went_wrong_is_named(result: dict[str, Any]) -> None:
+    for arm in result["summary"]["arms"]:  # what this small run has learned depends on the machine's arithmetic
+        arm["learned_nats"] = spread([0.5, 0.51, 0.49])
     assert "unstable" not in {f["id"] for f in findings(result)}
     wrong = next(arm for arm in result["summary"]["arms"] if arm["arm"] == "lora-r4")
     wrong["learned_nats"] = spread([0.5, -0.5, 0.1])
