@@ -23,10 +23,9 @@ from loralens.core.architecture.families.t5_layers import clamped
 from loralens.core.architecture.module import Embedding
 from loralens.core.architecture.moe import Experts, best
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape import derivatives, ops
+from loralens.core.tape import derivatives, ops, selecting
 from loralens.core.tape.attention import Attention
 from loralens.core.tape.ledger import Ledger
-from loralens.core.tape.position_bias import _where
 from loralens.core.tape.rows import Derivative, Plain
 from loralens.core.tape.size import ONE, TOKENS
 from loralens.core.tape.tape import Tape
@@ -140,7 +139,10 @@ WALKED = {
     "CAT": (lambda t, tensors: ops.cat(t, [tensors, tensors], 16, "out"), {}),
     "SPLIT": (lambda t, self: ops.split(t, self, [4, 4], "out")[0], {}),
     "DROPOUT": (lambda t, input: ops.dropout(t, input, 0.1, "out"), {"out mask": "result1"}),
-    "WHERE": (lambda t, self, condition: _where(t, self, condition, TOKENS * 8), {}),
+    "MINIMUM": (lambda t, self: selecting.minimum(t, self, "out"), {}),
+    "DIV": (lambda t, self, other: selecting.divide_by(t, self, other, "out"), {}),
+    "GATHER": (lambda t, self, index: selecting.gather(t, self, index, "out"), {}),
+    "WHERE": (lambda t, self, other, condition: selecting.where(t, condition, self, other, "out"), {}),
     "BMM": (lambda t, self, mat2: ops.matmul(t, self, mat2, TOKENS * 8, 8, "out"), {}),
     "ADDMM": (linear, {}),
     "GROUPED_MM": (experts, {}),
@@ -166,7 +168,7 @@ WALKED = {
 }
 UNWALKED = {"SCATTER", "NLL_LOSS"}  # inside a router, behind a softmax: the traced models hold them to the byte
 MATRIX = ONE * 64
-CONSTANT = {"condition": "bool", "indices": "int64"}
+CONSTANT = {"condition": "bool", "indices": "int64", "index": "int64"}
 PARAMETERS = {"GROUPED_MM": {"mat2"}, "EMBEDDING": {"weight"}, "CONVOLUTION": {"weight"}}  # booked with the model
 
 

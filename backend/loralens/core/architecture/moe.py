@@ -114,7 +114,8 @@ class Experts(Module):
 
     def _grouped(self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str) -> Tensor:
         weight: Parameter = getattr(self, own)
-        w = self.adapter.weight(t, own, weight) if self.adapter else t.parameter(weight)
+        # adapted weights are cached until the experts have run (torch's `parametrize.cached`, in PEFT's `ParamWrapper`)
+        w = t.local(self.adapter.weight(t, own, weight)) if self.adapter else t.parameter(weight)
         x = ops.cast(t, x, w.dtype, f"{label}: input in the weights' dtype")
         out = t.new(ops.divide(x.numel, x.width) * width, w.dtype, width, label)
         sizes = [(x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)]

@@ -75,6 +75,12 @@ FAMILIES: Final[dict[str, str]] = {
     "ministral3": "ministral:Ministral3",
     "cwm": "ministral:Cwm",
     "glm4_moe_lite": "glm4_moe_lite:Glm4MoeLite",
+    "internlm3": "llama:InternLM3",
+    "apertus": "apertus:Apertus",
+    "minimax_m2": "minimax_m2:MiniMaxM2",
+    "hy_v3": "hy_v3:HyV3",
+    "dots1": "dots1:Dots1",
+    "mt5": "t5:MT5",
     # encoders
     "roberta": "roberta:Roberta",
     "xlm-roberta": "roberta:Roberta",

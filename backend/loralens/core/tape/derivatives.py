@@ -23,6 +23,8 @@ total: Final = Plain("sum.dim_IntList")  # the gradient is expanded, and laid ou
 clone: Final = Plain("clone", passes=True)
 repeat: Final = Plain("repeat")
 expanded: Final = Plain("expand", view=True)  # the gradient is summed
+cumulated: Final = Plain("cumsum")
+padded: Final = Plain("constant_pad_nd")
 cut: Final = Plain("slice.Tensor", view=True)  # the gradient fills a zeroed tensor
 
 # ... the result kept
@@ -30,6 +32,8 @@ tanh: Final = Plain("tanh", RESULT)
 sigmoid: Final = Plain("sigmoid", RESULT)
 relu: Final = Plain("relu", RESULT)
 rsqrt: Final = Plain("rsqrt", RESULT)
+exp: Final = Plain("exp", RESULT)
+expm1: Final = Plain("expm1", RESULT)
 softmax_of: Final = Plain("_softmax", RESULT)
 log_softmax: Final = Plain("_log_softmax", RESULT)
 
@@ -38,12 +42,14 @@ silu: Final = Plain("silu", "self")
 gelu: Final = Plain("gelu", "self")
 mish: Final = Plain("mish", "self")
 hardswish: Final = Plain("hardswish", "self")
+softplus: Final = Plain("softplus", "self")
 leaky_relu: Final = Plain("leaky_relu", "self")
 clamp: Final = Plain("clamp", "self")
 
 # with code of their own
 POWER: Final = Derivative("pow.Tensor_Scalar", {"self": "self"})
 CLAMP_TENSOR: Final = Derivative("clamp.Tensor", {"self": "self"}, left_out="min max")  # one value each
+MINIMUM: Final = Derivative("minimum", {"self": "self"}, left_out="other")  # one value
 MUL: Final = Derivative("mul.Tensor", {"self": "other", "other": "self"})
 ADD: Final = Derivative("add.Tensor", {"self": "", "other": ""})
 SUB: Final = Derivative("sub.Tensor", {"self": "", "other": ""})
@@ -58,6 +64,8 @@ GROUPED_MM: Final = Derivative(
 )  # one number per expert
 INDEX: Final = Derivative("index.Tensor", {"self": "indices"})
 EMBEDDING: Final = Derivative("embedding", {"weight": "indices"})
+GATHER: Final = Derivative("gather", {"self": "self index"})
+DIV: Final = Derivative("div.Tensor", {"self": "other", "other": "self other"})
 TOPK: Final = Derivative("topk", {"self": "indices"})
 SCATTER: Final = Derivative("scatter.src", {"self": "index", "src": "index"})
 LAYER_NORM: Final = Derivative(

@@ -225,9 +225,10 @@ def sub(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
 
 def indexed(t: Tape, x: Tensor, index: Tensor | None, numel: Size, width: int, label: str) -> Tensor:
     """Rows by number (`x[index]`), a copy; backward adds them up into a zeroed tensor of x's size."""
+    saved = derivatives.INDEX.kept(self=x, indices=index)
+    t.saving([x], saved)
     out = t.new(numel, x.dtype, width, label)
     source, dtype, own = x.numel, x.dtype, x.width
-    saved = derivatives.INDEX.kept(self=x, indices=index)
     t.record(label, [out], [x], saved, lambda g: like(t, source, dtype, own, f"gradient: {label}"))
     return out
 

@@ -339,7 +339,11 @@ class Tape:
             let_go(held)
 
     def _run(self, node: Node, arrived: list[Tensor | None]) -> list[Tensor | None]:
-        """One backward function: what it saved is done with before its results are cast; they are held."""
+        """One backward function; its results are held.
+
+        What a region's second run has made is done with before the results are cast: unpacking takes it out of the region.
+        What was saved in forward stays until they are (engine.cpp: `validate_outputs` comes before `release_variables`).
+        """
         self.section = node.section
         self.ledger.where = node.label
         if node.region is not None and not node.region.done:
@@ -348,12 +352,14 @@ class Tape:
         self.work.fresh.clear()
         produced = node.apply(arrived) if node.owning else node.apply(*arrived)
         self.work.backward(node, arrived)
-        node.saved, node.region = [], None
-        if callable(produced):  # summed and cast to the inputs' shapes and dtypes once the saved tensors are gone
+        if node.region is not None:
+            node.saved, node.region = [], None
+        if callable(produced):  # summed and cast to the inputs' shapes and dtypes
             produced = produced()
             self.work.finished(node)
         results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
         hold(results)
+        node.saved = []
         return results
 
     def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor, times: int) -> None:

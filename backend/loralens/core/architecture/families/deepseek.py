@@ -11,6 +11,7 @@ from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.moe_sigmoid import GroupRouter
 from loralens.core.architecture.rotary import rotate_chunks
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.question.recipe import Recipe
@@ -76,6 +77,7 @@ class DeepSeek(CausalDecoder):
     caches = False
     default_targets: tuple[str, ...] | str = ("q_proj", "q_a_proj", "kv_a_proj_with_mqa")
     expert_targets = EXPERT_TARGETS
+    router: type[Router] = GroupRouter
     q_rank: int | None = 1536
     shared, experts, chosen, width, dense = 1, 256, 8, 2048, 3
 
@@ -101,7 +103,7 @@ class DeepSeek(CausalDecoder):
             attention = LatentAttention(s, q_rank, kv_rank, nope, rope, value, bias)
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if not is_dense:
-                router = Router(s.hidden, experts, chosen, float32=True)
+                router = self.router(s.hidden, experts, chosen, float32=True)
                 mlp = SparseMLP(
                     router,
                     Experts(s.hidden, width, experts, s.act),
@@ -122,4 +124,5 @@ class DeepSeek(CausalDecoder):
 class DeepSeekV2(DeepSeek):
     """V2 and V2-Lite."""
 
+    router = Router
     shared, experts, chosen, width, dense = 2, 64, 6, 1407, 0

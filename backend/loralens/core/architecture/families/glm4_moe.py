@@ -10,7 +10,8 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.module import Module
-from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router, SparseMLP
+from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, SparseMLP
+from loralens.core.architecture.moe_sigmoid import GroupRouter
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.question.recipe import Recipe
@@ -60,7 +61,7 @@ class Glm4Moe(CausalDecoder):
         def layer(is_dense: bool) -> DecoderLayer:
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if not is_dense:
-                router = Router(s.hidden, experts, chosen, float32=True)
+                router = GroupRouter(s.hidden, experts, chosen, float32=True)
                 mlp = SparseMLP(
                     router,
                     Experts(s.hidden, width, experts, s.act),

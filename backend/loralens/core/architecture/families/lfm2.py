@@ -1,4 +1,4 @@
-"""LFM2: gated short convolutions between attention layers, its mixture, and LFM3; counted, not walked.
+"""LFM2: gated short convolutions between attention layers, its mixture, and LFM3. LFM3 is counted, not walked.
 
 Source: transformers 5.23, models/{lfm2,lfm2_moe,lfm3}/modeling_*.py.
 """
@@ -6,13 +6,19 @@ Source: transformers 5.23, models/{lfm2,lfm2_moe,lfm3}/modeling_*.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import RMSNorm
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
-from loralens.core.architecture.decoder import Names, SelfAttention
-from loralens.core.architecture.families.state_space import MAX_KERNEL, ShortConvolution, layer_kinds
+from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.families.state_space import FALLBACK, MAX_KERNEL, ShortConvolution, layer_kinds
 from loralens.core.architecture.module import Linear, Module
-from loralens.core.architecture.moe import Experts, Router, SparseMLP
+from loralens.core.architecture.moe import ROUTING, Experts, SparseMLP
+from loralens.core.architecture.moe_sigmoid import SigmoidRouter
 from loralens.core.architecture.shape import Shape
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 _NAMES = Names(norm="embedding_norm")
 
@@ -25,6 +31,11 @@ class LfmMLP(Module):
         self.w3 = Linear(hidden, intermediate, name="mlp up")
         self.w2 = Linear(intermediate, hidden, name="mlp down")
 
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        gate = ops.silu(t, self.w1(t, x), "mlp: activated gate")
+        return self.w2(t, ops.mul(t, gate, self.w3(t, x), "mlp: product"))
+
 
 class LfmAttention(SelfAttention):
     """Norms on query and key."""
@@ -35,6 +46,17 @@ class LfmAttention(SelfAttention):
         self.out_proj = Linear(s.heads * s.head_dim, s.hidden, name="attention output projection")
         self.q_layernorm = RMSNorm(s.head_dim)
         self.k_layernorm = RMSNorm(s.head_dim)
+
+    def project(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Projections, then norms."""
+        width = self.s.head_dim
+        q = self.q_layernorm(t, self.q_proj(t, x).view(width))
+        k = self.k_layernorm(t, self.k_proj(t, x).view(width))
+        return q, k, self.v_proj(t, x).view(width)
+
+    def output(self, t: Tape, x: Tensor) -> Tensor:
+        """The output projection, under its own name."""
+        return self.out_proj(t, x)
 
 
 class LfmLayer(Module):
@@ -48,12 +70,20 @@ class LfmLayer(Module):
         self.feed_forward = mlp
         self.operator_norm = RMSNorm(s.hidden)
         self.ffn_norm = RMSNorm(s.hidden)
+        self._mixer = "conv" if attention is None else "self_attn"
+
+    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        residual = hidden
+        hidden = getattr(self, self._mixer)(t, self.operator_norm(t, hidden), call)
+        hidden = ops.add(t, hidden, residual, "residual stream after attention")
+        fed = self.feed_forward(t, self.ffn_norm(t, hidden))
+        return ops.add(t, hidden, fed, "residual stream after the layer")
 
 
-class Lfm2(CountedDecoder):
+class Lfm2(CausalDecoder):
     """The causal language model."""
 
-    family = "lfm2"
     intermediate: int = 12288
 
     def __init__(self, config: Config) -> None:
@@ -73,6 +103,10 @@ class Lfm2(CountedDecoder):
         names = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size"}
         own = config.over({usual: config.entries[name] for name, usual in names.items() if name in config.entries})
         return Shape.read(own, tied=True, kv_heads=8, intermediate=self.intermediate)
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """Which kernel runs."""
+        return [*super().assumptions(recipe), FALLBACK]
 
     def default_kinds(self, config: Config, s: Shape) -> list[str]:
         """Attention in the listed layers, or in all of them."""
@@ -95,10 +129,13 @@ class Lfm2(CountedDecoder):
         return LfmMLP(s.hidden, width)
 
 
+class LfmRouter(SigmoidRouter):
+    """Sigmoid scores in the logits' own dtype."""
+
+
 class Lfm2Moe(Lfm2):
     """Experts behind the first dense layers."""
 
-    family = "lfm2_moe"
     intermediate = 7168
 
     def default_kinds(self, config: Config, s: Shape) -> list[str]:
@@ -119,7 +156,14 @@ class Lfm2Moe(Lfm2):
             return LfmMLP(s.hidden, s.intermediate)
         number = config.integer("num_experts", default=32, high=MAX_EXPERTS)
         width = config.integer("moe_intermediate_size", default=1792)
-        return SparseMLP(Router(s.hidden, number, 1), Experts(s.hidden, width, number, s.act))
+        chosen = config.integer("num_experts_per_tok", default=4, high=number)
+        router = LfmRouter(s.hidden, number, chosen)
+        router.biased, router.normed = config.flag("use_expert_bias", True), config.flag("norm_topk_prob", True)
+        return SparseMLP(router, Experts(s.hidden, width, number, s.act), experts_first=True)
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """How the experts run."""
+        return [*super().assumptions(recipe), ROUTING]
 
 
 class Lfm3Attention(SelfAttention):

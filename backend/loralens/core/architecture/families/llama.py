@@ -57,6 +57,18 @@ class Llama(CausalDecoder):
         return (None,) * layers
 
 
+class InternLM3(Llama):
+    """Llama's code under other defaults (transformers 5.23, models/internlm3/configuration_internlm3.py)."""
+
+    kv_heads = 2
+    head_dim = 128
+
+    def biases(self, config: Config) -> tuple[bool, bool, bool]:
+        """`qkv_bias` and `bias` have to be equal, and mean all of them."""
+        bias = config.flag("attention_bias", config.flag("qkv_bias", False))
+        return bias, bias, config.flag("mlp_bias", config.flag("bias", False))
+
+
 class Mistral(Llama):
     """Grouped keys, one sliding window for all layers."""
 

@@ -1,4 +1,7 @@
-"""Parts of state-space and linear-attention layers: shapes alone, for the families that are counted and not walked.
+"""Parts of state-space and linear-attention layers.
+
+Fused kernels (flash-linear-attention, mamba-ssm, causal-conv1d) keep other tensors than transformers' own PyTorch code; what
+is walked is the latter, which runs where those packages are not installed.
 
 Source: transformers 5.23, models/{mamba,mamba2,qwen3_next,lfm2}/modeling_*.py, whose parts the hybrids repeat.
 """
@@ -8,11 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import RMSNorm
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.errors import InvalidInput
+from loralens.core.tape import derivatives, ops
+from loralens.core.tape.autocast import cast_weight
+from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.size import BATCH, TOKENS
+from loralens.core.tape.tape import Tape
 
 # PEFT refuses adapters on these where a fused kernel takes the weight itself (tuners_utils.py)
 REFUSED: Final = frozenset({"out_proj", "conv1d"})
@@ -22,12 +32,56 @@ MAX_KERNEL: Final = 65_536
 MAX_GROUPS: Final = 65_536
 
 
+FALLBACK: Final = (
+    "state-space and linear-attention layers run as transformers' own PyTorch code, as without flash-linear-attention, "
+    "mamba-ssm and causal-conv1d; their fused kernels keep less"
+)
+
+
 class Convolution(Module):
-    """A depthwise convolution over time. Shapes: weight (channels, 1, kernel)."""
+    """A depthwise convolution over time. Shapes: weight (channels, 1, kernel).
+
+    Source: transformers 5.23, `causal_conv1d_fn` (its fallback) of models/lfm2/modeling_lfm2.py and others: padded on both
+    sides, then cut to the sequence.
+    """
 
     def __init__(self, channels: int, kernel: int, bias: bool) -> None:
         self.weight = Parameter((channels, 1, kernel))
         self.bias = Parameter((channels,)) if bias else None
+        self._channels, self._kernel = channels, kernel
+
+    def forward(self, t: Tape, x: Tensor, act: str | None = None) -> Tensor:
+        """Shapes: (rows, channels) to the same."""
+        dtype, label = x.dtype, "convolution"
+        weight, bias = t.parameter(self.weight), None if self.bias is None else t.parameter(self.bias)
+        x = ops.cast(t, x, weight.dtype, f"{label}: input in the weight's dtype")
+        if t.autocast is not None:  # the weight is a view, whose copy is not cached
+            bias = None if bias is None else cast_weight(t, bias, self.bias, t.autocast)
+            weight = ops.cast(t, weight, t.autocast, "autocast copies of frozen weights")
+            x = ops.cast(t, x, t.autocast, f"{label}: input cast by autocast")
+        longer = (TOKENS + BATCH * (self._kernel - 1)) * self._channels
+        out = t.new(longer, x.dtype, self._channels, label)
+        sizes = [None if p is None else (p.numel, p.dtype, p.width) for p in (x, weight, bias)]
+        wants = [p is not None and p.node is not None for p in (x, weight, bias)]
+
+        def apply(g: Tensor) -> list[Tensor | None]:
+            return [
+                t.new(*size, f"gradient: {label}", "temporaries") if wanted and size else None
+                for size, wanted in zip(sizes, wants, strict=True)
+            ]
+
+        t.record(label, [out], [x, weight, bias], derivatives.CONVOLUTION.kept(input=x, weight=weight), apply)
+        out = ops.cut(t, out, f"{label}: cut to the sequence", numel=TOKENS * self._channels)
+        if act is not None:
+            out = activation(t, out, act, f"{label}: activated")
+        return ops.cast(t, out, dtype, f"{label}: cast back")
+
+
+def hide_padding(t: Tape, x: Tensor, call: Call) -> Tensor:
+    """Padded positions are multiplied by the batch's own mask (`apply_mask_to_padding_states`)."""
+    if not call.recipe.padded:
+        return x
+    return ops.mul(t, x, Tensor(None, TOKENS, "int64", 1), "padding set to zero")
 
 
 class SelectiveMixer(Module):
@@ -104,6 +158,16 @@ class ShortConvolution(Module):
         self.conv = Convolution(hidden, kernel, bias)
         self.in_proj = Linear(hidden, 3 * hidden, bias, name="convolution in")
         self.out_proj = Linear(hidden, hidden, bias, name="convolution out")
+        self._hidden = hidden
+
+    def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        x = hide_padding(t, x, call)
+        before, behind, x = ops.split(t, self.in_proj(t, x), [self._hidden] * 3, "convolution: gates and input")
+        x = ops.mul(t, before, x, "convolution: gated input")
+        x = self.conv(t, x)
+        y = ops.mul(t, behind, x, "convolution: gated result")
+        return self.out_proj(t, y)
 
 
 def layer_kinds(

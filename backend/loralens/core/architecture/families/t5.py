@@ -119,3 +119,10 @@ class T5(Root):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What a sequence is here."""
         return [*super().assumptions(recipe), BOTH_LENGTHS]
+
+
+class MT5(T5):
+    """T5's code with a gated activation by default (transformers 5.23, models/mt5)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.over({}, {"feed_forward_proj": "gated-gelu"}))

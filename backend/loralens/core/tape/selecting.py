@@ -1,0 +1,97 @@
+"""Operators that choose among values, division and exponentials: gather, where, minimum, div, exp, expm1, softplus.
+
+Source: PyTorch v2.13, tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cpp; see `ops`.
+"""
+
+from __future__ import annotations
+
+from loralens.core.question.precision import promote
+from loralens.core.tape import derivatives
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.rows import like
+from loralens.core.tape.size import Size
+from loralens.core.tape.tape import Tape
+
+
+def exp(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`exp(x)`, in float32 under autocast (aten/src/ATen/autocast_mode.h, float32 list); so are the next two."""
+    return derivatives.exp(t, _wide(t, x, label), label)
+
+
+def expm1(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`exp(x) - 1`."""
+    return derivatives.expm1(t, _wide(t, x, label), label)
+
+
+def softplus(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`log(1 + exp(x))`."""
+    return derivatives.softplus(t, _wide(t, x, label), label)
+
+
+def _wide(t: Tape, x: Tensor, label: str) -> Tensor:
+    return x if t.autocast is None else derivatives.cast(t, x, "float32", f"{label}: input cast by autocast")
+
+
+def gather(t: Tape, x: Tensor, index: Tensor, label: str) -> Tensor:
+    """`x.gather(-1, index)`; backward adds the gradient into zeros of x's size. Shapes: x (rows, width), index (rows, n)."""
+    out = t.new(index.numel, x.dtype, index.width, label)
+    numel, dtype, width = x.numel, x.dtype, x.width
+    saved = derivatives.GATHER.kept(self=x, index=index)
+    t.record(label, [out], [x], saved, lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
+    return out
+
+
+def where(t: Tape, condition: Tensor, a: Tensor, b: Tensor, label: str) -> Tensor:
+    """a where the condition holds, b elsewhere; all of one size."""
+    out = t.new(a.numel, promote(a.dtype, b.dtype), a.width, label)
+    sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
+    saved = derivatives.WHERE.kept(self=a, other=b, condition=condition)
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        return [like(t, n, d, w, f"gradient: {label}") if wanted else None for n, d, w, wanted in sizes]
+
+    t.record(label, [out], [a, b], saved, apply)
+    return out
+
+
+def minimum(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`min(x, limit)` with a limit that is a tensor of one value and has no gradient."""
+    out = t.new(x.numel, x.dtype, x.width, label)
+    numel, dtype, width = x.numel, x.dtype, x.width
+
+    def apply(g: Tensor) -> Tensor:
+        equal = t.new(numel, "bool", width, f"gradient: {label}: equal", "temporaries")
+        half = like(t, numel, dtype, width, f"gradient: {label}: half")
+        gradient = like(t, numel, dtype, width, f"gradient: {label}")
+        t.end(half, equal)
+        t.end(t.new(numel, "bool", width, f"gradient: {label}: greater", "temporaries"))
+        return gradient
+
+    t.record(label, [out], [x], derivatives.MINIMUM.kept(self=x), apply)
+    return out
+
+
+def divide_by(t: Tape, a: Tensor, b: Tensor, label: str, numel: Size | None = None) -> Tensor:
+    """`a / b`, b as large as a or broadcast over its last dimension."""
+    dtype = promote(a.dtype, b.dtype)
+    saved = derivatives.DIV.kept(self=a, other=b)
+    t.saving([a, b], saved)
+    out = t.new(a.numel, dtype, a.width, label)
+    sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        (n, d, w, first), (own, other_dtype, other_width, second) = sizes
+        found: list[Tensor | None] = [like(t, n, d, w, f"gradient: {label}") if first else None, None]
+        if second:
+            negated, quotient, again, product = (
+                like(t, g.numel, dtype, g.width, f"gradient: {label}, {part}")
+                for part in ("negated", "quotient", "quotient twice", "product")
+            )
+            t.end(negated, quotient, again)
+            found[1] = product
+            if own != g.numel:
+                found[1] = t.replace(product, like(t, own, other_dtype, other_width, f"gradient: {label}, summed"))
+        return found
+
+    t.record(label, [out], [a, b], saved, apply)
+    return out

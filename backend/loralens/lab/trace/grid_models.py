@@ -1,0 +1,93 @@
+"""Generated cases of the families walked last: full, LoRA on all linear layers, QLoRA, checkpointing on and off, several shapes.
+
+Hybrids run transformers' own PyTorch code here, as without flash-linear-attention, mamba-ssm and causal-conv1d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+Recipe = dict[str, Any]
+_QUERY_VALUE: Final = ["q_proj", "v_proj"]
+
+
+def _decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, heads: int, keys: int, layers: int = 2,
+             **more: Any) -> dict[str, Any]:  # fmt: skip
+    return {
+        "model_type": model_type, "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": intermediate,
+        "num_attention_heads": heads, "num_key_value_heads": keys, "num_hidden_layers": layers, "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 8192, **more,
+    }  # fmt: skip
+
+
+# name -> config, names for a small LoRA, target for a large one (all-linear takes in the experts where PEFT adapts them)
+CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
+    "internlm3": (_decoder("internlm3", 128512, 4096, 10240, 32, 2, head_dim=128), _QUERY_VALUE, "all-linear"),
+    "apertus": (_decoder("apertus", 131072, 4096, 21504, 32, 8), _QUERY_VALUE, "all-linear"),
+    "minimax-m2": (
+        _decoder("minimax_m2", 32000, 3072, 1536, 48, 8, head_dim=128, num_local_experts=32, num_experts_per_tok=8,
+                 rope_parameters={"rope_type": "default", "rope_theta": 5e6, "partial_rotary_factor": 0.5}),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "hunyuan-3": (
+        _decoder("hy_v3", 32000, 4096, 13312, 64, 8, head_dim=128, num_experts=32, num_experts_per_tok=8,
+                 num_shared_experts=1, moe_intermediate_size=1536, enable_moe_fp32_combine=True),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "hunyuan-3-narrow": (
+        _decoder("hy_v3", 32000, 2048, 4096, 16, 4, head_dim=128, num_experts=16, num_experts_per_tok=4,
+                 num_shared_experts=2, moe_intermediate_size=1024, enable_moe_fp32_combine=False),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "dots1": (
+        _decoder("dots1", 32000, 4096, 10944, 32, 32, n_routed_experts=32, num_experts_per_tok=6, n_shared_experts=2,
+                 moe_intermediate_size=1408, first_k_dense_replace=1, norm_topk_prob=True),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "lfm2": (
+        _decoder("lfm2", 65536, 2048, 12288, 32, 8, 4, layer_types=["conv", "conv", "full_attention", "conv"]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "lfm2-moe": (
+        _decoder("lfm2_moe", 65536, 2048, 7168, 32, 8, 4, layer_types=["conv", "conv", "full_attention", "conv"],
+                 num_dense_layers=2, num_experts=32, num_experts_per_tok=4, moe_intermediate_size=1792),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "mt5": (
+        {"model_type": "mt5", "vocab_size": 250112, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 3,
+         "num_decoder_layers": 3, "num_heads": 12, "pad_token_id": 0},
+        ["q", "v"], ["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
+    ),
+}  # fmt: skip
+
+
+def _shape(batch: int, length: int, *, checkpointing: bool = False) -> Recipe:
+    return {"micro_batch_size": batch, "sequence_length": length, "gradient_checkpointing": checkpointing}
+
+
+def _recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
+    experts = any("expert" in name for name in config)
+    small = {"rank": 8, "dropout": 0.1, "target_modules": few}
+    # PEFT has no dropout on experts, and what k-bit preparation makes of them cannot run
+    large = {"rank": 16, "alpha": 32, "dropout": 0.0 if experts else 0.05, "target_modules": many}
+    nf4 = {"type": "nf4", "double_quant": True, "prepare_kbit": not experts}
+    found = {
+        "full": ("full", {**_shape(1, 512), "autocast": None}),
+        "full-fp32-autocast": ("full", {**_shape(1, 700), "weights_dtype": "float32"}),
+        "full-checkpointing": ("full", {**_shape(2, 1024, checkpointing=True), "autocast": None}),
+        "lora-few-no-autocast": ("lora", {**_shape(2, 300), "autocast": None, "lora": small}),
+        "lora-many": ("lora", {**_shape(2, 512), "lora": large}),
+        "lora-many-checkpointing": ("lora", {**_shape(4, 1024, checkpointing=True), "lora": large}),
+        "lora-padded": ("lora", {**_shape(3, 256), "padded": True, "lora": large}),
+        "qlora": ("qlora", {**_shape(1, 512), "lora": large, "quantization": nf4}),
+        "qlora-checkpointing": ("qlora", {**_shape(2, 1024, checkpointing=True), "lora": large, "quantization": nf4}),
+    }  # fmt: skip
+    return found
+
+
+def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and request (config, method, recipe) of every case."""
+    for name, (config, few, many) in CONFIGS.items():
+        for word, (method, recipe) in _recipes(config, few, many).items():
+            yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}
