@@ -18,7 +18,7 @@ from loralens.core.answer.card import workspace_bytes
 from loralens.core.answer.estimate import Estimate, estimate_model
 from loralens.core.answer.overhead import simulated_overhead
 from loralens.core.errors import InvalidInput, LoraLensError
-from loralens.core.question.model import resolve
+from loralens.core.question.model import Model, resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.question.versions import FRAMEWORKS
 
@@ -202,14 +202,27 @@ def _memory_of(gpu: str) -> int | None:
 
 
 def _estimate(row: Row) -> Estimate:
+    return estimate_model(model_of(row), str(row.data.get("method") or "lora"), Recipe.from_mapping(words_of(row)))
+
+
+def model_of(row: Row) -> Model:
+    """The model of a row.
+
+    Raises:
+        InvalidInput: its config is not published with it, or it is a model that is not modelled.
+    """
     config, name = _config(row), row.data.get("model")
     if config is None and name is None:
         raise InvalidInput("the row names a model whose config is not published with it", field="model")
-    model = resolve(name) if name else resolve(config=config)
+    return resolve(name) if name else resolve(config=config)
+
+
+def words_of(row: Row) -> dict[str, Any]:
+    """A row's recipe, with the framework whose code ran."""
     words = dict(row.data["recipe"])
     if row.stack in FRAMEWORKS:
         words["stack"] = {**(words.get("stack") or {}), "framework": row.stack}
-    return estimate_model(model, str(row.data.get("method") or "lora"), Recipe.from_mapping(words))
+    return words
 
 
 def _config(row: Row) -> Any:

@@ -51,6 +51,7 @@ class Plan:
     validity: Validity
     held: list[Held]
     work: WorkLog
+    layers: int
     positions: int | None = None  # places in a learned table of positions
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
     terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
@@ -169,6 +170,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         validity=step.validity,
         held=step.held,
         work=step.work,
+        layers=step.layers,
         positions=root.learned_positions,
         base_parameters=own,
         terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],

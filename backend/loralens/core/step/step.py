@@ -50,6 +50,7 @@ class Step:
     held: list[Held]
     validity: Validity
     work: WorkLog
+    layers: int
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
 
 
@@ -105,7 +106,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
-    return Step(ledger, held, validity, tape.work, host + strategy.host_bytes)
+    return Step(ledger, held, validity, tape.work, _layers(root), host + strategy.host_bytes)
 
 
 def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:
@@ -236,6 +237,10 @@ def _root_unit(root: Root) -> list[Parameter]:
         if not isinstance(module, Stack) and not apart:
             found.update((id(parameter), parameter) for _, parameter in module.own_parameters())
     return list(found.values())
+
+
+def _layers(root: Root) -> int:
+    return sum(len(stack) for _, stack in root.stacks())
 
 
 def trained_tensors(held: list[Held], recipe: Recipe) -> list[Trained]:

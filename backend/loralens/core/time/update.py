@@ -1,0 +1,40 @@
+"""What an optimizer step moves: how often each trained value, its gradient and its moments are read or written.
+
+Counted from the code of each optimizer: torch 2.13 torch/optim/adam.py (`_fused_adam`: 4 reads and 3 writes;
+`_multi_tensor_adam` and `_single_tensor_adam`: nine operations that each read and write whole tensors), bitsandbytes 0.50
+(one kernel over 8-bit moments), transformers 5.23 `Adafactor`. Clipping, which trainers do by default, reads the gradients
+twice and writes them once. What is not listed is taken as AdamW's loop: an assumption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.step.optimizer import Trained
+from loralens.core.tape.size import ZERO, Size
+
+CLIPPED: Final = 3
+UNFUSED: Final = 20
+PASSES: Final = {
+    "adamw_fused": 7, "adamw_8bit": 4, "paged_adamw_8bit": 4, "adamw_4bit": 4, "paged_adamw_32bit": 7, "sgd": 3,
+    "sgd_momentum": 7, "lion": 5, "lion_8bit": 3, "adafactor": 16,
+}  # fmt: skip
+KERNELS: Final = {"adamw_fused": 0.05, "adamw_foreach": 0.3, "adamw_8bit": 1.0, "paged_adamw_8bit": 1.0}
+"""Per trained tensor; fused and foreach kernels take many tensors at once."""
+LOOP_KERNELS: Final = 12.0
+
+
+def update_bytes(trained: Iterable[Trained], optimizer: str) -> Size:
+    """Bytes that a step reads and writes."""
+    passes = PASSES.get(optimizer, UNFUSED) + CLIPPED
+    total = ZERO
+    for tensor in trained:
+        total = total + tensor.numel * (ITEM_BYTES[tensor.dtype] * tensor.count * passes)
+    return total
+
+
+def update_kernels(trained: Iterable[Trained], optimizer: str) -> float:
+    """Kernels that a step launches."""
+    return KERNELS.get(optimizer, LOOP_KERNELS) * sum(tensor.count for tensor in trained)

@@ -1,0 +1,200 @@
+"""Fitting the time model's constants on published runs: least squares of log seconds, robust, around stated priors.
+
+A constant that runs say little about stays near its prior, so the priors are part of the model. They were set before fitting
+(vendors' data sheets, the kernels' papers, what a processor launches a second), but the model's form was chosen with all runs
+in sight: only constants are held out below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loralens.core.time.communication import NVLINK_HIDES, link_of
+from loralens.core.time.rates import NO_FLASH, Constants, known, share_of, speed
+from loralens.core.time.step_time import beside_card
+from loralens.validation.timed_runs import TimedRun
+
+Array = NDArray[np.float64]
+
+NOISE: Final = 0.05
+"""Spread of a published speed between equal runs; T4 runs repeated in one session differ by 8 %, FMS's by 1 to 3 %."""
+TAIL: Final = 2.0  # residuals beyond so many spreads count less
+PRIORS: Final[dict[str, tuple[float, float]]] = {
+    "bandwidth_share": (0.81, 0.3), "flash": (0.68, 0.3), "efficient": (0.39, 0.5), "efficient_float32": (0.25, 0.5),
+    "nf4": (12.0, 0.7), "gptq": (18.0, 0.7), "gptq_triton": (7.7, 0.7), "kernel_seconds": (12e-6, 0.6),
+    "micro_step_seconds": (8e-3, 0.15), "step_seconds": (6e-3, 0.15), "zero3_hook_seconds": (2.5e-3, 0.3),
+    "sharded_share": (0.04, 0.7), "sharded_step_seconds": (0.08, 0.3), "sharded_unit_seconds": (0.4e-3, 0.7),
+    "overlap": (0.38, 0.3),
+}  # fmt: skip
+"""Value before fitting, and its spread in logs."""
+SHARE_SPREAD, HOST_SPREAD, LINK_SPREAD = 0.25, 0.35, 0.7
+MOST_SHARE: Final = 1.1
+"""A vendor's peak is stated at a boost clock that cards exceed by some 10 %; what would ask for more is another constant's."""
+STEPS: Final = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Constants, shares by card, processors by machine, links by machine and card."""
+
+    constants: Constants
+    shares: dict[str, float]
+    hosts: dict[str, float]
+    links: dict[str, float]
+
+
+class Table:
+    """The runs as columns, and the parameters as one vector of logs."""
+
+    def __init__(self, runs: Sequence[TimedRun]) -> None:
+        self.runs = list(runs)
+        self.rates = sorted({rate for run in runs for rate in run.flops if rate not in ("memory", "int8", "fp8")})
+        self.flops = {rate: np.array([run.flops.get(rate, 0.0) for run in runs]) for rate in self.rates}
+        self.seconds = self._column(lambda run: run.seconds)
+        self.padding = self._column(lambda run: run.padding)
+        self.accumulation = self._column(lambda run: run.accumulation)
+        self.moved = self._column(lambda run: run.moved)
+        self.kernels = self._column(lambda run: run.kernels)
+        self.update_bytes = self._column(lambda run: run.update_bytes)
+        self.update_kernels = self._column(lambda run: run.update_kernels)
+        self.hooks = self._column(lambda run: run.hooks)
+        self.gathered = self._column(lambda run: run.gathered)
+        self.reduced = self._column(lambda run: run.reduced)
+        self.zero3 = self._column(lambda run: run.strategy == "zero3")
+        self.sharded = self._column(lambda run: run.hooks > 0 and run.gpus > 1)
+        self.cards, self.card = _numbered([chip(run) for run in runs])
+        self.gpus = {chip(run): run for run in runs}
+        self.bandwidth = self._column(lambda run: run.gpu.memory_bandwidth_bytes_per_second)
+        self.of_card = self._column(lambda run: self.gpus[chip(run)].gpu.memory_bandwidth_bytes_per_second)
+        self.machines, self.machine = _numbered([run.machine for run in runs])
+        self.ties, self.link = _numbered([_tie(run) for run in runs])
+        self.nvlink = self._column(lambda run: link_of(run.gpu, known().constants)[1] == NVLINK_HIDES)
+        self.names = [*PRIORS, *self.cards, *self.machines, *self.ties]
+        shares = [share_of(self.gpus[card].gpu, fitted=False).value for card in self.cards]
+        links = [link_of(self._tied(tie).gpu, known().constants)[0] for tie in self.ties]
+        self.prior = np.log([*(value for value, _ in PRIORS.values()), *shares, *[1.0] * len(self.machines), *links])
+        link_spread = [LINK_SPREAD if not self._is_nvlink(tie) else 0.05 for tie in self.ties]
+        self.spread = np.array(
+            [*(spread for _, spread in PRIORS.values()), *[SHARE_SPREAD] * len(self.cards),
+             *[HOST_SPREAD] * len(self.machines), *link_spread]
+        )  # fmt: skip
+
+    def _column(self, value: Callable[[TimedRun], Any]) -> Array:
+        return np.array([float(value(run)) for run in self.runs])
+
+    def _tied(self, tie: str) -> TimedRun:
+        return next(run for run in self.runs if _tie(run) == tie)
+
+    def _is_nvlink(self, tie: str) -> bool:
+        return link_of(self._tied(tie).gpu, known().constants)[1] == NVLINK_HIDES
+
+    def host_places(self) -> slice:
+        """Where the processors stand in a vector."""
+        start = len(PRIORS) + len(self.cards)
+        return slice(start, start + len(self.machines))
+
+    def read(self, vector: Array) -> Fit:
+        """The parameters by name."""
+        values = [float(value) for value in np.exp(vector)]
+        cut = np.cumsum([len(PRIORS), len(self.cards), len(self.machines)])
+        constants, shares, hosts, links = (values[a:b] for a, b in zip([0, *cut], [*cut, None], strict=True))
+        return Fit(
+            replace(known().constants, **dict(zip(PRIORS, constants, strict=True))),
+            {card: min(share, MOST_SHARE) for card, share in zip(self.cards, shares, strict=True)},
+            dict(zip(self.machines, hosts, strict=True)),
+            dict(zip(self.ties, links, strict=True)),
+        )
+
+    def predict(self, vector: Array) -> Array:
+        """Seconds of every run's step."""
+        found = self.read(vector)
+        k = found.constants
+        speeds = []
+        for card in self.cards:
+            run = self.gpus[card]
+            half = run.gpu.dense_flops_per_second[run.dtype] or run.gpu.dense_flops_per_second["float16"] or 0
+            float32 = run.gpu.dense_flops_per_second["float32"] or half
+            bandwidth = run.gpu.memory_bandwidth_bytes_per_second or 0
+            flash = run.gpu.architecture not in NO_FLASH
+            speeds.append(speed(half, float32, bandwidth, found.shares[card], k, flash=flash))
+        wide = self.bandwidth / self.of_card
+        per_second = np.array([s.bytes_per_second for s in speeds])[self.card] * wide
+        card_seconds = self.moved / per_second
+        for rate in self.rates:
+            card_seconds = card_seconds + self.flops[rate] / np.array([s.flops[rate] for s in speeds])[self.card]
+        host = np.array([found.hosts[machine] for machine in self.machines])[self.machine]
+        links = np.array([found.links[tie] for tie in self.ties])[self.link]
+        hook = np.where(self.zero3 > 0, k.zero3_hook_seconds, k.sharded_unit_seconds)
+        beside = beside_card(
+            card_seconds * self.padding,
+            host * (self.kernels * k.kernel_seconds + self.hooks * hook),
+            self.gathered / links,
+            self.reduced / links,
+            k,
+            accumulation=self.accumulation,
+            hides=np.where(self.nvlink > 0, NVLINK_HIDES, k.overlap),
+            sharded=self.sharded,
+            host=host,
+        )
+        update = self.update_bytes / per_second + host * self.update_kernels * k.kernel_seconds
+        whole: Array = self.accumulation * card_seconds * self.padding + sum(beside.values()) + update
+        return whole
+
+    def fit(self, chosen: Sequence[int]) -> Array:
+        """The vector that predicts the chosen runs best: damped Gauss-Newton with numerical derivatives."""
+        part = Table([self.runs[index] for index in chosen])
+        vector, damping = part.prior.copy(), 1e-2
+        cost = part.cost(vector)
+        for _ in range(STEPS):
+            residuals = part.residuals(vector)
+            slope = np.empty((len(residuals), len(vector)))
+            for column in range(len(vector)):
+                moved = vector.copy()
+                moved[column] += 1e-4
+                slope[:, column] = (part.residuals(moved) - residuals) / 1e-4
+            weight = 1 / (1 + (residuals / TAIL) ** 2)
+            curve = slope.T @ (slope * weight[:, None]) + np.diag(1 / part.spread**2)
+            gradient = slope.T @ (weight * residuals) + (vector - part.prior) / part.spread**2
+            while damping < 1e8:
+                step = np.linalg.solve(curve + damping * np.diag(np.diag(curve)), -gradient)
+                if (tried := part.cost(vector + step)) < cost:
+                    vector, cost, damping = vector + step, tried, max(damping / 3, 1e-6)
+                    break
+                damping *= 4
+            else:
+                break
+        return self.spread_out(part, vector)
+
+    def spread_out(self, part: Table, vector: Array) -> Array:
+        """A part's parameters among all: what the part says nothing about keeps its prior."""
+        found = dict(zip(part.names, vector, strict=True))
+        return np.array([found.get(name, prior) for name, prior in zip(self.names, self.prior, strict=True)])
+
+    def residuals(self, vector: Array) -> Array:
+        """Log of predicted over measured seconds, in units of the noise."""
+        measured: Array = self.seconds
+        return (np.log(self.predict(vector)) - np.log(measured)) / NOISE
+
+    def cost(self, vector: Array) -> float:
+        """Twice the negative log posterior, with heavy tails."""
+        tails = TAIL**2 * np.log1p((self.residuals(vector) / TAIL) ** 2)
+        return float(tails.sum() + (((vector - self.prior) / self.spread) ** 2).sum())
+
+
+def chip(run: TimedRun) -> str:
+    """Cards of one chip share their part of the peak."""
+    return run.gpu.id.removesuffix("-40").removesuffix("-80")
+
+
+def _tie(run: TimedRun) -> str:
+    return f"{run.machine}: link of {run.gpu.id}" if run.gpus > 1 else "one GPU"
+
+
+def _numbered(names: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    known_names = list(dict.fromkeys(names))
+    return known_names, np.array([known_names.index(name) for name in names])

@@ -1,0 +1,140 @@
+"""Published speeds of training runs, each beside what the walk counts of its step.
+
+A row of docs/accuracy/timing-runs.jsonl: `id` (of the run in published-runs.jsonl, or with `model`, `method` and `recipe` of
+its own), `gpu`, `machine` (whose runs share a host), `tokens_per_second_per_gpu` without padding, `sequence_length` (the mean
+of what was trained on), `published` (the figure in its own unit). `words` corrects recipe words, with `why`; `rates` names
+another kernel than the usual one; `padding` is by how much lengths were filled up; `excluded` says why a run is not judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loralens.core import catalogue
+from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.catalogue import Gpu
+from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.core.question.recipe import Recipe
+from loralens.core.step.step import trained_tensors
+from loralens.core.tape.size import Size, monomial_values
+from loralens.core.time.communication import communication
+from loralens.core.time.rates import known
+from loralens.core.time.step_time import launches
+from loralens.core.time.update import update_bytes, update_kernels
+from loralens.validation.rows import Row, model_of, words_of
+
+
+@dataclass(frozen=True, slots=True)
+class TimedRun:
+    """One run and its step's work. `flops`: operations by rate; `moved`: bytes; both of one micro-batch on one GPU."""
+
+    id: str
+    machine: str
+    gpu: Gpu
+    dtype: str
+    gpus: int
+    strategy: str
+    seconds: float  # of a step, gradient accumulation included
+    tokens: float  # of a micro-batch
+    padding: float
+    accumulation: int
+    length_known: bool
+    excluded: str | None
+    flops: Mapping[str, float]
+    moved: float
+    kernels: int
+    update_bytes: float
+    update_kernels: float
+    hooks: int  # around sharded units
+    gathered: float  # bytes
+    reduced: float
+
+
+def read_timed(lines: Iterable[str], runs: Iterable[str]) -> list[TimedRun]:
+    """Every row with its work; a row whose model is not computed is excluded, with the reason.
+
+    Args:
+        lines: of timing-runs.jsonl.
+        runs: lines of published-runs.jsonl.
+
+    Raises:
+        InvalidInput: a row names a run that is not there.
+    """
+    published = {row["id"]: row for row in map(json.loads, runs)}
+    return [_read(json.loads(line), published) for line in lines]
+
+
+def _read(row: dict[str, Any], published: Mapping[str, dict[str, Any]]) -> TimedRun:
+    data = row if "recipe" in row else published.get(row["id"])
+    if data is None:
+        raise InvalidInput(f"no published run is called {row['id']!r}", field="id")
+    gpu = catalogue.gpu(row["gpu"])
+    excluded = row.get("excluded")
+    try:
+        plan, recipe = _plan(row, data)
+    except LoraLensError as error:
+        if excluded is None:
+            raise
+        return _unknown(row, gpu, f"{excluded}: {error.message}")
+    return _timed(row, gpu, plan, recipe, excluded)
+
+
+def _plan(row: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[Plan, Recipe]:
+    run = Row(row["id"], data)
+    words = words_of(run) | row.get("words", {})
+    if words.get("lora"):
+        words["lora"] = {name: value for name, value in words["lora"].items() if value is not None}
+    recipe = Recipe.from_mapping(words)
+    return plan_for(model_of(run), str(data.get("method") or "lora"), recipe), recipe
+
+
+def _timed(row: dict[str, Any], gpu: Gpu, plan: Plan, recipe: Recipe, excluded: str | None) -> TimedRun:
+    used, length = plan.used(recipe), row["sequence_length"]
+    values = monomial_values(recipe.micro_batch_size, length, recipe.lora.rank)
+    flops: dict[str, float] = {}
+    moved = 0.0
+    for _, _, rate, work in plan.work.rows():
+        name = row.get("rates", {}).get(rate, rate)
+        flops[name] = flops.get(name, 0.0) + _at(work.flops, values)
+        moved += _at(work.bytes, values)
+    trained = trained_tensors(plan.held, used)
+    between = communication(used, plan.held, plan.layers, gpu, known().constants)
+    if between is None:
+        raise InvalidInput(f"no time is known for {used.parallelism.strategy}", field="parallelism.strategy")
+    tokens = recipe.micro_batch_size * length
+    accumulation = recipe.gradient_accumulation_steps
+    split = used.parallelism.gpus if used.parallelism.strategy not in ("none", "ddp") else 1
+    return TimedRun(
+        id=row["id"],
+        machine=row["machine"],
+        gpu=gpu,
+        dtype=used.autocast or used.weights_dtype,
+        gpus=used.parallelism.gpus,
+        strategy=used.parallelism.strategy,
+        seconds=tokens * accumulation / row["tokens_per_second_per_gpu"],
+        tokens=tokens,
+        padding=row.get("padding", 1.0),
+        accumulation=accumulation,
+        length_known=row.get("length_known", True),
+        excluded=excluded,
+        flops=flops,
+        moved=moved,
+        kernels=launches(plan.work) if "rates" not in row else sum(work.kernels for *_, work in plan.work.rows()),
+        update_bytes=_at(update_bytes(trained, used.optimizer), values) / split,
+        update_kernels=update_kernels(trained, used.optimizer),
+        hooks=between.hooks,
+        gathered=_at(between.gathered, values),
+        reduced=_at(between.reduced, values),
+    )
+
+
+def _unknown(row: Mapping[str, Any], gpu: Gpu, why: str) -> TimedRun:
+    rate = row["tokens_per_second_per_gpu"]
+    return TimedRun(row["id"], row["machine"], gpu, "", 1, "", 1 / rate, 1, 1.0, 1, True, why, {}, 0, 0, 0, 0, 0, 0, 0)
+
+
+def _at(size: Size, values: tuple[float, ...]) -> float:
+    return sum(coefficient * value for coefficient, value in zip(size, values, strict=True))
