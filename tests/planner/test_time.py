@@ -4,7 +4,7 @@ import pytest
 
 from loralens.core.catalogue import gpu, gpus
 from loralens.planner.question import read_question
-from loralens.planner.time import ASSUMED_UTILIZATION, training_time
+from loralens.planner.time import gpu_hours, training_time
 
 
 def ask(method: str = "lora", **recipe: object):  # type: ignore[no-untyped-def]
@@ -15,21 +15,29 @@ def test_hours_are_operations_over_rate() -> None:
     found = training_time(ask(), gpu("a100"), 1_000_000)
     per_second = 271.2e12  # measured matrix products, as the catalogue cites
     assert found["gpu_hours"]["least"] == pytest.approx(found["flops"] / per_second / 3600)
-    assert found["gpu_hours"]["expected"] == pytest.approx(found["flops"] / (312e12 * ASSUMED_UTILIZATION) / 3600)
+    assert found["gpu_hours"]["expected"] == pytest.approx(1_000_000 / found["tokens_per_second"]["expected"] / 3600)
+    assert found["gpu_hours"]["low"] < found["gpu_hours"]["expected"] < found["gpu_hours"]["high"]
+    assert found["gpu_hours"]["expected"] == pytest.approx(
+        gpu_hours(gpu("a100"), "bfloat16", found["flops"], found["rate"]["utilization"])
+    )
     assert "ml-engineering" in found["rate"]["achievable_source"]
-    assert found["rate"]["utilization_basis"] == "assumption"
+    assert found["rate"]["utilization_basis"] == "computed"
+    assert sum(found["step_seconds"]["parts"].values()) == pytest.approx(found["step_seconds"]["expected"])
 
 
 def test_a_given_utilization_is_no_assumption() -> None:
     found = training_time(ask(), gpu("a100"), 1_000_000, 0.5)
     assert found["rate"]["expected_flops_per_second"] == 156e12
     assert found["rate"]["utilization_basis"] == "given"
-    assert not any("reaches" in text for text in found["assumptions"])
+    assert found["gpu_hours"]["expected"] == pytest.approx(found["flops"] / 156e12 / 3600)
+    assert not any("operations at rates" in text for text in found["assumptions"])
 
 
 def test_what_is_not_known_stays_unknown() -> None:
     found = training_time(ask(), gpu("v100"), 1_000_000)  # Volta has no bfloat16 units
-    assert found["gpu_hours"] == {"least": None, "expected": None}
+    assert found["gpu_hours"] == dict.fromkeys(("least", "expected", "low", "high"))
+    assert found["step_seconds"] is None
+    assert found["tokens_per_second"] is None
     assert any("not known" in text for text in found["assumptions"])
     found = training_time(ask(), gpu("h20"), 1_000_000)
     assert found["cost"] == []
@@ -58,3 +66,26 @@ def test_lora_saves_a_third_of_the_weight_products_and_no_more() -> None:
 def test_the_compute_dtype_decides_the_rate() -> None:
     rate = training_time(ask("full", weights_dtype="float32", autocast=None), gpu("a100"), 1)["rate"]
     assert (rate["dtype"], rate["dense_flops_per_second"]) == ("float32", 19_500_000_000_000)
+
+
+def test_a_short_step_is_a_range() -> None:
+    short, long = (training_time(ask(sequence_length=length), gpu("a100"), 1_000_000) for length in (128, 4096))
+    assert short["step_seconds"]["range"]
+    assert short["step_seconds"]["high"] > 2.5 * short["step_seconds"]["low"]
+    assert not long["step_seconds"]["range"]
+    assert long["step_seconds"]["high"] < 1.5 * long["step_seconds"]["low"]
+
+
+def test_a_card_without_runs_says_so_and_has_a_wider_band() -> None:
+    known, guessed = (training_time(ask(), gpu(name), 1_000_000) for name in ("a100", "h100-sxm"))
+    assert (known["step_seconds"]["basis"], guessed["step_seconds"]["basis"]) == ("fitted", "class")
+    width = [row["step_seconds"]["high"] / row["step_seconds"]["low"] for row in (known, guessed)]
+    assert width[0] < width[1]
+    assert any("no published run on H100" in text for text in guessed["assumptions"])
+
+
+def test_several_gpus_share_the_tokens() -> None:
+    one = training_time(ask(), gpu("a100"), 1_000_000)
+    four = training_time(ask(parallelism={"gpus": 4, "strategy": "ddp"}), gpu("a100"), 1_000_000)
+    assert 2.5 < four["tokens_per_second"]["expected"] / one["tokens_per_second"]["expected"] < 4
+    assert one["gpu_hours"]["expected"] < four["gpu_hours"]["expected"] < 1.5 * one["gpu_hours"]["expected"]

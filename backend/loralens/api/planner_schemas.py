@@ -56,6 +56,7 @@ class AdvisedChange(Shape):
     peak_allocated_bytes: int
     needed_bytes: int
     fits: bool | None = Field(None, description="Whether this change is enough by itself.")
+    time_ratio: float | None = Field(None, description="Time a token with the change, over without; null: not known.")
 
 
 class SmallestGpu(Shape):
@@ -83,8 +84,21 @@ class Advice(Shape):
     several_gpus: SeveralGpus | None
 
 
+class StepSeconds(Shape):
+    """One optimizer step's time on all cards together."""
+
+    expected: float
+    low: float = Field(description="Four of five published runs that had no part in fitting lie between low and high.")
+    high: float
+    parts: dict[str, float] = Field(description="Where the seconds go; they add up to `expected`.")
+    basis: str = Field(
+        description="fitted: on published runs of this card; class: the card's rate is a guess by its class."
+    )
+    range: bool = Field(description="The processor sets the pace: read low and high, not one number.")
+
+
 class Time(Shape):
-    """Operations, GPU hours and cost; null stands for: not known."""
+    """Operations, seconds, GPU hours and cost; null stands for: not known."""
 
     tokens: int
     flops_per_token: dict[str, float]
@@ -92,7 +106,9 @@ class Time(Shape):
     reasons: Both
     gpu: dict[str, str]
     rate: dict[str, Any]
-    gpu_hours: dict[str, float | None]
+    step_seconds: StepSeconds | None
+    tokens_per_second: dict[str, float] | None = Field(description="expected, low and high, of all cards together.")
+    gpu_hours: dict[str, float | None] = Field(description="least, expected, low and high.")
     cost: list[dict[str, Any]]
     assumptions: list[str]
 

@@ -110,8 +110,8 @@ def _pace(answer: dict[str, Any], body: Body) -> None:
         return wrapped(f"How long: {error.message}.")
     if not rows:
         return wrapped("How long: not known, the rate of this card was not given (custom:24GiB,165TFLOP/s).")
-    table([f"{SHOWN_TOKENS:,} tokens take", "at least", "expected"],
-          [(row["name"], _hours(row["least"]), _hours(row["expected"])) for row in rows])  # fmt: skip
+    table([f"{SHOWN_TOKENS:,} tokens take", "at least", "expected", "four of five runs"],
+          [(row["name"], _hours(row["least"]), _hours(row["expected"]), _band(row).strip(" ()")) for row in rows])  # fmt: skip
     line("--tokens N says it for yours, with the cost.")
     line()
     return None
@@ -123,7 +123,8 @@ def _advise(answer: dict[str, Any]) -> None:
         batch, length = (answer["largest"][name]["value"] for name in ("micro_batch_size", "sequence_length"))
         return wrapped(f"Nothing has to. There is room for a batch of {batch:,}, or for a length of {length:,}.")
     rows = [
-        (row["field"], f"{_word(row['from'])} → {_word(row['to'])}", gib(row["saves_bytes"]), row["cost"],
+        (row["field"], f"{_word(row['from'])} → {_word(row['to'])}", gib(row["saves_bytes"]),
+         " ".join(part for part in ("" if row["cost"] == "time" else row["cost"], _slower(row["time_ratio"])) if part),
          "yes" if row["fits"] else "no")
         for row in advice["changes"]
     ]  # fmt: skip
@@ -153,7 +154,8 @@ def _word(value: Any) -> str:
 def _time(time: dict[str, Any], gpus: int) -> None:
     hours = time["gpu_hours"]
     wrapped(f"{time['tokens']:,} tokens: {time['flops']:.3g} operations. {time['reasons']['en']}")
-    line(f"GPU hours: at least {_hours(hours['least'])}, expected {_hours(hours['expected'])}")
+    line(f"GPU hours: at least {_hours(hours['least'])}, expected {_hours(hours['expected'])}{_band(hours)}")
+    _step(time)
     if gpus > 1:
         least, expected = (None if hours[name] is None else hours[name] / gpus for name in ("least", "expected"))
         line(f"on {gpus} GPUs: at least {_hours(least)}, expected {_hours(expected)} by the clock")
@@ -162,6 +164,40 @@ def _time(time: dict[str, Any], gpus: int) -> None:
     for assumption in time["assumptions"]:
         wrapped(f"assumed: {assumption}")
     line()
+
+
+def _band(hours: dict[str, float | None]) -> str:
+    low, high = hours.get("low"), hours.get("high")
+    return "" if low is None or high is None else f" ({_hours(low)} to {_hours(high)})"
+
+
+def _step(time: dict[str, Any]) -> None:
+    step, speed = time["step_seconds"], time["tokens_per_second"]
+    if step is None or speed is None:
+        return
+    if step["range"]:
+        line(f"a step takes {step['low']:.3g} to {step['high']:.3g} s: the processor sets the pace")
+    else:
+        line(
+            f"a step takes {step['expected']:.3g} s ({step['low']:.3g} to {step['high']:.3g}), {speed['expected']:,.0f} tokens/s"
+        )
+    shares = sorted(step["parts"].items(), key=lambda part: -part[1])
+    shown = [
+        f"{name.replace('_', ' ')} {value / step['expected']:.0%}"
+        for name, value in shares
+        if value >= step["expected"] / 100
+    ]
+    wrapped(f"of it {', '.join(shown)}")
+
+
+def _slower(ratio: float | None) -> str:
+    """How much longer a token takes.
+
+    >>> _slower(1.27), _slower(0.9), _slower(1.001), _slower(None)
+    ('+27 % time', '-10 % time', '', '')
+    """
+    percent = 0 if ratio is None else round(100 * (ratio - 1))
+    return f"{percent:+d} % time" if percent else ""
 
 
 def _hours(value: float | None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from loralens.core import catalogue
+from loralens.core.answer.pace import Pace, pace_on
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import LoraLensError
 from loralens.core.question.parallelism import Parallelism
@@ -20,27 +22,44 @@ WORTH_SAYING: Final = 2**20
 def advise(question: Question, device: Gpu) -> dict[str, Any]:
     """What would make a step fit.
 
-    `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest.
+    `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest; of those
+        that cost time, the one with the least time per byte saved first. `time_ratio`: time a token after over before.
     `path`: changes to make together, mildest first, none of them superfluous; None where no path is known.
     `smallest_gpu`: the same vendor's GPU with the least memory that fits without any change; any vendor's where the
         GPU in question is one's own.
     `several_gpus`: how many of the GPU in question do when weights, gradients and optimizer state are sharded.
     """
-    before = question.estimate()
+    before, pace = question.estimate(), _pace(question, device)
     changes = [
         {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
          "peak_allocated_bytes": after.allocated_bytes, "needed_bytes": after.overhead.needed[1],
-         "fits": after.overhead.needed[1] <= device.memory_bytes}
+         "fits": after.overhead.needed[1] <= device.memory_bytes, "time_ratio": _ratio(pace, _pace(changed, device))}
         for change, changed in _applicable(question)
         if before.allocated_bytes - (after := changed.estimate()).allocated_bytes >= WORTH_SAYING
     ]  # fmt: skip
-    changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), -row["saves_bytes"]))
+    changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), _slowed(row), -row["saves_bytes"]))
     return {
         "changes": changes,
         "path": path(question, device),
         "smallest_gpu": smallest_gpu(question, device.vendor),
         "several_gpus": several_gpus(question, device),
     }
+
+
+def _pace(question: Question, device: Gpu) -> Pace | None:
+    return pace_on(question.model, question.method, question.recipe, device)
+
+
+def _ratio(before: Pace | None, after: Pace | None) -> float | None:
+    return None if before is None or after is None else before.tokens_per_second / after.tokens_per_second
+
+
+def _slowed(row: Mapping[str, Any]) -> float:
+    """Time that a change costs per byte that it saves."""
+    if row["cost"] != "time" or row["time_ratio"] is None:
+        return 0.0
+    slower: float = (row["time_ratio"] - 1) / row["saves_bytes"]
+    return slower
 
 
 def path(question: Question, device: Gpu) -> list[dict[str, Any]] | None:

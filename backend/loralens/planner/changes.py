@@ -83,7 +83,7 @@ CHANGES: Final = (
     Change("optimizer_in_backward", _only("full", _set("optimizer_in_backward", True, False)), "time",
            "Each gradient is used and freed at once, never all together. Rules out accumulation and clipping."),
     Change("gradient_checkpointing", _set("gradient_checkpointing", True, False), "time",
-           "Keep only each layer's input and recompute the rest in backward: about a third more time."),
+           "Keep only each layer's input and recompute the rest in backward: that takes time."),
     Change("checkpoint_offload",
            lambda q: "cpu" if q.recipe.gradient_checkpointing and q.recipe.checkpoint_offload == "none" else None, "time",
            "The kept inputs of the layers wait in host memory and come back for backward: PCIe takes its time."),

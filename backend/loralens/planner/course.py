@@ -21,6 +21,9 @@ FLOAT32: Final = {"weights_dtype": "float32", "autocast": None}
 
 # The course names neither a data set nor a GPU. These make its last example concrete; they are assumptions.
 EXAMPLE_TOKENS: Final = 10_000 * 512 * 3
+EXAMPLE_UTILIZATION: Final = 0.4
+"""Share of the dense peak that training reaches. An assumption: Llama 3's large runs report 0.38 to 0.43
+(arXiv:2407.21783, table 4), PaLM 0.46 (arXiv:2204.02311, table 3). The course's example names no step to compute."""
 EXAMPLE_PARAMETERS: Final = 17_500_000_000
 EXAMPLE_GPU: Final = "a100-sxm4-80"
 ASSUMED: Final = "computed from assumptions"
@@ -193,7 +196,7 @@ def _training() -> dict[str, Exact]:
     """The last example from its number of operations: six per parameter and token, attention left out."""
     device = gpu(EXAMPLE_GPU)
     work = training_work(Network(EXAMPLE_PARAMETERS, EXAMPLE_PARAMETERS, 0, EXAMPLE_PARAMETERS, 0, 0.0))
-    hours = gpu_hours(device, "bfloat16", work.total * EXAMPLE_TOKENS)["expected"]
+    hours = gpu_hours(device, "bfloat16", work.total * EXAMPLE_TOKENS, EXAMPLE_UTILIZATION)
     price = min(device.prices, key=lambda price: price.usd_per_gpu_hour)
     if hours is None:
         raise LookupError(f"{EXAMPLE_GPU} has no bfloat16 rate")

@@ -15,7 +15,7 @@ GIB: Final = 2**30
 
 
 def pace(question: Question, device: Gpu, tokens: int) -> list[dict[str, Any]]:
-    """GPU hours (least, expected) for that many tokens: of the device, or of the cards with as much memory on the box.
+    """GPU hours for that many tokens, with their band: of the device, or of the cards with as much memory, the slowest first.
 
     A card that is described by its memory alone has no rate, and none is invented for it.
 
@@ -24,10 +24,11 @@ def pace(question: Question, device: Gpu, tokens: int) -> list[dict[str, Any]]:
     """
     dtype = compute_dtype(question.recipe)
     cards = [device] if device.dense_flops_per_second.get(dtype) else _alike(device, dtype)
-    return [
+    rows = [
         {"gpu": card.id, "name": card.name, **training_time(question, card, tokens)["gpu_hours"]}
         for card in _spread(cards)
     ]
+    return sorted(rows, key=lambda row: -(row["expected"] or 0))
 
 
 def _spread(cards: list[Gpu]) -> list[Gpu]:

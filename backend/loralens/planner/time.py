@@ -1,7 +1,8 @@
-"""How long a fine-tuning takes and what it costs: operations, divided by a rate that somebody measured or we assume.
+"""How long a fine-tuning takes and what it costs.
 
-Two answers, never one: the least time (at the fastest rate that measurements of plain matrix products reached, or at
-the vendor's peak where none is known), and the time at a stated share of the peak. What is not known stays None.
+Two answers, never one: the least time (operations at the fastest rate that measurements of plain matrix products reached, or
+at the vendor's peak where none is known), and the time to expect, which adds up the step's operations at rates fitted on
+published runs (`core.answer.pace`) or, where a share of the peak is given, divides by that. What is not known stays None.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from loralens.core.answer.pace import Pace, pace_on
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import Recipe
 from loralens.planner.network import compute_dtype, network_of
 from loralens.planner.question import Question
 from loralens.planner.work import reasons, training_work
-
-ASSUMED_UTILIZATION: Final = 0.4
-"""Share of the dense peak that training reaches. An assumption: Llama 3's large runs report 0.38 to 0.43
-(arXiv:2407.21783, table 4), PaLM 0.46 (arXiv:2204.02311, table 3); one GPU with short batches often reaches less."""
 
 MAX_TOKENS: Final = 10**18
 LEAST_UTILIZATION: Final = 0.001
@@ -32,7 +31,7 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         question: model, method and recipe.
         device: whose rates and prices are used.
         tokens: of all samples and epochs together, padding included.
-        utilization: share of the dense peak to expect, in [0.001, 1]; the assumption when None.
+        utilization: share of the dense peak to expect, in [0.001, 1]; computed from the step's operations when None.
 
     Raises:
         InvalidInput: tokens or utilization out of range.
@@ -52,8 +51,9 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
     work = training_work(network_of(question), gradient_checkpointing=recipe.gradient_checkpointing)
     dtype = compute_dtype(recipe)
     flops = work.total * tokens
-    rates = _rates(device, dtype, utilization)
-    hours = gpu_hours(device, dtype, flops, utilization)
+    pace = pace_on(question.model, question.method, recipe, device)
+    rates = _rates(device, dtype, utilization, None if pace is None else pace.tokens_per_second * work.total, recipe)
+    hours = _hours(rates, flops, pace, tokens, recipe.parallelism.gpus)
     return {
         "tokens": tokens,
         "flops_per_token": work.to_dict(),
@@ -61,34 +61,61 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         "reasons": reasons(question.method),
         "gpu": {"id": device.id, "name": device.name},
         "rate": rates,
+        **({"step_seconds": None, "tokens_per_second": None} if pace is None else pace.to_dict()),
         "gpu_hours": hours,
         "cost": _cost(device, hours),
-        "assumptions": _assumptions(device, dtype, rates),
+        "assumptions": _assumptions(device, dtype, rates, pace, recipe.parallelism.gpus),
     }
 
 
-def gpu_hours(device: Gpu, dtype: str, flops: float, utilization: float | None = None) -> dict[str, float | None]:
-    """GPU hours for that many operations: the least, and those to expect; None where the GPU's rate is not known."""
-    rates = _rates(device, dtype, utilization)
-    return {
-        name: None if rates[rate] is None else flops / rates[rate] / SECONDS_PER_HOUR
-        for name, rate in (("least", "least_flops_per_second"), ("expected", "expected_flops_per_second"))
-    }
+def _hours(
+    rates: Mapping[str, Any], flops: float, pace: Pace | None, tokens: int, gpus: int
+) -> dict[str, float | None]:
+    """GPU hours: the least, those to expect, and the ends of the band around them."""
+    least = rates["least_flops_per_second"]
+    hours: dict[str, float | None] = dict.fromkeys(("least", "expected", "low", "high"))
+    if least is not None:
+        hours["least"] = flops / least / SECONDS_PER_HOUR
+    if rates["utilization_basis"] == "given":
+        expected = rates["expected_flops_per_second"]
+        hours["expected"] = None if expected is None else flops / expected / SECONDS_PER_HOUR
+    elif pace is not None:
+        steps = tokens / pace.tokens * gpus / SECONDS_PER_HOUR
+        hours |= {
+            "expected": pace.step.seconds * steps,
+            "low": pace.low_seconds * steps,
+            "high": pace.high_seconds * steps,
+        }
+        if hours["least"] is not None:
+            hours["least"] = min(hours["least"], pace.low_seconds * steps)
+    return hours
 
 
-def _rates(device: Gpu, dtype: str, utilization: float | None) -> dict[str, Any]:
+def gpu_hours(device: Gpu, dtype: str, flops: float, utilization: float) -> float | None:
+    """GPU hours for that many operations at a share of the peak; None where the card's rate is not known."""
+    peak = device.dense_flops_per_second.get(dtype)
+    return None if peak is None else flops / (peak * utilization) / SECONDS_PER_HOUR
+
+
+def _rates(
+    device: Gpu, dtype: str, utilization: float | None, computed: float | None, recipe: Recipe
+) -> dict[str, Any]:
+    """`computed`: operations a second of all cards together, as the step's time gives them."""
     peak = device.dense_flops_per_second.get(dtype)
     achievable = device.achievable_flops_per_second.get(dtype)
-    share = ASSUMED_UTILIZATION if utilization is None else utilization
+    expected = None if computed is None else computed / recipe.parallelism.gpus
+    if utilization is not None:
+        expected = None if peak is None else peak * utilization
+    share = expected / peak if utilization is None and expected is not None and peak else utilization
     return {
         "dtype": dtype,
         "dense_flops_per_second": peak,
         "achievable_flops_per_second": achievable,
         "achievable_source": device.achievable_source if achievable else None,
         "utilization": share,
-        "utilization_basis": "assumption" if utilization is None else "given",
+        "utilization_basis": "computed" if utilization is None else "given",
         "least_flops_per_second": achievable or peak,
-        "expected_flops_per_second": None if peak is None else peak * share,
+        "expected_flops_per_second": expected,
     }
 
 
@@ -108,17 +135,16 @@ def _cost(device: Gpu, hours: Mapping[str, float | None]) -> list[dict[str, Any]
     ]
 
 
-def _assumptions(device: Gpu, dtype: str, rates: Mapping[str, Any]) -> list[str]:
-    said = ["GPU hours do not depend on how many GPUs share the work: perfect scaling is assumed"]
+def _assumptions(device: Gpu, dtype: str, rates: Mapping[str, Any], pace: Pace | None, gpus: int) -> list[str]:
+    said = [] if pace is None or rates["utilization_basis"] == "given" else list(pace.notes)
+    if gpus > 1 and rates["utilization_basis"] == "given":
+        said.append("GPU hours do not depend on how many GPUs share the work: perfect scaling is assumed")
     if rates["dense_flops_per_second"] is None:
         said.append(f"the {dtype} rate of {device.name} is not known, so neither are time and cost")
     elif rates["achievable_flops_per_second"] is None:
         said.append(f"no measured {dtype} rate is known for {device.name}: the least time uses the vendor's peak")
-    if rates["utilization_basis"] == "assumption" and rates["dense_flops_per_second"] is not None:
-        said.append(
-            f"training reaches {ASSUMED_UTILIZATION:.0%} of the peak; published large runs report 38 to 46 %, "
-            "a single GPU with short batches often less"
-        )
+    if pace is None and rates["dense_flops_per_second"] is not None:
+        said.append("the time of this step is not known: the card's memory bandwidth or the strategy's cost is missing")
     if not device.prices:
         said.append(f"no price of {device.name} is known")
     return said
