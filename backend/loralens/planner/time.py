@@ -144,7 +144,7 @@ def _assumptions(device: Gpu, dtype: str, rates: Mapping[str, Any], pace: Pace |
     elif rates["achievable_flops_per_second"] is None:
         said.append(f"no measured {dtype} rate is known for {device.name}: the least time uses the vendor's peak")
     if pace is None and rates["dense_flops_per_second"] is not None:
-        said.append("the time of this step is not known: the card's memory bandwidth or the strategy's cost is missing")
+        said.append("the time of this step is not known: what its strategy costs is not modelled")
     if not device.prices:
         said.append(f"no price of {device.name} is known")
     return said

@@ -85,6 +85,10 @@ def test_what_is_not_known_stays_unknown():
     assert planned(gpu=catalogue.gpu("t4"), autocast="bfloat16") is None  # no bfloat16 rate
 
 
+def test_a_rate_alone_is_enough():
+    assert planned(gpu=catalogue.gpu("custom:24GiB,165TFLOP/s")).at(4, 2048, 8).seconds > 0
+
+
 def test_a_share_says_where_it_comes_from():
     assert share_of(A100).basis == FITTED
     assert share_of(A100, fitted=False).basis == CLASS

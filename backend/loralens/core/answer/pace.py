@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core.answer.plan import plan_for
 from loralens.core.step.step import trained_tensors
 from loralens.core.time.communication import link_of
-from loralens.core.time.rates import CLASS, Share, known, share_of
+from loralens.core.time.rates import CLASS, Share, bandwidth_of, known, share_of
 from loralens.core.time.step_time import COMMUNICATION, WAITING, StepTime, TimePlan, time_plan
 
 if TYPE_CHECKING:
@@ -106,6 +106,11 @@ def _notes(step: StepTime, share: Share, recipe: Recipe, gpu: Gpu, *, ranged: bo
         said.append(
             f"no published run on {gpu.name} is known: large products are taken to reach {share.value:.0%} of its peak, as a guess "
             f"by its class ({share.source})"
+        )
+    if gpu.memory_bandwidth_bytes_per_second is None:
+        bandwidth = bandwidth_of(gpu, recipe.autocast or recipe.weights_dtype) or 0
+        said.append(
+            f"the bandwidth of {gpu.name} is not known: {bandwidth / 1e9:,.0f} GB/s are assumed, as cards of its rate have"
         )
     if ranged:
         said.append(

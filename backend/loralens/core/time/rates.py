@@ -20,7 +20,9 @@ DATA: Final = Path(__file__).parent / "rates.json"
 NO_FLASH: Final = ("Turing", "Volta", "Pascal")
 """PyTorch's flash kernel needs an Ampere card or a later one; others take the memory-efficient kernel.
 Source: torch 2.13 aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, `check_flash_attention_hardware_support`."""
-FITTED, CLASS, GIVEN = "fitted", "class", "given"
+OPERATIONS_PER_BYTE: Final = 160
+"""Of a card whose bandwidth is not known: A100 153, RTX 4090 164, T4 203 by their data sheets. An assumption."""
+FITTED, CLASS = "fitted", "class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Part of the dense peak that large products reach; `basis`: fitted, class or given."""
+    """Part of the dense peak that large products reach; `basis`: fitted or class."""
 
     value: float
     basis: str
@@ -109,9 +111,8 @@ def speed(
 
 
 def speed_of(gpu: Gpu, dtype: str, constants: Constants | None = None, share: float | None = None) -> Speed | None:
-    """A card's rates for products in `dtype`; None where its peak or its bandwidth is not known."""
-    half = gpu.dense_flops_per_second.get(dtype)
-    bandwidth = gpu.memory_bandwidth_bytes_per_second
+    """A card's rates for products in `dtype`; None where its peak is not known."""
+    half, bandwidth = gpu.dense_flops_per_second.get(dtype), bandwidth_of(gpu, dtype)
     if not half or not bandwidth:
         return None
     float32 = gpu.dense_flops_per_second.get("float32") or half
@@ -123,6 +124,13 @@ def speed_of(gpu: Gpu, dtype: str, constants: Constants | None = None, share: fl
         constants or known().constants,
         flash=gpu.architecture not in NO_FLASH,
     )
+
+
+def bandwidth_of(gpu: Gpu, dtype: str) -> float | None:
+    """Of the card's memory; for a card of which only a rate is known, as much as cards of that rate usually have."""
+    known_bandwidth = gpu.memory_bandwidth_bytes_per_second
+    half = gpu.dense_flops_per_second.get(dtype)
+    return known_bandwidth or (half / OPERATIONS_PER_BYTE if half else None)
 
 
 @dataclass(frozen=True, slots=True)
