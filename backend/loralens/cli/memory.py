@@ -46,11 +46,11 @@ def command(
     if json:
         print_json(answer)
     else:
-        _show(answer, explain)
+        _show(answer, body, explain)
     return exit_code(row["verdict"] for e in answer["estimates"] for row in e["fits"]) if body.get("gpu") else 0
 
 
-def _show(answer: dict[str, Any], explain: bool) -> None:
+def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
     estimates = answer["estimates"]
     model = answer["model"]
     line(f"{model['name']}  {model['parameters']:,} parameters")
@@ -65,6 +65,7 @@ def _show(answer: dict[str, Any], explain: bool) -> None:
         ("a card must have at least", *(gib(e["peak"]["needed_bytes"][0]) for e in estimates)),
         ("to be safe", *(gib(e["peak"]["needed_bytes"][1]) for e in estimates)),
         *_verdicts(estimates),
+        *_paces(body, estimates),
         ("file to keep", *(gib(_kept(e["storage"])) for e in estimates)),
     ]
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
@@ -114,6 +115,28 @@ def _verdicts(estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         return []
     return [
         (f"{cards[0]['name']}, {gib(cards[0]['memory_bytes'])}", *(WORDS[e["fits"][0]["verdict"]] for e in estimates))
+    ]
+
+
+def _paces(body: Body, estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Seconds of a step and tokens a second, where a single card was asked for and its rates are known."""
+    from loralens.core.answer.pace import paces
+
+    found = paces(body, estimates) if len(estimates[0]["fits"]) == 1 else []
+    if not any(found):
+        return []
+    return [
+        (
+            "a step takes",
+            *(
+                "not known" if pace is None else f"{pace.low_seconds:.3g} to {pace.high_seconds:.3g} s"
+                for pace in found
+            ),
+        ),
+        (
+            "tokens a second",
+            *("" if pace is None or pace.ranged else f"{pace.tokens_per_second:,.0f}" for pace in found),
+        ),
     ]
 
 

@@ -6,10 +6,14 @@ pace, the answer is a range over published machines' processors and not one numb
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from loralens.core import catalogue
 from loralens.core.answer.plan import plan_for
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
 from loralens.core.step.step import trained_tensors
 from loralens.core.time.communication import link_of
 from loralens.core.time.rates import CLASS, Share, bandwidth_of, known, share_of
@@ -18,7 +22,6 @@ from loralens.core.time.step_time import COMMUNICATION, WAITING, StepTime, TimeP
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model
-    from loralens.core.question.recipe import Recipe
 
 FEW_TOKENS: Final = 1000
 WAITS_LONG: Final = 0.1
@@ -82,6 +85,12 @@ def pace_on(model: Model, method: str, recipe: Recipe, gpu: Gpu) -> Pace | None:
         host_bytes=plan.host_bytes,
     )
     return None if times is None else _pace(times, used, gpu)
+
+
+def paces(body: Mapping[str, Any], estimates: Iterable[Mapping[str, Any]]) -> list[Pace | None]:
+    """The pace of every estimate of an answer on the one card that its body names."""
+    model, gpu = resolve(body.get("model"), body.get("config")), catalogue.gpu(str(body["gpu"]))
+    return [pace_on(model, row["method"], Recipe.from_mapping(row["recipe"]), gpu) for row in estimates]
 
 
 def _pace(times: TimePlan, recipe: Recipe, gpu: Gpu) -> Pace:
