@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from loralens.core import catalogue
-from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.answer.counted import Counted, counted_for
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.recipe import Recipe
-from loralens.core.step.step import trained_tensors
 from loralens.core.tape.size import Size, monomial_values
 from loralens.core.time.communication import communication
 from loralens.core.time.rates import known
@@ -74,34 +73,34 @@ def _read(row: dict[str, Any], published: Mapping[str, dict[str, Any]]) -> Timed
     gpu = catalogue.gpu(row["gpu"])
     excluded = row.get("excluded")
     try:
-        plan, recipe = _plan(row, data)
+        counted, recipe = _counted(row, data)
     except LoraLensError as error:
         if excluded is None:
             raise
         return _unknown(row, gpu, f"{excluded}: {error.message}")
-    return _timed(row, gpu, plan, recipe, excluded)
+    return _timed(row, gpu, counted, recipe, excluded)
 
 
-def _plan(row: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[Plan, Recipe]:
+def _counted(row: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[Counted, Recipe]:
     run = Row(row["id"], data)
     words = words_of(run) | row.get("words", {})
     if words.get("lora"):
         words["lora"] = {name: value for name, value in words["lora"].items() if value is not None}
     recipe = Recipe.from_mapping(words)
-    return plan_for(model_of(run), str(data.get("method") or "lora"), recipe), recipe
+    return counted_for(model_of(run), str(data.get("method") or "lora"), recipe), recipe
 
 
-def _timed(row: dict[str, Any], gpu: Gpu, plan: Plan, recipe: Recipe, excluded: str | None) -> TimedRun:
-    used, length = plan.used(recipe), row["sequence_length"]
+def _timed(row: dict[str, Any], gpu: Gpu, counted: Counted, recipe: Recipe, excluded: str | None) -> TimedRun:
+    used, length = counted.used(recipe), row["sequence_length"]
     values = monomial_values(recipe.micro_batch_size, length, recipe.lora.rank)
     flops: dict[str, float] = {}
     moved = 0.0
-    for _, _, rate, work in plan.work.rows():
+    for _, _, rate, work in counted.work.rows():
         name = row.get("rates", {}).get(rate, rate)
         flops[name] = flops.get(name, 0.0) + _at(work.flops, values)
         moved += _at(work.bytes, values)
-    trained = trained_tensors(plan.held, used)
-    between = communication(used, plan.held, plan.layers, gpu, known().constants)
+    trained = counted.trained(recipe)
+    between = communication(used, counted.held, counted.layers, gpu, known().constants)
     if between is None:
         raise InvalidInput(f"no time is known for {used.parallelism.strategy}", field="parallelism.strategy")
     tokens = recipe.micro_batch_size * length
@@ -122,7 +121,7 @@ def _timed(row: dict[str, Any], gpu: Gpu, plan: Plan, recipe: Recipe, excluded: 
         excluded=excluded,
         flops=flops,
         moved=moved,
-        kernels=launches(plan.work) if "rates" not in row else sum(work.kernels for *_, work in plan.work.rows()),
+        kernels=launches(counted.work) if "rates" not in row else sum(work.kernels for *_, work in counted.work.rows()),
         update_bytes=_at(update_bytes(trained, used.optimizer), values) / split,
         update_kernels=update_kernels(trained, used.optimizer),
         hooks=between.hooks,

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from loralens.core.answer.plan import plan_for
+from loralens.core.answer.counted import count
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.cost import UNPACKING
@@ -57,7 +57,7 @@ def planned(config, method, **words):
         "micro_batch_size": BATCH, "sequence_length": LENGTH, "weights_dtype": "float32", "autocast": None,
         "attention": "eager", "optimizer": "sgd", **words, **({"lora": lora} if lora else {}),
     })  # fmt: skip
-    return plan_for(resolve(config=config), method, recipe).work
+    return count(resolve(config=config), method, recipe).work
 
 
 def operations(work):

@@ -3,22 +3,19 @@
 import pytest
 
 from loralens.core import catalogue
-from loralens.core.answer.plan import plan_for
+from loralens.core.answer.counted import counted_for
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
-from loralens.core.step.step import trained_tensors
 from loralens.core.tape.size import MONOMIALS
 from loralens.core.time.rates import CLASS, FITTED, known, share_of
-from loralens.core.time.step_time import PARTS, larger, time_plan
+from loralens.core.time.step_time import PARTS, larger
 
 A100 = catalogue.gpu("a100-sxm4-80")
 
 
 def planned(method="lora", gpu=A100, batch=4, length=2048, model="qwen2.5-0.5b", **words):
     recipe = Recipe.from_mapping({"micro_batch_size": batch, "sequence_length": length, **words})
-    plan = plan_for(resolve(model), method, recipe)
-    used = plan.used(recipe)
-    return time_plan(plan.work, plan.held, trained_tensors(plan.held, used), plan.layers, used, gpu)
+    return counted_for(resolve(model), method, recipe).time_on(gpu, recipe)
 
 
 def seconds(method="lora", batch=4, length=2048, host=1.0, **more):

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
-from loralens.core.answer.plan import plan_for
+from loralens.core.answer.counted import counted_for
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
-from loralens.core.step.step import trained_tensors
 from loralens.core.time.communication import link_of
 from loralens.core.time.rates import CLASS, Share, bandwidth_of, known, share_of
-from loralens.core.time.step_time import COMMUNICATION, WAITING, StepTime, TimePlan, time_plan
+from loralens.core.time.step_time import COMMUNICATION, WAITING, StepTime, TimePlan
 
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
@@ -73,18 +72,9 @@ def pace_on(model: Model, method: str, recipe: Recipe, gpu: Gpu) -> Pace | None:
     Raises:
         UnsupportedArchitecture: the step is not modelled.
     """
-    plan = plan_for(model, method, recipe)
-    used = plan.used(recipe)
-    times = time_plan(
-        plan.work,
-        plan.held,
-        trained_tensors(plan.held, used),
-        plan.layers,
-        used,
-        gpu,
-        host_bytes=plan.host_bytes,
-    )
-    return None if times is None else _pace(times, used, gpu)
+    counted = counted_for(model, method, recipe)
+    times = counted.time_on(gpu, recipe)
+    return None if times is None else _pace(times, counted.used(recipe), gpu)
 
 
 def paces(body: Mapping[str, Any], estimates: Iterable[Mapping[str, Any]]) -> list[Pace | None]:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.validity import Validity
-    from loralens.core.tape.work import WorkLog
 
 PHASES: Final = ("forward", "backward", "optimizer")
 MOST_BYTES: Final = 64 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
@@ -50,17 +49,13 @@ class Plan:
     points: list[Point]
     validity: Validity
     held: list[Held]
-    work: WorkLog
-    layers: int
     positions: int | None = None  # places in a learned table of positions
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
     terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
 
     def used(self, recipe: Recipe) -> Recipe:
         """A recipe that the plan covers, with everything named that the method chose itself: its target modules, its packing."""
-        lora = replace(self.recipe.lora, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
-        batch, sequence = recipe.micro_batch_size, recipe.sequence_length
-        return replace(self.recipe, micro_batch_size=batch, sequence_length=sequence, lora=lora)
+        return named_at(self.recipe, recipe)
 
     def peaks(self, batch: int, sequence: int, rank: int) -> tuple[dict[str, int], Moment, int]:
         """Peak bytes by phase, and the moment of the overall peak with its bytes."""
@@ -103,6 +98,13 @@ class Plan:
                 for point in self.points
             ],
         }
+
+
+def named_at(named: Recipe, recipe: Recipe) -> Recipe:
+    """A recipe in which everything is named, at another one's batch, length and rank."""
+    lora = replace(named.lora, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
+    batch, sequence = recipe.micro_batch_size, recipe.sequence_length
+    return replace(named, micro_batch_size=batch, sequence_length=sequence, lora=lora)
 
 
 def _rows(moment: Moment) -> list[list[int]]:
@@ -169,8 +171,6 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         points=step.ledger.points,
         validity=step.validity,
         held=step.held,
-        work=step.work,
-        layers=step.layers,
         positions=root.learned_positions,
         base_parameters=own,
         terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],

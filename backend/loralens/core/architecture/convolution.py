@@ -10,6 +10,7 @@ from loralens.core.architecture.module import Module
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_weight
+from loralens.core.tape.cost import Costs
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import Size
@@ -49,6 +50,9 @@ class Convolution(Module):
             ]
 
         saved = derivatives.CONVOLUTION.kept(input=x, weight=weight, bias=bias)
-        costs = product(out, x, weight, places.times(weight.numel) * 2, (sizes[0][3], sizes[1][3]))
+
+        def costs() -> Costs:
+            return product(out, x, weight, places.times(weight.numel) * 2, (sizes[0][3], sizes[1][3]))
+
         t.record(self._name, [out], [x, weight, bias], saved, apply, costs)
         return out

@@ -136,7 +136,7 @@ def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
             t.end(t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits"))
         return t.new(numel, dtype, width, "gradient: logits", "logits")
 
-    t.record("loss", [loss], [logits], [], apply, whole_loss(numel, compiled=False))
+    t.record("loss", [loss], [logits], [], apply, lambda: whole_loss(numel, compiled=False))
     return loss
 
 
@@ -160,8 +160,14 @@ def _kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     losses = t.new(TOKENS, "float32", 1, "loss per row")
     logsumexp = t.new(TOKENS, "float32", 1, "logsumexp per row")
     overwritten = Tensor(logits.storage, logits.numel, logits.dtype, logits.width)
-    both = moving(bytes_of(logits) * 2, "logits")
-    t.record("loss", [loss], [logits], [logsumexp, labels], lambda g: overwritten, (None, (both,)))
+    t.record(
+        "loss",
+        [loss],
+        [logits],
+        [logsumexp, labels],
+        lambda g: overwritten,
+        lambda: (None, (moving(bytes_of(logits) * 2, "logits"),)),
+    )
     t.end(losses)
     return loss
 
@@ -192,7 +198,7 @@ def _chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
         return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
 
-    t.record("loss", [loss], [logits], [], apply, whole_loss(numel, compiled=compiled))
+    t.record("loss", [loss], [logits], [], apply, lambda: whole_loss(numel, compiled=compiled))
     return loss
 
 
@@ -242,7 +248,10 @@ def _fused(t: Tape, head: Linear, hidden: Tensor, call: Call) -> Tensor:
     )
     t.end(chunk, chunk_float)
     loss = t.new(ONE, "float32", 1, "loss")
-    costs = _fused_costs(hidden, weight, head.out_features)
+
+    def costs() -> Costs:
+        return _fused_costs(hidden, weight, head.out_features)
+
     t.record("loss", [loss], [hidden, weight], [], lambda g: [grad_input, grad_weight], costs)
     return loss
 

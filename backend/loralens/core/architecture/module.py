@@ -150,7 +150,12 @@ class Embedding(Module):
                 return t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", category)
 
         t.record(
-            label, [out], [weight], derivatives.EMBEDDING.kept(weight=weight, indices=indices), apply, looked_up(out)
+            label,
+            [out],
+            [weight],
+            derivatives.EMBEDDING.kept(weight=weight, indices=indices),
+            apply,
+            lambda: looked_up(out),
         )
         return out
 

@@ -12,6 +12,7 @@ from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.module import Module
 from loralens.core.tape import derivatives, ops
+from loralens.core.tape.cost import Costs
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import TOKENS
@@ -127,7 +128,9 @@ class Experts(Module):
                 for size, wanted in zip(sizes, wants, strict=True)
             ]
 
-        costs = product(out, x, w, x.numel * (2 * width), (wants[0], wants[1]))
+        def costs() -> Costs:
+            return product(out, x, w, x.numel * (2 * width), (wants[0], wants[1]))
+
         t.record(label, [out], [x, w], derivatives.GROUPED_MM.kept(self=x, mat2=w), apply, costs)
         if bias is not None:
             spread = ops.indexed(t, t.parameter(bias), None, out.numel, width, f"{label}: bias of each row")

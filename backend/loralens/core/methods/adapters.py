@@ -149,7 +149,7 @@ class LoraAdapter:
             t.end(whole)
             return [gradient, *gradients]
 
-        t.record("LoRA (fused)", [out], [x, *factors], [x, dropped], apply, self._fused_costs(layer, x, out))
+        t.record("LoRA (fused)", [out], [x, *factors], [x, dropped], apply, lambda: self._fused_costs(layer, x, out))
         return out
 
     def _fused_costs(self, layer: Linear, x: Tensor, out: Tensor) -> Costs:

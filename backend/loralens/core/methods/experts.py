@@ -15,7 +15,7 @@ from loralens.core.architecture.moe import Experts, Router
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.adapters import rank_of, selector, settled
 from loralens.core.tape import ops
-from loralens.core.tape.cost import NARROW, Cost, rate_of
+from loralens.core.tape.cost import NARROW, Cost, Costs, rate_of
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import RANK, Dim
 from loralens.core.tape.work import bytes_of
@@ -143,6 +143,9 @@ class ExpertAdapter:
         def apply(g: Tensor) -> list[Tensor | None]:
             return [None, *(t.new(*size, "gradient: experts: factors", "temporaries") for size in sizes)]
 
-        narrow = Cost(NARROW, rate_of(w.dtype), ops.multiplied(a.numel * 2, base.shape[-2]), bytes_of(w) * 2)
-        t.record("experts: adapted weight", [out], [w, a, b], [a, b], apply, ((narrow,), (narrow, narrow)))
+        def costs() -> Costs:
+            narrow = Cost(NARROW, rate_of(w.dtype), ops.multiplied(a.numel * 2, base.shape[-2]), bytes_of(w) * 2)
+            return (narrow,), (narrow, narrow)
+
+        t.record("experts: adapted weight", [out], [w, a, b], [a, b], apply, costs)
         return out

@@ -19,6 +19,7 @@ from loralens.core.tape.work import product
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Linear
     from loralens.core.question.recipe import Lora
+    from loralens.core.tape.cost import Costs
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.tape import Tape
 
@@ -75,7 +76,9 @@ class MergedAdapter:
         def apply(g: Tensor) -> list[Tensor | None]:
             return [t.new(*size, "gradient: LoRA: B A x", "temporaries") for size in sizes]
 
-        costs = product(out, low, weight, rows.times(weight.numel) * 2, (True, True), narrow=True)
+        def costs() -> Costs:
+            return product(out, low, weight, rows.times(weight.numel) * 2, (True, True), narrow=True)
+
         t.record("LoRA: B A x", [out], [low, weight], [low, weight], apply, costs)
         return ops.copy(t, out, "LoRA: update by token")
 

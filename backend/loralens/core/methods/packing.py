@@ -82,7 +82,7 @@ def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int 
         with t.temporary(numel, dtype, layer.in_features, label, "temporaries"):
             return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
-    t.record(layer.label, [out], [x], [], apply, packed_costs(layer, x, out, dtype))
+    t.record(layer.label, [out], [x], [], apply, lambda: packed_costs(layer, x, out, dtype))
     return out
 
 
@@ -134,7 +134,7 @@ class EightBit:
             with t.temporary(numel, source[1], layer.in_features, label, "temporaries"):
                 return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
-        t.record(layer.label, [out], [x], [], apply, packed_costs(layer, x, out, source[1]))
+        t.record(layer.label, [out], [x], [], apply, lambda: packed_costs(layer, x, out, source[1]))
         if out.node is not None and x.storage is not None:
             out.node.kept = x.storage
         return out

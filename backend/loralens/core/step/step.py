@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.call import Call
@@ -19,12 +20,12 @@ from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, returned
 from loralens.core.tape.autocast import end_autocast
+from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ONE, ZERO, Size, share
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
-from loralens.core.tape.work import WorkLog
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Module
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from loralens.core.parallel.strategy import Strategy
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.parameter import Parameter
+    from loralens.core.tape.work import WorkLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,6 @@ class Step:
     ledger: Ledger
     held: list[Held]
     validity: Validity
-    work: WorkLog
     layers: int
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
 
@@ -85,14 +86,15 @@ def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[Parame
             yield parameter, places
 
 
-def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
-    """Walk one training step and return its ledger."""
+def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | None = None) -> Step:
+    """Walk one training step and return its ledger; `work` counts what its operators do, which takes half as long again."""
     ledger = Ledger()
     validity = Validity(recipe)
     held = held_parameters(root)
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = book_static(ledger, root, held, recipe, validity, strategy)
-    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity, hooks=strategy)
+    make = Tape if work is None else partial(CountingTape, work)
+    tape = make(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity, hooks=strategy)
     batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
@@ -106,7 +108,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe) -> Step:
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
-    return Step(ledger, held, validity, tape.work, _layers(root), host + strategy.host_bytes)
+    return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes)
 
 
 def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:

@@ -157,7 +157,7 @@ class Attention:
             saved = derivatives.FLASH.kept(**kept, logsumexp=logsumexp, rng_state=state)
         else:
             saved = derivatives.EFFICIENT.kept(**kept, log_sumexp=logsumexp, attn_bias=mask, philox_seed=state)
-        t.record(label, [out], [q, k, v, mask], saved, apply, self._costs(q, k, v, out, mask, flash=flash))
+        t.record(label, [out], [q, k, v, mask], saved, apply, lambda: self._costs(q, k, v, out, mask, flash=flash))
         return out
 
     def _costs(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, mask: Tensor | None, *, flash: bool) -> Costs:

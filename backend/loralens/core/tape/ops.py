@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from loralens.core.question.precision import promote
 from loralens.core.tape import derivatives
 from loralens.core.tape.autocast import cast_weight
-from loralens.core.tape.cost import is_narrow
+from loralens.core.tape.cost import Costs, is_narrow
 from loralens.core.tape.derivatives import cast as cast
 from loralens.core.tape.derivatives import clamp as clamp
 from loralens.core.tape.derivatives import cut as cut
@@ -146,7 +146,9 @@ def linear(
         grad_w = t.new(*w_size, f"gradient: {label} weight", own_grad).as_view() if wants[1] else None
         return [grad_x, grad_w, grad_b]
 
-    costs = product(out, x, w, rows.times(w.numel) * 2, wants[:2], narrow=is_narrow(x.width, out.width))
+    def costs() -> Costs:
+        return product(out, x, w, rows.times(w.numel) * 2, wants[:2], narrow=is_narrow(x.width, out.width))
+
     t.record(label, [out], [x, w, b], saved, apply, costs)
     return out
 
@@ -190,13 +192,16 @@ def matmul(
     saved = derivatives.BMM.kept(self=a, mat2=b)
     t.saving([a, b], saved)
     out = t.new(numel, a.dtype, width, label)
-    flops = multiplied(numel, a.width) * 2 if flops is None else flops
     sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
 
     def apply(g: Tensor) -> list[Tensor | None]:
         return [like(t, n, d, w, f"gradient: {label}") if wanted else None for n, d, w, wanted in sizes]
 
-    t.record(label, [out], [a, b], saved, apply, product(out, a, b, flops, (sizes[0][3], sizes[1][3])))
+    def costs() -> Costs:
+        made = multiplied(numel, a.width) * 2 if flops is None else flops
+        return product(out, a, b, made, (sizes[0][3], sizes[1][3]))
+
+    t.record(label, [out], [a, b], saved, apply, costs)
     return out
 
 

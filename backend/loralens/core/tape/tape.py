@@ -32,7 +32,6 @@ from loralens.core.tape.graph import (
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ZERO, Size
 from loralens.core.tape.validity import Validity
-from loralens.core.tape.work import WorkLog
 
 Some = TypeVar("Some", "Tensor", "Tensor | None")
 
@@ -105,7 +104,6 @@ class Tape:
         every_layer: bool = False,
     ) -> None:
         self.ledger = ledger
-        self.work = WorkLog()
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
         self.fused_lora = "lora" in fused_kernels
@@ -146,9 +144,9 @@ class Tape:
 
     def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
         """Allocate a tensor of `numel` elements."""
-        size = numel * ITEM_BYTES[dtype]
-        self.work.fresh.append(size)
-        return Tensor(Storage(self.ledger, size, section or self.section, label), numel, dtype, width)
+        return Tensor(
+            Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width
+        )
 
     @contextmanager
     def temporary(
@@ -191,12 +189,9 @@ class Tape:
         inputs: Sequence[Tensor | None],
         saved: Sequence[Tensor | None],
         apply: Backward,
-        costs: Costs | None = None,
+        costs: Callable[[], Costs] | None = None,
     ) -> None:
-        """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes, where it is known."""
-        times = 1 + self.stands_for.get(self.layer, 0)
-        again = self.ledger.phase == "backward"
-        self.work.forward("recomputation" if again else "forward", self.section, inputs, costs, times)
+        """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes (`counting`)."""
         if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):
             return
         self._sequence += 1
@@ -204,7 +199,6 @@ class Tape:
         saves = any(tensor is not None for tensor in saved)
         edges = [None if tensor is None else tensor.edge for tensor in inputs]
         node = Node(self._sequence, label, self.section, edges, [] if self.region else held, apply, len(outputs))
-        node.times, node.costs = times, None if costs is None else costs[1]
         for index, output in enumerate(outputs):
             output.node = node
             output.output = index
@@ -230,7 +224,6 @@ class Tape:
             node = self.leaves.get(key)
             if node is None:
                 node = Node(LEAF, parameter.label, self.section, (), [], lambda grads: ())
-                node.times = 1 + self.stands_for.get(self.layer, 0)
                 node.apply = lambda gradient, key=key, parameter=parameter: self._accumulate(key, parameter, gradient)
                 self.leaves[key] = node
             tensor.node = node
@@ -329,7 +322,7 @@ class Tape:
                 if value is not None:
                     let_go(spent)
                     spent, filled = [], buffers.setdefault(target, [None] * target.outputs)
-                    self._arrive(filled, index, value, target.times)
+                    self._arrive(filled, index, value, target)
                 waiting[target] -= 1
                 if not waiting[target]:
                     heapq.heappush(ready, (-target.sequence, next(turn), target))
@@ -349,26 +342,28 @@ class Tape:
         if node.region is not None and not node.region.done:
             node.region.recompute()
             self.ledger.where = node.label
-        self.work.fresh.clear()
-        produced = node.apply(arrived) if node.owning else node.apply(*arrived)
-        self.work.backward(node, arrived)
+        produced = self._apply(node, arrived)
         if node.region is not None:
             node.saved, node.region = [], None
         if callable(produced):  # summed and cast to the inputs' shapes and dtypes
-            produced = produced()
-            self.work.finished(node)
+            produced = self._finish(node, produced)
         results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
         hold(results)
         node.saved = []
         return results
 
-    def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor, times: int) -> None:
+    def _apply(self, node: Node, arrived: list[Tensor | None]) -> Any:
+        return node.apply(arrived) if node.owning else node.apply(*arrived)
+
+    def _finish(self, node: Node, finish: Callable[[], Any]) -> Any:
+        return finish()
+
+    def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor, target: Node) -> None:
         """A gradient's way into an input buffer, where it is added to one that came before."""
         first = buffer[index]
         if first is None:
             buffer[index] = value
             return
-        self.work.summed(first, times)
         if not first.is_view and first.storage is not None and first.storage.slots == 1:
             let_go([value])  # added in place
         else:
