@@ -29,21 +29,25 @@ tests() {
   counted "$label" "$code" "$begun"
 }
 
-# meanwhile LABEL COMMAND…: the same beside what comes next, which leaves a core to it; `then_counted LABEL` waits for it.
+# meanwhile LABEL COMMAND…: the same beside what comes next; `then_counted` waits for all of these in turn.
+beside=() beside_labels=()
 meanwhile() {
   local label=$1
   shift
   "$@" >"$(log_of "$label")" 2>&1 &
-  beside=$! beside_begun=$SECONDS
-  children+=("$beside")
+  beside+=("$!") beside_labels+=("$label")
+  children+=("$!")
 }
 
 then_counted() {
-  local code=0
-  wait "$beside" || code=$?
-  say "== $1"
-  cat "$(log_of "$1")"
-  counted "$1" "$code" "$beside_begun"
+  local begun=$SECONDS index code
+  for index in "${!beside[@]}"; do
+    code=0
+    wait "${beside[index]}" || code=$?
+    say "== ${beside_labels[index]}"
+    cat "$(log_of "${beside_labels[index]}")"
+    counted "${beside_labels[index]}" "$code" "$begun"
+  done
 }
 
 # counted LABEL CODE BEGUN: adds what a test runner's log says to the sums.
@@ -108,12 +112,15 @@ if [ $# -gt 0 ]; then # a choice of one's own
   check "browser and fonts" browser_is_there
   tests "page in the browser" npm --prefix frontend run --silent e2e
 else
-  # Two lanes of the same length for two cores.
-  meanwhile "Python tests: all others" "$bin/python" -m pytest --ignore=tests/lab --ignore=tests/code --ignore=tests/validation --ignore=tests/api
-  tests "Python tests: lab, lessons, validation, API" "$bin/python" -m pytest tests/lab tests/code tests/validation tests/api
+  # Two lanes of the same length for two cores, and a third that mostly waits: for clocks, killed servers, Ray's nodes.
+  waiting=(tests/abuse tests/jobs tests/installation tests/huggingface)
+  second=(tests/lab tests/code tests/validation tests/api)
+  meanwhile "Python tests: all others" "$bin/python" -m pytest "${second[@]/#/--ignore=}" "${waiting[@]/#/--ignore=}"
+  meanwhile "Python tests: abuse, jobs, installation, Hub" "$bin/python" -m pytest "${waiting[@]}"
+  tests "Python tests: lab, lessons, validation, API" "$bin/python" -m pytest "${second[@]}"
   check "browser and fonts" browser_is_there
   tests "page in the browser" npm --prefix frontend run --silent e2e
-  then_counted "Python tests: all others"
+  then_counted
 fi
 
 for failure in "${failures[@]:+${failures[@]}}"; do printf 'FAILED %s\n' "$failure"; done
