@@ -61,12 +61,13 @@ class Events(BenchmarkResult):
     responses={**documented(400, 409, 413, 415, 422, 503), 299: {"model": Events, "description": "Event types."}},
     openapi_extra={
         "requestBody": {
+            "required": True,
             "content": {
                 "application/json": {
                     "schema": BenchmarkRequest.model_json_schema(ref_template="#/components/schemas/{model}"),
                     "example": {"dtype": "bfloat16", "tokens": 16, "rank": 8, "seconds": 10},
                 }
-            }
+            },
         }
     },
 )

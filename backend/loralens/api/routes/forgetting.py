@@ -85,9 +85,10 @@ class RecordedRuns(BaseModel):
     responses=documented(400, 409, 413, 415, 422, 503),
     openapi_extra={
         "requestBody": {
+            "required": True,
             "content": {
                 "application/json": {"schema": ForgettingRequest.model_json_schema(), "example": {"budget": "quick"}}
-            }
+            },
         }
     },
 )

@@ -35,7 +35,7 @@ router = APIRouter(tags=["adapters"])
                                 },
                             },
                             "target_modules": {
-                                "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]
+                                "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": ["string", "null"]}]
                             },
                             "weights_dtype": {"type": "string"},
                             "quantization": {"type": ["string", "null"]},

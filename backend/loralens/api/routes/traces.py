@@ -39,12 +39,13 @@ FUNCTION = "loralens.lab.trace.job:run"
     responses=documented(400, 404, 409, 413, 415, 422, 503),
     openapi_extra={
         "requestBody": {
+            "required": True,
             "content": {
                 "application/json": {
                     "schema": {"type": "object", "description": "The body of POST /api/memory."},
                     "example": {"model": "7B", "method": "lora", "recipe": {"sequence_length": 2048}},
                 }
-            }
+            },
         }
     },
 )
