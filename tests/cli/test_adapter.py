@@ -57,3 +57,15 @@ def test_errors_are_one_line_and_leave_nothing(run, folder: Path, tmp_path: Path
     code, _, err = run("adapter", "inspect", str(folder))
     assert code == 2 and "pickle" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_doctor(run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 64, "hidden_size": 10,
+        "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}))  # fmt: skip
+    code, out, _ = run("adapter", "doctor", str(folder), "--base", str(tmp_path), "--for", "vllm", "--json")
+    answer = json.loads(out)
+    assert code == 5 and answer["verdict"] == "broken" and answer["findings"][0]["code"] == "shape"
+    code, out, _ = run("adapter", "doctor", str(folder))
+    assert code == 5 and "fault: the update's entries are" in out and "  do: " in out
+    code, _, err = run("adapter", "doctor", str(folder), "--for", "nothing")
+    assert code == 2 and "one of peft, vllm" in err

@@ -1,4 +1,4 @@
-"""`loralens adapter`: look into a PEFT adapter, and give it another rank."""
+"""`loralens adapter`: look into a PEFT adapter, say what is wrong with it, and give it another rank."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from loralens.cli.adapter_doctor import EXAMPLES as DOCTOR_EXAMPLES
+from loralens.cli.adapter_doctor import doctor
 from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
 from loralens.installation.state import require
 from loralens.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(doctor)
 
 Folder = Annotated[Path, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")]
 Energy = Annotated[float, typer.Option("--energy", help="Share of the squared norm that a smaller rank must keep.")]
@@ -20,6 +23,7 @@ EXAMPLES = (
     ("loralens adapter inspect my-adapter", "rank, targets, bytes, and the rank that would do"),
     ("loralens adapter inspect my-adapter --energy 0.9", "with another share to keep"),
     ("loralens adapter inspect my-adapter --json", "as JSON"),
+    *DOCTOR_EXAMPLES,
     ("loralens adapter resize my-adapter smaller --rank 4", "another rank, by truncated SVD"),
     ("loralens adapter resize my-adapter smaller --energy 0.99", "the smallest rank that keeps a share"),
     ("loralens adapter resize my-adapter smaller --energy 0.99 --mixed", "a rank for each module"),

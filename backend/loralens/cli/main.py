@@ -1,7 +1,7 @@
 """Entry point: finds the verb, imports its module alone, and turns every error into one line and an exit code.
 
 Exit codes: 2 for input, 3 for missing hardware or packages, 1 otherwise, 130 after Ctrl-C; verdicts of `fit`,
-`check` and `memory --gpu`: 0 fits, 4 tight, 5 does not fit.
+`check` and `memory --gpu`: 0 fits, 4 tight, 5 does not fit; of `adapter doctor`: 0 healthy, 4 doubtful, 5 broken.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VERBS = {
     "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, Unsloth.",
     "explain": "Which tensor an out-of-memory message is about.",
     "export": "A recipe as a trainer's config.",
-    "adapter": "Inspect and resize PEFT adapters.",
+    "adapter": "Inspect, doctor and resize PEFT adapters.",
     "forgetting": "What full fine-tuning and LoRA forget, measured here.",
     "bench": "Time LoRA's product on this machine, honestly.",
     "trace": "The real model on fake tensors, beside what is computed.",

@@ -18,7 +18,7 @@ from loralens.lab.factors import PREFIX, Factors
 
 _FIELD: Final = "adapter_model.safetensors"
 MAX_PAIRS: Final = 20_000_000
-_FACTOR: Final = re.compile(
+FACTOR: Final = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
     r"|lora_magnitude_vector)(?P<new>(?<=lora_magnitude_vector)\.weight)?"
 )
@@ -142,7 +142,7 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
                 f"{name}: PEFT's names start with {PREFIX!r}" + (f"; {found[0]}" if found else ""), found and found[1]
             )
         rest = name.removeprefix(PREFIX)
-        match = _FACTOR.fullmatch(rest)
+        match = FACTOR.fullmatch(rest)
         if match:
             roles.setdefault(match["module"], {})[match["role"]] = name
         elif _may_be_extra(rest, config):

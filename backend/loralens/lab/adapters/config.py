@@ -65,8 +65,7 @@ _HANDED_ON: Final = _BEGINNINGS | {
     "ensure_weight_tying",
     "runtime_config",
 }
-# Source: fields of peft 0.21 LoraConfig; enable_lora of peft 0.1.
-_CHANGES_THE_MODEL: Final = frozenset(
+CHANGES_THE_MODEL: Final = frozenset(
     [
         "alora_invocation_tokens",
         "arrow_config",
@@ -82,6 +81,7 @@ _CHANGES_THE_MODEL: Final = frozenset(
         "velora_config",
     ]
 )
+"""Keys that are refused unless they are empty. Source: fields of peft 0.21 LoraConfig; enable_lora of peft 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
         if given[key] not in (None, False, "", [], {}):
             what = (
                 "this changes what the adapter computes and is not handled here"
-                if key in _CHANGES_THE_MODEL
+                if key in CHANGES_THE_MODEL
                 else "it is not handled here: what it does to the factors is not known"
             )
             raise _invalid(

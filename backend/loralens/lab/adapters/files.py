@@ -6,8 +6,6 @@ Reading checks everything in memory before a tensor is handed out; writing puts 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
@@ -25,22 +23,10 @@ from loralens.lab.adapters.config import MAX_CONFIG_BYTES, AdapterConfig, read_c
 from loralens.lab.adapters.finite import CHECKED, all_finite
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.header import REMEMBERED, Header, forget_headers, read_header
+from loralens.lab.adapters.stream import DTYPES, new_folder
 
 MAX_ADAPTER_BYTES: Final = 4 * 2**30
 """Limit for files on this machine; what comes over the network has its own, smaller one."""
-
-_DTYPES: Final = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
@@ -91,7 +77,7 @@ def _tensors(data: NDArray[np.uint8], header: Header) -> dict[str, torch.Tensor]
     tensors: dict[str, torch.Tensor] = {}
     whole: dict[torch.dtype, torch.Tensor] = {}
     for entry in header.tensors:
-        dtype, begin = _DTYPES[entry.dtype], header.data_offset + entry.begin
+        dtype, begin = DTYPES[entry.dtype], header.data_offset + entry.begin
         if begin % dtype.itemsize:  # the format does not promise aligned data; torch needs it
             copy = data[begin : header.data_offset + entry.end].copy()
             tensors[entry.name] = torch.from_numpy(copy).view(dtype).view(entry.shape)
@@ -142,23 +128,10 @@ def write_adapter(adapter: Adapter, folder: str | os.PathLike[str]) -> int:
     The folder appears whole or not at all: both files are written beside it and the folder is renamed into place.
     An adapter that is already there is replaced; any other content of the folder is refused.
     """
-    place = Path(folder)
-    if place.exists() and (
-        not place.is_dir() or any(p.name not in (CONFIG_FILE, WEIGHTS_FILE) for p in place.iterdir())
-    ):
-        raise InvalidInput(f"{place} holds something other than an adapter", field="folder", hint="name a new folder")
-    place.parent.mkdir(parents=True, exist_ok=True)
     contents = {CONFIG_FILE: adapter.config.to_json(), WEIGHTS_FILE: weights_bytes(adapter)}
-    staging = Path(tempfile.mkdtemp(prefix=".adapter-", dir=place.parent))
-    try:
-        staging.chmod(0o755)
+    with new_folder(Path(folder), contents.__contains__) as staging:
         for name, content in contents.items():
             (staging / name).write_bytes(content)
-        if place.exists():
-            shutil.rmtree(place)
-        staging.rename(place)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return sum(len(content) for content in contents.values())
 
 

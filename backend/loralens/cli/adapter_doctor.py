@@ -1,0 +1,71 @@
+"""`loralens adapter doctor`: what is wrong with an adapter, why, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from loralens.cli.options import Json, read_json
+from loralens.cli.render import line, print_json
+from loralens.installation.state import require
+from loralens.settings import Settings
+
+if TYPE_CHECKING:
+    from loralens.lab.adapters.doctor.base import Base
+
+EXAMPLES: Final = (
+    ("loralens adapter doctor my-adapter --base llama-3.1-8b", "does it fit this base, and is it sound"),
+    ("loralens adapter doctor my-adapter --base config.json --for vllm", "and what an engine will refuse"),
+    ("loralens adapter doctor my-adapter --json", "as JSON, without a base"),
+)
+_EXITS: Final = {"healthy": 0, "doubtful": 4, "broken": 5}
+
+
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Folder of the adapter.")],
+    base: Annotated[
+        str | None, typer.Option("--base", help="The base model: a name, a config.json, or a folder with one.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--for", help="Say what this engine refuses: peft, vllm, sglang, llama.cpp or mlx.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Say what is wrong with an adapter, why, and what to do; the gravest first.
+
+    Exit code 0: healthy, 4: doubtful, 5: broken.
+    """
+    require(Settings().state_directory())
+    from loralens.lab.adapters.doctor import diagnose
+
+    answer = diagnose(folder, None if base is None else _base(base), engine)
+    if json:
+        print_json(answer.to_dict())
+        return _EXITS[answer.verdict]
+    against = f" against {answer.base}" if answer.base else ""
+    line(f"{answer.verdict}: {answer.modules} modules{against}" + (f", for {engine}" if engine else ""))
+    for found in answer.findings:
+        line(f"\n{found.severity}: {found.what}")
+        for label, text in (
+            ("why", found.cause),
+            ("do", found.repair),
+            ("where", ", ".join(found.modules)),
+            ("source", found.source),
+        ):
+            if text:
+                line(f"  {label}: {text}")
+    if not answer.findings:
+        line("nothing to say against it" + ("" if base else "; --base says whether it fits"))
+    return _EXITS[answer.verdict]
+
+
+def _base(text: str) -> Base:
+    """The base that a word means: a file and a folder are looked for first."""
+    from loralens.lab.adapters.doctor.base import base_of
+
+    path = Path(text)
+    if path.is_dir():
+        path /= "config.json"
+    return base_of(config=read_json(str(path))) if path.is_file() else base_of(text)

@@ -1,0 +1,37 @@
+"""What the doctor says: one finding for each thing, the gravest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Severity = Literal["fault", "warning", "advice"]
+SEVERITIES: Final[tuple[Severity, ...]] = ("fault", "warning", "advice")
+"""Does not load or computes something else; loads, but is hardly what was meant; works, and could be better."""
+
+Stage = Literal["files", "format", "config", "structure", "fit", "numbers", "engine", "size"]
+STAGES: Final[tuple[Stage, ...]] = ("files", "format", "config", "structure", "fit", "numbers", "engine", "size")
+"""In the order of looking: what is wrong early makes what comes later meaningless."""
+
+SHOWN_MODULES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found: what it is, why it is so, and what to do about it."""
+
+    severity: Severity
+    stage: Stage
+    code: str
+    what: str
+    cause: str = ""
+    repair: str = ""
+    modules: list[str] = field(default_factory=list)
+    """The first of the modules that it is about."""
+    source: str | None = None
+    """Where the rule stands that says so."""
+
+
+def ordered(findings: list[Finding]) -> list[Finding]:
+    """Gravest first, and among equals the one that was looked for first."""
+    return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), STAGES.index(one.stage)))

@@ -1,0 +1,168 @@
+"""Twenty-five adapters, each with one fault planted: the doctor must name it first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from loralens.lab.adapters.doctor import diagnose
+from loralens.lab.adapters.doctor.base import Base, base_of
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+SHAPES = {"self_attn.q_proj": (16, 16), "self_attn.v_proj": (16, 8), "mlp.down_proj": (24, 16)}
+PREFIX = "base_model.model."
+Tensors = dict[str, torch.Tensor]
+
+
+def healthy(layers: int = 2, rank: int = 4) -> Tensors:
+    """Factors for SHAPES in every layer of LLAMA, in bfloat16 and with updates of full rank and usual size."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for layer in range(layers):
+        for name, (fan_in, fan_out) in SHAPES.items():
+            stem = f"{PREFIX}model.layers.{layer}.{name}"
+            tensors[f"{stem}.lora_A.weight"] = torch.randn(rank, fan_in, generator=generator).bfloat16() * 0.1
+            tensors[f"{stem}.lora_B.weight"] = torch.randn(fan_out, rank, generator=generator).bfloat16() * 0.1
+    return tensors
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """Its config, with some keys changed."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 4,
+        "lora_alpha": 4,
+        "target_modules": [name.rpartition(".")[2] for name in SHAPES],
+    } | changes
+
+
+def write(folder: Path, tensors: Tensors | None, settings: dict[str, Any] | None) -> Path:
+    folder.mkdir(exist_ok=True)
+    if tensors is not None:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    if settings is not None:
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def renamed(change: Callable[[str], str], tensors: Tensors | None = None) -> Tensors:
+    return {change(name): tensor for name, tensor in (tensors or healthy()).items()}
+
+
+def changed(part: str, change: Callable[[torch.Tensor], torch.Tensor], tensors: Tensors | None = None) -> Tensors:
+    return {name: change(t.clone()) if part in name else t for name, t in (tensors or healthy()).items()}
+
+
+def transposed() -> Tensors:
+    tensors = {}
+    for name, tensor in healthy().items():
+        swapped = name.replace("lora_A", "x").replace("lora_B", "lora_A").replace("x", "lora_B")
+        tensors[swapped] = tensor.T
+    return tensors
+
+
+def one_nan(tensor: torch.Tensor) -> torch.Tensor:
+    tensor[0, 0] = float("nan")
+    return tensor
+
+
+def embedded(rows: int) -> Tensors:
+    return healthy() | {
+        f"{PREFIX}lm_head.lora_A.weight": torch.randn(4, 16).bfloat16(),
+        f"{PREFIX}lm_head.lora_B.weight": torch.randn(rows, 4).bfloat16() * 0.1,
+    }
+
+
+def fused() -> Tensors:
+    qkv = {}
+    for layer in range(2):
+        stem = f"{PREFIX}model.layers.{layer}.self_attn.qkv_proj"
+        qkv[f"{stem}.lora_A.weight"] = torch.randn(4, 16).bfloat16()
+        qkv[f"{stem}.lora_B.weight"] = torch.randn(32, 4).bfloat16() * 0.1
+    return qkv
+
+
+def without(part: str) -> Tensors:
+    return {name: tensor for name, tensor in healthy().items() if part not in name}
+
+
+Q0, DOWN = "layers.0.self_attn.q_proj", "down_proj.lora_B"
+TO_VLLM, TO_LLAMA_CPP = "vllm", "llama.cpp"
+PLANTED: list[tuple[str, str, Tensors | None, dict[str, Any] | None, str | None]] = [
+    ("prefix missing", "prefix", renamed(lambda n: n.replace("model.layers", "layers", 1)
+        if n.startswith(PREFIX + "model.") else n), config(), None),
+    ("saved from torch.compile", "compiled", renamed(lambda n: n.replace(PREFIX, PREFIX + "_orig_mod.")), config(), None),
+    ("wrapped twice", "prefix", renamed(lambda n: PREFIX + n), config(), None),
+    ("of a multimodal class", "prefix", renamed(lambda n: n.replace("model.layers", "model.language_model.layers")), config(), None),
+    ("fused attention", "fused", fused(), config(target_modules=["qkv_proj"]), None),
+    ("more layers", "layers", healthy(layers=4), config(), None),
+    ("names of GPT-2", "other_names", renamed(lambda n: n.replace("model.layers", "transformer.h").replace("self_attn.q_proj", "attn.c_proj")
+        .replace("self_attn.v_proj", "attn.c_fc").replace("mlp.down_proj", "mlp.c_proj2")),
+        config(target_modules=["c_proj", "c_fc", "c_proj2"]), None),
+    ("another width", "shape", changed("lora_A", lambda t: torch.cat([t, t], 1)), config(), None),
+    ("vocabulary resized", "vocabulary", embedded(66), config(target_modules=[*config()["target_modules"], "lm_head"]), None),
+    ("transposed", "transposed", {n: t for n, t in transposed().items() if "q_proj" not in n},
+        config(), None),
+    ("never trained", "untrained", changed("lora_B", torch.zeros_like), config(), None),
+    ("dead modules", "dead", changed(DOWN, torch.zeros_like), config(), None),
+    ("NaN", "not_finite", changed(Q0 + ".lora_B", one_nan), config(), None),
+    ("exploded", "exploding", changed("lora_B", lambda t: t * 1e5), config(), None),
+    ("one module exploded", "exploding", changed(Q0 + ".lora_B", lambda t: t * 1e4), config(), None),
+    ("alpha far off", "exploding", healthy(), config(lora_alpha=40_000), None),
+    ("rank of another config", "structure", healthy(), config(r=8), None),
+    ("half of a pair", "structure", without(Q0 + ".lora_B"), config(), None),
+    ("names of the live model", "foreign_format", renamed(lambda n: n.replace(".weight", ".default.weight")), config(), None),
+    ("MLX", "foreign_format", renamed(lambda n: n.removeprefix(PREFIX).replace("lora_A.weight", "lora_a").replace("lora_B.weight", "lora_b")),
+        {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": {"rank": 4, "scale": 1.0}}, None),
+    ("no config", "no_config", healthy(), None, None),
+    ("no weights", "no_weights", None, config(), None),
+    ("DoRA for vLLM", "dora", healthy() | {
+        f"{PREFIX}model.layers.{i}.{n}.lora_magnitude_vector": torch.ones(s[1]).bfloat16() for i in range(2) for n, s in SHAPES.items()},
+        config(use_dora=True), TO_VLLM),
+    ("rank too large for vLLM", "rank", healthy(rank=600), config(r=600), TO_VLLM),
+    ("rsLoRA for llama.cpp", "rslora", healthy(), config(use_rslora=True), TO_LLAMA_CPP),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return base_of(config=LLAMA)
+
+
+def test_a_healthy_adapter_is_healthy(tmp_path: Path, base: Base) -> None:
+    for engine in (None, "peft", "vllm", "llama.cpp"):
+        answer = diagnose(write(tmp_path / "good", healthy(), config()), base, engine)
+        assert answer.verdict == "healthy" and answer.findings == [] and answer.modules == 6
+
+
+def test_there_are_25() -> None:
+    assert len(PLANTED) == 25
+
+
+@pytest.mark.parametrize(("name", "code", "tensors", "settings", "engine"), PLANTED, ids=[row[0] for row in PLANTED])
+def test_the_planted_fault_is_named_first(
+    name: str, code: str, tensors: Tensors | None, settings: dict[str, Any] | None, engine: str | None,
+    tmp_path: Path, base: Base,
+) -> None:  # fmt: skip
+    answer = diagnose(write(tmp_path / "planted", tensors, settings), base, engine)
+    first = answer.findings[0]
+    assert first.code == code, answer.findings
+    assert answer.verdict == ("doubtful" if code == "dead" else "broken")
+    assert first.repair
