@@ -22,6 +22,7 @@ EXAMPLES = (
     ("loralens bench", "one size, on the processor, in 20 seconds"),
     ("loralens bench --device cuda:0 --dtype bfloat16 --tokens 4096 --mode training", "on a GPU, with backward"),
     ("loralens bench --sweep rank=8,64,256 --output ranks.json", "over ranks, kept in a file"),
+    ("loralens bench --calibrate", "this device's own rates from small training steps, for the time of a step"),
 )
 
 
@@ -46,11 +47,16 @@ def command(
     output: Annotated[Path | None, Option("--output", "-o", help="Also write the result to this file.")] = None,
     compare: Annotated[tuple[Path, Path] | None, Option(help="Compare two result files: a.json b.json.")] = None,
     keep: Annotated[bool, Option(help="Keep the run in the history that the page shows.")] = True,
+    calibrate: Annotated[
+        bool, Option("--calibrate", help="Time small training steps and keep this device's rates.")
+    ] = False,
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Time every way to compute LoRA's product on this machine, against the dense layer in the same rounds."""
     if compare is not None:
         return _compare(*compare, json)
+    if calibrate:
+        return _calibrate(device, threads, output, json)
     from loralens.lab.words import request_from
 
     body: dict[str, Any] = {
@@ -77,6 +83,39 @@ def command(
         _keep(request.model_dump(mode="json"), request.device, told)
     if json:
         print_json(result)
+
+
+def _calibrate(device: str, threads: int, output: Path | None, json: bool) -> None:
+    """Some two minutes of small real steps; the rates are kept, and `loralens measure` shows time beside them."""
+    from loralens.calibrations import keep_calibration
+    from loralens.core.time.calibration import Calibration
+    from loralens.extras import needing
+
+    with needing("trace", "calibrating"):
+        events = _lab_module("loralens.lab.measure.calibrate").calibrate(device, threads)
+        found: dict[str, Any] = {}
+        for event in events:
+            if event["type"] == "case" and not json:
+                line(f"{event['number']:2} of {event['of']}: {event['method']:5} {event['seconds']:.3f} s")
+            found = event.get("calibration", found)
+    kept = keep_calibration(Settings().state_directory(), Calibration.read(found))
+    if output is not None:
+        output.write_text(json_module.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if json:
+        return print_json(found)
+    line(
+        f"products {found['flops_per_second'] / 1e9:,.1f} GFLOP/s, attention {found['attention_flops_per_second'] / 1e9:,.1f} GFLOP/s"
+    )
+    line(
+        f"memory {found['bytes_per_second'] / 1e9:,.2f} GB/s, unpacking {found['weights_per_second'] / 1e9:,.2f} billion weights/s"
+    )
+    line(
+        f"{1e6 * found['kernel_seconds']:.1f} µs a kernel; {found['dtype']}, {found['threads']} thread(s) on {found['device']}"
+    )
+    line(
+        f"A step left out of the fit is off by {found['median_error']:.1%} in the median of {found['steps']}. Kept in {kept}."
+    )
+    return None
 
 
 def _sweep(text: str) -> dict[str, Any] | None:

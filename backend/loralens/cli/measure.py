@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.render import gib, line, print_json, table
 from loralens.cli.words import Option
+from loralens.core.question.model import Model
+from loralens.core.question.recipe import Recipe
+from loralens.settings import Settings
 
 Device = Annotated[str | None, Option("--device", help="cpu or cuda; left out: cuda where there is one.")]
 Grid = Annotated[Path | None, Option("--grid", help="Measure many cases and append their rows to this file.")]
@@ -36,12 +40,18 @@ def command(body: Body, device: Device = None, grid: Grid = None, seconds: Secon
 
     model, methods, recipe, _ = read_body(body)
     found = [measure(model, method, recipe, device) for method in methods]
+    times = _times(model, methods, recipe, found[0].row["gpu"])
     if json:
         return print_json(
             {
                 "measured": [
-                    {**item.row, "computed_bytes": item.predicted_bytes, "computed_phases": item.predicted_phases}
-                    for item in found
+                    {
+                        **item.row,
+                        "computed_bytes": item.predicted_bytes,
+                        "computed_phases": item.predicted_phases,
+                        "step_seconds": time,
+                    }
+                    for item, time in zip(found, times, strict=True)
                 ]
             }
         )
@@ -52,11 +62,32 @@ def command(body: Body, device: Device = None, grid: Grid = None, seconds: Secon
             rows.append((item.row["method"], phase, gib(computed), gib(size), f"{100 * (computed / size - 1):+.2f} %"))
     line(f"{model.name} on {found[0].row['gpu']}")
     table(["method", "phase", "computed", "measured", "off by"], rows, left=2)
+    for item, time in zip(found, times, strict=True):
+        if time is not None:
+            off = f"{100 * (time['computed'] / time['measured'] - 1):+.1f} %"
+            line(
+                f"{item.row['method']}: a step takes {time['measured']:.3g} s, computed {time['computed']:.3g} s ({off})"
+            )
+    if not any(times):
+        line("`loralens bench --calibrate` times this device once; then a step's time stands beside the computed one.")
     if found[0].row["gpu"].startswith("CPU"):
         line("The computed figures are those of CUDA's kernels; the CPU's attention kernel differs in float32.")
         scratch = max(item.row["scratch_bytes"] for item in found)
         if scratch >= 1024:
             line(f"Tensors only: kernels of this CPU took up to {gib(scratch)} more for themselves.")
+
+
+def _times(model: Model, methods: Sequence[str], recipe: Recipe, card: str) -> list[dict[str, float] | None]:
+    """Seconds of a step, measured and computed, where this device is calibrated in the recipe's dtype."""
+    from loralens.calibrations import calibration_of
+    from loralens.lab.measure.calibrate import timed
+
+    name = "cpu" if card.startswith("CPU") else card
+    kept = calibration_of(Settings().state_directory(), name, recipe.autocast or recipe.weights_dtype)
+    if kept is None:
+        return [None] * len(methods)
+    pairs = (timed(model, method, recipe, kept) for method in methods)
+    return [{"measured": measured, "computed": computed} for measured, computed in pairs]
 
 
 def _grid(path: Path, device: str | None, seconds: float) -> None:

@@ -58,6 +58,7 @@ class TimePlan:
     gathered: Polynomial  # seconds
     reduced: Polynomial
     constants: Constants
+    serial: bool = False  # the device launches its own kernels: nothing hides
 
     def at(self, batch: float, sequence: float, rank: float, host: float = 1.0) -> StepTime:
         """The time at one setting; `host`: how much slower the processor launches than the one of the constants."""
@@ -74,6 +75,7 @@ class TimePlan:
             hides=between.hides,
             sharded=between.sharded,
             host=host,
+            serial=self.serial,
         )
         parts = {name: self.accumulation * value for name, value in card.items()} | beside
         parts[UPDATE] = _value(self.optimizer, values) + host * self.optimizer_seconds
@@ -102,6 +104,7 @@ def beside_card(
     hides: Any,
     sharded: Any,
     host: Any,
+    serial: bool = False,
 ) -> dict[str, Any]:
     """What a step takes beside the card's own work and the optimizer, by part; numbers or arrays of them.
 
@@ -115,9 +118,10 @@ def beside_card(
         hides: share of a micro-batch behind which transfers hide.
         sharded: 1 where weights are sharded over several cards.
         host: how much slower the processor is.
+        serial: one after the other.
     """
     card = busy * (1 + k.sharded_share * sharded)
-    together = larger(card, processor)
+    together = card + processor if serial else larger(card, processor)
     shown = gathered - hides * together
     moved = accumulation * (card - busy + (shown + abs(shown)) / 2) + reduced + k.sharded_step_seconds * sharded
     return {
@@ -165,21 +169,21 @@ def time_plan(
     between = communication(recipe, held, layers, gpu, constants, link)
     if speed is None or between is None:
         return None
-    parts, kernels = _card(work, speed)
+    clipped = recipe.max_grad_norm is not None
     states = recipe.parallelism.gpus if recipe.parallelism.strategy not in ("none", "ddp") else 1
-    update = _seconds(update_bytes(trained, recipe.optimizer), speed.bytes_per_second * states)
+    update = seconds_of(update_bytes(trained, recipe.optimizer, clipped=clipped), speed.bytes_per_second * states)
     if host_bytes is not None and any(host_bytes):
-        moved = _seconds(host_bytes, constants.host_bytes_per_second / 2)
+        moved = seconds_of(host_bytes, constants.host_bytes_per_second / 2)
         update = tuple(a + b for a, b in zip(update, moved, strict=True))
     return TimePlan(
-        parts,
-        kernels * constants.kernel_seconds,
+        parts_of(work, speed),
+        launches(work) * constants.kernel_seconds,
         update,
         update_kernels(trained, recipe.optimizer) * constants.kernel_seconds,
         recipe.gradient_accumulation_steps,
         between,
-        _seconds(between.gathered, between.bytes_per_second),
-        _seconds(between.reduced, between.bytes_per_second),
+        seconds_of(between.gathered, between.bytes_per_second),
+        seconds_of(between.reduced, between.bytes_per_second),
         constants,
     )
 
@@ -189,17 +193,19 @@ def launches(work: WorkLog) -> int:
     return sum(row.kernels * (GPTQ_KERNELS if rate == "gptq" else 1) for _, _, rate, row in work.rows())
 
 
-def _card(work: WorkLog, speed: Speed) -> tuple[dict[str, Polynomial], int]:
+def parts_of(work: WorkLog, speed: Speed) -> dict[str, Polynomial]:
+    """The card's seconds for one micro-batch, by part."""
     parts: dict[str, list[float]] = {}
     for phase, cause, rate, row in work.rows():
         own = parts.setdefault(RECOMPUTATION if phase == "recomputation" else cause, [0.0] * len(MONOMIALS))
         for index, (flops, moved) in enumerate(zip(row.flops, row.bytes, strict=True)):
             if flops or moved:
                 own[index] += speed.seconds(rate, flops, moved)
-    return {name: tuple(coefficients) for name, coefficients in parts.items()}, launches(work)
+    return {name: tuple(coefficients) for name, coefficients in parts.items()}
 
 
-def _seconds(size: Size, bytes_per_second: float) -> Polynomial:
+def seconds_of(size: Size, bytes_per_second: float) -> Polynomial:
+    """Seconds that so many bytes take."""
     return tuple(coefficient / bytes_per_second for coefficient in size)
 
 

@@ -26,9 +26,9 @@ KERNELS: Final = {"adamw_fused": 0.05, "adamw_foreach": 0.3, "adamw_8bit": 1.0, 
 LOOP_KERNELS: Final = 12.0
 
 
-def update_bytes(trained: Iterable[Trained], optimizer: str) -> Size:
+def update_bytes(trained: Iterable[Trained], optimizer: str, *, clipped: bool = True) -> Size:
     """Bytes that a step reads and writes."""
-    passes = PASSES.get(optimizer, UNFUSED) + CLIPPED
+    passes = PASSES.get(optimizer, UNFUSED) + (CLIPPED if clipped else 0)
     total = ZERO
     for tensor in trained:
         total = total + tensor.numel * (ITEM_BYTES[tensor.dtype] * tensor.count * passes)

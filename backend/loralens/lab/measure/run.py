@@ -91,24 +91,48 @@ def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.d
         import peft  # noqa: F401
         import transformers  # noqa: F401
 
-        from loralens.lab.trace import build, loops, optimizers
-
     meter = meter_for(device)
     with ExitStack() as stack:
-        # the libraries' words to each other, about what they will rename
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
         stack.enter_context(meter.watching())
+        prepared = prepare(config, method, recipe, device)
+        for counted in (False, True):  # the first step makes the optimizer's states and the workspaces
+            prepared.step(meter if counted else None)
+    return meter
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model with its optimizer and its batch, ready to step."""
+
+    network: Any
+    optimizer: Any
+    trained: list[Any]
+    batch: Any
+    recipe: Recipe
+    device: torch.device
+    loss_of: Any
+
+    def step(self, meter: Meter | None = None) -> None:
+        """Forward, backward, optimizer."""
+        with warnings.catch_warnings():  # the libraries' words to each other, about what they will rename
+            warnings.simplefilter("ignore")
+            _step(self.network, self.optimizer, self.trained, self.batch, self.recipe, self.device, meter, self.loss_of)
+
+
+def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> Prepared:
+    """Build a model with random weights on a device."""
+    with needing("trace", "measuring"):
+        from loralens.lab.trace import build, loops, optimizers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         settings = build.read_config(config)
         network = materialize(build.adapt(build.build_on_meta(settings, recipe), method, recipe), device, recipe)
         network.train()
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = optimizers.make(recipe.optimizer, trained)
         batch = _batch(settings, recipe, device)
-        loss_of = loops.Plain(keeps=recipe.keep_outputs)
-        for counted in (False, True):  # the first step makes the optimizer's states and the workspaces
-            _step(network, optimizer, trained, batch, recipe, device, meter if counted else None, loss_of)
-    return meter
+    return Prepared(network, optimizer, trained, batch, recipe, device, loops.Plain(keeps=recipe.keep_outputs))
 
 
 def _step(

@@ -1,0 +1,26 @@
+"""Calibrations in the state folder."""
+
+from dataclasses import replace
+
+from loralens.calibrations import FILE, calibration_of, calibrations, keep_calibration
+from loralens.core.time.calibration import Calibration
+
+CPU = Calibration("cpu", "float32", 1, True, 1.4e11, 4e10, 1.2e10, 2.5e9, 4e-5, 24, 0.04, "2026-11-29", "torch")
+
+
+def test_one_of_each_device_is_kept(tmp_path):
+    folder = tmp_path / "state"
+    assert calibrations(folder) == []
+    keep_calibration(folder, CPU)
+    keep_calibration(folder, replace(CPU, threads=2))
+    keep_calibration(folder, replace(CPU, kernel_seconds=5e-5))
+    assert len(calibrations(folder)) == 2
+    assert calibration_of(folder, "cpu", "float32") == replace(CPU, kernel_seconds=5e-5)
+    assert calibration_of(folder, "cpu", "bfloat16") is None
+
+
+def test_a_broken_file_counts_as_none(tmp_path):
+    (tmp_path / FILE).write_text("[{}]")
+    assert calibrations(tmp_path) == []
+    (tmp_path / FILE).write_text("{")
+    assert calibrations(tmp_path) == []
