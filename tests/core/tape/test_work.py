@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from loralens.core.answer.counted import count
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape.cost import UNPACKING
+from loralens.core.tape.cost import NARROW, UNPACKING, WEIGHT_GRADIENTS
 from loralens.core.tape.size import monomial_values
 
 BATCH, LENGTH, RANK = 2, 64, 8
@@ -65,6 +65,13 @@ def operations(work):
     return sum(
         sum(c * v for c, v in zip(w.flops, values, strict=True)) for _, cause, _, w in work.rows() if cause != UNPACKING
     )
+
+
+def test_lora_has_no_weight_gradients():
+    """Eager attention multiplies activations: their gradients are nobody's weights."""
+    causes = {cause for _, cause, _, _ in planned(LLAMA, "lora", gradient_checkpointing=False).rows()}
+    assert WEIGHT_GRADIENTS not in causes
+    assert NARROW in causes
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda config: config["model_type"])

@@ -155,7 +155,7 @@ def reentrant(
             t.hooks.after_recomputed(t, weights, held)
         return [gradient, *others]
 
-    t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply, lambda: NOTHING)
+    t.record(label, [out, *made], [hidden, *given], [kept, *arguments], apply, NOTHING)
     if out.node is not None:
         out.node.owning = True
     return out

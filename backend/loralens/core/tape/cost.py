@@ -5,7 +5,7 @@ Leaves out: kernels that move a few numbers only; in-place updates that allocate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from loralens.core.question.precision import ITEM_BYTES
@@ -33,6 +33,8 @@ class Cost(NamedTuple):
 
 Costs = tuple[Sequence[Cost] | None, Sequence[Cost] | None]
 """Of an operator's forward and of its backward; None: what it reads and allocates."""
+Asked = Costs | Callable[[], Costs]
+"""Costs, or what makes them where they are asked for: a walk for memory alone does not."""
 NOTHING: Final[Costs] = ((), ())
 
 

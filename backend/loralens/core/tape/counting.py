@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.tape.cost import Costs
+from loralens.core.tape.cost import Asked
 from loralens.core.tape.graph import Backward, Leaf, Node, Tensor
 from loralens.core.tape.size import Size
 from loralens.core.tape.tape import Tape
@@ -37,10 +37,10 @@ class CountingTape(Tape):
         inputs: Sequence[Tensor | None],
         saved: Sequence[Tensor | None],
         apply: Backward,
-        costs: Callable[[], Costs] | None = None,
+        costs: Asked | None = None,
     ) -> None:
         """Count an operator, and put a node behind `outputs` that knows what its backward costs."""
-        known, before = None if costs is None else costs(), self._sequence
+        known, before = costs() if callable(costs) else costs, self._sequence
         phase = "recomputation" if self.ledger.phase == "backward" else "forward"
         self.work.forward(phase, self.section, inputs, known, self._layers)
         super().record(label, outputs, inputs, saved, apply)

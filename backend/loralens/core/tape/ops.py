@@ -199,7 +199,7 @@ def matmul(
 
     def costs() -> Costs:
         made = multiplied(numel, a.width) * 2 if flops is None else flops
-        return product(out, a, b, made, (sizes[0][3], sizes[1][3]))
+        return product(out, a, b, made, (sizes[0][3], sizes[1][3]), weight=False)
 
     t.record(label, [out], [a, b], saved, apply, costs)
     return out

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.tape.cost import Costs
+from loralens.core.tape.cost import Asked
 from loralens.core.tape.graph import (
     LEAF,
     Backward,
@@ -189,7 +189,7 @@ class Tape:
         inputs: Sequence[Tensor | None],
         saved: Sequence[Tensor | None],
         apply: Backward,
-        costs: Callable[[], Costs] | None = None,
+        costs: Asked | None = None,
     ) -> None:
         """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes (`counting`)."""
         if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):

@@ -106,11 +106,20 @@ def _sum(sizes: Iterable[Size]) -> Size:
     return total
 
 
-def product(out: Tensor, a: Tensor, b: Tensor, flops: Size, wants: tuple[bool, bool], *, narrow: bool = False) -> Costs:
-    """A matrix product, and one of as many operations for each gradient that is wanted: of `a`, and of the weight `b`."""
+def product(
+    out: Tensor,
+    a: Tensor,
+    b: Tensor,
+    flops: Size,
+    wants: tuple[bool, bool],
+    *,
+    narrow: bool = False,
+    weight: bool = True,
+) -> Costs:
+    """A matrix product, and one of as many operations for each gradient that is wanted: of `a`, and of `b`, if it is a `weight`."""
     rate, moved = rate_of(a.dtype), bytes_of(out) + bytes_of(a) + bytes_of(b)
     first = Cost(NARROW if narrow else PRODUCTS, rate, flops, moved)
-    second = Cost(NARROW if narrow else WEIGHT_GRADIENTS, rate, flops, moved)
+    second = Cost(NARROW if narrow else WEIGHT_GRADIENTS if weight else PRODUCTS, rate, flops, moved)
     return (first,), [cost for cost, wanted in zip((first, second), wants, strict=True) if wanted]
 
 

@@ -21,8 +21,11 @@ PASSES: Final = {
     "adamw_fused": 7, "adamw_8bit": 4, "paged_adamw_8bit": 4, "adamw_4bit": 4, "paged_adamw_32bit": 7, "sgd": 3,
     "sgd_momentum": 7, "lion": 5, "lion_8bit": 3, "adafactor": 16,
 }  # fmt: skip
-KERNELS: Final = {"adamw_fused": 0.05, "adamw_foreach": 0.3, "adamw_8bit": 1.0, "paged_adamw_8bit": 1.0}
-"""Per trained tensor; fused and foreach kernels take many tensors at once."""
+KERNELS: Final = {
+    "adamw_fused": 0.05, "adamw_foreach": 0.3, "sgd": 0.3, "sgd_momentum": 0.3, "adamw_8bit": 1.0, "paged_adamw_8bit": 1.0,
+    "paged_adamw_32bit": 1.0, "adamw_4bit": 1.0, "lion": 1.0, "lion_8bit": 1.0, "ademamix": 1.0, "ademamix_8bit": 1.0,
+}  # fmt: skip
+"""Per trained tensor; fused and foreach kernels take many tensors at once, bitsandbytes one each. Counted roughly."""
 LOOP_KERNELS: Final = 12.0
 
 
