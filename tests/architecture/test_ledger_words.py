@@ -50,6 +50,16 @@ def test_every_term_regime_and_assumption_is_translated() -> None:
     assert unknown == set()
 
 
+def test_every_term_of_a_tower_is_translated() -> None:
+    cases = [json.loads(line) for line in Path("tests/oracles/traced-media.jsonl").read_text("utf-8").splitlines()]
+    unknown: set[str] = set()
+    for case in cases:
+        answer = memory_answer({**case["request"], "method": case["request"]["method"]})
+        for estimate in answer["estimates"]:
+            unknown |= _unknown([part for term in estimate["terms"] for part in term["name"].split(": ")])
+    assert unknown == set()
+
+
 def test_every_reason_why_a_word_changes_nothing_is_translated() -> None:
     reasons = {need.otherwise for need in vars(needs).values() if isinstance(need, needs.Need)}
     assert len(reasons) > 10

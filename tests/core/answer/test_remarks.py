@@ -22,6 +22,10 @@ SAMPLES = {
     "target_modules": ["all-linear"],
     "modules_to_save": [],  # a model's own names; a name that is not there is refused
     "gpus": [2],
+    "images": [1],
+    "image_size": ["56,56"],
+    "video_frames": [2],
+    "audio_seconds": [1.0],
     "group_size": [64],
 }
 ALIKE = {

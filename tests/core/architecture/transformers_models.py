@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loralens.core.architecture.registry import media_class
+
 # The class that each family is trained with; all others are causal language models.
 HEADS = {
     "bert": "BertForMaskedLM",
@@ -25,6 +27,8 @@ def meta_model(config: Mapping[str, Any]) -> Any:
     import torch
     import transformers
 
+    if media_class(config) is not None:
+        return whole_model(config)
     entries = dict(config.get("text_config") or config)
     family = entries.pop("model_type")
     for name in ("architectures", "torch_dtype"):
@@ -61,12 +65,16 @@ def with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     result = dict(config)
     if isinstance(result.get("text_config"), Mapping):
         result["text_config"] = with_layers(result["text_config"], layers)
+        for part in ("vision_config", "audio_config"):
+            if isinstance(result.get(part), Mapping):
+                result[part] = with_layers(result[part], layers)
         return result
     for name in (
         "num_hidden_layers",
         "n_layer",
         "n_layers",
         "num_layers",
+        "depth",
         "num_decoder_layers",
         "encoder_layers",
         "decoder_layers",

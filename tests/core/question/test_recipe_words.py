@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from loralens.core.errors import InvalidInput
 from loralens.core.question.flat import flat_names, nested
 from loralens.core.question.kinds import Choice, Fused, Maybe, Names, Number, Ranks, Truth, Versions, Whole
+from loralens.core.question.media import Extent
 from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORDS, Recipe
 from loralens.core.question.words import words_of
 
@@ -40,6 +41,8 @@ def values(kind):
             return st.dictionaries(st.sampled_from(kind.libraries), st.sampled_from(["5.23", "0.21.2"]), max_size=3)
         case Fused():
             return st.sampled_from([False, True, "+lora"])
+        case Extent():
+            return st.lists(st.integers(1, 4096), min_size=2, max_size=2)
 
 
 def objects(rows):

@@ -19,6 +19,7 @@ from torchgen.packaged.autograd.load_derivatives import create_derivative
 
 from loralens.core.architecture.blocks import layer_norm
 from loralens.core.architecture.convolution import Convolution
+from loralens.core.architecture.families.projected import average
 from loralens.core.architecture.families.t5_layers import clamped
 from loralens.core.architecture.module import Embedding
 from loralens.core.architecture.moe import Experts, best
@@ -27,6 +28,7 @@ from loralens.core.tape import derivatives, ops, selecting
 from loralens.core.tape.attention import Attention
 from loralens.core.tape.ledger import Ledger
 from loralens.core.tape.rows import Derivative, Plain
+from loralens.core.tape.scatter import masked_scatter, put
 from loralens.core.tape.size import ONE, TOKENS
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
@@ -149,6 +151,9 @@ WALKED = {
     "INDEX": (lambda t, self, indices: ops.indexed(t, self, indices, TOKENS * 8, 8, "out"), {}),
     "EMBEDDING": (embedding, {}),
     "TOPK": (lambda t, self: best(t, self, 2)[0], {"router: chosen experts": "indices"}),
+    "AVERAGE": (lambda t, self: average(t, self, TOKENS * 8), {}),
+    "INDEX_PUT": (lambda t, self, indices, values: put(t, self, indices, values, "out"), {}),
+    "MASKED_SCATTER": (lambda t, self, mask, source: masked_scatter(t, self, mask, source, "out"), {}),
     "LAYER_NORM": (
         lambda t, input, weight, bias: layer_norm(t, input, weight, bias),
         {"norm: mean": "result1", "norm: 1/std": "result2"},
@@ -168,7 +173,7 @@ WALKED = {
 }
 UNWALKED = {"SCATTER", "NLL_LOSS"}  # inside a router, behind a softmax: the traced models hold them to the byte
 MATRIX = ONE * 64
-CONSTANT = {"condition": "bool", "indices": "int64", "index": "int64"}
+CONSTANT = {"condition": "bool", "indices": "int64", "index": "int64", "mask": "bool"}
 PARAMETERS = {"GROUPED_MM": {"mat2"}, "EMBEDDING": {"weight"}, "CONVOLUTION": {"weight"}}  # booked with the model
 
 

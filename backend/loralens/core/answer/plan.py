@@ -50,6 +50,7 @@ class Plan:
     validity: Validity
     held: list[Held]
     positions: int | None = None  # places in a learned table of positions
+    media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
     terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
 
@@ -172,6 +173,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         validity=step.validity,
         held=step.held,
         positions=root.learned_positions,
+        media=root.media.words if root.media else (),
         base_parameters=own,
         terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loralens.core.question.media import MEDIA_WORDS
 from loralens.core.question.recipe import ALL_WORDS
 from loralens.core.tape.size import MONOMIALS, VARIABLES
 
@@ -47,6 +48,8 @@ def _is_set(row: Word, recipe: Recipe) -> bool:
 
 
 def _why_idle(row: Word, plan: Plan, recipe: Recipe) -> str | None:
+    if row.name in MEDIA_WORDS and row.name not in plan.media:
+        return "the model as it is counted takes text alone" if not plan.media else "this model has no use for it"
     for need in row.needs:
         if not need.holds(plan.method, recipe):
             return need.otherwise

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loralens.core.tape.size import SEQUENCE, Size
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.parameter import Parameter
     from loralens.core.tape.position_bias import PositionBias
+    from loralens.core.tape.tape import Tape
     from loralens.core.tape.validity import Validity
 
 
@@ -34,6 +36,43 @@ class Between:
         return first
 
 
+class Beside(Protocol):
+    """What a multimodal model has beside its language model, as the walk and the methods know it (`media.Media` is one)."""
+
+    words: tuple[str, ...]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where its parts stand in the tree, each with its dot."""
+
+    def pictures(self, recipe: Recipe) -> object | None:
+        """What a sample holds; None without any."""
+
+    def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
+        """What a micro batch holds beside its tokens."""
+
+    def finished(self, t: Tape) -> list[Tensor]:
+        """The model's own forward is over; what it returns beside the hidden states."""
+
+    def placed(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """The embeddings with its tokens in their places."""
+
+    def frozen(self, recipe: Recipe) -> Iterable[Parameter]:
+        """Parameters that the recipe keeps from training."""
+
+    def keeps_out(self, name: str, frozen: str) -> bool:
+        """Does the recipe keep a module from adapters?"""
+
+    def unreached(self, recipe: Recipe) -> Iterable[Parameter]:
+        """Parameters that no gradient ever reaches."""
+
+    def uses_per_token(self, name: str, recipe: Recipe) -> float:
+        """How many positions a module of it works on for each token of the sequence."""
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """What is counted of it."""
+
+
 @dataclass(slots=True)
 class Call:
     """What a layer is called with beside the hidden states."""
@@ -45,6 +84,12 @@ class Call:
     shared: dict[str, Any] = field(default_factory=dict)  # rotary tables, encoder states, position biases
     held: list[Tensor] = field(default_factory=list)  # local variables of the model's own forward
     input_gradients: bool = False  # embeddings must pass a gradient on (PEFT's `enable_input_require_grads`)
+    media: Beside | None = None  # what a multimodal model has beside its language model
+    checkpointing: bool = False  # of layers
+    beside: Any = None  # what a walk needs that is no argument of a layer: a tower's grid, features for early layers
+    states: list[tuple[Tensor, int]] | None = (
+        None  # what every layer returned, with its number, where the model keeps it
+    )
     length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
     between: Between = field(default_factory=Between)  # the layers of a stack
 
@@ -54,7 +99,7 @@ class Call:
     def after(self) -> Call:
         """A call with the same settings and none of the tensors, for what comes after the model's own forward."""
         self.held.clear()
-        self.masks, self.shared, self.between = {}, {}, Between()
+        self.masks, self.shared, self.between, self.beside = {}, {}, Between(), None
         return self.of_length(self.length)
 
     def of_length(self, length: Size) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from loralens.core.architecture.call import Call
+from loralens.core.architecture.call import Beside, Call
 from loralens.core.architecture.heads import EMBEDDING, Head, attach, no_such_head
 from loralens.core.architecture.loss import causal_loss
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
@@ -36,6 +36,7 @@ class Root(Module):
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound
     task: Head | None = None  # the head that stands in the language model's place
+    media: Beside | None = None  # what a multimodal model has beside its language model
     caches = False  # its attention can put keys and values into transformers' dynamic cache while it trains
     counted = False  # only the shapes are modelled; asking for memory is refused by name
     only_counted = ""  # why this step is refused, though its parameters are counted
@@ -49,10 +50,16 @@ class Root(Module):
         """Every stack with its full name, in the order in which they run."""
         return list(_stacks(self, ""))
 
+    def decoder_stacks(self) -> list[tuple[str, Stack]]:
+        """The stacks without those of what stands beside the language model."""
+        beside = () if self.media is None else self.media.places
+        return [(name, stack) for name, stack in self.stacks() if not name.startswith(beside)]
+
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """What a micro batch holds: name and bytes of every tensor that the training loop hands over."""
         words = [("token ids", TOKENS * 8), *(self.task.labels() if self.task else [("labels", TOKENS * 8)])]
-        return [*words, ("attention mask of the batch", TOKENS * 8)] if recipe.padded else words
+        words += [("attention mask of the batch", TOKENS * 8)] if recipe.padded else []
+        return words + (self.media.inputs(recipe, validity) if self.media else [])
 
     def kept_beside(self, validity: Validity) -> Size:
         """Bytes that accumulated gradients hold beside themselves, being views of something larger."""
@@ -61,16 +68,26 @@ class Root(Module):
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Forward and loss of one micro batch; encoders and sequence-to-sequence models have their own."""
         call.attention = self.attention_for(call.recipe)
+        call.media, call.checkpointing = self.media, checkpointing
         hidden = self.embed(t, call)
         t.ledger.mark("embeddings")
-        for name, stack in self.stacks():
-            hidden = walk_stack(t, name, stack.layers, hidden, call, checkpointing=checkpointing)
+        for name, stack in self.decoder_stacks():
+            hidden = self.run_layers(t, name, stack.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.finish(t, hidden)
+        returned = self.media.finished(t) if self.media else []
+        t.returned(*returned)
         after = call.after()  # only checkpoints hold masks and tables from here on
         t.section = "logits"
         loss = self.loss(t, hidden, after)
         t.section = "activations"
+        t.end(*returned)
         return loss
+
+    def run_layers(
+        self, t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool
+    ) -> Tensor:
+        """One stack, one layer after the other."""
+        return walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Head and loss, as the recipe's `loss` and `stack` say."""
@@ -107,7 +124,8 @@ class Root(Module):
 
     def uses_per_token(self, name: str, recipe: Recipe) -> float:
         """How many positions a module works on for each token of the sequence; an encoder's may be more or fewer."""
-        return 1.0
+        beside = self.media is not None and name.startswith(self.media.places)
+        return self.media.uses_per_token(name, recipe) if self.media and beside else 1.0
 
     def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]] | None:
         """Width of each attention (query heads x head width) and the keys that it meets per token of the sequence.
@@ -118,7 +136,7 @@ class Root(Module):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What had to be assumed about this model under this recipe."""
-        found = []
+        found = [] if self.media is None else self.media.assumptions(recipe)
         runs = self.attention_for(recipe)
         if runs != recipe.attention:
             found.append(f"this family has no {recipe.attention} attention: {runs} is what runs")
@@ -184,6 +202,8 @@ def lookup(t: Tape, embedding: Embedding, call: Call) -> Tensor:
     """Token embeddings of the batch, and the position ids that every layer is handed."""
     hidden: Tensor = embedding(t, TOKENS)
     hold_embeddings(t, hidden, call)
+    if call.media is not None:
+        hidden = call.media.placed(t, hidden, call)
     position_ids(t, call)
     return hidden
 

@@ -28,31 +28,31 @@ class Convolution(Module):
 
     multiplies = True
 
-    def __init__(self, inputs: int, outputs: int, *kernel: int, name: str = "convolution") -> None:
+    def __init__(self, inputs: int, outputs: int, *kernel: int, name: str = "convolution", bias: bool = True) -> None:
         self.weight = Parameter((outputs, inputs, *kernel))
-        self.bias = Parameter((outputs,))
+        self.bias = Parameter((outputs,)) if bias else None
         self._outputs, self._name = outputs, name
 
     def forward(self, t: Tape, x: Tensor, places: Size) -> Tensor:
         """Shapes: any to (places, outputs); `places` counts the output's positions over the whole batch."""
-        weight, bias = t.parameter(self.weight), t.parameter(self.bias)
+        weight, bias = t.parameter(self.weight), None if self.bias is None else t.parameter(self.bias)
         if t.autocast is not None:
-            bias = cast_weight(t, bias, self.bias, t.autocast)
+            bias = None if bias is None else cast_weight(t, bias, self.bias, t.autocast)
             weight = cast_weight(t, weight, self.weight, t.autocast)
             x = ops.cast(t, x, t.autocast, f"{self._name}: input cast by autocast")
         out = t.new(places * self._outputs, x.dtype, self._outputs, self._name)
-        sizes = [(p.numel, p.dtype, p.width, p.node is not None) for p in (x, weight, bias)]
+        sizes = [
+            (p.numel, p.dtype, p.width) if p is not None and p.node is not None else None for p in (x, weight, bias)
+        ]
 
         def apply(g: Tensor) -> list[Tensor | None]:
-            return [
-                t.new(numel, dtype, width, f"gradient: {self._name}", "temporaries") if wanted else None
-                for numel, dtype, width, wanted in sizes
-            ]
+            return [None if size is None else t.new(*size, f"gradient: {self._name}", "temporaries") for size in sizes]
 
         saved = derivatives.CONVOLUTION.kept(input=x, weight=weight, bias=bias)
+        trained = (sizes[0] is not None, sizes[1] is not None)
 
         def costs() -> Costs:
-            return product(out, x, weight, places.times(weight.numel) * 2, (sizes[0][3], sizes[1][3]))
+            return product(out, x, weight, places.times(weight.numel) * 2, trained)
 
         t.record(self._name, [out], [x, weight, bias], saved, apply, costs)
         return out

@@ -184,7 +184,9 @@ class CausalDecoder(Root):
     @property
     def inner(self) -> Module:
         """The model under the head."""
-        found: Module = getattr(self, self._inner)
+        found: Module = self
+        for name in self._inner.split("."):
+            found = getattr(found, name)
         return found
 
     @property

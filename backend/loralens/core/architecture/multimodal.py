@@ -1,4 +1,4 @@
-"""What a multimodal model has beside its language model, which is what is counted and walked: named, never left unsaid."""
+"""What is left out of a multimodal model whose tower is not walked: named, never left unsaid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.nested import filled_fields
+from loralens.core.architecture.registry import media_class, text_config
 from loralens.core.architecture.towers import TOWERS, USUAL, projector
 from loralens.core.errors import LoraLensError
 
@@ -28,8 +29,6 @@ def left_out_parameters(entries: Mapping[str, Any], text_hidden: int | None = No
     if tower is None:
         return None
     if text_hidden is None:
-        from loralens.core.architecture.registry import text_config
-
         text_hidden = text_config(entries).integer("hidden_size")
     joined = projector(outer, v, text_hidden)
     return None if joined is None else tower(v) + joined
@@ -38,9 +37,10 @@ def left_out_parameters(entries: Mapping[str, Any], text_hidden: int | None = No
 def left_out_note(entries: Mapping[str, Any]) -> list[str]:
     """One sentence on each thing that the config has and the count has not; empty for a plain language model."""
     notes = []
+    whole = media_class(entries) is not None
     for field, name in _PARTS.items():
         part = entries.get(field)
-        if not isinstance(part, Mapping):
+        if whole or not isinstance(part, Mapping):
             continue
         kind = part.get("model_type")
         shown = f"{name} ({kind:.60})" if isinstance(kind, str) and kind else name

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.heads import LM, head_of, labels_of
+from loralens.core.architecture.media import Media
 from loralens.core.architecture.nested import text_part
 from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
@@ -118,6 +120,17 @@ FAMILIES: Final[dict[str, str]] = {
     "gemma4_text": "gemma3n:Gemma4",
 }
 
+# model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower
+MEDIA: Final[dict[str, str]] = {
+    "qwen2_vl": "qwen2_vl:Qwen2VL",
+    "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
+    "gemma3": "projected:Gemma3Media",
+    "internvl": "internvl:InternVL",
+    "llava": "projected:LlavaMedia pixtral:PixtralMedia",
+    "mistral3": "pixtral:Mistral3Media",
+    "qwen3_vl": "qwen3_vl:Qwen3VL",
+    "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
+}
 
 # parts of field names that no Llama has: a guess would be wrong by far
 _UNLIKE_LLAMA: Final = ("expert", "state_size", "cross_attention", "lora_rank", "mamba", "conv_", "ssm", "linear_num")
@@ -143,7 +156,7 @@ def count_parameters(entries: Mapping[str, Any]) -> Count:
     """
     config, model_type = _family_of(entries)
     if model_type in FAMILIES:
-        return Count(_total(_make(config, model_type)), True, "")
+        return Count(_total(_whole(entries, CURRENT["transformers"], _make(config, model_type))), True, "")
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [name for name in needed if not config.has(name)]
     if missing or any(word in str(name) for name in config.entries for word in _UNLIKE_LLAMA):
@@ -185,7 +198,9 @@ def build(
     config, model_type = _family_of(entries, transformers)
     if model_type not in FAMILIES:
         raise _unknown(model_type)
-    root = _of_framework(config, model_type, framework) or _make(config, model_type, head, num_labels)
+    root = _of_framework(config, model_type, framework)
+    if root is None:
+        root = _whole(entries, transformers, _make(config, model_type, head, num_labels))
     root.model_type = str(entries.get("model_type", model_type))
     return root
 
@@ -240,6 +255,26 @@ def _make(config: Config, model_type: str, asked: str | None = None, labels: int
     if kind != LM:
         root.take_head(model_type, kind, labels_of(config, kind, labels), config)
     return root
+
+
+def _whole(entries: Mapping[str, Any], transformers: tuple[int, ...], root: Root) -> Root:
+    """With tower and projector, where the config names a multimodal model whose are known."""
+    if root.task is None and (media := media_class(entries)) is not None and isinstance(root, CausalDecoder):
+        media(root, Config(entries, transformers))
+    return root
+
+
+def media_class(entries: Mapping[str, Any]) -> type[Media] | None:
+    """What stands beside the language model; None for a plain one, and where it is not modelled."""
+    outer = Config(entries)
+    named = MEDIA.get(outer.text("model_type", ""))
+    if named is None:
+        return None
+    for module, name in (one.split(":") for one in named.split()):
+        found: type[Media] = getattr(import_module(f"loralens.core.architecture.families.{module}"), name)
+        if found.knows(outer):
+            return found
+    return None
 
 
 def _unknown(model_type: str) -> UnsupportedArchitecture:

@@ -63,8 +63,10 @@ def runs(layers: list[Placed]) -> list[Run]:
     return result
 
 
-def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool) -> Tensor:
-    """Run every layer forward; the nodes that are left behind run it backward."""
+def walk_stack(
+    t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool, first: int = 0
+) -> Tensor:
+    """Run every layer forward; the nodes that are left behind run it backward. `first`: the first one's index."""
     call = replace(call, between=Between())  # the layers' own, which checkpoints hold when the model's forward is over
     nested = is_reentrant(call.recipe)
     weights_of = {id(layer): layer.all_parameters() for layer in {id(layer): layer for layer in layers}.values()}
@@ -72,12 +74,14 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
     if checkpointing and call.recipe.checkpoint_segment > 1:
         layers = in_segments(layers, call.recipe.checkpoint_segment)
         weights_of = {id(layer): layer.all_parameters() for layer in layers}
-    placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers)]
+    placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers, first)]
     for run in runs(placed):
         skipped = 0 if t.every_layer else max(0, run.repeat - SIMULATED)
         index = run.start
         gap = _Gap(
-            t, skipped, f"{name}.{run.start + 2 * len(run.unit)}..{run.start + (2 + skipped) * len(run.unit) - 1}"
+            t,
+            skipped,
+            f"{name}.{first + run.start + 2 * len(run.unit)}..{first + run.start + (2 + skipped) * len(run.unit) - 1}",
         )
         for copy in range(run.repeat - skipped):
             before = t.ledger.snapshot()
@@ -87,7 +91,7 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                 t.layers_walked += len(layer.parts) if isinstance(layer, Segment) else 1
                 for number in range(t.layer, t.layers_walked + 1):
                     t.stands_for[number] = skipped if copy == 1 else 0
-                t.ledger.where = label = f"{name}.{index}"
+                t.ledger.where = label = f"{name}.{first + index}"
                 hidden = _boundary(t, hidden, weights, label, None if position else gap, copy)
                 together = t.hooks.before_layer(t, weights, ahead=index < len(layers) - 1)
                 if not place.checkpointed:
@@ -96,6 +100,8 @@ def walk_stack(t: Tape, name: str, layers: list[Module], hidden: Tensor, call: C
                     hidden = reentrant(t, partial(_run, t, layer, call), hidden, call.tensors(), label, weights)
                 else:
                     hidden = checkpoint(t, partial(_run, t, layer, call), hidden, call.tensors(), label)
+                if call.states is not None:
+                    call.states.append((Tensor(hidden.storage, hidden.numel, hidden.dtype, hidden.width), t.layer))
                 t.end(together)
                 call = call.following()
                 # FSDP gathers ahead only units whose forward ran with gradients (torch fsdp/_runtime_utils.py,

@@ -1,7 +1,7 @@
-"""How many parameters the vision tower of a multimodal model has, and the layers that join it to the language model.
+"""How many parameters a vision tower that is not walked has, and the layers that join it to the language model.
 
-Source: transformers 5.23, models/{siglip,clip,pixtral,qwen2_vl,qwen2_5_vl,qwen3_vl,qwen3_5,llama4,idefics3}/modeling_*.py
-for the towers, models/{gemma3,paligemma,llava,mistral3,llama4,idefics3}/modeling_*.py for the projectors.
+Source: transformers 5.23, models/{siglip,clip,pixtral,qwen3_5,llama4,idefics3}/modeling_*.py for the towers,
+models/{paligemma,llava,mistral3,llama4,idefics3}/modeling_*.py for the projectors.
 """
 
 from __future__ import annotations
@@ -84,24 +84,6 @@ def _merged(v: Config, hidden: int) -> int:
     return hidden * v.integer("spatial_merge_size", default=2, high=1_024) ** 2
 
 
-def qwen2(v: Config) -> int:
-    """Qwen2-VL: `embed_dim` is the tower's width, `hidden_size` the language model's."""
-    width, out = v.integer("embed_dim", default=1280), v.integer("hidden_size", default=3584)
-    depth, wide = v.integer("depth", default=32, high=MAX_LAYERS), v.integer("mlp_ratio", default=4, high=1_024) * width
-    layer = 4 * width + _linear(width, 3 * width) + _linear(width, width) + _linear(width, wide) + _linear(wide, width)
-    merged = _merged(v, width)
-    return _cube(v, 14) * width + depth * layer + 2 * width + _linear(merged, merged) + _linear(merged, out)
-
-
-def qwen2_5(v: Config) -> int:
-    """Qwen2.5-VL: RMS norms and a gated MLP."""
-    hidden, intermediate, depth = _sizes(v, 3584, 3420, 32)
-    gated = 2 * _linear(hidden, intermediate) + _linear(intermediate, hidden)
-    layer = 2 * hidden + _linear(hidden, 3 * hidden) + _linear(hidden, hidden) + gated
-    merged, out = _merged(v, hidden), v.integer("out_hidden_size", default=3584)
-    return _cube(v, 14) * hidden + depth * layer + hidden + _linear(merged, merged) + _linear(merged, out)
-
-
 def qwen3_5(v: Config) -> int:
     """Qwen3.5: learned positions, plain layers, one merger."""
     hidden, intermediate, depth = _sizes(v, 1152, 4304, 27)
@@ -114,14 +96,6 @@ def qwen3_5(v: Config) -> int:
 def _merger(v: Config, hidden: int) -> int:
     merged = _merged(v, hidden)
     return _linear(merged, merged) + _linear(merged, v.integer("out_hidden_size", default=3584))
-
-
-def qwen3(v: Config) -> int:
-    """Qwen3-VL: the same, and further mergers that feed early layers of the language model."""
-    hidden = v.integer("hidden_size", default=1152)
-    given = v.integers("deepstack_visual_indexes", MAX_LAYERS)
-    early = 3 if given is None else len(given)
-    return qwen3_5(v) + early * (2 * _merged(v, hidden) + _merger(v, hidden))
 
 
 def llama4(v: Config) -> int:
@@ -141,14 +115,6 @@ TOWERS: Final[dict[str, Count]] = {
     "smolvlm": idefics,
     "clip_vision_model": clip,
     "pixtral": pixtral,
-    "qwen2_vl": qwen2,
-    "qwen2_vl_vision": qwen2,
-    "qwen2_5_vl": qwen2_5,
-    "qwen2_5_vl_vision": qwen2_5,
-    "qwen3_vl": qwen3,
-    "qwen3_vl_vision": qwen3,
-    "qwen3_vl_moe": qwen3,
-    "qwen3_vl_moe_vision": qwen3,
     "qwen3_5": qwen3_5,
     "qwen3_5_vision": qwen3_5,
     "qwen3_5_moe": qwen3_5,
@@ -157,7 +123,6 @@ TOWERS: Final[dict[str, Count]] = {
 }
 # the tower of a wrapper that does not name one
 USUAL: Final = {
-    "gemma3": "siglip_vision_model",
     "paligemma": "siglip_vision_model",
     "llava": "clip_vision_model",
     "mistral3": "pixtral",
@@ -168,12 +133,9 @@ USUAL: Final = {
 def projector(outer: Config, v: Config, text_hidden: int) -> int | None:
     """The layers between tower and language model; None where the wrapper's are not known."""
     wrapper = outer.text("model_type", "")
-    if wrapper.startswith(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")):
+    if wrapper.startswith("qwen3_5"):
         return 0  # part of the tower
     match wrapper:
-        case "gemma3":
-            hidden = v.integer("hidden_size", default=768)
-            return hidden * text_hidden + hidden
         case "paligemma":
             out = outer.integer("projection_dim", default=2048)  # overrides the tower's own
             return _linear(v.integer("hidden_size", default=768), out)

@@ -37,4 +37,6 @@ def prepare(method: str, root: Root, recipe: Recipe) -> Prepared:
     """Apply a method to a model."""
     module = import_module(f"loralens.core.methods.{METHODS[check(method)]}")
     prepared: Prepared = module.prepare(root, recipe)
+    for parameter in root.media.unreached(recipe) if root.media else ():
+        parameter.idle = True
     return prepared

@@ -17,6 +17,9 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     """Every parameter trains in the dtype in which it is held; with `trainable_layers` those of the last layers only."""
     if recipe.trainable_layers is None:
         hold_weights(root, recipe, trainable=True)
+        if root.media is not None:
+            for parameter in root.media.frozen(recipe):
+                parameter.trainable = False
         return Prepared(
             f"{precision_text(recipe)}, every weight trains", recipe, checkpointing=recipe.gradient_checkpointing
         )

@@ -97,8 +97,9 @@ class Copy:
 class Selection:
     """Decides for every module, and remembers what was met on the way."""
 
-    def __init__(self, root: Root, lora: Lora) -> None:
-        self._root = root
+    def __init__(self, root: Root, recipe: Recipe) -> None:
+        lora = recipe.lora
+        self._root, self._frozen = root, recipe.freeze_tower
         self.lora, self._expert_weights = experts.translate(root, lora)
         self._wanted = selector(root, self.lora)
         self._adapted = False
@@ -145,6 +146,8 @@ class Selection:
         return AdaptParts(parts) if parts else None
 
     def _adapter(self, name: str, module: Module) -> Change | None:
+        if self._root.media is not None and self._root.media.keeps_out(name, self._frozen):
+            return None
         if isinstance(module, Linear):
             self._linears[name.rsplit(".", 1)[-1]] = None
         change: Change
@@ -221,7 +224,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             field="lora.target_modules",
             hint=f"name layers: {', '.join(_names_of_linears(root))}",
         )
-    selection = Selection(root, recipe.lora)
+    selection = Selection(root, recipe)
 
     def apply(name: str, module: Module, change: Change | None) -> None:
         if change is not None:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
+from loralens.core.question import media
 from loralens.core.question.frozen import frozen, thawed
 from loralens.core.question.kinds import (
     Choice,
@@ -294,6 +295,11 @@ class Recipe:
         "Classes of a classification head; none: the config's, else two.",
         needs=(TRANSFORMERS_MODEL,),
     )
+    images: int = media.images
+    image_size: tuple[int, int] | None = media.image_size
+    video_frames: int = media.video_frames
+    audio_seconds: float = media.audio_seconds
+    freeze_tower: str = media.freeze_tower
     fused_kernels: str = word("none", Fused(), "Fused norm and rotary kernels; +lora fuses LoRA too.")
     compile: bool = word(False, Truth(), "torch.compile.")
     trainable_layers: int | None = word(

@@ -129,7 +129,9 @@ class Process:
         program = self._program
         recipe, strategy = program.recipe, program.strategy
         optimizer = OPTIMIZERS[recipe.optimizer]
-        trained = [self._trained(parameter) for parameter in program.weights if parameter.trainable]
+        trained = [
+            self._trained(parameter) for parameter in program.weights if parameter.trainable and not parameter.idle
+        ]
         if strategy.host.states or not trained:
             return
         if not self._has_states:

@@ -177,7 +177,7 @@ def book_static(
             host = host + size
         else:
             ledger.book(size, "adapter" if parameter.role == "adapter" else "weights", parameter.label)
-        if parameter.trainable:
+        if parameter.trainable and not parameter.idle:
             gradients = gradients + parameter.bytes * item.count
             if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
                 parameter.gradient_kept = True
@@ -251,5 +251,5 @@ def trained_tensors(held: list[Held], recipe: Recipe) -> list[Trained]:
     return [
         Trained(p.numel, p.shape, p.dtype, item.count, p.numel.at(1, 1, rank))
         for item in held
-        if (p := item.parameter).trainable
+        if (p := item.parameter).trainable and not p.idle
     ]

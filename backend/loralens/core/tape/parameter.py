@@ -19,6 +19,7 @@ class Parameter:
         "frozen",
         "gradient_kept",
         "held_in",
+        "idle",
         "label",
         "numel",
         "packing",
@@ -33,6 +34,7 @@ class Parameter:
         self.dtype = "float32"
         self.trainable = True
         self.frozen = False  # never trains, whatever the method (Whisper's sinusoids)
+        self.idle = False  # trains in name only: no gradient ever reaches it, so it has no optimizer state either
         self.held_in: str | None = None  # a dtype that the family's code insists on, whatever the rest is held in
         self.role = role  # base | adapter
         self.label = ""

@@ -11,7 +11,7 @@ import torch
 from loralens.core.architecture.heads import head_of
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Quantization, Recipe
-from loralens.lab.trace import quantize
+from loralens.lab.trace import media, quantize
 from loralens.lab.trace.families import model_class
 from loralens.lab.trace.ledger import TraceLedger
 
@@ -40,9 +40,6 @@ def read_config(given: Mapping[str, Any]) -> Any:
 
     # a copy: transformers writes into nested values (`rope_scaling`)
     entries = {key: value for key, value in deepcopy(dict(given)).items() if key not in _IGNORED}
-    text = entries.get("text_config")
-    if isinstance(text, Mapping) and text.get("model_type"):  # the language model is what is fine-tuned
-        entries = {key: value for key, value in text.items() if key not in _IGNORED}
     name = entries.pop("model_type", None)
     if not isinstance(name, str):
         raise InvalidInput("config.model_type is missing", field="config.model_type", hint="paste a whole config.json")
@@ -59,14 +56,14 @@ def read_config(given: Mapping[str, Any]) -> Any:
         raise InvalidInput(
             f"config is refused by transformers: {text.splitlines()[-1].strip():.200}", field="config"
         ) from problem
-    layers = getattr(config, "num_hidden_layers", 0)
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
     if not isinstance(layers, int) or layers > MAX_LAYERS:
         raise InvalidInput(
             f"config.num_hidden_layers {layers!r:.20} is too much to trace; at most {MAX_LAYERS}",
             field="config.num_hidden_layers",
             hint="loralens memory computes it",
         )
-    config.use_cache = False
+    config.get_text_config().use_cache = config.use_cache = False
     if config.is_encoder_decoder:  # labels are shifted by this token; any id will do
         for word in ("decoder_start_token_id", "pad_token_id"):
             if getattr(config, word, None) is None:
@@ -87,7 +84,7 @@ def head_for(config: Any, recipe: Recipe) -> str:
 
 def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
     """The model with the recipe's weights dtype and attention, on the meta device."""
-    config.use_cache = recipe.use_cache
+    config.get_text_config().use_cache = config.use_cache = recipe.use_cache
     maker = model_class(config, head_for(config, recipe))
     implementation = "eager" if recipe.attention == "eager" else "sdpa"
     with torch.device("meta"):
@@ -121,6 +118,8 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
             if not parameter.dtype.is_floating_point:
                 parameter.requires_grad_(False)
         _freeze_first_layers(model, recipe)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not media.keeps_out(model, recipe, name))
         if recipe.gradient_checkpointing:
             _checkpoint(model, recipe)
         return model
@@ -146,6 +145,7 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         use_rslora=lora.use_rslora,
         bias=lora.bias,
         modules_to_save=list(lora.modules_to_save) or None,
+        exclude_modules=media.left_out(model, recipe),
         rank_pattern=dict(lora.rank_pattern),
         fan_in_fan_out=_all_conv1d(model),
     )

@@ -24,12 +24,14 @@ def model_class(config: Any, head: str = LM) -> Any:
         found = mapping[type(config)]
         return found[0] if isinstance(found, tuple) else found
     for mapping in (
+        auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
         auto.MODEL_FOR_CAUSAL_LM_MAPPING if not config.is_encoder_decoder else {},
         auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
         auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
         auto.MODEL_FOR_MASKED_LM_MAPPING,
         auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
         auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        auto.MODEL_FOR_MULTIMODAL_LM_MAPPING,
     ):
         if type(config) in mapping and not (
             config.model_type in _ENCODERS and mapping is auto.MODEL_FOR_CAUSAL_LM_MAPPING

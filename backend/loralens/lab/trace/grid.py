@@ -17,9 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from loralens.core.errors import LoraLensError
-from loralens.lab.trace import grid_cases, grid_models, grid_more, grid_run
+from loralens.lab.trace import grid_cases, grid_media, grid_models, grid_more, grid_run
 
-GRIDS: Final = {"first": grid_cases.cases, "more": grid_more.cases, "models": grid_models.cases, "run": grid_run.cases}
+GRIDS: Final = {
+    "first": grid_cases.cases,
+    "more": grid_more.cases,
+    "models": grid_models.cases,
+    "run": grid_run.cases,
+    "media": grid_media.cases,
+}
 KEPT: Final = ("trainable", "total", "phase", "peak_allocated_bytes", "phase_peaks", "categories")
 
 

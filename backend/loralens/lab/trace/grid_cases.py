@@ -98,10 +98,11 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
 
 def small_config(name: str, layers: int) -> dict[str, Any]:
     """The model's config with `layers` layers and everything else as published."""
-    return _shortened(_EXTRA[name] if name in _EXTRA else model(name).config, layers)
+    return shortened(_EXTRA[name] if name in _EXTRA else model(name).config, layers)
 
 
-def _shortened(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+def shortened(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """A config with fewer layers."""
     short = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype")}
     for key in ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers"):
         if short.get(key):
@@ -110,7 +111,7 @@ def _shortened(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
         if isinstance(short.get(key), list):
             short[key] = short[key][:layers]
     if isinstance(short.get("text_config"), Mapping):
-        short["text_config"] = _shortened(short["text_config"], layers)
+        short["text_config"] = shortened(short["text_config"], layers)
     return short
 
 

@@ -8,6 +8,7 @@ uses in a process that sees no card.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import torch
@@ -167,6 +168,22 @@ def grouped_mm(func: Any, a: torch.Tensor, b: torch.Tensor, *rest: Any, **option
     return torch.empty_strided(sketch.shape, sketch.stride(), dtype=a.dtype, device=a.device)
 
 
+def masked_scatter_scratch(into: torch.Tensor, *_rest: Any) -> tuple[int, ...]:
+    """The mask laid out whole, one byte per element, and its prefix sum, eight.
+
+    Source: aten/src/ATen/native/cuda/IndexKernel.cpp (`masked_scatter_cuda`, `launch_masked_scatter_kernel`), torch 2.13.
+    """
+    return into.numel(), 8 * into.numel()
+
+
+def masked_select_scratch(gradient: torch.Tensor, mask: torch.Tensor, sizes: Any) -> tuple[int, ...]:
+    """The positions of the selected elements, an int64 in each dimension.
+
+    Source: aten/src/ATen/native/cuda/IndexKernel.cpp (`masked_select_cuda`, by `nonzero`), torch 2.13.
+    """
+    return (8 * gradient.dim() * math.prod(sizes),)
+
+
 def equip(ledger: Any) -> None:
     """Teach a ledger the operators whose CUDA kernels differ from what a fake tensor shows."""
     aten = torch.ops.aten
@@ -174,3 +191,5 @@ def equip(ledger: Any) -> None:
     ledger.overrides[aten._grouped_mm.default] = grouped_mm
     ledger.workspaces[aten.embedding_dense_backward.default] = embedding_scratch
     ledger.workspaces[aten._safe_softmax.default] = safe_softmax_scratch
+    ledger.workspaces[aten.masked_scatter.default] = masked_scatter_scratch
+    ledger.workspaces[aten.masked_scatter_backward.default] = masked_select_scratch

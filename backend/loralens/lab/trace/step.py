@@ -12,7 +12,7 @@ import torch
 
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, loops, optimizers, quantize
+from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, loops, media, optimizers, quantize
 from loralens.lab.trace.ledger import TraceLedger
 
 Loss = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
@@ -58,6 +58,7 @@ def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     limits.check(method, recipe)
+    pictures = media.media_of(config, recipe)
     cuda_on_cpu.install()
     kernels.install()
     ledger = TraceLedger()
@@ -82,9 +83,10 @@ def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -
         stack.enter_context(ledger)
         build.to_fake_gpu(model, ledger, adapted=method != "full", dtype=build.DTYPES[recipe.weights_dtype])
         ledger.owners.follow(model)
+        stack.enter_context(media.told(model, pictures))
         try:
             with _said_plainly("the real model refuses this step"):
-                _Step(model, config, recipe, ledger, loss_of).run()
+                _Step(model, config, recipe, ledger, loss_of, pictures).run()
         finally:
             ledger.owners.stop()
     classify(ledger, model)
@@ -116,7 +118,15 @@ def count(model: torch.nn.Module) -> dict[str, int]:
 class _Step:
     """The training loop of one step, with the recipe's switches."""
 
-    def __init__(self, model: Any, config: Any, recipe: Recipe, ledger: TraceLedger, loss_of: Loss | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        config: Any,
+        recipe: Recipe,
+        ledger: TraceLedger,
+        loss_of: Loss | None,
+        pictures: media.Media | None,
+    ) -> None:
         self.model = model
         self.loss_of = loss_of or loops.Plain(keeps=recipe.keep_outputs)
         self.recipe = recipe
@@ -133,9 +143,6 @@ class _Step:
                 self.optimizers.append(optimizers.make(recipe.optimizer, [parameter]))
         else:
             self.optimizers.append(optimizers.make(recipe.optimizer, self.trained))
-        self._warm_up()
-        if recipe.optimizer_in_backward:
-            self._step_in_backward()
         with ledger.naming("input", "batch"):
             # autocast takes float32 pictures as a collator makes them; without it they must have the weights' dtype
             dtype = torch.float32 if recipe.autocast else build.DTYPES[recipe.weights_dtype]
@@ -147,11 +154,24 @@ class _Step:
                 dtype=dtype,
                 head=build.head_for(config, recipe),
             )
+            if pictures is not None:
+                self.batch |= pictures.tensors(dtype)
+        self._warm_up(self._reached() if media.has_tower(config) else self.trained)
+        if recipe.optimizer_in_backward:
+            self._step_in_backward()
 
-    def _warm_up(self) -> None:
+    def _reached(self) -> list[torch.Tensor]:
+        """The parameters that get a gradient: a tower has none where no sample holds a picture, nor layers that nobody reads."""
+        self._loss().backward()
+        reached = [parameter for parameter in self.trained if parameter.grad is not None]
+        for parameter in reached:
+            parameter.grad = None
+        return reached
+
+    def _warm_up(self, reached: list[torch.Tensor]) -> None:
         """One update with made-up gradients, so that the optimizer's states exist before the step that counts."""
         with self.ledger.naming("optimizer_state", "optimizer"):
-            for parameter in self.trained:
+            for parameter in reached:
                 parameter.grad = torch.empty_like(parameter)
             for optimizer in self.optimizers:
                 optimizer.step()

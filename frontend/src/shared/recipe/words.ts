@@ -61,6 +61,8 @@ export function readText(word: Word, text: string): Json | undefined {
         : undefined
     case 'list':
       return namesFrom(plain)
+    case 'extent':
+      return extentFrom(word, plain)
     case 'ranks':
     case 'versions':
       return pairsFrom(plain)
@@ -85,6 +87,14 @@ function namesFrom(text: string): Json | undefined {
   return found.length > 0 && found.length <= 256 && found.every((name) => name.length <= 200)
     ? [...new Set(found)]
     : undefined
+}
+
+/** Height and width, `448,672` or `448x672`; one number is both. */
+function extentFrom(word: Word, text: string): Json | undefined {
+  const sides = text.split(/[,x×]/).map((side) => side.trim())
+  if (sides.length > 2 || !sides.every((side) => /^[1-9]\d{0,4}$/.test(side))) return undefined
+  const [height, width = height] = sides.map((side) => within(word, Number(side)))
+  return height === undefined || width === undefined ? undefined : [height, width]
 }
 
 function pairsFrom(text: string): Json | undefined {

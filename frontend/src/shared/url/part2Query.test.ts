@@ -41,6 +41,7 @@ function valueOf(word: Word): fc.Arbitrary<Json> {
     integer: () => fc.integer({ min: minimum!, max: maximum! }),
     number: () => fc.integer({ min: minimum! * 1000, max: maximum! * 1000 }).map((value) => value / 1000),
     list: () => fc.oneof(fc.uniqueArray(name, { minLength: 1 }), fc.constantFrom('all-linear', '.*[qv]_proj')),
+    extent: () => fc.tuple(fc.integer({ min: minimum!, max: maximum! }), fc.integer({ min: minimum!, max: maximum! })),
     ranks: () => fc.dictionary(name, fc.integer({ min: 1, max: 512 }), { minKeys: 1 }),
     versions: () => fc.dictionary(fc.constantFrom('torch', 'peft'), fc.constantFrom('2.13.0', '0.18'), { minKeys: 1 }),
   }

@@ -15,7 +15,7 @@ from loralens.core.architecture.shape import Shape, by_layer_types
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import TOKENS
+from loralens.core.tape.size import TOKENS, TOKENS_BY_SEQUENCE
 from loralens.core.tape.tape import Tape
 
 
@@ -93,6 +93,8 @@ class Gemma(CausalDecoder):
         """Token embeddings times the square root of the width."""
         hidden = ops.scale(t, self.embedding(t, TOKENS), "embeddings, scaled")
         hold_embeddings(t, hidden, call)
+        if call.media is not None:
+            hidden = call.media.placed(t, hidden, call)
         position_ids(t, call)
         self.masks(t, call)
         self.tables(t, hidden, call)
@@ -156,6 +158,15 @@ class Gemma3(Gemma):
     def layer(self, s: Shape, window: int | None, bias: bool) -> Module:
         """One decoder layer."""
         return SandwichLayer(s, Gemma3Attention(s, window, bias=bias))
+
+    def masks(self, t: Tape, call: Call) -> None:
+        """The tokens of a picture see each other, so both masks are made for every sample."""
+        if call.media is None or call.media.pictures(call.recipe) is None:
+            return super().masks(t, call)
+        dtype = "bool" if call.attention == "sdpa" else call.held[0].dtype
+        for kind in ("full", "sliding"):
+            call.masks[kind] = t.new(TOKENS_BY_SEQUENCE, dtype, 1, "attention mask")
+        return None
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """One pair for each kind of layer."""

@@ -5,14 +5,54 @@ Source: transformers 5.23, models/{qwen2_vl,qwen2_5_vl,qwen3_vl,qwen3_vl_moe}/mo
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
 
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.families.llama import Qwen2, Qwen3
 from loralens.core.architecture.families.mixtral import Qwen3Moe
-from loralens.core.question.recipe import Recipe
+from loralens.core.architecture.families.qwen3_vl import deepened
+from loralens.core.architecture.module import Module
+from loralens.core.architecture.shape import Shape
+from loralens.core.architecture.stack import walk_stack
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import SEQUENCE, TOKENS
+from loralens.core.tape.tape import Tape
 
-POSITIONS: Final = "text alone: rotary tables for time, height and width are taken as one, as if no picture were there"
+
+def section_tables(
+    t: Tape, hidden: Tensor, call: Call, width: int, *, interleaved: bool = False
+) -> tuple[Tensor, Tensor]:
+    """cos and sin for every token of every sample: three kinds of position, each with some of the angles.
+
+    The positions of pictures differ by sample and kind; those of text alone are one row that is spread to all.
+    `interleaved`: the angles are put in place instead of concatenated, and layers are handed the positions of text.
+    """
+    pictured = call.media is not None and call.media.pictures(call.recipe) is not None
+    if pictured or not interleaved:
+        call.shared.pop("position ids")
+        call.held.append(t.new(TOKENS * 3 if pictured else SEQUENCE, "int64", 1, "position ids"))
+    half = width // 2
+    with t.temporary(TOKENS * 3, "float32", 1, "rotary: positions in float32"):
+        angles = t.new(TOKENS * (3 * half), "float32", half, "rotary: angles")
+
+    def scaled(name: str) -> Tensor:
+        with t.temporary(angles.numel, "float32", half, name):
+            return t.new(angles.numel, "float32", half, name)
+
+    def chosen(table: Tensor, name: str) -> Tensor:
+        if interleaved:
+            return t.replace(table, t.new(TOKENS * width, "float32", width, name))
+        with t.temporary(TOKENS * half, "float32", half, name):
+            return t.replace(table, t.new(TOKENS * width, "float32", width, name))
+
+    cos, sin = scaled("rotary: cos"), scaled("rotary: sin")
+    sin = chosen(sin, "rotary: sin")
+    cos = chosen(cos, "rotary: cos")
+    tables = ops.cast(t, cos, hidden.dtype, "rotary: cos"), ops.cast(t, sin, hidden.dtype, "rotary: sin")
+    t.end(angles)
+    return tables
 
 
 class Qwen2VLText(Qwen2):
@@ -20,12 +60,35 @@ class Qwen2VLText(Qwen2):
 
     kv_heads = 8
 
-    def assumptions(self, recipe: Recipe) -> list[str]:
-        """How positions are taken."""
-        return [*super().assumptions(recipe), POSITIONS]
+    def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
+        """By three kinds of position."""
+        call.shared["rotary"] = section_tables(t, hidden, call, self.s.rotated)
 
 
-class Qwen3VLText(Qwen3):
+class Deepened:
+    """Qwen3-VL's own: interleaved angles, and features of the tower added behind the first layers."""
+
+    s: Shape
+
+    def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
+        """By three kinds of position, whose angles take each other's places."""
+        call.shared["rotary"] = section_tables(t, hidden, call, self.s.rotated, interleaved=True)
+
+    def run_layers(
+        self, t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool
+    ) -> Tensor:
+        """One layer at a time while there are features left."""
+        features: list[Tensor] = call.beside or []
+        call = replace(call, beside=None)
+        for index, extra in enumerate(features):
+            here = layers[index : index + 1]
+            hidden = walk_stack(t, name, here, hidden, call, checkpointing=checkpointing, first=index)
+            hidden = deepened(t, hidden, extra)
+        rest = layers[len(features) :]
+        return walk_stack(t, name, rest, hidden, call, checkpointing=checkpointing, first=len(features))
+
+
+class Qwen3VLText(Deepened, Qwen3):
     """Qwen3."""
 
     kv_heads = 32
@@ -34,12 +97,8 @@ class Qwen3VLText(Qwen3):
         """None."""
         return (None,) * layers
 
-    def assumptions(self, recipe: Recipe) -> list[str]:
-        """How positions are taken."""
-        return [*super().assumptions(recipe), POSITIONS]
 
-
-class Qwen3VLMoeText(Qwen3Moe):
+class Qwen3VLMoeText(Deepened, Qwen3Moe):
     """Qwen3's experts, under defaults of its own."""
 
     # PEFT 0.21 turns names into stacked experts by the outer model_type, and has no entry for qwen3_vl_moe
@@ -57,7 +116,3 @@ class Qwen3VLMoeText(Qwen3Moe):
         }
         # null means the default here
         super().__init__(config.over({name: value for name, value in defaults.items() if not config.has(name)}))
-
-    def assumptions(self, recipe: Recipe) -> list[str]:
-        """How positions are taken."""
-        return [*super().assumptions(recipe), POSITIONS]

@@ -1,0 +1,201 @@
+"""What a multimodal model has beside its language model: a tower, a projector, and the places that their tokens take.
+
+A tower is a module that runs before the language model's layers; its tokens replace placeholders among the embeddings, so
+they are part of `sequence_length`. How many a picture gives is the processor's rule, kept by each family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.architecture.convolution import given_dtype
+from loralens.core.architecture.module import Module
+from loralens.core.errors import InvalidInput
+from loralens.core.question.media import NO_TOWER
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.tape.size import BATCH, Size
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.call import Call
+    from loralens.core.architecture.config import Config
+    from loralens.core.architecture.decoder import CausalDecoder
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.parameter import Parameter
+    from loralens.core.tape.tape import Tape
+    from loralens.core.tape.validity import Validity
+
+TEXT_ALONE: Final = (
+    "text alone: no sample holds a picture, so the vision tower's weights are held and it does not run; images=1 and "
+    "image_size=448,672 count one picture per sample"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of one sample, after the processor: how many values, how many rows in the tower, how many tokens."""
+
+    values: int  # numbers in `pixel_values`
+    rows: int  # patches that the tower's layers work on
+    tokens: int  # places in the sequence
+
+
+class Media:
+    """A family's tower and projector; subclasses say what they are and how they run."""
+
+    tower: str = ""  # where transformers has them, below the model: `visual`, `vision_tower`
+    projector: str = ""  # empty: a part of the tower
+    language: str = "language_model"
+    words: tuple[str, ...] = ("images", "image_size", "freeze_tower")  # those of `question.media` that it takes
+
+    def __init__(self, root: CausalDecoder, outer: Config) -> None:
+        self.root = root
+        self.returned: list[Tensor] = []  # beside the hidden states, by the model's own forward
+        self.states: list[
+            tuple[Tensor, int]
+        ] = []  # of the tower's layers, which the model holds while its forward runs
+
+    @classmethod
+    def knows(cls, outer: Config) -> bool:
+        """Is this config's tower one that is modelled?"""
+        return outer.nested("vision_config") is not None
+
+    def join(self, parts: Sequence[tuple[str, Module]]) -> None:
+        """Put the parts before the language model in the tree of modules."""
+        root, outer = self.root, Module()
+        for name, part in parts:
+            setattr(outer, name, part)
+        setattr(outer, self.language, root.inner)
+        delattr(root, root._inner)
+        head = vars(root).pop("lm_head")  # stands behind the model
+        root.model = outer
+        root.lm_head = head
+        root._inner = f"model.{self.language}"
+        root.media = self
+        root.buffer_bytes += self.buffer_bytes()
+
+    def buffer_bytes(self) -> int:
+        """What the tower holds that is no parameter."""
+        return 0
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where tower and projector stand, each with its dot."""
+        return tuple(f"model.{name}." for name in (self.tower, self.projector) if name)
+
+    def parameters(self) -> list[Parameter]:
+        """Those of tower and projector, adapters included."""
+        parts = [getattr(self.root.model, name) for name in (self.tower, self.projector) if name]
+        return [parameter for part in parts for parameter in part.all_parameters()]
+
+    def frozen(self, recipe: Recipe) -> list[Parameter]:
+        """Those that the recipe's `freeze_tower` keeps from training."""
+        parts = {NO_TOWER: (), "tower": (self.tower,)}.get(recipe.freeze_tower, (self.tower, self.projector))
+        return [parameter for name in parts if name for parameter in getattr(self.root.model, name).all_parameters()]
+
+    # -- the batch ----------------------------------------------------------------------------------------------
+
+    def pictures(self, recipe: Recipe) -> Pictures | None:
+        """What the processor makes of a sample's pictures; None without any.
+
+        Raises:
+            InvalidInput: a size is missing, or one that the processor refuses.
+        """
+        raise NotImplementedError
+
+    def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
+        """What a micro batch holds beside its tokens."""
+        found = self.fitting(recipe, validity)
+        if found is None:
+            return []
+        return [("pictures", BATCH * (found.values * ITEM_BYTES[given_dtype(recipe)])), *self.beside(recipe)]
+
+    def beside(self, recipe: Recipe) -> list[tuple[str, Size]]:
+        """What a processor returns beside the pictures."""
+        return []
+
+    def fitting(self, recipe: Recipe, validity: Validity) -> Pictures | None:
+        """The pictures, whose tokens fit into the sequence.
+
+        Raises:
+            InvalidInput: they do not.
+        """
+        found = self.pictures(recipe)
+        if found is not None and not validity.exceeds("sequence_length", found.tokens - 1):
+            raise InvalidInput(
+                f"a sample's pictures alone are {found.tokens:,} tokens, sequence_length is {recipe.sequence_length:,}",
+                field="sequence_length",
+                hint=f"try sequence_length={found.tokens + 512}, or smaller pictures",
+            )
+        return found
+
+    # -- the walk -----------------------------------------------------------------------------------------------
+
+    def placed(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """The embeddings with the pictures' tokens in their places; as they are where there are none."""
+        found = self.pictures(call.recipe)
+        if found is None:
+            return hidden
+        call.held.clear()
+        hidden = self.run(t, hidden, call, found)
+        call.held.append(hidden)
+        return hidden
+
+    def run(self, t: Tape, hidden: Tensor, call: Call, pictures: Pictures) -> Tensor:
+        """Tower, projector and the exchange of placeholders."""
+        raise NotImplementedError
+
+    def finished(self, t: Tape) -> list[Tensor]:
+        """The states of the tower's layers end, in the layers that were not walked too; the pictures' tokens are returned."""
+        states, self.states = self.states, []
+        while states:
+            tensor, layer = states.pop(0)
+            before = t.ledger.snapshot()
+            t.end(tensor)
+            t.ledger.apply(t.ledger.difference(before), t.stands_for.get(layer, 0))
+        returned, self.returned = self.returned, []
+        return returned
+
+    def unreached(self, recipe: Recipe) -> Iterable[Parameter]:
+        """Parameters that no gradient ever reaches: all of them without pictures."""
+        return self.parameters() if self.pictures(recipe) is None else ()
+
+    # -- the answer ---------------------------------------------------------------------------------------------
+
+    def uses_per_token(self, name: str, recipe: Recipe) -> float:
+        """How many positions a module of tower or projector works on for each token of the sequence."""
+        found = self.pictures(recipe)
+        if found is None:
+            return 0.0
+        rows = found.tokens if self.projector and name.startswith(f"model.{self.projector}.") else found.rows
+        return rows / recipe.sequence_length
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """What is counted of the pictures."""
+        found = self.pictures(recipe)
+        if found is None:
+            return [TEXT_ALONE]
+        size = f" of {recipe.image_size[0]} x {recipe.image_size[1]} pixels" if recipe.image_size else ""
+        held = [f"{recipe.images} picture{'s' if recipe.images > 1 else ''}{size}"] if recipe.images else []
+        if recipe.video_frames and "video_frames" in self.words:
+            held.append(f"a video of {recipe.video_frames} frames{size}")
+        taken = f"{found.tokens:,} of the {recipe.sequence_length:,} tokens"
+        return [f"{' and '.join(held)} per sample: {found.rows:,} patches in the tower, {taken}"]
+
+    def keeps_out(self, name: str, frozen: str) -> bool:
+        """Is this a module that the recipe's `freeze_tower` keeps from training and from adapters?"""
+        if frozen == NO_TOWER:
+            return False
+        kept = self.places if frozen == "tower+projector" else self.places[:1]
+        return name.startswith(kept)
+
+
+def missing_size(usual: str = "448,672") -> InvalidInput:
+    """The error for pictures without a size, where the tower takes any."""
+    return InvalidInput(
+        "image_size is missing: this model takes pictures of any size",
+        field="image_size",
+        hint=f"try image_size={usual} (height, width)",
+    )

@@ -1,0 +1,122 @@
+"""Generated cases of multimodal models: towers frozen, adapted and trained, with the shapes that real processors make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from loralens.lab.trace.grid_cases import shortened, small_config
+
+Recipe = dict[str, Any]
+LANGUAGE: Final = r".*language_model.*\.(q_proj|v_proj|down_proj)"  # as trainers that leave the tower alone write it
+# name; layers of the language model and of the tower; a picture; a longest sequence
+_FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
+    ("qwen2.5-vl-3b", 4, 6, (364, 500), 1024),
+    ("qwen2-vl-2b", 3, 5, (300, 448), 512),
+    ("qwen3-vl-4b", 5, 6, (320, 512), 512),
+    ("qwen3-vl-30b-a3b", 4, 4, (320, 320), 256),
+    ("gemma-3-4b", 6, 5, (896, 896), 512),
+    ("internvl3-2b", 3, 5, (448, 896), 1024),
+    ("mistral-small-3.1-24b", 2, 5, (420, 700), 1024),
+    ("pixtral-12b", 2, 5, (400, 512), 2048),
+    ("llava-1.5-7b", 3, 6, (336, 336), 1024),
+)  # fmt: skip
+_EVERY_RECIPE: Final = "qwen2.5-vl-3b"
+_CORE: Final = ("full", "full-tower-frozen", "lora-everywhere", "lora-everywhere-checkpointing", "lora-language-checkpointing",
+                "qlora-checkpointing")  # fmt: skip
+# published members that the catalogue does not list
+_EXTRA: Final[dict[str, dict[str, Any]]] = {
+    "qwen2-vl-2b": {
+        "model_type": "qwen2_vl", "tie_word_embeddings": True,
+        "text_config": {"model_type": "qwen2_vl_text", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+                        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936},
+        "vision_config": {"model_type": "qwen2_vl", "depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16,
+                          "mlp_ratio": 4, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2},
+    },
+    "mistral-small-3.1-24b": {
+        "model_type": "mistral3", "image_token_index": 10, "multimodal_projector_bias": False, "projector_hidden_act": "gelu",
+        "spatial_merge_size": 2, "vision_feature_layer": -1, "tie_word_embeddings": False,
+        "text_config": {"model_type": "mistral", "hidden_size": 5120, "intermediate_size": 32768, "num_hidden_layers": 40,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
+                        "sliding_window": None, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "pixtral", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+                          "num_attention_heads": 16, "head_dim": 64, "image_size": 1540, "patch_size": 14,
+                          "hidden_act": "silu"},
+    },
+    "pixtral-12b": {
+        "model_type": "llava", "image_token_index": 10, "projector_hidden_act": "gelu", "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full", "tie_word_embeddings": False,
+        "text_config": {"model_type": "mistral", "hidden_size": 5120, "intermediate_size": 14336, "num_hidden_layers": 40,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
+                        "sliding_window": None, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "pixtral", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+                          "num_attention_heads": 16, "head_dim": 64, "image_size": 1024, "patch_size": 16,
+                          "hidden_act": "silu"},
+    },
+    "internvl3-2b": {
+        "model_type": "internvl", "downsample_ratio": 0.5, "image_seq_length": 256, "projector_hidden_act": "gelu",
+        "vision_feature_layer": -1, "vision_feature_select_strategy": "default", "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+                        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151674,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "internvl_vision", "hidden_size": 1024, "intermediate_size": 4096,
+                          "num_attention_heads": 16, "num_hidden_layers": 24, "image_size": [448, 448],
+                          "patch_size": [14, 14], "attention_bias": True, "norm_type": "layer_norm",
+                          "use_mean_pooling": True},
+    },
+    "llava-1.5-7b": {
+        "model_type": "llava", "projector_hidden_act": "gelu", "vision_feature_layer": -2, "image_token_index": 32000,
+        "vision_feature_select_strategy": "default", "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "vocab_size": 32064, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "image_size": 336,
+                          "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14, "projection_dim": 768,
+                          "vocab_size": 32000},
+    },
+}  # fmt: skip
+# fields of a tower that go with its layers
+_TOWER_LAYERS: Final = ("depth", "num_hidden_layers", "encoder_layers")
+
+
+def media_config(name: str, layers: int, tower: int) -> dict[str, Any]:
+    """The model's config with few layers in both parts and everything else as published."""
+    config = shortened(_EXTRA[name], layers) if name in _EXTRA else small_config(name, layers)
+    for part in ("vision_config", "audio_config"):
+        if isinstance(config.get(part), Mapping):
+            config[part] = {**config[part], **{key: tower for key in _TOWER_LAYERS if key in config[part]}}
+            for indices in ("fullatt_block_indexes", "deepstack_visual_indexes"):
+                if config[part].get(indices):
+                    config[part][indices] = [1, tower // 2]
+    return config
+
+
+def _recipes(size: tuple[int, int], length: int) -> dict[str, tuple[str, Recipe]]:
+    lora = {"rank": 16, "alpha": 32, "dropout": 0.05}
+    everywhere, language = ({**lora, "target_modules": targets} for targets in ("all-linear", LANGUAGE))
+    one = {"micro_batch_size": 1, "sequence_length": length, "images": 1, "image_size": list(size)}
+    two = {**one, "micro_batch_size": 2, "images": 2, "sequence_length": 2 * length}
+    nf4 = {"type": "nf4", "double_quant": True, "prepare_kbit": True}
+    return {
+        "full": ("full", {**one, "autocast": None}),
+        "full-checkpointing": ("full", {**two, "autocast": None, "gradient_checkpointing": True}),
+        "full-fp32-autocast": ("full", {**one, "weights_dtype": "float32"}),
+        "full-tower-frozen": ("full", {**two, "autocast": None, "freeze_tower": "tower"}),
+        "full-text": ("full", {**one, "images": 0, "autocast": None}),
+        "lora-everywhere": ("lora", {**two, "lora": everywhere}),
+        "lora-everywhere-checkpointing": ("lora", {**one, "gradient_checkpointing": True, "lora": everywhere}),
+        "lora-language": ("lora", {**two, "lora": language}),
+        "lora-language-checkpointing": ("lora", {**two, "gradient_checkpointing": True, "lora": language}),
+        "lora-tower-frozen": ("lora", {**one, "lora": everywhere, "freeze_tower": "tower+projector"}),
+        "lora-text": ("lora", {**one, "images": 0, "lora": everywhere}),
+        "qlora-checkpointing": ("qlora", {**one, "gradient_checkpointing": True, "lora": everywhere, "quantization": nf4}),
+    }  # fmt: skip
+
+
+def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and request (config, method, recipe) of every case."""
+    for name, layers, tower, size, length in _FAMILIES:
+        config = media_config(name, layers, tower)
+        for word, (method, recipe) in _recipes(size, length).items():
+            if name != _EVERY_RECIPE and word not in _CORE:
+                continue
+            yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}

@@ -1,0 +1,255 @@
+"""Pictures and sound for a traced step: what the family's own processor makes, and what the model's code reads off it.
+
+The processors are transformers' own and run on empty pictures before the trace begins. Fake tensors have no values, so the
+functions whose results depend on the values of the grid get the grid as NumPy arrays, or are told their results' shapes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy
+import torch
+
+from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import Recipe
+
+Shape = tuple[int, ...]
+TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower")
+PROJECTORS: Final = ("multi_modal_projector", "connector")
+
+
+@dataclass(slots=True)
+class Media:
+    """What a batch holds beside its tokens: shapes of float and of int64 tensors, and values that are read as they are."""
+
+    floats: dict[str, Shape] = field(default_factory=dict)
+    integers: dict[str, Shape] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    instead: dict[str, Any] = field(default_factory=dict)  # functions of the model's module, replaced
+
+    def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, Any]:
+        """On the fake GPU."""
+        found: dict[str, Any] = {name: torch.empty(s, device=device, dtype=dtype) for name, s in self.floats.items()}
+        found |= {name: torch.empty(s, device=device, dtype=torch.int64) for name, s in self.integers.items()}
+        return found | self.values
+
+
+def has_tower(config: Any) -> bool:
+    """Is this a model of more than text?"""
+    return any(hasattr(config, name) for name in ("vision_config", "audio_config"))
+
+
+def media_of(config: Any, recipe: Recipe) -> Media | None:
+    """The media of one batch; None for a model of text alone, or a recipe without any."""
+    make = _MAKERS.get(config.model_type)
+    if make is None or not recipe.images:
+        return None
+    return make(config, recipe)
+
+
+def keeps_out(model: torch.nn.Module, recipe: Recipe, name: str) -> bool:
+    """Is this in the part of the model that the recipe freezes?"""
+    return any(f"model.{part}." in f"model.{name}" for part in _frozen(model, recipe))
+
+
+def left_out(model: torch.nn.Module, recipe: Recipe) -> str | None:
+    """The same as PEFT's `exclude_modules`."""
+    parts = _frozen(model, recipe)
+    return rf".*\b({'|'.join(parts)})\..*" if parts else None
+
+
+def _frozen(model: torch.nn.Module, recipe: Recipe) -> list[str]:
+    if recipe.freeze_tower == "none":
+        return []
+    wanted = TOWERS + (PROJECTORS if recipe.freeze_tower == "tower+projector" else ())
+    return [name for name, _ in model.model.named_children() if name in wanted]  # type: ignore[union-attr]
+
+
+@contextmanager
+def told(model: torch.nn.Module, media: Media | None) -> Iterator[None]:
+    """Replace the functions and methods of the model's code that read values, and its checks, which would too."""
+    if media is None:
+        yield
+        return
+    instead = {"torch_compilable_check": lambda *_, **__: None, **media.instead}
+    code = {
+        sys.modules[type(part).__module__] for part in model.modules() if "transformers.models" in type(part).__module__
+    }
+    before = [(place, name, getattr(place, name)) for place in code for name in instead if hasattr(place, name)]
+    methods = [(part, name) for part in model.modules() for name in instead if hasattr(type(part), name)]
+    for place, name, _ in before:
+        setattr(place, name, instead[name])
+    for part, name in methods:
+        setattr(part, name, instead[name])
+    try:
+        yield
+    finally:
+        for place, name, old in before:
+            setattr(place, name, old)
+        for part, name in methods:
+            delattr(part, name)
+
+
+def _pictures(recipe: Recipe) -> list[numpy.ndarray]:
+    """Every picture of a batch, empty."""
+    if recipe.image_size is None:
+        raise InvalidInput("image_size is missing", field="recipe.image_size", hint="try image_size=448,672")
+    picture = numpy.zeros((*recipe.image_size, 3), dtype=numpy.uint8)
+    return [picture] * (recipe.images * recipe.micro_batch_size)
+
+
+def _processor(path: str, **words: Any) -> Any:
+    module, name = path.rsplit(".", 1)
+    return getattr(importlib.import_module(f"transformers.models.{module}"), name)(**words)
+
+
+def _qwen(config: Any, recipe: Recipe) -> Media:
+    """Qwen2-VL and its successors: patches of all pictures in one row, and a grid."""
+    vision = config.vision_config
+    limits = {"shortest_edge": 56 * 56, "longest_edge": 14 * 14 * 4 * 16384}
+    if vision.patch_size == 16:
+        limits = {"shortest_edge": 65536, "longest_edge": 16777216}
+    processor = _processor(
+        "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
+        size=limits,
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+    )
+    given = processor(_pictures(recipe), return_tensors="np")
+    grid = numpy.asarray(given["image_grid_thw"])
+    batch, length, patches = recipe.micro_batch_size, recipe.sequence_length, int(grid.prod(-1).sum())
+
+    def integers(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.int64, device="cuda")
+
+    def windows(grid_thw: numpy.ndarray, kwargs: Any = None, **words: Any) -> tuple[Any, Any]:
+        from torch.utils._python_dispatch import _disable_current_modes
+        from transformers.vision_utils import get_vision_window_index
+
+        with _disable_current_modes():
+            index, lengths = get_vision_window_index(torch.tensor(grid_thw), **words)
+            ends = lengths.numpy()
+        return torch.empty(index.shape, dtype=torch.int64), ends
+
+    def seqlens(grid_thw: numpy.ndarray, *_: Any, **__: Any) -> tuple[Any, None]:
+        return numpy.concatenate([[0], numpy.repeat(grid_thw[:, 1] * grid_thw[:, 2], grid_thw[:, 0]).cumsum()]), None
+
+    def deepened(hidden: torch.Tensor, mask: Any, extra: torch.Tensor) -> torch.Tensor:
+        """Qwen3-VL's own lines, with places in the mask's stead, which would be counted by value."""
+        extra = extra.to(hidden.device, hidden.dtype)
+        places = [torch.zeros(extra.shape[0], dtype=torch.int64) for _ in range(2)]
+        hidden = hidden.clone()
+        local_this = hidden[places[0], places[1], :] + extra
+        hidden[places[0], places[1], :] = local_this
+        return hidden
+
+    taps = (patches, 4)
+    return Media(
+        floats={"pixel_values": tuple(given["pixel_values"].shape)},
+        integers={"mm_token_type_ids": (batch, length)},
+        values={"image_grid_thw": grid},
+        instead={
+            "get_vision_position_ids": lambda *_, **__: integers(patches, 2),
+            "get_vision_attention_seqlens": seqlens,
+            "get_vision_window_index": windows,
+            "get_vision_interpolation_indices_and_weights": lambda *_, **__: (
+                integers(*taps),
+                torch.empty(taps, device="cuda"),
+            ),
+            "_deepstack_process": deepened,
+            "get_rope_index": lambda *_, **__: (integers(3, batch, length), integers(batch, 1)),
+        },
+    )
+
+
+def _llava(config: Any, recipe: Recipe) -> Media:
+    return (_pixtral if config.vision_config.model_type == "pixtral" else _fixed)(config, recipe)
+
+
+def _fixed(config: Any, recipe: Recipe) -> Media:
+    """Towers of one size of picture, to which their processors resize everything."""
+    vision = config.vision_config
+    words = {"height": vision.image_size, "width": vision.image_size}
+    path, size = {
+        "siglip_vision_model": ("siglip.image_processing_pil_siglip.SiglipImageProcessorPil", words),
+        "clip_vision_model": (
+            "clip.image_processing_pil_clip.CLIPImageProcessorPil",
+            {"shortest_edge": vision.image_size},
+        ),
+    }[vision.model_type]
+    more = {} if "shortest_edge" not in size else {"crop_size": words}
+    given = _processor(path, size=size, **more)(_pictures(recipe), return_tensors="np")
+    media = Media(floats={"pixel_values": tuple(given["pixel_values"].shape)})
+    if config.model_type in ("gemma3", "paligemma"):
+        media.integers["token_type_ids"] = (recipe.micro_batch_size, recipe.sequence_length)
+    return media
+
+
+def _tiled(config: Any, recipe: Recipe) -> Media:
+    """InternVL: tiles and a thumbnail."""
+    height, width = config.vision_config.image_size
+    processor = _processor(
+        "got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil",
+        size={"height": height, "width": width},
+        crop_to_patches=True,
+    )
+    given = processor(_pictures(recipe), return_tensors="np")
+    return Media(floats={"pixel_values": tuple(given["pixel_values"].shape)})
+
+
+class _Sizes(numpy.ndarray):
+    """Sizes of pictures, read by value, with torch's word for an axis."""
+
+    def prod(self, dim: int | None = None) -> Any:  # type: ignore[override]
+        """The product along an axis."""
+        return numpy.asarray(self).prod(axis=dim)
+
+
+class _Torch:
+    """torch, but a list that is to be read by value stays one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def as_tensor(self, value: Any, **_: Any) -> Any:
+        """The values themselves."""
+        return value
+
+
+def _pixtral(config: Any, recipe: Recipe) -> Media:
+    """Pixtral: pictures padded to the largest of the batch, and their sizes."""
+    vision = config.vision_config
+    merge = getattr(config, "spatial_merge_size", 1)
+    side = vision.patch_size * merge
+    processor = _processor(
+        "pixtral.image_processing_pil_pixtral.PixtralImageProcessorPil",
+        size={"longest_edge": vision.image_size},
+        patch_size={"height": side, "width": side},
+    )
+    given = processor(_pictures(recipe), return_tensors="np")
+    sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object).view(_Sizes)
+    return Media(
+        floats={"pixel_values": tuple(given["pixel_values"].shape)},
+        values={"image_sizes": sizes},
+        instead={"torch": _Torch()},
+    )
+
+
+_MAKERS: Final[dict[str, Callable[[Any, Recipe], Media]]] = {
+    "gemma3": _fixed,
+    "internvl": _tiled,
+    "llava": _llava,
+    "mistral3": _pixtral,
+    "paligemma": _fixed,
+    "qwen2_vl": _qwen,
+    "qwen2_5_vl": _qwen,
+    "qwen3_vl": _qwen,
+    "qwen3_vl_moe": _qwen,
+}

@@ -1,0 +1,42 @@
+"""How many patches and tokens a picture gives: our rules against transformers' own processors, on empty pictures."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from loralens.core.architecture.media import Media
+from loralens.core.architecture.registry import build
+from loralens.core.question.recipe import Recipe
+from loralens.lab.trace.build import read_config
+from loralens.lab.trace.grid_media import media_config
+from loralens.lab.trace.media import media_of
+
+SIZES = ([31, 400], [448, 672], [700, 300], [1000, 1001])
+NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
+         "pixtral-12b")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_rows_are_the_processors(name: str) -> None:
+    config = media_config(name, 2, 2)
+    media = build(config).media
+    assert isinstance(media, Media)
+    for size in SIZES:
+        recipe = Recipe.from_mapping({"images": 2, "image_size": size})
+        own, given = media.pictures(recipe), media_of(read_config(config), recipe)
+        assert own is not None and given is not None
+        pixels = given.floats["pixel_values"]
+        values = 1
+        for side in pixels:
+            values *= side
+        assert own.values == values
+        if "image_grid_thw" in given.values:
+            assert own.rows == given.values["image_grid_thw"].prod(-1).sum() == pixels[0]
+            assert own.rows == own.tokens * 4
+        if "image_sizes" in given.values:
+            patch = config["vision_config"]["patch_size"]
+            assert own.rows == (given.values["image_sizes"] // patch).prod(dim=-1).sum()
+        if name == "internvl3-2b":
+            assert (own.rows, own.tokens) == (pixels[0] * 1025, pixels[0] * 256)
