@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
 
 
+ALIGNMENT = 16
+
+
 class PixtralAttention(Module):
     """Four projections and rotary embedding by row and column; every patch meets every patch of the batch, behind a mask."""
 
@@ -48,8 +51,19 @@ class PixtralAttention(Module):
         kernel = Attention(
             self._heads, self._heads, width, width, call.attention, self._dropout, causal=False, keys=call.length
         )
-        out: Tensor = self.o_proj(t, kernel(t, q, k, v, call.masks["pictures"]).view(hidden))
+        out: Tensor = self.o_proj(t, kernel(t, q, k, v, aligned(t, call, q)).view(hidden))
         return out
+
+
+def aligned(t: Tape, call: Call, q: Tensor) -> Tensor | None:
+    """The mask as the efficient kernel takes it: rows of a multiple of 16 values, for which it is copied where they are not.
+
+    Source: aten/src/ATen/native/transformers/attention.cpp (`pad_bias`), torch 2.13.
+    """
+    mask, rows = call.masks["pictures"], call.length[0]
+    if mask is None or call.attention != "sdpa" or not rows % ALIGNMENT:
+        return mask
+    return t.new(ONE * (rows * (rows + -rows % ALIGNMENT)), t.autocast or q.dtype, 1, "attention mask, padded")
 
 
 class PixtralLayer(Module):
