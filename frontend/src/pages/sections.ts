@@ -29,6 +29,7 @@ export const SECTIONS = [
     embed: true,
     height: '48rem',
   },
+  { id: 'time', component: lazily(() => import('@/features/time/TimeBudget.vue')), embed: true, height: '28rem' },
   {
     id: 'decomposition',
     component: LoRAVisualization,

@@ -1,0 +1,34 @@
+import { describe, expect, it } from 'vitest'
+import { difference, grouped, REST } from './budget'
+
+const full = { products: 4, weight_gradients: 2, elementwise: 1, optimizer: 0.5, fixed: 0.5 }
+const qlora = { products: 4, narrow_products: 0.3, unpacking: 1.5, elementwise: 1.05, optimizer: 0.01, fixed: 0.5 }
+
+describe("a step's time as a budget", () => {
+  it('keeps every second', () => {
+    for (const parts of [full, qlora]) {
+      const sum = (rows: number[]): number => rows.reduce((total, seconds) => total + seconds, 0)
+      expect(sum(grouped(parts).map((row) => row.seconds))).toBeCloseTo(sum(Object.values(parts)), 12)
+    }
+  })
+
+  it('puts what it does not know into the rest', () => {
+    expect(grouped({ products: 1, something_new: 2 })).toEqual([
+      { group: 'products', seconds: 1 },
+      { group: REST, seconds: 2 },
+    ])
+  })
+
+  it('names what is saved and what is spent, the largest first, and nothing small', () => {
+    const { saved, spent } = difference(full, qlora)
+    expect(saved.map((row) => [row.group, Number(row.seconds.toFixed(2))])).toEqual([
+      ['weight_gradients', 2],
+      ['optimizer', 0.49],
+    ])
+    expect(spent.map((row) => [row.group, Number(row.seconds.toFixed(2))])).toEqual([
+      ['unpacking', 1.5],
+      ['narrow_products', 0.3],
+    ])
+    expect(difference(full, full)).toEqual({ saved: [], spent: [] })
+  })
+})
