@@ -215,7 +215,7 @@ async function words(context, { lang, width }) {
   const inLink = (name, value) =>
     page.waitForFunction(([key, text]) => new URLSearchParams(location.search).get(key) === text, [name, value])
   await field('optimizer').waitFor()
-  equal(await field('optimizer').locator('option').count(), 14, 'every optimizer is offered')
+  equal(await field('optimizer').locator('option').count(), 16, 'every optimizer is offered')
   await page.locator('[data-all-words] summary').focus()
   await page.keyboard.press('Enter')
   const all = await page.locator('[data-word]').evaluateAll((items) => items.map((item) => item.dataset.word))
