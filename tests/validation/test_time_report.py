@@ -9,6 +9,7 @@ import pytest
 from loralens.core.time.rates import DATA
 from loralens.validation import time_report
 from loralens.validation.time_scores import FEW_TOKENS, judge_times, ordered, over_nvlink
+from loralens.validation.timed_runs import read_written
 
 DOCS = Path(__file__).parents[2] / "docs"
 AGAIN = "regenerate: python -m loralens.validation.time_report docs/accuracy"
@@ -16,7 +17,12 @@ AGAIN = "regenerate: python -m loralens.validation.time_report docs/accuracy"
 
 @pytest.fixture(scope="module")
 def runs():
-    return time_report.read_folder(DOCS / "accuracy")
+    return read_written((DOCS / "accuracy" / time_report.WORK).read_text(encoding="utf-8").splitlines())
+
+
+def test_recorded_work_is_what_the_walk_counts(runs):
+    for walked in time_report.read_folder(DOCS / "accuracy", every=17):
+        assert walked in runs, f"{walked.id}: {AGAIN}"
 
 
 @pytest.fixture(scope="module")

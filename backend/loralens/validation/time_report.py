@@ -1,6 +1,7 @@
 """docs/accuracy-time.md: predicted against measured speed, out of sample; and the constants that all runs give.
 
-`python -m loralens.validation.time_report docs/accuracy` writes the page beside the folder, and core/time/rates.json anew.
+`python -m loralens.validation.time_report docs/accuracy` writes the page beside the folder, the runs' counted work into
+it, and core/time/rates.json anew.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from loralens.validation.time_scores import (
     ordered,
     over_nvlink,
 )
-from loralens.validation.timed_runs import TimedRun, read_timed
+from loralens.validation.timed_runs import TimedRun, read_timed, written
 
 DIGITS: Final = 3
+WORK: Final = "timing-work.jsonl"  # what the walk counted of every run
 GROUPS: Final[tuple[tuple[str, Callable[[TimedRun], bool]], ...]] = (
     ("every run", lambda run: True),
     ("one GPU", lambda run: run.gpus == 1),
@@ -202,12 +204,11 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def read_folder(folder: Path) -> list[TimedRun]:
-    """The runs of docs/accuracy."""
+def read_folder(folder: Path, every: int = 1) -> list[TimedRun]:
+    """The runs of docs/accuracy, walked; or every so-manieth of them."""
     timing, published = (folder / name for name in ("timing-runs.jsonl", "published-runs.jsonl"))
-    return read_timed(
-        timing.read_text(encoding="utf-8").splitlines(), published.read_text(encoding="utf-8").splitlines()
-    )
+    lines = timing.read_text(encoding="utf-8").splitlines()
+    return read_timed(lines[::every], published.read_text(encoding="utf-8").splitlines())
 
 
 def main(folder: str) -> None:
@@ -216,6 +217,7 @@ def main(folder: str) -> None:
     text = json.dumps(rates(judge_times(runs), runs, json.loads(DATA.read_text(encoding="utf-8"))), indent=1)
     DATA.write_text(text + "\n", encoding="utf-8")
     known.cache_clear()
+    (Path(folder) / WORK).write_text(written(runs), encoding="utf-8")
     (Path(folder).parent / "accuracy-time.md").write_text(page(judge_times(runs), runs), encoding="utf-8")
 
 

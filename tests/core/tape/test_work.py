@@ -19,11 +19,11 @@ BATCH, LENGTH, RANK = 2, 64, 8
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 LLAMA = {
-    "model_type": "llama", "vocab_size": 1000, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6,
+    "model_type": "llama", "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 5,
     "num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": False, "architectures": ["LlamaForCausalLM"],
 }  # fmt: skip
 GPT2 = {
-    "model_type": "gpt2", "vocab_size": 1000, "n_embd": 256, "n_layer": 6, "n_head": 8, "n_positions": 512,
+    "model_type": "gpt2", "vocab_size": 1000, "n_embd": 64, "n_layer": 5, "n_head": 8, "n_positions": 512,
     "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "architectures": ["GPT2LMHeadModel"],
 }  # fmt: skip
 
@@ -74,9 +74,11 @@ def test_lora_has_no_weight_gradients():
     assert NARROW in causes
 
 
-@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda config: config["model_type"])
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("config", "method", "checkpointing"),
+    [(LLAMA, "full", False), (LLAMA, "lora", True), (GPT2, "full", True), (GPT2, "lora", False)],
+    ids=lambda value: value["model_type"] if isinstance(value, dict) else str(value),
+)
 def test_operations_are_those_that_pytorch_counts(config, method, checkpointing):
     work = planned(config, method, gradient_checkpointing=checkpointing)
     assert operations(work) == counted(config, method, checkpointing=checkpointing)
