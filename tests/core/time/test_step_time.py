@@ -1,5 +1,6 @@
 """The time of a step: a formula whose parts add up, and that says nothing where it knows nothing."""
 
+import numpy as np
 import pytest
 
 from loralens.core import catalogue
@@ -32,6 +33,12 @@ def test_parts_add_up_and_are_named():
 def test_one_plan_serves_every_batch_and_length():
     """A formula made at one setting says what one made at another says."""
     assert planned().at(8, 4096, 8).seconds == pytest.approx(seconds(batch=8, length=4096).seconds)
+
+
+def test_a_plan_takes_arrays():
+    plan, batches, lengths = planned(), np.array([1.0, 4.0, 32.0]), np.array([64.0, 2048.0, 512.0])
+    together = plan.at(batches, lengths, 8).seconds
+    assert together == pytest.approx([plan.at(b, s, 8).seconds for b, s in zip(batches, lengths, strict=True)])
 
 
 def test_the_page_evaluates_the_same_formula():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from loralens.core import methods
@@ -35,6 +35,7 @@ class Counted:
     layers: int
     host_bytes: Size
     validity: Validity
+    _plans: dict[str, TimePlan | None] = field(default_factory=dict)  # by card
 
     def used(self, recipe: Recipe) -> Recipe:
         """A recipe that this covers, with everything named."""
@@ -46,10 +47,12 @@ class Counted:
 
     def time_on(self, gpu: Gpu, recipe: Recipe) -> TimePlan | None:
         """The time on a card; None where the card's rates or the strategy's time are not known."""
-        used = self.used(recipe)
-        return time_plan(
-            self.work, self.held, trained_tensors(self.held, used), self.layers, used, gpu, host_bytes=self.host_bytes
-        )
+        if gpu.id not in self._plans:
+            trained, used = self.trained(recipe), self.used(recipe)
+            self._plans[gpu.id] = time_plan(
+                self.work, self.held, trained, self.layers, used, gpu, host_bytes=self.host_bytes
+            )
+        return self._plans[gpu.id]
 
 
 def _weight(counted: Counted) -> int:

@@ -61,7 +61,7 @@ class TimePlan:
     serial: bool = False  # the device launches its own kernels: nothing hides
 
     def at(self, batch: float, sequence: float, rank: float, host: float = 1.0) -> StepTime:
-        """The time at one setting; `host`: how much slower the processor launches than the one of the constants."""
+        """The time at one setting, or at arrays of them; `host`: how much slower the processor launches than the constants' one."""
         values = monomial_values(batch, sequence, rank)  # type: ignore[arg-type]
         card = {name: _value(polynomial, values) for name, polynomial in self.card.items()}
         busy, between = sum(card.values()), self.between
