@@ -16,15 +16,15 @@ from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.time.communication import link_of
 from loralens.core.time.rates import CLASS, Share, bandwidth_of, known, share_of
-from loralens.core.time.step_time import COMMUNICATION, WAITING, StepTime, TimePlan
+from loralens.core.time.step_time import COMMUNICATION, StepTime, TimePlan
 
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model
 
-FEW_TOKENS: Final = 1000
-WAITS_LONG: Final = 0.1
-"""Share of a step that waits for the processor, from which its speed decides: an assumption."""
+HOST_DECIDES: Final = 1.1
+"""A step that takes so many times longer on the slowest published machine's processor is a range, not a number: an assumption.
+On large cards that is below about a thousand tokens a micro-batch."""
 NEARLY_FULL: Final = 0.986
 """Published runs above this share of a card's memory took 6 to 40 % longer than the same step with fewer bytes.
 Source: foundation-model-stack/fms-acceleration scripts/benchmarks/refs/a100_80gb.csv @876e2ed6fc, five runs."""
@@ -88,9 +88,11 @@ def _pace(times: TimePlan, recipe: Recipe, gpu: Gpu) -> Pace:
     setting = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
     step = times.at(*setting)
     per_card = recipe.micro_batch_size * recipe.sequence_length
-    ranged = per_card < FEW_TOKENS or step.parts[WAITING] > WAITS_LONG * step.seconds
     band = rates.bands["other" if share == rates.other else share.basis]
-    quick, slow = (times.at(*setting, host=host) for host in rates.host) if ranged else (step, step)
+    quick, slow = (times.at(*setting, host=host) for host in rates.host)
+    ranged = slow.seconds > HOST_DECIDES * step.seconds
+    if not ranged:
+        quick = slow = step
     tokens = per_card * recipe.gradient_accumulation_steps * recipe.parallelism.gpus
     notes = tuple(_notes(step, share, recipe, gpu, ranged=ranged))
     return Pace(step, quick.seconds * band.low, slow.seconds * band.high, tokens, share, ranged, notes)
