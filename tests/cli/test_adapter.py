@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from loralens.lab.adapters.adapter import assemble
 from loralens.lab.adapters.config import config_from_mapping
@@ -69,3 +70,29 @@ def test_doctor(run, folder: Path, tmp_path: Path) -> None:
     assert code == 5 and "fault: the update's entries are" in out and "  do: " in out
     code, _, err = run("adapter", "doctor", str(folder), "--for", "nothing")
     assert code == 2 and "one of peft, vllm" in err
+
+
+def test_merge_and_compare(run, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "adapter", "merge", str(folder), str(folder), "--into", str(tmp_path / "both"), "--type", "cat", "--json"
+    )
+    answer = json.loads(out)
+    assert code == 0 and answer["rank"] == 12 and answer["file_bytes"] == stored_bytes(tmp_path / "both")
+    code, out, _ = run("adapter", "compare", str(folder), str(tmp_path / "both"))
+    assert code == 0 and "cosine of the updates 1.0000" in out and "q_proj" in out
+    code, _, err = run("adapter", "merge", str(folder), "--into", str(tmp_path / "one"))
+    assert code == 2 and "2 to 32" in err and not (tmp_path / "one").exists()
+    code, _, err = run("adapter", "merge", str(folder), str(folder), "--into", str(tmp_path / "x"), "--weights", "1,a")
+    assert code == 2 and "'a' is not a number" in err
+
+
+def test_extract(run, tmp_path: Path) -> None:
+    for name, value in (("base", 0.0), ("tuned", 1.0)):
+        (tmp_path / name).mkdir()
+        save_file(
+            {"model.layers.0.mlp.up_proj.weight": torch.full((4, 6), value)}, tmp_path / name / "model.safetensors"
+        )
+    words = ("adapter", "extract", str(tmp_path / "base"), str(tmp_path / "tuned"), str(tmp_path / "out"))
+    code, out, _ = run(*words, "--rank", "2")
+    assert code == 0 and "100.0000% of the change kept" in out
+    assert read_adapter(tmp_path / "out").config.rank == 2

@@ -9,6 +9,8 @@ import typer
 
 from loralens.cli.adapter_doctor import EXAMPLES as DOCTOR_EXAMPLES
 from loralens.cli.adapter_doctor import doctor
+from loralens.cli.adapter_merge import EXAMPLES as MERGE_EXAMPLES
+from loralens.cli.adapter_merge import compare, extract, merge
 from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
 from loralens.installation.state import require
@@ -16,6 +18,8 @@ from loralens.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(doctor)
+for verb in (merge, compare, extract):
+    app.command()(verb)
 
 Folder = Annotated[Path, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")]
 Energy = Annotated[float, typer.Option("--energy", help="Share of the squared norm that a smaller rank must keep.")]
@@ -27,6 +31,7 @@ EXAMPLES = (
     ("loralens adapter resize my-adapter smaller --rank 4", "another rank, by truncated SVD"),
     ("loralens adapter resize my-adapter smaller --energy 0.99", "the smallest rank that keeps a share"),
     ("loralens adapter resize my-adapter smaller --energy 0.99 --mixed", "a rank for each module"),
+    *MERGE_EXAMPLES,
 )
 
 

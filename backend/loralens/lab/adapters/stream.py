@@ -38,24 +38,26 @@ MAX_INDEX_BYTES: Final = 16 * 2**20
 
 
 class TensorFile:
-    """One safetensors file, mapped: `read` copies a single tensor into memory."""
+    """One safetensors file: its header is read at once, its tensors one by one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             if not path.stat().st_size:
                 raise InvalidInput(f"{path.name} is empty", field=path.name)
-            self._data = np.memmap(path, np.uint8, "r")
+            mapped = np.memmap(path, np.uint8, "r")
         except OSError as error:
             raise NotFound(f"{path} cannot be read: {error.strerror}", field=path.name) from None
-        self.header: Header = read_header(self._data.data)
+        self.header: Header = read_header(mapped.data)
         self.entries: dict[str, TensorEntry] = {entry.name: entry for entry in self.header.tensors}
 
     def read(self, name: str) -> torch.Tensor:
         """A copy of one tensor, of the shape and number format that the header states."""
         entry = self.entries[name]
         begin = self.header.data_offset + entry.begin
-        content = np.array(self._data[begin : self.header.data_offset + entry.end])
+        content = np.fromfile(self.path, np.uint8, entry.end - entry.begin, offset=begin)
+        if content.size < entry.end - entry.begin:
+            raise InvalidInput(f"{self.path.name} shrank while it was read", field=self.path.name)
         return torch.from_numpy(content).view(DTYPES[entry.dtype]).view(entry.shape)
 
 
