@@ -96,3 +96,15 @@ def test_extract(run, tmp_path: Path) -> None:
     code, out, _ = run(*words, "--rank", "2")
     assert code == 0 and "100.0000% of the change kept" in out
     assert read_adapter(tmp_path / "out").config.rank == 2
+
+
+def test_convert(run, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "adapter", "convert", str(folder), str(tmp_path / "mlx"), "--to", "mlx", "--base", "llama-3.1-8b"
+    )
+    assert code == 0 and "peft to mlx: 1 modules" in out and "read back: bit for bit" in out
+    assert json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())["num_layers"] == 32
+    code, out, _ = run("adapter", "convert", str(tmp_path / "mlx"), str(tmp_path / "back"), "--to", "peft", "--json")
+    assert code == 0 and json.loads(out)["exact"]
+    code, _, err = run("adapter", "convert", str(folder), str(tmp_path / "x"), "--to", "kohya")
+    assert code == 2 and "diffusion models" in err and not (tmp_path / "x").exists()

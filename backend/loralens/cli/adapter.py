@@ -1,4 +1,4 @@
-"""`loralens adapter`: look into a PEFT adapter, say what is wrong with it, and give it another rank."""
+"""`loralens adapter`: look into a PEFT adapter, say what is wrong with it, and make others out of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from loralens.cli.adapter_convert import EXAMPLES as CONVERT_EXAMPLES
+from loralens.cli.adapter_convert import convert
 from loralens.cli.adapter_doctor import EXAMPLES as DOCTOR_EXAMPLES
 from loralens.cli.adapter_doctor import doctor
 from loralens.cli.adapter_merge import EXAMPLES as MERGE_EXAMPLES
@@ -18,7 +20,7 @@ from loralens.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(doctor)
-for verb in (merge, compare, extract):
+for verb in (merge, compare, extract, convert):
     app.command()(verb)
 
 Folder = Annotated[Path, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")]
@@ -32,6 +34,7 @@ EXAMPLES = (
     ("loralens adapter resize my-adapter smaller --energy 0.99", "the smallest rank that keeps a share"),
     ("loralens adapter resize my-adapter smaller --energy 0.99 --mixed", "a rank for each module"),
     *MERGE_EXAMPLES,
+    *CONVERT_EXAMPLES,
 )
 
 

@@ -40,7 +40,7 @@ def doctor(
     require(Settings().state_directory())
     from loralens.lab.adapters.doctor import diagnose
 
-    answer = diagnose(folder, None if base is None else _base(base), engine)
+    answer = diagnose(folder, None if base is None else base_named(base), engine)
     if json:
         print_json(answer.to_dict())
         return _EXITS[answer.verdict]
@@ -61,7 +61,7 @@ def doctor(
     return _EXITS[answer.verdict]
 
 
-def _base(text: str) -> Base:
+def base_named(text: str) -> Base:
     """The base that a word means: a file and a folder are looked for first."""
     from loralens.lab.adapters.doctor.base import base_of
 

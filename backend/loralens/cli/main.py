@@ -30,7 +30,7 @@ VERBS = {
     "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, Unsloth.",
     "explain": "Which tensor an out-of-memory message is about.",
     "export": "A recipe as a trainer's config.",
-    "adapter": "Inspect, doctor, resize, merge, compare and extract PEFT adapters.",
+    "adapter": "Inspect, doctor, resize, merge, compare, extract and convert PEFT adapters.",
     "forgetting": "What full fine-tuning and LoRA forget, measured here.",
     "bench": "Time LoRA's product on this machine, honestly.",
     "trace": "The real model on fake tensors, beside what is computed.",

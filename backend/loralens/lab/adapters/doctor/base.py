@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from loralens.core.errors import LoraLensError
 from loralens.core.question.model import Model, resolve
 
 MOST_SUGGESTED: Final = 3
+_LAYER: Final = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class Base:
     def linear(self) -> list[str]:
         """Names of the linear layers."""
         return [name for name, place in self.places.items() if place.kind == "linear"]
+
+    @property
+    def layers(self) -> int:
+        """Layers of the language model."""
+        return 1 + max((int(match[1]) for name in self.places if (match := _LAYER.search(name))), default=-1)
 
     @property
     def inner(self) -> Mapping[str, Any]:

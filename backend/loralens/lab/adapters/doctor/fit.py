@@ -168,8 +168,7 @@ def _fused(names: Iterable[str], base: Base) -> tuple[str, str] | None:
 
 
 def _beyond(names: Iterable[str], base: Base) -> tuple[list[str], int, int] | None:
-    layers = [int(m[1]) for name in base.places if (m := re.search(r"\.(\d+)\.", name))]
-    count = 1 + max(layers, default=-1)
+    count = base.layers
     own = [(name, int(m[1])) for name in names if (m := re.search(r"\.(\d+)\.", name))]
     beyond = [name for name, layer in own if layer >= count]
     first = [re.sub(r"\.\d+\.", ".0.", name, count=1) for name in beyond]

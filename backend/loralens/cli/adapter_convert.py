@@ -1,0 +1,58 @@
+"""`loralens adapter convert`: between PEFT, MLX, kohya, diffusers and torchtune."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from loralens.cli.adapter_doctor import base_named
+from loralens.cli.options import Json
+from loralens.cli.render import line, print_json
+from loralens.installation.state import require
+from loralens.settings import Settings
+
+EXAMPLES: Final = (
+    ("loralens adapter convert my-adapter mlx-adapter --to mlx --base llama-3.1-8b", "PEFT to MLX (mlx_lm)"),
+    ("loralens adapter convert style.safetensors diffusers-style --to diffusers", "kohya's file to diffusers"),
+    ("loralens adapter convert tuned peft-adapter --to peft --base llama-3.1-8b --alpha 16", "torchtune to PEFT"),
+)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Folder of an adapter, or one safetensors file; its format is found out.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; it must not exist, or hold only an adapter.")],
+    target: Annotated[str, typer.Option("--to", help="peft, mlx, kohya, diffusers or torchtune.")],
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="The base model: a name, a config.json, or a folder with one. torchtune needs its heads, "
+                     "MLX its number of layers."),
+    ] = None,
+    alpha: Annotated[float | None, typer.Option("--alpha", help="lora_alpha, where the files do not say it (torchtune).")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Convert an adapter into another tool's format, a tensor at a time; what was written is read back and compared."""
+    require(Settings().state_directory())
+    from loralens.lab.adapters.formats.torchtune import FAMILIES, Heads
+    from loralens.lab.adapters.formats.writing import convert as converted
+
+    found = None if base is None else base_named(base)
+    needs_heads = found is not None and found.inner.get("model_type") in FAMILIES
+    answer = converted(
+        source,
+        output,
+        target,
+        heads=Heads.of(found.config) if found is not None and needs_heads else None,
+        alpha=alpha,
+        layers=None if found is None else found.layers,
+    )
+    if json:
+        return print_json(asdict(answer))
+    same = "bit for bit" if answer.exact else f"within {answer.largest_error:.1e} of each factor's largest number"
+    line(f"{answer.source} to {answer.target}: {answer.modules} modules, {answer.file_bytes:,} bytes in {output}")
+    line(f"read back: {same}")
+    for note in answer.notes:
+        line(note)
+    return None

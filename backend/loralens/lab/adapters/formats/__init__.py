@@ -1,0 +1,1 @@
+"""Adapters in other tools' formats: read, written, and read back before they stand."""

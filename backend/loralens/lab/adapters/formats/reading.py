@@ -1,0 +1,263 @@
+"""Read PEFT, MLX, kohya, diffusers and torchtune adapters as `Source`; what is not understood is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from loralens.core.errors import InvalidInput, NotFound
+from loralens.core.jsontext import from_json
+from loralens.lab.adapters.adapter import FACTOR_DTYPES, Spec, layout
+from loralens.lab.adapters.begins import needs_its_base
+from loralens.lab.adapters.config import MAX_CONFIG_BYTES, config_from_mapping
+from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
+from loralens.lab.adapters.formats import names
+from loralens.lab.adapters.formats.lazy import Lazy, Source
+from loralens.lab.adapters.formats.torchtune import Heads, from_torchtune, turned_back
+from loralens.lab.adapters.stream import DTYPES, TensorFile
+
+MLX_FILE: Final = "adapters.safetensors"
+DIFFUSERS_FILE: Final = "pytorch_lora_weights.safetensors"
+_TORCHTUNE_FILE: Final = re.compile(r"adapter_[0-9]+\.safetensors")
+_DIFFUSERS_METADATA: Final = "lora_adapter_metadata"
+_EMBEDDINGS: Final = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+
+Loaded = tuple[TensorFile, Mapping[str, Any]]
+
+
+def read(place: Path, *, heads: Heads | None = None, alpha: float | None = None) -> Source:
+    """Read an adapter from a folder, or from a single safetensors file.
+
+    Args:
+        place: the folder or file.
+        heads: the base's attention heads, which torchtune's names need.
+        alpha: where the files do not state it (torchtune).
+
+    Raises: `NotFound`, or `InvalidInput` for what is in no known format, or in one with parts that are not converted.
+    """
+    file, config = _open(place)
+    kind = _format_of(file, config)
+    if kind == "peft":
+        return _peft(file, config)
+    if kind == "mlx":
+        return _mlx(file, config)
+    if kind == "torchtune":
+        return _torchtune(file, config, heads, alpha)
+    return _kohya(file) if kind == "kohya" else _diffusers(file, config)
+
+
+def _open(place: Path) -> Loaded:
+    if place.is_file():
+        return TensorFile(place), {}
+    if not place.is_dir():
+        raise NotFound(f"{place} is neither a folder nor a file", field="folder")
+    there = sorted(path.name for path in place.iterdir() if path.suffix == ".safetensors")
+    known = [
+        name
+        for name in (MLX_FILE, WEIGHTS_FILE, DIFFUSERS_FILE, *filter(_TORCHTUNE_FILE.fullmatch, there))
+        if name in there
+    ]
+    if not known and len(there) != 1:
+        raise NotFound(
+            f"{place} holds no adapter in safetensors ({len(there)} files)", field="folder", hint="name the file itself"
+        )
+    path = place / CONFIG_FILE
+    config: Any = {}
+    if path.is_file():
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise InvalidInput(f"{CONFIG_FILE} has more than {MAX_CONFIG_BYTES} bytes", field=CONFIG_FILE)
+        try:
+            config = from_json(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{CONFIG_FILE} is not JSON: {error}", field=CONFIG_FILE) from None
+    if not isinstance(config, dict):
+        raise InvalidInput(f"{CONFIG_FILE} holds no JSON object", field=CONFIG_FILE)
+    return TensorFile(place / (known or there)[0]), config
+
+
+def _format_of(file: TensorFile, config: Mapping[str, Any]) -> str:
+    names_ = list(file.entries)
+    if any(name.endswith((".lora_down.weight", ".lora_up.weight")) for name in names_):
+        return "kohya"
+    if any(name.startswith(("unet.", "text_encoder.", "text_encoder_2.")) for name in names_):
+        return "diffusers"
+    if any(re.fullmatch(r"layers\.\d+\.(attn|mlp)\..+\.lora_[ab]\.weight", name) for name in names_):
+        return "torchtune"
+    if any(name.endswith((".lora_a", ".lora_b")) for name in names_):
+        return "mlx"
+    if config.get("peft_type") or any(name.startswith("base_model.model.") for name in names_):
+        return "peft"
+    raise InvalidInput(f"{file.path.name}: names such as {names_[0][:80]} belong to no format known here",
+                       field="folder", hint="PEFT, MLX, kohya, diffusers and torchtune are read")  # fmt: skip
+
+
+def _peft(file: TensorFile, config: Mapping[str, Any]) -> Source:
+    checked = config_from_mapping(config)
+    needs_its_base(checked, "in another format nothing would rebuild it")
+    if checked.use_dora or checked.lora_bias:
+        raise InvalidInput(
+            "DoRA's magnitudes and lora_bias are not converted",
+            field=f"adapter_config.{'use_dora' if checked.use_dora else 'lora_bias'}",
+        )
+    plan = layout(checked, {entry.name: Spec(entry.shape, entry.dtype) for entry in file.header.tensors})
+    trained = [
+        short
+        for _, short in plan.extra
+        if not short.endswith(("embed_tokens.weight", "lm_head.weight", "base_layer.weight"))
+    ]
+    if trained or checked.modules_to_save:
+        raise InvalidInput(
+            f"modules trained in full are not converted ({(trained or list(checked.modules_to_save))[0]})",
+            field="folder",
+        )
+    modules = [
+        _lazy(file, part.module, part.lora_a, part.lora_b, part.scaling, is_embedding=part.is_embedding)
+        for part in plan.parts
+    ]
+    return Source("peft", modules, checked.base_model, ["Copies of embeddings are left out."] if plan.extra else [])
+
+
+def _mlx(file: TensorFile, config: Mapping[str, Any]) -> Source:
+    """MLX: lora_a is (in_features, rank), lora_b (rank, out_features), and `scale` multiplies their product.
+
+    Source: ml-explore/mlx-lm 200af25 mlx_lm/tuner/lora.py, LoRALinear.fuse and LoRAEmbedding.fuse.
+    """
+    settings = config.get("lora_parameters")
+    if config.get("fine_tune_type", "lora") != "lora" or not isinstance(settings, Mapping):
+        raise InvalidInput(
+            f"fine_tune_type {str(config.get('fine_tune_type'))[:40]!r} is not converted, lora alone is",
+            field="fine_tune_type",
+        )
+    scale = _number(settings.get("scale"), "lora_parameters.scale")
+    modules = []
+    for module, own in _grouped(file, r"(?P<module>.+)\.(?P<role>lora_[ab])").items():
+        _both(module, own, ("lora_a", "lora_b"))
+        embedding = module.rpartition(".")[2] in _EMBEDDINGS
+        modules.append(_lazy(file, module, own["lora_a"], own["lora_b"], scale, turned=True, is_embedding=embedding))
+    model = config.get("model")
+    return Source("mlx", modules, model if isinstance(model, str) else None)
+
+
+def _kohya(file: TensorFile) -> Source:
+    """kohya: underscores for dots, lora_down is A, lora_up is B, alpha a tensor of one number.
+
+    Source: kohya-ss/sd-scripts networks/lora.py, LoRAModule: scale = alpha / lora_dim, alpha the rank where there is none.
+    """
+    modules = []
+    pattern = r"(?P<module>lora_[^.]+)\.(?P<role>lora_down\.weight|lora_up\.weight|alpha)"
+    for flat, own in _grouped(file, pattern).items():
+        _both(flat, own, ("lora_down.weight", "lora_up.weight"))
+        rank = _shape(file, own["lora_down.weight"])[0]
+        alpha = float(file.read(own["alpha"]).float().reshape(-1)[0]) if "alpha" in own else float(rank)
+        modules.append(
+            _lazy(file, names.from_kohya(flat), own["lora_down.weight"], own["lora_up.weight"], alpha / rank)
+        )
+    return Source("kohya", modules)
+
+
+def _diffusers(file: TensorFile, config: Mapping[str, Any]) -> Source:
+    """diffusers: PEFT's roles below the name of the component; alpha in the file's metadata, else it equals the rank.
+
+    Source: huggingface/diffusers loaders/lora_base.py, LORA_ADAPTER_METADATA_KEY and pack_weights.
+    """
+    said = _metadata(file)
+    if config.get("lora_alpha") != config.get("r"):
+        raise InvalidInput("a PEFT config with an alpha of its own stands beside diffusers' names: which one holds is not known",
+                           field="adapter_config.lora_alpha")  # fmt: skip
+    for key in said:
+        if key.rpartition(".")[2] in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern") and said[key]:
+            raise InvalidInput(f"{key} of diffusers' metadata is not converted", field="folder")
+    modules = []
+    for module, own in _grouped(file, r"(?P<module>.+)\.(?P<role>lora_[AB]\.weight)").items():
+        _both(module, own, ("lora_A.weight", "lora_B.weight"))
+        rank = _shape(file, own["lora_A.weight"])[0]
+        alpha = said.get(f"{module.partition('.')[0]}.lora_alpha")
+        scaling = 1.0 if alpha is None else _number(alpha, "lora_alpha") / rank
+        modules.append(_lazy(file, module, own["lora_A.weight"], own["lora_B.weight"], scaling))
+    return Source("diffusers", modules)
+
+
+def _torchtune(file: TensorFile, config: Mapping[str, Any], heads: Heads | None, alpha: float | None) -> Source:
+    given = config.get("lora_alpha", alpha)
+    if given is None:
+        raise InvalidInput(
+            "torchtune's file does not say alpha", field="alpha", hint="--alpha, from the recipe's lora_alpha"
+        )
+    modules = []
+    for module, own in _grouped(file, r"(?P<module>.+)\.(?P<role>lora_[ab]\.weight)").items():
+        _both(module, own, ("lora_a.weight", "lora_b.weight"))
+        name = from_torchtune(module)
+        scaling = _number(given, "lora_alpha") / _shape(file, own["lora_a.weight"])[0]
+        found = _lazy(file, name, own["lora_a.weight"], own["lora_b.weight"], scaling)
+        modules.append(turned_back(found, heads))
+    return Source("torchtune", modules)
+
+
+def _lazy(
+    file: TensorFile, module: str, a: str, b: str, scaling: float, *, turned: bool = False, is_embedding: bool = False
+) -> Lazy:
+    one, two = _shape(file, a), _shape(file, b)
+    if turned:
+        one, two = one[::-1], two[::-1]
+    if len(one) != 2 or len(two) != 2 or one[0] != two[1]:
+        raise InvalidInput(f"{module}: {list(one)} and {list(two)} are not two factors of one rank", field="folder",
+                           hint="convolutions and stacked experts are not converted")  # fmt: skip
+    kinds = {file.entries[name].dtype for name in (a, b)}
+    if len(kinds) > 1 or not kinds <= FACTOR_DTYPES:
+        raise InvalidInput(f"{module}: number formats {', '.join(sorted(kinds))} are not converted", field="folder")
+    read_: Callable[[str], torch.Tensor] = partial(_finite, file, turned)
+    return Lazy(
+        module, one[0], one[1], two[0], DTYPES[kinds.pop()], scaling, is_embedding, partial(read_, a), partial(read_, b)
+    )
+
+
+def _finite(file: TensorFile, turned: bool, name: str) -> torch.Tensor:
+    tensor = file.read(name)
+    if not torch.isfinite(tensor).all():
+        raise InvalidInput(f"{name} holds numbers that are not finite (NaN or infinity)", field="folder")
+    return tensor.T.contiguous() if turned else tensor
+
+
+def _grouped(file: TensorFile, pattern: str) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(file.entries):
+        match = re.fullmatch(pattern, name)
+        if match is None:
+            raise InvalidInput(
+                f"{name[:120]} is not converted", field="folder", hint="LoRA's two factors and alpha alone are"
+            )
+        found.setdefault(match["module"], {})[match["role"]] = name
+    return found
+
+
+def _both(module: str, own: Mapping[str, str], roles: tuple[str, str]) -> None:
+    for role in roles:
+        if role not in own:
+            raise InvalidInput(f"{module}: {role} is missing", field="folder")
+
+
+def _shape(file: TensorFile, name: str) -> tuple[int, ...]:
+    return file.entries[name].shape
+
+
+def _metadata(file: TensorFile) -> dict[str, Any]:
+    try:
+        found = json.loads(file.header.metadata.get(_DIFFUSERS_METADATA, "{}"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{_DIFFUSERS_METADATA} in the file's metadata is not a JSON object", field="folder")
+    return found
+
+
+def _number(value: Any, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value == 0:
+        raise InvalidInput(f"{field} must be a number other than 0, got {str(value)[:40]}", field=field)
+    return float(value)
