@@ -108,3 +108,12 @@ def test_convert(run, folder: Path, tmp_path: Path) -> None:
     assert code == 0 and json.loads(out)["exact"]
     code, _, err = run("adapter", "convert", str(folder), str(tmp_path / "x"), "--to", "kohya")
     assert code == 2 and "diffusion models" in err and not (tmp_path / "x").exists()
+
+
+def test_inspect_another_kind(run, tmp_path: Path) -> None:
+    save_file({"base_model.model.q_proj.ia3_l": torch.ones(1, 16)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    code, out, _ = run("adapter", "inspect", str(tmp_path))
+    assert code == 0 and out.startswith("IA3. (IA)³") and "16 parameters trained" in out
+    code, out, _ = run("adapter", "inspect", str(tmp_path), "--json")
+    assert code == 0 and json.loads(out)["parameters"] == 16

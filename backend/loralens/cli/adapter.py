@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from loralens.cli.options import Json
 from loralens.cli.render import line, print_json, table
 from loralens.installation.state import require
 from loralens.settings import Settings
+
+if TYPE_CHECKING:
+    from loralens.lab.adapters.kinds import Identified
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(doctor)
@@ -40,12 +43,19 @@ EXAMPLES = (
 
 @app.command()
 def inspect(folder: Folder, energy: Energy = 0.99, json: Json = False) -> None:
-    """Rank, alpha, targets, parameters, bytes and spectrum of an adapter, and the rank that would do."""
+    """Rank, alpha, targets, parameters, bytes and spectrum of an adapter, and the rank that would do.
+
+    Types of PEFT other than LoRA are named, explained and counted.
+    """
     require(Settings().state_directory())
     from loralens.lab.adapters.files import read_adapter
     from loralens.lab.adapters.folder import stored_bytes
     from loralens.lab.adapters.inspect import inspect_adapter
+    from loralens.lab.adapters.kinds import identify
 
+    other = identify(folder) if folder.is_dir() else None
+    if other is not None:
+        return print_json(other.to_dict()) if json else _of_another_kind(other)
     answer = inspect_adapter(read_adapter(folder), energy).to_dict() | {"file_bytes": stored_bytes(folder)}
     if json:
         return print_json(answer)
@@ -74,6 +84,18 @@ def inspect(folder: Folder, energy: Energy = 0.99, json: Json = False) -> None:
     )
     for note in answer["notes"]:
         line(note)
+
+
+def _of_another_kind(found: Identified) -> None:
+    """An adapter that has no LoRA spectrum: what it is and how large."""
+    line(f"{found.peft_type}. {found.says}.")
+    if found.besides:
+        line(f"with {', '.join(found.besides)}, which this version counts and does not resize")
+    how = "trained, as PEFT counts" if found.counted else "stored; how many of them PEFT trains is not checked here"
+    line(f"{found.parameters:,} parameters {how}; {found.frozen_parameters:,} numbers besides (fixed, or places)")
+    line(
+        f"{found.tensors:,} tensors, {found.tensor_bytes:,} bytes, {', '.join(found.dtypes)}; base {found.base_model or 'not named'}"
+    )
 
 
 @app.command()

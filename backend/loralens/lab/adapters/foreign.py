@@ -10,11 +10,11 @@ Foreign = tuple[str, str]
 
 _MLX: Final = (
     "this is an adapter of MLX (mlx_lm), not of PEFT",
-    "mlx_lm.fuse merges it into its base; its factors are PEFT's transposed, with a scale instead of alpha / rank",
+    "loralens adapter convert FOLDER OUTPUT --to peft, or mlx_lm.fuse, which merges it into its base",
 )
 _KOHYA: Final = (
     "this is a LoRA of kohya's sd-scripts (names lora_unet_…, lora_te_…), not an adapter folder of PEFT",
-    "diffusers reads it: pipeline.load_lora_weights(file)",
+    "loralens adapter convert FILE OUTPUT --to diffusers (or peft); diffusers reads it: pipeline.load_lora_weights(file)",
 )
 _DIFFUSERS: Final = (
     "this is a LoRA of diffusers (names unet.…, transformer.…, text_encoder.…), not an adapter folder of PEFT",
@@ -26,7 +26,8 @@ _LIVE: Final = (
 )
 _TORCHTUNE: Final = (
     "this is an adapter in torchtune's own names, without PEFT's prefix",
-    "take the adapter_model.safetensors and adapter_config.json that its checkpointer writes in PEFT's names, where there are some",
+    "take the adapter_model.safetensors and adapter_config.json that its checkpointer writes in PEFT's names, where there "
+    "are some; or loralens adapter convert FOLDER OUTPUT --to peft --base MODEL",
 )
 _BARE: Final = (
     "the names lack PEFT's prefix 'base_model.model.': a gathered state dict, not what save_pretrained writes",

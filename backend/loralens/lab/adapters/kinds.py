@@ -1,0 +1,141 @@
+"""Adapters that are not LoRA: what they are called, what they do to the base, and what of their file was trained.
+
+Source: huggingface/peft 0.21.2, utils/peft_types.py and tuners/; the counts of the types marked `counted` are equal to
+PEFT's own (tests/lab/adapters/test_kinds.py; those of prompts and ShadowPEFT were compared once, on a Llama of two layers).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from loralens.core.errors import InvalidInput
+from loralens.core.jsontext import from_json
+from loralens.lab.adapters import foreign
+from loralens.lab.adapters.config import CHANGES_THE_MODEL, MAX_CONFIG_BYTES
+from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
+from loralens.lab.adapters.stream import DTYPES, TensorFile
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of PEFT's types. `frozen`: tensors that are stored and not trained. `counted`: held against PEFT's own count."""
+
+    says: str
+    frozen: str | None = None
+    counted: bool = True
+
+
+KINDS: Final = {
+    "LORA": Kind("LoRA: a product of two factors is added to each weight"),
+    "ADALORA": Kind("AdaLoRA: LoRA with trained singular values between the factors (lora_E); unimportant ones are pruned"),
+    "ADAMSS": Kind("AdaMSS: updates within clustered subspaces of each weight's SVD", counted=False),
+    "ADAPTION_PROMPT": Kind("LLaMA-Adapter: learned prompts enter the upper layers' attention through a gate", counted=False),
+    "BEFT": Kind("BEFT: trained biases on the targeted layers"),
+    "BOFT": Kind("BOFT: each weight is turned by butterfly factors of an orthogonal matrix, and scaled (boft_s)"),
+    "C3A": Kind("C3A: block-circular convolutions are added to each weight"),
+    "CARTRIDGE": Kind("Cartridge: a trained key and value cache stands before the text", counted=False),
+    "CPT": Kind("Context-aware prompt tuning: the tokens of examples become trained embeddings"),
+    "DEFT": Kind("DEFT: a low-rank direction is projected out of each weight and other knowledge put in its place"),
+    "DELORA": Kind("DeLoRA: LoRA with normalised factors and a trained strength for each layer", r".*\.delora_w_norm"),
+    "FOURIERFT": Kind("FourierFT: trained coefficients of each update's spectrum at fixed places"),
+    "FROD": Kind("FRoD: sparse and diagonal parts are trained in a shared frozen basis", r".*\bfrod_V\..*"),
+    "GLORA": Kind("GLoRA: W + W·A + B, with the bias scaled and moved besides", r".*\.zeros"),
+    "GRALORA": Kind("GraLoRA: each weight is cut into blocks with LoRA factors of their own"),
+    "HIRA": Kind("HiRA: the low-rank product multiplies the weight, entry by entry"),
+    "HRA": Kind("HRA: each weight is reflected by a chain of Householder reflections"),
+    "IA3": Kind("(IA)³: vectors multiply keys, values and the inner activations of the MLP"),
+    "LILY": Kind("Lily: factors shared between layers, mixed by a router; shared ones are stored at each place", counted=False),
+    "LN_TUNING": Kind("LN tuning: the norms' own weights, trained"),
+    "LOHA": Kind("LoHa: two low-rank products, multiplied entry by entry, are added to each weight"),
+    "LOKR": Kind("LoKr: a Kronecker product of two small matrices is added to each weight"),
+    "MISS": Kind("MiSS: one small matrix, repeated along the rows, is added to each weight"),
+    "MULTITASK_PROMPT_TUNING": Kind("Multitask prompt tuning: virtual tokens, shared and adapted to each task"),
+    "OFT": Kind("OFT: each weight is turned by a block-diagonal orthogonal matrix (Cayley transform of oft_R)"),
+    "OSF": Kind("OSF: the lower singular directions of each weight train, the upper ones are frozen"),
+    "P_TUNING": Kind("P-tuning: virtual tokens made by an encoder; the file holds its outcome, not the encoder", counted=False),
+    "PEANUT": Kind("PEANuT: a small network of the weight itself gives its update"),
+    "POLY": Kind("Poly: several LoRAs for each layer, mixed by a router of tasks"),
+    "PREFIX_TUNING": Kind("Prefix tuning: trained keys and values before the text, in every layer"),
+    "PROMPT_TUNING": Kind("Prompt tuning: trained embeddings of virtual tokens before the text"),
+    "PSOFT": Kind("PSOFT: an orthogonal turn within each weight's principal subspace", counted=False),
+    "PVERA": Kind("PVeRA: VeRA with a probabilistic latent", r"base_model\.pvera_[AB]"),
+    "RANDLORA": Kind("RandLoRA: many frozen random products, scaled by trained vectors", r".*randlora_[AB]"),
+    "ROAD": Kind("RoAd: pairs of outputs are turned and scaled", counted=False),
+    "SHADOW": Kind("ShadowPEFT: a small network beside the base hands states to its blocks"),
+    "SHIRA": Kind("SHiRA: a sparse set of each weight's entries, trained; the file holds their places and changes"),
+    "SUPERTUNING": Kind("Supertuning: few entries of each weight, trained; the file holds their places and values"),
+    "TINYLORA": Kind("TinyLoRA: a few trained numbers steer fixed low-rank directions", r".*\.tinylora_[ABP]"),
+    "TRAINABLE_TOKENS": Kind("Trainable tokens: single rows of an embedding, as changes"),
+    "UNILORA": Kind("Uni-LoRA: all factors are projections of one trained vector"),
+    "VBLORA": Kind("VB-LoRA: factors are mixed from a shared bank of vectors by trained logits"),
+    "VERA": Kind("VeRA: frozen random factors, shared by all layers, between two trained vectors", r"base_model\.vera_[AB]"),
+    "WAVEFT": Kind("WaveFT: trained coefficients of each update's wavelets at fixed places"),
+    "XLORA": Kind("X-LoRA: several LoRAs, mixed token by token by a trained classifier", counted=False),
+}  # fmt: skip
+"""Every type that PEFT 0.21.2 lists and has a tuner for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """An adapter of any type: what it is, what it trained, and what the file holds besides."""
+
+    peft_type: str
+    says: str
+    parameters: int
+    counted: bool
+    frozen_parameters: int
+    tensors: int
+    tensor_bytes: int
+    dtypes: list[str]
+    base_model: str | None
+    besides: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self)
+
+
+def identify(folder: Path) -> Identified | None:
+    """Identify an adapter by its config and its file's header; None for plain LoRA, which `inspect_adapter` reads.
+
+    Raises: `NotFound` or `InvalidInput` for files that are missing, malformed, or of a type that PEFT 0.21 does not list.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES or not (folder / WEIGHTS_FILE).is_file():
+        return None  # the strict reader says what is wrong
+    try:
+        config = from_json(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict) or foreign.of_config(config) is not None:
+        return None
+    name = config.get("peft_type")
+    besides = sorted(key for key in CHANGES_THE_MODEL if config.get(key) not in (None, False, "", [], {}))
+    if name == "LORA" and not besides:
+        return None
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise InvalidInput(f"PEFT 0.21 lists no type {str(name)[:40]!r}", field="adapter_config.peft_type")
+    return _counted(TensorFile(folder / WEIGHTS_FILE), str(name), kind, config, besides)
+
+
+def _counted(file: TensorFile, name: str, kind: Kind, config: dict[str, Any], besides: list[str]) -> Identified:
+    frozen = re.compile(kind.frozen) if kind.frozen else None
+    trained = still = 0
+    for entry in file.header.tensors:
+        numbers = 1
+        for size in entry.shape:
+            numbers *= size
+        if not DTYPES[entry.dtype].is_floating_point or (frozen is not None and frozen.fullmatch(entry.name)):
+            still += numbers
+        else:
+            trained += numbers
+    base = config.get("base_model_name_or_path")
+    return Identified(
+        name, kind.says, trained, kind.counted and not besides, still, len(file.entries), file.header.data_bytes,
+        sorted({str(DTYPES[entry.dtype]).removeprefix("torch.") for entry in file.header.tensors}),
+        base if isinstance(base, str) else None, besides,
+    )  # fmt: skip
