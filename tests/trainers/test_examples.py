@@ -98,10 +98,11 @@ def wrong(row):
     fact("parallel", "fsdp" if "fsdp" in str(facts.get("parallel")) else facts.get("parallel"), p.strategy)
     fact("deepspeed", facts.get("deepspeed"), p.strategy)
     fact("gpus", facts.get("gpus"), p.gpus)
-    fact("plugins", "fused" if facts.get("plugins") else "full", recipe.loss)
+    plugins = str(facts.get("plugins"))
+    fact("plugins", "cut" if "CutCrossEntropy" in plugins else "fused" if "Liger" in plugins else "full", recipe.loss)
     if facts.get("liger"):
         fact("liger", ("fused", "yes"), (recipe.loss, recipe.fused_kernels))
-    fact("loss", "chunked", recipe.loss)
+    fact("loss", "linear", recipe.loss)
     fact("offload", "none", p.offload)
     return [(key, want, found[key]) for key, want in expected.items() if found[key] != want], len(expected), r
 

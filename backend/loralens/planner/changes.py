@@ -72,7 +72,7 @@ CHANGES: Final = (
            "A fused attention kernel does not keep the length × length matrix."),
     Change("padded", _set("padded", False, True), "none",
            "Pack samples instead of padding them: no mask is needed, and no blank is computed."),
-    Change("loss", _set("loss", "fused", "full", "kernel", "chunked"), "none",
+    Change("loss", _set("loss", "fused", "full", "kernel", "chunked", "kept_positions", "linear"), "none",
            "A fused loss never forms the whole logits (tokens × vocabulary)."),
     Change("fused_kernels", _set("fused_kernels", True, False), "none",
            "Fused norm and rotary kernels keep fewer intermediates."),

@@ -30,6 +30,9 @@ def read_axolotl(r: Reading) -> None:
     clip(r, "max_grad_norm")
     _attention(r)
     _kernels(r)
+    if labels := r.whole("num_labels", None):  # utils/schemas/model.py: AutoModelForSequenceClassification
+        r.say("head", "sequence_classification", "num_labels")
+        r.say("num_labels", labels, "num_labels")
     if r.true("torch_compile"):
         r.say("compile", True, "torch_compile")
     ranks = r.whole("dp_shard_size", None), r.whole("dp_replicate_size", None)
@@ -128,7 +131,7 @@ def _attention(r: Reading) -> None:
 def _kernels(r: Reading) -> None:
     plugins = " ".join(r.names(r.get("plugins") or []))
     if r.get("cut_cross_entropy") is not False and ("CutCrossEntropy" in plugins or r.true("cut_cross_entropy")):
-        _loss(r, ("cut", "cce", "cut_cross_entropy"), "plugins", "cut_cross_entropy")
+        r.say("loss", "cut", "plugins", "cut_cross_entropy")
     elif r.true("liger_fused_linear_cross_entropy"):
         r.say("loss", "fused", "liger_fused_linear_cross_entropy")
     elif r.true("liger_cross_entropy"):
@@ -147,12 +150,3 @@ def _kernels(r: Reading) -> None:
     fused: Any = "+lora" if own or (not given and not stopped) else liger
     keys = [*given, *(key for key in LIGER if r.true(key)), *(() if fused else ("trust_remote_code", "load_in_8bit"))]
     r.say("fused_kernels", fused, *keys)
-
-
-def _loss(r: Reading, names: tuple[str, ...], *keys: str) -> None:
-    from loralens.core.question.recipe import LOSSES
-
-    own = next((name for name in names if name in LOSSES), None)
-    if own is None:
-        r.near("cut cross entropy makes its gradients in backward, which is not modelled: counted as loss=fused", *keys)
-    r.say("loss", own or "fused", *keys)

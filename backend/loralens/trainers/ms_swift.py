@@ -44,6 +44,9 @@ def read_ms_swift(r: Reading) -> None:
         r.say("autocast", "float16", "fp16")
     checkpointing(r)
     attention(r, "attn_impl")
+    _head(r)
+    if r.get("use_logits_to_keep") is False:
+        r.say("loss", "full", "use_logits_to_keep")
     if r.true("use_liger_kernel"):
         r.say("fused_kernels", True, "use_liger_kernel")
         r.say("loss", "fused", "use_liger_kernel")
@@ -52,6 +55,18 @@ def read_ms_swift(r: Reading) -> None:
     if r.true("torch_compile"):
         r.say("compile", True, "torch_compile")
     parallelism(r, gpus)
+
+
+def _head(r: Reading) -> None:
+    """`task_type` and `num_labels`. **Source:** ms-swift 4.6.0 model/register.py: `seq_cls` is a sequence classifier."""
+    kind = r.get("task_type")
+    if kind not in (None, "causal_lm", "seq_cls"):
+        r.block(f"the task {str(kind)[:40]} has an objective of its own", "task_type")
+    labels = r.whole("num_labels", None)
+    if kind == "seq_cls" or (labels and kind is None):
+        r.say("head", "sequence_classification", "task_type", "num_labels")
+    if labels:
+        r.say("num_labels", labels, "num_labels")
 
 
 def _adapter(r: Reading, four: bool) -> None:

@@ -100,7 +100,9 @@ def _loss(r: Reading) -> None:
         r.say("loss", "chunked", "loss._component_")
     elif name == "CrossEntropyLoss":
         r.say("loss", "full", "loss._component_")
-    elif name and name != "LinearCrossEntropyLoss":  # that one is the preset's
+    elif name == "LinearCrossEntropyLoss":
+        r.say("loss", "linear", "loss._component_")
+    elif name:
         r.block(f"the loss {name[:60]} is not modelled", "loss._component_")
 
 

@@ -58,14 +58,25 @@ def arguments(r: Reading, group: str, *, size: int = 8, steps: int = 1, optimize
         r.say("fused_kernels", True, f"{group}use_liger_kernel")
         if read_version(r.stack.get("trl", "1.16")) < (1, 15):
             r.say("loss", "fused", f"{group}use_liger_kernel")
-    kind = r.get(f"{group}loss_type")
-    if kind not in (None, "nll", "chunked_nll", "dft"):
-        r.near("another loss", f"{group}loss_type")
+    _loss(r, f"{group}loss_type")
     if optimizer:
         r.optimizer(f"{group}optim")
     clip(r, f"{group}max_grad_norm")
     if r.true(f"{group}torch_compile"):
         r.say("compile", True, f"{group}torch_compile")
+
+
+def _loss(r: Reading, key: str) -> None:
+    """`nll` and `chunked_nll`, which have become one; the preset has what runs where nothing is said."""
+    kind, known = r.get(key), read_version(r.stack.get("trl", "1.16"))
+    if kind not in (None, "nll", "chunked_nll", "dft"):
+        r.near("another loss", key)
+    if kind is None or known >= (1, 15) or r.words.get("loss") == "fused":
+        return
+    if kind == "chunked_nll":
+        r.say("loss", "chunked_nll", key)
+    elif known >= (1, 7):
+        r.say("loss", "full", key)
 
 
 def read_python(r: Reading) -> None:

@@ -115,11 +115,15 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
     }.get((recipe.weights_dtype, recipe.autocast), {"bf16": False})
     keys |= {"optimizer": _optimizer(recipe), "max_grad_norm": recipe.max_grad_norm or 0.0,
              "attn_implementation": FLASH[recipe.attention]}  # fmt: skip
+    if head := _labels(recipe):
+        keys["num_labels"] = head
     liger: Keys = {"plugins": ["axolotl.integrations.liger.LigerPlugin"]}
     if recipe.loss in ("fused", "kernel"):
         keys |= liger | {f"liger_{'fused_linear_' if recipe.loss == 'fused' else ''}cross_entropy": True}
     elif recipe.loss == "chunked":
         keys["chunked_cross_entropy"] = True
+    elif recipe.loss == "cut":
+        keys["plugins"] = ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin", *keys.get("plugins", [])]
     keys |= {"torch_compile": True} if recipe.compile else {}
     return keys | _cards(recipe)
 
@@ -211,7 +215,14 @@ def write_ms_swift(model: str, method: str, recipe: Recipe) -> Keys:
     )
     keys["attn_impl"] = FLASH[recipe.attention]
     keys["use_liger_kernel"] = recipe.fused_kernels == "yes" and recipe.loss == "fused"
+    keys |= {"use_logits_to_keep": False} if recipe.loss == "full" else {}
+    keys |= {"task_type": "seq_cls", "num_labels": head} if (head := _labels(recipe)) else {}
     return keys | _cards(recipe)
+
+
+def _labels(recipe: Recipe) -> int | None:
+    """Classes of a sequence classifier; None for another head."""
+    return recipe.num_labels if recipe.head == "sequence_classification" else None
 
 
 WRITERS: Final[Mapping[str, Callable[[str, str, Recipe], Keys]]] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.architecture.call import Beside, Call
 from loralens.core.architecture.heads import EMBEDDING, Head, attach, no_such_head
+from loralens.core.architecture.loss import assumptions as of_loss
 from loralens.core.architecture.loss import causal_loss
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
@@ -137,6 +138,7 @@ class Root(Module):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What had to be assumed about this model under this recipe."""
         found = [] if self.media is None else self.media.assumptions(recipe)
+        found = [] if self.own_loss or self.task else of_loss(recipe)
         runs = self.attention_for(recipe)
         if runs != recipe.attention:
             found.append(f"this family has no {recipe.attention} attention: {runs} is what runs")

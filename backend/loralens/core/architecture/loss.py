@@ -1,6 +1,6 @@
-"""Language-modelling loss: the head, the logits, and what backward holds of them.
+"""The loss of a causal language model: which function runs under each name of the recipe's `loss`.
 
-Source: transformers 5.23 loss/loss_utils.py `ForCausalLMLoss`: logits are upcast to float32, labels shifted, and
+Source of `full`: transformers 5.23 loss/loss_utils.py `ForCausalLMLoss`: logits are upcast to float32, labels shifted, and
 cross entropy is log-softmax followed by the negative log likelihood. Older versions copy more: see `versions`.
 Bytes per token, for V vocabulary entries and 16-bit weights, peak in forward and in backward:
 full 10V, 12V (5.x); 14V, 12V (4.46-4.49); 12V, 12V (before). kernel: no log-probabilities, gradient in place.
@@ -8,108 +8,99 @@ full 10V, 12V (5.x); 14V, 12V (4.46-4.49); 12V, 12V (before). kernel: no log-pro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
+from loralens.core.architecture.losses import apple, liger, rows, torchtitan, torchtune, trl, unsloth
+from loralens.core.architecture.losses.cross_entropy import Headed, float32, shifted_copy
+from loralens.core.architecture.losses.cross_entropy import cross_entropy as cross_entropy
+from loralens.core.architecture.losses.cross_entropy import cross_entropy_in_chunks as cross_entropy_in_chunks
+from loralens.core.architecture.losses.cross_entropy import plain_cross_entropy as plain_cross_entropy
+from loralens.core.errors import InvalidInput
+from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SINCE, version
-from loralens.core.tape import derivatives, ops
-from loralens.core.tape.cost import Costs, moving
-from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import BATCH, ONE, TOKENS, Size
-from loralens.core.tape.work import bytes_of, product
+from loralens.core.tape import ops
+from loralens.core.tape.size import BATCH, TOKENS
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.architecture.module import Linear
-    from loralens.core.tape.ledger import Storage
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.size import Size
     from loralens.core.tape.tape import Tape
 
-CHUNKS: Final = 8  # torchtune's CEWithChunkedOutputLoss: num_output_chunks
-
-
-class Headed(Protocol):
-    """What a loss has to know of a model (`causal.Root` is one)."""
-
-    head: Linear
-    upcasts_logits: bool
-
-    def logits(self, t: Tape, hidden: Tensor) -> Tensor:
-        """The head, and what a family does to its result before the loss."""
+Run = Callable[["Tape", Headed, "Tensor", "Call"], "Tensor"]
+"""Head and loss: tape, model, hidden states (rows, h) and call in; the loss out."""
 
 
 def causal_loss(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
-    """The loss of a causal language model, as the recipe's `loss` and `stack` say."""
-    match call.recipe.loss:
-        case "fused":
-            return _fused(t, root.head, hidden, call)
-        case "chunked":
-            return _chunked(t, root, hidden, call)
+    """Head and loss as the recipe's `loss` and `stack` say.
+
+    Raises:
+        InvalidInput: the loss reads the head's weight, and there is an adapter on the head.
+    """
+    name = call.recipe.loss
+    if LOSS_TABLE[name].reads_weight and getattr(root.head, "adapter", None) is not None:
+        raise InvalidInput(
+            f"loss={name} reads the head's weight and passes by an adapter on it",
+            field="lora.target_modules",
+            hint="leave the head out of target_modules, or say loss=full",
+        )
     t.ledger.where = "loss"
+    return _RUNS[name](t, root, hidden, call)
+
+
+def assumptions(recipe: Recipe) -> list[str]:
+    """What is to be said of a loss whose name or source leaves something open."""
+    said = LOSS_TABLE[recipe.loss].says
+    return [*([said] if said else []), *(unsloth.assumptions(recipe) if recipe.loss == "unsloth" else [])]
+
+
+def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     logits = root.logits(t, hidden)
     if root.upcasts_logits and version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
-        logits = _float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
+        logits = float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     t.returned(logits)
     if not root.upcasts_logits:
         labels = t.new(TOKENS, "int64", 1, "labels, shifted")
         return cross_entropy(t, shifted_copy(t, logits), labels)
-    return _whole(t, logits, call)
+    return _whole(t, logits, call, TOKENS)
 
 
-def _float32(t: Tape, logits: Tensor) -> Tensor:
-    return ops.cast(t, logits, "float32", "logits in float32")
-
-
-def _whole(t: Tape, logits: Tensor, call: Call) -> Tensor:
-    logits = _float32(t, logits)
+def _whole(t: Tape, logits: Tensor, call: Call, positions: Size) -> Tensor:
+    logits = float32(t, logits)
     if version(call.recipe, "transformers") < LABELS_SHIFTED_SINCE:
         copied = shifted_copy(t, logits)
-        return _entropy(t, copied, t.new(TOKENS, "int64", 1, "labels, shifted"), call)
-    labels = t.new(TOKENS + BATCH, "int64", 1, "labels, padded by one")
+        return _entropy(t, copied, t.new(positions, "int64", 1, "labels, shifted"), call)
+    labels = t.new(positions + BATCH, "int64", 1, "labels, padded by one")
     if not call.validity.exceeds("micro_batch_size", 1):  # a single sample's shifted slice is contiguous already
         return _entropy(t, logits, labels, call)
-    loss = _entropy(t, logits, t.new(TOKENS, "int64", 1, "labels, shifted"), call)
+    loss = _entropy(t, logits, t.new(positions, "int64", 1, "labels, shifted"), call)
     t.end(labels)
     return loss
 
 
-def shifted_copy(t: Tape, logits: Tensor) -> Tensor:
-    """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor."""
-    out = t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy")
-    numel, dtype, width = logits.numel, logits.dtype, logits.width
-    t.record(
-        "logits, shifted copy",
-        [out],
-        [logits],
-        [],
-        lambda g: t.new(numel, dtype, width, "gradient: shifted logits", "logits"),
-    )
-    return out
-
-
 def _entropy(t: Tape, logits: Tensor, labels: Tensor, call: Call) -> Tensor:
-    return _kernel(t, logits, labels) if call.recipe.loss == "kernel" else cross_entropy(t, logits, labels)
+    return liger.kernel(t, logits, labels) if call.recipe.loss == "kernel" else cross_entropy(t, logits, labels)
 
 
-def cross_entropy(t: Tape, logits: Tensor, labels: Tensor, *, transposed: bool = False) -> Tensor:
-    """log_softmax (float32 under autocast), then nll_loss: keeps the log-probabilities; backward makes two gradients.
+def _kept_positions(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """The full loss on the positions from which a labelled token is predicted, and one more of each sample.
 
-    `transposed`: the classes are not the last dimension in memory, so the softmax works on a contiguous copy.
+    Source: ms-swift 4.6.0 trainers/mixin.py `prepare_logits_to_keep`: one sample's labelled positions by a mask, of several
+    the tail that begins with the first label in the batch, which is counted as if all samples had as many labels.
     """
-    if t.autocast is not None:
-        logits = _float32(t, logits)
-    if transposed:
-        logits = ops.copy(t, logits, "logits, contiguous by class")
-    probabilities = ops.log_softmax(t, logits, "log-probabilities")
-    loss = t.new(ONE, "float32", 1, "loss")
-    weight = t.new(ONE, "float32", 1, "loss: total weight")
-    numel, width, dtype = probabilities.numel, probabilities.width, probabilities.dtype
-    t.record(
-        "loss",
-        [loss],
-        [probabilities],
-        derivatives.NLL_LOSS.kept(self=probabilities, target=labels, total_weight=weight),
-        lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
-    )
-    return loss
+    t.local(hidden)
+    positions = rows.labelled(call) + BATCH
+    if call.validity.exceeds("micro_batch_size", 1):
+        kept = rows.part(t, hidden, positions, "positions that are kept")
+        if rows.number(call, positions) < rows.number(call, TOKENS):  # no longer contiguous: the head copies them
+            kept = ops.copy(t, kept, "positions that are kept, copied")
+    else:
+        kept = rows.selected(t, hidden, positions, "positions that are kept")
+    logits = root.logits(t, kept)
+    t.returned(logits)
+    return _whole(t, logits, call, positions)
 
 
 def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
@@ -293,3 +284,16 @@ def plain_cross_entropy(t: Tape, logits: Tensor) -> Tensor:
         lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
     )
     return loss
+_RUNS: Final[Mapping[str, Run]] = {
+    "full": _full,
+    "kernel": _full,
+    "chunked": torchtune.chunked,
+    "fused": liger.fused,
+    "chunked_nll": trl.chunked_nll,
+    "fused_head": trl.fused_head,
+    "cut": apple.cut,
+    "linear": torchtune.linear,
+    "unsloth": unsloth.fused,
+    "kept_positions": _kept_positions,
+    "torchtitan": torchtitan.chunked,
+}

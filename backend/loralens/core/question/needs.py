@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.versions import framework
 
 FOUR_BITS: Final = ("nf4", "fp4")
@@ -55,7 +56,11 @@ OWN_DTYPE: Final = Need(
     "DeepSpeed holds adapters in the 16-bit dtype of the weights",
     lambda _, r: r.weights_dtype == "float32" or not r.parallelism.strategy.startswith("zero"),
 )
-OUTPUTS: Final = Need("a fused loss makes no logits to return", lambda _, r: r.loss != "fused" or r.use_cache)
+OUTPUTS: Final = Need("this loss makes no logits to return", lambda _, r: LOSS_TABLE[r.loss].returns or r.use_cache)
+LABELLED: Final = Need(
+    "this loss works on every position, with a label or without", lambda _, r: LOSS_TABLE[r.loss].labelled_only
+)
+LANGUAGE_HEAD: Final = Need("only the language model's head predicts tokens", lambda _, r: r.head in (None, "lm"))
 CACHE: Final = Need(
     "transformers turns the cache off under gradient checkpointing", lambda _, r: not r.gradient_checkpointing
 )

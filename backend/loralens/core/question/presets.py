@@ -1,8 +1,7 @@
 """What a trainer does where its user says nothing: one file of data per trainer, `trainers/NAME.json`.
 
 A row names a word, the trainer's value, the **source**, and where it holds: `for` names conditions (`CONDITIONS`), `since`
-and `before` versions of the trainer's `library` (the newest one unless the recipe's stack names another). A value that no
-recipe can say yet has `instead`, the nearest one that it can, and `says` what the trainer really does.
+and `before` versions of the trainer's `library` (the newest one unless the recipe's stack names another).
 
 A preset fills only words that are left open. What it filled follows from the recipe alone, so that an answer's recipe,
 sent back, gives the same answer.
@@ -52,29 +51,12 @@ class Default:
     conditions: tuple[str, ...] = ()
     since: tuple[int, ...] = ()
     before: tuple[int, ...] = ()
-    instead: Any = None
-    says: str = ""
 
     def holds(self, method: str, recipe: Recipe, library_version: tuple[int, ...]) -> bool:
         """Does the row mean this method, recipe and version?"""
         newer = not library_version or library_version >= self.since
         older = not self.before or bool(library_version and library_version < self.before)
         return newer and older and all(CONDITIONS[name](method, recipe) for name in self.conditions)
-
-    @property
-    def sayable(self) -> bool:
-        """Can a recipe say the trainer's value?"""
-        row = WORDS.get(self.word)
-        if row is None:
-            return False
-        return (
-            not row.kind.choices or isinstance(self.value, bool) or self.value is None or self.value in row.kind.choices
-        )
-
-    @property
-    def counted(self) -> Any:
-        """The value that is counted: the trainer's, or the nearest one that a recipe can say."""
-        return self.value if self.sayable else self.instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +107,6 @@ def preset(name: str) -> Preset:
             conditions=tuple(row.get("for", ())),
             since=read_version(row.get("since", "")),
             before=read_version(row.get("before", "")),
-            instead=row.get("instead"),
-            says=row.get("says", ""),
         )
         for row in given["words"]
     )
@@ -143,7 +123,7 @@ def as_trained(recipe: Recipe, method: str, *, leave: frozenset[str] = frozenset
         return recipe
     filled = recipe
     for row in preset(recipe.trainer).defaults(method, recipe):
-        if row.word in recipe.left_open - leave and (row.sayable or row.instead is not None):
+        if row.word in recipe.left_open - leave:
             filled = _with(filled, row)
     if "alpha" in recipe.left_open and all(
         row.word != "alpha" for row in preset(recipe.trainer).defaults(method, recipe)
@@ -158,7 +138,7 @@ def _with(recipe: Recipe, row: Default) -> Recipe:
         return replace(recipe, stack=tuple(sorted({**row.value, **known}.items())))
     if WORDS[row.word].group == "quantization" and recipe.quantization is None:
         recipe = replace(recipe, quantization=Quantization())
-    return recipe.with_(row.word, row.counted)
+    return recipe.with_(row.word, row.value)
 
 
 def said_of_trainer(recipe: Recipe, method: str) -> list[str]:
@@ -169,21 +149,12 @@ def said_of_trainer(recipe: Recipe, method: str) -> list[str]:
     title = found.titled(recipe)
     alike: list[str] = []
     unlike: list[str] = []
-    unsayable: list[str] = []
     for row in found.defaults(method, recipe):
         now = _now(recipe, row.word)
-        if row.sayable:
-            same = row.value.items() <= now.items() if row.word == "stack" else now == row.value
-            (alike if same else unlike).append(f"{row.word}={_text(now)}")
-        elif row.word not in WORDS:
-            unsayable.append(f"{row.word}={_text(row.value)} is not modelled")
-        elif now == row.instead:
-            unsayable.append(f"{row.says}, which is not modelled: counted as {row.word}={_text(row.instead)}")
-        else:
-            unlike.append(f"{row.word}={_text(now)}")
+        same = row.value.items() <= now.items() if row.word == "stack" else now == row.value
+        (alike if same else unlike).append(f"{row.word}={_text(now)}")
     said = [f"as {title} has it by default: {', '.join(alike)}"] if alike else []
     said += [f"not as {title} has it by default: {', '.join(unlike)}"] if unlike else []
-    said += [f"{title}: {one}" for one in unsayable]
     said += [
         f"{title}: {note.says}"
         for note in found.notes
@@ -195,7 +166,7 @@ def said_of_trainer(recipe: Recipe, method: str) -> list[str]:
 def _now(recipe: Recipe, name: str) -> Any:
     if name == "stack":
         return dict(recipe.stack)
-    return recipe.get(name) if name in WORDS else None
+    return recipe.get(name)
 
 
 def _text(value: Any) -> str:

@@ -30,6 +30,7 @@ from loralens.core.question.kinds import (
     Whole,
     mapping,
 )
+from loralens.core.question.losses import LOSSES
 from loralens.core.question.needs import (
     ADAPTER,
     CACHE,
@@ -39,6 +40,8 @@ from loralens.core.question.needs import (
     FULL,
     GPTQ,
     IN_PLACE,
+    LABELLED,
+    LANGUAGE_HEAD,
     NO_MEMORY,
     OUTPUTS,
     OWN_DTYPE,
@@ -70,7 +73,6 @@ OPTIMIZERS: Final = (
 )
 DTYPES: Final = ("float32", "bfloat16", "float16")
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8", "gptq4", "gptq8", "fp8")
-LOSSES: Final = ("full", "kernel", "chunked", "fused")
 NO_TRAINER: Final = "none"
 TRAINERS: Final = (
     "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "plain",
@@ -79,7 +81,7 @@ HEADS: Final = (
     "lm", "sequence_classification", "reward", "token_classification", "question_answering", "embedding",
 )  # fmt: skip
 LIBRARIES: Final = (
-    "transformers", "torch", "peft", "bitsandbytes", "trl", "litgpt", "torchtune", "accelerate", "framework",
+    "transformers", "torch", "peft", "bitsandbytes", "trl", "liger", "unsloth", "litgpt", "torchtune", "accelerate", "framework",
 )  # fmt: skip
 
 
@@ -283,6 +285,12 @@ class Recipe:
         needs=(CACHE, TRANSFORMERS_LOOP),
     )
     loss: str = word("full", Choice(LOSSES), "How the cross entropy over the vocabulary is computed.", common=True)
+    labelled_tokens: int | None = word(
+        None,
+        Maybe(Whole(1, 16_777_216)),
+        "Tokens of a sample that have a label, as prompts have none; none: all.",
+        needs=(LABELLED, LANGUAGE_HEAD),
+    )
     head: str | None = word(
         None,
         Maybe(Choice(HEADS)),

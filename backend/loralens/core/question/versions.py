@@ -26,7 +26,9 @@ class Stacked(Protocol):
         """Fused norm and rotary kernels."""
 
 
-CURRENT: Final = {"transformers": (5, 23), "torch": (2, 13), "peft": (0, 21), "bitsandbytes": (0, 50)}
+CURRENT: Final = {
+    "transformers": (5, 23), "torch": (2, 13), "peft": (0, 21), "bitsandbytes": (0, 50), "liger": (0, 8), "unsloth": (2026, 10),
+}  # fmt: skip
 LABELS_SHIFTED_SINCE: Final = (4, 50)
 LOSS_FUNCTION_SINCE: Final = (4, 46)
 

@@ -193,6 +193,24 @@ def detached(tensors: list[Tensor], found: list[Received]) -> Iterator[None]:
             tensor.node, tensor.output = node, output
 
 
+def recomputed(t: Tape, run: Callable[[Tensor], Tensor], x: Tensor, label: str) -> Tensor:
+    """A region that the model's or the loss's own code checkpoints: its input stays where it is, whatever the recipe says."""
+
+    def again() -> Tensor:
+        inside = kept.view()
+        inside.node, inside.output = edge, output
+        return run(inside)
+
+    kept, edge, output = x.view(), x.node, x.output
+    kept.node = None
+    region = Region(t, again, [kept], label)
+    outside, t.region = t.region, region
+    try:
+        return run(x)
+    finally:
+        t.region = outside
+
+
 def checkpoint(
     t: Tape,
     run: Run,

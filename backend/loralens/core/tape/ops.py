@@ -28,7 +28,7 @@ from loralens.core.tape.derivatives import tanh as tanh
 from loralens.core.tape.derivatives import total as total
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.rows import like
-from loralens.core.tape.size import Size
+from loralens.core.tape.size import ONE, Size
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.work import product
 
@@ -129,9 +129,8 @@ def linear(
         t.section = outside
     saved = derivatives.ADDMM.kept(mat1=x, mat2=w)
     t.saving([x, w, b], saved)
-    rows = divide(x.numel, x.width)
-    out_width = divide(w.numel, x.width)
-    out = t.new(rows.times(out_width), x.dtype, _plain(out_width), label)
+    out_width = _plain(divide(w.numel, x.width))
+    out = t.new(_times_rows(x, out_width), x.dtype, out_width, label)
     x_size, w_size = (x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)
     b_size = None if b is None else (b.numel, b.dtype, b.width)
     wants = (x.node is not None, w.node is not None, b is not None and b.node is not None)
@@ -149,8 +148,16 @@ def linear(
     def costs() -> Costs:
         return product(out, x, w, rows.times(w.numel) * 2, wants[:2], narrow=is_narrow(x.width, out.width))
 
+    costs = product(out, x, w, multiplied(out.numel, x.width) * 2, wants[:2], narrow=is_narrow(x.width, out.width))
     t.record(label, [out], [x, w, b], saved, apply, costs)
     return out
+
+
+def _times_rows(x: Tensor, width: int | Size) -> Size:
+    """Elements of a result with as many rows as x; a part of a batch has no whole number of rows for each token."""
+    if isinstance(width, int) and isinstance(x.width, int):
+        return x.numel * width // x.width
+    return divide(x.numel, x.width).times(width if isinstance(width, Size) else ONE * width)
 
 
 def divide(numel: Size, width: int | Size) -> Size:

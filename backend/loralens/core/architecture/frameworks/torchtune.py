@@ -154,7 +154,7 @@ class Torchtune(CausalDecoder):
         Before 0.3 recipes shifted a copy of them, handed it over transposed and kept it
         (recipes/lora_finetune_single_device.py: `logits[..., :-1, :].contiguous()`, `logits.transpose(1, 2)`).
         """
-        self._whole = call.recipe.loss != "chunked"
+        self._whole = call.recipe.loss not in ("chunked", "linear")
         if call.recipe.loss != "full":
             return super().loss(t, hidden, call)
         t.ledger.where = "loss"
