@@ -39,8 +39,8 @@ def test_an_unknown_allocator_is_refused_with_a_way_out(run):
 def test_a_named_card_is_judged(run):
     code, out, _ = run("memory", "7B", "--gpu", "rtx-4090")
     assert code == 0
-    verdicts = next(line for line in out.splitlines() if line.startswith("GeForce RTX 4090"))
-    assert verdicts.split("GiB")[1].split() == ["does", "not", "fit", "tight", "fits"]
+    said = [line.rpartition(": ")[2] for line in out.splitlines() if ": GeForce RTX 4090: needs" in line]
+    assert said == ["does not fit", "tight", "fits"]
     assert "GeForce" not in run("memory", "7B")[1]
 
 
@@ -61,8 +61,9 @@ def test_what_is_needed_is_said_once_and_the_verdict_follows_from_it(run):
     assert least < safe
     assert ".." not in out
     card = 23.99
-    verdict = next(line for line in out.splitlines() if line.startswith("GeForce")).partition("GiB")[2].strip()
-    assert verdict == ("fits" if safe <= card else "tight" if least <= card else "does not fit")
+    said = next(line for line in out.splitlines() if line.startswith("qlora: GeForce"))
+    verdict = "fits" if safe <= card else "tight" if least <= card else "does not fit"
+    assert said.endswith(f"needs {least:.2f}, to be safe {safe:.2f} of 23.99 GiB: {verdict}")
 
 
 def test_the_recipe_that_was_judged_is_printed_as_options_that_ask_for_it(run):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.recipe_line import options
 from loralens.cli.render import gib, line, print_json, table, wrapped
-from loralens.cli.verdict import WORDS, exit_code
+from loralens.cli.verdict import exit_code, sentence
 from loralens.cli.words import Option
 
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
@@ -54,8 +54,8 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
     estimates = answer["estimates"]
     model = answer["model"]
     line(f"{model['name']}  {model['parameters']:,} parameters")
-    for sentence in [*model.get("read_as", ()), *model["left_out"]]:
-        wrapped(sentence)
+    for note in [*model.get("read_as", ()), *model["left_out"]]:
+        wrapped(note)
     rows = [
         ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),
         ("of all", *(f"{e['parameters']['trainable_percent']:.4g} %" for e in estimates)),
@@ -64,13 +64,13 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
         ("  in phase", *(e["peak"]["phase"] for e in estimates)),
         ("a card must have at least", *(gib(e["peak"]["needed_bytes"][0]) for e in estimates)),
         ("to be safe", *(gib(e["peak"]["needed_bytes"][1]) for e in estimates)),
-        *_verdicts(estimates),
         *_paces(body, estimates),
         ("file to keep", *(gib(_kept(e["storage"])) for e in estimates)),
     ]
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
     for estimate in estimates:
         wrapped(f"{estimate['method']}: {estimate['regime']}")
+    _verdicts(estimates)
     if len({tuple(options(estimate["recipe"])) for estimate in estimates}) == 1:
         wrapped("recipe: " + " ".join(options(estimates[0]["recipe"])))
     _trainers(answer.get("trainers"), [estimate["method"] for estimate in estimates])
@@ -108,14 +108,14 @@ def _band(ends: list[int]) -> str:
     return f"{low / 2**30:.1f} .. {high / 2**30:.1f} GiB"
 
 
-def _verdicts(estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One row, when a single card was asked for."""
-    cards = estimates[0]["fits"]
-    if len(cards) != 1:
-        return []
-    return [
-        (f"{cards[0]['name']}, {gib(cards[0]['memory_bytes'])}", *(WORDS[e["fits"][0]["verdict"]] for e in estimates))
-    ]
+def _verdicts(estimates: list[dict[str, Any]]) -> None:
+    """One line for each method, when a single card was asked for."""
+    if len(estimates[0]["fits"]) != 1:
+        return
+    line()
+    for estimate in estimates:
+        (card,) = estimate["fits"]
+        wrapped(f"{estimate['method']}: {sentence(card, card['verdict'], estimate['peak']['needed_bytes'])}")
 
 
 def _paces(body: Body, estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from loralens.cli.render import gib
+from loralens.cli.render import GIB, gib
 
 EXIT_CODES: Final = {"fits": 0, "tight": 4, "does_not_fit": 5}
 WORDS: Final = {"fits": "fits", "tight": "tight", "does_not_fit": "does not fit"}
-SENTENCES: Final = {
-    "fits": "the step fits",
-    "tight": "tight: the step fits unless fragmentation takes more than is left",
-    "does_not_fit": "the step does not fit",
-}
 
 
 def exit_code(verdicts: Iterable[str]) -> int:
@@ -26,7 +21,11 @@ def exit_code(verdicts: Iterable[str]) -> int:
 
 
 def sentence(gpu: dict[str, Any], verdict: str, needed: list[int]) -> str:
-    """One line: what the card has, whether the step fits, what it needs at least and to be safe."""
-    least, safe = (gib(size) for size in needed)
-    title = gpu["name"] if gpu["id"].startswith("custom:") else f"{gpu['name']}, {gib(gpu['memory_bytes'])}"
-    return f"{title}: {SENTENCES[verdict]}. It needs {least} at least, {safe} to be safe."
+    """One line: what the step needs at least and to be safe, what the card has, and what follows."""
+    return f"{gpu['name']}: {needs(needed, gpu['memory_bytes'])}: {WORDS[verdict]}"
+
+
+def needs(needed: list[int], memory_bytes: int) -> str:
+    """`needs 19.40, to be safe 23.30 of 23.99 GiB`."""
+    least, safe = (f"{size / GIB:.2f}" for size in needed)
+    return f"needs {least}, to be safe {safe} of {gib(memory_bytes)}"

@@ -56,7 +56,9 @@ def sweep_answer(body: Any) -> dict[str, Any]:
     sweeps = []
     for method in methods:
         allocated, phases = peaks(Question(model, method, recipe), axes)
-        high: Any = needed_by_rule(allocated)[1]  # type: ignore[arg-type]  # arrays pass through it as integers do
+        several, varying = recipe.parallelism.gpus > 1, Question(model, method, recipe).estimate().recipe.padded
+        # arrays pass through it as integers do
+        high: Any = needed_by_rule(allocated, several=several, varying=varying)[1]  # type: ignore[arg-type]
         row: dict[str, Any] = {
             "method": method,
             "peak_allocated_bytes": [int(size) for size in allocated],

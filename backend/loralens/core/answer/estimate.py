@@ -18,9 +18,11 @@ from loralens.core.answer.overhead import (
 from loralens.core.answer.plan import Plan, plan_for
 from loralens.core.answer.remarks import idle_words, remarks
 from loralens.core.answer.trainer import trained
+from loralens.core.architecture.multimodal import left_out_bytes
 from loralens.core.methods import check
 from loralens.core.question.model import Model, resolve
-from loralens.core.question.presets import said_of_trainer
+from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.question.presets import said_of_trainer, uncounted
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.ledger import CATEGORIES, Moment
 
@@ -94,9 +96,14 @@ class Estimate:
         return {BREAKDOWN[name]: size.at(*self.point) for name, size in zip(CATEGORIES, sizes, strict=True)}
 
     @property
+    def left_out_bytes(self) -> int | None:
+        """Weights that stand on the device and are no part of the peak; None: there are some of unknown size."""
+        return left_out_bytes(self.model.config, ITEM_BYTES[self.recipe.weights_dtype])
+
+    @property
     def overhead(self) -> Overhead:
-        """Reserved and device bands by rule: a percentage of the peak."""
-        return overhead_of(self.recipe, self.allocated_bytes)
+        """Reserved and device bands by rule: a percentage of the peak, with what is left out beside it."""
+        return overhead_of(self.recipe, self.allocated_bytes).beside(self.left_out_bytes or 0)
 
     def simulated(self, gpu: str = "", memory_bytes: int | None = None, *, varying: bool | None = None) -> Reserved:
         """This step's requests run through PyTorch's allocator; arguments as `reserved.simulated` has them."""
@@ -111,12 +118,14 @@ class Estimate:
         from loralens.core.answer.reserved import needed
 
         least = needed(self.model, self.method, self.recipe, self.allocated_bytes)
-        return simulated_overhead(self.simulated(), least, several=self.recipe.parallelism.gpus > 1)
+        found = simulated_overhead(self.simulated(), least, several=self.recipe.parallelism.gpus > 1)
+        return found.beside(self.left_out_bytes or 0)
 
     def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> list[dict[str, Any]]:
-        """Verdict per GPU: `fits` with fragmentation, `tight` without it; see `overhead`."""
+        """Verdict per GPU: see `verdict`. What is left out and has no known size keeps it from being `fits`."""
         bands = self.bands(allocator)
-        return [_verdict(catalogue.gpu(name), bands) for name in gpus]
+        unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
+        return [_row(catalogue.gpu(name), bands, unknown=unknown) for name in gpus]
 
     def assumptions(self, allocator: str = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""
@@ -167,14 +176,21 @@ class Estimate:
         }
 
 
-def _verdict(gpu: catalogue.Gpu, bands: Overhead) -> dict[str, Any]:
-    least, safe = bands.needed
-    verdict = "fits" if safe <= gpu.memory_bytes else "tight" if least <= gpu.memory_bytes else "does_not_fit"
+def verdict(needed: tuple[int, int], memory_bytes: int, *, unknown: bool = False) -> str:
+    """`fits`: the device holds what is safe; `tight`: what is needed at least, or more is there that nobody counted."""
+    least, safe = needed
+    if least > memory_bytes:
+        return "does_not_fit"
+    return "fits" if safe <= memory_bytes and not unknown else "tight"
+
+
+def _row(gpu: catalogue.Gpu, bands: Overhead, *, unknown: bool) -> dict[str, Any]:
+    least, _ = bands.needed
     return {
         "gpu": gpu.id,
         "name": gpu.name,
         "memory_bytes": gpu.memory_bytes,
-        "verdict": verdict,
+        "verdict": verdict(bands.needed, gpu.memory_bytes, unknown=unknown),
         "headroom_bytes": gpu.memory_bytes - least,
     }
 

@@ -9,7 +9,8 @@ two figures that a band can stand on:
 The bands' ends are quantiles of the residuals. docs/accuracy.md prints what they would be today, how many rows they hold when
 a row, or every row of its source, had no part in them, and how wide they are.
 
-What a card must have is less than what a monitor shows: the allocator returns cached segments before it fails.
+What a card must have at least is less than what a monitor shows: the allocator returns cached segments before it fails. What
+is safe is never less than what a monitor typically shows, so that no card is said to fit below a figure above its memory.
 """
 
 from __future__ import annotations
@@ -50,17 +51,41 @@ Band = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Bytes. `reserved`, `device`: low, typical, high. `needed`: what a card must have, at least and with fragmentation."""
+    """Bytes. `reserved`, `device`: low, typical, high. `needed`: what a card must have, at least and to be safe.
+
+    least <= typical of the device <= safe.
+    """
 
     reserved: Band
     device: Band
     needed: tuple[int, int]
 
+    def beside(self, left_out: int) -> Overhead:
+        """With a part of the model on the same device that the peak leaves out."""
+        low, typical, high = (size + left_out for size in self.device)
+        first, middle, last = (size + left_out for size in self.reserved)
+        least, safe = (size + left_out for size in self.needed)
+        return Overhead((first, middle, last), (low, typical, high), (least, safe))
 
-def needed_by_rule(allocated_bytes: int, gpu: str = "") -> tuple[int, int]:
-    """What a card must have, at least and with fragmentation (an array of peaks passes through as well)."""
+
+def needed_by_rule(
+    allocated_bytes: int, gpu: str = "", *, several: bool = False, varying: bool = False
+) -> tuple[int, int]:
+    """What a card must have, at least and to be safe (an array of peaks passes through as well); arguments as `overhead`'s."""
     base = allocated_bytes + workspace_bytes(gpu)
-    return _segments(base) + CONTEXT_TYPICAL, _segments(base * (100 + FRAGMENTATION_PERCENT) // 100) + CONTEXT_HIGH
+    fragmented = _segments(base * (100 + FRAGMENTATION_PERCENT) // 100) + CONTEXT_HIGH
+    return _segments(base) + CONTEXT_TYPICAL, _larger(fragmented, _typical(base, several=several, varying=varying))
+
+
+def _typical(base: int, *, several: bool, varying: bool) -> int:
+    """What a monitor typically shows: of the device as a whole, or the pool and what is beside it, whichever is more."""
+    device = (RULE_DEVICE_SEVERAL if several else RULE_DEVICE)[1]
+    pool = RULE_RESERVED[1] if varying else RULE_RESERVED_ONE_LENGTH[1]
+    return _larger(_segments(base * device // 100), _segments(base * pool // 100) + CONTEXT_TYPICAL)
+
+
+def _larger(one: int, other: int) -> int:
+    return one + (other - one) * (other > one)
 
 
 def overhead(allocated_bytes: int, gpu: str = "", *, several: bool = False, varying: bool = False) -> Overhead:
@@ -82,7 +107,9 @@ def overhead(allocated_bytes: int, gpu: str = "", *, several: bool = False, vary
     context = (CONTEXT_LOW, CONTEXT_TYPICAL, CONTEXT_HIGH)
     least = [pool + beside for pool, beside in zip(reserved, context, strict=True)]
     low, typical, high = (max(one, other) for one, other in zip(device, least, strict=True))
-    return Overhead(reserved, (low, typical, high), needed_by_rule(allocated_bytes, gpu))
+    return Overhead(
+        reserved, (low, typical, high), needed_by_rule(allocated_bytes, gpu, several=several, varying=varying)
+    )
 
 
 def overhead_of(recipe: Recipe, allocated_bytes: int, gpu: str = "") -> Overhead:
@@ -110,7 +137,7 @@ def simulated_overhead(found: Reserved, needed_bytes: int = 0, *, several: bool 
             max(device[2], reserved[2] + CONTEXT_MEASURED),
         )
     least = _segments(found.allocated_bytes) + CONTEXT_TYPICAL
-    return Overhead(reserved, device, (least, max(least, needed_bytes + CONTEXT_MEASURED)))
+    return Overhead(reserved, device, (least, max(least, needed_bytes + CONTEXT_MEASURED, device[1])))
 
 
 def _percent(base: int, ends: Ends) -> Band:
@@ -129,14 +156,15 @@ ASSUMPTIONS: Final = (
     "reserved and device: bands of what published runs showed above the allocated peak (docs/accuracy.md); "
     "allocator=simulated narrows them, PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True makes the figures themselves smaller",
     "a card fits when it holds the peak, 20 % fragmentation (98 % of simulated settings need no more) and 600 MiB of CUDA context "
-    "(assumption); tight without the fragmentation",
+    "(assumption), and no less than what a monitor typically shows; tight without the fragmentation",
     WORKSPACES_LEFT_OUT,
 )
 SIMULATED_ASSUMPTIONS: Final = (
     "reserved: PyTorch's caching allocator simulated over this process's requests, from loading to the second step; the band "
     "is what published runs showed above it (docs/accuracy.md)",
     "device: the simulated pool and what published runs showed beside it, CUDA context and NCCL included (docs/accuracy.md)",
-    "a card fits when the simulated process runs to its end in what 1,650 MiB beside the pool leave of it; tight when only the peak does",
+    "a card fits when the simulated process runs to its end in what 1,650 MiB beside the pool leave of it and it holds what a "
+    "monitor typically shows; tight when only the peak does",
     WORKSPACES_LEFT_OUT,
 )
 VARYING_ASSUMPTION: Final = "lengths of padded batches: drawn evenly from an eighth of the given length up to it (assumption of the band's upper end)"

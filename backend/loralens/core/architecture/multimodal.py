@@ -50,6 +50,18 @@ def left_out_note(entries: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def left_out_bytes(entries: Mapping[str, Any], item_bytes: int) -> int | None:
+    """Bytes of the weights that `left_out_note` names; None where one of these parts has no known size."""
+    parts = [field for field in _PARTS if isinstance(entries.get(field), Mapping)]
+    if not parts:
+        return 0
+    try:
+        parameters = left_out_parameters(entries) if parts == ["vision_config"] else None
+    except LoraLensError:
+        parameters = None
+    return None if parameters is None else parameters * item_bytes
+
+
 def _size(entries: Mapping[str, Any], field: str) -> str:
     try:
         parameters = left_out_parameters(entries) if field == "vision_config" else None

@@ -36,6 +36,7 @@ CONDITIONS: Final[Mapping[str, Callable[[str, Recipe], bool]]] = {
     "unpacked": lambda method, recipe: method != "full" and not _packed(method, recipe),
     "unpacked_base": lambda method, recipe: not _packed(method, recipe),
     "not_int8": lambda _, recipe: recipe.quantization is None or recipe.quantization.type != "int8",
+    "not_flash": lambda _, recipe: recipe.attention != "flash",
     "ddp": lambda _, recipe: recipe.parallelism.strategy == "ddp",
     "not_ddp": lambda _, recipe: recipe.parallelism.strategy != "ddp",
 }
@@ -61,10 +62,11 @@ class Default:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A fact of a trainer that no word says."""
+    """A fact of a trainer that no word says. `uncounted`: it takes memory that no figure has."""
 
     says: str
     conditions: tuple[str, ...] = ()
+    uncounted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ def preset(name: str) -> Preset:
         )
         for row in given["words"]
     )
-    notes = tuple(Note(note["says"], tuple(note.get("for", ()))) for note in given["notes"])
+    notes = tuple(
+        Note(note["says"], tuple(note.get("for", ())), note.get("uncounted", False)) for note in given["notes"]
+    )
     return Preset(name, given["title"], given["library"], given["version"], rows, notes)
 
 
@@ -155,12 +159,19 @@ def said_of_trainer(recipe: Recipe, method: str) -> list[str]:
         (alike if same else unlike).append(f"{row.word}={_text(now)}")
     said = [f"as {title} has it by default: {', '.join(alike)}"] if alike else []
     said += [f"not as {title} has it by default: {', '.join(unlike)}"] if unlike else []
-    said += [
-        f"{title}: {note.says}"
-        for note in found.notes
-        if all(CONDITIONS[name](method, recipe) for name in note.conditions)
-    ]
-    return said
+    return said + [f"{title}: {note.says}" for note in _notes(recipe, method)]
+
+
+def uncounted(recipe: Recipe, method: str) -> bool:
+    """Does the trainer take memory here that no figure has?"""
+    return any(note.uncounted for note in _notes(recipe, method))
+
+
+def _notes(recipe: Recipe, method: str) -> list[Note]:
+    if recipe.trainer == NO_TRAINER:
+        return []
+    notes = preset(recipe.trainer).notes
+    return [note for note in notes if all(CONDITIONS[name](method, recipe) for name in note.conditions)]
 
 
 def _now(recipe: Recipe, name: str) -> Any:
