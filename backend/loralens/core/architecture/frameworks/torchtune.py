@@ -16,7 +16,7 @@ from loralens.core.architecture.blocks import GatedMLP, Rotary, rotate
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
-from loralens.core.architecture.loss import cross_entropy, shifted_copy
+from loralens.core.architecture.losses.cross_entropy import cross_entropy, shifted_copy
 from loralens.core.architecture.shape import Shape
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.versions import version
