@@ -105,6 +105,13 @@ class IdleWords(Shape):
     reason: str
 
 
+class AttentionKernel(Shape):
+    """A kernel that PyTorch picks for what runs it."""
+
+    kernel: str = Field(description="flash, efficient or math.")
+    because: str = Field(description="What keeps faster ones away; empty: nothing.")
+
+
 class MemoryEstimate(Shape):
     """One method's answer."""
 
@@ -119,6 +126,9 @@ class MemoryEstimate(Shape):
     terms: list[Term]
     storage: Storage
     assumptions: list[str]
+    attention: list[AttentionKernel] = Field(
+        description="Which of PyTorch's attention kernels run; empty: none of them."
+    )
     without_effect: list[IdleWords] = Field(description="The `assumptions` about words, by word.")
     fits: list[Fit]
 
@@ -255,6 +265,7 @@ class GpuRow(Shape):
     name: str
     vendor: str
     architecture: str
+    compute_capability: str | None = Field(description="CUDA's, an AMD chip's LLVM name, or mps.")
     aliases: list[str]
     memory_bytes: Bytes = Field(description="What the driver reports.")
     memory_basis: str

@@ -69,7 +69,7 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
     ]
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
     for estimate in estimates:
-        wrapped(f"{estimate['method']}: {estimate['regime']}")
+        wrapped(f"{estimate['method']}: {estimate['regime']}{_kernels(estimate)}")
     _verdicts(estimates)
     if len({tuple(options(estimate["recipe"])) for estimate in estimates}) == 1:
         wrapped("recipe: " + " ".join(options(estimates[0]["recipe"])))
@@ -106,6 +106,12 @@ def _peak(row: dict[str, Any]) -> str:
 def _band(ends: list[int]) -> str:
     low, high = ends
     return f"{low / 2**30:.1f} .. {high / 2**30:.1f} GiB"
+
+
+def _kernels(estimate: dict[str, Any]) -> str:
+    """Which attention kernel runs where it is not the one of a recent card, and why."""
+    slow = [f"{one['kernel']} ({one['because']})" for one in estimate["attention"] if one["because"]]
+    return f"; attention kernel: {', '.join(slow)}" if slow and estimate["recipe"]["accelerator"] != "cuda" else ""
 
 
 def _verdicts(estimates: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loralens.core.answer.answers import model_object, read_body
+from loralens.core.answer.answers import model_object, on_card, read_body
 from loralens.core.answer.estimate import Estimate, estimate_model
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput
@@ -76,6 +76,7 @@ def read_question(body: Any, own: Iterable[str] = ()) -> tuple[Question, dict[st
     model, methods, recipe, _ = read_body(subject)
     if len(methods) != 1:
         raise InvalidInput("one method at a time", field="method", hint=f"one of {', '.join(METHODS)}")
+    recipe = on_card(recipe, body.get("recipe"), body.get("gpu"))
     return Question(model, methods[0], trained(model, methods[0], recipe)), {
         name: body[name] for name in body if name not in SUBJECT
     }

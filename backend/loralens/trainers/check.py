@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core import catalogue
+from loralens.core.answer.answers import on_card
 from loralens.core.answer.estimate import Estimate
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput, LoraLensError, UnknownModel
@@ -89,7 +90,7 @@ def _asked(r: Reading, body: Mapping[str, Any]) -> Question:
     model = _model(r, body)
     if model.packing is not None and r.method != "full":
         r.method = "qlora" if model.packing in ("nf4", "fp4") else "lora"
-    recipe = model.packed(recipe_of(r), (r.method,))
+    recipe = model.packed(on_card(recipe_of(r), None, body.get("gpu")), (r.method,))
     return Question(model, r.method, trained(model, r.method, recipe))
 
 

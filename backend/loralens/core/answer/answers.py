@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from loralens.core import catalogue
@@ -16,6 +17,7 @@ from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, count_parameters, is_known
 from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
 from loralens.core.methods import COMPARED, check
+from loralens.core.question.accelerator import accelerator_of
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.presets import said_of_trainer
 from loralens.core.question.recipe import TRAINERS, Recipe
@@ -48,7 +50,16 @@ def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...
     gpu = body.get("gpu")
     gpus = SHOWN_GPUS if gpu is None else (catalogue.gpu(gpu).id,)
     methods = _methods(body)
-    return model, methods, model.packed(Recipe.from_mapping(body.get("recipe")), methods), gpus
+    recipe = on_card(Recipe.from_mapping(body.get("recipe")), body.get("recipe"), gpu)
+    return model, methods, model.packed(recipe, methods), gpus
+
+
+def on_card(recipe: Recipe, said: Any, gpu: Any) -> Recipe:
+    """The recipe with the accelerator that a named card is, unless the recipe says one itself."""
+    known = None if gpu is None else accelerator_of(catalogue.gpu(gpu).compute_capability)
+    if known is None or (isinstance(said, Mapping) and said.get("accelerator") is not None):
+        return recipe
+    return replace(recipe, accelerator=known)
 
 
 def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
@@ -20,6 +20,7 @@ from loralens.core.answer.remarks import idle_words, remarks
 from loralens.core.answer.trainer import trained
 from loralens.core.architecture.multimodal import left_out_bytes
 from loralens.core.methods import check
+from loralens.core.question.accelerator import BEFORE_8, CUDA, accelerator_of
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.presets import said_of_trainer, uncounted
@@ -123,9 +124,16 @@ class Estimate:
 
     def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> list[dict[str, Any]]:
         """Verdict per GPU: see `verdict`. What is left out and has no known size keeps it from being `fits`."""
-        bands = self.bands(allocator)
+        cards = [catalogue.gpu(name) for name in gpus]
+        bands = dict.fromkeys((card.id for card in cards), self.bands(allocator))
+        if len(cards) > 1 and self.recipe.accelerator == CUDA:  # a card that is named alone is in the recipe already
+            older = [card.id for card in cards if accelerator_of(card.compute_capability) == BEFORE_8]
+            bands |= dict.fromkeys(older, self._elsewhere(BEFORE_8).bands(allocator)) if older else {}
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
-        return [_row(catalogue.gpu(name), bands, unknown=unknown) for name in gpus]
+        return [_row(card, bands[card.id], unknown=unknown) for card in cards]
+
+    def _elsewhere(self, accelerator: str) -> Estimate:
+        return estimate_model(self.model, self.method, replace(self.recipe, accelerator=accelerator))
 
     def assumptions(self, allocator: str = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""
@@ -171,6 +179,7 @@ class Estimate:
             "terms": terms(self.moment, *self.point),
             "storage": {"checkpoint_bytes": self.checkpoint_bytes, "adapter_file_bytes": self.adapter_file_bytes},
             "assumptions": self.assumptions(allocator),
+            "attention": [{"kernel": name, "because": why} for name, why in self.plan.attention.items()],
             "without_effect": idle_words(self.plan, self.recipe),
             "fits": self.fits(gpus, allocator),
         }

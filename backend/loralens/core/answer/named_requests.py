@@ -15,7 +15,7 @@ from loralens.core.architecture.registry import build
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.versions import framework, version
 from loralens.core.step.events import EventLedger
-from loralens.core.step.step import run_micro_batch
+from loralens.core.step.step import run_micro_batch, tape_words
 from loralens.core.tape.size import Size, monomial_values
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
@@ -62,8 +62,7 @@ def named_requests(model: Model, method: str, recipe: Recipe) -> list[NamedReque
     validity = Validity(recipe)
     strategy = strategy_of(recipe, adapters=method != "full")
     ledger = _NamedLedger()
-    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity,
-                hooks=strategy.fresh(), every_layer=True)  # fmt: skip
+    tape = Tape(ledger, validity=validity, hooks=strategy.fresh(), every_layer=True, **tape_words(recipe))
     run_micro_batch(tape, root, prepared, recipe, validity)
     return _with_alive(ledger, recipe, _resting(model, method, recipe))
 

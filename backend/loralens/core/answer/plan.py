@@ -7,6 +7,7 @@ within the ranges `valid`, and where `remainders` names a variable only for valu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.parallel.table import strategy_of
+from loralens.core.question.accelerator import BEFORE_8, CUDA, MPS
 from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.step.counts import Counts
@@ -49,6 +51,9 @@ class Plan:
     points: list[Point]
     validity: Validity
     held: list[Held]
+    work: WorkLog
+    layers: int
+    attention: dict[str, str] = field(default_factory=dict)  # kernels that were picked, and why
     positions: int | None = None  # places in a learned table of positions
     media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
@@ -137,6 +142,31 @@ def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
     )
 
 
+def _of_kernels(attention: Mapping[str, str], recipe: Recipe) -> list[str]:
+    """Which attention kernel runs elsewhere than on a recent NVIDIA card, and why."""
+    if recipe.accelerator == CUDA:
+        return []
+    said = [
+        f"attention on {recipe.accelerator}: the {kernel} kernel{f' ({why})' if why else ''}"
+        for kernel, why in attention.items()
+    ]
+    dtypes = (recipe.weights_dtype, recipe.autocast)
+    if recipe.accelerator == BEFORE_8 and "bfloat16" in dtypes:
+        said.append(
+            "bfloat16 below compute capability 8.0 is emulated, which torch.cuda.is_bf16_supported() does not tell: slow, and "
+            "without fused attention; float16 is what these cards compute"
+        )
+    if recipe.accelerator == BEFORE_8 and recipe.attention == "flash":
+        said.append(
+            "attention=flash: the flash-attn package has no kernels below compute capability 8.0; counted as said"
+        )
+    if recipe.accelerator == MPS:
+        said.append(
+            "MPS: counted as CUDA's operators with the math kernel (assumption); float64 and bitsandbytes are not there"
+        )
+    return said
+
+
 def _own_parameters(root: Root, recipe: Recipe) -> int | None:
     if version(recipe, "transformers") != CURRENT["transformers"] or framework(recipe):
         return None
@@ -162,6 +192,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
             *left_out_note(model.config),
             *strategy_of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
             *stack_assumptions(recipe, root.framework),
+            *_of_kernels(step.attention, recipe),
         ],
         total=counts.total,
         trainable=counts.trainable,
@@ -172,6 +203,9 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         points=step.ledger.points,
         validity=step.validity,
         held=step.held,
+        work=step.work,
+        layers=step.layers,
+        attention=step.attention,
         positions=root.learned_positions,
         media=root.media.words if root.media else (),
         base_parameters=own,

@@ -33,6 +33,7 @@ class Gpu:
     """One device as a process sees it (one die of a two-die module). None means: not known.
 
     Attributes:
+        compute_capability: CUDA's, an AMD chip's LLVM name, or `mps`.
         memory_bytes: total that the driver prints; a process sees 0.3 to 1.5 GiB less (its context).
         memory_basis: `driver`, or the assumption behind `memory_bytes` in words.
         marketing_memory_gb: the size on the box; None for a GPU of one's own.
@@ -45,6 +46,7 @@ class Gpu:
     name: str
     vendor: str
     architecture: str
+    compute_capability: str | None
     aliases: tuple[str, ...]
     memory_bytes: int
     memory_basis: str

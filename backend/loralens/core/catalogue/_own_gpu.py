@@ -90,6 +90,7 @@ def own_gpu(text: str) -> Gpu:
         name=title or f"own GPU, {order[0][0]}",
         vendor=OWN_VENDOR,
         architecture="not known",
+        compute_capability=None,
         aliases=(),
         memory_bytes=numbers["memory"][1],
         memory_basis="given in the request",

@@ -61,6 +61,7 @@ LABELLED: Final = Need(
     "this loss works on every position, with a label or without", lambda _, r: LOSS_TABLE[r.loss].labelled_only
 )
 LANGUAGE_HEAD: Final = Need("only the language model's head predicts tokens", lambda _, r: r.head in (None, "lm"))
+PICKED: Final = Need("only PyTorch's own attention asks what runs it", lambda _, r: r.attention == "sdpa")
 CACHE: Final = Need(
     "transformers turns the cache off under gradient checkpointing", lambda _, r: not r.gradient_checkpointing
 )

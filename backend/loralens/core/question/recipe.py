@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.question import media
+from loralens.core.question.accelerator import ACCELERATORS, CUDA
 from loralens.core.question.frozen import frozen, thawed
 from loralens.core.question.kinds import (
     Choice,
@@ -45,6 +46,7 @@ from loralens.core.question.needs import (
     NO_MEMORY,
     OUTPUTS,
     OWN_DTYPE,
+    PICKED,
     RAISED,
     TRANSFORMERS_LOOP,
     TRANSFORMERS_MODEL,
@@ -263,6 +265,12 @@ class Recipe:
         needs=(CHECKPOINTS,),
     )
     attention: str = word("sdpa", Choice(("sdpa", "flash", "eager")), "Attention implementation.", common=True)
+    accelerator: str = word(
+        CUDA,
+        Choice(ACCELERATORS),
+        "What runs the kernels, which decides which attention kernel PyTorch picks; cuda: compute capability 8.0 and later.",
+        needs=(PICKED,),
+    )
     optimizer_in_backward: bool = word(
         False, Truth(), "Step inside the backward pass, so that no gradient outlives its layer."
     )

@@ -17,7 +17,7 @@ from loralens.core.errors import InvalidInput
 from loralens.core.parallel.sharded import LAYERS, ROOT
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.versions import framework, version
-from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch
+from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch, tape_words
 from loralens.core.tape.ledger import Entry, Ledger, Moment
 from loralens.core.tape.size import ZERO, Size, monomial_values
 from loralens.core.tape.tape import Tape
@@ -131,11 +131,10 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
         ledger = EventLedger()
         tape = Tape(
             ledger,
-            autocast=recipe.autocast,
-            fused_kernels=recipe.fused_kernels,
             validity=validity,
             hooks=strategy.fresh(),
             every_layer=True,
+            **tape_words(recipe),
         )
         held = run_micro_batch(tape, root, prepared, recipe, validity)
         events = list(ledger.events)

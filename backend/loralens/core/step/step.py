@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root
@@ -17,6 +18,7 @@ from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.methods.base import outside_stacks
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.question.versions import version
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, returned
 from loralens.core.tape.autocast import end_autocast
@@ -53,6 +55,7 @@ class Step:
     validity: Validity
     layers: int
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
+    attention: dict[str, str]  # PyTorch's attention kernels that were picked, and what kept faster ones away
 
 
 def placed_parameters(root: Root) -> list[Parameter]:
@@ -95,6 +98,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
     host = book_static(ledger, root, held, recipe, validity, strategy)
     make = Tape if work is None else partial(CountingTape, work)
     tape = make(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity, hooks=strategy)
+    tape = Tape(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
     batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
@@ -109,6 +113,18 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
     return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes)
+    return Step(ledger, held, validity, tape.work, _layers(root), host + strategy.host_bytes)
+    return Step(ledger, held, validity, tape.work, host + strategy.host_bytes, tape.attention)
+
+
+def tape_words(recipe: Recipe) -> dict[str, Any]:
+    """What a tape has to know of a recipe."""
+    return {
+        "autocast": recipe.autocast,
+        "fused_kernels": recipe.fused_kernels,
+        "accelerator": recipe.accelerator,
+        "torch": version(recipe, "torch"),
+    }
 
 
 def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:

@@ -1,8 +1,7 @@
 """Attention kernels: which one CUDA picks, and what each keeps.
 
-Choice on CUDA (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, torch 2.13): flash for 16-bit inputs without a mask
-and a head dimension up to 256; else the memory-efficient kernel; else math. transformers 5.23 passes grouped keys as they
-are only when there is no mask (`use_gqa_in_sdpa`), and repeats them to all heads otherwise.
+`kernels` has the choice. transformers 5.23 passes grouped keys as they are only when there is no mask (`use_gqa_in_sdpa`), and
+repeats them to all heads otherwise.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_leaf
 from loralens.core.tape.cost import Costs, attention
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.kernels import FLASH, MATH, Asked, choose
 from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
 from loralens.core.tape.work import bytes_of
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from loralens.core.tape.position_bias import PositionBias
     from loralens.core.tape.tape import Tape
     from loralens.core.tape.validity import Validity
-
-FLASH_MAX_HEAD_DIM = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +57,26 @@ class Attention:
             return self._eager(t, q, k, v, mask)
         if t.autocast is not None:
             q, k, v = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (q, k, v))
-        if self.implementation == "flash" or (
-            mask is None
-            and q.dtype != "float32"
-            and self.head_dim == self.value_dim
-            and self.head_dim <= FLASH_MAX_HEAD_DIM
-        ):
+        grouped = self.kv_heads != self.heads and (mask is None or not self.repeats)
+        kernel = FLASH if self.implementation == "flash" else self._kernel(t, q, mask, grouped=grouped)
+        if kernel == FLASH and mask is None:
             out = self._fused(t, q, k, v, None, "attention (flash)")
             return ops.copy(t, out, "attention: output by token") if self.heads_first else out
-        if self.kv_heads != self.heads and (mask is None or not self.repeats):
+        if self.kv_heads != self.heads and not grouped:
+            k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
+        if kernel == MATH:
             outside, t.autocast = t.autocast, None  # below autocast's reach
-            out = self._math(t, q, k, v, mask)
+            out = self._math(t, q, k, v, mask, self.kv_heads if grouped else self.heads)
             t.autocast = outside
             return out
-        if mask is not None and self.kv_heads != self.heads:
-            k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
+
+    def _kernel(self, t: Tape, q: Tensor, mask: Tensor | None, *, grouped: bool) -> str:
+        """The kernel that PyTorch picks; what it picked, and why, is noted on the tape."""
+        asked = Asked(t.accelerator, q.dtype, mask is not None, grouped, self.head_dim, self.value_dim, t.torch)
+        chosen = choose(asked)
+        t.attention[chosen.kernel] = chosen.because
+        return chosen.kernel
 
     def with_bias(
         self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: PositionBias, validity: Validity
@@ -169,8 +171,8 @@ class Attention:
         kernel = "flash" if flash else "efficient" if q.dtype != "float32" else "efficient_float32"
         return attention(kernel, flops, moved if mask is None else moved + bytes_of(mask))
 
-    def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """The composite kernel: 16-bit inputs are computed in float32, keys and values spread to all heads.
+    def _math(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, given: int) -> Tensor:
+        """The composite kernel: 16-bit inputs are computed in float32, keys and values of the `given` heads spread to all.
 
         A key that all heads share is spread by a view, which a batched product can take as it is for one sample only;
         with more samples it copies the key, the value and the query, which lies in memory by token.
@@ -178,18 +180,24 @@ class Attention:
         Source: aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`, `_safe_softmax`;
         LinearAlgebra.cpp, `_matmul_impl` (expand, then reshape to one batch dimension).
         """
-        dtype, groups = q.dtype, self.heads // self.kv_heads
+        dtype, groups = q.dtype, self.heads // given
         shared = self.kv_heads == 1 and not self.repeats
         q, k, v = (ops.cast(t, x.view(), "float32", "attention (math): input in float32") for x in (q, k, v))
         scaled_q = ops.scale(t, q, "attention (math): scaled query")
-        scaled_k = ops.scale(t, k, "attention (math): scaled key")
-        table = t.new(
-            SEQUENCE_SQUARED if mask is None else TOKENS_BY_SEQUENCE, "float32", 1, "attention (math): additive mask"
-        )
-        first, second = scaled_q.view(), scaled_k.view()
-        if not shared or t.validity.exceeds("micro_batch_size", 1):
-            if shared:
-                first = ops.copy(t, scaled_q, "attention (math): query by head")
+        size, held = (SEQUENCE_SQUARED, "float32") if mask is None else (TOKENS_BY_SEQUENCE, dtype)
+        table = t.new(size, held, 1, "attention (math): additive mask")
+        all_k, all_v = k.view(), v.view()
+        if groups > 1 and not shared:
+            all_k, all_v = (
+                ops.copy(t, x, f"attention (math): {name} for all heads", x.numel * groups)
+                for x, name in ((k, "key"), (v, "value"))
+            )
+        scaled_k = ops.scale(t, all_k, "attention (math): scaled key")
+        first, second, third = scaled_q.view(), scaled_k.view(), all_v.view()
+        by_head = t.validity.exceeds("micro_batch_size", 1)  # what lies by token is copied to lie by head
+        if by_head and (shared or not self.heads_first):
+            first = ops.copy(t, scaled_q, "attention (math): query by head")
+        if by_head and (groups == 1 or shared):
             second = ops.copy(t, scaled_k, "attention (math): key for all heads", k.numel * groups)
         pairs = TOKENS_BY_SEQUENCE * self.heads
         flops = pairs * (2 * self.head_dim)
@@ -199,21 +207,20 @@ class Attention:
         masked = t.new(scores.numel, "bool", 1, "attention (math): which scores are minus infinity", "temporaries")
         t.end(masked, table, scores)
         weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
-        spread = v.view()
-        if not shared or t.validity.exceeds("micro_batch_size", 1):
-            spread = ops.copy(t, v, "attention (math): value for all heads", v.numel * groups)
+        if by_head and (groups == 1 or shared):
+            third = ops.copy(t, all_v, "attention (math): value for all heads", v.numel * groups)
         out = ops.matmul(
             t,
             softmax,
-            spread,
+            third,
             TOKENS * (self.heads * self.value_dim),
             self.value_dim,
             "attention (math): output by head",
             flops=pairs * (2 * self.value_dim),
         )
-        t.end(spread)
+        t.end(third)
         out = ops.cast(t, out, dtype, "attention (math): output cast back")
-        t.end(v, q, k, scaled_q, weights, softmax)
+        t.end(all_v, all_k, v, q, k, scaled_q, weights, softmax)
         return ops.copy(t, out, "attention: output by token")
 
     def _eager(

@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
+from loralens.core.question.accelerator import CUDA
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.cost import Asked
+from loralens.core.question.versions import CURRENT
+from loralens.core.tape.cost import Costs
 from loralens.core.tape.graph import (
     LEAF,
     Backward,
@@ -102,11 +105,15 @@ class Tape:
         validity: Validity | None = None,
         hooks: Hooks | None = None,
         every_layer: bool = False,
+        accelerator: str = CUDA,
+        torch: tuple[int, ...] = CURRENT["torch"],
     ) -> None:
         self.ledger = ledger
         self.autocast = autocast
         self.fused_norms = fused_kernels != "none"
         self.fused_lora = "lora" in fused_kernels
+        self.accelerator, self.torch = accelerator, torch  # what picks the attention kernel
+        self.attention: dict[str, str] = {}  # the kernels that were picked, and what kept faster ones away
         self.compiled = False  # inside a region that torch.compile made one graph of
         self.grad_enabled = True
         self.region: Refilled | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing

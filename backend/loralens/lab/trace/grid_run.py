@@ -1,4 +1,4 @@
-"""Generated cases of the loop around the model: its output kept, its cache on."""
+"""Generated cases of the run around the model: its output kept, its cache on, an older card."""
 
 from __future__ import annotations
 
@@ -31,6 +31,29 @@ def _kept(targets: str) -> dict[str, tuple[str, Recipe]]:
     }  # fmt: skip
 
 
+# a small vocabulary, so that the peak is attention's and not the loss's
+_OLDER: Final = (
+    ("llama-3.2-1b", 3, "q_proj,v_proj"),
+    ("qwen2.5-0.5b", 3, "all-linear"),
+    ("llama-2-7b", 2, "q_proj,v_proj"),
+)
+_HALF: Final[Recipe] = {"autocast": "float16", "weights_dtype": "float16"}
+
+
+def _on_older_cards() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Below compute capability 8.0: math with grouped keys or bfloat16, the memory-efficient kernel else."""
+    words: dict[str, Recipe] = {
+        "bf16": {}, "fp16": _HALF, "fp16-padded": {**_HALF, "padded": True}, "bf16-padded": {"padded": True},
+        "fp16-one": {**_HALF, "micro_batch_size": 1}, "bf16-checkpointing": {"gradient_checkpointing": True},
+    }  # fmt: skip
+    for name, layers, targets in _OLDER:
+        config = {**small_config(name, layers), "vocab_size": 2000}
+        lora = {"rank": 8, "target_modules": targets if targets == "all-linear" else targets.split(",")}
+        shape = {"micro_batch_size": 2, "sequence_length": 512, "accelerator": "cuda-before-8", "lora": lora}
+        for word, recipe in words.items():
+            yield f"{name}/before-8-{word}", {"config": config, "method": "lora", "recipe": {**shape, **recipe}}
+
+
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and request (config, method, recipe) of every case."""
     for name, layers, targets, only in _FAMILIES:
@@ -38,3 +61,4 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         for word, (method, recipe) in _kept(targets).items():
             if only == _EVERY or word.endswith(only):
                 yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}
+    yield from _on_older_cards()

@@ -13,7 +13,10 @@ from typing import Any, Final
 
 import torch
 
+from loralens.core.question.accelerator import BEFORE_8, CUDA
+
 _libraries: list[torch.library.Library] = []
+_card: list[str] = [CUDA]  # which of the two accelerators of NVIDIA is traced
 # operators with a CUDA kernel beside a composite fallback (aten/src/ATen/native/native_functions.yaml)
 WHOLE: Final = ("silu_backward", "mish_backward")
 _ALIGNMENT: Final = 16  # the efficient kernel reads masks in 16-byte rows (sdp_utils: pad_bias)
@@ -33,6 +36,11 @@ def install() -> None:
     _libraries.append(library)
 
 
+def trace_on(accelerator: str) -> None:
+    """From now on the attention kernels are those of this accelerator."""
+    _card[:] = [accelerator]
+
+
 def _like_gradient(gradient: torch.Tensor, input_: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(gradient)
 
@@ -48,7 +56,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """`scaled_dot_product_attention` with the kernel that a card of compute capability 8.0 or later picks.
+    """`scaled_dot_product_attention` with the kernel that the traced card picks.
 
     Source: aten/src/ATen/native/transformers/attention.cpp (`scaled_dot_product_attention`) and
     cuda/sdp_utils.cpp (`can_use_flash_attention`, `can_use_mem_efficient_attention`), torch 2.13.
@@ -87,13 +95,14 @@ def choose(
     enable_gqa: bool,
 ) -> str:
     """`flash`, `efficient` or `math`: the first that CUDA's rules allow, in this order."""
-    if query.dim() != 4:
+    if query.dim() != 4 or (_card == [BEFORE_8] and query.dtype == torch.bfloat16):
         return "math"
     widths = {x.shape[-1] for x in (query, key, value)}
     same_heads = query.shape[1] == key.shape[1] == value.shape[1]
     grouped = enable_gqa and key.shape[1] == value.shape[1] and query.shape[1] % key.shape[1] == 0
     if (
-        query.dtype in (torch.bfloat16, torch.float16)
+        _card == [CUDA]
+        and query.dtype in (torch.bfloat16, torch.float16)
         and attn_mask is None
         and len(widths) == 1
         and max(widths) <= 256

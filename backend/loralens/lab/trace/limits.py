@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loralens.core.errors import InvalidInput
+from loralens.core.question.accelerator import BEFORE_8, CUDA
 from loralens.core.question.recipe import Recipe
 from loralens.core.question.versions import framework
 
@@ -21,6 +22,7 @@ def check(method: str, recipe: Recipe) -> None:
         )
     for name, given, allowed in (
         ("loss", recipe.loss, "full"),
+        ("accelerator", recipe.accelerator if recipe.accelerator != BEFORE_8 else CUDA, CUDA),
         ("fused_kernels", recipe.fused_kernels, "none"),
         ("compile", recipe.compile, False),
         ("checkpoint_offload", recipe.checkpoint_offload, "none"),

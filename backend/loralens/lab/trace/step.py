@@ -61,6 +61,7 @@ def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -
     pictures = media.media_of(config, recipe)
     cuda_on_cpu.install()
     kernels.install()
+    kernels.trace_on(recipe.accelerator)
     ledger = TraceLedger()
     kernels.equip(ledger)
     quantize.equip(ledger)
