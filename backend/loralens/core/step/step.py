@@ -115,6 +115,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
     return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes)
     return Step(ledger, held, validity, tape.work, _layers(root), host + strategy.host_bytes)
     return Step(ledger, held, validity, tape.work, host + strategy.host_bytes, tape.attention)
+    return Step(ledger, held, validity, tape.work, _layers(root), host + strategy.host_bytes, tape.attention)
 
 
 def tape_words(recipe: Recipe) -> dict[str, Any]:
