@@ -19,6 +19,9 @@ ITEM_BYTES: Final[dict[str, int]] = {
     "bool": 1,
 }
 
+DTYPES: Final = ("float32", "bfloat16", "float16")
+"""How weights may be held."""
+
 SIXTEEN_BIT: Final = frozenset({"bfloat16", "float16"})
 
 

@@ -22,18 +22,16 @@ from loralens.core.question.kinds import (
     Choice,
     Fused,
     Maybe,
-    Names,
     Number,
     Place,
-    Ranks,
     Truth,
     Versions,
     Whole,
     mapping,
 )
+from loralens.core.question.lora import Lora as Lora
 from loralens.core.question.losses import LOSSES
 from loralens.core.question.needs import (
-    ADAPTER,
     CACHE,
     CHECKPOINTS,
     FOUR_BIT_PACKING,
@@ -43,9 +41,7 @@ from loralens.core.question.needs import (
     IN_PLACE,
     LABELLED,
     LANGUAGE_HEAD,
-    NO_MEMORY,
     OUTPUTS,
-    OWN_DTYPE,
     PICKED,
     RAISED,
     TRANSFORMERS_LOOP,
@@ -53,6 +49,7 @@ from loralens.core.question.needs import (
     WHOLE_BASE,
 )
 from loralens.core.question.parallelism import Parallelism, segments_alone
+from loralens.core.question.precision import DTYPES
 from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
@@ -73,7 +70,6 @@ OPTIMIZERS: Final = (
     "ademamix_8bit",
     "muon",
 )
-DTYPES: Final = ("float32", "bfloat16", "float16")
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8", "gptq4", "gptq8", "fp8")
 NO_TRAINER: Final = "none"
 TRAINERS: Final = (
@@ -85,84 +81,6 @@ HEADS: Final = (
 LIBRARIES: Final = (
     "transformers", "torch", "peft", "bitsandbytes", "trl", "liger", "unsloth", "litgpt", "torchtune", "accelerate", "framework",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """A LoRA adapter's configuration in PEFT's meaning (`rank` is PEFT's `r`, `alpha` its `lora_alpha`)."""
-
-    rank: int = word(
-        8,
-        Whole(1, 65_536),
-        "Inner dimension of the LoRA update B·A.",
-        common=True,
-        aliases=("lora_r", "lora_rank"),
-        needs=(ADAPTER,),
-    )
-    alpha: float = word(
-        16,
-        Number(0, 1e9),
-        "Numerator of the LoRA scaling alpha / rank; twice the rank unless given.",
-        aliases=("lora_alpha",),
-        needs=(ADAPTER, NO_MEMORY),
-    )
-    dropout: float = word(
-        0.0,
-        Number(0, 0.999),
-        "LoRA dropout.",
-        aliases=("lora_dropout",),
-        needs=(ADAPTER,),
-    )
-    target_modules: tuple[str, ...] | str | None = word(
-        None,
-        Maybe(Names(pattern_allowed=True)),
-        "Layers with an adapter: names with commas, a regular expression, or all-linear; none: the family's usual ones.",
-        common=True,
-        aliases=("lora_target_modules",),
-        needs=(ADAPTER,),
-    )
-    adapter_dtype: str = word(
-        "float32",
-        Choice(DTYPES),
-        "How adapter weights are held.",
-        needs=(ADAPTER, OWN_DTYPE),
-    )
-    use_dora: bool = word(
-        False,
-        Truth(),
-        "DoRA: learn a magnitude per output feature too.",
-        needs=(ADAPTER,),
-    )
-    use_rslora: bool = word(
-        False,
-        Truth(),
-        "Scale by alpha / sqrt(rank).",
-        needs=(ADAPTER, NO_MEMORY),
-    )
-    bias: str = word(
-        "none",
-        Choice(("none", "all", "lora_only")),
-        "Which biases train.",
-        needs=(ADAPTER,),
-    )
-    modules_to_save: tuple[str, ...] = word(
-        (),
-        Names(),
-        "Modules trained in full beside the adapter, with commas.",
-        needs=(ADAPTER,),
-    )
-    rank_pattern: tuple[tuple[str, int], ...] = word(
-        (),
-        Ranks(),
-        "Ranks of their own for some modules, by name or regular expression.",
-        needs=(ADAPTER,),
-    )
-
-    @staticmethod
-    def from_mapping(given: Any) -> Lora:
-        """Read the `lora` object; raises `InvalidInput` naming `lora.<field>`."""
-        values = read_group(Lora, "lora", given)
-        return Lora(**{"alpha": 2 * values.get("rank", 8), **values})
 
 
 @dataclass(frozen=True, slots=True)

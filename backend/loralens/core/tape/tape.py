@@ -129,12 +129,8 @@ class Tape:
         self._validity = validity
         self.hooks = hooks or Hooks()
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
-        self.outputs: list[Tensor] | None = (
-            None  # what the model returns, where the training loop keeps it; None: it does not
-        )
-        self.cache: list[tuple[Tensor, int]] | None = (
-            None  # keys and values with their layer, where the model caches them
-        )
+        self.outputs: list[Tensor] | None = None  # what the model returns, if the loop keeps it
+        self.cache: list[tuple[Tensor, int]] | None = None  # keys and values with their layer, if it caches
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
         self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
         self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
