@@ -51,8 +51,6 @@ class Plan:
     points: list[Point]
     validity: Validity
     held: list[Held]
-    work: WorkLog
-    layers: int
     attention: dict[str, str] = field(default_factory=dict)  # kernels that were picked, and why
     positions: int | None = None  # places in a learned table of positions
     media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
@@ -203,8 +201,6 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         points=step.ledger.points,
         validity=step.validity,
         held=step.held,
-        work=step.work,
-        layers=step.layers,
         attention=step.attention,
         positions=root.learned_positions,
         media=root.media.words if root.media else (),

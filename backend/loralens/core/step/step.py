@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.call import Call
@@ -97,8 +96,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = book_static(ledger, root, held, recipe, validity, strategy)
     make = Tape if work is None else partial(CountingTape, work)
-    tape = make(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity, hooks=strategy)
-    tape = Tape(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
+    tape = make(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
     batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
@@ -112,10 +110,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
-    return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes)
-    return Step(ledger, held, validity, tape.work, _layers(root), host + strategy.host_bytes)
-    return Step(ledger, held, validity, tape.work, host + strategy.host_bytes, tape.attention)
-    return Step(ledger, held, validity, tape.work, _layers(root), host + strategy.host_bytes, tape.attention)
+    return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes, tape.attention)
 
 
 def tape_words(recipe: Recipe) -> dict[str, Any]:

@@ -146,9 +146,9 @@ def linear(
         return [grad_x, grad_w, grad_b]
 
     def costs() -> Costs:
-        return product(out, x, w, rows.times(w.numel) * 2, wants[:2], narrow=is_narrow(x.width, out.width))
+        flops = multiplied(out.numel, x.width) * 2
+        return product(out, x, w, flops, wants[:2], narrow=is_narrow(x.width, out.width))
 
-    costs = product(out, x, w, multiplied(out.numel, x.width) * 2, wants[:2], narrow=is_narrow(x.width, out.width))
     t.record(label, [out], [x, w, b], saved, apply, costs)
     return out
 

@@ -6,6 +6,7 @@ Source: apple/ml-cross-entropy 25.1.1, cut_cross_entropy/cce.py (`LinearCrossEnt
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.losses import rows
@@ -51,7 +52,7 @@ def cut(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         t.end(order)
         return [of_input, of_weight]
 
-    costs = made_again(wanted * width, hidden, weight, head.out_features, 0, 0)  # logits stay in the kernel
+    costs = partial(made_again, wanted * width, hidden, weight, head.out_features, 0, 0)  # logits stay in the kernel
     t.record("loss", [loss], [hidden, weight], [hidden, sums, places, means], apply, costs)
     t.end(sums, places, means)
     return loss

@@ -6,12 +6,13 @@ these are counted as the older one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.losses.costs import in_forward
 from loralens.core.architecture.losses.cross_entropy import Headed
 from loralens.core.question.versions import version
-from loralens.core.tape.cost import moving
+from loralens.core.tape.cost import Costs, moving
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import ONE, TOKENS
 from loralens.core.tape.work import bytes_of
@@ -36,8 +37,11 @@ def kernel(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     losses = t.new(TOKENS, "float32", 1, "loss per row")
     logsumexp = t.new(TOKENS, "float32", 1, "logsumexp per row")
     overwritten = Tensor(logits.storage, logits.numel, logits.dtype, logits.width)
-    both = moving(bytes_of(logits) * 2, "logits")
-    t.record("loss", [loss], [logits], [logsumexp, labels], lambda g: overwritten, (None, (both,)))
+
+    def costs() -> Costs:
+        return None, (moving(bytes_of(logits) * 2, "logits"),)
+
+    t.record("loss", [loss], [logits], [logsumexp, labels], lambda g: overwritten, costs)
     t.end(losses)
     return loss
 
@@ -70,7 +74,7 @@ def fused(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
             chunk.append(t.new(ONE * (tokens * width), hidden.dtype, width, "gradient: logits of a chunk"))
     t.end(*chunk)
     loss = t.new(ONE, "float32", 1, "loss")
-    costs = in_forward(hidden, weight, head.out_features)
+    costs = partial(in_forward, hidden, weight, head.out_features)
     t.record("loss", [loss], [hidden, weight], [], lambda g: [grad_input, grad_weight], costs)
     return loss
 

@@ -61,7 +61,9 @@ def apart(t: Tape, x: Tensor, count: int, label: str) -> list[Tensor]:
     each = numel // count
     outs = [Tensor(x.storage, each, dtype, width) for _ in range(count - 1)]
     outs.append(Tensor(x.storage, numel - each * (count - 1), dtype, width))
-    t.record(label, outs, [x], [], lambda *g: t.new(numel, dtype, width, f"gradient: {label}", "temporaries"), A_VIEW)
+    t.record(
+        label, outs, [x], [], lambda *g: t.new(numel, dtype, width, f"gradient: {label}", "temporaries"), lambda: A_VIEW
+    )
     return outs
 
 
@@ -69,7 +71,9 @@ def part(t: Tape, x: Tensor, rows: Size, label: str) -> Tensor:
     """`x[a:b]` along the rows: a view whose gradient fills a zeroed tensor of x's size."""
     numel, dtype, width = x.numel, x.dtype, x.width
     out = Tensor(x.storage, rows.times(ONE * _plain(width)), dtype, width)
-    t.record(label, [out], [x], [], lambda g: t.new(numel, dtype, width, f"gradient: {label}", "temporaries"), A_VIEW)
+    t.record(
+        label, [out], [x], [], lambda g: t.new(numel, dtype, width, f"gradient: {label}", "temporaries"), lambda: A_VIEW
+    )
     return out
 
 

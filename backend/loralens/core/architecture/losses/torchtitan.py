@@ -5,6 +5,7 @@ Source: pytorch/torchtitan 0.3.0 components/loss.py (`ChunkedLossWrapper`: 8 chu
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.losses.costs import in_forward
@@ -55,6 +56,6 @@ def chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         summed if dtype == "float32" else t.new(hidden.numel, dtype, width, "gradient: head input, made in forward")
     )
     loss = t.new(ONE, "float32", 1, "loss")
-    costs = in_forward(hidden, weight, entries)
+    costs = partial(in_forward, hidden, weight, entries)
     t.record("loss", [loss], [hidden, weight], [grad_input], lambda g: [grad_input, grad_weight], costs)
     return loss

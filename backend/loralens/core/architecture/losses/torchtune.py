@@ -49,7 +49,7 @@ def chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
         return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
 
-    t.record("loss", [loss], [logits], [], apply, whole_loss(numel, compiled=compiled))
+    t.record("loss", [loss], [logits], [], apply, lambda: whole_loss(numel, compiled=compiled))
     return loss
 
 

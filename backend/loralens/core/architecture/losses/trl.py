@@ -7,6 +7,7 @@ which is every SFT loss since 1.15.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.losses import rows
@@ -63,7 +64,7 @@ def chunked_nll(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
 def _others(t: Tape, head: Linear, loss: Tensor, numel: Size, hidden: Tensor) -> Tensor:
     """The chunks that were not walked find the same memory, and cost what the others do. `numel`: of their rows."""
     out = t.new(ONE, "float32", 1, "loss")
-    costs = made_again(numel, hidden, t.parameter(head.weight), head.out_features, 14, 36)
+    costs = partial(made_again, numel, hidden, t.parameter(head.weight), head.out_features, 14, 36)
     t.record("other chunks", [out], [loss], [], lambda g: g.view(), costs)
     return out
 
@@ -111,7 +112,7 @@ def _chunk_logits(t: Tape, head: Linear, x: Tensor, call: Call) -> Tensor:
 def _transposed(t: Tape, weight: Tensor) -> Tensor:
     """A view whose gradient is one too, which autograd cannot add to in place."""
     out = Tensor(weight.storage, weight.numel, weight.dtype, weight.width)
-    t.record("head weight, transposed", [out], [weight], [], lambda g: g.view().as_view(), NOTHING)
+    t.record("head weight, transposed", [out], [weight], [], lambda g: g.view().as_view(), lambda: NOTHING)
     return out
 
 
@@ -174,7 +175,7 @@ def log_probabilities(t: Tape, head: Linear, hidden: Tensor, targets: Tensor, ca
         t.end(*made, *(one for one in whole if one not in results))
         return results if trains else [*results, None]
 
-    costs = made_again(numel, hidden, weight, head.out_features, 4, 6)
+    costs = partial(made_again, numel, hidden, weight, head.out_features, 4, 6)
     t.record("log-probabilities of labels", [out], [hidden, weight], [hidden, targets, sums, entropy], apply, costs)
     t.end(sums, entropy)
     return out

@@ -6,6 +6,7 @@ fused_losses/cross_entropy_loss.py (`UnslothFusedLoss`), 2026.10.9 fused_losses/
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.losses import apple, liger, rows
@@ -83,7 +84,7 @@ def _in_forward(t: Tape, root: Headed, hidden: Tensor, chunk: int, buffers: tupl
     made = [t.new(ONE * (chunk * entries), dtype, entries, "logits of a chunk") for dtype in buffers]
     t.end(t.new(ONE * (chunk * width), "float32", width, "gradient: rows of a chunk"), *made, cast)
     loss = t.new(ONE, "float32", 1, "loss")
-    costs = in_forward(hidden, weight, entries)
+    costs = partial(in_forward, hidden, weight, entries)
     t.record("loss", [loss], [hidden, weight], [], lambda g: [grad_input, grad_weight], costs)
     return loss
 
