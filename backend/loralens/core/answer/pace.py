@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.answer.counted import counted_for
 from loralens.core.question.model import resolve
+from loralens.core.question.packings import BY_GROUPS
 from loralens.core.question.recipe import Recipe
 from loralens.core.time.communication import link_of
 from loralens.core.time.rates import CLASS, Share, bandwidth_of, known, share_of
@@ -123,7 +124,7 @@ def _notes(step: StepTime, share: Share, recipe: Recipe, gpu: Gpu, *, ranged: bo
         said.append(
             f"{rate / 1e9:.0f} GB/s between two cards are assumed; published machines differ threefold over PCIe"
         )
-    if recipe.quantization is not None and recipe.quantization.type.startswith("gptq"):
+    if recipe.quantization is not None and recipe.quantization.type in BY_GROUPS:
         said.append(
             "GPTQ weights are unpacked by torch operations; with a Triton kernel that takes a third of the time"
         )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel, switches
+from loralens.core.architecture.moe import ROUTING
+from loralens.core.architecture.moe_looped import EQUAL_SHARES
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.parallel.table import strategy_of
@@ -140,6 +142,10 @@ def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
     )
 
 
+def _of_model(root: Root, recipe: Recipe) -> list[str]:
+    return [EQUAL_SHARES if root.experts_in_turn and line == ROUTING else line for line in root.assumptions(recipe)]
+
+
 def _of_kernels(attention: Mapping[str, str], recipe: Recipe) -> list[str]:
     """Which attention kernel runs elsewhere than on a recent NVIDIA card, and why."""
     if recipe.accelerator == CUDA:
@@ -186,7 +192,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         regime=prepared.regime,
         assumptions=[
             *prepared.assumptions,
-            *root.assumptions(recipe),
+            *_of_model(root, recipe),
             *left_out_note(model.config),
             *strategy_of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
             *stack_assumptions(recipe, root.framework),

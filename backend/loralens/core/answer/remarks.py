@@ -55,6 +55,8 @@ def _why_idle(row: Word, plan: Plan, recipe: Recipe) -> str | None:
             return need.otherwise
     if row.name == "sequence_length" and not _depends_on_length(plan):
         return "this model's input has one size"
+    if row.name == "pack_experts" and not any(".experts." in item.parameter.label for item in plan.held):
+        return "this model has no stacked experts"
     trained = (item.parameter for item in plan.held if item.parameter.trainable)
     if row.name == "bias" and not any(parameter.label.endswith(".bias") for parameter in trained):
         return "no layer that it means has a bias"

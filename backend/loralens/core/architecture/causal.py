@@ -46,6 +46,7 @@ class Root(Module):
     default_targets: tuple[str, ...] | str
     float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
+    experts_in_turn = False  # a list of MLPs, as transformers before 5 has them
 
     def stacks(self) -> list[tuple[str, Stack]]:
         """Every stack with its full name, in the order in which they run."""

@@ -166,8 +166,26 @@ class Stack(Module):
     def __init__(self, make: Callable[[Any], Module], kinds: Sequence[Hashable]) -> None:
         self._make = make
         self.kinds = list(kinds)
+        self.layers = self._built()
+
+    def _built(self) -> list[Module]:
         built: dict[Hashable, Module] = {}
-        self.layers = [built.setdefault(kind, make(kind)) if kind not in built else built[kind] for kind in self.kinds]
+        for kind in self.kinds:
+            if kind not in built:
+                built[kind] = self._make(kind)
+        return [built[kind] for kind in self.kinds]
+
+    def changed(self, change: Callable[[Module], None]) -> None:
+        """Every layer, those too that are made later, has been changed after it was made."""
+        make = self._make
+
+        def made(kind: Any) -> Module:
+            layer = make(kind)
+            change(layer)
+            return layer
+
+        self._make = made
+        self.layers = self._built()
 
     def __len__(self) -> int:
         return len(self.kinds)

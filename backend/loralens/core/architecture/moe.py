@@ -40,7 +40,7 @@ class Router(Module):
         self.weight = Parameter((experts, hidden))
         self.bias = Parameter((experts,)) if bias else None
         self.adapter: Any = None
-        self.chosen = chosen
+        self.hidden, self.chosen = hidden, chosen
         self._experts, self._float32, self._casts_back = experts, float32, casts_back
 
     def forward(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +89,7 @@ class Experts(Module):
         self.down_proj_bias = Parameter((experts, hidden)) if transposed else None
         self._hidden, self._intermediate, self._experts, self._act = hidden, intermediate, experts, act
         self._capped = transposed
+        self.sizes = (hidden, intermediate, experts, act)
         self.adapter: Any = None
 
     def forward(self, t: Tape, x: Tensor, weights: Tensor, numbers: Tensor, chosen: int) -> Tensor:
@@ -116,7 +117,7 @@ class Experts(Module):
     def _grouped(self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str) -> Tensor:
         weight: Parameter = getattr(self, own)
         # adapted weights are cached until the experts have run (torch's `parametrize.cached`, in PEFT's `ParamWrapper`)
-        w = t.local(self.adapter.weight(t, own, weight)) if self.adapter else t.parameter(weight)
+        w = t.local(self.adapter.weight(t, own, weight)) if self.adapter else _unpacked(t, weight, label)
         x = ops.cast(t, x, w.dtype, f"{label}: input in the weights' dtype")
         out = t.new(ops.divide(x.numel, x.width) * width, w.dtype, width, label)
         sizes = [(x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)]
@@ -147,6 +148,15 @@ class Experts(Module):
         up = ops.clamp(t, up, "experts: clamped up")
         activated = activation(t, gate, "quick_gelu", "experts: activated gate")
         return ops.mul(t, ops.shift(t, up, "experts: up + 1"), activated, "experts: product")
+
+
+def _unpacked(t: Tape, weight: Parameter, label: str) -> Tensor:
+    """The weight as it is, or packed ones written out whole (bitsandbytes nn/parametrize.py, `Bnb4bitParametrization`)."""
+    if weight.packing is None:
+        return t.parameter(weight)
+    return t.new(
+        weight.numel, weight.packing.compute_dtype, weight.shape[-1], f"{label}: weights unpacked", "temporaries"
+    )
 
 
 # what people call the parts of the experts, and the stacked weights they are in today

@@ -12,6 +12,7 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.heads import LM, head_of, labels_of
 from loralens.core.architecture.media import Media
+from loralens.core.architecture.moe_looped import FUSED_SINCE, SEPARATE, separate
 from loralens.core.architecture.nested import text_part
 from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
@@ -201,6 +202,9 @@ def build(
     root = _of_framework(config, model_type, framework)
     if root is None:
         root = _whole(entries, transformers, _make(config, model_type, head, num_labels))
+    root = _of_framework(config, model_type, framework) or _make(config, model_type, head, num_labels)
+    if transformers < FUSED_SINCE and model_type in SEPARATE:
+        separate(root, model_type)
     root.model_type = str(entries.get("model_type", model_type))
     return root
 

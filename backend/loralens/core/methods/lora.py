@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.architecture.heads import owned
 from loralens.core.architecture.module import Linear, Module
+from loralens.core.architecture.moe import Experts
 from loralens.core.methods.adapters import settled
 from loralens.core.methods.base import (
     SHORT,
@@ -19,6 +20,7 @@ from loralens.core.methods.base import (
 from loralens.core.methods.injection import inject
 from loralens.core.methods.packing import FourBit, packing_for
 from loralens.core.parallel.table import strategy_of
+from loralens.core.question.packings import BY_GROUPS
 from loralens.core.tape.checkpoint import is_reentrant
 from loralens.core.tape.parameter import Parameter
 
@@ -71,12 +73,13 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
-    cast_biases = _pack(root, packing_for(quantization, recipe))
-    # PEFT 0.21.2 utils/other.py: what GPTQ packed keeps its dtypes
-    raised = quantization.prepare_kbit and not quantization.type.startswith("gptq")
+    cast_biases = _pack(root, packing_for(quantization, recipe), experts=quantization.pack_experts)
+    # PEFT 0.21.2 utils/other.py: beside what GPTQ, AWQ or HQQ packed all keeps its dtype
+    raised = quantization.prepare_kbit and quantization.type not in BY_GROUPS
     raised = raised and strategy_of(recipe, adapters=True).prepares_k_bit
     if raised:
         _raise_rest(root, recipe, cast_biases)
+    assumptions += of_experts(root, packed=quantization.pack_experts, raised=raised)
     match_copies(root)
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
     kbit = ", the rest raised to fp32" if raised else ""
@@ -91,14 +94,35 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     )
 
 
-def _pack(root: Root, packing: Packing) -> set[int]:
-    """Pack every linear layer but the head; returns the biases whose dtype is settled.
+def of_experts(root: Root, *, packed: bool, raised: bool) -> list[str]:
+    """What is to be said of experts that are stacked in one tensor, which quantizers of linear layers pass over."""
+    stacked = [(parameter.numel[0] * places) for _, module, places in root.distinct() if isinstance(module, Experts)
+               for _, parameter in module.own_parameters()]  # fmt: skip
+    if not stacked:
+        return []
+    if packed:
+        return ["experts are packed too; a layer's are unpacked whole and held until its backward (assumption)"]
+    total = sum(parameter.numel[0] * places for _, module, places in root.distinct()
+                for _, parameter in module.own_parameters() if parameter.role == "base")  # fmt: skip
+    share = 100 * sum(stacked) // total
+    held = " and raised to float32" if raised else ""
+    ways = ["pack_experts=true", *(["prepare_kbit=false"] if raised else []), "stack.transformers=4.57"]
+    return [
+        f"experts, {share} % of the weights, are stacked tensors and no linear layers, so they are not packed{held}; ways out: "
+        + ", ".join(ways)
+    ]
+
+
+def _pack(root: Root, packing: Packing, *, experts: bool) -> set[int]:
+    """Pack every linear layer but the head, and stacked experts if asked; returns the biases whose dtype is settled.
 
     Source: bitsandbytes 0.50 nn/modules.py `Linear4bit.forward`: the first forward casts the bias itself, for good.
     """
     settled_biases = set()
     spared = None if root.framework == "litgpt" else root.head  # Fabric's plugin replaces every linear layer
     for name, module, _ in root.distinct():
+        if experts and isinstance(module, Experts):
+            module.gate_up_proj.packing = module.down_proj.packing = packing
         if not isinstance(module, Linear) or module is spared or module.weight.role != "base":
             continue
         if keeps_float32(root, name):

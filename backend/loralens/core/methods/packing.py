@@ -142,25 +142,27 @@ class EightBit:
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """GPTQ: packed values with one float16 scale and one packed zero per column group (AutoGPTQ's layout)."""
+    """Packed values with scale and zero per column group.
+
+    Source: AutoGPTQ (`gptq`: float16 scales, packed zeros, an int32 group index per input), AutoAWQ's GEMM layout (`awq`: the
+    same without an index), HQQ core/quantize.py (`hqq`: scale and zero in the compute dtype).
+    """
 
     bits: int
     group_size: int
     compute_dtype: str
+    layout: str = "gptq"
     on_load = False  # the checkpoint holds it packed
     rate = "gptq"
 
     def tensors(self, parameter: Parameter) -> list[int]:
-        """bits/8 a value; a float16 scale and a packed zero per output and group; an int32 group index per input."""
+        """bits/8 a value; a scale and a zero per output and group, the zero packed or not; GPTQ's index per input."""
         out_features, in_features = parameter.shape
         assert isinstance(out_features, int) and isinstance(in_features, int)
         groups = _ceil(in_features, self.group_size if self.group_size > 0 else in_features)
-        return [
-            _ceil(out_features * in_features * self.bits, 8),
-            groups * out_features * 2,
-            groups * _ceil(out_features * self.bits, 8),
-            in_features * 4,
-        ]
+        zeros = groups * out_features * 2 if self.layout == "hqq" else groups * _ceil(out_features * self.bits, 8)
+        index = [in_features * 4] if self.layout == "gptq" else []
+        return [_ceil(out_features * in_features * self.bits, 8), groups * out_features * 2, zeros, *index]
 
     def bytes(self, parameter: Parameter) -> Size:
         """All of them."""
@@ -209,6 +211,8 @@ def packing_for(quantization: Quantization, recipe: Recipe | None = None) -> Pac
             return EightBit(dtype)
         case "gptq4" | "gptq8":
             return Grouped(int(quantization.type[-1]), quantization.group_size, dtype)
+        case "awq4" | "hqq4":
+            return Grouped(4, quantization.group_size, dtype, quantization.type[:-1])
         case "fp8":
             return Float8(dtype)
     raise InvalidInput(f"unknown quantization {quantization.type!r}", field="quantization.type")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from loralens.core import catalogue
 from loralens.core.errors import InvalidInput
+from loralens.core.question.packings import said_by
 from loralens.core.question.recipe import Quantization, Recipe
 
 MAX_KEYS: Final = 1_000  # of one object in a config.json (assumption, far beyond any that exists)
@@ -100,7 +101,8 @@ def given(config: Any) -> Model:
     family = family if isinstance(family, str) and len(family) <= 100 else "unknown"
     name = config.get("_name_or_path") or config.get("name")
     name = name if isinstance(name, str) and 0 < len(name) <= 200 else f"your {family} model"
-    return Model("custom", name, family, config, None)
+    packing, notes = said_by(config)
+    return Model("custom", name, family, config, None, notes, packing)
 
 
 def _check(config: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loralens.core.question.losses import LOSS_TABLE
+from loralens.core.question.packings import BY_GROUPS
 from loralens.core.question.versions import framework
 
 FOUR_BITS: Final = ("nf4", "fp4")
@@ -41,16 +42,16 @@ FOUR_BIT_PACKING: Final = Need(
     "only nf4 and fp4 have it", lambda _, r: r.quantization is not None and r.quantization.type in FOUR_BITS
 )
 GPTQ: Final = Need(
-    "only GPTQ packs by groups of this size",
-    lambda _, r: r.quantization is not None and r.quantization.type.startswith("gptq"),
+    "only GPTQ, AWQ and HQQ pack by groups of this size",
+    lambda _, r: r.quantization is not None and r.quantization.type in BY_GROUPS,
 )
 WHOLE_BASE: Final = Need(
     "k-bit preparation is left out, or undone, where weights are sharded",
     lambda _, r: r.parallelism.strategy not in SHARDED,
 )
 RAISED: Final = Need(
-    "PEFT's k-bit preparation raises nothing on a GPTQ base",
-    lambda _, r: r.quantization is None or not r.quantization.type.startswith("gptq"),
+    "PEFT's k-bit preparation raises nothing on a GPTQ, AWQ or HQQ base",
+    lambda _, r: r.quantization is None or r.quantization.type not in BY_GROUPS,
 )
 OWN_DTYPE: Final = Need(
     "DeepSpeed holds adapters in the 16-bit dtype of the weights",

@@ -48,6 +48,7 @@ from loralens.core.question.needs import (
     TRANSFORMERS_MODEL,
     WHOLE_BASE,
 )
+from loralens.core.question.packings import QUANTIZATIONS, Packing
 from loralens.core.question.parallelism import Parallelism, segments_alone
 from loralens.core.question.precision import DTYPES
 from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
@@ -70,7 +71,6 @@ OPTIMIZERS: Final = (
     "ademamix_8bit",
     "muon",
 )
-QUANTIZATIONS: Final = ("nf4", "fp4", "int8", "gptq4", "gptq8", "fp8")
 NO_TRAINER: Final = "none"
 TRAINERS: Final = (
     "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "plain",
@@ -89,7 +89,7 @@ class Quantization:
 
     type: str = word(
         "nf4",
-        Choice(QUANTIZATIONS),
+        Packing(QUANTIZATIONS),
         "How the frozen base is packed.",
         name="quantization",
         common=True,
@@ -114,10 +114,16 @@ class Quantization:
         "Prepare as PEFT's prepare_model_for_kbit_training does.",
         needs=(FROZEN_BASE, WHOLE_BASE, RAISED),
     )
+    pack_experts: bool = word(
+        False,
+        Truth(),
+        "Pack the stacked experts of a mixture too, as Unsloth and Axolotl's quantize_moe_experts do.",
+        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
+    )
     group_size: int = word(
         128,
         Whole(-1, 65_536),
-        "Weights per scale (GPTQ); -1: one scale per row.",
+        "Weights per scale (GPTQ, AWQ, HQQ); -1: one scale per row.",
         needs=(FROZEN_BASE, GPTQ),
     )
 

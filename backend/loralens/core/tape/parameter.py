@@ -55,6 +55,10 @@ class Packing(Protocol):
         """Is the 16-bit weight moved to the device and packed there?"""
 
     @property
+    def compute_dtype(self) -> str:
+        """Into which it is unpacked."""
+
+    @property
     def rate(self) -> str:
         """The name of the kernel that unpacks it."""
 

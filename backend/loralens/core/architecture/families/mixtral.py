@@ -11,13 +11,11 @@ from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, Self
 from loralens.core.architecture.families.llama import NormedAttention
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, MIXTRAL_TARGETS, ROUTING, Experts, Router, SparseMLP
-from loralens.core.architecture.moe_looped import EQUAL_SHARES, LoopedExperts
+from loralens.core.architecture.moe_looped import EQUAL_SHARES, FUSED_SINCE, LoopedExperts
 from loralens.core.architecture.shape import Shape
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.tape import Tape
-
-EXPERTS_FUSED_SINCE = (5,)
 
 
 class Mixtral(CausalDecoder):
@@ -40,7 +38,7 @@ class Mixtral(CausalDecoder):
             mlp = SparseMLP(Router(s.hidden, experts, chosen), Experts(s.hidden, s.intermediate, experts, s.act))
             return DecoderLayer(s, SelfAttention(s, window), mlp)
 
-        self.looped = config.transformers < EXPERTS_FUSED_SINCE
+        self.looped = config.transformers < FUSED_SINCE
         self.assemble(s, layer, s.windows)
 
     def assumptions(self, recipe: Recipe) -> list[str]:
