@@ -5,11 +5,13 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; PEFT 0.21 `LoraConfig` an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.module import Embedding, Linear, Module
+from loralens.core.errors import InvalidInput
 from loralens.core.methods.packing import packed_costs
 from loralens.core.question import patterns
 from loralens.core.tape import ops
@@ -40,13 +42,50 @@ def settled(root: Root, lora: Lora) -> Lora:
 
 
 def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
-    """Does this module receive an adapter? PEFT's own meaning of `target_modules`.
+    """Does this module receive an adapter? PEFT's own meaning of `target_modules`, `exclude_modules`, `layers_to_transform`.
 
     A list names modules by their full name or by its end; a text is a regular expression for the whole name;
-    `all-linear` means every linear layer except the head.
-    Source: PEFT 0.21 `tuners/tuners_utils.py`, `check_target_module_exists` and `_maybe_include_all_linear_layers`.
+    `all-linear` means every linear layer except the head. A layer's number is the first that stands behind two names.
+    Source: PEFT 0.21 `tuners/tuners_utils.py`, `check_target_module_exists` and `_maybe_include_all_linear_layers`;
+    `tuners/lora/config.py`, `LoraConfig.__post_init__`.
+
+    Raises:
+        InvalidInput: `layers_to_transform` with a text for targets, which PEFT refuses.
     """
     targets = settled(root, lora).target_modules or ()
+    if lora.layers_to_transform is not None and isinstance(targets, str):
+        raise InvalidInput(
+            "PEFT refuses layers_to_transform where target_modules is a text",
+            field="lora.layers_to_transform",
+            hint="name the layers in a list: target_modules=q_proj,v_proj",
+        )
+    wanted, excluded = _targeted(root, lora, targets), _excluded(root, lora)
+    layers = None if lora.layers_to_transform is None else frozenset(lora.layers_to_transform)
+
+    def chosen(name: str, module: Module) -> bool:
+        return wanted(name, module) and not excluded(name) and (layers is None or _layer(name) in layers)
+
+    return chosen
+
+
+def _layer(name: str) -> int | None:
+    """The number of the layer that a module is in."""
+    found = re.match(r".*?\.[^.]*\.(\d+)\.", name)
+    return None if found is None else int(found[1])
+
+
+def _excluded(root: Root, lora: Lora) -> Callable[[str], bool]:
+    keys = lora.exclude_modules
+    if keys is None:
+        return lambda name: False
+    if isinstance(keys, str):
+        pattern = patterns.whole(keys, "lora.exclude_modules")
+        patterns.affordable([keys], _names(root), "lora.exclude_modules")
+        return lambda name: pattern.fullmatch(name) is not None
+    return lambda name: ends(name, keys)
+
+
+def _targeted(root: Root, lora: Lora, targets: tuple[str, ...] | str) -> Callable[[str, Module], bool]:
     saved = lora.modules_to_save
     adaptable = (Linear, Embedding)
     if targets == "all-linear":
@@ -85,20 +124,29 @@ class LoraAdapter:
     lora_a: Parameter
     lora_b: Parameter
     dropout: float
+    bias: Parameter | None = None  # of lora_b
 
     @staticmethod
     def on(layer: Linear, name: str, lora: Lora) -> LoraAdapter:
         """An adapter for `layer` of full name `name`."""
+        if lora.lora_bias and lora.use_dora:
+            raise InvalidInput(
+                "PEFT refuses lora_bias with use_dora", field="lora.lora_bias", hint="switch one of the two off"
+            )
         rank = rank_of(name, lora)
         a = Parameter((rank, layer.in_features), role="adapter")
         b = Parameter((layer.out_features, rank), role="adapter")
         for parameter in (a, b):
             parameter.dtype = lora.adapter_dtype
-        return LoraAdapter(a, b, lora.dropout)
+        bias = Parameter((layer.out_features,), role="adapter") if lora.lora_bias else None
+        if bias is not None:
+            bias.dtype = lora.adapter_dtype
+        return LoraAdapter(a, b, lora.dropout, bias)
 
     def parameters(self) -> dict[str, Parameter]:
         """lora_A and lora_B."""
-        return {"lora_A.weight": self.lora_a, "lora_B.weight": self.lora_b}
+        found = {"lora_A.weight": self.lora_a, "lora_B.weight": self.lora_b}
+        return found if self.bias is None else {**found, "lora_B.bias": self.bias}
 
     def forward(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """PEFT's forward, with its casts."""
@@ -186,6 +234,7 @@ class LoraAdapter:
                 ops.linear(t, ops.dropout(t, x, self.dropout, "LoRA: dropout"), self.lora_a, "LoRA: A x"),
                 self.lora_b,
                 "LoRA: B A x",
+                self.bias,
             ),
             "LoRA: scaled update",
         )
@@ -232,7 +281,7 @@ class DoraAdapter(LoraAdapter):
         plain = LoraAdapter.on(layer, name, lora)
         magnitude = Parameter((layer.out_features,), role="adapter")
         magnitude.dtype = lora.adapter_dtype
-        return DoraAdapter(plain.lora_a, plain.lora_b, plain.dropout, magnitude)
+        return DoraAdapter(plain.lora_a, plain.lora_b, plain.dropout, magnitude=magnitude)
 
     def parameters(self) -> dict[str, Parameter]:
         """lora_A, lora_B and the magnitude vector."""

@@ -126,7 +126,12 @@ class Selection:
         """Is what happens to a module the same in every layer? Patterns and keys with an index in them may tell layers apart."""
         targets = settled(self._root, self.lora).target_modules or ()
         listed = () if targets == "all-linear" else targets
-        if isinstance(listed, str) or self.lora.rank_pattern:
+        if (
+            isinstance(listed, str)
+            or self.lora.rank_pattern
+            or self.lora.layers_to_transform
+            or self.lora.exclude_modules
+        ):
             return False
         keys = (*listed, *self.lora.modules_to_save)
         return not any(part.isdigit() for key in keys for part in key.split("."))

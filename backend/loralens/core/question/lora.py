@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from loralens.core.question.indices import Indices
 from loralens.core.question.kinds import Choice, Maybe, Names, Number, Ranks, Truth, Whole
 from loralens.core.question.needs import ADAPTER, NO_MEMORY, OWN_DTYPE
 from loralens.core.question.precision import DTYPES
@@ -80,6 +81,31 @@ class Lora:
         Ranks(),
         "Ranks of their own for some modules, by name or regular expression.",
         needs=(ADAPTER,),
+    )
+
+    exclude_modules: tuple[str, ...] | str | None = word(
+        None,
+        Maybe(Names(pattern_allowed=True)),
+        "Layers without an adapter although target_modules means them: names with commas, or a regular expression.",
+        needs=(ADAPTER,),
+    )
+    layers_to_transform: tuple[int, ...] | None = word(
+        None,
+        Maybe(Indices()),
+        "Numbers of the layers that get adapters, with commas; none: all. target_modules is a list then.",
+        needs=(ADAPTER,),
+    )
+    lora_bias: bool = word(
+        False,
+        Truth(),
+        "A bias on the factor B of each adapter.",
+        needs=(ADAPTER,),
+    )
+    alpha_pattern: tuple[tuple[str, int], ...] = word(
+        (),
+        Ranks(),
+        "Alphas of their own for some modules, by name or regular expression.",
+        needs=(ADAPTER, NO_MEMORY),
     )
 
     @staticmethod

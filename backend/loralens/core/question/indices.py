@@ -1,0 +1,40 @@
+"""Numbers of layers, as a list or as text with commas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loralens.core.question.kinds import Kind, Place
+
+MOST: Final = 1024
+LARGEST: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Indices(Kind):
+    """PEFT's `layers_to_transform`: one number or several."""
+
+    form = "list"
+
+    def read(self, value: Any, at: Place) -> tuple[int, ...]:
+        """The numbers, each once, in order."""
+        found = list(value) if isinstance(value, (list, tuple)) else [value]
+        good = [one for one in found if isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= LARGEST]
+        if not found or len(found) > MOST or len(good) != len(found):
+            raise at.wrong(f"1 to {MOST} numbers of layers from 0", value, "try [0, 1, 2]")
+        return tuple(sorted(set(good)))
+
+    def shown(self, value: Any) -> Any:
+        """A list."""
+        return list(value)
+
+    def from_text(self, text: str) -> Any:
+        """Numbers with commas between them."""
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return [int(part) if part.isdigit() else part for part in parts]
+
+    def schema(self) -> dict[str, Any]:
+        """A list of whole numbers."""
+        number = {"type": "integer", "minimum": 0, "maximum": LARGEST}
+        return {"type": "array", "items": number, "minItems": 1, "maxItems": MOST}
