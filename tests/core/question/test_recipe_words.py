@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput
 from loralens.core.question.flat import flat_names, nested
+from loralens.core.question.indices import Indices
 from loralens.core.question.kinds import Choice, Fused, Maybe, Names, Number, Ranks, Truth, Versions, Whole
 from loralens.core.question.media import Extent
 from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORDS, Recipe
@@ -35,6 +36,8 @@ def values(kind):
         case Names():
             names = st.lists(NAMES, min_size=int(kind.pattern_allowed), max_size=3)
             return names | st.sampled_from(["all-linear", ".*q_proj"]) if kind.pattern_allowed else names
+        case Indices():
+            return st.lists(st.integers(0, 40), min_size=1, max_size=3)
         case Ranks():
             return st.dictionaries(NAMES, st.integers(1, 64), max_size=3)
         case Versions():
@@ -82,7 +85,11 @@ def test_defaults_in_the_rows_are_the_recipes():
 def test_names_are_unambiguous():
     assert len({*flat_names(), *ALIASES}) == len(flat_names()) + len(ALIASES)
     assert len({row.path for row in ALL_WORDS}) == len(ALL_WORDS)
-    assert {row.name for row in ALL_WORDS} - set(flat_names()) == {"stack", "rank_pattern"}  # objects, not one text
+    assert {row.name for row in ALL_WORDS} - set(flat_names()) == {
+        "stack",
+        "rank_pattern",
+        "alpha_pattern",
+    }  # objects, not one text
 
 
 @pytest.mark.parametrize("row", [row for row in WORDS if row.kind.choices], ids=lambda row: row.name)
