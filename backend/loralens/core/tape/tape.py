@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 
 from loralens.core.question.accelerator import CUDA
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.tape.cost import Asked
 from loralens.core.question.versions import CURRENT
-from loralens.core.tape.cost import Costs
+from loralens.core.tape.cost import Asked
 from loralens.core.tape.graph import (
     LEAF,
     Backward,
