@@ -139,7 +139,7 @@ class Root(Module):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What had to be assumed about this model under this recipe."""
         found = [] if self.media is None else self.media.assumptions(recipe)
-        found = [] if self.own_loss or self.task else of_loss(recipe)
+        found += [] if self.own_loss or self.task else of_loss(recipe)
         runs = self.attention_for(recipe)
         if runs != recipe.attention:
             found.append(f"this family has no {recipe.attention} attention: {runs} is what runs")

@@ -53,7 +53,7 @@ def left_out_note(entries: Mapping[str, Any]) -> list[str]:
 def left_out_bytes(entries: Mapping[str, Any], item_bytes: int) -> int | None:
     """Bytes of the weights that `left_out_note` names; None where one of these parts has no known size."""
     parts = [field for field in _PARTS if isinstance(entries.get(field), Mapping)]
-    if not parts:
+    if not parts or media_class(entries) is not None:
         return 0
     try:
         parameters = left_out_parameters(entries) if parts == ["vision_config"] else None

@@ -202,7 +202,6 @@ def build(
     root = _of_framework(config, model_type, framework)
     if root is None:
         root = _whole(entries, transformers, _make(config, model_type, head, num_labels))
-    root = _of_framework(config, model_type, framework) or _make(config, model_type, head, num_labels)
     if transformers < FUSED_SINCE and model_type in SEPARATE:
         separate(root, model_type)
     root.model_type = str(entries.get("model_type", model_type))
