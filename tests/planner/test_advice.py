@@ -84,7 +84,7 @@ def test_several_gpus_are_the_least_power_of_two_that_fits() -> None:
     found = advise(question, device)["several_gpus"]
 
     def needed(count: int) -> int:
-        return question.with_("gpus", count).with_("strategy", "fsdp").estimate().overhead.needed[1]
+        return question.with_("gpus", count).with_("strategy", "fsdp2").estimate().overhead.needed[1]
 
     assert found["needed_bytes"] == needed(found["gpus"]) <= device.memory_bytes
     assert found["gpus"] == 2 or needed(found["gpus"] // 2) > device.memory_bytes

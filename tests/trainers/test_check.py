@@ -126,10 +126,14 @@ def test_deepspeed_and_accelerate_files_are_followed():
     zero = '{"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}}'
     text = FACTORY + "deepspeed: configs/mine.json\n"
     asked = check_answer({"files": {"f.yaml": text, "mine.json": zero}, "gpus": 4})["recipe"]["parallelism"]
-    assert asked == {"gpus": 4, "strategy": "zero3", "offload": "parameters"}
+    assert asked.items() >= {"gpus": 4, "strategy": "zero3", "offload": "parameters"}.items()
     accelerate = "distributed_type: FSDP\nnum_processes: 8\nfsdp_config:\n  fsdp_offload_params: false\n"
     asked = check_answer({"files": {"f.yaml": FACTORY, "fsdp.yaml": accelerate}})["recipe"]["parallelism"]
-    assert asked == {"gpus": 8, "strategy": "fsdp", "offload": "none"}
+    assert asked.items() >= {"gpus": 8, "strategy": "fsdp", "offload": "none"}.items()
+    again = "fsdp_version: 2\n  fsdp_reshard_after_forward: false\n  fsdp_offload_params: false"
+    second = accelerate.replace("fsdp_offload_params: false", again)
+    asked = check_answer({"files": {"f.yaml": FACTORY, "fsdp.yaml": second}})["recipe"]["parallelism"]
+    assert asked.items() >= {"gpus": 8, "strategy": "fsdp2"}.items()
 
 
 def test_an_unsaid_number_of_gpus_is_asked_for():

@@ -95,7 +95,11 @@ def wrong(row):
     fact("dtype", {"bf16": ("bfloat16", None)}.get(facts.get("dtype")), (recipe.weights_dtype, recipe.autocast))
     fact("attn", "flash" if facts.get("attn") in FLASH else "sdpa", recipe.attention)
     fact("max_grad_norm", facts.get("max_grad_norm"), recipe.max_grad_norm)
-    fact("parallel", "fsdp" if "fsdp" in str(facts.get("parallel")) else facts.get("parallel"), p.strategy)
+    fact(
+        "parallel",
+        "fsdp" if "fsdp" in str(facts.get("parallel")) else facts.get("parallel"),
+        p.strategy.replace("fsdp2", "fsdp"),
+    )
     fact("deepspeed", facts.get("deepspeed"), p.strategy)
     fact("gpus", facts.get("gpus"), p.gpus)
     plugins = str(facts.get("plugins"))

@@ -21,6 +21,7 @@ WORK: Final = {
     "plan": "loralens.core.answer.answers:plan_answer",
     "serving": "loralens.core.answer.serving:serving_answer",
     "fit": "loralens.planner.fit:fit_answer",
+    "plans": "loralens.planner.plans:plans_answer",
     "sweep": "loralens.planner.sweep:sweep_answer",
     "check": "loralens.trainers.check:check_answer",
     "export": "loralens.trainers.export:export_answer",

@@ -25,7 +25,7 @@ from loralens.api import child
 from loralens.api.problems import from_error, problem, respond
 from loralens.core.errors import Overloaded, TookTooLong
 
-LONG: Final = frozenset({"fit", "sweep", "check", "explain"})
+LONG: Final = frozenset({"fit", "plans", "sweep", "check", "explain"})
 _TRACKER: Final = "ignore:resource_tracker:UserWarning"
 """A server that is ended by force leaves its pools' semaphores to multiprocessing's tracker, which removes them and warns."""
 GRACE_SECONDS: Final = 2.0

@@ -22,7 +22,9 @@ READ: Final = frozenset(
     f"/api/{name}"
     for name in ("memory", "parameters", "plan", "models", "families", "gpus", "course-numbers", "openapi.json")
 )
-ASKED: Final = frozenset(f"/api/{name}" for name in ("memory", "parameters", "plan", "fit", "sweep", "serving"))
+ASKED: Final = frozenset(
+    f"/api/{name}" for name in ("memory", "parameters", "plan", "plans", "fit", "sweep", "serving")
+)
 """Paths whose GET, and whose POST, is kept."""
 
 MOST_BYTES: Final = 32 * 2**20

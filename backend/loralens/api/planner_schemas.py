@@ -97,6 +97,39 @@ class StepSeconds(Shape):
     range: bool = Field(description="The processor sets the pace: read low and high, not one number.")
 
 
+class PlanRow(Shape):
+    """One way to share a step out."""
+
+    level: int = Field(description="1: copies only; 7: stages. Each level waits for one more kind of transfer.")
+    mesh: dict[str, int]
+    words: dict[str, Any] = Field(description="Recipe words that make the question this plan, by flat name.")
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+    tokens_per_step: int = Field(description="Of all GPUs together.")
+    allocated_bytes: int
+    needed_bytes: int
+    fits: bool
+    seconds_per_step: float | None = Field(description="For comparing plans; null: a rate is not known.")
+    tokens_per_second_per_gpu: float | None
+    recipe: Recipe
+    configs: dict[str, str] = Field(description="Texts to paste, by program.")
+
+
+class PlansAnswer(Shape):
+    """`POST /api/plans`."""
+
+    model: ModelSummary
+    method: str
+    gpu: dict[str, Any]
+    gpus: int
+    nodes: int
+    tried: int
+    plans: list[PlanRow]
+    nearest: PlanRow | None = Field(description="The plan that needs least, where none fits.")
+    assumptions: list[str]
+
+
 class Time(Shape):
     """Operations, seconds, GPU hours and cost; null stands for: not known."""
 

@@ -98,6 +98,16 @@ class Fit(Shape):
     headroom_bytes: int = Field(description="Negative: so much is missing.")
 
 
+class Collective(Shape):
+    """What a GPU sends and receives in one optimizer step, of one kind."""
+
+    phase: str
+    kind: str = Field(description="all_gather, reduce_scatter, all_reduce, all_to_all, send or receive.")
+    over: str = Field(description="The dimension of the mesh whose GPUs take part.")
+    calls: int
+    bytes: Bytes = Field(description="Of the largest tensor of each call: gathered, or before it is scattered.")
+
+
 class IdleWords(Shape):
     """Recipe words that were set and change nothing, for one reason."""
 
@@ -122,6 +132,7 @@ class MemoryEstimate(Shape):
     parameters: ParameterCounts
     peak: Peak
     breakdown: Breakdown
+    communication: list[Collective]
     phases: list[Phase]
     terms: list[Term]
     storage: Storage

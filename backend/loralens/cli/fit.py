@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from loralens.cli.fit_plans import show_plans
 from loralens.cli.here import gpu_of_this_machine
 from loralens.cli.options import Body, Json, WholeBody, takes_recipe
 from loralens.cli.recipe_line import option, options
 from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import EXIT_CODES, sentence
 from loralens.cli.words import Option
+from loralens.core.errors import InvalidInput
 
 Tokens = Annotated[
     int | None, Option("--tokens", help="Tokens of the whole training: time and cost for these.", metavar="INTEGER")
@@ -18,28 +20,36 @@ Utilization = Annotated[
     float | None,
     Option("--utilization", help="Share of the GPU's dense peak to expect, above 0, at most 1.", metavar="NUMBER"),
 ]
+Nodes = Annotated[int | None, Option("--nodes", help="Machines that the GPUs of --gpus are in.", metavar="INTEGER")]
 EXAMPLES = (
     ("loralens fit 8B --gpu 24GB", "verdict, largest batch and length, time, what to change"),
     ("loralens fit Qwen/Qwen3-32B --gpu h100 --method lora --tokens 10000000", "with time and cost"),
+    ("loralens fit 70B --method full --gpus 32 --gpu h100 --nodes 4", "plans for 32 GPUs, with configs to paste"),
     ("loralens fit 8B --gpu 4090 && ./train.sh", "exit code 0 fits, 4 tight, 5 does not fit"),
 )
 SHOWN_TOKENS = 1_000_000
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16_384)
 
 
-def fit(body: Body, tokens: Tokens = None, utilization: Utilization = None, json: Json = False) -> int:
+def fit(
+    body: Body, tokens: Tokens = None, utilization: Utilization = None, nodes: Nodes = None, json: Json = False
+) -> int:
     """Does a step fit, with which batch and length, how long does it take, and what should change?
 
+    With --gpus and no --strategy: plans for so many GPUs, fastest first, with configs to paste (--nodes: in how many machines).
     Where nothing is said: QLoRA, gradient checkpointing, rank 16 on every linear layer, and the GPU of this machine.
     Exit code: 0 fits, 4 tight, 5 does not fit.
     """
     from loralens.planner.fit import fit_answer
     from loralens.planner.practice import with_practice
 
+    several = _several(body, nodes)
     filled: list[str] = []
     if not isinstance(body, WholeBody):
         body, filled = with_practice(body)
         body["gpu"] = body.get("gpu") or gpu_of_this_machine()
+    if several:
+        return show_plans(body, json=json)
     own = {"tokens": tokens, "utilization": utilization}
     body |= {name: value for name, value in own.items() if value is not None}
     answer = fit_answer(body)
@@ -54,6 +64,21 @@ command = takes_recipe(
     fit, {"method": "qlora", "gpu": "the one in this machine", "gradient_checkpointing": True, "rank": 16,
               "target_modules": "all-linear"}
 )  # fmt: skip
+
+
+def _several(body: Body, nodes: int | None) -> bool:
+    """Are plans for several GPUs asked for? Then how many there are is no word of the recipe."""
+    words = (body.get("recipe") or {}).get("parallelism") or {}
+    if isinstance(body, WholeBody) or set(words) != {"gpus"} or words["gpus"] in (1, "1"):
+        if nodes is not None:
+            raise InvalidInput(
+                "--nodes goes with --gpus, and without --strategy: plans are searched",
+                field="nodes",
+                hint="try --gpus 16",
+            )
+        return False
+    body["gpus"], body["nodes"] = body["recipe"].pop("parallelism")["gpus"], nodes or 1
+    return True
 
 
 def _show(answer: dict[str, Any], body: Body, filled: list[str]) -> None:

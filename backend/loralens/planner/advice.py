@@ -98,17 +98,17 @@ def smallest_gpu(question: Question, vendor: str) -> dict[str, Any] | None:
 
 
 def several_gpus(question: Question, device: Gpu) -> dict[str, Any] | None:
-    """The least power of two of such GPUs on which the step fits under FSDP; None where none of 1,024 or fewer does."""
+    """The least power of two of such GPUs on which the step fits under FSDP2; None where none of 1,024 or fewer does."""
     if question.recipe.parallelism.gpus > 1:
         return None
     for count in (2**power for power in range(1, 11)):
-        sharded = replace(question, recipe=replace(question.recipe, parallelism=Parallelism(count, "fsdp")))
+        sharded = replace(question, recipe=replace(question.recipe, parallelism=Parallelism(count, "fsdp2")))
         try:
             needed = sharded.estimate().overhead.needed[1]
         except LoraLensError:  # this method or model is not modelled on several GPUs
             return None
         if needed <= device.memory_bytes:
-            return {"gpus": count, "strategy": "fsdp", "needed_bytes": needed}
+            return {"gpus": count, "strategy": "fsdp2", "needed_bytes": needed}
     return None
 
 

@@ -13,6 +13,9 @@ from loralens.trainers.reading import Reading
 _STAGE = re.compile(r"z(?:ero)?[-_]?([0-3])", re.IGNORECASE)
 
 
+VERSIONS = ("fsdp_config.fsdp_version", "fsdp_config.version", "fsdp_version")
+
+
 def parallelism(r: Reading, gpus: int | None = None) -> None:
     """`strategy`, `offload` and `gpus`. `gpus`: as the file itself says."""
     keys: list[str] = []
@@ -22,7 +25,7 @@ def parallelism(r: Reading, gpus: int | None = None) -> None:
         strategy, offload = _deepspeed(r, keys[0])
     elif _fsdp(r):
         keys = [key for key in r.source.settings if key.startswith("fsdp") and r.true(key)]
-        strategy = "fsdp"
+        strategy = "fsdp2" if r.get(*VERSIONS) in (2, "2") else "fsdp"
         listed = r.names(r.get("fsdp") or [])
         spread = r.true("fsdp_config.offload_params", "fsdp_config.fsdp_offload_params", "fsdp_cpu_offload")
         offload = "parameters" if spread or "offload" in listed else "none"
@@ -42,8 +45,22 @@ def parallelism(r: Reading, gpus: int | None = None) -> None:
         strategy = "ddp"
     if strategy:
         r.say("strategy", strategy, *keys)
+        if strategy == "fsdp2":
+            _second(r, keys)
         r.say("offload", offload, *keys)
         r.say("gpus", gpus or 1)
+
+
+def _second(r: Reading, keys: list[str]) -> None:
+    """FSDP2's own words: accelerate gathers, and reduces, in the mixed precision's dtype (`MixedPrecisionPolicy`)."""
+    reshard = r.get("fsdp_config.fsdp_reshard_after_forward", "fsdp_config.reshard_after_forward")
+    if isinstance(reshard, bool):
+        r.say("reshard_after_forward", reshard, *keys)
+    for key, dtype in (("bf16", "bfloat16"), ("fp16", "float16")):
+        if r.get(key) in (True, "true", "auto", "full"):
+            r.say("gather_dtype", dtype, key, *keys)
+            r.say("reduce_dtype", dtype, key, *keys)
+            return
 
 
 def _fsdp(r: Reading) -> bool:
@@ -104,7 +121,7 @@ def _from_accelerate(r: Reading, found: Source, strategy: str, offload: str) -> 
     gpus = words.get("num_processes")
     gpus = gpus if isinstance(gpus, int) and not isinstance(gpus, bool) else None
     if kind == "FSDP":
-        strategy = "fsdp"
+        strategy = "fsdp2" if words.get("fsdp_config.fsdp_version") in (2, "2") else "fsdp"
         offload = "parameters" if words.get("fsdp_config.fsdp_offload_params") is True else "none"
     elif kind == "DEEPSPEED" and not strategy:
         stage = words.get("deepspeed_config.zero_stage", 2)

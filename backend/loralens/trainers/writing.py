@@ -55,6 +55,13 @@ def _cards(recipe: Recipe) -> Keys:
         if p.offload == "parameters":
             keys["deepspeed.zero_optimization.offload_param.device"] = "cpu"
         return keys
+    if p.strategy == "fsdp2":
+        return {
+            "fsdp": ["full_shard", "auto_wrap"],
+            "fsdp_config.fsdp_version": 2,
+            "fsdp_config.fsdp_reshard_after_forward": p.reshard_after_forward is not False,
+            "fsdp_config.offload_params": p.offload == "parameters",
+        }
     if p.strategy == "fsdp":
         return {"fsdp": ["full_shard", "auto_wrap"]} | (
             {"fsdp_config.offload_params": True} if p.offload == "parameters" else {"fsdp_config.offload_params": False}

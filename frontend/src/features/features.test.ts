@@ -92,7 +92,7 @@ it('under a trainer a default that was said is kept, for what is left open is th
 it('several GPUs bring a strategy along, and one takes it away', () => {
   const settings: Part2Settings = { ...DEFAULTS }
   setWord(settings, 'gpus', 8)
-  expect(settings.words).toEqual({ gpus: 8, strategy: 'fsdp' })
+  expect(settings.words).toEqual({ gpus: 8, strategy: 'fsdp2' })
   setWord(settings, 'strategy', 'zero2')
   setWord(settings, 'gpus', 4)
   expect(settings.words).toEqual({ gpus: 4, strategy: 'zero2' })

@@ -14,6 +14,7 @@ from loralens.core.question.flat import flat_names, nested
 from loralens.core.question.indices import Indices
 from loralens.core.question.kinds import Choice, Fused, Maybe, Names, Number, Ranks, Truth, Versions, Whole
 from loralens.core.question.media import Extent
+from loralens.core.question.mesh import Elements, Reshard
 from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORDS, Recipe
 from loralens.core.question.words import words_of
 
@@ -46,6 +47,10 @@ def values(kind):
             return st.sampled_from([False, True, "+lora"])
         case Extent():
             return st.lists(st.integers(1, 4096), min_size=2, max_size=2)
+        case Elements():
+            return st.none() | st.just("auto") | st.integers(0, kind.most)
+        case Reshard():
+            return st.booleans() | st.integers(2, 65_536)
 
 
 def objects(rows):

@@ -33,6 +33,24 @@ def test_deepspeed_step_turns_the_partition_into_float32():
     assert entries(found)["optimizer step"] == pytest.approx(found.trainable_parameters / 4 * 6, rel=1e-6)
 
 
+@pytest.mark.parametrize(("said", "elements"), [(None, 500_000_000), ("auto", 4096**2), (10_000_000, 10_000_000)])
+def test_deepspeeds_bucket_is_as_large_as_said(said, elements):
+    """transformers' "auto": the hidden size squared."""
+    found = estimate("7B", "lora", gpus=2, strategy="zero2", reduce_bucket_size=said, **ADAPTER)
+    assert entries(found)["DeepSpeed's reduce bucket"] == 2 * elements
+
+
+def test_zero3_keeps_small_weights_whole_and_prefetches_as_said():
+    words = {"gpus": 8, "strategy": "zero3", "gradient_checkpointing": True, **ADAPTER}
+    found = estimate("7B", "lora", persistence_threshold="auto", prefetch_bucket_size=0, **words)
+    norms = 65 * 4096 * 2
+    adapters = 2 * sum(size for size in (8 * 4096,) * 4 if size <= 40_960) * 32
+    assert entries(found)["small weights, whole"] == pytest.approx((norms + adapters) * 7 / 8, abs=64)
+    short = {**words, "sequence_length": 16, "gradient_checkpointing": False}
+    at_once, ahead = (estimate("7B", "lora", prefetch_bucket_size=size, **short) for size in (0, None))
+    assert at_once.allocated_bytes == ahead.allocated_bytes - 2 * 50_000_000
+
+
 def test_zero3_fetches_modules_and_keeps_the_end_of_the_model():
     found = estimate("7B", "lora", gpus=8, strategy="zero3", gradient_checkpointing=True, **ADAPTER)
     parts = entries(found)

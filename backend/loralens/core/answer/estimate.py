@@ -102,6 +102,15 @@ class Estimate:
         return left_out_bytes(self.model.config, ITEM_BYTES[self.recipe.weights_dtype])
 
     @property
+    def communication(self) -> list[dict[str, Any]]:
+        """Collectives of one optimizer step: calls, and bytes of the largest tensor of each; per GPU and kind."""
+        steps = self.plan.traffic.of_step(self.recipe.gradient_accumulation_steps)
+        return [
+            {"phase": phase, "kind": kind, "over": over, "calls": calls, "bytes": size.at(*self.point)}
+            for (phase, kind, over), calls, size in steps
+        ]
+
+    @property
     def overhead(self) -> Overhead:
         """Reserved and device bands by rule: a percentage of the peak, with what is left out beside it."""
         return overhead_of(self.recipe, self.allocated_bytes).beside(self.left_out_bytes or 0)
@@ -175,6 +184,7 @@ class Estimate:
                 "host_bytes": self.plan.host_bytes.at(*self.point),
             },
             "breakdown": self.breakdown,
+            "communication": self.communication,
             "phases": [{"phase": name, "peak_bytes": size} for name, size in self.phases.items()],
             "terms": terms(self.moment, *self.point),
             "storage": {"checkpoint_bytes": self.checkpoint_bytes, "adapter_file_bytes": self.adapter_file_bytes},

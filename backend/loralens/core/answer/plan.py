@@ -13,24 +13,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel, switches
+from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.moe import ROUTING
 from loralens.core.architecture.moe_looped import EQUAL_SHARES
 from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.parallel.table import strategy_of
+from loralens.core.partition.pipeline import candidates, why_full
+from loralens.core.partition.rank import cut, is_cut, of_cut
 from loralens.core.question.accelerator import BEFORE_8, CUDA, MPS
 from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.step.counts import Counts
-from loralens.core.step.step import Held, held_parameters, walk_step
+from loralens.core.step.rank import of_rank
+from loralens.core.step.step import Held, Step, held_parameters, walk_step
 from loralens.core.tape.ledger import CATEGORIES, Moment, Point
 from loralens.core.tape.size import MONOMIALS, VARIABLES, Size, monomial_values
+from loralens.core.tape.traffic import Traffic
+from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
-    from loralens.core.tape.validity import Validity
 
 PHASES: Final = ("forward", "backward", "optimizer")
 MOST_BYTES: Final = 64 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
@@ -54,6 +59,7 @@ class Plan:
     validity: Validity
     held: list[Held]
     attention: dict[str, str] = field(default_factory=dict)  # kernels that were picked, and why
+    traffic: Traffic = field(default_factory=Traffic)
     positions: int | None = None  # places in a learned table of positions
     media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
@@ -132,7 +138,10 @@ _plans: KeptByModel[Plan] = KeptByModel(MOST_BYTES, _weight, _covers)
 
 
 def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
-    """The plan that covers a recipe; compiled once per model, method and switches."""
+    """The plan that covers a recipe; compiled once per model, method and switches. Of stages, the fullest one's."""
+    p = recipe.parallelism
+    if p.pp > 1 and p.pipeline_rank is None:
+        return _fullest(model, method, recipe)
     setting = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
     return _plans.find(
         model,
@@ -171,20 +180,55 @@ def _of_kernels(attention: Mapping[str, str], recipe: Recipe) -> list[str]:
     return said
 
 
+def _fullest(model: Model, method: str, recipe: Recipe) -> Plan:
+    """The plan of the stage that needs most with these very numbers, for which alone it is then said to hold."""
+    p = recipe.parallelism
+    point = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
+    plans = {
+        rank: plan_for(model, method, replace(recipe, parallelism=replace(p, pipeline_rank=rank)))
+        for rank in candidates(p)
+    }
+    rank = max(plans, key=lambda rank: plans[rank].peaks(*point)[2])
+    plan = plans[rank]
+    validity = Validity(recipe)
+    validity.pinned_tokens()
+    validity.ranges["rank"], validity.remainders = plan.validity.ranges["rank"], plan.validity.remainders
+    said = f"the fullest of {p.pp} stages is number {rank} (counted from 0): {why_full(p, rank)}"
+    return replace(
+        plan,
+        recipe=replace(plan.recipe, parallelism=p),
+        validity=validity,
+        assumptions=[said, *plan.assumptions],
+    )
+
+
 def _own_parameters(root: Root, recipe: Recipe) -> int | None:
     if version(recipe, "transformers") != CURRENT["transformers"] or framework(recipe):
         return None
     return Counts.of(held_parameters(root), recipe.weights_dtype).total[0]
 
 
+def _build(model: Model, recipe: Recipe) -> Root:
+    return build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
+
+
+def _walk_rank(model: Model, method: str, recipe: Recipe) -> Step:
+    """A step of one rank's part of the model."""
+    root = _build(model, recipe)
+    own = cut(root, recipe)
+    prepared = methods.prepare(method, root, own)
+    label_parameters(root)
+    return of_rank(walk_step(root, prepared, own), recipe, root.s.hidden if isinstance(root, CausalDecoder) else 0)
+
+
 def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
-    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
+    root = _build(model, recipe)
     own = _own_parameters(root, recipe)
     prepared = methods.prepare(method, root, recipe)
     label_parameters(root)
-    step = walk_step(root, prepared, recipe)
-    counts = Counts.of(step.held, recipe.weights_dtype)
+    step = walk_step(root, prepared, recipe) if not is_cut(recipe) else _walk_rank(model, method, recipe)
+    counts = Counts.of(held_parameters(root), recipe.weights_dtype)
     moments = step.ledger.moments
     return Plan(
         method=method,
@@ -194,6 +238,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
             *prepared.assumptions,
             *_of_model(root, recipe),
             *left_out_note(model.config),
+            *of_cut(recipe),
             *strategy_of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
             *stack_assumptions(recipe, root.framework),
             *_of_kernels(step.attention, recipe),
@@ -208,6 +253,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         validity=step.validity,
         held=step.held,
         attention=step.attention,
+        traffic=step.traffic,
         positions=root.learned_positions,
         media=root.media.words if root.media else (),
         base_parameters=own,

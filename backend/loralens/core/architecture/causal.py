@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from loralens.core.architecture.call import Beside, Call
 from loralens.core.architecture.heads import EMBEDDING, Head, attach, no_such_head
@@ -22,11 +22,19 @@ if TYPE_CHECKING:
     from loralens.core.tape.validity import Validity
 
 
+class Rank(Protocol):
+    """A part of a model that runs in the whole one's place (`core.partition`)."""
+
+    def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
+        """Forward, and the loss where this part has it."""
+
+
 class Root(Module):
     """A whole model: `embed`, stacks of layers in order, `finish`. `architecture` says which family made it."""
 
     vocabulary: int
     head: Linear
+    part: Rank | None = None
     tied: bool
     model_type = ""  # as the config names it, the whole model's where the language model is a part of it
     framework = ""  # whose model code this is; empty: transformers'
@@ -71,6 +79,8 @@ class Root(Module):
         """Forward and loss of one micro batch; encoders and sequence-to-sequence models have their own."""
         call.attention = self.attention_for(call.recipe)
         call.media, call.checkpointing = self.media, checkpointing
+        if self.part is not None:
+            return self.part.run(t, call, checkpointing=checkpointing)
         hidden = self.embed(t, call)
         t.ledger.mark("embeddings")
         for name, stack in self.decoder_stacks():

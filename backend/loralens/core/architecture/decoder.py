@@ -26,6 +26,7 @@ from loralens.core.tape.tape import Tape
 class SelfAttention(Module):
     """q, k, v projections, rotary, one attention kernel, output projection."""
 
+    across: Callable[..., Tensor] | None = None  # runs the kernel where other GPUs have parts of the sequence
     softcap = False
     heads_first = False  # query lies in memory by head (it came out of a concatenation), not by token
 
@@ -64,7 +65,8 @@ class SelfAttention(Module):
         """Shapes: (rows, hidden) to the same."""
         q, k, v = self.project(t, x)
         q, k = self.position(t, q, k, call)
-        out = self.kernel(call)(t, q, k, v, call.masks[self.mask])
+        kernel, mask = self.kernel(call), call.masks[self.mask]
+        out = kernel(t, q, k, v, mask) if self.across is None else self.across(kernel, t, q, k, v, mask)
         return self.output(t, out.view(self.s.heads * self.s.head_dim))
 
     def output(self, t: Tape, x: Tensor) -> Tensor:
@@ -180,6 +182,11 @@ class CausalDecoder(Root):
         for name in [name for name in ("lm_head", "embed_out", "head") if name in vars(self)]:
             delattr(self, name)
         attach_to_decoder(self, model_type, kind, labels, width, config)
+
+    @property
+    def names(self) -> Names:
+        """What the family calls its parts."""
+        return self._names
 
     @property
     def inner(self) -> Module:

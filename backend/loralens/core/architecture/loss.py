@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from loralens.core.architecture.loss_parallel import loss_parallel
 from loralens.core.architecture.losses import apple, liger, rows, torchtitan, torchtune, trl, unsloth
 from loralens.core.architecture.losses.cross_entropy import Headed, float32, shifted_copy
 from loralens.core.architecture.losses.cross_entropy import cross_entropy as cross_entropy
@@ -57,7 +58,7 @@ def assumptions(recipe: Recipe) -> list[str]:
 
 
 def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
-    logits = root.logits(t, hidden)
+    logits = t.hooks.behind_head(t, root.logits(t, hidden))
     if root.upcasts_logits and version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     t.returned(logits)
@@ -81,6 +82,8 @@ def _whole(t: Tape, logits: Tensor, call: Call, positions: Size) -> Tensor:
 
 
 def _entropy(t: Tape, logits: Tensor, labels: Tensor, call: Call) -> Tensor:
+    if call.recipe.parallelism.loss_parallel and call.recipe.parallelism.tp > 1:
+        return loss_parallel(t, logits, labels)
     return liger.kernel(t, logits, labels) if call.recipe.loss == "kernel" else cross_entropy(t, logits, labels)
 
 

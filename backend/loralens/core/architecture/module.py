@@ -44,6 +44,7 @@ class Module:
 
         def __setattr__(self, name: str, value: Any) -> None: ...
 
+    around: Callable[..., Any] | None = None  # what runs in place of `forward`, which it is given (`core.partition`)
     saved: Module | None = None  # a trainable copy that runs in place of the frozen original (`modules_to_save`)
 
     def children(self) -> Iterator[tuple[str, Module]]:
@@ -90,7 +91,8 @@ class Module:
 
     def __call__(self, t: Tape, *args: Any) -> Any:
         mark = len(t.locals)
-        out = (self.saved or self).forward(t, *args)
+        run = (self.saved or self).forward
+        out = run(t, *args) if self.around is None else self.around(t, run, *args)
         t.leave(mark)
         return out
 
@@ -135,6 +137,7 @@ class Embedding(Module):
     def __init__(self, entries: int, width: int) -> None:
         self.weight = Parameter((entries, width))
         self.width = width
+        self.parts = 1  # of how many the weight is one, where its gradient is made whole
 
     def forward(self, t: Tape, rows: Size, label: str = "embeddings", indices: Tensor | None = None) -> Tensor:
         """Rows of the table for `rows` indices, which backward needs; the weight's gradient is dense.
@@ -147,7 +150,13 @@ class Embedding(Module):
         def apply(g: Tensor) -> Tensor:
             category = "temporaries" if self.weight.gradient_kept else "gradients"
             with t.temporary(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries"):
-                return t.new(self.weight.numel, self.weight.dtype, self.width, "gradient: embedding weight", category)
+                return t.new(
+                    self.weight.numel * self.parts,
+                    self.weight.dtype,
+                    self.width,
+                    "gradient: embedding weight",
+                    category,
+                )
 
         t.record(
             label,
@@ -189,6 +198,15 @@ class Stack(Module):
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    @property
+    def make(self) -> Callable[[Any], Module]:
+        """What builds a layer of a kind."""
+        return self._make
+
+    def remake(self, make: Callable[[Any], Module], kinds: Sequence[Hashable] | None = None) -> None:
+        """Build all layers anew, by another function or of other kinds."""
+        Stack.__init__(self, make, self.kinds if kinds is None else kinds)
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Every layer with its index."""

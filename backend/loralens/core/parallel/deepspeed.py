@@ -8,23 +8,32 @@ bucket, and stay where they are used again within the reuse distance); runtime/e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from loralens.core.parallel.sharded import Sharded, bytes_of
+from loralens.core.parallel.sharded import SHARDING, Sharded, bytes_of
 from loralens.core.parallel.strategy import Setting
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.ledger import Storage
 from loralens.core.tape.size import ONE, ZERO, Size, share
 
 if TYPE_CHECKING:
-    from loralens.core.tape.graph import Weight
+    from loralens.core.tape.graph import Ends, Weight
+    from loralens.core.tape.ledger import Ledger
     from loralens.core.tape.tape import Tape
 
 # DeepSpeed's documented defaults, in elements (https://www.deepspeed.ai/docs/config-json, runtime/zero/config.py)
 REDUCE_BUCKET: Final = 500_000_000  # reduce_bucket_size; transformers' "auto" makes it the hidden size squared
 PREFETCH_BUCKET: Final = 50_000_000  # stage3_prefetch_bucket_size
 REUSE_DISTANCE: Final = 1_000_000_000  # stage3_max_reuse_distance; twice the way to the end of the model
+PERSISTENT: Final = (
+    100_000  # stage3_param_persistence_threshold; below a thousandth of a model: booked only where it is said
+)
+AUTO: Final[dict[str, Callable[[int], float]]] = {
+    "reduce_bucket_size": lambda hidden: hidden * hidden,
+    "prefetch_bucket_size": lambda hidden: 0.9 * hidden * hidden,
+    "persistence_threshold": lambda hidden: 10 * hidden,
+}
 SUB_GROUP: Final = 1_000_000_000  # sub_group_size: elements that stage 3 updates at a time
 FUSES: Final = ("adamw_foreach", "adamw_loop")  # runtime/engine.py, `_configure_basic_optimizer`: one kernel
 
@@ -38,6 +47,8 @@ class Zero1(Sharded):
         super().__init__(setting)
         self.states = setting.gpus
         self._bucket: Storage | None = None
+        self._trained = ZERO
+        self._hidden = 0
 
     def master_dtype(self, dtype: str) -> str | None:
         """A float32 copy of every trained weight."""
@@ -60,10 +71,38 @@ class Zero1(Sharded):
         """It casts the whole model, adapters too, to its 16-bit dtype (`_configure_distributed_model`)."""
         return asked if weights_dtype == "float32" else weights_dtype
 
+    def _elements(self, word: str, default: int) -> int:
+        """A knob's value; `auto` as transformers 5.23 integrations/deepspeed.py (`trainer_config_finalize`) works it out."""
+        value = getattr(self.setting.recipe.parallelism, word)
+        if value is None:
+            return default
+        return int(AUTO[word](self._hidden)) if value == "auto" else int(value)
+
+    def before_forward(self, t: Tape, root: Ends, placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
+        """What `auto` is worked out from: the width of the hidden states."""
+        tables = [weight for weight in root.all if len(weight.shape) == 2] or [weight for weight, _ in placed]
+        width = tables[0].shape[-1]
+        self._hidden = width if isinstance(width, int) else 0
+        return super().before_forward(t, root, placed)
+
     def reduce_bucket(self, t: Tape) -> Storage:
         """The contiguous buffer of gradients that are to be reduced, in the dtype of the weights."""
-        size = ONE * (REDUCE_BUCKET * ITEM_BYTES[self.setting.recipe.weights_dtype])
+        size = ONE * (
+            self._elements("reduce_bucket_size", REDUCE_BUCKET) * ITEM_BYTES[self.setting.recipe.weights_dtype]
+        )
         return Storage(t.ledger, size, "gradients", "DeepSpeed's reduce bucket")
+
+    def book_gradients(self, ledger: Ledger, gradients: Size, layers: Iterable[Sequence[Weight]]) -> None:
+        """Nothing beside them."""
+        self._trained = gradients
+
+    def after_backward(self, t: Tape) -> None:
+        """Gradients are reduced to the partitions, whose updated weights all then gather (stage 3 gathers before use)."""
+        super().after_backward(t)
+        if self.gradients == 1 < self.states:
+            t.traffic.sent("reduce_scatter", self._trained, SHARDING, once=True)
+        if self.weights == 1 < self.states:
+            t.traffic.sent("all_gather", self._trained, SHARDING, once=True)
 
     def before_backward(self, t: Tape) -> None:
         """The bucket is made."""
@@ -78,6 +117,8 @@ class Zero1(Sharded):
 
     def assumptions(self) -> list[str]:
         """Master weights and the bucket's size."""
+        if self.setting.recipe.parallelism.reduce_bucket_size is not None:
+            return [*super().assumptions(), "DeepSpeed keeps float32 master weights beside 16-bit ones"]
         return [
             *super().assumptions(),
             "DeepSpeed keeps float32 master weights beside 16-bit ones, and a reduce bucket of 5e8 elements (its default; "
@@ -103,13 +144,23 @@ class Zero3(Zero2):
 
     def gathered(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage:
         """The largest weight of a layer, and what is fetched ahead of it, which is at most the layer."""
-        return Storage(t.ledger, _fetched(weights), "temporaries", "weights of fetched modules")
+        ahead_elements = self._elements("prefetch_bucket_size", PREFETCH_BUCKET)
+        return Storage(t.ledger, _fetched(weights, ahead_elements), "temporaries", "weights of fetched modules")
 
-    def before_forward(self, t: Tape, root: Sequence[Weight], placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
+    def before_forward(self, t: Tape, root: Ends, placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
         """Weights at the end of the model stay gathered from their forward to their backward; the bucket stays for good."""
+        super().before_forward(t, root, placed)
+        t.end(self._root)
+        self._root = None
+        held = [self.reduce_bucket(t)]
         if self.gathers:
+            least = self._elements("persistence_threshold", PERSISTENT)
+            if self.setting.recipe.parallelism.persistence_threshold is not None:
+                held.append(
+                    Storage(t.ledger, _persistent(t, placed, least, self.weights), "weights", "small weights, whole")
+                )
             self._reused = Storage(t.ledger, _reused(placed), "temporaries", "weights kept gathered for their backward")
-        return [self.reduce_bucket(t)]
+        return held
 
     def before_backward(self, t: Tape) -> None:
         """The bucket is there."""
@@ -139,11 +190,22 @@ class Zero3(Zero2):
         ]
 
 
-def _fetched(weights: Sequence[Weight]) -> Size:
+def _persistent(t: Tape, placed: Sequence[tuple[Weight, int]], most: int, parts: int) -> Size:
+    """What a GPU has beside its own part of the weights that stay whole."""
+    total = ZERO
+    for weight, count in placed:
+        each = weight.numel[1]  # elements for each unit of rank
+        small = not t.validity.exceeds("rank", most // each) if each else weight.numel[0] <= most
+        if small:
+            total = total + (weight.bytes - share(weight.bytes, parts)) * count
+    return total
+
+
+def _fetched(weights: Sequence[Weight], elements: int) -> Size:
     largest = max(weights, key=lambda weight: weight.bytes[0], default=None)
     if largest is None:
         return ZERO
-    whole, ahead = bytes_of(weights), PREFETCH_BUCKET * _item(largest)
+    whole, ahead = bytes_of(weights), elements * _item(largest)
     return whole if whole[0] <= largest.bytes[0] + ahead else largest.bytes + ONE * ahead
 
 

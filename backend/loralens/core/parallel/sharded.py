@@ -15,10 +15,11 @@ from loralens.core.tape.ledger import Storage
 from loralens.core.tape.size import ZERO, Size, share
 
 if TYPE_CHECKING:
-    from loralens.core.tape.graph import Tensor, Weight
+    from loralens.core.tape.graph import Ends, Tensor, Weight
     from loralens.core.tape.tape import Tape
 
 LAYERS: Final = "weights of gathered layers"
+SHARDING: Final = "dp_shard"  # a dimension of the mesh
 ROOT: Final = "weights of the root unit, gathered"
 
 
@@ -47,14 +48,18 @@ class Sharded(Strategy):
         """The weights that stand together while a layer runs, with those of the next one if it is gathered ahead."""
         return Storage(t.ledger, bytes_of(weights) * (2 if ahead else 1), "temporaries", LAYERS)
 
-    def before_forward(self, t: Tape, root: Sequence[Weight], placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
+    def before_forward(self, t: Tape, root: Ends, placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
         """Embedding, norm and head are gathered, until backward is over."""
         if self.gathers:
-            self._root = Storage(t.ledger, bytes_of(root), "temporaries", ROOT)
+            self._root = Storage(t.ledger, bytes_of(root.all), "temporaries", ROOT)
+            if self.weights > 1:
+                t.traffic.sent("all_gather", bytes_of(root.all), SHARDING)
         return []
 
     def before_layer(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage | None:
         """For a layer's forward."""
+        if self.weights > 1:
+            t.traffic.sent("all_gather", bytes_of(weights), SHARDING, t.layer)
         return self.gathered(t, weights, ahead=ahead) if self.gathers else None
 
     def behind_layer(self, t: Tape, weights: Sequence[Weight], hidden: Tensor, *, ahead: bool) -> Tensor:
@@ -66,6 +71,8 @@ class Sharded(Strategy):
 
         def apply(gradient: Tensor) -> Tensor:
             self._together[number] = self.gathered(t, weights, ahead=ahead)
+            if self.weights > 1:
+                t.traffic.sent("all_gather", bytes_of(weights), SHARDING, number)
             return gradient.view()
 
         t.record("gather", [outside], [hidden], [], apply)
@@ -83,6 +90,8 @@ class Sharded(Strategy):
             return
         for key in [key for key in t.gradients if key[1] == number]:
             storage = t.gradients.pop(key)
+            if parts > 1:
+                t.traffic.sent("reduce_scatter", storage.size, SHARDING, number)
             if not host:
                 t.ledger.book(share(storage.size, parts), "gradients", "gradients, this GPU's share")
             storage.let_go()

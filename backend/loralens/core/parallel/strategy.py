@@ -6,7 +6,8 @@ does everything by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,14 +49,15 @@ class Setting:
 
     @property
     def gpus(self) -> int:
-        """How many GPUs share the work."""
-        return self.recipe.parallelism.gpus
+        """How many GPUs have the same part of the model."""
+        return self.recipe.parallelism.data_parallel
 
 
 class Strategy(Hooks):
     """One GPU's part of a training step. `weights`, `gradients`, `states`: over how many GPUs each is divided."""
 
     weights = gradients = states = 1
+    adds_in_place = True  # are gradients added to those of the micro batch before as they come?
     prepares_k_bit = True  # do TRL and transformers run PEFT's k-bit preparation under it?
     wraps_apart = False  # is a large vocabulary's embedding or head a unit of its own?
 
@@ -72,6 +74,11 @@ class Strategy(Hooks):
     def fresh(self) -> Strategy:
         """The same strategy for another walk."""
         return type(self)(self.setting)
+
+    @contextmanager
+    def in_use(self, weights: Sequence[Weight]) -> Iterator[None]:
+        """While a micro batch runs: weights in the dtype in which they are computed with."""
+        yield
 
     # -- what a GPU holds ---------------------------------------------------------------------------------------
 
@@ -103,6 +110,10 @@ class Strategy(Hooks):
     def replaces(self, optimizer: str) -> bool:
         """Does the framework run a kernel of its own, without temporaries, for this optimizer?"""
         return False
+
+    def states_held(self, states: Size, counters: Size) -> Size:
+        """This GPU's part of the optimizer's states; `counters`: the bytes of step counters among them."""
+        return share(states, self.states)
 
     def step_extra(self, elements: Size, dtype: str, rank: int) -> Size:
         """Bytes beside the optimizer's own temporaries, for so many trained elements held in `dtype`."""

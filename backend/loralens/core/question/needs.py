@@ -14,7 +14,7 @@ from loralens.core.question.packings import BY_GROUPS
 from loralens.core.question.versions import framework
 
 FOUR_BITS: Final = ("nf4", "fp4")
-SHARDED: Final = ("fsdp", "zero1", "zero2", "zero3")
+SHARDED: Final = ("fsdp", "fsdp2", "zero1", "zero2", "zero3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,25 @@ IN_PLACE: Final = Need(
 def _shares(_: str, recipe: Any) -> bool:
     """One GPU under DDP or FSDP holds all; FSDP still brings offloaded weights back, and leaves k-bit preparation out."""
     p = recipe.parallelism
-    packed = recipe.quantization is not None and RAISED.holds("", recipe) and p.strategy == "fsdp"
-    return p.gpus > 1 or p.strategy not in ("ddp", "fsdp") or p.offload == "parameters" or packed
+    sharded = p.strategy in ("fsdp", "fsdp2")
+    packed = recipe.quantization is not None and RAISED.holds("", recipe) and sharded
+    return p.gpus > 1 or not (p.strategy == "ddp" or sharded) or p.offload == "parameters" or packed
 
 
 SHARES: Final = Need("there is one GPU, which shares nothing", _shares)
+FSDP2: Final = Need("only strategy=fsdp2 has it", lambda _, r: r.parallelism.strategy == "fsdp2")
+ZERO: Final = Need("only DeepSpeed's strategies have it", lambda _, r: r.parallelism.strategy.startswith("zero"))
+ZERO3: Final = Need("only strategy=zero3 has it", lambda _, r: r.parallelism.strategy == "zero3")
+TENSOR: Final = Need("nothing is cut by width without tp above 1", lambda _, r: r.parallelism.tp > 1)
+CONTEXT: Final = Need("the sequence is whole without cp above 1", lambda _, r: r.parallelism.cp > 1)
+PIPELINE: Final = Need("there is one stage without pp above 1", lambda _, r: r.parallelism.pp > 1)
+INTERLEAVED: Final = Need(
+    "only the interleaved schedule has several stages on a GPU", lambda _, r: r.parallelism.schedule == "interleaved"
+)
+UNSYNCHRONIZED: Final = Need(
+    "one micro batch makes the gradients at once", lambda _, r: r.gradient_accumulation_steps > 1
+)
+BUCKETS: Final = Need(
+    "only DDP on several GPUs has buckets",
+    lambda _, r: r.parallelism.strategy == "ddp" and r.parallelism.data_parallel > 1,
+)

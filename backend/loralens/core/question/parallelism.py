@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.kinds import Choice, Whole
-from loralens.core.question.needs import CHECKPOINTS_TO_OFFLOAD, SHARDED, SHARES
+from loralens.core.question.kinds import Choice, Maybe, Truth, Whole
+from loralens.core.question.mesh import Elements, Reshard, spread
+from loralens.core.question.needs import (
+    BUCKETS,
+    CHECKPOINTS_TO_OFFLOAD,
+    CONTEXT,
+    FSDP2,
+    INTERLEAVED,
+    PIPELINE,
+    SHARDED,
+    SHARES,
+    TENSOR,
+    UNSYNCHRONIZED,
+    ZERO,
+    ZERO3,
+)
 from loralens.core.question.words import read_group, word
 
-STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
+STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp2")
 OFFLOADS: Final = ("none", "optimizer", "parameters", "activations")
+DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +48,135 @@ class Parallelism:
         "What is kept in host memory.",
         needs=(CHECKPOINTS_TO_OFFLOAD,),
     )
+    dp_replicate: int = word(
+        1,
+        Whole(1, 65_536),
+        "Groups of GPUs that each hold everything between them (HSDP); the GPUs of one group shard.",
+        needs=(FSDP2,),
+    )
+    reshard_after_forward: bool | int = word(
+        True,
+        Reshard(),
+        "FSDP2 frees a unit's weights after its forward: true, false, or among how many GPUs it keeps them.",
+        needs=(FSDP2,),
+    )
+    units: str = word(
+        "layers+ends",
+        Choice(("layers", "layers+ends")),
+        "FSDP2's units: each layer; +ends: embedding, and norm with head, apart (accelerate, transformers, torchtitan).",
+        needs=(FSDP2,),
+    )
+    gather_dtype: str | None = word(
+        None,
+        Maybe(Choice(DTYPES)),
+        "FSDP2's mixed precision: the dtype in which weights are gathered and used; none: their own.",
+        needs=(FSDP2,),
+    )
+    reduce_dtype: str | None = word(
+        None,
+        Maybe(Choice(DTYPES)),
+        "FSDP2's mixed precision: the dtype in which gradients are reduced; none: that of the gathered weights.",
+        needs=(FSDP2,),
+    )
+    accumulate_unsynchronized: bool = word(
+        False,
+        Truth(),
+        "FSDP2 keeps whole gradients until the last micro batch, and reduces them once.",
+        needs=(FSDP2, UNSYNCHRONIZED),
+    )
+    bucket_view: bool = word(
+        False,
+        Truth(),
+        "DDP's gradients lie in its buckets (gradient_as_bucket_view).",
+        needs=(BUCKETS,),
+    )
+
+    reduce_bucket_size: int | str | None = word(
+        None, Elements(), "DeepSpeed's: elements of gradients reduced together; none: 5e8.", needs=(ZERO,)
+    )
+    prefetch_bucket_size: int | str | None = word(
+        None, Elements(), "ZeRO-3: elements fetched ahead; none: 5e7.", needs=(ZERO3,)
+    )
+    persistence_threshold: int | str | None = word(
+        None, Elements(), "ZeRO-3: weights of at most so many elements stay whole; none: 1e5.", needs=(ZERO3,)
+    )
+    tp: int = word(1, Whole(1, 65_536), "GPUs among which every layer's matrices are cut (tensor parallel).")
+    sequence_parallel: bool = word(
+        False, Truth(), "With tp: the residual stream is cut along the sequence.", needs=(TENSOR,)
+    )
+    loss_parallel: bool = word(
+        False, Truth(), "With tp: the loss works on each GPU's part of the vocabulary.", needs=(TENSOR,)
+    )
+    cp: int = word(1, Whole(1, 65_536), "GPUs among which the sequence is cut (context parallel).")
+    context: str = word(
+        "ring",
+        Choice(("ring", "ulysses")),
+        "With cp: keys and values go around, or heads are traded for the sequence.",
+        needs=(CONTEXT,),
+    )
+    pp: int = word(1, Whole(1, 65_536), "GPUs among which the layers are cut (pipeline stages).")
+    schedule: str = word(
+        "1f1b", Choice(("gpipe", "1f1b", "interleaved")), "With pp: in what order micro batches run.", needs=(PIPELINE,)
+    )
+    virtual_stages: int = word(
+        1, Whole(1, 1_000), "With pp: stages on each GPU, of the interleaved schedule.", needs=(PIPELINE, INTERLEAVED)
+    )
+    pipeline_rank: int | None = word(
+        None, Maybe(Whole(0, 65_535)), "With pp: the GPU that is asked about; none: the fullest.", needs=(PIPELINE,)
+    )
+
+    @property
+    def model_parallel(self) -> int:
+        """GPUs that hold one model between them, not counting its shards."""
+        return self.tp * self.pp
+
+    @property
+    def data_parallel(self) -> int:
+        """GPUs that have the same part of the model, each for its own tokens."""
+        return max(1, self.gpus // self.model_parallel)
+
+    @property
+    def sharding(self) -> int:
+        """GPUs among which one copy is sharded."""
+        return max(1, self.data_parallel // self.dp_replicate)
 
     @staticmethod
     def from_mapping(given: Any) -> Parallelism:
-        """Read the `parallelism` object; raises `InvalidInput`."""
+        """Read the `parallelism` object, with or without a mesh (see `mesh`); raises `InvalidInput`."""
+        given = spread(given) if isinstance(given, Mapping) else given
         found = Parallelism(**read_group(Parallelism, "parallelism", given))
-        if found.gpus > 1 and found.strategy == "none":
+        cut = found.model_parallel * found.cp
+        if "gpus" not in (given or {}):
+            found = replace(found, gpus=min(cut, 65_536))
+        if found.gpus % cut:
             raise InvalidInput(
-                f"{found.gpus} GPUs need a strategy; allowed: {', '.join(STRATEGIES[1:])}",
-                field="parallelism.strategy",
-                hint="try strategy=ddp, or fsdp to shard the weights",
+                f"{found.gpus} GPUs do not divide into tp {found.tp} x cp {found.cp} x pp {found.pp}",
+                field="parallelism.gpus",
+                hint=f"try gpus={min(65_536, -(-found.gpus // cut) * cut)}",
             )
-        if found.offload == "parameters" and found.strategy not in ("zero3", "fsdp"):
+        if found.gpus > cut and found.strategy == "none":
+            raise InvalidInput(
+                f"{found.gpus // cut if cut > 1 else found.gpus} GPUs need a strategy; allowed: {', '.join(STRATEGIES[1:])}",
+                field="parallelism.strategy",
+                hint="try strategy=ddp, or fsdp2 to shard the weights",
+            )
+        if found.offload == "parameters" and found.strategy not in ("zero3", "fsdp", "fsdp2"):
             raise InvalidInput(
                 f"offload=parameters brings weights back unit by unit, which strategy={found.strategy} does not do",
                 field="parallelism.offload",
-                hint="try strategy=fsdp or zero3 (one GPU is enough), or offload=optimizer",
+                hint="try strategy=fsdp2 or zero3 (one GPU is enough), or offload=optimizer",
+            )
+        if found.strategy == "fsdp2" and found.data_parallel % found.dp_replicate:
+            raise InvalidInput(
+                f"{found.gpus} GPUs do not divide into {found.dp_replicate} groups",
+                field="parallelism.dp_replicate",
+                hint="try a divisor of gpus",
+            )
+        if found.pipeline_rank is not None and found.pipeline_rank >= found.pp > 1:
+            raise InvalidInput(
+                f"pipeline_rank {found.pipeline_rank} is none of {found.pp} stages",
+                field="parallelism.pipeline_rank",
+                hint=f"try pipeline_rank={found.pp - 1}, or leave it out for the fullest",
             )
         return found
 

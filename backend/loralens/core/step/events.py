@@ -16,6 +16,7 @@ from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput
 from loralens.core.parallel.sharded import LAYERS, ROOT
 from loralens.core.parallel.table import strategy_of
+from loralens.core.partition.rank import refuse_cut
 from loralens.core.question.versions import framework, version
 from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch, tape_words
 from loralens.core.tape.ledger import Entry, Ledger, Moment
@@ -121,22 +122,31 @@ class Events:
 
 def record(model: Model, method: str, recipe: Recipe) -> Events:
     """Walk the micro batches of a step, every layer of them."""
+    refuse_cut(recipe)
     root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
     prepared = methods.prepare(method, root, recipe)
     validity = Validity(recipe)
     weights = placed_parameters(root)
     strategy = strategy_of(recipe, adapters=any(parameter.role == "adapter" for parameter in weights))
+    if recipe.gradient_accumulation_steps > 1 and not strategy.adds_in_place:
+        raise InvalidInput(
+            "the allocator is not simulated for gradients that are reduced before they accumulate (FSDP2)",
+            field="allocator",
+            hint="leave out allocator=simulated, or try gradient_accumulation_steps=1",
+        )
 
     def walk() -> MicroBatch:
         ledger = EventLedger()
+        hooks = strategy.fresh()
         tape = Tape(
             ledger,
             validity=validity,
-            hooks=strategy.fresh(),
+            hooks=hooks,
             every_layer=True,
             **tape_words(recipe),
         )
-        held = run_micro_batch(tape, root, prepared, recipe, validity)
+        with hooks.in_use(weights):
+            held = run_micro_batch(tape, root, prepared, recipe, validity)
         events = list(ledger.events)
         alive = dict.fromkeys(event for event in events if event > 0)
         for event in events:

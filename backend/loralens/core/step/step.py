@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root
+from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.module import Embedding, Stack
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.methods.base import outside_stacks
@@ -22,10 +23,11 @@ from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, returned
 from loralens.core.tape.autocast import end_autocast
 from loralens.core.tape.counting import CountingTape
-from loralens.core.tape.graph import Tensor
+from loralens.core.tape.graph import Ends, Tensor
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ONE, ZERO, Size, share
 from loralens.core.tape.tape import Tape
+from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Step:
     layers: int
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
     attention: dict[str, str]  # PyTorch's attention kernels that were picked, and what kept faster ones away
+    traffic: Traffic
 
 
 def placed_parameters(root: Root) -> list[Parameter]:
@@ -97,7 +100,8 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
     host = book_static(ledger, root, held, recipe, validity, strategy)
     make = Tape if work is None else partial(CountingTape, work)
     tape = make(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
-    batch = run_micro_batch(tape, root, prepared, recipe, validity)
+    with strategy.in_use([item.parameter for item in held]):
+        batch = run_micro_batch(tape, root, prepared, recipe, validity)
     ledger.enter("optimizer")
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
     if any(temporary):
@@ -110,7 +114,7 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
-    return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes, tape.attention)
+    return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes, tape.attention, tape.traffic.alone())
 
 
 def tape_words(recipe: Recipe) -> dict[str, Any]:
@@ -150,11 +154,12 @@ def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, 
         tape.on_gradient = lambda parameter, storage: True
     batch = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
     placed = [(item.parameter, item.count) for item in held_parameters(root)]
-    batch += hooks.before_forward(tape, _root_unit(root), placed)
+    batch += hooks.before_forward(tape, _ends(root), placed)
     tape.outputs = [] if recipe.keep_outputs else None
     tape.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
     ledger.enter("forward")
     loss = _forward(tape, root, prepared, recipe, validity)
+    hooks.after_forward(tape)
     returned(tape, recipe, loss)
     ledger.mark("loss")
     ledger.enter("backward")
@@ -192,7 +197,7 @@ def book_static(
         if parameter.trainable and not parameter.idle:
             gradients = gradients + parameter.bytes * item.count
             if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
-                parameter.gradient_kept = True
+                parameter.gradient_kept = strategy.adds_in_place
                 kept = strategy.accumulated(parameter.bytes * item.count)
                 if any(kept):
                     ledger.book(kept, "gradients", "gradients: " + parameter.label)
@@ -211,17 +216,18 @@ def book_static(
 
 def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Validity, strategy: Strategy) -> Size:
     optimizer = OPTIMIZERS[recipe.optimizer]
-    state = master = paged = ZERO
+    state = master = paged = counters = ZERO
     for tensor in trained_tensors(held, recipe):
         if copied := strategy.master_dtype(tensor.dtype):
             master = master + tensor.numel * (ITEM_BYTES[copied] * tensor.count)
             tensor = replace(tensor, dtype=copied)  # the optimizer sees the master weights
         state = state + optimizer.state(tensor) * tensor.count
+        counters = counters + ONE * (optimizer.counter_bytes * tensor.count)
         if optimizer.paged is not None:
             paged = paged + optimizer.paged(tensor) * tensor.count
         for elements in optimizer.thresholds if tensor.numel[1] else ():  # where a growing tensor changes its rule
             validity.exceeds("rank", (elements - 1) // tensor.numel[1])
-    state, master = share(state, strategy.states), share(master, strategy.states)
+    state, master = strategy.states_held(state, counters), share(master, strategy.states)
     paged = share(paged, strategy.states)
     if strategy.host.states:
         return state + master + paged
@@ -243,14 +249,21 @@ def _optimizers(held: list[Held], recipe: Recipe, smallest: int) -> int:
     return sum(tensor.count for tensor in trained_tensors(held, recipe) if tensor.elements >= smallest) or 1
 
 
-def _root_unit(root: Root) -> list[Parameter]:
-    """Weights outside of the stacks, without what is a unit of its own: embedding, norm and head."""
-    found: dict[int, Parameter] = {}
+def _ends(root: Root) -> Ends:
+    """Weights outside of the stacks, without what is a unit of its own: embeddings; norm and head."""
+    first: dict[int, Parameter] = {}
+    last: dict[int, Parameter] = {}
     for _, module in outside_stacks(root):
         apart = root.sharded_apart and (isinstance(module, Embedding) or module is root.head)
         if not isinstance(module, Stack) and not apart:
+            found = first if isinstance(module, Embedding) else last
             found.update((id(parameter), parameter) for _, parameter in module.own_parameters())
-    return list(found.values())
+            adapter = getattr(module, "adapter", None)
+            if adapter is not None:
+                found.update((id(parameter), parameter) for parameter in adapter.parameters().values())
+    if isinstance(root, CausalDecoder) and len(root.stacks()) == 1 and not first.keys() & last.keys():
+        return Ends(list(first.values()), list(last.values()))
+    return Ends((), list((first | last).values()), apart=False)
 
 
 def _layers(root: Root) -> int:

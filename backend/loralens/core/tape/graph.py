@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from loralens.core.tape.cost import Cost
@@ -36,6 +37,20 @@ class Weight(Leaf, Protocol):
     @property
     def bytes(self) -> Size:
         """What it occupies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Weights outside of the stacks: those of embeddings, and the rest. Where they cannot be told apart, all are the rest's."""
+
+    first: Sequence[Weight]
+    last: Sequence[Weight]
+    apart: bool = True  # the embeddings run before the one stack, the rest after it; False: all run before and after
+
+    @property
+    def all(self) -> list[Weight]:
+        """Both."""
+        return [*self.first, *self.last]
 
 
 class Refilled(Protocol):
@@ -173,3 +188,21 @@ def dependencies(roots: list[Node]) -> dict[Node, int]:
                     seen.add(target)
                     stack.append(target)
     return counts
+
+
+def ran(*_: Any) -> Any:
+    """In place of a backward function that has run: it runs once."""
+    raise RuntimeError("backward ran twice over one node")
+
+
+def kept_leaf(tensor: Tensor, section: str, copy: Callable[[], Tensor] | None, returned: Callable[..., None]) -> Node:
+    """What AccumulateGrad does for a tensor that keeps its gradient: that gradient, or a copy of it; a kept loss keeps both."""
+    held = [Tensor(tensor.storage, tensor.numel, tensor.dtype, tensor.width)]
+
+    def apply(gradient: Tensor) -> None:
+        kept = gradient if copy is None else copy()
+        hold([kept])
+        held.append(kept)
+        returned(*held)
+
+    return Node(LEAF, "input gradient", section, (), [], apply)

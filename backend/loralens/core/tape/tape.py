@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from loralens.core.tape.cost import Asked
 from loralens.core.tape.graph import (
     LEAF,
     Backward,
+    Ends,
     Leaf,
     Node,
     Refilled,
@@ -29,10 +31,13 @@ from loralens.core.tape.graph import (
     Weight,
     dependencies,
     hold,
+    kept_leaf,
     let_go,
+    ran,
 )
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ZERO, Size
+from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
 
 Some = TypeVar("Some", "Tensor", "Tensor | None")
@@ -47,15 +52,15 @@ class Hooks:
     moves_checkpoints = False  # do kept inputs of regions leave the device?
     host_bytes = ZERO  # what they came to
 
-    def before_forward(self, t: Tape, root: Sequence[Weight], placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
-        """A micro batch begins. `root`: the weights outside of stacks; `placed`: all, each with its number of places.
-
-        Returns what stays with the batch.
-        """
+    def before_forward(self, t: Tape, root: Ends, placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
+        """A micro batch begins: what stays with it. `root`: weights outside of stacks; `placed`: all, with their places."""
         return []
 
+    def after_forward(self, t: Tape) -> None:
+        """The model has returned the loss."""
+
     def before_backward(self, t: Tape) -> None:
-        """The loss is there."""
+        """Backward begins."""
 
     def before_layer(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage | None:
         """A layer's forward begins; the result lives until it has run. `ahead`: another one follows."""
@@ -64,6 +69,10 @@ class Hooks:
     def behind_layer(self, t: Tape, weights: Sequence[Weight], hidden: Tensor, *, ahead: bool) -> Tensor:
         """A layer has run forward: its result, perhaps with a node behind it that runs before the layer's backward."""
         return hidden
+
+    def behind_head(self, t: Tape, logits: Tensor) -> Tensor:
+        """The head has run: its result, perhaps with a node behind it that runs before the head's backward."""
+        return logits
 
     def after_recomputed(self, t: Tape, weights: Sequence[Weight], held: list[Storage]) -> None:
         """A reentrant region has run backward; `held`: its input and the gradient of that."""
@@ -125,6 +134,7 @@ class Tape:
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
+        self.traffic = Traffic(ledger, self.stands_for)
         self._validity = validity
         self.hooks = hooks or Hooks()
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
@@ -238,16 +248,9 @@ class Tape:
         (accumulate_grad.h, `clone_obey_contract`).
         """
         if tensor.node is None and self.grad_enabled:
-            numel, dtype, width = tensor.numel, tensor.dtype, tensor.width
-            held = [Tensor(tensor.storage, numel, dtype, width)]  # as AccumulateGrad does
-
-            def apply(gradient: Tensor) -> None:
-                kept = self.new(numel, dtype, width, "input gradient", "temporaries") if copied else gradient
-                hold([kept])
-                held.append(kept)
-                self.returned(*held)  # a kept loss keeps the graph, and that its leaf
-
-            tensor.node = Node(LEAF, "input gradient", self.section, (), [], apply)
+            size = (tensor.numel, tensor.dtype, tensor.width)
+            copy = partial(self.new, *size, "input gradient", "temporaries") if copied else None
+            tensor.node = kept_leaf(tensor, self.section, copy, self.returned)
 
     def take_weights(self) -> Tensor | None:
         """What attention returned beside its result, for a local variable of the layer."""
@@ -328,7 +331,7 @@ class Tape:
                 waiting[target] -= 1
                 if not waiting[target]:
                     heapq.heappush(ready, (-target.sequence, next(turn), target))
-            node.apply = _spent
+            node.apply = ran
         self.section = outer
         for held in (seed, unwanted, spent):
             let_go(held)
@@ -386,7 +389,3 @@ class Tape:
         storage.rename("gradients", "gradients: " + parameter.label)
         storage.hold()
         self.gradients[key] = storage
-
-
-def _spent(*_: Any) -> Any:
-    raise RuntimeError("backward ran twice over one node")

@@ -42,7 +42,7 @@ class Communication:
 def communication(
     recipe: Recipe, held: Iterable[Held], layers: int, gpu: Gpu, constants: Constants, link: float | None = None
 ) -> Communication | None:
-    """What a recipe's strategy moves; None for a strategy whose time is not known.
+    """What a recipe's strategy moves; None for a strategy whose time is not known, and for a cut model.
 
     Args:
         recipe: with its strategy and number of GPUs.
@@ -53,6 +53,8 @@ def communication(
         link: bytes a second between two GPUs of this machine; None: by the card's links.
     """
     strategy, gpus = recipe.parallelism.strategy, recipe.parallelism.gpus
+    if recipe.parallelism.model_parallel * recipe.parallelism.cp > 1:
+        return None
     weights = gradients = ZERO
     adapters = 0
     for item in held:

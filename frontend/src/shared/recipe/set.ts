@@ -44,7 +44,7 @@ export function setWord(settings: Part2Settings, name: string, value: Json | und
 function follow(settings: Part2Settings): void {
   const several = Number(settings.words.gpus ?? 1) > 1
   const { strategy, offload } = settings.words
-  if (several && strategy === undefined) setWord(settings, 'strategy', 'fsdp')
+  if (several && strategy === undefined) setWord(settings, 'strategy', 'fsdp2')
   if (!several && offload !== 'parameters') setWord(settings, 'strategy', undefined)
 }
 

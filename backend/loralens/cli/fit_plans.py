@@ -1,0 +1,72 @@
+"""`loralens fit --gpus N`: plans for several GPUs, as a table, and the fastest one's configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loralens.cli.options import Body
+from loralens.cli.recipe_line import option
+from loralens.cli.render import gib, line, print_json, table, wrapped
+from loralens.cli.verdict import EXIT_CODES
+
+SHOWN = 8
+
+
+def show_plans(body: Body, *, json: bool) -> int:
+    """Print them; 0 where one fits, 5 where none does."""
+    from loralens.planner.plans import plans_answer
+
+    answer = plans_answer(body)
+    if json:
+        print_json(answer)
+    else:
+        _show(answer)
+    return EXIT_CODES["fits" if answer["plans"] else "does_not_fit"]
+
+
+def _show(answer: dict[str, Any]) -> None:
+    gpus, nodes, rows = answer["gpus"], answer["nodes"], answer["plans"]
+    where = f" in {nodes} machines" if nodes > 1 else ""
+    wrapped(f"{answer['model']['name']}, {answer['method']}, on {gpus} x {answer['gpu']['name']}{where}")
+    line()
+    if not rows:
+        nearest = answer["nearest"]
+        if nearest is None:
+            return wrapped("No plan for so many GPUs is modelled for this model and method.")
+        wrapped(f"None of {answer['tried']} plans fits. The nearest needs {gib(nearest['needed_bytes'])} a GPU:")
+        return wrapped(_options(nearest))
+    wrapped(f"Of {answer['tried']} plans, those that no other beats in both memory and time, fastest first:")
+    shown = [
+        (_mesh(row), f"{row['micro_batch_size']}", "yes" if row["gradient_checkpointing"] else "no",
+         gib(row["needed_bytes"]), _speed(row))
+        for row in rows[:SHOWN]
+    ]  # fmt: skip
+    table(["plan", "micro batch", "checkpointing", "needs a GPU", "tokens/s a GPU"], shown)
+    line("The first as options:")
+    wrapped(_options(rows[0]))
+    for name, text in rows[0]["configs"].items():
+        line()
+        line(f"{name}:")
+        line(text.rstrip())
+    line()
+    for said in answer["assumptions"]:
+        wrapped(said)
+    return None
+
+
+def _mesh(row: dict[str, Any]) -> str:
+    words = row["words"]
+    parts = [f"{name} {size}" for name, size in row["mesh"].items() if size > 1]
+    kept = ", kept gathered" if words.get("reshard_after_forward") is False else ""
+    return ", ".join(parts) + kept
+
+
+def _speed(row: dict[str, Any]) -> str:
+    speed = row["tokens_per_second_per_gpu"]
+    return "not known" if speed is None else f"{speed:,.0f}"
+
+
+def _options(row: dict[str, Any]) -> str:
+    names = ("micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
+    words = row["words"] | {name: row[name] for name in names}
+    return " ".join(option(name, value) for name, value in words.items())

@@ -1,0 +1,154 @@
+"""Pipeline parallelism: a rank has some layers, and several micro batches are under way at once.
+
+How many depends on the schedule and the rank; what each of them holds is what one forward pass leaves behind. A rank before
+the last one ends with hidden states, whose gradient it receives.
+
+Sources: torch 2.13 distributed/pipelining/schedules.py (`ScheduleGPipe`, `Schedule1F1B`, `ScheduleInterleaved1F1B`: warm-up
+steps), stage.py (buffers for what is received are made for all micro batches at the start).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core.architecture.causal import Root
+from loralens.core.architecture.decoder import CausalDecoder
+from loralens.core.architecture.stack import walk_stack
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.tape.graph import LEAF, Node, Tensor
+from loralens.core.tape.size import TOKENS
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.call import Call
+    from loralens.core.question.parallelism import Parallelism
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.tape import Tape
+
+FIRST: Final = 0
+
+
+def stages(p: Parallelism) -> int:
+    """How many pieces the layers are cut into."""
+    return p.pp * p.virtual_stages
+
+
+def layers_of(count: int, p: Parallelism, rank: int) -> list[int]:
+    """Numbers of the layers that a rank has; the first pieces have one more where they do not divide."""
+    pieces = stages(p)
+    if count < pieces:
+        raise InvalidInput(
+            f"{count} layers do not fill {pieces} stages", field="parallelism.pp", hint="try fewer stages"
+        )
+    least, more = divmod(count, pieces)
+    starts = [piece * least + min(piece, more) for piece in range(pieces + 1)]
+    return [layer for piece in range(rank, pieces, p.pp) for layer in range(starts[piece], starts[piece + 1])]
+
+
+def under_way(p: Parallelism, micro_batches: int, rank: int) -> int:
+    """Forward passes of a piece whose backward has not begun when the rank is fullest; of all the rank's pieces together."""
+    if p.schedule == "gpipe":
+        return micro_batches
+    if p.schedule == "1f1b":
+        return min(p.pp - rank, micro_batches)
+    return min(2 * (p.pp - rank - 1) + (p.virtual_stages - 1) * p.pp + 1, micro_batches * p.virtual_stages)
+
+
+def made_before(recipe: Recipe) -> int:
+    """1 where gradients are there already when the rank is fullest, 0 where the first backward makes them then."""
+    p = recipe.parallelism
+    rank = p.pipeline_rank or 0
+    micro_batches = recipe.gradient_accumulation_steps
+    return int(micro_batches * p.virtual_stages > under_way(p, micro_batches, rank))
+
+
+def candidates(p: Parallelism) -> list[int]:
+    """Ranks of which one is the fullest: the first two, and the last."""
+    return sorted({0, min(1, p.pp - 1), p.pp - 1})
+
+
+def why_full(p: Parallelism, rank: int) -> str:
+    """What a stage has that others have not."""
+    if rank == p.pp - 1:
+        return "it has the head, the logits and the loss"
+    return "it has the embedding and most micro batches under way" if rank == FIRST else "its layers are the most"
+
+
+def cut(root: Root, p: Parallelism) -> None:
+    """Leave one rank's layers, with the embedding on the first one and norm, head and loss on the last.
+
+    Raises:
+        UnsupportedArchitecture: a family that is no plain decoder.
+        InvalidInput: fewer layers than stages.
+    """
+    if not isinstance(root, CausalDecoder) or root.tied or root.framework or root.media or len(root.stacks()) != 1:
+        raise UnsupportedArchitecture(
+            "pipeline stages are modelled for decoders with one stack of layers and a head of its own",
+            field="parallelism.pp",
+            hint="try pp=1",
+        )
+    rank = p.pipeline_rank or 0
+    _, stack = root.stacks()[0]
+    kinds: list[Hashable] = [stack.kinds[layer] for layer in layers_of(len(stack), p, rank)]
+    stack.remake(stack.make, kinds)
+    if rank == p.pp - 1:
+        root.head.around = _holding(root.head.around)
+    part = Part(root, first=rank == FIRST, last=rank == p.pp - 1)
+    root.part = part
+    if not part.first:
+        delattr(root.inner, root.names.embedding)
+    if not part.last:
+        delattr(root.inner, root.names.norm)
+        for name in ("lm_head", "head"):
+            delattr(root, name)
+
+
+def _holding(inside: Callable[..., Any] | None) -> Callable[..., Tensor]:
+    """The schedule keeps the last stage's result until its backward is over."""
+
+    def around(t: Tape, run: Callable[..., Tensor], x: Tensor) -> Tensor:
+        logits = run(t, x) if inside is None else inside(t, run, x)
+        t.hold_for_caller(logits)
+        return logits
+
+    return around
+
+
+class Part:
+    """Forward of one rank's layers, in place of the whole model's."""
+
+    def __init__(self, root: CausalDecoder, *, first: bool, last: bool) -> None:
+        self.first, self.last = first, last
+        self._root = root
+
+    def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
+        """From tokens, or from received hidden states, to the loss or to hidden states."""
+        root = self._root
+        if self.first:
+            hidden = root.embed(t, call)
+        else:
+            hidden = received(t, root.s.hidden, call.recipe.weights_dtype)
+            root.masks(t, call)
+            root.tables(t, hidden, call)
+        for name, stack in root.stacks():
+            hidden = walk_stack(t, name, stack.layers, hidden, call, checkpointing=checkpointing)
+        if not self.last:
+            call.after()
+            return hidden
+        hidden = root.finish(t, hidden)
+        after = call.after()
+        t.section = "logits"
+        loss = root.loss(t, hidden, after)
+        t.section = "activations"
+        return loss
+
+
+def received(t: Tape, width: int, dtype: str) -> Tensor:
+    """Hidden states from the rank before, whose gradient goes back there."""
+    hidden = t.new(TOKENS * width, dtype, width, "hidden states, received")
+    hidden.node = Node(LEAF, "hidden states, received", "activations", (), [], _sent_back)
+    return hidden
+
+
+def _sent_back(gradient: Tensor) -> tuple[Any, ...]:
+    return ()

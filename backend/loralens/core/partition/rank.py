@@ -1,0 +1,61 @@
+"""One rank's model and recipe, from the whole ones, and its step said in the whole one's words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from loralens.core.errors import InvalidInput
+from loralens.core.partition import context, pipeline, tensor
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
+    from loralens.core.question.recipe import Recipe
+
+
+def is_cut(recipe: Recipe) -> bool:
+    """Does a rank have a part of the model, or of the sequence?"""
+    p = recipe.parallelism
+    return p.tp * p.cp * p.pp > 1
+
+
+def cut(root: Root, recipe: Recipe) -> Recipe:
+    """Leave one rank's part of a model; the recipe as that rank walks it."""
+    p = recipe.parallelism
+    if p.tp > 1:
+        tensor.cut(root, p)
+    if p.cp > 1:
+        context.cut(root, p)
+        recipe = context.own_length(recipe)
+    if p.pp > 1:
+        recipe = replace(recipe, gradient_accumulation_steps=1 + pipeline.made_before(recipe))
+        pipeline.cut(root, p)
+    return recipe
+
+
+def of_cut(recipe: Recipe) -> list[str]:
+    """What the figures rest on where a rank has a part."""
+    p, found = recipe.parallelism, []
+    if p.tp > 1:
+        stream = "cut along the sequence" if p.sequence_parallel else "whole on every GPU"
+        found.append(f"tensor parallel as transformers 5.23 and DTensor run it: the residual stream is {stream}")
+    if p.cp > 1:
+        found.append("context parallel: what attention itself holds meanwhile is worked out, not traced (assumption)")
+    if p.pp > 1:
+        many = pipeline.under_way(p, recipe.gradient_accumulation_steps, p.pipeline_rank or 0)
+        found.append(f"up to {many} forward passes of a stage wait for their backward ({p.schedule})")
+    return found
+
+
+def refuse_cut(recipe: Recipe) -> None:
+    """For what walks whole models only.
+
+    Raises:
+        InvalidInput: a rank has a part.
+    """
+    if is_cut(recipe):
+        raise InvalidInput(
+            "requests one by one are not modelled for a rank that has a part of the model (tp, cp or pp above 1)",
+            field="allocator",
+            hint="leave out allocator=simulated",
+        )

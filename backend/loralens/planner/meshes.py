@@ -1,0 +1,84 @@
+"""The ways in which a plan search shares a step out among GPUs, mildest first: every one causes one more kind of waiting.
+
+Order and rules: more copies before shards, shards before the model is cut, checkpointing before that too; a cut by width or
+length stays inside a machine, where links are fast; stages only where machines are several or nothing milder does. As
+NVIDIA-NeMo Megatron-Bridge's performance guide and the Ultra-Scale Playbook advise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core.question.parallelism import Parallelism
+
+if TYPE_CHECKING:
+    from loralens.core.question.recipe import Recipe
+
+WIDTHS: Final = (2, 4, 8)
+LENGTHS: Final = (2, 4)
+STAGES: Final = (2, 4)
+LONG: Final = 8192  # tokens from which the sequence may be cut (assumption)
+MICRO_BATCHES_PER_STAGE: Final = 4  # of a pipeline, so that few of its steps are idle (assumption: the playbook's rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """One way: its level, from 1, and the recipe with it."""
+
+    level: int
+    recipe: Recipe
+
+
+def meshes(recipe: Recipe, gpus: int, nodes: int) -> Iterator[Mesh]:
+    """Every way of the search's space, in order. `recipe`: with the words of one GPU."""
+    own = recipe.parallelism
+    if gpus == 1:
+        yield from (Mesh(1, one) for one in _checkpointed(recipe))
+        return
+
+    def shared(level: int, one: Recipe, strategy: str, **words: Any) -> Mesh:
+        return Mesh(level, replace(one, parallelism=replace(own, gpus=gpus, strategy=strategy, **words)))
+
+    inside = gpus // nodes
+    for one in _checkpointed(recipe):
+        yield shared(1, one, "ddp")
+        yield shared(2, one, "fsdp2", reshard_after_forward=False)
+        yield shared(3, one, "fsdp2")
+        if nodes > 1:
+            yield shared(4, one, "fsdp2", dp_replicate=nodes)
+    for width in (width for width in WIDTHS if width <= inside and inside % width == 0):
+        for one in _checkpointed(recipe):
+            yield shared(5, one, *_rest(gpus // width), tp=width, sequence_parallel=True, loss_parallel=True)
+    kept = replace(recipe, gradient_checkpointing=True)
+    if recipe.sequence_length >= LONG:
+        for length in (length for length in LENGTHS if inside % length == 0):
+            yield shared(6, kept, "fsdp2", cp=length)
+    for stages in (stages for stages in STAGES if gpus % stages == 0 and nodes > 1):
+        steps = max(recipe.gradient_accumulation_steps, MICRO_BATCHES_PER_STAGE * stages)
+        piped = replace(kept, gradient_accumulation_steps=steps)
+        width = min(8, gpus // stages, inside)
+        yield shared(7, piped, *_rest(gpus // stages), pp=stages)
+        yield shared(
+            7, piped, *_rest(gpus // stages // width), pp=stages, tp=width, sequence_parallel=True, loss_parallel=True
+        )
+
+
+def _checkpointed(recipe: Recipe) -> list[Recipe]:
+    """As asked; and with checkpointing where that was not asked for."""
+    kept = replace(recipe, gradient_checkpointing=True)
+    return [kept] if recipe.gradient_checkpointing else [recipe, kept]
+
+
+def _rest(gpus: int) -> tuple[str]:
+    return ("fsdp2" if gpus > 1 else "none",)
+
+
+def group(p: Parallelism, over: str) -> tuple[int, int]:
+    """GPUs that take part in a collective over a dimension, and how far apart neighbours are: tp innermost, pp outermost."""
+    sharding = p.sharding if p.strategy not in ("none", "ddp") else 1
+    copies = p.data_parallel // sharding
+    sizes = {"tp": p.tp, "cp": p.cp, "dp_shard": sharding, "dp_replicate": copies, "pp": p.pp}
+    between = {"tp": 1, "cp": p.tp, "dp_shard": p.tp, "dp_replicate": p.tp * sharding, "pp": p.gpus // p.pp}
+    return sizes[over], between[over]

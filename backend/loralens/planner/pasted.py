@@ -1,0 +1,114 @@
+"""A plan as other programs read it: accelerate's config file, torchtitan's, Megatron's arguments.
+
+Sources of the keys: accelerate 1.15 commands/config/config_args.py (`ClusterConfig`), utils/dataclasses.py
+(`ParallelismConfig` in `parallelism_config`, `fsdp_version`, `fsdp_reshard_after_forward`); torchtitan torchtitan/config/
+job_config.py (`Parallelism`, `Training`, `ActivationCheckpoint`); Megatron-LM megatron/training/arguments.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loralens.core.question.recipe import Recipe
+
+PRECISION = {"bfloat16": "bf16", "float16": "fp16", None: "no"}
+
+
+def configs(recipe: Recipe, nodes: int) -> dict[str, str]:
+    """Texts to paste, by program; only of programs that can run the plan."""
+    p = recipe.parallelism
+    found = {"torchtitan": _torchtitan(recipe)} if p.gpus > 1 else {}
+    if p.pp == 1 and p.gpus > 1:
+        found = {"accelerate": _accelerate(recipe, nodes)} | found
+    if p.tp > 1 or p.pp > 1:
+        found["megatron"] = _megatron(recipe)
+    return found
+
+
+def _shards(recipe: Recipe) -> tuple[int, int]:
+    """Copies, and GPUs that shard one, context apart."""
+    p = recipe.parallelism
+    if p.strategy in ("none", "ddp"):
+        return p.data_parallel // p.cp, 1
+    return p.dp_replicate, max(1, p.sharding // p.cp)
+
+
+def _accelerate(recipe: Recipe, nodes: int) -> str:
+    p = recipe.parallelism
+    copies, shards = _shards(recipe)
+    sharded = shards > 1 or p.tp * p.cp > 1
+    lines = [
+        "compute_environment: LOCAL_MACHINE",
+        f"distributed_type: {'FSDP' if sharded else 'MULTI_GPU'}",
+        f"num_machines: {nodes}",
+        f"num_processes: {p.gpus}",
+        f"mixed_precision: {PRECISION[p.gather_dtype or recipe.autocast]!r}",
+    ]
+    if not sharded:
+        return "\n".join(lines) + "\n"
+    lines += [
+        "fsdp_config:",
+        "  fsdp_version: 2",
+        "  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP",
+        f"  fsdp_reshard_after_forward: {_yes(p.reshard_after_forward is not False)}",
+        f"  fsdp_offload_params: {_yes(p.offload == 'parameters')}",
+        f"  fsdp_activation_checkpointing: {_yes(recipe.gradient_checkpointing)}",
+        "  fsdp_state_dict_type: SHARDED_STATE_DICT",
+        "parallelism_config:",
+        f"  parallelism_config_dp_replicate_size: {copies}",
+        f"  parallelism_config_dp_shard_size: {shards}",
+        f"  parallelism_config_tp_size: {p.tp}",
+        f"  parallelism_config_cp_size: {p.cp}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _torchtitan(recipe: Recipe) -> str:
+    p = recipe.parallelism
+    copies, shards = _shards(recipe)
+    reshard = "always" if p.reshard_after_forward is not False else "never"
+    lines = [
+        "[parallelism]",
+        f"data_parallel_replicate_degree = {copies}",
+        f"data_parallel_shard_degree = {shards}",
+        f'fsdp_reshard_after_forward = "{reshard}"',
+        f"tensor_parallel_degree = {p.tp}",
+        f"context_parallel_degree = {p.cp}",
+        f"pipeline_parallel_degree = {p.pp}",
+        *([f'pipeline_parallel_schedule = "{SCHEDULES[p.schedule]}"'] if p.pp > 1 else []),
+        "",
+        "[training]",
+        f"local_batch_size = {recipe.micro_batch_size * (recipe.gradient_accumulation_steps if p.pp > 1 else 1)}",
+        f"seq_len = {recipe.sequence_length}",
+        "",
+        "[activation_checkpoint]",
+        f'mode = "{"full" if recipe.gradient_checkpointing else "none"}"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B"}
+
+
+def _megatron(recipe: Recipe) -> str:
+    p = recipe.parallelism
+    copies, shards = _shards(recipe)
+    samples = recipe.micro_batch_size * recipe.gradient_accumulation_steps * copies * shards
+    words = [
+        f"--tensor-model-parallel-size {p.tp}",
+        *(["--sequence-parallel"] if p.tp > 1 and p.sequence_parallel else []),
+        f"--pipeline-model-parallel-size {p.pp}",
+        f"--context-parallel-size {p.cp}",
+        "--use-distributed-optimizer",
+        f"--micro-batch-size {recipe.micro_batch_size}",
+        f"--global-batch-size {samples}",
+        f"--seq-length {recipe.sequence_length}",
+        *(["--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"]
+          if recipe.gradient_checkpointing else []),
+    ]  # fmt: skip
+    return " \\\n  ".join(words) + "\n"
+
+
+def _yes(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,143 @@
+"""How to share a training step out among so many GPUs: the plans that no other beats in both memory and time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.core import catalogue
+from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.core.question.kinds import Place, Whole
+from loralens.core.question.parallelism import Parallelism
+from loralens.planner.meshes import Mesh, meshes
+from loralens.planner.pasted import configs
+from loralens.planner.question import Question, read_question
+from loralens.planner.waiting import seconds_per_step, tokens_per_step
+
+if TYPE_CHECKING:
+    from loralens.core.catalogue import Gpu
+
+OWN_WORDS: Final = ("gpu", "gpus", "nodes")
+MOST_GPUS: Final = 1024
+BATCHES: Final = (1, 2, 4, 8, 16, 32)
+KEPT: Final = (
+    "offload",
+    "units",
+    "gather_dtype",
+    "reduce_dtype",
+    "accumulate_unsynchronized",
+    "bucket_view",
+    "context",
+)
+"""Words of several GPUs that are no part of the search."""
+ASSUMPTIONS: Final = (
+    "seconds are for comparing plans: 40 % of the dense peak, links at 80 % of what is stated, 400 Gb/s a GPU between machines",
+    "copies and shards are moved behind computing; what is cut by width or length, and idle stages, is waited for",
+    "plans tried: DDP, FSDP2 with and without reshard, HSDP, tensor parallel inside a machine, context parallel from 8,192 "
+    "tokens on, two and four stages between machines; each with micro batches of 1 to 32",
+)
+
+
+def plans_answer(body: Any) -> dict[str, Any]:
+    """`POST /api/plans`: plans for `gpus` of one kind in `nodes` machines, fastest first, and the nearest where none fits.
+
+    Raises:
+        InvalidInput: no GPU, machines that the GPUs do not fill evenly, or anything else in the body.
+        UnknownModel, UnknownGpu: nothing has that name.
+    """
+    question, own = read_question(body, OWN_WORDS)
+    if own.get("gpu") is None:
+        raise InvalidInput("no GPU was named", field="gpu", hint="try gpu=h100-sxm; GET /api/gpus lists all names")
+    gpus = Whole(1, MOST_GPUS).read(own.get("gpus", 8), Place("gpus", 8))
+    nodes = Whole(1, MOST_GPUS).read(own.get("nodes", 1), Place("nodes", 1))
+    if gpus % nodes:
+        raise InvalidInput(
+            f"{gpus} GPUs do not fill {nodes} machines evenly", field="nodes", hint="try a divisor of gpus"
+        )
+    device = catalogue.gpu(own["gpu"])
+    rows = search(question, device, gpus, nodes)
+    fitting = [row for row in rows if row["fits"]]
+    return {
+        "model": question.model_dict(),
+        "method": question.method,
+        "gpu": {"id": device.id, "name": device.name, "memory_bytes": device.memory_bytes},
+        "gpus": gpus,
+        "nodes": nodes,
+        "tried": len(rows),
+        "plans": front(fitting),
+        "nearest": None if fitting or not rows else min(rows, key=lambda row: row["needed_bytes"]),
+        "assumptions": list(ASSUMPTIONS),
+    }
+
+
+def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[dict[str, Any]]:
+    """Every plan of the space that is modelled; of micro batches the ones that fit, or the smallest."""
+    kept = {name: getattr(question.recipe.parallelism, name) for name in KEPT}
+    alone = replace(question.recipe, parallelism=Parallelism(**kept))
+    rows = []
+    for mesh in meshes(alone, gpus, nodes):
+        for batch in BATCHES:
+            row = _row(question, mesh, batch, device, nodes)
+            if row is None:
+                break
+            if row["fits"] or batch == BATCHES[0]:
+                rows.append(row)
+            if not row["fits"]:
+                break
+    return rows
+
+
+def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that no other beats in both memory and speed, fastest first; by level where no speed is known."""
+
+    def slowness(row: dict[str, Any]) -> float:
+        speed = row["tokens_per_second_per_gpu"]
+        return float(row["level"]) if speed is None else -float(speed)
+
+    kept: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (slowness(row), row["needed_bytes"])):
+        if not kept or row["needed_bytes"] < kept[-1]["needed_bytes"]:
+            kept.append(row)
+    return kept
+
+
+def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) -> dict[str, Any] | None:
+    asked = replace(question, recipe=replace(mesh.recipe, micro_batch_size=batch))
+    try:
+        found = asked.estimate()
+    except LoraLensError:  # this model or method is not modelled so
+        return None
+    needed, tokens = found.overhead.needed[1], tokens_per_step(found)
+    seconds = seconds_per_step(asked, found, device, nodes)
+    p = found.recipe.parallelism
+    return {
+        "level": mesh.level,
+        "mesh": shape(p),
+        "words": _words(p, question.recipe.parallelism),
+        "micro_batch_size": batch,
+        "gradient_accumulation_steps": found.recipe.gradient_accumulation_steps,
+        "gradient_checkpointing": found.recipe.gradient_checkpointing,
+        "tokens_per_step": tokens,
+        "allocated_bytes": found.allocated_bytes,
+        "needed_bytes": needed,
+        "fits": needed <= device.memory_bytes,
+        "seconds_per_step": seconds,
+        "tokens_per_second_per_gpu": None if seconds is None else tokens / seconds / p.gpus,
+        "recipe": found.recipe.to_dict(),
+        "configs": configs(found.recipe, nodes),
+    }
+
+
+def shape(p: Parallelism) -> dict[str, int]:
+    """The mesh by torch's names."""
+    sharding = p.sharding if p.strategy not in ("none", "ddp") else 1
+    copies = p.data_parallel // sharding
+    return {"dp_replicate": copies, "dp_shard": max(1, sharding // p.cp), "cp": p.cp, "tp": p.tp, "pp": p.pp}
+
+
+def _words(p: Parallelism, asked: Parallelism) -> dict[str, Any]:
+    """What to say beside the question for this plan, by flat names."""
+    names = (
+        "gpus", "strategy", "dp_replicate", "reshard_after_forward", "tp", "sequence_parallel", "loss_parallel", "cp", "pp",
+    )  # fmt: skip
+    return {name: getattr(p, name) for name in names if getattr(p, name) != getattr(asked, name)}

@@ -1,0 +1,24 @@
+import { expect, it } from 'vitest'
+import { setWord } from '@/shared/recipe/set'
+import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
+import { applyChange } from './fitAdvice'
+import { meshText, planChanges, type Plan } from './fitPlans'
+
+const PLAN = {
+  mesh: { dp_replicate: 1, dp_shard: 4, cp: 1, tp: 2, pp: 1 },
+  words: { gpus: 8, strategy: 'fsdp2', tp: 2, sequence_parallel: true },
+  micro_batch_size: 4,
+  gradient_accumulation_steps: 1,
+  gradient_checkpointing: true,
+} as unknown as Plan
+
+it('a plan is called by the dimensions that share', () => {
+  expect(meshText(PLAN, (key, named) => `${key} ${String(named.size)}`)).toBe('plans.mesh.dp_shard 4 · plans.mesh.tp 2')
+})
+
+it('a plan applied is the settings of that plan', () => {
+  const settings: Part2Settings = { ...DEFAULTS }
+  setWord(settings, 'gpus', 8)
+  for (const change of planChanges(PLAN)) applyChange(settings, change)
+  expect(settings.words).toMatchObject({ gpus: 8, strategy: 'fsdp2', tp: 2, sequence_parallel: true })
+})

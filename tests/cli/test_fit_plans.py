@@ -1,0 +1,34 @@
+"""`loralens fit --gpus N` without a strategy searches plans."""
+
+from __future__ import annotations
+
+import json
+
+from loralens.planner.plans import plans_answer
+
+
+def test_plans_are_a_table_with_configs_to_paste(run):
+    code, out, _ = run("fit", "0.5B", "--method", "full", "--gpus", "4", "--gpu", "h100")
+    assert code == 0
+    assert "on 4 x H100" in out
+    assert "fastest first" in out and "--strategy" in out
+    assert "num_processes: 4" in out and "[parallelism]" in out
+
+
+def test_the_json_is_the_apis(run):
+    code, out, _ = run("fit", "0.5B", "--method", "full", "--gpus", "4", "--nodes", "2", "--gpu", "h100", "--json")
+    body = {"model": "0.5B", "gpu": "h100", "method": "full", "recipe": {"gradient_checkpointing": True}}
+    assert json.loads(out) == json.loads(json.dumps(plans_answer(body | {"gpus": 4, "nodes": 2})))
+    assert code == 0
+
+
+def test_what_fits_nowhere_says_the_nearest(run):
+    code, out, _ = run("fit", "70B", "--method", "full", "--gpus", "2", "--gpu", "4090")
+    assert code == 5
+    assert "The nearest needs" in out
+
+
+def test_nodes_go_with_a_search(run):
+    code, _, err = run("fit", "0.5B", "--gpu", "4090", "--nodes", "2")
+    assert code == 2
+    assert "--gpus" in err

@@ -1,0 +1,101 @@
+"""A model cut among GPUs: what no trace has, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from loralens.core.answer.estimate import estimate
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.partition.context import of_whole_length
+from loralens.core.partition.pipeline import layers_of, under_way
+from loralens.core.question.parallelism import Parallelism
+from loralens.core.tape.size import TOKENS, TOKENS_BY_SEQUENCE
+
+MODEL = {
+    "model_type": "llama", "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 9,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 4096, "tie_word_embeddings": False,
+}  # fmt: skip
+WORDS = {"sequence_length": 256, "weights_dtype": "bfloat16", "autocast": None}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("word", ["tp", "cp", "pp"])
+def test_one_part_is_the_whole(word, method):
+    alone, one = (estimate(MODEL, method, **WORDS, **words) for words in ({}, {word: 1}))
+    assert (one.phases, one.allocated_bytes) == (alone.phases, alone.allocated_bytes)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(
+    "words", [{"tp": 2}, {"tp": 2, "sequence_parallel": True}, {"cp": 4}, {"cp": 4, "context": "ulysses"}]
+)
+def test_more_parts_need_less_and_count_the_whole_model(words, method):
+    alone, part = estimate(MODEL, method, **WORDS), estimate(MODEL, method, **WORDS, **words)
+    assert part.allocated_bytes < alone.allocated_bytes
+    assert part.recipe.parallelism.gpus == (words.get("tp", 1) * words.get("cp", 1))
+    assert (part.total_parameters, part.trainable_parameters) == (alone.total_parameters, alone.trainable_parameters)
+    assert sum(part.breakdown.values()) == part.allocated_bytes
+
+
+def test_cuts_compose_with_each_other_and_with_shards():
+    words = {"gpus": 16, "strategy": "fsdp2", "tp": 2, "cp": 2, "pp": 2, "gradient_accumulation_steps": 4}
+    part = estimate(MODEL, "full", **WORDS, **words)
+    assert {row["over"] for row in part.communication} == {"dp_shard", "tp", "cp", "pp"}
+    assert part.allocated_bytes < estimate(MODEL, "full", **WORDS).allocated_bytes
+
+
+def test_the_fullest_stage_is_answered_for_and_named():
+    words = {"pp": 3, "gradient_accumulation_steps": 6}
+    ranks = [estimate(MODEL, "full", **WORDS, **words, pipeline_rank=rank).allocated_bytes for rank in range(3)]
+    found = estimate(MODEL, "full", **WORDS, **words)
+    assert found.allocated_bytes == max(ranks)
+    assert found.recipe.parallelism.pipeline_rank is None
+    assert any(f"is number {ranks.index(max(ranks))} (counted from 0)" in line for line in found.assumptions())
+
+
+def test_stages_share_the_layers_out():
+    p = Parallelism(gpus=4, pp=4, schedule="interleaved", virtual_stages=2)
+    assert sorted(layer for rank in range(4) for layer in layers_of(19, p, rank)) == list(range(19))
+    assert layers_of(16, p, 1) == [2, 3, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "virtual", "expected"),
+    [("gpipe", 1, [8] * 4), ("1f1b", 1, [4, 3, 2, 1]), ("interleaved", 2, [11, 9, 7, 5])],
+)
+def test_forward_passes_under_way(schedule, virtual, expected):
+    """Megatron's warm-up for four ranks and two pieces each: 11 on the first, 5 on the last."""
+    p = Parallelism(gpus=4, pp=4, schedule=schedule, virtual_stages=virtual)
+    assert [under_way(p, 8, rank) for rank in range(4)] == expected
+
+
+def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():
+    assert of_whole_length(TOKENS * 8 + TOKENS_BY_SEQUENCE * 16, 4) == TOKENS * 2 + TOKENS_BY_SEQUENCE
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "error", "field"),
+    [
+        (MODEL, {"tp": 3}, InvalidInput, "parallelism.tp"),
+        (MODEL, {"tp": 8}, InvalidInput, "parallelism.tp"),
+        (MODEL, {"cp": 3}, InvalidInput, "parallelism.cp"),
+        (MODEL, {"cp": 8, "context": "ulysses"}, InvalidInput, "parallelism.context"),
+        (MODEL, {"pp": 10}, InvalidInput, "parallelism.pp"),
+        (MODEL, {"pp": 3, "pipeline_rank": 3}, InvalidInput, "parallelism.pipeline_rank"),
+        (MODEL, {"gpus": 6, "tp": 4}, InvalidInput, "parallelism.gpus"),
+        (MODEL, {"gpus": 8, "tp": 4}, InvalidInput, "parallelism.strategy"),
+        ("gpt2", {"tp": 2}, UnsupportedArchitecture, "parallelism.tp"),
+        ("bert-base-uncased", {"cp": 2}, UnsupportedArchitecture, "parallelism.cp"),
+        ("qwen2.5-0.5b", {"pp": 2}, UnsupportedArchitecture, "parallelism.pp"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_by_name(model, words, error, field):
+    with pytest.raises(error) as caught:
+        estimate(model, "full", **WORDS, **words)
+    assert caught.value.field == field
+    assert caught.value.hint
+
+
+def test_the_allocator_is_not_simulated_for_a_part():
+    with pytest.raises(InvalidInput, match="part of the model"):
+        estimate(MODEL, "full", **WORDS, tp=2).simulated()

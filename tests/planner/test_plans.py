@@ -1,0 +1,100 @@
+"""The plan search: its best plans are never beaten by another of its space, and what it says can be pasted."""
+
+from __future__ import annotations
+
+import pytest
+
+from loralens.core import catalogue
+from loralens.core.answer.estimate import estimate
+from loralens.core.errors import InvalidInput
+from loralens.planner.meshes import group, meshes
+from loralens.planner.pasted import configs
+from loralens.planner.plans import front, plans_answer, search
+from loralens.planner.question import read_question
+from loralens.planner.waiting import seconds_per_step
+
+SMALL = {
+    "model_type": "llama", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 32000, "tie_word_embeddings": False,
+}  # fmt: skip
+BODY = {"config": SMALL, "method": "full", "gpu": "custom:4GiB,165TFLOP/s", "gpus": 8, "nodes": 2}
+
+
+@pytest.mark.parametrize(("gpus", "nodes", "length"), [(2, 1, 512), (8, 2, 512), (16, 2, 8192)])
+def test_no_plan_of_the_space_beats_one_of_the_front(gpus, nodes, length):
+    question, _ = read_question({"config": SMALL, "method": "full", "recipe": {"sequence_length": length}})
+    rows = [row for row in search(question, catalogue.gpu("h100-sxm"), gpus, nodes) if row["fits"]]
+    kept = front(rows)
+    assert kept
+    for row in rows:
+        for best in kept:
+            faster = row["tokens_per_second_per_gpu"] > best["tokens_per_second_per_gpu"]
+            assert not (faster and row["needed_bytes"] <= best["needed_bytes"])
+    speeds = [row["tokens_per_second_per_gpu"] for row in kept]
+    assert speeds == sorted(speeds, reverse=True)
+
+
+def test_a_plan_is_what_its_words_make_of_the_question():
+    answer = plans_answer(BODY | {"gpu": "h100-sxm"})
+    for row in answer["plans"]:
+        own = {
+            name: row[name] for name in ("micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
+        }
+        assert estimate(SMALL, "full", **row["words"], **own).allocated_bytes == row["allocated_bytes"]
+        mesh = row["mesh"]
+        assert mesh["dp_replicate"] * mesh["dp_shard"] * mesh["cp"] * mesh["tp"] * mesh["pp"] == 8
+
+
+def test_where_nothing_fits_the_nearest_is_named():
+    answer = plans_answer(BODY | {"gpu": "custom:0.5GiB"})
+    assert answer["plans"] == []
+    assert answer["nearest"]["fits"] is False
+
+
+def test_without_a_rate_plans_are_ordered_by_level():
+    answer = plans_answer(BODY | {"gpu": "custom:80GiB"})
+    assert all(row["seconds_per_step"] is None for row in answer["plans"])
+    assert [row["level"] for row in answer["plans"]] == sorted(row["level"] for row in answer["plans"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"), [({"gpus": 6, "nodes": 4}, "nodes"), ({"gpus": 0}, "gpus"), ({"gpu": None}, "gpu")]
+)
+def test_bad_words_are_refused_by_name(wrong, field):
+    with pytest.raises(InvalidInput) as caught:
+        plans_answer(BODY | wrong)
+    assert caught.value.field == field
+
+
+def test_dimensions_lie_inside_each_other():
+    recipe = estimate(SMALL, "full", gpus=32, strategy="fsdp2", tp=2, pp=2, dp_replicate=2, sequence_length=256).recipe
+    found = {over: group(recipe.parallelism, over) for over in ("tp", "dp_shard", "dp_replicate", "pp")}
+    assert found == {"tp": (2, 1), "dp_shard": (4, 2), "dp_replicate": (2, 8), "pp": (2, 16)}
+
+
+def test_machines_apart_take_longer():
+    question, _ = read_question(
+        {"config": SMALL, "method": "full", "recipe": {"parallelism": {"gpus": 8, "strategy": "fsdp2"}}}
+    )
+    found, device = question.estimate(), catalogue.gpu("h100-sxm")
+    together, apart = (seconds_per_step(question, found, device, nodes) for nodes in (1, 4))
+    assert together is not None and apart is not None and together <= apart
+
+
+def test_accelerate_takes_the_config(tmp_path):
+    config_args = pytest.importorskip("accelerate.commands.config.config_args")
+    question, _ = read_question({"config": SMALL, "method": "full"})
+    seen = set()
+    for mesh in meshes(question.recipe, 8, 2):
+        text = configs(mesh.recipe, 2).get("accelerate")
+        if text is None:
+            continue
+        file = tmp_path / "config.yaml"
+        file.write_text(text)
+        read = config_args.load_config_from_file(str(file))
+        assert read.num_processes == 8 and read.num_machines == 2
+        seen.add(str(read.distributed_type))
+        if "parallelism_config:" in text:
+            sizes = [size for name, size in read.parallelism_config.items() if name.endswith("_size")]
+            assert sizes[0] * sizes[1] * sizes[2] * sizes[3] == 8
+    assert len(seen) == 2
