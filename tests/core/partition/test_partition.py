@@ -61,12 +61,25 @@ def test_stages_share_the_layers_out():
 
 @pytest.mark.parametrize(
     ("schedule", "virtual", "expected"),
-    [("gpipe", 1, [8] * 4), ("1f1b", 1, [4, 3, 2, 1]), ("interleaved", 2, [11, 9, 7, 5])],
+    [("gpipe", 1, [8] * 4), ("1f1b", 1, [4, 3, 2, 1]), ("interleaved", 2, [11, 9, 7, 5]), ("sequential", 1, [1] * 4)],
 )
 def test_forward_passes_under_way(schedule, virtual, expected):
     """Megatron's warm-up for four ranks and two pieces each: 11 on the first, 5 on the last."""
     p = Parallelism(gpus=4, pp=4, schedule=schedule, virtual_stages=virtual)
     assert [under_way(p, 8, rank) for rank in range(4)] == expected
+
+
+def test_layers_spread_over_cards_hold_one_micro_batch():
+    """As `device_map` does it: what the cards hold of it adds up to what one card would."""
+
+    def kept(**words):
+        found = estimate(MODEL, "full", **WORDS, **words)
+        end = next(point.last for point in reversed(found.plan.points) if point.phase == "forward")
+        return sum(size.at(*found.point) for (category, _), size in end.entries.items() if category == "activations")
+
+    words = {"pp": 3, "schedule": "sequential", "gradient_accumulation_steps": 4}
+    parts = [kept(pipeline_rank=rank, **words) for rank in range(3)]
+    assert sum(parts) == pytest.approx(kept(gradient_accumulation_steps=4), rel=0.03)
 
 
 def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():

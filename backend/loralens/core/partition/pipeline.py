@@ -4,7 +4,8 @@ How many depends on the schedule and the rank; what each of them holds is what o
 the last one ends with hidden states, whose gradient it receives.
 
 Sources: torch 2.13 distributed/pipelining/schedules.py (`ScheduleGPipe`, `Schedule1F1B`, `ScheduleInterleaved1F1B`: warm-up
-steps), stage.py (buffers for what is received are made for all micro batches at the start).
+steps), stage.py (buffers for what is received are made for all micro batches at the start). `sequential` is accelerate's
+`device_map`: no schedule, one micro batch on one card after another.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def under_way(p: Parallelism, micro_batches: int, rank: int) -> int:
     """Forward passes of a piece whose backward has not begun when the rank is fullest; of all the rank's pieces together."""
     if p.schedule == "gpipe":
         return micro_batches
+    if p.schedule == "sequential":
+        return 1
     if p.schedule == "1f1b":
         return min(p.pp - rank, micro_batches)
     return min(2 * (p.pp - rank - 1) + (p.virtual_stages - 1) * p.pp + 1, micro_batches * p.virtual_stages)
@@ -91,7 +94,7 @@ def cut(root: Root, p: Parallelism) -> None:
     _, stack = root.stacks()[0]
     kinds: list[Hashable] = [stack.kinds[layer] for layer in layers_of(len(stack), p, rank)]
     stack.remake(stack.make, kinds)
-    if rank == p.pp - 1:
+    if rank == p.pp - 1 and p.schedule != "sequential":
         root.head.around = _holding(root.head.around)
     part = Part(root, first=rank == FIRST, last=rank == p.pp - 1)
     root.part = part

@@ -116,7 +116,10 @@ class Parallelism:
     )
     pp: int = word(1, Whole(1, 65_536), "GPUs among which the layers are cut (pipeline stages).")
     schedule: str = word(
-        "1f1b", Choice(("gpipe", "1f1b", "interleaved")), "With pp: in what order micro batches run.", needs=(PIPELINE,)
+        "1f1b",
+        Choice(("gpipe", "1f1b", "interleaved", "sequential")),
+        "With pp: in what order micro batches run; sequential: one after another, card by card (device_map).",
+        needs=(PIPELINE,),
     )
     virtual_stages: int = word(
         1, Whole(1, 1_000), "With pp: stages on each GPU, of the interleaved schedule.", needs=(PIPELINE, INTERLEAVED)

@@ -72,7 +72,10 @@ def _beside(step: Step, recipe: Recipe, hidden: int) -> None:
     forward, backward = p.virtual_stages - (rank == 0), p.virtual_stages - (rank == p.pp - 1)
     # every stage has buffers for all micro batches, and the last gradient that it sends back
     waiting = message * (forward * (micro_batches + 1) + backward * (micro_batches - 1))
-    waiting = waiting + INPUTS * max(0, micro_batches - max(1, many // p.virtual_stages))
+    if p.schedule == "sequential":  # what a card before or after sends is made when it is sent
+        waiting = ZERO
+    else:
+        waiting = waiting + INPUTS * max(0, micro_batches - max(1, many // p.virtual_stages))
     for kind, pieces in (("receive", forward + backward), ("send", forward + backward)):
         step.traffic.add("pipeline", kind, "pp", message, pieces)
 
