@@ -13,6 +13,7 @@ const CHECKS = [
   'keyboard',
   'states',
   'setup',
+  'plans',
   'exports',
   'motion',
   'load',

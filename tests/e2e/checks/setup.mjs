@@ -230,7 +230,7 @@ async function words(context, { lang, width }) {
   await field('gpus').locator('input').focus()
   for (let press = 0; press < 3; press++) await page.keyboard.press('ArrowRight')
   await inLink('gpus', '8')
-  await inLink('strategy', 'fsdp')
+  await inLink('strategy', 'fsdp2')
   await field('padded').locator('input').check()
   await inLink('padded', 'true')
   await field('dropout').locator('input').fill('2')
@@ -252,7 +252,7 @@ async function words(context, { lang, width }) {
     recipe: {
       padded: true,
       lora: { dropout: 0.05, rank_pattern: { q_proj: 64, v_proj: 4 } },
-      parallelism: { gpus: 8, strategy: 'fsdp' },
+      parallelism: { gpus: 8, strategy: 'fsdp2' },
     },
   })
   const [estimate] = answer.estimates
