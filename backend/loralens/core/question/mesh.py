@@ -97,7 +97,8 @@ class Elements(Kind):
     nullable = True
 
     def read(self, value: Any, at: Place) -> int | str | None:
-        """Whole numbers may be written as 5e8."""
+        """Digits may be text, as a form has them."""
+        value = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
         if value is None or value == "auto":
             return None if value is None else "auto"
         if isinstance(value, str):

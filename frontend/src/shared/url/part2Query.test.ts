@@ -38,6 +38,7 @@ function valueOf(word: Word): fc.Arbitrary<Json> {
     )
   const kinds: Record<string, () => fc.Arbitrary<Json>> = {
     boolean: () => fc.boolean(),
+    text: () => fc.constantFrom('auto', '5000'),
     integer: () => fc.integer({ min: minimum!, max: maximum! }),
     number: () => fc.integer({ min: minimum! * 1000, max: maximum! * 1000 }).map((value) => value / 1000),
     list: () => fc.oneof(fc.uniqueArray(name, { minLength: 1 }), fc.constantFrom('all-linear', '.*[qv]_proj')),
