@@ -75,6 +75,7 @@ api-types: ## Write frontend/openapi.json and the page's API types from the back
 .PHONY: docs
 docs: ## Write the output of every command in the READMEs and docs/cli.md anew
 	PYTHONPATH=backend:. $(PY)/python -m tests.architecture.documents
+	PYTHONPATH=backend:. $(PY)/python -m tests.architecture.models_page
 	PYTHONPATH=backend $(PY)/python -m loralens.planner.course_markdown docs/course-numbers.md
 
 .PHONY: image

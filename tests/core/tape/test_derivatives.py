@@ -24,7 +24,7 @@ from loralens.core.architecture.families.t5_layers import clamped
 from loralens.core.architecture.module import Embedding
 from loralens.core.architecture.moe import Experts, best
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape import derivatives, ops, selecting
+from loralens.core.tape import derivatives, folding, ops, selecting
 from loralens.core.tape.attention import Attention
 from loralens.core.tape.ledger import Ledger
 from loralens.core.tape.rows import Derivative, Plain
@@ -141,6 +141,8 @@ WALKED = {
     "CAT": (lambda t, tensors: ops.cat(t, [tensors, tensors], 16, "out"), {}),
     "SPLIT": (lambda t, self: ops.split(t, self, [4, 4], "out")[0], {}),
     "DROPOUT": (lambda t, input: ops.dropout(t, input, 0.1, "out"), {"out mask": "result1"}),
+    "CUMSUM": (lambda t, self: folding.running_sum(t, self, "out"), {}),
+    "MASKED_FILL": (lambda t, self: folding.masked_fill(t, self, 8, "out"), {"out: mask": "mask"}),
     "MINIMUM": (lambda t, self: selecting.minimum(t, self, "out"), {}),
     "DIV": (lambda t, self, other: selecting.divide_by(t, self, other, "out"), {}),
     "GATHER": (lambda t, self, index: selecting.gather(t, self, index, "out"), {}),

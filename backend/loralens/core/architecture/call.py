@@ -126,5 +126,6 @@ class Call:
         """Every tensor among the arguments: a checkpoint holds them until it has recomputed."""
         found: list[Tensor | None] = list(self.masks.values())
         for value in self.shared.values():
-            found.extend(value if isinstance(value, tuple) else [value])
+            for each in value.values() if isinstance(value, dict) else [value]:
+                found.extend(each if isinstance(each, tuple) else [each])
         return [*found, *(bias.tensor for bias in self.between.biases)]

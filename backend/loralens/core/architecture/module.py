@@ -17,6 +17,7 @@ from loralens.core.tape.size import Size
 from loralens.core.tape.work import looked_up
 
 if TYPE_CHECKING:
+    from loralens.core.architecture.call import Call
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.tape import Tape
 
@@ -84,6 +85,10 @@ class Module:
                 for parameter in adapter.parameters().values():
                     found[id(parameter)] = parameter
         return list(found.values())
+
+    def arguments(self, call: Call) -> Call:
+        """What a layer is called with: all that the model has made, unless its kind of layer takes less."""
+        return call
 
     def forward(self, t: Tape, *args: Any) -> Any:
         """Run the module symbolically."""

@@ -102,10 +102,7 @@ class Experts(Module):
         t.end(source)
         weights = ops.indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
         counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
-        out = self._grouped(
-            t, selected, "gate_up_proj", self.gate_up_proj_bias, 2 * self._intermediate, "experts: gate and up"
-        )
-        out = self._gate(t, out)
+        out = self.first(t, selected)
         out = self._grouped(t, out, "down_proj", self.down_proj_bias, self._hidden, "experts: down")
         weighted = ops.mul(t, out, weights, "experts: weighted")
         inverse = t.new(rows, "int64", 1, "experts: order back")
@@ -113,6 +110,12 @@ class Experts(Module):
         total = ops.total(t, weighted, "experts: sum", numel=TOKENS * self._hidden)  # over each token's experts
         t.end(ordered, order, counts)
         return ops.cast(t, total, x.dtype, "experts: result")
+
+    def first(self, t: Tape, selected: Tensor) -> Tensor:
+        """From the selected rows to what the down projections take."""
+        width = 2 * self._intermediate
+        out = self._grouped(t, selected, "gate_up_proj", self.gate_up_proj_bias, width, "experts: gate and up")
+        return self._gate(t, out)
 
     def _grouped(self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str) -> Tensor:
         weight: Parameter = getattr(self, own)

@@ -97,11 +97,11 @@ FAMILIES: Final[dict[str, str]] = {
     "qwen3_vl_moe_text": "qwen_vl:Qwen3VLMoeText",
     # state space and linear attention: counted, not walked
     "mamba2": "mamba2:Mamba2",
-    "nemotron_h": "mamba2:NemotronH",
+    "nemotron_h": "nemotron_h:NemotronH",
     "jamba": "hybrid_mamba:Jamba",
     "bamba": "hybrid_mamba:Bamba",
-    "falcon_h1": "hybrid_mamba:FalconH1",
-    "granitemoehybrid": "hybrid_mamba:GraniteHybrid",
+    "falcon_h1": "falcon_h1:FalconH1",
+    "granitemoehybrid": "granite_hybrid:GraniteHybrid",
     "zamba": "zamba:Zamba",
     "zamba2": "zamba:Zamba2",
     "lfm2": "lfm2:Lfm2",
@@ -118,7 +118,7 @@ FAMILIES: Final[dict[str, str]] = {
     "minimax": "minimax:MiniMax",
     # counted for other reasons
     "gemma3n_text": "gemma3n:Gemma3n",
-    "gemma4_text": "gemma3n:Gemma4",
+    "gemma4_text": "gemma4:Gemma4",
 }
 
 # model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower

@@ -93,13 +93,14 @@ def walk_stack(
                     t.stands_for[number] = skipped if copy == 1 else 0
                 t.ledger.where = label = f"{name}.{first + index}"
                 hidden = _boundary(t, hidden, weights, label, None if position else gap, copy)
+                given = layer.arguments(call)
                 together = t.hooks.before_layer(t, weights, ahead=index < len(layers) - 1)
                 if not place.checkpointed:
-                    hidden, _ = _run(t, layer, call, hidden)
+                    hidden, _ = _run(t, layer, given, hidden)
                 elif nested:
-                    hidden = reentrant(t, partial(_run, t, layer, call), hidden, call.tensors(), label, weights)
+                    hidden = reentrant(t, partial(_run, t, layer, given), hidden, given.tensors(), label, weights)
                 else:
-                    hidden = checkpoint(t, partial(_run, t, layer, call), hidden, call.tensors(), label)
+                    hidden = checkpoint(t, partial(_run, t, layer, given), hidden, given.tensors(), label)
                 if call.states is not None:
                     call.states.append((Tensor(hidden.storage, hidden.numel, hidden.dtype, hidden.width), t.layer))
                 t.end(together)

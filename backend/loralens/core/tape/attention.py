@@ -55,15 +55,16 @@ class Attention:
             k, v = self._cached(t, k, v)
         if self.implementation == "eager":
             return self._eager(t, q, k, v, mask)
+        narrow = mask is None and self.head_dim == self.value_dim <= FLASH_MAX_HEAD_DIM  # keys are passed as they are
+        grouped = self.kv_heads != self.heads and (narrow or not self.repeats or self.implementation == "flash")
+        if self.kv_heads != self.heads and not grouped:
+            k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         if t.autocast is not None:
             q, k, v = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (q, k, v))
-        grouped = self.kv_heads != self.heads and (mask is None or not self.repeats)
         kernel = FLASH if self.implementation == "flash" else self._kernel(t, q, mask, grouped=grouped)
         if kernel == FLASH and mask is None:
             out = self._fused(t, q, k, v, None, "attention (flash)")
             return ops.copy(t, out, "attention: output by token") if self.heads_first else out
-        if self.kv_heads != self.heads and not grouped:
-            k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         if kernel == MATH:
             outside, t.autocast = t.autocast, None  # below autocast's reach
             out = self._math(t, q, k, v, mask, self.kv_heads if grouped else self.heads)

@@ -41,6 +41,7 @@ class Region:
         self._label = label
         self._held = [tensor.storage for tensor in inputs if tensor is not None and tensor.storage is not None]
         self._waiting: list[ref[Node]] = []  # a node may be gone before backward asks
+        self._arguments: object = None
         self._arrived = 0
         self._layer = t.layer
         self.done = False
@@ -77,7 +78,10 @@ class Region:
         t.leave(mark)
         t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where = outside
         self._waiting.clear()
-        self._run = _spent  # and with it the region's arguments
+        self._arguments, self._run = (
+            self._run,
+            _spent,
+        )  # the region's frame holds them as long as a node holds the frame
 
 
 def _spent() -> Tensor:

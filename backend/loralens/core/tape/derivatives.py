@@ -23,7 +23,6 @@ total: Final = Plain("sum.dim_IntList")  # the gradient is expanded, and laid ou
 clone: Final = Plain("clone", passes=True)
 repeat: Final = Plain("repeat")
 expanded: Final = Plain("expand", view=True)  # the gradient is summed
-cumulated: Final = Plain("cumsum")
 padded: Final = Plain("constant_pad_nd")
 cut: Final = Plain("slice.Tensor", view=True)  # the gradient fills a zeroed tensor
 
@@ -50,6 +49,8 @@ clamp: Final = Plain("clamp", "self")
 POWER: Final = Derivative("pow.Tensor_Scalar", {"self": "self"})
 CLAMP_TENSOR: Final = Derivative("clamp.Tensor", {"self": "self"}, left_out="min max")  # one value each
 MINIMUM: Final = Derivative("minimum", {"self": "self"}, left_out="other")  # one value
+CUMSUM: Final = Derivative("cumsum", {"self": ""})
+MASKED_FILL: Final = Derivative("masked_fill.Scalar", {"self": "mask"})
 MUL: Final = Derivative("mul.Tensor", {"self": "other", "other": "self"})
 ADD: Final = Derivative("add.Tensor", {"self": "", "other": ""})
 SUB: Final = Derivative("sub.Tensor", {"self": "", "other": ""})

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 Recipe = dict[str, Any]
 _QUERY_VALUE: Final = ["q_proj", "v_proj"]
+_SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
 def _decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, heads: int, keys: int, layers: int = 2,
@@ -21,6 +22,9 @@ def _decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, h
     }  # fmt: skip
 
 
+_GRANITE: Final[dict[str, Any]] = {
+    "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 8.0, "attention_multiplier": 0.015625,
+}  # fmt: skip
 # name -> config, names for a small LoRA, target for a large one (all-linear takes in the experts where PEFT adapts them)
 CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
     "internlm3": (_decoder("internlm3", 128512, 4096, 10240, 32, 2, head_dim=128), _QUERY_VALUE, "all-linear"),
@@ -54,6 +58,60 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
                  num_dense_layers=2, num_experts=32, num_experts_per_tok=4, moe_intermediate_size=1792),
         _QUERY_VALUE, "all-linear",
     ),
+    # as E2B: inputs for each layer, the last layers take keys and values from earlier ones
+    "gemma-4-sharing": (
+        _decoder("gemma4_text", 32768, 1536, 6144, 8, 1, 10, head_dim=256, global_head_dim=512, sliding_window=512,
+                 hidden_size_per_layer_input=256, vocab_size_per_layer_input=32768, num_kv_shared_layers=4,
+                 use_double_wide_mlp=True, final_logit_softcapping=30.0,
+                 layer_types=([_SLIDING] * 4 + [_FULL]) * 2),
+        _QUERY_VALUE, "all-linear",
+    ),
+    # as 31B: one matrix makes key and value in full layers
+    "gemma-4-dense": (
+        _decoder("gemma4_text", 32768, 2688, 8192, 16, 8, 6, head_dim=256, global_head_dim=512, sliding_window=512,
+                 num_global_key_value_heads=2, attention_k_eq_v=True, hidden_size_per_layer_input=0,
+                 num_kv_shared_layers=0, final_logit_softcapping=30.0, layer_types=[_SLIDING] * 5 + [_FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "gemma-4-experts": (
+        _decoder("gemma4_text", 32768, 2816, 2112, 16, 8, 3, head_dim=256, global_head_dim=512, sliding_window=512,
+                 hidden_size_per_layer_input=0, num_kv_shared_layers=0, enable_moe_block=True, num_experts=32,
+                 top_k_experts=8, moe_intermediate_size=704, layer_types=[_SLIDING, _SLIDING, _FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "granite-4-h": (
+        _decoder("granitemoehybrid", 49160, 2048, 8192, 32, 8, 4, **_GRANITE, num_local_experts=0,
+                 shared_intermediate_size=8192, mamba_n_heads=64, mamba_d_state=128, mamba_d_head=64,
+                 layer_types=["linear_attention", "linear_attention", _FULL, "linear_attention"]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "granite-4-h-experts": (
+        _decoder("granitemoehybrid", 49160, 1536, 512, 12, 4, 3, **_GRANITE, num_local_experts=16, num_experts_per_tok=6,
+                 shared_intermediate_size=1024, mamba_n_heads=48, mamba_d_state=128, mamba_d_head=64,
+                 position_embedding_type="rope", layer_types=["linear_attention", _FULL, "linear_attention"]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "nemotron-h": (
+        _decoder("nemotron_h", 32768, 2688, 10752, 32, 8, 5, head_dim=128, hybrid_override_pattern="M-M*E",
+                 mamba_num_heads=64, mamba_head_dim=64, ssm_state_size=128, n_groups=8, n_routed_experts=16,
+                 num_experts_per_tok=6, moe_intermediate_size=1856, moe_shared_expert_intermediate_size=3712),
+        _QUERY_VALUE, ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"],
+    ),
+    "falcon-h1": (
+        _decoder("falcon_h1", 32784, 1024, 2048, 8, 2, 3, head_dim=64, mamba_d_ssm=1536, mamba_n_heads=24,
+                 mamba_d_head=64, mamba_d_state=128, mamba_chunk_size=128),
+        _QUERY_VALUE, ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    ),
+    "falcon-h1-normed": (
+        _decoder("falcon_h1", 32784, 2048, 4096, 8, 2, 2, head_dim=128, mamba_d_ssm=2048, mamba_n_heads=32,
+                 mamba_d_head=64, mamba_d_state=256, mamba_n_groups=2, mamba_rms_norm=True),
+        _QUERY_VALUE, ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    ),
+    "bamba": (
+        _decoder("bamba", 128256, 4096, 14336, 32, 8, 3, mamba_n_heads=128, mamba_d_head=64, mamba_d_state=128,
+                 attn_layer_indices=[1]),
+        _QUERY_VALUE, "all-linear",
+    ),
     "mt5": (
         {"model_type": "mt5", "vocab_size": 250112, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 3,
          "num_decoder_layers": 3, "num_heads": 12, "pad_token_id": 0},
@@ -67,7 +125,7 @@ def _shape(batch: int, length: int, *, checkpointing: bool = False) -> Recipe:
 
 
 def _recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
-    experts = any("expert" in name for name in config)
+    experts = any("expert" in name and config[name] for name in config)
     small = {"rank": 8, "dropout": 0.1, "target_modules": few}
     # PEFT has no dropout on experts, and what k-bit preparation makes of them cannot run
     large = {"rank": 16, "alpha": 32, "dropout": 0.0 if experts else 0.05, "target_modules": many}

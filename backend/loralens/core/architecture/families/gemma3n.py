@@ -1,26 +1,22 @@
-"""Gemma 3n and Gemma 4 (text): inputs for each layer, layers that share keys and values; counted, not walked.
+"""Gemma 3n (text): inputs for each layer, layers that share keys and values; counted, not walked.
 
-Source: transformers 5.23, models/{gemma3n,gemma4}/{configuration,modeling}_*.py.
+Source: transformers 5.23, models/gemma3n/{configuration,modeling}_*.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
-from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, MAX_VOCABULARY, Config
+from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import SelfAttention
-from loralens.core.architecture.families.state_space import layer_kinds
 from loralens.core.architecture.module import Embedding, Linear, Module
-from loralens.core.architecture.moe import Experts
-from loralens.core.architecture.shape import MAX_HEADS, Shape
+from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
 from loralens.core.tape.parameter import Parameter
 
-_KINDS = ("sliding_attention", "full_attention")
 _NORMS = ("input", "post_attention", "pre_feedforward", "post_feedforward")
 
 
@@ -56,20 +52,20 @@ class PerLayerInputs:
         self.vocabulary = config.integer("vocab_size_per_layer_input", default=262144, high=MAX_VOCABULARY)
         self.layers = layers
 
-    def into_layer(self, layer: Module, hidden: int) -> None:
+    def into_layer(self, layer: Module, hidden: int, norm: type[RMSNorm] = RMSNorm) -> None:
         """Gate, projection and norm of one layer."""
         if self.width:
             layer.per_layer_input_gate = Linear(hidden, self.width, name="per-layer input gate")
             layer.per_layer_projection = Linear(self.width, hidden, name="per-layer projection")
-            layer.post_per_layer_input_norm = RMSNorm(hidden)
+            layer.post_per_layer_input_norm = norm(hidden)
 
-    def into_model(self, inner: Module, hidden: int) -> None:
+    def into_model(self, inner: Module, hidden: int, norm: type[RMSNorm] = RMSNorm) -> None:
         """The table, and the projection of the embeddings."""
         if self.width:
             together = self.layers * self.width
             inner.embed_tokens_per_layer = Embedding(self.vocabulary, together)
             inner.per_layer_model_projection = Linear(hidden, together, name="per-layer model projection")
-            inner.per_layer_projection_norm = RMSNorm(self.width)
+            inner.per_layer_projection_norm = norm(self.width)
 
 
 class SandwichedLayer(Module):
@@ -103,7 +99,7 @@ class Laurel(Module):
         self.post_laurel_norm = RMSNorm(hidden)
 
 
-def _first_sharing(config: Config, layers: int, default: int) -> int:
+def first_sharing(config: Config, layers: int, default: int) -> int:
     """The first layer that takes its keys and values from an earlier one."""
     shared = config.integer("num_kv_shared_layers", default=default, low=0, high=MAX_LAYERS)
     if shared >= layers:
@@ -133,7 +129,7 @@ class Gemma3n(CountedDecoder):
         copies = config.integer("altup_num_inputs", default=4, high=1_024)
         rank = config.integer("laurel_rank", default=64)
         bias, inputs = config.flag("attention_bias", False), PerLayerInputs(config, s.layers)
-        first = _first_sharing(config, s.layers, 15)
+        first = first_sharing(config, s.layers, 15)
 
         def layer(kind: Kind) -> SandwichedLayer:
             made = SandwichedLayer(s, kind, bias, inputs)
@@ -147,69 +143,3 @@ class Gemma3n(CountedDecoder):
             setattr(inner, name, several := Module())
             for index in range(copies - 1):
                 setattr(several, str(index), Linear(s.hidden, s.hidden, name=name.replace("_", " ")))
-
-
-class Gemma4Router(Module):
-    """Which experts take a token."""
-
-    def __init__(self, hidden: int, experts: int) -> None:
-        self.proj = Linear(hidden, experts, name="router")
-        self.scale = Parameter((hidden,))
-        self.per_expert_scale = Parameter((experts,))
-
-
-class Gemma4(CountedDecoder):
-    """Gemma 4: full layers have wider heads, and may have fewer of them for keys; experts beside the MLP in some sizes."""
-
-    family = "gemma4_text"
-
-    def __init__(self, config: Config) -> None:
-        s = Shape.read(config, tied=True, kv_heads=4, head_dim=256, act="gelu_pytorch_tanh")
-        default = ["full_attention" if (index + 1) % 6 == 0 else "sliding_attention" for index in range(s.layers)]
-        layers = layer_kinds(config, ("layer_types",), default, _KINDS)
-        layers[-1] = "full_attention"  # as transformers forces it
-        first = _first_sharing(config, s.layers, 0)
-        bias, inputs = config.flag("attention_bias", False), PerLayerInputs(config, s.layers)
-        sparse = config.flag("enable_moe_block", False)
-        experts = config.integer("num_experts", high=MAX_EXPERTS) if sparse else 0
-        width = config.integer("moe_intermediate_size") if sparse else 0
-
-        def layer(kind: Kind) -> SandwichedLayer:
-            made = SandwichedLayer(s, kind, bias, inputs)
-            if sparse:
-                made.router = Gemma4Router(s.hidden, experts)
-                made.experts = Experts(s.hidden, width, experts, s.act)
-                for name in (
-                    "post_feedforward_layernorm_1",
-                    "post_feedforward_layernorm_2",
-                    "pre_feedforward_layernorm_2",
-                ):
-                    setattr(made, name, RMSNorm(s.hidden))
-            return made
-
-        kinds = [self._kind(config, s, index, kind, index >= first) for index, kind in enumerate(layers)]
-        inputs.into_model(self.assemble(s, layer, kinds, norm=RMSNorm), s.hidden)
-
-    @staticmethod
-    def _kind(config: Config, s: Shape, index: int, kind: str, shares: bool) -> Kind:
-        full = kind == "full_attention"
-        both = config.flag("attention_k_eq_v", False)
-        own = config.nested("per_layer_config")
-        if own is not None:
-            found = own.entries.get(str(index), own.entries.get(index))  # type: ignore[call-overload]
-            own = Config(found, config.transformers) if isinstance(found, Mapping) else Config({})
-        else:
-            own = Config({"head_dim": config.integer("global_head_dim", default=512, high=MAX_HEADS)} if full else {})
-            if full and both and config.has("num_global_key_value_heads"):
-                heads = config.integer("num_global_key_value_heads", high=MAX_HEADS)
-                own = own.over({"num_key_value_heads": heads})
-        kv_heads = own.integer("num_key_value_heads", default=s.kv_heads, high=MAX_HEADS)
-        config.divides("num_attention_heads", s.heads, kv_heads)
-        wide = 2 if config.flag("use_double_wide_mlp", False) and shares else 1
-        return Kind(
-            own.integer("head_dim", default=s.head_dim, high=MAX_HEADS),
-            kv_heads,
-            shares,
-            both and full,
-            wide * s.intermediate,
-        )

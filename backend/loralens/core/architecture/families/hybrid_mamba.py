@@ -1,30 +1,26 @@
-"""Decoders that alternate state-space and attention layers: Jamba, Bamba, Falcon-H1, Granite 4; counted, not walked.
+"""Decoders that alternate state-space and attention layers: Bamba, and Jamba, which is counted and not walked.
 
-Source: transformers 5.23, models/{jamba,bamba,falcon_h1,granitemoehybrid}/modeling_*.py.
+Source: transformers 5.23, models/{jamba,bamba}/modeling_*.py.
 """
 
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
-from loralens.core.architecture.decoder import Names, SelfAttention
-from loralens.core.architecture.families.granite_moe import GraniteSharedMLP
-from loralens.core.architecture.families.state_space import (
-    MAX_GROUPS,
-    MAX_KERNEL,
-    REFUSED,
-    HeadedMixer,
-    SelectiveMixer,
-    headed_mixer,
-    layer_kinds,
-)
+from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.families.nemotron import NemotronAttention
+from loralens.core.architecture.families.state_space import FALLBACK, SelectiveMixer, headed_mixer
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import Experts, Router, SparseMLP
 from loralens.core.architecture.shape import Shape
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.tape import Tape
 
 _FINAL = Names(norm="final_layernorm")
-_KINDS = ("linear_attention", "full_attention")
 
 
 class HybridLayer(Module):
@@ -38,6 +34,18 @@ class HybridLayer(Module):
         self.feed_forward = mlp
         self.input_layernorm = RMSNorm(s.hidden)
         self.pre_ff_layernorm = RMSNorm(s.hidden)
+        self._mixer = "mamba" if attention is None else "self_attn"
+
+    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        residual = hidden
+        hidden = self.input_layernorm(t, hidden)
+        hidden = getattr(self, self._mixer)(t, hidden, call)
+        hidden = ops.add(t, residual, hidden, "residual stream after attention")
+        residual = hidden
+        hidden = self.pre_ff_layernorm(t, hidden)
+        hidden = self.feed_forward(t, hidden)
+        return ops.add(t, residual, hidden, "residual stream after the layer")
 
 
 class Jamba(CountedDecoder):
@@ -78,93 +86,24 @@ def _pattern(config: Config, name: str, period: int, offset: int) -> tuple[int, 
     return every, config.integer(f"{name}_offset", default=offset, low=0, high=every - 1)
 
 
-class Bamba(CountedDecoder):
+class Bamba(CausalDecoder):
     """Mamba 2, and attention in the layers that the config lists."""
 
-    family = "bamba"
+    caches = False
 
     def __init__(self, config: Config) -> None:
-        s = Shape.read(config, kv_heads=8)
+        s = Shape.read(config, kv_heads=8, rotary=0.5)
         listed = set(config.integers("attn_layer_indices", MAX_LAYERS) or ())
         bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
 
         def layer(attends: bool) -> Module:
             mlp = GatedMLP(s.hidden, s.intermediate, mlp_bias, s.act)
             if attends:
-                return HybridLayer(s, None, SelfAttention(s, bias=bias, output_bias=bias), mlp)
+                return HybridLayer(s, None, NemotronAttention(s, bias=bias, output_bias=bias), mlp)
             return HybridLayer(s, headed_mixer(config, s.hidden), None, mlp)
 
         self.assemble(s, layer, [index in listed for index in range(s.layers)], names=_FINAL)
 
-
-class FalconH1(CountedDecoder):
-    """Mamba 2 and attention side by side in every layer."""
-
-    family = "falcon_h1"
-    refused_targets = REFUSED
-
-    def __init__(self, config: Config) -> None:
-        s = Shape.read(config, kv_heads=8)
-        given = "mamba_d_ssm" not in config.entries or config.has("mamba_d_ssm")
-        expanded = config.integer("mamba_expand", default=2, high=1_024) * s.hidden
-        inner = config.integer("mamba_d_ssm", default=1024) if given else expanded
-        heads = config.integer("mamba_n_heads", default=128, high=MAX_GROUPS)
-        config.divides("mamba_n_heads", inner, heads)
-        bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
-
-        def layer(_: object) -> Module:
-            mixer = HeadedMixer(
-                s.hidden,
-                inner,
-                heads,
-                config.integer("mamba_d_state", default=256),
-                config.integer("mamba_n_groups", default=1, high=MAX_GROUPS),
-                config.integer("mamba_d_conv", default=4, high=MAX_KERNEL),
-                bias=config.flag("mamba_proj_bias", False),
-                conv_bias=config.flag("mamba_conv_bias", True),
-                output_bias=config.flag("projectors_bias", False),
-                norm=config.flag("mamba_rms_norm", False),
-            )
-            mlp = GatedMLP(s.hidden, s.intermediate, mlp_bias, s.act)
-            return HybridLayer(s, mixer, SelfAttention(s, bias=bias, output_bias=bias), mlp)
-
-        self.assemble(s, layer, s.windows, names=_FINAL)
-
-
-class GraniteHybridLayer(Module):
-    """A mixer or attention, experts where there are any, and a shared MLP."""
-
-    def __init__(self, s: Shape, mixer: Module | None, attention: Module | None, experts: int, shared: int) -> None:
-        if mixer is not None:
-            self.mamba = mixer
-        if attention is not None:
-            self.self_attn = attention
-        self.input_layernorm = RMSNorm(s.hidden)
-        self.post_attention_layernorm = RMSNorm(s.hidden)
-        if experts:
-            router = Router(s.hidden, experts, 1)
-            self.block_sparse_moe = SparseMLP(
-                router, Experts(s.hidden, s.intermediate, experts, s.act), router_name="router"
-            )
-        self.shared_mlp = GraniteSharedMLP(s.hidden, shared, s.act)
-
-
-class GraniteHybrid(CountedDecoder):
-    """Granite 4."""
-
-    family = "granitemoehybrid"
-
-    def __init__(self, config: Config) -> None:
-        s = Shape.read(config)
-        experts = config.integer("num_local_experts", default=8, low=0, high=MAX_EXPERTS)
-        shared = config.integer("shared_intermediate_size", default=1024)
-        bias = config.flag("attention_bias", False)
-        default = ["linear_attention"] * s.layers
-        kinds = layer_kinds(config, ("layer_types", "layers_block_type"), default, _KINDS)
-
-        def layer(kind: str) -> Module:
-            if kind == "linear_attention":
-                return GraniteHybridLayer(s, headed_mixer(config, s.hidden), None, experts, shared)
-            return GraniteHybridLayer(s, None, SelfAttention(s, bias=bias, output_bias=bias), experts, shared)
-
-        self.assemble(s, layer, kinds)
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """Which kernels run."""
+        return [*super().assumptions(recipe), FALLBACK]

@@ -239,8 +239,6 @@ class Llama4(CausalDecoder):
     default_targets = ("q_proj", "v_proj")
     current_code = True
 
-    counted = True
-
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=8, head_dim=128)
         experts = config.integer("num_local_experts", default=16, high=MAX_EXPERTS)

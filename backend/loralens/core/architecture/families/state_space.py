@@ -15,12 +15,14 @@ from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_LAYERS, Config
+from loralens.core.architecture.families.chunk_scan import Scan
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.errors import InvalidInput
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_weight
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.selecting import exp
 from loralens.core.tape.size import BATCH, TOKENS
 from loralens.core.tape.tape import Tape
 
@@ -81,7 +83,7 @@ def hide_padding(t: Tape, x: Tensor, call: Call) -> Tensor:
     """Padded positions are multiplied by the batch's own mask (`apply_mask_to_padding_states`)."""
     if not call.recipe.padded:
         return x
-    return ops.mul(t, x, Tensor(None, TOKENS, "int64", 1), "padding set to zero")
+    return ops.mul(t, x, Tensor(None, TOKENS, x.dtype, 1), "padding set to zero")  # whole numbers promote nothing
 
 
 class SelectiveMixer(Module):
@@ -97,6 +99,25 @@ class SelectiveMixer(Module):
         self.A_log = Parameter((inner, state))
         self.D = Parameter((inner,))
         self.out_proj = Linear(inner, hidden, bias, name="state space out")
+
+
+class GatedGroupNorm(RMSNorm):
+    """Times the activated gate in float32, then normed in groups (`MambaRMSNormGated`)."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__(width)
+        self._group = width // groups
+
+    def forward(self, t: Tape, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Shapes: x and gate (rows, width) to the same."""
+        assert gate is not None
+        dtype, width = x.dtype, x.width
+        x = ops.cast(t, x, "float32", "norm: input in float32")
+        gate = ops.silu(t, ops.cast(t, gate, "float32", "norm: gate in float32"), "norm: activated gate")
+        x = ops.mul(t, x, gate, "norm: gated input")
+        t.end(gate)
+        x = self.normalize(t, x.view(self._group)).view(width)
+        return self._weighted(t, x, dtype)
 
 
 class HeadedMixer(Module):
@@ -115,6 +136,8 @@ class HeadedMixer(Module):
         conv_bias: bool = True,
         output_bias: bool | None = None,
         norm: bool = True,
+        chunk: int = 256,
+        norm_groups: int = 1,
     ) -> None:
         convolved = inner + 2 * groups * state
         self.conv1d = Convolution(convolved, kernel, conv_bias)
@@ -123,11 +146,37 @@ class HeadedMixer(Module):
         self.A_log = Parameter((heads,))
         self.D = Parameter((heads,))
         if norm:
-            self.norm = RMSNorm(inner)
+            self.norm = GatedGroupNorm(inner, norm_groups)
         self.out_proj = Linear(inner, hidden, bias if output_bias is None else output_bias, name="state space out")
+        self._scan = Scan(heads, inner, state, groups, chunk)
+        self._parts = [inner, convolved, heads]
+
+    def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        dtype, s = x.dtype, self._scan
+        x = hide_padding(t, x, call)
+        projected = self.into(t, x, call)
+        a = exp(t, ops.cast(t, t.parameter(self.A_log), "float32", "scan: A in float32"), "scan: exp(A)")
+        a = ops.scale(t, a, "scan: A")
+        gate, convolved, dt = ops.split(t, projected, self._parts, "state space: parts")
+        convolved = self.conv1d(t, convolved, "silu")
+        convolved = hide_padding(t, convolved, call)
+        wide = s.groups * s.state
+        x, b, c = ops.split(t, convolved, [s.inner, wide, wide], "state space: input, B and C")
+        out = s(t, x, dt, a, b, c, t.parameter(self.D), t.parameter(self.dt_bias))
+        out = self.normed(t, out, gate)
+        return self.out_proj(t, ops.cast(t, out, dtype, "state space: result"))
+
+    def into(self, t: Tape, x: Tensor, call: Call) -> Tensor:
+        """The projection."""
+        return self.in_proj(t, x)
+
+    def normed(self, t: Tape, x: Tensor, gate: Tensor) -> Tensor:
+        """The gated norm."""
+        return self.norm(t, x, gate)
 
 
-def headed_mixer(config: Config, hidden: int, *, conv_bias: bool | None = None) -> HeadedMixer:
+def headed_mixer(config: Config, hidden: int, *, conv_bias: bool | None = None, norm_groups: int = 1) -> HeadedMixer:
     """The mixer of a hybrid whose config names it `mamba_*` (Bamba and its successors)."""
     heads = config.integer("mamba_n_heads", default=128, high=MAX_GROUPS)
     inner = config.integer("mamba_expand", default=2, high=1_024) * hidden
@@ -148,6 +197,8 @@ def headed_mixer(config: Config, hidden: int, *, conv_bias: bool | None = None) 
         config.integer("mamba_d_conv", default=4, high=MAX_KERNEL),
         bias=config.flag("mamba_proj_bias", False),
         conv_bias=config.flag("mamba_conv_bias", True) if conv_bias is None else conv_bias,
+        chunk=config.integer("mamba_chunk_size", default=256, high=MAX_GROUPS),
+        norm_groups=norm_groups,
     )
 
 
