@@ -36,7 +36,7 @@ class SigmoidRouter(Router):
             )
         logits = t.local(ops.linear(t, x, self.weight, "router: logits", self.bias, weight))
         wide = ops.cast(t, logits, "float32", "router: logits in float32") if self.upcasts else logits.view()
-        scores = ops.sigmoid(t, wide, "router: scores")
+        scores = self.scored(t, wide)
         t.end(wide)
         biased = t.new(scores.numel, "float32" if self.biased else scores.dtype, scores.width, "router: biased scores")
         chosen = t.new(TOKENS * self.chosen, biased.dtype, self.chosen, "router: biased scores of the chosen")
@@ -50,8 +50,20 @@ class SigmoidRouter(Router):
         t.end(biased, chosen)
         return (ops.scale(t, values, "router: weights") if self.scaled else values), numbers
 
+    def scored(self, t: Tape, logits: Tensor) -> Tensor:
+        """Every expert's score."""
+        return ops.sigmoid(t, logits, "router: scores")
+
 
 class GroupRouter(SigmoidRouter):
     """DeepSeek-V3's, which its successors repeat; which groups of experts are looked at takes only small tensors."""
 
     in_place = True
+
+
+class SoftmaxGroupRouter(GroupRouter):
+    """The same with a softmax in the logits' dtype, which autocast makes float32 (Mistral 4)."""
+
+    def scored(self, t: Tape, logits: Tensor) -> Tensor:
+        """Every expert's score."""
+        return ops.softmax(t, logits, "float32" if t.autocast else None, "router: scores")

@@ -84,6 +84,8 @@ FAMILIES: Final[dict[str, str]] = {
     "hy_v3": "hy_v3:HyV3",
     "dots1": "dots1:Dots1",
     "mt5": "t5:MT5",
+    "mistral4": "mistral4:Mistral4",
+    "hunyuan_v1_moe": "hunyuan:HunyuanMoe",
     # encoders
     "roberta": "roberta:Roberta",
     "xlm-roberta": "roberta:Roberta",
@@ -119,6 +121,7 @@ FAMILIES: Final[dict[str, str]] = {
     # counted for other reasons
     "gemma3n_text": "gemma3n:Gemma3n",
     "gemma4_text": "gemma4:Gemma4",
+    "gemma4_unified_text": "gemma4:Gemma4Unified",
 }
 
 # model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower

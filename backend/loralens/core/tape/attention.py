@@ -7,7 +7,7 @@ repeats them to all heads otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_leaf
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from loralens.core.tape.position_bias import PositionBias
     from loralens.core.tape.tape import Tape
     from loralens.core.tape.validity import Validity
+
+GROUPED_MAX_HEAD_DIM: Final = 256  # transformers 5.23 integrations/sdpa_attention.py, `use_gqa_in_sdpa`
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Attention:
             k, v = self._cached(t, k, v)
         if self.implementation == "eager":
             return self._eager(t, q, k, v, mask)
-        narrow = mask is None and self.head_dim == self.value_dim <= FLASH_MAX_HEAD_DIM  # keys are passed as they are
+        narrow = mask is None and self.head_dim == self.value_dim <= GROUPED_MAX_HEAD_DIM  # keys are passed as they are
         grouped = self.kv_heads != self.heads and (narrow or not self.repeats or self.implementation == "flash")
         if self.kv_heads != self.heads and not grouped:
             k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")

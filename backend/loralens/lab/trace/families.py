@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -38,10 +39,22 @@ def model_class(config: Any, head: str = LM) -> Any:
         ):
             found = mapping[type(config)]
             return found[0] if isinstance(found, tuple) else found
+    if found := _unlisted(config):
+        return found
     raise UnsupportedArchitecture(
         f"transformers has no model with a training loss for model_type {config.model_type!r}",
         field="config.model_type",
     )
+
+
+def _unlisted(config: Any) -> Any:
+    """A causal language model that lies beside its config, but in none of transformers' mappings (Mistral 4); else None."""
+    place = type(config).__module__.replace(".configuration_", ".modeling_")
+    try:
+        classes = vars(import_module(place))
+    except ImportError:
+        return None
+    return next((found for name, found in classes.items() if name.endswith("ForCausalLM")), None)
 
 
 _MAPPINGS = {

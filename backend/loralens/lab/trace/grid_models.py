@@ -73,6 +73,12 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
                  num_kv_shared_layers=0, final_logit_softcapping=30.0, layer_types=[_SLIDING] * 5 + [_FULL]),
         _QUERY_VALUE, "all-linear",
     ),
+    "gemma-4-unified": (
+        _decoder("gemma4_unified_text", 32768, 2560, 8192, 16, 8, 6, head_dim=256, global_head_dim=512,
+                 sliding_window=512, num_global_key_value_heads=2, attention_k_eq_v=True, num_kv_shared_layers=0,
+                 final_logit_softcapping=30.0, layer_types=[_SLIDING] * 5 + [_FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
     "gemma-4-experts": (
         _decoder("gemma4_text", 32768, 2816, 2112, 16, 8, 3, head_dim=256, global_head_dim=512, sliding_window=512,
                  hidden_size_per_layer_input=0, num_kv_shared_layers=0, enable_moe_block=True, num_experts=32,
@@ -110,6 +116,16 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
     "bamba": (
         _decoder("bamba", 128256, 4096, 14336, 32, 8, 3, mamba_n_heads=128, mamba_d_head=64, mamba_d_state=128,
                  attn_layer_indices=[1]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "mistral-4": (
+        _decoder("mistral4", 32768, 4096, 12288, 32, 32, n_routed_experts=16, num_experts_per_tok=4, n_shared_experts=1,
+                 moe_intermediate_size=2048, first_k_dense_replace=0, q_lora_rank=1024, kv_lora_rank=256,
+                 qk_rope_head_dim=64, qk_nope_head_dim=64, v_head_dim=128),
+        ["q_b_proj", "kv_b_proj"], "all-linear",
+    ),
+    "hunyuan-moe": (
+        _decoder("hunyuan_v1_moe", 32768, 4096, 3072, 32, 8, head_dim=128, num_experts=16, moe_topk=8),
         _QUERY_VALUE, "all-linear",
     ),
     "mt5": (

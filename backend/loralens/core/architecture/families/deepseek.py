@@ -61,7 +61,7 @@ class LatentAttention(Module):
             rotate_chunks(t, q_rot, tables, "attention query"),
             rotate_chunks(t, k_rot, tables, "attention key"),
         )
-        q = ops.cat(t, [q_pass, q_rot], nope + rope, "attention query, whole")
+        q = self.scaled(t, ops.cat(t, [q_pass, q_rot], nope + rope, "attention query, whole"))
         expanded = self.kv_b_proj(t, latent).view(nope + value)
         k_pass, v = ops.split(t, expanded, [nope, value], "attention: key and value")
         k = ops.spread_cat(t, k_pass, k_rot, TOKENS * (s.heads * (nope + rope)), nope + rope, "attention key, whole")
@@ -70,14 +70,20 @@ class LatentAttention(Module):
         result: Tensor = self.o_proj(t, out.view(s.heads * value))
         return result
 
+    def scaled(self, t: Tape, q: Tensor) -> Tensor:
+        """What a family does to the whole query."""
+        return q
+
 
 class DeepSeek(CausalDecoder):
     """The causal language model; `float32` routing and latent attention alike in V2 and V3."""
 
     caches = False
     default_targets: tuple[str, ...] | str = ("q_proj", "q_a_proj", "kv_a_proj_with_mqa")
-    expert_targets = EXPERT_TARGETS
+    expert_targets: dict[str, str] | None = EXPERT_TARGETS
+    attention: type[LatentAttention] = LatentAttention
     router: type[Router] = GroupRouter
+    float32_routing = True
     q_rank: int | None = 1536
     shared, experts, chosen, width, dense = 1, 256, 8, 2048, 3
 
@@ -100,10 +106,10 @@ class DeepSeek(CausalDecoder):
         s = s.with_rotated(rope // 2 * 2)
 
         def layer(is_dense: bool) -> DecoderLayer:
-            attention = LatentAttention(s, q_rank, kv_rank, nope, rope, value, bias)
+            attention = self.attention(s, q_rank, kv_rank, nope, rope, value, bias)
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if not is_dense:
-                router = self.router(s.hidden, experts, chosen, float32=True)
+                router = self.router(s.hidden, experts, chosen, float32=self.float32_routing)
                 mlp = SparseMLP(
                     router,
                     Experts(s.hidden, width, experts, s.act),

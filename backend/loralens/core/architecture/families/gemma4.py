@@ -272,6 +272,17 @@ class Gemma4(Gemma):
         return [*super().assumptions(recipe), *([ROUTING] if self._sparse else [])]
 
 
+class Gemma4Unified(Gemma4):
+    """The text model of Gemma 4's encoder-free sizes: the same code without inputs for each layer and without experts.
+
+    Source: transformers 5.23, models/gemma4_unified/modular_gemma4_unified.py.
+    """
+
+    def __init__(self, config: Config) -> None:
+        own = {"hidden_size_per_layer_input": 0, "enable_moe_block": False}
+        super().__init__(config.over(own, {"sliding_window": 1024}))
+
+
 def _kind(config: Config, s: Shape, index: int, kind: str, *, shares: bool, stores: bool) -> Kind:
     full = kind == "full_attention"
     both = config.flag("attention_k_eq_v", False)
