@@ -166,3 +166,20 @@ def test_the_planted_fault_is_named_first(
     assert first.code == code, answer.findings
     assert answer.verdict == ("doubtful" if code == "dead" else "broken")
     assert first.repair
+
+
+@pytest.mark.parametrize(
+    ("prefix", "verdict"), [("model.language_model", "healthy"), ("language_model.model", "doubtful")]
+)
+def test_an_adapter_of_a_multimodal_model(prefix: str, verdict: str, tmp_path: Path) -> None:
+    """The language model's layers are found under the class's own prefix, and under the one of older versions with a warning."""
+    whole = base_of("gemma-3-4b")
+    tensors = {}
+    for layer in range(2):
+        place = whole.places[f"model.language_model.layers.{layer}.self_attn.q_proj"]
+        stem = f"{PREFIX}{prefix}.layers.{layer}.self_attn.q_proj"
+        tensors[f"{stem}.lora_A.weight"] = torch.randn(4, place.in_features).bfloat16() * 0.1
+        tensors[f"{stem}.lora_B.weight"] = torch.randn(place.out_features, 4).bfloat16() * 0.1
+    answer = diagnose(write(tmp_path / "vlm", tensors, config(target_modules=["q_proj"])), whole)
+    assert answer.verdict == verdict, answer.findings
+    assert whole.layers == 34

@@ -18,6 +18,11 @@ MOST_SUGGESTED: Final = 3
 _LAYER: Final = re.compile(r"\.(\d+)\.")
 
 
+def in_tower(name: str) -> bool:
+    """Whether a module belongs to a vision or audio tower, by its name."""
+    return any(word in name for word in ("vision", "visual", "audio"))
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A module that holds weights. An embedding's in_features are its entries, as in PEFT's lora_embedding_A."""
@@ -57,7 +62,8 @@ class Base:
     @property
     def layers(self) -> int:
         """Layers of the language model."""
-        return 1 + max((int(match[1]) for name in self.places if (match := _LAYER.search(name))), default=-1)
+        text = (name for name in self.places if not in_tower(name))
+        return 1 + max((int(match[1]) for name in text if (match := _LAYER.search(name))), default=-1)
 
     @property
     def inner(self) -> Mapping[str, Any]:

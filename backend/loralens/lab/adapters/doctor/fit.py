@@ -9,7 +9,7 @@ from typing import Final
 
 from loralens.core.errors import LoraLensError
 from loralens.core.question.model import resolve
-from loralens.lab.adapters.doctor.base import Base, Place, bases_that_fit
+from loralens.lab.adapters.doctor.base import Base, Place, bases_that_fit, in_tower
 from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding, Severity
 from loralens.lab.adapters.doctor.patient import Pair, Patient
 
@@ -63,11 +63,12 @@ def _inside(pairs: Mapping[str, Pair], base: Base) -> dict[str, Pair]:
     if base.inner is base.config:
         return dict(pairs)
     renamed = {}
+    whole = any(map(in_tower, base.places))
     for name, pair in pairs.items():
         prefix = next((prefix for prefix in _TEXT_PREFIXES if name.startswith(prefix)), None)
         inner = name if prefix is None else "model." + name.removeprefix(prefix)
-        if prefix is None and "vision" in name:
-            continue  # the tower is not modelled by name
+        if in_tower(name) and not whole:
+            continue  # this family's tower is not known by name
         renamed[inner if inner in base.places else name] = pair
     return renamed
 
@@ -92,6 +93,8 @@ def _names(pairs: Mapping[str, Pair], unmatched: Mapping[str, Pair], matched: in
         pattern = "^" + re.escape(old + "." if old else "")
         repair = f"PeftModel.from_pretrained(base, folder, key_mapping={{{pattern!r}: {new + '.' if new else ''!r}}})"
         source = _KEY_MAPPING
+        if {old, new} == {"language_model.model", "model.language_model"}:
+            severity, cause = "warning", cause + "; versions of transformers differ in this, and some rename on loading"
     elif experts := [name for name in names if (m := _EXPERT.fullmatch(name)) and m["experts"] in base.places]:
         code, names = "experts", experts
         cause = "the adapter has factors for each expert; since transformers 5 a layer's experts are one stacked weight"
