@@ -16,9 +16,9 @@ PARTS = {
     "weights_bytes": ("权重", "weights"),
     "optimizer_state_bytes": ("优化器状态", "optimizer state"),
     "gradients_bytes": ("梯度", "gradients"),
-    "activations_bytes": ("激活", "activations"),
+    "activations_bytes": ("激活值", "activations"),
     "logits_bytes": ("损失（logits）", "loss (logits)"),
-    "temporaries_bytes": ("临时", "temporaries"),
+    "temporaries_bytes": ("临时张量", "temporary tensors"),
 }
 
 
@@ -27,12 +27,12 @@ def main() -> None:
         "Four problems of full fine-tuning",
         model=("7B", "模型 / a model of the catalogue"),
         rank=(8, "对比用的 LoRA 的秩 / rank of the LoRA it is compared with"),
-        batch=(1, "每步的样本数 / samples per step"),
-        length=(2048, "样本长度（词元）/ tokens per sample"),
+        batch=(1, "微批量：每张 GPU 每次前向的样本数 / micro-batch: samples per GPU and forward pass"),
+        length=(2048, "序列长度（词元）/ tokens per sample"),
         tasks=(10, "任务数 / number of tasks"),
         gpu=("a100", "算时间和价格的 GPU / the GPU for time and cost"),
         tokens=(10_000_000, "训练的词元总数 / tokens of the whole training"),
-        seed=(0, "训练的随机种子 / seed of the training run"),
+        seed=(0, "训练的随机种子 / random seed of the training run"),
     )
     recipe = {"micro_batch_size": args.batch, "sequence_length": args.length, "lora": {"rank": args.rank}}
     answer = loralens.memory_answer({"model": args.model, "methods": ["full", "lora"], "recipe": recipe})
@@ -42,18 +42,21 @@ def main() -> None:
     step(
         1,
         "显存：每一个参数都要训练，就每一个都要梯度和优化器状态",
-        "Memory: what trains needs a gradient and optimizer state",
+        "Memory: every parameter is trained, so every one needs a gradient and optimizer state",
     )
     say(
-        f"{name}，批量 {args.batch} × 长度 {args.length}，{full['regime']}（GiB）",
-        f"{name}, batch {args.batch} × length {args.length}, {full['regime']} (GiB)",
+        f"{name}，微批量 {args.batch} × 长度 {args.length}，{full['regime']}（GiB）",
+        f"{name}, micro-batch {args.batch} × length {args.length}, {full['regime']} (GiB)",
     )
-    # 一步有三个阶段，各有最满的一刻；需要的显存是其中的最大值，不是各项之和
+    # 一步有三个阶段，各有显存最满的一刻；需要的显存是其中的最大值，不是各项之和
     # a step has three phases, each with its fullest moment; what is needed is the largest of them, not a sum of terms
     phases = phase_breakdowns(loralens.estimate(args.model, method="full", **recipe))
     rows = [[pick(*text), *(gib(parts[part]) for parts in phases.values())] for part, text in PARTS.items()]
     rows.append([pick("合计", "total"), *(gib(sum(parts.values())) for parts in phases.values())])
-    table([pick("项", "term"), pick("前向", "forward"), pick("反向", "backward"), pick("更新", "optimizer")], rows)
+    table(
+        [pick("项", "term"), pick("前向", "forward"), pick("反向", "backward"), pick("优化器更新", "optimizer step")],
+        rows,
+    )
     peak, lora_peak = (gib(one["peak"]["allocated_bytes"]) for one in (full, lora))
     say(f"峰值 {peak} GiB；LoRA 只要 {lora_peak} GiB。", f"Peak {peak} GiB; LoRA needs {lora_peak} GiB.")
 
@@ -68,11 +71,11 @@ def main() -> None:
     rows = []
     for arm in result["summary"]["arms"]:
         forgot, learned = arm["forgetting_nats"]["mean"], arm["learned_nats"]["mean"]
-        rows.append([arm["arm"], f"{forgot:+.2f}", f"{learned:+.2f}", f"{arm['forgetting_points']['mean']:+.1f}"])
+        rows.append([arm_name(arm), f"{forgot:+.2f}", f"{learned:+.2f}", f"{arm['forgetting_points']['mean']:+.1f}"])
     header = [
         pick("方法", "method"),
         pick("遗忘 nats/词元", "forgot, nats/token"),
-        pick("学会 nats/词元", "learned, nats/token"),
+        pick("学到 nats/词元", "learned, nats/token"),
         pick("遗忘 百分点", "forgot, points"),
     ]
     table(header, rows)
@@ -88,8 +91,8 @@ def main() -> None:
     full_sum = f"{args.tasks} × {gib(base)} = {gib(separate)} GiB"
     lora_sum = f"{gib(base)} + {args.tasks} × {adapter / 2**20:.0f} MiB = {gib(shared)} GiB"
     say(
-        f"全量：{full_sum}；LoRA：{lora_sum}（省 {saved:.1f} %）",
-        f"Full: {full_sum}; LoRA: {lora_sum} ({saved:.1f} % less)",
+        f"全量：{full_sum}；LoRA：{lora_sum}（省 {saved:.1f}%）",
+        f"Full: {full_sum}; LoRA: {lora_sum} ({saved:.1f}% less)",
     )
 
     step(4, f"时间和钱：{args.tokens:,} 个词元", f"Time and money: {args.tokens:,} tokens")
@@ -99,15 +102,31 @@ def main() -> None:
         show_cost(method, fit)
     say(
         "LoRA 只省下权重梯度那一份运算（至多三分之一）：它省的主要是显存和存储，不是时间。",
-        "LoRA saves only the operations of the weight gradients, a third at most: it saves memory and storage, not time.",
+        "LoRA saves only the operations of the weight gradients, a third at most: it mainly saves memory and storage, not time.",
     )
+
+
+ARMS = {
+    "full": ("全量微调", "full fine-tuning"),
+    "mixed": ("全量微调，混入旧文本", "full, old text mixed in"),
+    "linear": ("只训练线性层（不限秩）", "linear layers only, in full"),
+    "lora-full-rank": ("满秩 LoRA，同时训练词嵌入", "LoRA of full rank, embeddings trained too"),
+}
+
+
+def arm_name(arm: dict) -> str:
+    """What one arm of the experiment is called."""
+    if arm["arm"] in ARMS:
+        return pick(*ARMS[arm["arm"]])
+    where = pick("，只在 q、v 上", ", q and v only") if arm["arm"].endswith("-qv") else ""
+    return pick(f"LoRA，秩 {arm['rank']}{where}", f"LoRA, rank {arm['rank']}{where}")
 
 
 def measure_forgetting(seed: int) -> dict:
     """Run the quick experiment with a progress bar and return its result."""
     say(
         "先让小模型学会英文散文，再用 Python 代码微调它，看它还记得多少散文（约一两分钟）……",
-        "A small model learns English prose, is then tuned on Python code: how much prose is left? (a minute or two)",
+        "A small model learns English prose and is then fine-tuned on Python code: how much prose does it remember? (a minute or two)",
     )
     result: dict = {}
     with tqdm(total=100, disable=None, leave=False, bar_format="{l_bar}{bar}| {elapsed}") as bar:

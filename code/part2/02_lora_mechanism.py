@@ -46,7 +46,7 @@ def main() -> None:
         "LoRA by hand",
         model=("7B", "模型 / a model of the catalogue, for step 1"),
         rank=(8, "秩 / the inner dimension r of B·A"),
-        alpha=(16.0, "缩放的分子 / numerator of the scaling alpha ÷ rank"),
+        alpha=(16.0, "缩放系数 alpha / rank 的分子 / numerator of the scaling alpha / rank"),
         width=(1024, "方阵的边长 d / side of the square matrix"),
         steps=(200, "训练步数 / training steps"),
     )
@@ -62,7 +62,7 @@ def main() -> None:
     step(1, "数一数参数", "Count the parameters")
     full, small = width * width, 2 * width * rank
     say(f"一个 {width}×{width} 的权重矩阵有 {full:,} 个参数。", f"A {width}×{width} weight has {full:,} parameters.")
-    share = f"{100 * small / full:.4f} %"
+    share = f"{100 * small / full:.4f}%"
     say(
         f"两个小矩阵 B ({width}×{rank}) 和 A ({rank}×{width}) 一共 {small:,} 个，是它的 {share}。",
         f"The factors B ({width}×{rank}) and A ({rank}×{width}) have {small:,} together: {share} of it.",
@@ -72,27 +72,27 @@ def main() -> None:
     total, trainable = counted["parameters"]["total"], counted["parameters"]["trainable"]
     name = counted["model"]["name"]
     targets = dict.fromkeys(row["name"].split(".")[-3] for row in counted["tensors"] if row["role"] == "adapter")
-    where, share = ", ".join(targets), f"{100 * trainable / total:.4f} %"
+    where, share = ", ".join(targets), f"{100 * trainable / total:.4f}%"
     say(
-        f"整个 {name}（{where}）：{total:,} 个参数中训练 {trainable:,} 个（{share}）。",
-        f"All of {name} ({where}): {trainable:,} of {total:,} parameters are trained ({share}).",
+        f"整个 {name}（{where}）：{total:,} 个参数中可训练的有 {trainable:,} 个（{share}）。",
+        f"All of {name} ({where}): {trainable:,} of {total:,} parameters are trainable ({share}).",
     )
 
-    step(2, "B 从零开始，所以一开始输出一点不变", "B starts at zero, so at first the output is exactly the base's")
+    step(2, "B 从零开始，所以刚开始时输出完全不变", "B starts at zero, so at first the output is exactly the base's")
     layer = LoRALinear(torch.randn(width, width) / width**0.5, rank, args.alpha)
     x = torch.randn(256, width)
     base = x @ layer.weight.T
     say(f"输出逐位相同：{torch.equal(layer(x), base)}", f"Outputs equal bit for bit: {torch.equal(layer(x), base)}")
 
-    step(3, "梯度流向哪里", "Where the gradient goes")
-    # 目标：原来的 W 加上一个秩很低的变化 / the goal: the old W plus a change of low rank
+    step(3, "梯度流向哪里", "Where gradients flow")
+    # 目标：原来的 W 加上一个秩很低的改动 / the goal: the old W plus a change of low rank
     wanted = torch.randn(width, 4) @ torch.randn(4, width) / width
     goal = layer.weight + wanted
     before = fingerprint(layer.weight)
     nn.functional.mse_loss(layer(x), x @ goal.T).backward()
     say(
         f"W.grad = {layer.weight.grad}（冻结：没有梯度，也没有优化器状态）",
-        f"W.grad = {layer.weight.grad} (frozen: no gradient)",
+        f"W.grad = {layer.weight.grad} (frozen: no gradient, no optimizer state)",
     )
     say(
         f"|B.grad| = {layer.lora_b.grad.norm():.2e}，|A.grad| = {layer.lora_a.grad.norm():.2e}"
@@ -144,8 +144,9 @@ def main() -> None:
         [[i + 1, f"{values[i]:.2e}"] for i in range(shown)],
     )
     say(
-        f"目标变化的秩是 4；学到的 ΔW 与它的相对误差是 {error:.3f}。试试 --rank 2：秩不够，就学不像。",
-        f"The wanted change has rank 4; the learned ΔW is within {error:.3f} of it. Try --rank 2: too small to follow.",
+        f"目标改动的秩是 4；学到的 ΔW 与它的相对误差是 {error:.3f}。试试 --rank 2：秩太低，学不出这个改动。",
+        f"The target change has rank 4; the learned ΔW differs from it by a relative error of {error:.3f}. "
+        "Try --rank 2: that rank is too low to reproduce it.",
     )
 
 

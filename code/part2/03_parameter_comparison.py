@@ -23,9 +23,9 @@ def main() -> None:
         "Parameters and memory of full fine-tuning, LoRA and QLoRA",
         model=("7B,13B,30B,70B", "模型，逗号分隔 / models, separated by commas"),
         rank=(8, "LoRA 的秩 / rank of LoRA"),
-        batch=(1, "每步的样本数 / samples per step"),
-        length=(2048, "样本长度（词元）/ tokens per sample"),
-        gradient_checkpointing=(False, "反向时重算激活 / recompute activations in backward"),
+        batch=(1, "微批量：每张 GPU 每次前向的样本数 / micro-batch: samples per GPU and forward pass"),
+        length=(2048, "序列长度（词元）/ tokens per sample"),
+        gradient_checkpointing=(False, "反向传播时重算激活值 / recompute activations in the backward pass"),
         output=(str(PICTURE), "图片文件 / file of the picture"),
     )
     recipe = {
@@ -39,7 +39,7 @@ def main() -> None:
     # 网页和 /api/memory 用的是同一个函数 / the page and /api/memory call the same function
     answers = [loralens.memory_answer({"model": name.strip(), "recipe": recipe}) for name in args.model.split(",")]
 
-    step(1, "训练多少参数", "How many parameters are trained")
+    step(1, "可训练参数有多少", "How many parameters are trainable")
     rows = []
     for answer in answers:
         lora = by_method(answer)["lora"]["parameters"]
@@ -50,7 +50,7 @@ def main() -> None:
                 answer["model"]["name"],
                 f"{total:,}",
                 f"{trainable:,}",
-                f"{lora['trainable_percent']:.4f} %",
+                f"{lora['trainable_percent']:.4f}%",
                 f"{ratio:,.0f}×",
             ]
         )
@@ -60,15 +60,15 @@ def main() -> None:
             pick("全量", "full"),
             f"LoRA r={args.rank}",
             pick("占比", "share"),
-            pick("少多少倍", "fewer"),
+            pick("减少的倍数", "reduction"),
         ],
         rows,
     )
 
     step(
         2,
-        f"一步训练的显存（GiB，批量 {args.batch} × 长度 {args.length}）",
-        f"Memory of one step (GiB, batch {args.batch} × length {args.length})",
+        f"一步训练的显存（GiB，微批量 {args.batch} × 长度 {args.length}）",
+        f"Memory of one step (GiB, micro-batch {args.batch} × length {args.length})",
     )
     # 峰值是各时刻的最大值；各项是峰值那一刻的内容 / the peak is the fullest moment; the terms are what is there then
     header = [
@@ -101,7 +101,8 @@ def main() -> None:
     table([pick("模型", "model"), pick("显存", "memory"), pick("存储", "storage"), *METHODS], rows)
     say(
         "GPU：装得下峰值、碎片与 CUDA 上下文的最小的一块；—：没有一块单卡装得下，要分片或换方法。",
-        "GPU: the smallest that holds the peak, its fragmentation and the CUDA context; —: no single one does.",
+        "GPU: the smallest that holds the peak, its fragmentation and the CUDA context; —: no single GPU does, so shard the "
+        "work or change the method.",
     )
 
     step(4, "与课程的经验公式相比", "Against the course's rules of thumb")
@@ -127,9 +128,9 @@ def terms() -> list[tuple[str, tuple[str, ...]]]:
     """The four terms of the picture and what belongs to each; together they are the whole peak."""
     return [
         (pick("权重", "weights"), ("weights_bytes", "adapter_bytes")),
-        (pick("优化器", "optimizer"), ("optimizer_state_bytes",)),
+        (pick("优化器状态", "optimizer state"), ("optimizer_state_bytes",)),
         (pick("梯度", "gradients"), ("gradients_bytes",)),
-        (pick("激活等", "activations …"), ("activations_bytes", "logits_bytes", "temporaries_bytes")),
+        (pick("激活值等", "activations etc."), ("activations_bytes", "logits_bytes", "temporaries_bytes")),
     ]
 
 
@@ -164,7 +165,7 @@ def draw(answers: list[dict], rank: int, path: Path) -> None:
     left.set_ylim(bottom=1e5)
     left.margins(y=0.25)
     left.set_xticks(range(len(names)), names, fontsize=9)
-    left.set_title(pick("训练的参数量（对数轴）", "Trained parameters (log axis)"))
+    left.set_title(pick("可训练参数（对数轴）", "Trainable parameters (log axis)"))
     left.legend(loc="upper left", frameon=False)
 
     colors = ("#4477aa", "#ee8866", "#ddcc55", "#77aadd")

@@ -17,6 +17,15 @@ from loralens.lab.adapters.hub import Hub
 from loralens.lab.adapters.switching import measure_switching
 from loralens.lab.adapters.tasks import TASKS, held_out_facts, prompt_for
 
+WAYS = {
+    "index": ("按索引（写一个数）", "by index"),
+    "pointer": ("按指针（每层一个）", "by pointer"),
+    "file": ("从文件重新读取", "from the file"),
+    "reload base": ("重新加载底座", "reload the base"),
+    "merge from a kept base": ("从未改动的底座合并", "merge from an unmodified base"),
+    "unmerge and merge in place": ("原地取消合并再合并", "unmerge and merge in place"),
+}
+
 
 def main() -> None:
     args = arguments(
@@ -35,7 +44,7 @@ def main() -> None:
     train(root, recipe)
     folder = training.hub_folder(root, recipe)
 
-    step(2, "装载：底座读一次，适配器是六个小文件", "Load: the base once, the adapters are six small files")
+    step(2, "加载：底座读一次，适配器是六个小文件", "Load: the base once, the adapters are six small files")
     hub = Hub(TinyBase(folder))
     for task in TASKS:
         hub.load(task.name, folder / "adapters" / task.name)
@@ -58,7 +67,7 @@ def main() -> None:
 
     say(
         "quick 只来得及学会每种回答的形式，事实常常不对；--preset standard 训练得更久。",
-        "quick has time for the form of each answer only, its facts are often wrong; --preset standard trains longer.",
+        "quick has time to learn only the form of each answer; its facts are often wrong. --preset standard trains longer.",
     )
 
     step(4, "验证：不同、可复原、底座没动", "Verify: different, reversible, the base untouched")
@@ -83,11 +92,18 @@ def main() -> None:
     for event in measure_switching(hub):
         if event["type"] == "timing":
             ratio = "" if event["reload_ratio"] is None else f"{event['reload_ratio']:,.0f}×"
-            rows.append([event["way"], f"{event['median_seconds'] * 1e6:,.1f}", ratio])
-    table([pick("方式", "way"), pick("微秒", "microseconds"), pick("比重新载入底座快", "faster than reloading")], rows)
+            rows.append([pick(*WAYS[event["way"]]), f"{event['median_seconds'] * 1e6:,.1f}", ratio])
+    table(
+        [
+            pick("切换方式", "switching method"),
+            pick("微秒", "microseconds"),
+            pick("比重新加载底座快", "faster than reloading"),
+        ],
+        rows,
+    )
     say(
-        "这些数只属于这个小底座和这台机器；7B 的底座重新载入一次要读十几 GB。",
-        "These figures are this tiny base's on this machine; loading a 7B base again means reading some 13 GB.",
+        "这些数只属于这个小底座和这台机器；7B 的底座重新加载一次要读十几 GB。",
+        "These figures hold for this tiny base on this machine; reloading a 7B base means reading some 13 GB.",
     )
 
     step(6, "存储：六份模型，还是一份加六个适配器", "Storage: six models, or one and six adapters")
@@ -125,7 +141,7 @@ def train(root: Path, recipe: training.HubRecipe) -> None:
                 bar.total, bar.n = event["steps"], event["step"]
                 bar.set_description(event["stage"])
             elif event["cached"]:
-                say("以前训练过，直接读取。", "Trained before; read from disk.")
+                say("以前训练过，直接加载。", "Trained before; read from disk.")
             else:
                 losses = {name: f"{loss:.2f}" for name, loss in event["final_losses"].items()}
                 say(f"最后的损失：{losses}", f"Final losses: {losses}")
@@ -133,7 +149,7 @@ def train(root: Path, recipe: training.HubRecipe) -> None:
 
 def row(name: str, separate: int, shared: int, show) -> list[str]:
     """One line of the storage table."""
-    return [name, show(separate), show(shared), f"{100 * (1 - shared / separate):.1f} %"]
+    return [name, show(separate), show(shared), f"{100 * (1 - shared / separate):.1f}%"]
 
 
 if __name__ == "__main__":

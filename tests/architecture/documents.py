@@ -51,12 +51,12 @@ def refreshed(text: str, address: str) -> str:
 
 
 def cli_reference() -> str:
-    """docs/cli.md: the help of every verb, as it is printed."""
+    """docs/cli.md: the help of every command, as it is printed."""
     from loralens.cli.main import VERBS
 
     parts = [
         "# The command line",
-        "Written by `make docs` from the program's own help. Every verb that answers has `--json` and then prints what"
+        "Written by `make docs` from the program's own help. Every command that answers has `--json` and then prints what"
         " the API answers, byte for byte. Exit codes: 0, 2 for a mistake in the input, 3 for missing hardware or"
         " packages, 1 otherwise; verdicts of `fit` and of `memory --gpu`: 0 fits, 4 tight, 5 does not fit.",
         f"```text\n{run('loralens --help', ADDRESS)}\n```",

@@ -25,7 +25,9 @@ def test_the_allocator_can_be_simulated(run):
     code, out, _ = run("memory", "gpt2", "-m", "lora", "--allocator", "simulated")
     assert code == 0
     assert run("memory", "gpt2", "-m", "lora", "--reserved", "simulated")[1] == out  # as it was called once
-    least = [next(one for one in text.splitlines() if one.startswith("a card must have")) for text in (by_rule, out)]
+    least = [
+        next(one for one in text.splitlines() if one.startswith("memory needed at least")) for text in (by_rule, out)
+    ]
     assert least[0] != least[1]
     assert "lora, by simulated" in run("memory", "gpt2", "-m", "lora", "--allocator", "simulated", "--explain")[1]
 
@@ -57,7 +59,7 @@ def test_the_exit_code_is_the_best_verdict(run, method, verdict):
 def test_what_is_needed_is_said_once_and_the_verdict_follows_from_it(run):
     _, out, _ = run("memory", "qwen3-8b", "-m", "qlora", "--gpu", "rtx-4090", "--rank", "16")
     rows = {line[:26].strip(): line[26:].split() for line in out.splitlines()}
-    least, safe = (float(rows[name][0]) for name in ("a card must have at least", "to be safe"))
+    least, safe = (float(rows[name][0]) for name in ("memory needed at least", "to be safe"))
     assert least < safe
     assert ".." not in out
     card = 23.99

@@ -111,7 +111,7 @@ def test_a_link_out_of_the_folder_is_not_followed(ask: Ask, tmp_path: Path) -> N
         ("forbidden", GatedModel, "accepted request"),
         ("broken", HubUnavailable, "status 500"),
         ("html", HubUnavailable, "is not JSON"),
-        ("list", HubUnavailable, "no JSON object"),
+        ("list", HubUnavailable, "not contain a JSON object"),
         ("deep", HubUnavailable, "not JSON|nested deeper"),
         ("packed", HubUnavailable, "is not JSON"),
         ("huge", HubUnavailable, "larger than 1048576 bytes"),

@@ -1,5 +1,6 @@
 """The ledger: every printed figure has a row, its exact value is the core's, and the document is up to date."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,14 @@ def test_activations_are_proportional_to_the_batch() -> None:
     row = ROWS["full-activations-13"]["exact"]
     assert f"{row['value'] / 2**30:.2f} GiB" in row["text"]["en"]
     assert f"{4 * row['value'] / 2**30:.1f}"[:4] in row["text"]["en"]
+
+
+def test_the_chinese_texts_leave_only_names_in_latin_letters() -> None:
+    names = r"GPU|Llama|LoRA|adamw_fused|q_proj|[bf]p?f?(?:loat)?(?:16|32)|autocast|[GM]i?B|[\d.]+e9|[AP]\b|A100|80GB|[\d.]+ ?B"
+    for row in ROWS.values():
+        for text in (row["formula_text"]["zh"], row["substituted_text"]["zh"], row["exact"]["regime_text"]["zh"]):
+            ours = re.sub(names, "", text.partition("SkyPilot")[0])
+            assert not re.search(r"[A-Za-z]{2}", ours), text
 
 
 def test_time_and_money_name_their_assumptions_and_the_price() -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
+from loralens.planner.changes import CHANGES
 from loralens.planner.network import network_of
 from loralens.planner.question import read_question
-from loralens.planner.work import keys_per_token, training_work
+from loralens.planner.work import keys_per_token, reasons, training_work
 
 BATCH, LENGTH = 2, 48
 CONFIGS = {
@@ -162,3 +163,22 @@ def test_every_model_whose_memory_is_known_gets_its_operations() -> None:
             heard = entry.id == "whisper-large-v3"  # a label token comes with several places of sound
             assert 0 < found <= total * (2.2 if heard else 1)
     assert unknown == set()
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "said"),
+    [("full", 1 / 3, "a third more operations for full fine-tuning"), ("lora", 1 / 2, "about half more for LoRA")],
+)
+def test_what_checkpointing_is_said_to_cost_is_what_it_costs(method, more, said):
+    question, _ = read_question({"model": "llama-2-7b", "method": method})
+    network = network_of(question)
+    plain, again = (training_work(network, gradient_checkpointing=on).total for on in (False, True))
+    assert again / plain - 1 == pytest.approx(more, abs=0.03)
+    assert said in next(change.en for change in CHANGES if change.field == "gradient_checkpointing")
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_reasons_name_the_forward_pass_that_checkpointing_adds(method):
+    plain, again = reasons(method), reasons(method, gradient_checkpointing=True)
+    assert again["en"].removeprefix(plain["en"]) == " Gradient checkpointing runs the forward pass again: two more."
+    assert again["zh"].removeprefix(plain["zh"]).endswith("另加 2 次。")

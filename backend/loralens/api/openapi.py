@@ -10,7 +10,7 @@ from loralens.core.question.words import Word, words_of
 
 _MODEL = "An alias (7B, 13B, 30B, 70B), a catalogue id (qwen2.5-7b) or a Hugging Face id."
 _METHOD = "full, lora, qlora, …; several with commas. Without it: full, lora and qlora."
-_GPU = "Judge only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=…"
+_GPU = "Check only this GPU in `fits`: a name of GET /api/gpus, or your own as custom:24GiB,1008GB/s,165TFLOP/s,name=…"
 _ALLOCATOR = {
     "type": "string",
     "enum": list(ALLOCATORS),

@@ -199,6 +199,7 @@ class Exact(Shape):
     unit: str
     text: Both
     regime: str = Field(description="Which model and set-up the value is for.")
+    regime_text: Both
     basis: str = Field(description="computed, or not measured.")
 
 
@@ -212,6 +213,8 @@ class CourseNumber(Shape):
     rule: str
     formula: str
     substituted: str
+    formula_text: Both
+    substituted_text: Both
     reproduced: float | None = Field(description="What the rule gives, rounded as it was printed.")
     reproduced_unrounded: float | None
     unit: str

@@ -1,4 +1,4 @@
-"""`loralens bench`: time LoRA's product on this machine, honestly."""
+"""`loralens bench`: time LoRA's product on this machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ MAX_RESULT_BYTES = 64 * 2**20
 Option = typer.Option
 EXAMPLES = (
     ("loralens bench", "one size, on the processor, in 20 seconds"),
-    ("loralens bench --device cuda:0 --dtype bfloat16 --tokens 4096 --mode training", "on a GPU, with backward"),
-    ("loralens bench --sweep rank=8,64,256 --output ranks.json", "over ranks, kept in a file"),
+    (
+        "loralens bench --device cuda:0 --dtype bfloat16 --tokens 4096 --mode training",
+        "on a GPU, with the backward pass",
+    ),
+    ("loralens bench --sweep rank=8,64,256 --output ranks.json", "over ranks, saved to a file"),
     ("loralens bench --calibrate", "this device's own rates from small training steps, for the time of a step"),
 )
 
 
 def command(
-    mode: Annotated[str, Option(help="forward, training (with backward) or adapters (a mixed batch).")] = "forward",
+    mode: Annotated[
+        str, Option(help="forward, training (with the backward pass) or adapters (a mixed batch).")
+    ] = "forward",
     device: Annotated[str, Option(help="cpu, cuda:0 or mps.")] = "cpu",
     dtype: Annotated[str, Option(help="float32, bfloat16 or float16.")] = "float32",
     tokens: Annotated[int, Option(help="Rows of x; with mode adapters, rows of each request.")] = 16,
@@ -35,24 +40,24 @@ def command(
     in_features: Annotated[int, Option(help="Columns of W.")] = 4096,
     out_features: Annotated[int, Option(help="Rows of W.")] = 4096,
     rank: Annotated[int, Option(help="Rank of the adapter.")] = 8,
-    alpha: Annotated[float, Option(help="Numerator of the scaling.")] = 16.0,
-    adapters: Annotated[int, Option(help="Mode adapters: how many.")] = 6,
-    requests: Annotated[int, Option(help="Mode adapters: requests in the batch.")] = 8,
+    alpha: Annotated[float, Option(help="Numerator of the scaling alpha / rank.")] = 16.0,
+    adapters: Annotated[int, Option(help="Number of adapters (mode adapters).")] = 6,
+    requests: Annotated[int, Option(help="Requests in the batch (mode adapters).")] = 8,
     variants: Annotated[str, Option(help="Only these, with commas; dense is always measured.")] = "",
-    cache: Annotated[str, Option(help="cold: weights come from memory; hot: from the cache.")] = "cold",
+    cache: Annotated[str, Option(help="cold: weights come from main or GPU memory; hot: from the cache.")] = "cold",
     threads: Annotated[int, Option(help="CPU threads; more than one needs a quiet machine.")] = 1,
     seconds: Annotated[float, Option(help="Time budget.")] = 20.0,
-    seed: Annotated[int, Option(help="Of the numbers and of the order of measuring.")] = 0,
+    seed: Annotated[int, Option(help="Random seed for the data and the order of measurement.")] = 0,
     sweep: Annotated[str, Option(help="Vary one axis: rank, width, tokens, dtype or adapters; rank=1,8,64.")] = "",
     output: Annotated[Path | None, Option("--output", "-o", help="Also write the result to this file.")] = None,
     compare: Annotated[tuple[Path, Path] | None, Option(help="Compare two result files: a.json b.json.")] = None,
-    keep: Annotated[bool, Option(help="Keep the run in the history that the page shows.")] = True,
+    keep: Annotated[bool, Option(help="Save the run in the history that the page shows.")] = True,
     calibrate: Annotated[
-        bool, Option("--calibrate", help="Time small training steps and keep this device's rates.")
+        bool, Option("--calibrate", help="Time small training steps and save this device's rates.")
     ] = False,
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Time every way to compute LoRA's product on this machine, against the dense layer in the same rounds."""
+    """Time the variants of LoRA's product on this machine, against the dense layer in the same rounds."""
     if compare is not None:
         return _compare(*compare, json)
     if calibrate:
@@ -157,7 +162,7 @@ def _show(event: Mapping[str, Any]) -> None:
             f"{event['read_bytes_per_second'] / 1e9:.1f} GB/s ({event['read_from']})"
         )
     elif event["type"] == "skipped":
-        line(f"left out: {event['value'] if event['value'] is not None else 'the point'}: {event['reason']}")
+        line(f"skipped: {event['value'] if event['value'] is not None else 'the point'}: {event['reason']}")
     else:
         _show_point(event)
 
@@ -183,9 +188,9 @@ def _show_point(point: Mapping[str, Any]) -> None:
     table(["", "median", "÷ dense [quartiles]", "roofline", "error", "ops"], rows, title)
     best = point["recommendation"]
     if best is not None:
-        line(f"What you should run here: {best['name']} ({best['reason']}).")
+        line(f"Recommended variant for this machine: {best['name']} ({best['reason']}).")
     for warning in point["warnings"]:
-        line(f"careful: {warning}")
+        line(f"warning: {warning}")
 
 
 def _time(seconds: float) -> str:
@@ -200,9 +205,9 @@ def _keep(spec: Mapping[str, Any], device: str, events: list[dict[str, Any]]) ->
     try:
         job = JobManager.record(Settings().state_directory(), "benchmark", spec, device, events)
     except StorageFull as error:
-        print(f"not kept: {error.message}", file=sys.stderr)
+        print(f"not saved: {error.message}", file=sys.stderr)
         return
-    print(f"kept as {job}", file=sys.stderr)
+    print(f"saved as {job}", file=sys.stderr)
 
 
 def _compare(first: Path, second: Path, json: bool) -> None:
@@ -239,7 +244,7 @@ def _read(path: Path) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(
-            f"{path} is no benchmark result: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"{path} is not a benchmark result: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             field="compare",
             hint="loralens bench -o a.json writes one",
         ) from None

@@ -15,10 +15,10 @@ from loralens.core.errors import InvalidInput
 Files = Annotated[list[Path] | None, Argument("FILE", help="The training config, and the files it names.")]
 Gpu = Annotated[
     str | None,
-    Option("--gpu", help="The GPU to judge; the one in this machine unless given.", metavar="TEXT", common=True),
+    Option("--gpu", help="The GPU to check; the one in this machine unless given.", metavar="TEXT", common=True),
 ]
 Gpus = Annotated[
-    int | None, Option("--gpus", help="How many share the work, where the file does not say.", metavar="INTEGER")
+    int | None, Option("--gpus", help="How many GPUs share the work, if the file does not say.", metavar="INTEGER")
 ]
 Model = Annotated[
     str | None, Option("--model", help="The model, where the file's name for it is not known.", metavar="TEXT")

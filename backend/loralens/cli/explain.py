@@ -24,7 +24,7 @@ Model = Annotated[
 Method = Annotated[str | None, Option("--method", short="-m", help="full, lora, qlora or dora.", metavar="TEXT")]
 Recipe = Annotated[Path | None, Option("--recipe", help="The recipe's words as JSON.", metavar="FILE")]
 Gpus = Annotated[
-    int | None, Option("--gpus", help="How many share the work, where the file does not say.", metavar="INTEGER")
+    int | None, Option("--gpus", help="How many GPUs share the work, if the file does not say.", metavar="INTEGER")
 ]
 EXAMPLES = (
     ("loralens explain crash.log --training train.yaml", "the tensor, its phase, and what would help"),
@@ -51,7 +51,7 @@ def command(
 ) -> None:
     """Which tensor did PyTorch fail to allocate, in which phase, and what would help?
 
-    With the training's set-up its requests are known one by one; without it only what the message says itself can be told.
+    With the training's set-up its requests are known one by one; without it only what the message itself says is known.
     """
     from loralens.trainers.explain import explain_answer
 

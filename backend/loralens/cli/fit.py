@@ -219,10 +219,10 @@ def _slower(ratio: float | None) -> str:
     """How much longer a token takes.
 
     >>> _slower(1.27), _slower(0.9), _slower(1.001), _slower(None)
-    ('+27 % time', '-10 % time', '', '')
+    ('+27% time', '-10% time', '', '')
     """
     percent = 0 if ratio is None else round(100 * (ratio - 1))
-    return f"{percent:+d} % time" if percent else ""
+    return f"{percent:+d}% time" if percent else ""
 
 
 def _hours(value: float | None) -> str:

@@ -21,17 +21,18 @@ Full = Annotated[bool, typer.Option("--full/--quick", help="Quick: about a minut
 Old = Annotated[Path | None, typer.Option("--old", help="Text file to be remembered (UTF-8).")]
 New = Annotated[Path | None, typer.Option("--new", help="Text file to adapt to (UTF-8).")]
 Ranks = Annotated[str | None, typer.Option("--ranks", help="Ranks of LoRA, with commas.")]
-Seed = Annotated[int, typer.Option("--seed", help="First seed.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", help="How many seeds, 2 to 10.")]
+Seed = Annotated[int, typer.Option("--seed", help="First random seed.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", help="How many random seeds, 2 to 10.")]
 ModelId = Annotated[
-    str | None, typer.Option("--model", help="Folder or Hub id of a causal language model; needs --old and --new.")
+    str | None,
+    typer.Option("--model", help="Folder or Hugging Face id of a causal language model; needs --old and --new."),
 ]
 Steps = Annotated[int, typer.Option("--steps", help="Optimizer steps of each run, with --model.")]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu or cuda, with --model; default: cuda if there is one.")
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew instead of going on with an interrupted run.")]
-Unlimited = Annotated[bool, typer.Option("--unlimited", help="Do all steps, even beyond the announced time.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming an interrupted run.")]
+Unlimited = Annotated[bool, typer.Option("--unlimited", help="Do all steps, even beyond the planned time.")]
 Output = Annotated[Path | None, typer.Option("--output", help="Also write the whole run as JSON to this file.")]
 Recorded = Annotated[bool, typer.Option("--recorded", help="Show the run that ships with the program instead.")]
 Language = Annotated[str | None, typer.Option("--language", help="en or zh; default: the terminal's.")]
@@ -129,8 +130,8 @@ def _told(events: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
             runs = len(event["arms"]) * len(event["seeds"])
             start = "going on with an interrupted run" if event["resumed"] else f"{runs} runs of {event['steps']} steps"
             budget = event["budget_seconds"]
-            told = "" if budget is None else f", announced {budget:.0f} s on 2 cores"
-            print(f"{start}{told}; Ctrl-C keeps what is done", file=sys.stderr)
+            told = "" if budget is None else f", planned for {budget:.0f} s on 2 cores"
+            print(f"{start}{told}; Ctrl-C saves what is done", file=sys.stderr)
         elif kind == "progress" and live:
             print(
                 f"\r{event['phase']:<9}{event['done']:>6} of {event['total']:<6}", end="", file=sys.stderr, flush=True

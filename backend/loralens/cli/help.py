@@ -25,14 +25,16 @@ START: Final = (
 
 def print_root(verbs: dict[str, str]) -> None:
     """`loralens --help`: the verbs, one line each."""
-    line("Usage: loralens VERB [OPTIONS] …\n")
+    line("Usage: loralens COMMAND [OPTIONS] …\n")
     _folded(SUMMARY)
     _examples(START)
     line("\nVerbs:")
     for name, text in verbs.items():
         _row(name, text)
     line()
-    _folded("Every verb has --help with examples, and --json, which prints what the API answers. loralens --version.")
+    _folded(
+        "Every command has --help with examples, and --json, which prints what the API answers. loralens --version."
+    )
 
 
 def print_command(path: str, command: Any, examples: Sequence[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""`loralens measure`: real training steps on this machine's device, beside what is computed."""
+"""`loralens measure`: real training steps on this machine's device, next to what is computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Device = Annotated[str | None, Option("--device", help="cpu or cuda; left out: c
 Grid = Annotated[Path | None, Option("--grid", help="Measure many cases and append their rows to this file.")]
 Seconds = Annotated[float, Option("--seconds", help="With --grid: stop beginning new cases after this time.")]
 EXAMPLES = (
-    ("loralens measure gpt2 -m lora --sequence-length 256", "real steps, beside what is computed"),
+    ("loralens measure gpt2 -m lora --sequence-length 256", "real steps, next to what is computed"),
     ("loralens measure gpt2 -m full --device cpu --json", "on the processor, as JSON"),
     ("loralens measure --grid runs.jsonl", "many cases; loralens validate reads the file"),
 )
@@ -59,7 +59,7 @@ def command(body: Body, device: Device = None, grid: Grid = None, seconds: Secon
     for item in found:
         for phase, size in item.row["phases"].items():
             computed = item.predicted_phases[phase]
-            rows.append((item.row["method"], phase, gib(computed), gib(size), f"{100 * (computed / size - 1):+.2f} %"))
+            rows.append((item.row["method"], phase, gib(computed), gib(size), f"{100 * (computed / size - 1):+.2f}%"))
     line(f"{model.name} on {found[0].row['gpu']}")
     table(["method", "phase", "computed", "measured", "off by"], rows, left=2)
     for item, time in zip(found, times, strict=True):

@@ -22,7 +22,7 @@ Allocator = Annotated[
         aliases=("--reserved",),
     ),
 ]
-Trainers = Annotated[bool, Option("--trainers", help="Add a row for each trainer's defaults in the words left open.")]
+Trainers = Annotated[bool, Option("--trainers", help="Add a row for each trainer's defaults in the options left open.")]
 EXAMPLES = (
     ("loralens memory 7B", "full fine-tuning, LoRA and QLoRA side by side"),
     ("loralens memory Qwen/Qwen3-8B -m qlora --gpu 24GB --batch-size 4", "with a verdict; exit code 0, 4 or 5"),
@@ -58,14 +58,14 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
         wrapped(note)
     rows = [
         ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),
-        ("of all", *(f"{e['parameters']['trainable_percent']:.4g} %" for e in estimates)),
+        ("share of all", *(f"{e['parameters']['trainable_percent']:.4g}%" for e in estimates)),
         *((part.replace("_", " "), *(gib(e["breakdown"][f"{part}_bytes"]) for e in estimates)) for part in PARTS),
-        ("peak allocated", *(gib(e["peak"]["allocated_bytes"]) for e in estimates)),
+        ("peak allocated memory", *(gib(e["peak"]["allocated_bytes"]) for e in estimates)),
         ("  in phase", *(e["peak"]["phase"] for e in estimates)),
-        ("a card must have at least", *(gib(e["peak"]["needed_bytes"][0]) for e in estimates)),
+        ("memory needed at least", *(gib(e["peak"]["needed_bytes"][0]) for e in estimates)),
         ("to be safe", *(gib(e["peak"]["needed_bytes"][1]) for e in estimates)),
         *_paces(body, estimates),
-        ("file to keep", *(gib(_kept(e["storage"])) for e in estimates)),
+        ("file per task", *(gib(_kept(e["storage"])) for e in estimates)),
     ]
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
     for estimate in estimates:
@@ -105,7 +105,7 @@ def _peak(row: dict[str, Any]) -> str:
 
 def _band(ends: list[int]) -> str:
     low, high = ends
-    return f"{low / 2**30:.1f} .. {high / 2**30:.1f} GiB"
+    return f"{low / 2**30:.1f} to {high / 2**30:.1f} GiB"
 
 
 def _kernels(estimate: dict[str, Any]) -> str:

@@ -57,9 +57,11 @@ def _subject(shown: Mapping[str, Any]) -> list[inspect.Parameter]:
     method = Option("--method", short="-m", help="full, lora, qlora or dora; several with commas.", metavar="TEXT",
                     default=shown.get("method"), common=True)  # fmt: skip
     config = Option("--config", help="A config.json in place of MODEL.", metavar="FILE")
-    gpu = Option("--gpu", help="A GPU to judge: a name of loralens gpus, its memory (24GB), or custom:24GiB,…",
+    gpu = Option("--gpu", help="A GPU to check: a name of loralens gpus, its memory (24GB), or custom:24GiB,…",
                  metavar="TEXT", default=shown.get("gpu"), common=True)  # fmt: skip
-    from_hub = Option("--from-hub", help="Look MODEL up on the Hugging Face Hub if it is found nowhere here.")
+    from_hub = Option(
+        "--from-hub", help="Look MODEL up on the Hugging Face Hub if neither the catalogue nor a local folder has it."
+    )
     request = Option("--request", help="Body of the POST request: a file, or - for stdin.", metavar="FILE")
     return [
         _parameter("model", str | None, model),

@@ -41,5 +41,5 @@ def command(body: Body, json: Json = False) -> None:
     if not rows:
         return None
     table(["tensor", "shape", "held as", "times", "parameters", "trains"], rows, left=3)
-    line(f"trainable: {counts['trainable']:,} of {counts['total']:,} ({counts['trainable_percent']:.4g} %)")
+    line(f"trainable: {counts['trainable']:,} of {counts['total']:,} ({counts['trainable_percent']:.4g}%)")
     line(f"adapters can go to: {', '.join(answer['target_modules_available'])}")

@@ -1,4 +1,4 @@
-"""`loralens trace`: the real model on fake tensors, beside what is computed."""
+"""`loralens trace`: the real model on fake tensors, next to what is computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loralens.cli.words import Option
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
 Output = Annotated[bool, Option("--quiet", help="Say nothing on stderr while it runs.")]
 EXAMPLES = (
-    ("loralens trace gpt2", "LoRA, beside what is computed"),
+    ("loralens trace gpt2", "LoRA, next to what is computed"),
     ("loralens trace gpt2 -m full,lora,qlora --sequence-length 256", "three methods"),
     ("loralens trace 8B -m qlora --gradient-checkpointing --json", "as JSON"),
 )
@@ -57,4 +57,4 @@ def _computed(computed: dict[str, Any]) -> str:
 
 
 def _off(computed: dict[str, Any]) -> str:
-    return "" if "error" in computed else f"{computed['difference_percent']:+.4f} %"
+    return "" if "error" in computed else f"{computed['difference_percent']:+.4f}%"

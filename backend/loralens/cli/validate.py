@@ -30,14 +30,14 @@ def command(runs: Runs, markdown: Markdown = False, json: Json = False) -> None:
         raise InvalidInput(f"cannot read {runs}: {error}", field="runs", hint="give a file of JSON lines") from error
     outcomes = [judge(row) for row in read_rows(lines)]
     if not outcomes:
-        raise InvalidInput(f"{runs} holds no rows", field="runs", hint="one JSON object per line")
+        raise InvalidInput(f"{runs} contains no rows", field="runs", hint="one JSON object per line")
     if json:
         return print_json(report.as_json(outcomes))
     if markdown:
         return print(report.markdown(outcomes, runs.name), end="")
     rows = [
-        (g["metric"], g["stack"], g["strategy"], g["confidence"], str(g["rows"]), *(f"{100 * g[name]:.2f} %" for name in ("median", "p90", "worst")),
-         f"{100 * g['bias']:+.1f} %", "" if g["in_band"] is None else f"{100 * g['in_band']:.0f} %")
+        (g["metric"], g["stack"], g["strategy"], g["confidence"], str(g["rows"]), *(f"{100 * g[name]:.2f}%" for name in ("median", "p90", "worst")),
+         f"{100 * g['bias']:+.1f}%", "" if g["in_band"] is None else f"{100 * g['in_band']:.0f}%")
         for g in report.groups(outcomes)
     ]  # fmt: skip
     table(

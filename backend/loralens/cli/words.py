@@ -52,7 +52,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Argument:
-    """A word without a dash, such as `MODEL`."""
+    """A positional argument, such as `MODEL`."""
 
     metavar: str
     help: str

@@ -21,7 +21,7 @@
         └── OutOfMemory                  the device ran out of memory while working
 
 "It does not fit" is an answer of the calculator, never an error.
-Each class carries a stable `code`, an HTTP `status` and a CLI `exit_code`; a surface translates them once.
+Each class carries a stable `code`, an HTTP `status` and a CLI `exit_code`; the API and the CLI each translate them in one place.
 """
 
 from __future__ import annotations

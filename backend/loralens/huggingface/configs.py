@@ -26,7 +26,7 @@ def read_config(raw: bytes, what: str) -> dict[str, Any]:
     except (RecursionError, ValueError):
         raise InvalidInput(f"{what} is not JSON", field="config") from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"{what} holds no JSON object", field="config")
+        raise InvalidInput(f"{what} does not contain a JSON object", field="config")
     if depth(value, MAX_DEPTH) > MAX_DEPTH:
         raise InvalidInput(f"{what} is nested deeper than {MAX_DEPTH} levels", field="config")
     return value

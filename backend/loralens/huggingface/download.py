@@ -45,7 +45,7 @@ async def _follow(client: httpx.AsyncClient, address: httpx.URL, model: str) -> 
                 return await _read(response, model)
             address = address.join(response.headers["location"])
         if _origin(address) != home:
-            raise HubUnavailable(f"the Hub sent us on to another host, {address.host[:100]!r}", hint=PASTE)
+            raise HubUnavailable(f"the Hub redirected to another host, {address.host[:100]!r}", hint=PASTE)
     raise HubUnavailable("the Hub redirects in circles", hint=PASTE)
 
 
@@ -74,7 +74,11 @@ def _check(response: httpx.Response, model: str) -> None:
     if status == 200:
         return
     if code == "EntryNotFound":
-        raise UnknownModel(f"{model} has no config.json on the Hub", field="model", hint="its shapes are not described")
+        raise UnknownModel(
+            f"{model} has no config.json on the Hub",
+            field="model",
+            hint="paste a config.json: without it the shapes of the model are unknown",
+        )
     if status == 404 or code == "RepoNotFound":
         raise UnknownModel(
             f"the Hub has no model {model}, or it is private", field="model", hint=f"check the spelling, or {PASTE}"

@@ -38,10 +38,10 @@ def model_id(text: str, hosts: frozenset[str] = HUB_HOSTS) -> str:
         path = _path(text if "://" in text else f"https://{text}", hosts)
         parts = _without_place(path.strip("/").split("/"))
     if len(parts) != 2:
-        raise _refused(f"{text[:80]!r} is no owner/name")
+        raise _refused(f"{text[:80]!r} is not an owner/name")
     owner, name = parts
     if owner.lower() in _NOT_MODELS:
-        raise _refused(f"{text[:80]!r} is no model")
+        raise _refused(f"{text[:80]!r} is not a model")
     for part in parts:
         if not _PART.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
             raise _refused(f"{part[:80]!r} cannot be part of a model's name")
@@ -53,9 +53,9 @@ def _path(address: str, hosts: frozenset[str]) -> str:
         split = urlsplit(address)
         host = split.hostname or ""
     except ValueError:
-        raise _refused(f"{address[:80]!r} is no address") from None
+        raise _refused(f"{address[:80]!r} is not an address") from None
     if split.scheme not in ("http", "https") or host.lower() not in hosts or split.username is not None:
-        raise _refused(f"{address[:80]!r} is no address of the Hugging Face Hub")
+        raise _refused(f"{address[:80]!r} is not an address of the Hugging Face Hub")
     return split.path
 
 

@@ -149,7 +149,7 @@ def _close(code: int, stopped: bool, output: Output, folder: Path, log: Path) ->
     state.write(folder, failed)
     print(
         f"error: the lab could not be installed: {failed.reason}\nThe calculator goes on without it. "
-        f"Try again, beside the running page: ./start.sh lab (the whole output is in {log})",
+        f"Try again while the page runs: ./start.sh lab (the whole output is in {log})",
         file=sys.stderr, flush=True,
     )  # fmt: skip
     return 1

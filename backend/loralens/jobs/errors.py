@@ -1,4 +1,4 @@
-"""How an exception inside a job is told outside of it: a JSON-able record, and back."""
+"""How an exception inside a job is reported outside of it: a JSON-able record, and back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(error: LoraLensError) -> dict[str, Any]:
 
 
 def from_exception(error: BaseException) -> LoraLensError:
-    """Any exception of a job as one of our own: out of memory and a lost device are told apart from faults."""
+    """Any exception of a job as one of our own: out of memory and a lost device are distinguished from bugs."""
     if isinstance(error, LoraLensError):
         return error
     text = " ".join(str(error).split())[:500]
@@ -49,7 +49,7 @@ def from_exception(error: BaseException) -> LoraLensError:
 
 
 def from_exit(code: int | None) -> LoraLensError:
-    """The end of a job's process without a word, by exit code (negative: the signal that killed it)."""
+    """The error for a job process that ended silently, by exit code (negative: the signal that killed it)."""
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name

@@ -124,7 +124,7 @@ class JobManager:
             StorageFull: the store cannot be written.
         """
         if not _DEVICE.fullmatch(device):
-            raise InvalidInput(f"no device is called {device[:40]!r}", field="device", hint="cpu, cuda:0 or mps")
+            raise InvalidInput(f"unknown device {device[:40]!r}", field="device", hint="cpu, cuda:0 or mps")
         job_spec = JobSpec(kind, function, spec, device, visitor=visitor, address=address)
         with self._lock:
             store = self._store()

@@ -128,7 +128,7 @@ class JobStore:
         row = self._database.one(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,))
         if row is None:
             raise JobNotFound(
-                f"no job is called {job_id[:60]!r}", field="id", hint="GET /api/jobs lists the jobs of this server"
+                f"no job has the id {job_id[:60]!r}", field="id", hint="GET /api/jobs lists the jobs of this server"
             )
         return _job(row)
 

@@ -61,7 +61,7 @@ class Device:
         if self.kind == "cuda":
             return "CUDA events"
         if self.kind == "mps":
-            return "wall clock, synchronised"
+            return "wall clock, synchronized"
         return "CPU time of one thread" if self.threads == 1 else f"wall clock, {self.threads} threads"
 
     def time(self, call: Callable[[int], object], first: int, repeats: int) -> Sample:
@@ -224,7 +224,7 @@ def _cpu_cache_bytes() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch or Python says that memory is short."""
+    """Whether PyTorch or Python reports that memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and ("memory" in str(error) and "alloc" in str(error))

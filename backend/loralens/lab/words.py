@@ -93,8 +93,12 @@ class BenchmarkRequest(_Model):
     variants: tuple[str, ...] | None = Field(
         None, max_length=40, description="Ids of GET /api/benchmarks/variants; default: all. Dense is always measured."
     )
-    cache: Literal["cold", "hot"] = Field("cold", description="cold: weights come from memory; hot: from the cache.")
-    threads: int = Field(1, ge=1, le=64, description="CPU threads; with more than one the wall clock is all there is.")
+    cache: Literal["cold", "hot"] = Field(
+        "cold", description="cold: weights come from main or GPU memory; hot: from the cache."
+    )
+    threads: int = Field(
+        1, ge=1, le=64, description="CPU threads; with more than one only wall-clock time is measured."
+    )
     seconds: float = Field(20.0, ge=0.5, le=600, description="Time budget of the whole run.")
     seed: int = Field(0, ge=0, le=2**31 - 1)
     sweep: BenchmarkSweep | None = None
@@ -130,7 +134,7 @@ class BenchmarkRequest(_Model):
 
 
 class VariantInfo(BaseModel):
-    """One way to compute the product."""
+    """One variant of the product."""
 
     id: str
     name: str

@@ -9,6 +9,7 @@ from loralens.core.answer.estimate import Estimate, estimate
 from loralens.core.catalogue import gpu, model
 from loralens.core.tape.ledger import CATEGORIES
 from loralens.planner import textbook
+from loralens.planner.course_chinese import in_chinese
 from loralens.planner.course_names import NAMES
 from loralens.planner.course_texts import KINDS, VERDICTS
 from loralens.planner.textbook import Figure
@@ -27,9 +28,7 @@ EXAMPLE_UTILIZATION: Final = 0.4
 EXAMPLE_PARAMETERS: Final = 17_500_000_000
 EXAMPLE_GPU: Final = "a100-sxm4-80"
 ASSUMED: Final = "computed from assumptions"
-EXAMPLE: Final = (
-    "17.5e9 parameters, assumed: 10,000 samples × 512 tokens × 3 epochs on an A100 80GB at 40 % of its peak"
-)
+EXAMPLE: Final = "17.5e9 parameters, assumed: 10,000 samples × 512 tokens × 3 epochs on an A100 80GB at 40% of its peak"
 
 
 class Exact(NamedTuple):
@@ -63,6 +62,8 @@ def _row(figure: Figure, exact: Exact) -> dict[str, Any]:
         "rule": figure.rule,
         "formula": figure.formula,
         "substituted": figure.substituted,
+        "formula_text": _both(figure.formula),
+        "substituted_text": _both(figure.substituted),
         "reproduced": rounded,
         "reproduced_unrounded": figure.value,
         "unit": figure.unit,
@@ -72,12 +73,17 @@ def _row(figure: Figure, exact: Exact) -> dict[str, Any]:
             "unit": exact.unit,
             "text": {"zh": exact.zh, "en": exact.en},
             "regime": exact.regime,
+            "regime_text": _both(exact.regime),
             "basis": exact.basis,
         },
         "verdict": verdict.kind,
         "verdict_text": dict(zip(("zh", "en"), KINDS[verdict.kind], strict=True)),
         "text": {"zh": verdict.zh.format(exact=exact.zh, **names), "en": verdict.en.format(exact=exact.en, **names)},
     }
+
+
+def _both(text: str) -> dict[str, str]:
+    return {"zh": in_chinese(text), "en": text}
 
 
 def _same(value: float, unit: str, text: str, regime: str) -> Exact:
@@ -119,7 +125,7 @@ def _memory() -> dict[str, Exact]:
         "lora-own-0.04": _same(own, "bytes", f"{own / GIB:.5f} GiB = {own:,} B", "q_proj alone, rank 8, fp32 adapter"),
         "lora-26": Exact(lora.allocated_bytes, "bytes", both["zh"], both["en"], f"{REGIME}, {lora.plan.regime}"),
         "memory-3.8x": _same(ratio, "x", f"{ratio:.2f}×", compared),
-        "saved-73.5": _same(saved, "%", f"{saved:.1f} %", compared),
+        "saved-73.5": _same(saved, "%", f"{saved:.1f}%", compared),
     }
 
 
@@ -153,7 +159,7 @@ def _counts() -> dict[str, Exact]:
         found[f"fewer-{size.lower()}"] = _same(ratio, "x", f"{ratio:,.0f}×", regime)
     alone = _q_only("7B")
     share = 100 * alone.trainable_parameters / alone.total_parameters
-    found["share-0.03"] = _same(share, "%", f"{share:.4f} %", f"{alone.model.name}, rank 8, q_proj alone")
+    found["share-0.03"] = _same(share, "%", f"{share:.4f}%", f"{alone.model.name}, rank 8, q_proj alone")
     return found
 
 
@@ -171,7 +177,7 @@ def _storage() -> dict[str, Exact]:
         found |= {
             f"storage-{tasks}-full": _size(full, regime),
             f"storage-{tasks}-lora": _size(lora, regime),
-            f"storage-{tasks}-saved": _same(share, "%", f"{share:.2f} %", regime),
+            f"storage-{tasks}-saved": _same(share, "%", f"{share:.2f}%", regime),
             f"storage-{tasks}-saved-gb": _size(full - lora, regime),
         }
     return found
@@ -182,7 +188,7 @@ def _mechanism() -> dict[str, Exact]:
     regime = "one 1024 × 1024 matrix, rank 8"
     return {
         "square-16384": _same(square, "parameters", f"{square:,}", regime),
-        "square-1.5625": _same(100 * square / 1024**2, "%", f"{100 * square / 1024**2:.4f} %", regime),
+        "square-1.5625": _same(100 * square / 1024**2, "%", f"{100 * square / 1024**2:.4f}%", regime),
     }
 
 

@@ -20,7 +20,7 @@ HEADER: Final = {
     "en": ("what", "printed", "rule", "with numbers", "exact", "verdict", "remark"),
 }
 TITLE: Final = {"zh": "课程中的数字", "en": "The course's numbers"}
-REGIMES: Final = {"zh": "精确值对应的设置", "en": "What the exact values are for"}
+REGIMES: Final = {"zh": "精确值对应的设置", "en": "Settings behind the exact values"}
 
 
 def markdown() -> str:
@@ -45,8 +45,9 @@ def _part(language: str, rows: list[dict[str, Any]]) -> str:
     ]
     regimes: dict[str, list[str]] = {}
     for row in rows:
-        regimes.setdefault(row["exact"]["regime"], []).append(row["printed"])
-    lines += [f"- {', '.join(printed)}: {regime}" for regime, printed in regimes.items()]
+        regimes.setdefault(row["exact"]["regime_text"][language], []).append(row["printed"])
+    comma, colon = ("、", "：") if language == "zh" else (", ", ": ")
+    lines += [f"- {comma.join(printed)}{colon}{regime}" for regime, printed in regimes.items()]
     return "\n".join(lines)
 
 
@@ -54,8 +55,8 @@ def _cells(language: str, row: dict[str, Any]) -> list[str]:
     return [
         row["what"][language],
         row["printed"],
-        row["formula"],
-        row["substituted"],
+        row["formula_text"][language],
+        row["substituted_text"][language],
         row["exact"]["text"][language],
         row["verdict_text"][language],
         row["text"][language],

@@ -24,10 +24,10 @@ class Verdict(NamedTuple):
 KINDS: Final = {
     "exact": ("精确", "exact"),
     "one case": ("只对一种情形成立", "true for one case"),
-    "rule of thumb": ("经验估算", "rule of thumb"),
+    "rule of thumb": ("经验公式", "rule of thumb"),
     "not true": ("对这个模型不成立", "not true for this model"),
     "unsupported": ("没有依据", "unsupported"),
-    "simulated": ("模拟出来的", "simulated"),
+    "simulated": ("模拟值", "simulated"),
 }
 
 _GIB = ("课程写作 GB，其实是 GiB（2^30 字节）。", "Printed as GB, but it is GiB (2^30 bytes).")
@@ -47,7 +47,7 @@ _FEWER = (
 VERDICTS: Final[dict[str, Verdict]] = {
     "full-98": Verdict(
         "rule of thumb",
-        "14 字节/参数，不含梯度和激活；与它自己的分项之和 117.35 矛盾。真实一步的峰值取决于精度、批量和长度：{exact}。",
+        "14 字节/参数，不含梯度和激活值；与它自己的分项之和 117.35 矛盾。真实一步的峰值取决于精度、批量和长度：{exact}。",
         "14 bytes per parameter, without gradients and activations; its own parts add up to 117.35 instead. The real "
         "peak of a step depends on precision, batch and length: {exact}.",
     ),
@@ -58,19 +58,20 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "full-optimizer-52": Verdict(
         "rule of thumb",
-        _GIB[0] + "Adam 的两个 float32 动量，按真实参数量是 {exact}；权重是 bfloat16 时只有一半。",
+        _GIB[0] + "Adam 的一阶、二阶动量（float32），按真实参数量是 {exact}；权重是 bfloat16 时只有一半。",
         _GIB[1] + " Adam's two float32 moments for the real count: {exact}; half of it with bfloat16 weights.",
     ),
     "full-gradients-26": Verdict(
         "rule of thumb",
-        _GIB[0] + "float32 梯度按真实参数量是 {exact}。梯度只在反向结束时才全部存在。",
-        _GIB[1] + " float32 gradients for the real count: {exact}. They are all there only at the end of backward.",
+        _GIB[0] + "float32 梯度按真实参数量是 {exact}。梯度只在反向传播结束时才全部存在。",
+        _GIB[1]
+        + " float32 gradients for the real count: {exact}. They exist all together only at the end of the backward pass.",
     ),
     "full-activations-13": Verdict(
         "rule of thumb",
-        "“权重的一半”没有道理：激活由批量、长度和算子决定，与权重无关。批量 1、长度 2048 时最多是 {exact}。",
-        "Half of the weights has no reason: batch, length and kernels decide activations, not the weights. At batch 1 "
-        "and length 2048 they reach {exact}.",
+        "“权重的一半”没有依据：激活值取决于批量、长度、层数、宽度和算子，并不按权重的比例变化。批量 1、长度 2048 时最多是 {exact}。",
+        "Half of the weights has no basis: activations depend on batch, length, depth, width and kernels, and do not scale "
+        "with the weights. At batch 1 and length 2048 they reach {exact}.",
     ),
     "full-total-117": Verdict(
         "rule of thumb",
@@ -79,7 +80,7 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "lora-weights-13": Verdict(
         "rule of thumb",
-        _GIB[0] + "16 位的冻结权重，按真实参数量是 {exact}。",
+        _GIB[0] + "16 比特的冻结权重，按真实参数量是 {exact}。",
         _GIB[1] + " Frozen 16-bit weights for the real count: {exact}.",
     ),
     "lora-own-0.04": Verdict(
@@ -90,8 +91,8 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "lora-26": Verdict(
         "rule of thumb",
-        "沿用了“激活是权重的一半”。批量 1、长度 2048、bf16 自动混合精度下，真实一步的峰值是 {exact}。",
-        "Keeps the activations at half of the weights. At batch 1 × 2048 under bf16 autocast the peak of a real step "
+        "仍把激活值算作权重的一半。批量 1、长度 2048、bf16 自动混合精度下，真实一步的峰值是 {exact}。",
+        "Still takes the activations as half of the weights. At batch 1 × 2048 under bf16 autocast the peak of a real step "
         "is {exact}.",
     ),
     "adapter-7b": Verdict("one case", *_ADAPTER),
@@ -104,8 +105,8 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "fewer-7b": Verdict(
         "rule of thumb",
-        "是“0.03 %”四舍五入以后的倒数，与另外两个倍数的算法不同。只训练 q_proj 时精确值是 {exact}。",
-        "The inverse of 0.03 % after rounding, unlike the other two factors. With q_proj alone it is {exact}.",
+        "是四舍五入后的 0.03% 的倒数，与另外两个倍数的算法不同。只训练 q_proj 时精确值是 {exact}。",
+        "The reciprocal of the rounded 0.03%, unlike the other two factors. With q_proj alone it is {exact}.",
     ),
     "fewer-13b": Verdict("not true", *_FEWER),
     "fewer-70b": Verdict("not true", *_FEWER),
@@ -119,19 +120,19 @@ VERDICTS: Final[dict[str, Verdict]] = {
     ),
     "faster-100x": Verdict(
         "unsupported",
-        "没有给出来源，所以这里不重复。改为在你的机器上测量：切换适配器的时间与重新载入底座相比（第 4 课）。{exact}。",
+        "没有给出来源，所以这里不重复。改为在你的机器上测量：切换适配器的时间与重新加载底座相比（第 4 课）。{exact}。",
         "No source is given, so it is not repeated. Measured on your own machine instead: time to switch an adapter "
-        "against loading the base again (lesson 4). {exact}.",
+        "against reloading the base (lesson 4). {exact}.",
     ),
     "adapter-file-4": Verdict(
         "one case",
-        "按 16 位保存、只有 q_proj。PEFT 默认用 float32 保存适配器：文件是 {exact}。",
-        "Stored in 16 bits, q_proj alone. PEFT keeps adapters in float32 by default: the file is {exact}.",
+        "按 16 比特保存、只有 q_proj。PEFT 默认用 float32 保存适配器：文件是 {exact}。",
+        "Stored in 16 bits, q_proj alone. PEFT stores adapters in float32 by default: the file is {exact}.",
     ),
     "storage-3250x": Verdict(
         "rule of thumb",
-        "13 GB ÷ 4 MB。默认精度下，检查点与适配器文件之比是 {exact}。",
-        "13 GB ÷ 4 MB. At default precisions the ratio of checkpoint to adapter file is {exact}.",
+        "13 GB ÷ 4 MB。默认精度下，检查点文件与适配器文件之比是 {exact}。",
+        "13 GB ÷ 4 MB. At default precisions the ratio of model checkpoint to adapter file is {exact}.",
     ),
     **{
         f"storage-{tasks}-{part}": Verdict(
@@ -140,8 +141,8 @@ VERDICTS: Final[dict[str, Verdict]] = {
         for tasks in (10, 6)
         for part in ("full", "lora", "saved", "saved-gb")
     },
-    "square-16384": Verdict("exact", "正确：{exact}。", "True: {exact}."),
-    "square-1.5625": Verdict("exact", "正确：{exact}。", "True: {exact}."),
+    "square-16384": Verdict("exact", "印的是对的：{exact}。", "Correct as printed: {exact}."),
+    "square-1.5625": Verdict("exact", "印的是对的：{exact}。", "Correct as printed: {exact}."),
     "knowledge-47.5": Verdict(
         "simulated",
         "代码里乘以 0.5，不是测量。第 1 课真正训练一个小模型，测量忘记了多少。{exact}。",

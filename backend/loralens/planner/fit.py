@@ -20,7 +20,7 @@ from loralens.planner.time import training_time
 
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
 LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 1_048_576, "rank": 65_536}
-FULL: Final = "the card is nearly full: published runs above 98.6 % of a card's memory took 6 to 40 % longer"
+FULL: Final = "the card is nearly full: published runs above 98.6% of a card's memory took 6 to 40% longer"
 OWN_WORDS: Final = ("gpu", "tokens", "utilization")
 
 
@@ -85,7 +85,7 @@ def pace_of(body: Any, tokens: int) -> list[dict[str, Any]]:
 
 
 def applies(question: Question, variable: str) -> bool:
-    """Rank means nothing without an adapter."""
+    """False for rank when there is no adapter."""
     return variable != "rank" or question.method != "full"
 
 

@@ -114,7 +114,9 @@ def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[An
         left &= ~here
     if left.any():
         raise InvalidInput(
-            f"this model needs more than {MAX_PLANS} formulas for these values", field="sweep", hint="use fewer values"
+            f"these values need more than {MAX_PLANS} separate formulas for this model",
+            field="sweep",
+            hint="use fewer values",
         )
     narrow = sizes.max() <= SAFE_INT64
     return (sizes.astype(np.int64) if narrow else sizes), phases

@@ -208,10 +208,10 @@ def _parameters() -> list[Figure]:
 
     return [
         *counts,
-        Figure("share-0.03", "0.03 %", 0.03, "textbook", "A ÷ P",
-               f"{adapter:,} ÷ 7,000,000,000 = {share:.4f} %", share, 2, "%"),
+        Figure("share-0.03", "0.03%", 0.03, "textbook", "A ÷ P",
+               f"{adapter:,} ÷ 7,000,000,000 = {share:.4f}%", share, 2, "%"),
         # The 7B factor is not 7e9 / A (3,338) but the inverse of the share after it was rounded.
-        Figure("fewer-7b", "3,333×", 3333, "textbook", "1 ÷ share, with the share rounded to 0.03 %",
+        Figure("fewer-7b", "3,333×", 3333, "textbook", "1 ÷ share, with the share rounded to 0.03%",
                "1 ÷ 0.0003 = 3,333.3 (unrounded: 7,000,000,000 ÷ 2,097,152 = 3,337.9)", 1 / 0.0003, 0, "x"),
         factor("13B", 6199),
         factor("70B", 33379),
@@ -221,8 +221,8 @@ def _parameters() -> list[Figure]:
 def _ratios() -> list[Figure]:
     return [
         Figure("memory-3.8x", "3.8×", 3.8, "textbook", "full ÷ LoRA, as printed", "98 ÷ 26 = 3.77", 98 / 26, 1, "x"),
-        Figure("saved-73.5", "73.5 %", 73.5, "textbook", "(full − LoRA) ÷ full, as printed",
-               "(98 − 26) ÷ 98 = 73.47 %", 100 * 72 / 98, 1, "%"),
+        Figure("saved-73.5", "73.5%", 73.5, "textbook", "(full − LoRA) ÷ full, as printed",
+               "(98 − 26) ÷ 98 = 73.47%", 100 * 72 / 98, 1, "%"),
         Figure("faster-100x", "100×", None, "none", "none given", "none given", None, 0, "x"),
     ]  # fmt: skip
 
@@ -235,8 +235,8 @@ def _storage() -> list[Figure]:
         Figure("storage-3250x", "3,250×", 3250, "textbook", "base ÷ adapter file, as printed",
                "13,000 MB ÷ 4 MB = 3,250", 13_000 / 4, 0, "x"),
     ]  # fmt: skip
-    printed = {10: (("130 GB", 130, 0), ("13.04 GB", 13.04, 2), ("90 %", 90, 0)),
-               6: (("78 GB", 78, 0), ("13 GB", 13, 0), ("83.3 %", 83.3, 1))}  # fmt: skip
+    printed = {10: (("130 GB", 130, 0), ("13.04 GB", 13.04, 2), ("90%", 90, 0)),
+               6: (("78 GB", 78, 0), ("13 GB", 13, 0), ("83.3%", 83.3, 1))}  # fmt: skip
     for tasks, ((text_f, value_f, dec_f), (text_l, value_l, dec_l), (text_s, value_s, dec_s)) in printed.items():
         full, lora = stored_gb(tasks)
         share = 100 * (full - lora) / full
@@ -246,7 +246,7 @@ def _storage() -> list[Figure]:
             Figure(f"storage-{tasks}-lora", text_l, value_l, "textbook", "base + tasks × adapter",
                    f"13 GB + {tasks} × 0.004 GB = {lora:.3f} GB", lora, dec_l, "GB"),
             Figure(f"storage-{tasks}-saved", text_s, value_s, "textbook", "1 − LoRA ÷ full",
-                   f"1 − {lora:.3f} ÷ {full:g} = {share:.2f} %", share, dec_s, "%"),
+                   f"1 − {lora:.3f} ÷ {full:g} = {share:.2f}%", share, dec_s, "%"),
         ]  # fmt: skip
     full, lora = stored_gb(6)
     rows.append(Figure("storage-6-saved-gb", "65.0 GB", 65.0, "textbook", "full − LoRA",
@@ -258,8 +258,8 @@ def _mechanism() -> list[Figure]:
     return [
         Figure("square-16384", "16,384", 16_384, "exact", "2 × width × rank", "2 × 1,024 × 8 = 16,384", 2 * 1024 * 8, 0,
                "parameters"),
-        Figure("square-1.5625", "1.5625 %", 1.5625, "exact", "2 × width × rank ÷ width²",
-               "16,384 ÷ 1,048,576 = 1.5625 %", 100 * 16_384 / 1024**2, 4, "%"),
+        Figure("square-1.5625", "1.5625%", 1.5625, "exact", "2 × width × rank ÷ width²",
+               "16,384 ÷ 1,048,576 = 1.5625%", 100 * 16_384 / 1024**2, 4, "%"),
     ]  # fmt: skip
 
 

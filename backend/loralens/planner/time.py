@@ -58,7 +58,7 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         "tokens": tokens,
         "flops_per_token": work.to_dict(),
         "flops": flops,
-        "reasons": reasons(question.method),
+        "reasons": reasons(question.method, gradient_checkpointing=recipe.gradient_checkpointing),
         "gpu": {"id": device.id, "name": device.name},
         "rate": rates,
         **({"step_seconds": None, "tokens_per_second": None} if pace is None else pace.to_dict()),

@@ -74,7 +74,7 @@ def _cells(name: str, text: str) -> str:
     found = read_json_text(name, text)
     cells = found.get("cells")
     if not isinstance(cells, list):
-        raise InvalidInput(f"{name} is no notebook: it has no cells", field="files")
+        raise InvalidInput(f"{name} is not a notebook: it has no cells", field="files")
     code = []
     for cell in cells:
         if isinstance(cell, dict) and cell.get("cell_type") == "code":

@@ -36,7 +36,7 @@ def read_yaml(name: str, text: str) -> Source:
     except yaml.YAMLError as error:
         raise InvalidInput(f"{name} is not YAML: {_said(error)}", field="files", hint=_hint(text, error)) from None
     if not isinstance(root, yaml.MappingNode):
-        raise InvalidInput(f"{name} holds no keys with values", field="files", hint="give the trainer's config file")
+        raise InvalidInput(f"{name} contains no keys with values", field="files", hint="give the trainer's config file")
     whole = _Builder(source).value(root, "")
     source.whole = whole
     return source
@@ -107,7 +107,7 @@ class _Builder:
                         found.setdefault(name, entry)
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                raise InvalidInput(f"{self.source.name}: a key is no text", field="files")
+                raise InvalidInput(f"{self.source.name}: a key is not text", field="files")
             key = str(key_node.value)
             inner = None if path is None else f"{path}.{key}" if path else key
             found[key] = self.value(value_node, inner, depth + 1)

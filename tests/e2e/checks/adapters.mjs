@@ -95,7 +95,7 @@ export default async function adapters(context) {
     equal(new Set(texts).size, state.adapters.length + 1, 'every adapter answers in its own way')
     await page.getByRole('button', { name: 'Is the base untouched?' }).click()
     await page.locator('[data-verified]').waitFor()
-    await page.getByRole('button', { name: 'Measure switching here' }).click()
+    await page.getByRole('button', { name: 'Measure switching on this server' }).click()
     await page.locator('[data-measured=here]').waitFor({ timeout: 60000 })
     return `${texts.length} answers`
   } finally {

@@ -63,7 +63,7 @@ async function chart(page, result) {
   await slider.focus()
   await page.keyboard.press('Home')
   const first = result.points.find((point) => point.value === Math.min(...result.points.map((item) => item.value)))
-  await page.locator('#benchmark h3', { hasText: `Every way at ${first.value} token` }).waitFor()
+  await page.locator('#benchmark h3', { hasText: `All variants at ${first.value} token` }).waitFor()
   assert((await slider.getAttribute('aria-valuetext')).includes('×'), 'the slider says the ratios of its point')
   const shown = await page
     .locator('[data-variant]')

@@ -110,8 +110,8 @@ async function withoutScript({ browser, url }) {
   const context = await browser.newContext({ javaScriptEnabled: false, locale: 'zh-CN' })
   const page = await context.newPage()
   for (const [path, title] of [
-    ['/part2', 'LoRA：只训练一条细线'],
-    ['/part2?lang=en&r=64', 'LoRA: training a hairline'],
+    ['/part2', 'LoRA：只训练两条细线'],
+    ['/part2?lang=en&r=64', 'LoRA: train only two thin strips'],
   ]) {
     await page.goto(url + path)
     await page.locator('[data-plain]').waitFor()
@@ -159,7 +159,7 @@ export default async function load(context) {
   await finish()
   // Another language than the server knew of, and settings of the address: never the wrong words or numbers.
   ;({ page, finish } = await cold(context, { lang: 'en', width: 1280, remembered: false }))
-  equal(await page.locator('h1').innerText(), 'LoRA: training a hairline', 'the language that was remembered')
+  equal(await page.locator('h1').innerText(), 'LoRA: train only two thin strips', 'the language that was remembered')
   await finish()
   ;({ page, finish } = await cold(context, { path: '/part2?r=16', lang: 'zh-CN', width: 1280 }))
   assert(

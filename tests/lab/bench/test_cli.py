@@ -20,9 +20,14 @@ def _state(tmp_path, monkeypatch):
 def test_the_table_names_variants_noise_and_what_to_run(capsys):
     assert run(QUICK) == 0
     out, err = capsys.readouterr()
-    for words in ("dense, second copy", "LoRA, addmm in place", "What you should run here", "measured here"):
+    for words in (
+        "dense, second copy",
+        "LoRA, addmm in place",
+        "Recommended variant for this machine",
+        "measured here",
+    ):
         assert words in out
-    assert "kept as" in err
+    assert "saved as" in err
 
 
 def test_json_is_the_result_and_a_file_of_it_can_be_compared(tmp_path, capfdbinary):

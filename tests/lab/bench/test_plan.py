@@ -16,7 +16,7 @@ def test_a_sweep_drops_what_does_not_fit_and_says_so():
     assert 0 < len(kept) < len(points)
     assert sum(point.predicted_seconds for point in kept) <= 20
     assert max(point.value for point in kept) < min(point.value for point in points if point.reason)
-    assert all("s are left" in point.reason for point in points if point.reason)
+    assert all("s is left" in point.reason for point in points if point.reason)
     assert sum(point.seconds for point in kept) <= 20 * 1.001
     for point in points:
         if point.left_out:

@@ -79,7 +79,7 @@ def test_texts_are_kept_under_their_hash_and_found_again(tmp_path: Path) -> None
     assert {p.parent for p in tmp_path.rglob("*.txt")} == {tmp_path / "forgetting-texts"}
     for path in tmp_path.rglob("*.txt"):
         path.unlink()
-    with pytest.raises(InvalidInput, match="no longer kept"):
+    with pytest.raises(InvalidInput, match="no longer stored"):
         corpora(kept, tmp_path)
 
 

@@ -52,9 +52,9 @@ def test_full_fine_tuning_may_have_improved_the_old_text(result: dict[str, Any])
 def test_the_spread_is_in_the_sentence(result: dict[str, Any]) -> None:
     result["summary"]["arms"][0]["forgetting_nats"] = spread([1.0, 2.0, 3.0])
     english, chinese = said(result, "full_forgets")
-    for part in ("+2.00", "-0.48 to 4.48", "3 seeds"):
+    for part in ("+2.00", "−0.48 to 4.48", "3 seeds"):
         assert part in english
-    assert "-0.48 到 4.48" in chinese and "3 个种子" in chinese
+    assert "−0.48 到 4.48" in chinese and "3 个随机种子" in chinese
 
 
 def test_what_cannot_be_compared_is_left_out(result: dict[str, Any]) -> None:
@@ -71,3 +71,17 @@ def test_a_run_that_went_wrong_is_named(result: dict[str, Any]) -> None:
     wrong = next(arm for arm in result["summary"]["arms"] if arm["arm"] == "lora-r4")
     wrong["learned_nats"] = spread([0.5, -0.5, 0.1])
     assert "lora-r4" in said(result, "unstable")[0] and "lora-r4" in said(result, "unstable")[1]
+
+
+@pytest.mark.parametrize(
+    ("linear", "en", "zh"),
+    [(0.6, "The missing 40% is due to the frozen", "缺的 40% 来自被冻结"), (1.0, "Nothing is missing", "没有造成差距")],
+)
+def test_what_the_frozen_embeddings_cost_is_what_is_missing(
+    result: dict[str, Any], linear: float, en: str, zh: str
+) -> None:
+    arms = {arm["arm"]: arm for arm in result["summary"]["arms"]}
+    arms["full"]["learned_nats"] = spread([1.0, 1.0, 1.0])
+    arms["linear"]["learned_nats"] = spread([linear] * 3)
+    english, chinese = said(result, "frozen_embeddings")
+    assert en in english and zh in chinese

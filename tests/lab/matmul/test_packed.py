@@ -37,6 +37,6 @@ def test_a_wrong_probe_turns_packing_off(monkeypatch):
     monkeypatch.setattr(PackedWeight, "__call__", lambda self, x, bias=None, add=None: torch.zeros(3, 48))
     packed.why_not.cache_clear()
     try:
-        assert packed.why_not(torch.float32) == "the packed product of the probe was wrong"
+        assert packed.why_not(torch.float32) == "a trial run of the prepacked product gave a wrong result"
     finally:
         packed.why_not.cache_clear()

@@ -53,7 +53,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "tiny": (b"A short note.", "at least 20,000 are needed"),
     "one character": (b"a" * 50_000, "1 different character,"),
     "few characters": (b"ab\n" * 20_000, "3 different characters"),
-    "repeated": (b"The quick brown fox jumps over the lazy dog.\n" * 5_000, "repeats itself"),
+    "repeated": (b"The quick brown fox jumps over the lazy dog.\n" * 5_000, "is repetitive"),
     "binary": (os.urandom(1) + b"\x00\x01\x02" * 20_000, "binary"),
     "control": (bytes(range(1, 8)) * 1000 + prose().encode(), "binary"),
     "elf": (b"\x7fELF" + bytes(range(256)) * 200, "binary"),

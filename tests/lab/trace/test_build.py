@@ -82,7 +82,7 @@ def test_packed_bytes(kind):
     [
         ({}, InvalidInput, "model_type is missing"),
         ({"model_type": "no-such-family"}, UnsupportedArchitecture, "no-such-family"),
-        ({**CONFIG, "num_hidden_layers": 100_000}, InvalidInput, "too much to trace"),
+        ({**CONFIG, "num_hidden_layers": 100_000}, InvalidInput, "too many layers to trace"),
         ({**CONFIG, "hidden_size": "wide"}, InvalidInput, "refused by transformers"),
         ({**CONFIG, "hidden_size": -4}, InvalidInput, "real"),
         (
@@ -98,6 +98,6 @@ def test_configs_that_do_not_fit_together_are_refused_in_words(config, error, te
 
 
 def test_targets_that_no_module_has_are_refused():
-    with pytest.raises(InvalidInput, match="PEFT refuses") as caught:
+    with pytest.raises(InvalidInput, match="PEFT rejected") as caught:
         trace(CONFIG, "lora", {**SHORT, "lora": {"target_modules": ["nothing"]}})
     assert caught.value.field == "lora.target_modules"

@@ -133,7 +133,7 @@ def download_benchmark(job_id: str, jobs: Jobs) -> Response:
 def forget_benchmark(job_id: str, jobs: Jobs) -> None:
     """For good: its link leads nowhere afterwards. A run that waits or runs has to be cancelled first."""
     if jobs.job(job_id).kind != "benchmark":
-        raise JobNotFound(f"{job_id} is no benchmark", field="id", hint="GET /api/benchmarks lists them")
+        raise JobNotFound(f"{job_id} is not a benchmark", field="id", hint="GET /api/benchmarks lists them")
     jobs.forget(job_id)
 
 

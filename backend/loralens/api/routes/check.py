@@ -22,7 +22,7 @@ _BODY = {
                         "additionalProperties": {"type": "string"},
                         "description": "File name to text: the training config, and the files that it names.",
                     },
-                    "gpu": {"type": "string", "description": "Name, memory or description of a GPU to judge."},
+                    "gpu": {"type": "string", "description": "Name, memory or description of a GPU to check."},
                     "gpus": {"type": "integer", "description": "How many share the work, where the file does not say."},
                     "model": {"type": "string", "description": "The model, where the file's name for it is not known."},
                     "config": {"type": "object", "description": "The model's config.json."},

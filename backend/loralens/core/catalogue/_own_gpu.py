@@ -114,7 +114,7 @@ def _number(part: str) -> tuple[str, str, int]:
     quantity = _UNITS.get(found[2].lower()) if found else None
     if found is None or quantity is None:
         units = ", ".join(dict.fromkeys(known.unit for known in _UNITS.values()))
-        raise _refused(f"{shown(part)} is no number with one of the units {units}")
+        raise _refused(f"{shown(part)} is not a number with one of the units {units}")
     value = Decimal(found[1])
     if not quantity.least <= value <= quantity.most:
         raise _refused(

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight trains, or every weight of the last n layers."""
+"""Full fine-tuning: all weights are trained, or every weight of the last n layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
             for parameter in root.media.frozen(recipe):
                 parameter.trainable = False
         return Prepared(
-            f"{precision_text(recipe)}, every weight trains", recipe, checkpointing=recipe.gradient_checkpointing
+            f"{precision_text(recipe)}, all weights are trained", recipe, checkpointing=recipe.gradient_checkpointing
         )
     _train_last(root, recipe, recipe.trainable_layers)
     return Prepared(

@@ -313,11 +313,11 @@ class Ranks(Kind):
     def read(self, value: Any, at: Place) -> tuple[tuple[str, int], ...]:
         """Pairs in the order in which they stand."""
         if not isinstance(value, Mapping) or len(value) > MAX_NAMES:
-            raise at.wrong("an object of module name to rank", value)
+            raise at.wrong("an object that maps module names to ranks", value)
         for key, rank in value.items():
             bad_rank = isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= MAX_RANK
             if not isinstance(key, str) or len(key) > MAX_NAME or bad_rank:
-                raise at.wrong(f"an object of module name to a rank from 1 to {MAX_RANK}", value)
+                raise at.wrong(f"an object that maps module names to ranks from 1 to {MAX_RANK}", value)
         return tuple(value.items())
 
     def shown(self, value: Any) -> Any:

@@ -49,13 +49,13 @@ class Lora:
     adapter_dtype: str = word(
         "float32",
         Choice(DTYPES),
-        "How adapter weights are held.",
+        "Data type of the adapter weights.",
         needs=(ADAPTER, OWN_DTYPE),
     )
     use_dora: bool = word(
         False,
         Truth(),
-        "DoRA: learn a magnitude per output feature too.",
+        "DoRA: also learn a magnitude per output feature.",
         needs=(ADAPTER,),
     )
     use_rslora: bool = word(
@@ -67,19 +67,19 @@ class Lora:
     bias: str = word(
         "none",
         Choice(("none", "all", "lora_only")),
-        "Which biases train.",
+        "Which biases are trained.",
         needs=(ADAPTER,),
     )
     modules_to_save: tuple[str, ...] = word(
         (),
         Names(),
-        "Modules trained in full beside the adapter, with commas.",
+        "Modules trained in full in addition to the adapter, with commas.",
         needs=(ADAPTER,),
     )
     rank_pattern: tuple[tuple[str, int], ...] = word(
         (),
         Ranks(),
-        "Ranks of their own for some modules, by name or regular expression.",
+        "Separate ranks for some modules, by name or regular expression.",
         needs=(ADAPTER,),
     )
 

@@ -59,5 +59,5 @@ audio_seconds: Final = word(0.0, Number(0, 86_400), "Seconds of sound per sample
 freeze_tower: Final = word(
     NO_TOWER,
     Choice(FROZEN),
-    "What beside the language model never trains and takes no adapter; none: the method alone decides.",
+    "What besides the language model is never trained and takes no adapter; none: the method alone decides.",
 )

@@ -38,14 +38,14 @@ class Parallelism:
     strategy: str = word(
         "none",
         Choice(STRATEGIES),
-        "How they share it.",
+        "How the GPUs share the work.",
         common=True,
         needs=(SHARES,),
     )
     offload: str = word(
         "none",
         Choice(OFFLOADS),
-        "What is kept in host memory.",
+        "What is offloaded to host memory.",
         needs=(CHECKPOINTS_TO_OFFLOAD,),
     )
     dp_replicate: int = word(

@@ -99,7 +99,7 @@ def preset(name: str) -> Preset:
         InvalidInput: there is no such trainer.
     """
     if name not in TRAINERS:
-        raise InvalidInput(f"there is no trainer {name[:40]!r}", field="trainer", hint=f"one of {', '.join(TRAINERS)}")
+        raise InvalidInput(f"unknown trainer {name[:40]!r}", field="trainer", hint=f"one of {', '.join(TRAINERS)}")
     given = json.loads((DATA / f"{name}.json").read_text("utf-8"))
     rows = tuple(
         Default(

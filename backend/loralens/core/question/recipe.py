@@ -90,7 +90,7 @@ class Quantization:
     type: str = word(
         "nf4",
         Packing(QUANTIZATIONS),
-        "How the frozen base is packed.",
+        "How the frozen base is quantized.",
         name="quantization",
         common=True,
         aliases=("quant",),
@@ -105,7 +105,7 @@ class Quantization:
     compute_dtype: str = word(
         "bfloat16",
         Choice(DTYPES),
-        "Dtype into which quantized weights are unpacked.",
+        "Data type into which quantized weights are dequantized.",
         needs=(FROZEN_BASE, FOUR_BIT_PACKING),
     )
     prepare_kbit: bool = word(
@@ -156,36 +156,36 @@ class Recipe:
         1, Whole(1, 1_000_000), "Forward and backward passes per optimizer step.", common=True, aliases=("grad_accum",)
     )
     padded: bool = word(False, Truth(), "An attention mask is passed, as with padded batches.")
-    weights_dtype: str = word("bfloat16", Choice(DTYPES), "How base weights are held.")
+    weights_dtype: str = word("bfloat16", Choice(DTYPES), "Data type of the base weights.")
     autocast: str | None = word(
         "bfloat16", Maybe(Choice(("bfloat16", "float16"))), "Compute dtype under autocast, or none."
     )
     optimizer: str = word("adamw_fused", Choice(OPTIMIZERS), "Optimizer and its implementation.", common=True)
     gradient_checkpointing: bool = word(
-        False, Truth(), "Recompute activations in the backward pass instead of keeping them.", common=True
+        False, Truth(), "Recompute activations in the backward pass instead of storing them.", common=True
     )
     checkpoint_every: int = word(
         1,
         Whole(1, 10_000),
-        "Every so-manieth layer is checkpointed, the others are kept whole (transformers' every_n_layers).",
+        "Checkpoint one layer in so many; the others keep all their activations (transformers' every_n_layers).",
         needs=(CHECKPOINTS,),
     )
     checkpoint_segment: int = word(
         1,
         Whole(1, 10_000),
-        "Layers per checkpointed segment: the input of each segment is kept, and all its layers run again.",
+        "Layers per checkpointed segment: only the segment's input is stored, and all its layers run again.",
         needs=(CHECKPOINTS,),
     )
     checkpoint_offload: str = word(
         "none",
         Choice(("none", "cpu")),
-        "Where the kept inputs of checkpointed segments wait.",
+        "Where the saved inputs of checkpointed segments are stored.",
         needs=(CHECKPOINTS,),
     )
     checkpoint_reentrant: bool | None = word(
         None,
         Maybe(Truth()),
-        "Use torch's reentrant checkpoint; none: what the library defaults to.",
+        "Use torch's reentrant gradient checkpointing; none: what the library defaults to.",
         needs=(CHECKPOINTS,),
     )
     attention: str = word("sdpa", Choice(("sdpa", "flash", "eager")), "Attention implementation.", common=True)
@@ -196,7 +196,7 @@ class Recipe:
         needs=(PICKED,),
     )
     optimizer_in_backward: bool = word(
-        False, Truth(), "Step inside the backward pass, so that no gradient outlives its layer."
+        False, Truth(), "Update each parameter during the backward pass, so that no gradient outlives its layer."
     )
     max_grad_norm: float | None = word(
         None,
@@ -207,7 +207,7 @@ class Recipe:
     keep_outputs: bool = word(
         False,
         Truth(),
-        "The training loop holds the model's output (logits; keys and values with use_cache) through backward and step.",
+        "The training loop holds the model's output (logits; keys and values with use_cache) through the backward pass and the optimizer step.",
         needs=(OUTPUTS, TRANSFORMERS_LOOP),
     )
     use_cache: bool = word(
@@ -226,7 +226,7 @@ class Recipe:
     head: str | None = word(
         None,
         Maybe(Choice(HEADS)),
-        "What stands on the model; none: what the config's `architectures` name, else the language model's head.",
+        "The model's last part; none: what the config's `architectures` name, else the language model's head.",
         needs=(TRANSFORMERS_MODEL,),
     )
     num_labels: int | None = word(
@@ -251,7 +251,7 @@ class Recipe:
     trainer: str = word(
         NO_TRAINER,
         Choice((*TRAINERS, NO_TRAINER)),
-        "Fill the words that are left open as this trainer has them by default; plain: a loop of one's own.",
+        "Fill the options left open with this trainer's defaults; plain: a training loop of your own.",
         common=True,
     )
     stack: tuple[tuple[str, str], ...] = word((), Versions(LIBRARIES), "Library versions that change the answer.")

@@ -111,7 +111,7 @@ def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def put_together(config: AdapterConfig, plan: Layout, tensors: Mapping[str, torch.Tensor]) -> Adapter:
-    """The adapter of a plan."""
+    """Build the adapter that a plan describes."""
     factors = {
         part.module: Factors(
             part.module,
@@ -152,7 +152,7 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
             what = found[0] if found else "neither a LoRA factor nor a module the config saves in full"
             raise _invalid(f"{name}: {what}", found and found[1])
     if not roles:
-        raise _invalid("the file holds no LoRA factors")
+        raise _invalid("the file contains no LoRA factors")
     for given, key in ((config.rank_pattern, "rank_pattern"), (config.alpha_pattern, "alpha_pattern")):
         patterns.affordable([pattern for pattern, _ in given], roles, f"adapter_config.{key}")
     if len(config.target_modules) * len(roles) > MAX_PAIRS:
@@ -172,7 +172,7 @@ def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config:
             raise _invalid(f"{module}: {name} is missing, its partner is there")
     unexpected = set(roles) - set(names) - {"lora_magnitude_vector", "lora_B.bias"}
     if unexpected:
-        raise _invalid(f"{module}: {sorted(unexpected)[0]} beside {names[0]}")
+        raise _invalid(f"{module}: {sorted(unexpected)[0]} together with {names[0]}")
     lora_a, lora_b = specs[roles[names[0]]], specs[roles[names[1]]]
     if len(lora_a.shape) != 2 or len(lora_b.shape) != 2:
         raise _invalid(

@@ -78,7 +78,7 @@ def _checked(text: bytes, data_bytes: int) -> Header:
     entries = _json(text)
     metadata = _metadata(entries.pop("__metadata__", None))
     if not entries:
-        raise _invalid("the file holds no tensors")
+        raise _invalid("the file contains no tensors")
     if len(entries) > MAX_TENSORS:
         raise InputTooLarge(f"the file lists {len(entries)} tensors, at most {MAX_TENSORS} are read", field=_FIELD)
     tensors = sorted((_entry(name, value) for name, value in entries.items()), key=lambda tensor: tensor.begin)

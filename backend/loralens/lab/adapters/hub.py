@@ -316,7 +316,7 @@ class Hub:
 
     def _check(self, adapter: Adapter) -> None:
         config = adapter.config
-        needs_its_base(config, "beside others it would meet the published base")
+        needs_its_base(config, "together with others it would meet the published base")
         if config.use_dora or config.lora_bias or adapter.extra or config.bias != "none":
             raise InvalidInput(
                 "this adapter carries more than factor pairs (DoRA, biases or modules stored in full)",

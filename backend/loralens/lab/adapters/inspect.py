@@ -168,7 +168,7 @@ def _notes(adapter: Adapter) -> list[str]:
     if missing := targets_without_factors(adapter):
         notes.append(f"target_modules also names {', '.join(missing)[:200]}: PEFT passes over names without a module.")
     if adapter.copies:
-        notes.append("Embeddings are stored beside the factors untrained: they count as bytes, not as parameters.")
+        notes.append("Embeddings are stored with the factors, untrained: they count as bytes, not as parameters.")
     if len(adapter.extra) > len(adapter.copies):
         notes.append("Some modules are stored in full; they count as parameters and bytes and have no spectrum here.")
     if isinstance(adapter.config.target_modules, str):

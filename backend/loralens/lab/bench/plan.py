@@ -52,7 +52,7 @@ def plan(request: BenchmarkRequest, device: Device, roofline: Measured) -> list[
         if needed > 0.8 * free:
             point.left_out = Remark(
                 code="memory", values={"needed_bytes": needed, "free_bytes": free},
-                text=f"needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free",
+                text=f"needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB is free",
             )  # fmt: skip
     left = request.seconds
     if len(points) == 1:
@@ -66,7 +66,7 @@ def plan(request: BenchmarkRequest, device: Device, roofline: Measured) -> list[
                     "budget_seconds": request.seconds,
                 },
                 text=f"needs about {point.predicted_seconds:.0f} s for {MIN_ROUNDS} rounds, {max(0, left):.0f} s of "
-                f"the {request.seconds:.0f} s are left",
+                f"the {request.seconds:.0f} s is left",
             )  # fmt: skip
         elif point.reason is None:
             left -= point.predicted_seconds

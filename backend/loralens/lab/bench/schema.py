@@ -80,7 +80,9 @@ class Recommendation(BaseModel):
     ratio: float | None
     reason: str
     predicted: str | None = Field(None, description="What the cost model picked before measuring.")
-    candidates: int | None = Field(None, description="How many ways were honest and accurate here.")
+    candidates: int | None = Field(
+        None, description="How many variants kept the adapter separate and were accurate here."
+    )
     ties: int | None = Field(None, description="How many of them the noise cannot tell from the fastest.")
 
 

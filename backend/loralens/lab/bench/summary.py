@@ -12,7 +12,10 @@ from loralens.lab.words import Axis, BenchmarkRequest
 
 
 class Headline(BaseModel):
-    """The fastest honest way: which one it was at most points, and its smallest and largest ratio over all points."""
+    """The fastest variant with a separate adapter within the error bound.
+
+    Which one it was at most points, and its smallest and largest ratio over all points.
+    """
 
     variant: str
     name: str
@@ -34,8 +37,10 @@ class RunSummary(BaseModel):
     request: BenchmarkRequest
     axis: Axis | None
     measured: int = Field(description="Points that were measured.")
-    skipped: int = Field(description="Points that were left out.")
-    headline: Headline | None = Field(description="Null if no way was measured that keeps the adapter and is exact.")
+    skipped: int = Field(description="Points that were skipped.")
+    headline: Headline | None = Field(
+        description="Null if no measured variant keeps the adapter separate and is exact."
+    )
     doubtful: bool = Field(description="Whether the run itself says why it may not be trusted.")
 
 

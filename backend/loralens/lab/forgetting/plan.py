@@ -2,8 +2,8 @@
 
 An arm is one way to adapt the base to the new text:
 
-    full              every weight trains
-    mixed             every weight trains, a quarter of each batch is old text (rehearsal)
+    full              all weights are trained
+    mixed             all weights are trained, a quarter of each batch is old text (rehearsal)
     linear            only the weights LoRA could reach train, in full: separates low rank from frozen embeddings
     lora-r8           LoRA of rank 8 on every linear layer
     lora-r8-qv        LoRA of rank 8 on q_proj and v_proj

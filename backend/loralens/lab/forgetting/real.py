@@ -136,14 +136,16 @@ def load(name: str, device: str) -> tuple[Logits, Any, dict[str, object]]:
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32, **options)
     except OSError as error:
         if Path(name).is_dir():
-            raise InvalidInput(f"{name} holds no model that can be loaded: {_line(error)}", field="model") from error
+            raise InvalidInput(f"{name} contains no model that can be loaded: {_line(error)}", field="model") from error
         raise HubUnavailable(
             f"{name} is neither a folder nor a model that can be loaded: {_line(error)}",
             field="model",
             hint="give a folder with config.json, model.safetensors and the tokenizer's files",
         ) from error
     except ValueError as error:
-        raise UnsupportedArchitecture(f"{name} is no causal language model: {_line(error)}", field="model") from error
+        raise UnsupportedArchitecture(
+            f"{name} is not a causal language model: {_line(error)}", field="model"
+        ) from error
 
     def encode(text: str) -> Tensor:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

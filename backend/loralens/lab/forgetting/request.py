@@ -130,4 +130,4 @@ def _kept(digest: str, state_dir: Path, side: str) -> str:
     try:
         return _text_path(state_dir, digest).read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise InvalidInput(f"the {side} text is no longer kept", field=f"{side}_text", hint="send it again") from None
+        raise InvalidInput(f"the {side} text is no longer stored", field=f"{side}_text", hint="send it again") from None

@@ -141,9 +141,9 @@ def _usual(name: str, kind: str) -> bool:
 
 
 def recommend(problem: Problem, rows: Mapping[str, dict[str, Any]], roofline: Measured) -> dict[str, Any] | None:
-    """What you should run here: the fastest measured way that keeps the adapter and passes the error bound.
+    """The recommended variant: the fastest measured one that keeps the adapter separate and passes the error bound.
 
-    Where several lie within the noise floor of the fastest, the one with the fewest operations is named.
+    Where several lie within the noise floor of the fastest, the one with the fewest operations is taken.
     """
     mode = problem.request.mode
     honest = {
@@ -175,12 +175,12 @@ def recommend(problem: Problem, rows: Mapping[str, dict[str, Any]], roofline: Me
     ) if set(FORMS[mode]) & {name for name, row in rows.items() if row["available"]} else None  # fmt: skip
     ratio = best["ratio"]["median"]
     change = f"{abs(ratio - 1):.1%} {'less' if ratio < 1 else 'more'} time than dense"
-    among = "" if len(close) == 1 else f"; {len(close) - 1} more lie within the noise of this run"
+    among = "" if len(close) == 1 else f"; {len(close) - 1} others are within the noise of this run"
     return {
         "variant": best["id"],
         "name": best["name"],
         "ratio": ratio,
-        "reason": f"{change}, fastest of {len(honest)} ways that keep the adapter apart and are accurate{among}",
+        "reason": f"{change}, fastest of {len(honest)} variants that keep the adapter separate and are accurate{among}",
         "predicted": predicted,
         "candidates": len(honest),
         "ties": len(close) - 1,

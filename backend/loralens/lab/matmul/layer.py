@@ -155,7 +155,7 @@ class LoraLinear(nn.Module):
         self._held.drop(position)
 
     def pair(self, position: int) -> Pair | None:
-        """What lies at a position."""
+        """The factor pair stored at a position."""
         return self._held.pair(position)
 
     def trainable(self, name: str) -> tuple[Tensor, Tensor]:

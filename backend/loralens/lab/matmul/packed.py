@@ -48,7 +48,7 @@ def why_not(dtype: torch.dtype, device_type: str = "cpu") -> str | None:
             return f"oneDNN refuses {str(dtype).removeprefix('torch.')} here: {' '.join(str(error).split())[:120]}"
         expected = linear(x, weight)
         if not (torch.equal(plain, expected) and torch.equal(added, expected + other)):
-            return "the packed product of the probe was wrong"
+            return "a trial run of the prepacked product gave a wrong result"
     return None
 
 

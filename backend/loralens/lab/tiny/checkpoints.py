@@ -93,7 +93,7 @@ def base_key(preset: BasePreset, corpus: Corpus) -> str:
 
 
 def base_path(preset: BasePreset, corpus: Corpus, state_dir: Path) -> Path:
-    """Where the trained base lies."""
+    """Path of the trained base."""
     return state_dir / "tiny" / f"base-{base_key(preset, corpus)}.safetensors"
 
 

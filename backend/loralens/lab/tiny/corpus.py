@@ -159,7 +159,7 @@ def text_corpus(name: str, text: str, *, field: str = "text") -> Corpus:
     ratio = size / len(zlib.compress(text.encode("utf-8", errors="replace"), 6))
     if ratio > MAX_COMPRESSION:
         raise InvalidInput(
-            f"{name} repeats itself (it compresses {ratio:.0f} times): held-out text would be text it trained on",
+            f"{name} is repetitive (it compresses by a factor of {ratio:.0f}): held-out text would be text it trained on",
             field=field,
             hint=_hint(),
         )

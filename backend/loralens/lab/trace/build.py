@@ -59,7 +59,7 @@ def read_config(given: Mapping[str, Any]) -> Any:
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
     if not isinstance(layers, int) or layers > MAX_LAYERS:
         raise InvalidInput(
-            f"config.num_hidden_layers {layers!r:.20} is too much to trace; at most {MAX_LAYERS}",
+            f"config.num_hidden_layers {layers!r:.20} has too many layers to trace; at most {MAX_LAYERS}",
             field="config.num_hidden_layers",
             hint="loralens memory computes it",
         )
@@ -153,7 +153,7 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         with torch.device("meta"):
             adapted = get_peft_model(model, config, autocast_adapter_dtype=lora.adapter_dtype == "float32")
     except ValueError as problem:
-        raise InvalidInput(f"PEFT refuses: {problem}", field="lora.target_modules") from problem
+        raise InvalidInput(f"PEFT rejected the configuration: {problem}", field="lora.target_modules") from problem
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and "lora_" in name:
             parameter.data = parameter.data.to(DTYPES[lora.adapter_dtype])

@@ -34,7 +34,7 @@ def check(method: str, recipe: Recipe) -> None:
     ):
         if given != allowed:
             raise InvalidInput(
-                f"{name} {given!r} cannot be traced; a trace knows {allowed!r}", field=f"recipe.{name}", hint=_HINT
+                f"{name} {given!r} cannot be traced; a trace supports {allowed!r}", field=f"recipe.{name}", hint=_HINT
             )
     if method == "full" and recipe.quantization is not None:
         raise InvalidInput("full fine-tuning of a quantized base is not possible", field="recipe.quantization")

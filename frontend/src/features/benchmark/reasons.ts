@@ -1,4 +1,4 @@
-/** Why a way did not run, in the reader's language. The API says it in English; a test reads the backend for sentences that are missing here. */
+/** Why a variant did not run, in the reader's language. The API says it in English; a test reads the backend for sentences that are missing here. */
 
 const REASONS: [RegExp, string][] = [
   [/^this processor has no float16 arithmetic/, 'float16'],
@@ -17,7 +17,7 @@ const REASONS: [RegExp, string][] = [
   [/^prepacking is for CPUs; GPU libraries take W as it is$/, 'packedCpu'],
   [/^this PyTorch has no oneDNN$/, 'noOneDnn'],
   [/^oneDNN refuses (?<dtype>\w+) here: (?<error>.*)$/, 'refused'],
-  [/^the packed product of the probe was wrong$/, 'wrongProbe'],
+  [/^a trial run of the prepacked product gave a wrong result$/, 'wrongProbe'],
   [/^its copies of W need (?<needed_bytes>\d+) bytes, and (?<free_bytes>\d+) are free$/, 'room'],
   [
     /^left out: preparing it takes about (?<needed_seconds>\d+) s; ask for it by name, or give the run (?<budget_seconds>\d+) s$/,

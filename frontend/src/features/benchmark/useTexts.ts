@@ -1,6 +1,6 @@
 /** Sentences about a run, in the reader's language, from the codes and values of the API. */
 import { useLocale } from '@/shared/i18n'
-import { formatBytes, formatDecimal, formatInteger, formatPercent, formatSeconds } from '@/shared/lib/format'
+import { formatBytes, formatDecimal, formatInteger, formatPercent, formatSeconds, inWords } from '@/shared/lib/format'
 import { readable, whole } from './figures'
 import { reasonOf } from './reasons'
 import { useVariantName } from './useVariants'
@@ -20,7 +20,7 @@ export interface Texts {
   verdict: (verdict: PointVerdict | SweepVerdict, mode: Mode) => string
   doubt: (doubt: Doubt) => string
   skipped: (item: Skipped) => string
-  /** Why a way did not run; null where only the API's English says it. */
+  /** Why a variant did not run; null where only the API's English says it. */
   reason: (text: string) => string | null
   clock: (text: string) => string
   /** A planned time. */
@@ -35,6 +35,7 @@ export function useTexts(): Texts {
   const nameOf = useVariantName()
   const ratio = (value: number): string =>
     `${formatDecimal(value, value >= 10 ? 1 : value >= 2 ? 2 : 3, locale.value)}×`
+  const times = (value: number): string => inWords(ratio(value), locale.value)
   const percent = (share: number): string => whole(formatPercent(100 * share, locale.value))
   const value = (item: Value): string => (typeof item === 'number' ? formatInteger(item, locale.value) : item)
   function at(axis: Axis | null, item: Value | null): string {
@@ -49,16 +50,16 @@ export function useTexts(): Texts {
     if (found.kind === 'sweep')
       return t('benchmark.verdict.sweep', {
         name,
-        low: ratio(found.low),
-        high: ratio(found.high),
+        low: times(found.low),
+        high: times(found.high),
         wins: found.wins,
         points: found.points,
       })
     if (!found.resolved)
-      return t('benchmark.verdict.same', { name, ratio: ratio(found.ratio), noise: percent(found.noise ?? 0) })
+      return t('benchmark.verdict.same', { name, ratio: times(found.ratio), noise: percent(found.noise ?? 0) })
     return t(found.ratio < 1 ? 'benchmark.verdict.less' : 'benchmark.verdict.more', {
       name,
-      ratio: ratio(found.ratio),
+      ratio: times(found.ratio),
       percent: percent(Math.abs(found.ratio - 1)),
     })
   }
@@ -105,7 +106,7 @@ export function useTexts(): Texts {
       const known: Record<string, string> = {
         'CPU time of one thread': t('benchmark.clock.cpu'),
         'CUDA events': t('benchmark.clock.cuda'),
-        'wall clock, synchronised': t('benchmark.clock.sync'),
+        'wall clock, synchronized': t('benchmark.clock.sync'),
       }
       return known[text] ?? text
     },

@@ -3,6 +3,7 @@ import { computed, defineAsyncComponent, ref, type Component, type ComputedRef }
 import { createI18n, useI18n } from 'vue-i18n'
 import type { Locale } from '@/shared/lib/format'
 import type { Group } from './groups'
+import { spaced } from './spacing'
 
 interface Messages {
   [key: string]: string | Messages
@@ -25,6 +26,7 @@ export const i18n = createI18n({
   locale: 'zh-CN',
   fallbackLocale: false,
   messages: {} as Record<string, Messages>,
+  postTranslation: (text) => (typeof text === 'string' && current() === 'zh-CN' ? spaced(text) : text),
 })
 
 const wanted = new Set<Group>(['first'])

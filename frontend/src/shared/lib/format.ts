@@ -7,7 +7,7 @@ const MARKS: Record<Locale, readonly [string, string]> = { 'zh-CN': [',', '.'], 
 
 /**
  * The same text as Intl.NumberFormat gives, which a test holds it to. Formatters are slow to make, and the first screen
- * would need six of them; nor do all browsers write 419万 alike, which a page rendered at build time must.
+ * would need six of them; nor do all browsers write large counts alike, which a page rendered at build time must.
  */
 function fixed(value: number, digits: number, locale: Locale): string {
   const [group, point] = MARKS[locale]
@@ -36,9 +36,9 @@ export const formatInteger = (value: number, locale: Locale): string => fixed(va
 
 const COUNTS: Record<Locale, readonly (readonly [number, string])[]> = {
   'zh-CN': [
-    [1e12, '万亿'],
-    [1e8, '亿'],
-    [1e4, '万'],
+    [1e12, ' 万亿'],
+    [1e8, ' 亿'],
+    [1e4, ' 万'],
   ],
   en: [
     [1e12, ' trillion'],
@@ -48,7 +48,7 @@ const COUNTS: Record<Locale, readonly (readonly [number, string])[]> = {
   ],
 }
 
-/** 419万 / 4.19 million: three significant digits, in the way readers of the language count. */
+/** 419 万 / 4.19 million: three significant digits, in the way readers of the language count. */
 export function formatCount(value: number, locale: Locale): string {
   if (value < 10_000) return formatInteger(value, locale)
   const rounded = Number(value.toPrecision(3))
@@ -61,24 +61,35 @@ export function formatRatio(value: number, locale: Locale): string {
   return `${fixed(value, value >= 100 ? 0 : value >= 10 ? 1 : 2, locale)}×`
 }
 
+/** A ratio within a sentence: 256 倍 / 256×. */
+export const inWords = (ratio: string, locale: Locale): string =>
+  locale === 'zh-CN' ? ratio.replace('×', ' 倍') : ratio
+
 /** Four decimals as the API rounds below one percent, fewer above. */
 export function formatPercent(value: number, locale: Locale): string {
   return `${fixed(value, value >= 99.95 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 4, locale)}%`
 }
 
+const TIMES: Record<Locale, { h: string; min: string; s: string; ms: string; µs: string }> = {
+  'zh-CN': { h: '小时', min: '分钟', s: '秒', ms: '毫秒', µs: '微秒' },
+  en: { h: 'h', min: 'min', s: 's', ms: 'ms', µs: 'µs' },
+}
+
 export function formatSeconds(seconds: number, locale: Locale): string {
-  if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)} min`
-  if (seconds >= 1) return `${fixed(seconds, 2, locale)} s`
-  if (seconds >= 1e-3) return `${fixed(seconds * 1e3, seconds >= 0.1 ? 0 : 2, locale)} ms`
-  return `${fixed(seconds * 1e6, 1, locale)} µs`
+  const { min, s, ms, µs } = TIMES[locale]
+  if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)} ${min}`
+  if (seconds >= 1) return `${fixed(seconds, 2, locale)} ${s}`
+  if (seconds >= 1e-3) return `${fixed(seconds * 1e3, seconds >= 0.1 ? 0 : 2, locale)} ${ms}`
+  return `${fixed(seconds * 1e6, 1, locale)} ${µs}`
 }
 
 /** GPU hours, in the unit that reads best: 36 s, 12 min, 3.4 h, 120 h. */
 export function formatHours(hours: number, locale: Locale): string {
+  const { h, min, s } = TIMES[locale]
   const seconds = hours * 3600
-  if (seconds < 60) return `${fixed(seconds, seconds >= 10 ? 0 : 1, locale)} s`
-  if (hours < 1) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)} min`
-  return `${fixed(hours, hours >= 100 ? 0 : 1, locale)} h`
+  if (seconds < 60) return `${fixed(seconds, seconds >= 10 ? 0 : 1, locale)} ${s}`
+  if (hours < 1) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)} ${min}`
+  return `${fixed(hours, hours >= 100 ? 0 : 1, locale)} ${h}`
 }
 
 export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)

@@ -9,6 +9,7 @@ import {
   formatPercent,
   formatRatio,
   formatSeconds,
+  inWords,
 } from './format'
 import { linear, ticks } from './scale'
 
@@ -23,8 +24,8 @@ describe('numbers as text', () => {
   })
   it('counts as each language counts', () => {
     expect(formatCount(4_194_304, 'en')).toBe('4.19 million')
-    expect(formatCount(4_194_304, 'zh-CN')).toBe('419万')
-    expect(formatCount(6_738_415_616, 'zh-CN')).toBe('67.4亿')
+    expect(formatCount(4_194_304, 'zh-CN')).toBe('419 万')
+    expect(formatCount(6_738_415_616, 'zh-CN')).toBe('67.4 亿')
     expect(formatCount(9_999, 'en')).toBe('9,999')
   })
   it('shares, ratios, times', () => {
@@ -34,6 +35,10 @@ describe('numbers as text', () => {
     expect(formatRatio(2.2439, 'en')).toBe('2.24×')
     expect(formatSeconds(0.00123, 'en')).toBe('1.23 ms')
     expect(formatSeconds(75, 'en')).toBe('1.3 min')
+    expect(formatSeconds(75, 'zh-CN')).toBe('1.3 分钟')
+    expect(formatHours(3.44, 'zh-CN')).toBe('3.4 小时')
+    expect(inWords(formatRatio(1606.5635, 'zh-CN'), 'zh-CN')).toBe('1,607 倍')
+    expect(inWords(formatRatio(1606.5635, 'en'), 'en')).toBe('1,607×')
     expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual([
       '3.6 s',
       '18 s',
@@ -60,7 +65,7 @@ describe('numbers as text', () => {
       ),
     )
   })
-  it('large counts as Intl writes them', () => {
+  it('large counts as Intl writes them, with a space before the unit', () => {
     const magnitude = fc
       .integer({ min: 4, max: 14 })
       .chain((power) => fc.integer({ min: 10 ** power, max: 10 ** (power + 1) }))
@@ -71,7 +76,7 @@ describe('numbers as text', () => {
           compactDisplay: locale === 'en' ? 'long' : 'short',
           maximumSignificantDigits: 3,
         })
-        expect(formatCount(value, locale)).toBe(compact.format(value))
+        expect(formatCount(value, locale)).toBe(compact.format(value).replace(/(\d)(?=[万亿])/, '$1 '))
       }),
       { numRuns: 500 },
     )

@@ -144,7 +144,7 @@ class DistilBert(Root):
         return attach(self, "classifier", Head(kind, output, dropout, self.pre_classifier))
 
     def embed(self, t: Tape, call: Call) -> Tensor:
-        """Words and positions, summed and normed."""
+        """Words and positions, summed and normalized."""
         parts = self.distilbert.embeddings
         words: Tensor = parts.word_embeddings(t, TOKENS)
         hold_embeddings(t, words, call)

@@ -1,0 +1,6 @@
+/** Chinese text with a space between Han and Latin letters or digits, also where a value was put into a sentence. */
+export function spaced(text: string): string {
+  return text
+    .replace(/[\u4e00-\u9fff](?=[A-Za-z0-9])|[A-Za-z0-9%](?=[\u4e00-\u9fff])/g, '$& ')
+    .replace(/([万亿]) (?=[\u4e00-\u9fff])/g, '$1')
+}
