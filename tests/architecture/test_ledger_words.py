@@ -10,7 +10,7 @@ from loralens.core import catalogue
 from loralens.core.answer.answers import memory_answer
 from loralens.core.catalogue import _resolution
 from loralens.core.errors import LoraLensError
-from loralens.core.question import needs
+from loralens.core.question import needs, objectives
 from loralens.core.question.recipe import TRAINERS
 
 TABLE = json.loads(Path("frontend/src/shared/ui/ledger.zh-CN.json").read_text("utf-8"))
@@ -60,8 +60,27 @@ def test_every_term_of_a_tower_is_translated() -> None:
     assert unknown == set()
 
 
+def test_every_term_and_assumption_of_an_objective_is_translated() -> None:
+    unknown: set[str] = set()
+    for name in objectives.OBJECTIVES:
+        for words in ({"loss": "fused_head", "gradient_checkpointing": True}, {"loss": "full"}):
+            recipe = {"objective": name, "micro_batch_size": 2, **words}
+            recipe |= {"teacher": "qwen2.5-0.5b"} if name == "distillation" else {}
+            recipe |= (
+                {"rollout": "vllm" if "gradient_checkpointing" in words else "transformers"} if name == "grpo" else {}
+            )
+            answer = memory_answer({"model": "qwen2.5-0.5b", "methods": ["full", "lora"], "recipe": recipe})
+            for estimate in answer["estimates"]:
+                unknown |= _unknown([part for term in estimate["terms"] for part in term["name"].split(": ")])
+                lines = [line for line in estimate["assumptions"] if not line.startswith("without effect")]
+                patterns = [pattern for pattern, _ in TABLE["assumptions"]]
+                unknown |= {line for line in lines if not any(re.fullmatch(pattern, line) for pattern in patterns)}
+    assert unknown == set()
+
+
 def test_every_reason_why_a_word_changes_nothing_is_translated() -> None:
-    reasons = {need.otherwise for need in vars(needs).values() if isinstance(need, needs.Need)}
+    named = [*vars(needs).values(), *vars(objectives).values()]
+    reasons = {need.otherwise for need in named if isinstance(need, needs.Need)}
     assert len(reasons) > 10
     assert reasons - TABLE["reasons"].keys() == set()
 

@@ -122,6 +122,55 @@ class AttentionKernel(Shape):
     because: str = Field(description="What keeps faster ones away; empty: nothing.")
 
 
+class IterationPhase(Shape):
+    """What the trainer holds at most in a phase, and what the engine does meanwhile."""
+
+    phase: str
+    trainer_bytes: Bytes
+    engine: str = Field(description="none, awake (its whole share), weights (no cache), or asleep.")
+
+
+class IterationEngine(Shape):
+    """A vLLM engine beside the trainer."""
+
+    weights_bytes: Bytes
+    profile_bytes: Bytes
+    graphs_band_bytes: list[Bytes] = Field(description="CUDA graphs, low and high (assumption).")
+    asleep_band_bytes: list[Bytes] = Field(description="What it keeps while it sleeps, low and high (assumption).")
+    kv_bytes_per_token: Bytes
+    kv_bytes_per_sequence: Bytes
+
+
+class UtilizationBand(Shape):
+    """Shares of the whole card with which everything fits."""
+
+    least: float
+    most: float
+
+
+class IterationCard(Shape):
+    """One card with trainer and engine."""
+
+    gpu: str
+    name: str
+    memory_bytes: Bytes
+    verdict: str = Field(description="fits, tight or does_not_fit, with the share that was asked.")
+    utilization: UtilizationBand | None = Field(description="null: no share lets both fit.")
+    headroom_bytes: int = Field(
+        description="What the engine could take beyond its share; negative: so much is missing."
+    )
+    sequences: list[int] = Field(description="Whole rows whose keys and values the asked share holds, low and high.")
+
+
+class Iteration(Shape):
+    """The phases of an iteration with a rollout."""
+
+    phases: list[IterationPhase]
+    resident_bytes: dict[str, Bytes] = Field(description="What lives in every phase, by kind.")
+    engine: IterationEngine | None
+    cards: list[IterationCard]
+
+
 class MemoryEstimate(Shape):
     """One method's answer."""
 
@@ -142,6 +191,9 @@ class MemoryEstimate(Shape):
     )
     without_effect: list[IdleWords] = Field(description="The `assumptions` about words, by word.")
     fits: list[Fit]
+    iteration: Iteration | None = Field(
+        default=None, description="Of an objective with a rollout; else it is left out."
+    )
 
 
 class Comparison(Shape):

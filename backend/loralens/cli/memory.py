@@ -64,6 +64,7 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
         ("  in phase", *(e["peak"]["phase"] for e in estimates)),
         ("memory needed at least", *(gib(e["peak"]["needed_bytes"][0]) for e in estimates)),
         ("to be safe", *(gib(e["peak"]["needed_bytes"][1]) for e in estimates)),
+        *_engines(estimates),
         *_paces(body, estimates),
         ("file per task", *(gib(_kept(e["storage"])) for e in estimates)),
     ]
@@ -122,6 +123,21 @@ def _verdicts(estimates: list[dict[str, Any]]) -> None:
     for estimate in estimates:
         (card,) = estimate["fits"]
         wrapped(f"{estimate['method']}: {sentence(card, card['verdict'], estimate['peak']['needed_bytes'])}")
+
+
+def _engines(estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The shares of a single card with which a vLLM engine fits beside the trainer, and what the asked one generates."""
+    cards = [(e.get("iteration") or {}).get("cards") or [] for e in estimates]
+    if any(len(found) != 1 for found in cards):
+        return []
+    bands = [found[0]["utilization"] for found in cards]
+    return [
+        (
+            "vLLM's share of the card",
+            *(f"{band['least']} to {band['most']}" if band else "none fits" for band in bands),
+        ),
+        ("rows that it holds", *(" to ".join(map(str, found[0]["sequences"])) for found in cards)),
+    ]
 
 
 def _paces(body: Body, estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:

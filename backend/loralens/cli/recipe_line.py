@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loralens.core.question.recipe import WORDS
+from loralens.core.question.recipe import WORD, WORDS
 
 ALWAYS = ("micro_batch_size", "sequence_length", "gradient_checkpointing")
 ADAPTER = ("rank", "target_modules")
@@ -46,10 +46,6 @@ def option(name: str, value: Any) -> str:
 
 def _value(recipe: Mapping[str, Any], name: str) -> tuple[bool, Any]:
     """Whether the nested recipe says a flat word, and its value."""
-    if name == "quantization":
-        packing = recipe.get("quantization")
-        return packing is not None, packing["type"] if packing else None
-    for group in (recipe, *(recipe.get(key) or {} for key in ("lora", "quantization", "parallelism"))):
-        if name in group:
-            return True, group[name]
-    return False, None
+    row = WORD[name]
+    holder = (recipe.get(row.group) or {}) if row.group else recipe
+    return row.field in holder, holder.get(row.field)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.overhead import needed_by_rule
-from loralens.core.answer.plan import PHASES, Plan, plan_for
+from loralens.core.answer.plan import Plan, plan_for
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES, monomial_values
@@ -53,10 +53,14 @@ def sweep_answer(body: Any) -> dict[str, Any]:
     axes = _axes(body.get("sweep"))
     model, methods, recipe, _ = read_body({name: value for name, value in body.items() if name not in ("sweep", "gpu")})
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
-    sweeps = []
+    sweeps: list[dict[str, Any]] = []
+    names: list[str] = []  # an objective has its phases with every method
     for method in methods:
-        allocated, phases = peaks(Question(model, method, recipe), axes)
-        several, varying = recipe.parallelism.gpus > 1, Question(model, method, recipe).estimate().recipe.padded
+        question = Question(model, method, recipe)
+        found = question.estimate()
+        names = names or found.plan.phases
+        allocated, phases = peaks(question, axes)
+        several, varying = recipe.parallelism.gpus > 1, found.recipe.padded
         # arrays pass through it as integers do
         high: Any = needed_by_rule(allocated, several=several, varying=varying)[1]  # type: ignore[arg-type]
         row: dict[str, Any] = {
@@ -78,7 +82,7 @@ def sweep_answer(body: Any) -> dict[str, Any]:
         "gpu": None if device is None else {"id": device.id, "name": device.name, "memory_bytes": device.memory_bytes},
         "variables": [{"name": name, "values": values} for name, values in axes.items()],
         "shape": [len(values) for values in axes.values()],
-        "phase_names": list(PHASES),
+        "phase_names": names,
         "sweeps": sweeps,
     }
 
@@ -137,12 +141,12 @@ def _evaluate(plan: Plan, points: list[NDArray[Any]]) -> tuple[NDArray[Any], NDA
     # `monomial_values` multiplies whatever it is given: numbers for an estimate, arrays here.
     values = monomial_values(*points)  # type: ignore[arg-type]
     best = np.full(len(points[0]), -1, dtype=points[0].dtype)
-    phases = np.zeros(len(points[0]), dtype=np.int8)
+    phases, names = np.zeros(len(points[0]), dtype=np.int8), plan.phases
     for moment, terms in zip(plan.moments, plan.terms, strict=True):
         size = sum(coefficient * values[index] for index, coefficient in terms)
         above = size > best
         best = np.where(above, size, best)
-        phases[np.broadcast_to(above, phases.shape)] = PHASES.index(moment.phase)
+        phases[np.broadcast_to(above, phases.shape)] = names.index(moment.phase)
     return best, phases
 
 

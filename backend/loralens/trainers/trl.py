@@ -7,6 +7,7 @@ from loralens.trainers.common import adapter as lora
 from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, targets
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
+from loralens.trainers.trl_objectives import CONFIGS, objective
 
 OTHER_CONFIGS = ("DPOConfig", "GRPOConfig", "KTOConfig", "ORPOConfig", "RewardConfig")
 
@@ -69,6 +70,8 @@ def arguments(r: Reading, group: str, *, size: int = 8, steps: int = 1, optimize
 def _loss(r: Reading, key: str) -> None:
     """`nll` and `chunked_nll`, which have become one; the preset has what runs where nothing is said."""
     kind, known = r.get(key), read_version(r.stack.get("trl", "1.16"))
+    if any(r.setting(f"call.{name}") for name in CONFIGS):
+        return  # another objective's losses, which hold the same tensors
     if kind not in (None, "nll", "chunked_nll", "dft"):
         r.near("another loss", key)
     if kind is None or known >= (1, 15) or r.words.get("loss") == "fused":
@@ -80,10 +83,9 @@ def _loss(r: Reading, key: str) -> None:
 
 
 def read_python(r: Reading) -> None:
-    """SFTConfig or TrainingArguments with LoraConfig and from_pretrained, as scripts and notebooks have them."""
-    for name in OTHER_CONFIGS:
-        if r.setting(f"call.{name}"):
-            r.block("another objective than supervised fine-tuning", f"call.{name}")
+    """SFTConfig or another trainer's with LoraConfig and from_pretrained, as scripts and notebooks have them."""
+    if r.setting("call.ORPOConfig"):
+        r.block("another objective than supervised fine-tuning", "call.ORPOConfig")
     named = "load.model_name" if r.setting("load.model_name") else "trainer.model"
     model = r.get(named)
     if isinstance(model, str) and not model.startswith("="):
@@ -112,6 +114,7 @@ def read_python(r: Reading) -> None:
         r.say("weights_dtype", held or "bfloat16", "load.dtype", "load.torch_dtype", "load.model_name")
     attention(r, "load.attn_implementation")
     arguments(r, "args.")
+    objective(r)
     parallelism(r)
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loralens.core.answer.serving import kv_cache_bytes, serving_answer
+from loralens.core.answer.kv_cache import kv_cache_bytes
+from loralens.core.answer.serving import serving_answer
 from loralens.core.errors import InvalidInput, UnknownGpu, UnknownModel
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.answer.plan import named_at
-from loralens.core.architecture.registry import build
-from loralens.core.question.versions import framework, version
+from loralens.core.objectives.assembled import assemble
 from loralens.core.step.step import Held, trained_tensors, walk_step
 from loralens.core.tape.work import WorkLog
 from loralens.core.time.step_time import TimePlan, time_plan
@@ -76,8 +74,7 @@ def counted_for(model: Model, method: str, recipe: Recipe) -> Counted:
 
 def count(model: Model, method: str, recipe: Recipe) -> Counted:
     """Build the model, apply the method, and walk the step, counting."""
-    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
-    prepared = methods.prepare(method, root, recipe)
-    work = WorkLog()
-    step = walk_step(root, prepared, recipe, work)
+    assembled = assemble(model.config, method, recipe)
+    prepared, work = assembled.prepared, WorkLog()
+    step = walk_step(assembled.root, prepared, assembled.recipe, assembled.beside, work)
     return Counted(prepared.recipe, work, step.held, step.layers, step.host_bytes, step.validity)

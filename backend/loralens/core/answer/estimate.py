@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.explain import terms
+from loralens.core.answer.iteration import ASSUMPTIONS as ENGINE_ASSUMPTIONS
+from loralens.core.answer.iteration import iteration
 from loralens.core.answer.overhead import (
     ASSUMPTIONS,
     SIMULATED_ASSUMPTIONS,
@@ -139,7 +141,15 @@ class Estimate:
             older = [card.id for card in cards if accelerator_of(card.compute_capability) == BEFORE_8]
             bands |= dict.fromkeys(older, self._elsewhere(BEFORE_8).bands(allocator)) if older else {}
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
-        return [_row(card, bands[card.id], unknown=unknown) for card in cards]
+        found = [_row(card, bands[card.id], unknown=unknown) for card in cards]
+        beside = (self.iteration([card.id for card in cards]) or {}).get("cards", ())
+        for row, card in zip(found, beside, strict=False):
+            row |= {name: card[name] for name in ("verdict", "headroom_bytes")}  # the engine has to fit too
+        return found
+
+    def iteration(self, gpus: Iterable[str] = SHOWN_GPUS) -> dict[str, Any] | None:
+        """The phases of an iteration with a rollout, and the engine beside the model that learns; see `answer.iteration`."""
+        return iteration(self.model, self.plan, self.recipe, self.phases, gpus)
 
     def _elsewhere(self, accelerator: str) -> Estimate:
         return estimate_model(self.model, self.method, replace(self.recipe, accelerator=accelerator))
@@ -152,6 +162,8 @@ class Estimate:
             *remarks(self.plan, self.recipe),
             *said_of_trainer(self.recipe, self.method),
         ]
+        if self.recipe.objective.type == "grpo" and self.recipe.rollout.engine == "vllm":
+            own += ENGINE_ASSUMPTIONS
         if allocator == "rule":
             return [*own, *ASSUMPTIONS]
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
@@ -192,6 +204,7 @@ class Estimate:
             "attention": [{"kernel": name, "because": why} for name, why in self.plan.attention.items()],
             "without_effect": idle_words(self.plan, self.recipe),
             "fits": self.fits(gpus, allocator),
+            **({"iteration": found} if (found := self.iteration(gpus)) else {}),
         }
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loralens.core import methods
 from loralens.core.answer.explain import formula
 from loralens.core.answer.plan import plan_for
-from loralens.core.architecture.registry import build
+from loralens.core.objectives.assembled import assemble
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.rank import refuse_cut
-from loralens.core.question.versions import framework, version
 from loralens.core.step.events import EventLedger
+from loralens.core.step.rows import in_rows
 from loralens.core.step.step import placed_parameters, run_micro_batch, tape_words
 from loralens.core.tape.size import Size, monomial_values
 from loralens.core.tape.tape import Tape
@@ -59,15 +58,15 @@ def named_requests(model: Model, method: str, recipe: Recipe) -> list[NamedReque
         UnsupportedArchitecture: the step of this family is not modelled.
     """
     refuse_cut(recipe)
-    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
-    prepared = methods.prepare(method, root, recipe)
+    assembled, asked = assemble(model.config, method, recipe), recipe
+    recipe = in_rows(assembled.recipe)
     validity = Validity(recipe)
     hooks = strategy_of(recipe, adapters=method != "full")
     ledger = _NamedLedger()
     tape = Tape(ledger, validity=validity, hooks=hooks, every_layer=True, **tape_words(recipe))
-    with hooks.in_use(placed_parameters(root)):
-        run_micro_batch(tape, root, prepared, recipe, validity)
-    return _with_alive(ledger, recipe, _resting(model, method, recipe))
+    with hooks.in_use(placed_parameters(assembled.root)):
+        run_micro_batch(tape, assembled.root, assembled.prepared, recipe, validity, assembled.beside)
+    return _with_alive(ledger, recipe, _resting(model, method, asked))
 
 
 def _resting(model: Model, method: str, recipe: Recipe) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.counted import counted_for
+from loralens.core.objectives.table import objective_of
 from loralens.core.question.model import resolve
 from loralens.core.question.packings import BY_GROUPS
 from loralens.core.question.recipe import Recipe
@@ -88,7 +89,7 @@ def _pace(times: TimePlan, recipe: Recipe, gpu: Gpu) -> Pace:
     rates, share = known(), share_of(gpu)
     setting = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
     step = times.at(*setting)
-    per_card = recipe.micro_batch_size * recipe.sequence_length
+    per_card = objective_of(recipe).rows * recipe.micro_batch_size * recipe.sequence_length
     band = rates.bands["other" if share == rates.other else share.basis]
     quick, slow = (times.at(*setting, host=host) for host in rates.host)
     ranged = slow.seconds > HOST_DECIDES * step.seconds

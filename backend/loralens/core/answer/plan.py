@@ -17,7 +17,9 @@ from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.moe import ROUTING
 from loralens.core.architecture.moe_looped import EQUAL_SHARES
 from loralens.core.architecture.multimodal import left_out_note
-from loralens.core.architecture.registry import build, label_parameters
+from loralens.core.architecture.registry import label_parameters
+from loralens.core.objectives.assembled import assemble, build_root
+from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.pipeline import candidates, why_full
 from loralens.core.partition.rank import cut, is_cut, of_cut
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
 
-PHASES: Final = ("forward", "backward", "optimizer")
 MOST_BYTES: Final = 64 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
 
 
@@ -69,10 +70,15 @@ class Plan:
         """A recipe that the plan covers, with everything named that the method chose itself: its target modules, its packing."""
         return named_at(self.recipe, recipe)
 
+    @property
+    def phases(self) -> list[str]:
+        """The phases in the order in which they begin."""
+        return list(dict.fromkeys(point.phase for point in self.points if point.phase != "setup"))
+
     def peaks(self, batch: int, sequence: int, rank: int) -> tuple[dict[str, int], Moment, int]:
         """Peak bytes by phase, and the moment of the overall peak with its bytes."""
         values = monomial_values(batch, sequence, rank)
-        phases = dict.fromkeys(PHASES, 0)
+        phases = dict.fromkeys(self.phases, 0)
         best, best_bytes = self.moments[0], -1
         for moment, terms in zip(self.moments, self.terms, strict=True):
             size = sum([coefficient * values[index] for index, coefficient in terms])
@@ -208,13 +214,9 @@ def _own_parameters(root: Root, recipe: Recipe) -> int | None:
     return Counts.of(held_parameters(root), recipe.weights_dtype).total[0]
 
 
-def _build(model: Model, recipe: Recipe) -> Root:
-    return build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
-
-
 def _walk_rank(model: Model, method: str, recipe: Recipe) -> Step:
     """A step of one rank's part of the model."""
-    root = _build(model, recipe)
+    root = build_root(model.config, recipe)
     own = cut(root, recipe)
     prepared = methods.prepare(method, root, own)
     label_parameters(root)
@@ -223,11 +225,14 @@ def _walk_rank(model: Model, method: str, recipe: Recipe) -> Step:
 
 def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
-    root = _build(model, recipe)
+    root = build_root(model.config, recipe)
     own = _own_parameters(root, recipe)
-    prepared = methods.prepare(method, root, recipe)
+    assembled = assemble(model.config, method, recipe, root)
+    prepared, recipe = assembled.prepared, assembled.recipe
     label_parameters(root)
-    step = walk_step(root, prepared, recipe) if not is_cut(recipe) else _walk_rank(model, method, recipe)
+    step = (
+        walk_step(root, prepared, recipe, assembled.beside) if not is_cut(recipe) else _walk_rank(model, method, recipe)
+    )
     counts = Counts.of(held_parameters(root), recipe.weights_dtype)
     moments = step.ledger.moments
     return Plan(
@@ -237,6 +242,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         assumptions=[
             *prepared.assumptions,
             *_of_model(root, recipe),
+            *objective_of(recipe).assumptions(recipe),
             *left_out_note(model.config),
             *of_cut(recipe),
             *strategy_of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),

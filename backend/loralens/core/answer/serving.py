@@ -15,8 +15,8 @@ from typing import Any, Final
 from loralens.core import catalogue
 from loralens.core.answer.card import CONTEXT_TYPICAL
 from loralens.core.answer.estimate import SHOWN_GPUS, estimate_model
-from loralens.core.architecture.registry import build
-from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.answer.kv_cache import cache_of
+from loralens.core.errors import InvalidInput
 from loralens.core.question.kinds import Choice, Maybe, Truth, Whole, entry, mapping
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.precision import ITEM_BYTES
@@ -78,26 +78,6 @@ class Serving:
         return self.base_bytes * self.model_count + self.kv_cache_bytes + self.logits_bytes
 
 
-def kv_cache_bytes(
-    layers: int,
-    kv_heads: int,
-    head_dim: int,
-    batch: int,
-    sequence_length: int,
-    item_bytes: int,
-    window: int | None = None,
-) -> int:
-    """Keys and values of `layers` layers for a batch; a layer with a sliding window keeps at most the window.
-
-    Source: transformers `DynamicCache` / `SlidingWindowLayer`: two tensors (batch, kv_heads, length, head_dim) a layer.
-
-    >>> kv_cache_bytes(32, 32, 128, batch=1, sequence_length=4096, item_bytes=2)  # Llama-2-7B: 2 GiB
-    2147483648
-    """
-    length = sequence_length if window is None else min(sequence_length, window)
-    return 2 * layers * batch * kv_heads * length * head_dim * item_bytes
-
-
 def serving_answer(body: Any) -> dict[str, Any]:
     """What `POST /api/serving` answers.
 
@@ -156,7 +136,7 @@ def _serving(
     widest = plan.trainable.at(1, 1, max(wanted)) * item
     true = sum(group.count * group.bytes_each for group in groups)
     count = sum(wanted.values())
-    cache, per_token, vocabulary = _cache(model, batch, length, ITEM_BYTES[kv_dtype])
+    cache, per_token, vocabulary = cache_of(model, batch, length, ITEM_BYTES[kv_dtype])
     return Serving(
         base,
         widest * count if padded else true,
@@ -174,24 +154,6 @@ def _packed_bytes(model: Model, recipe: Recipe) -> int:
     plain = replace(recipe, quantization=replace(recipe.quantization, prepare_kbit=False))
     plan = estimate_model(model, "qlora", plain).plan
     return sum(item.parameter.bytes.at(1, 1, 1) * item.count for item in plan.held if item.parameter.role == "base")
-
-
-def _cache(model: Model, batch: int, length: int, item_bytes: int) -> tuple[int, int, int]:
-    """(bytes of the cache, bytes per further token of one sequence without windows, vocabulary)."""
-    root = build(model.config)
-    shape = getattr(root, "s", None)
-    config = model.config.get("text_config", model.config)
-    if shape is None or not hasattr(shape, "kv_heads") or "kv_lora_rank" in config or "d_kv" in config:
-        raise UnsupportedArchitecture(
-            f"{model.name} keeps something other than a plain key/value cache per layer",
-            field="model",
-            hint="compressed caches (MLA) and encoder-decoders are not modelled here",
-        )
-    windows = getattr(shape, "windows", (None,) * shape.layers)
-    total = sum(
-        kv_cache_bytes(1, shape.kv_heads, shape.head_dim, batch, length, item_bytes, window) for window in windows
-    )
-    return total, kv_cache_bytes(shape.layers, shape.kv_heads, shape.head_dim, 1, 1, item_bytes), root.vocabulary
 
 
 def _answer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from loralens.core.tape.position_bias import PositionBias
     from loralens.core.tape.tape import Tape
     from loralens.core.tape.validity import Validity
+
+
+Read = Callable[["Tape", Any, "Tensor", "Call"], "Tensor"]
+"""What an objective makes of a model's last hidden states (rows, hidden)."""
 
 
 @dataclass(slots=True)
@@ -92,6 +96,7 @@ class Call:
     )
     length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
     between: Between = field(default_factory=Between)  # the layers of a stack
+    read: Read | None = None  # what an objective makes of the last hidden states; None: the model's own loss
 
     def __post_init__(self) -> None:
         self.attention = self.attention or self.recipe.attention
@@ -110,6 +115,7 @@ class Call:
             self.attention,
             input_gradients=self.input_gradients,
             length=length,
+            read=self.read,
         )
 
     def hand_on(self, biases: Sequence[PositionBias]) -> None:

@@ -103,7 +103,13 @@ class Root(Module):
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Head and loss, as the recipe's `loss` and `stack` say."""
-        return self.task.loss(t, hidden) if self.task else causal_loss(t, self, hidden, call)
+        mark = len(t.locals)
+        try:
+            if call.read is not None:
+                return call.read(t, self, hidden, call)
+            return self.task.loss(t, hidden) if self.task else causal_loss(t, self, hidden, call)
+        finally:
+            t.leave(mark)  # the model's forward returns
 
     def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
         """Another head in the place of the language model's (`heads.attach` puts it there).

@@ -96,7 +96,7 @@ class Module:
 
     def __call__(self, t: Tape, *args: Any) -> Any:
         mark = len(t.locals)
-        run = (self.saved or self).forward
+        run = (self.saved if self.saved and t.adapters else self).forward
         out = run(t, *args) if self.around is None else self.around(t, run, *args)
         t.leave(mark)
         return out
@@ -119,7 +119,7 @@ class Linear(Module):
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: x (rows, in_features) to (rows, out_features)."""
-        return self.adapter.forward(t, self, x) if self.adapter else self.base(t, x)
+        return self.adapter.forward(t, self, x) if self.adapter and t.adapters else self.base(t, x)
 
     def base(self, t: Tape, x: Tensor) -> Tensor:
         """The layer's own product, without its adapter."""

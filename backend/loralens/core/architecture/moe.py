@@ -45,7 +45,7 @@ class Router(Module):
 
     def forward(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and numbers of the chosen experts, (rows, chosen) each."""
-        weight = self.adapter.weight(t, "weight", self.weight) if self.adapter else None
+        weight = self.adapter.weight(t, "weight", self.weight) if self.adapter and t.adapters else None
         if self._float32:
             x = ops.cast(t, x, "float32", "router: input in float32")
             weight = ops.cast(
@@ -120,7 +120,8 @@ class Experts(Module):
     def _grouped(self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str) -> Tensor:
         weight: Parameter = getattr(self, own)
         # adapted weights are cached until the experts have run (torch's `parametrize.cached`, in PEFT's `ParamWrapper`)
-        w = t.local(self.adapter.weight(t, own, weight)) if self.adapter else _unpacked(t, weight, label)
+        adapted = self.adapter and t.adapters
+        w = t.local(self.adapter.weight(t, own, weight)) if adapted else _unpacked(t, weight, label)
         x = ops.cast(t, x, w.dtype, f"{label}: input in the weights' dtype")
         out = t.new(ops.divide(x.numel, x.width) * width, w.dtype, width, label)
         sizes = [(x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)]

@@ -73,7 +73,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
-    cast_biases = _pack(root, packing_for(quantization, recipe), experts=quantization.pack_experts)
+    cast_biases = pack(root, packing_for(quantization, recipe), experts=quantization.pack_experts)
     # PEFT 0.21.2 utils/other.py: beside what GPTQ, AWQ or HQQ packed all keeps its dtype
     raised = quantization.prepare_kbit and quantization.type not in BY_GROUPS
     raised = raised and strategy_of(recipe, adapters=True).prepares_k_bit
@@ -113,7 +113,7 @@ def of_experts(root: Root, *, packed: bool, raised: bool) -> list[str]:
     ]
 
 
-def _pack(root: Root, packing: Packing, *, experts: bool) -> set[int]:
+def pack(root: Root, packing: Packing, *, experts: bool) -> set[int]:
     """Pack every linear layer but the head, and stacked experts if asked; returns the biases whose dtype is settled.
 
     Source: bitsandbytes 0.50 nn/modules.py `Linear4bit.forward`: the first forward casts the bias itself, for good.

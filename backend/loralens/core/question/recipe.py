@@ -48,6 +48,8 @@ from loralens.core.question.needs import (
     TRANSFORMERS_MODEL,
     WHOLE_BASE,
 )
+from loralens.core.question.objective_names import said_plainly
+from loralens.core.question.objectives import Objective, Rollout, Teacher
 from loralens.core.question.packings import QUANTIZATIONS, Packing
 from loralens.core.question.parallelism import Parallelism, segments_alone
 from loralens.core.question.precision import DTYPES
@@ -258,6 +260,9 @@ class Recipe:
     lora: Lora = field(default_factory=Lora)
     quantization: Quantization | None = None
     parallelism: Parallelism = field(default_factory=Parallelism)
+    objective: Objective = field(default_factory=Objective)
+    teacher: Teacher = field(default_factory=Teacher)
+    rollout: Rollout = field(default_factory=Rollout)
     left_open: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """Flat names of the words that nobody said, where a trainer is to fill them (`presets.as_trained`)."""
 
@@ -269,7 +274,7 @@ class Recipe:
             InvalidInput: an unknown word, or a value of the wrong type or out of range.
         """
         names = [*(row.field for row in words_of(Recipe)), *GROUPS]
-        entries = mapping(given, "recipe", names, "recipe field") if given is not None else {}
+        entries = mapping(said_plainly(given), "recipe", names, "recipe field") if given is not None else {}
         try:
             return _cached(frozen(entries))
         except TypeError:  # something unhashable inside: read it uncached, the reader will say what is wrong
@@ -300,7 +305,9 @@ class Recipe:
         return replace(self, **{row.group: replace(holder, **{row.field: read})})
 
 
-GROUPS: Final[dict[str, Any]] = {"lora": Lora, "quantization": Quantization, "parallelism": Parallelism}
+GROUPS: Final[dict[str, Any]] = {
+    "lora": Lora, "quantization": Quantization, "parallelism": Parallelism, "objective": Objective, "teacher": Teacher, "rollout": Rollout,
+}  # fmt: skip
 ALL_WORDS: Final[tuple[Word, ...]] = (
     *words_of(Recipe),
     *(

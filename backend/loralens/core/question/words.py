@@ -108,8 +108,8 @@ def left_open(rows: Iterable[Word], entries: Mapping[str, Any]) -> frozenset[str
 
     def is_open(row: Word) -> bool:
         holder = entries.get(row.group) if row.group else entries
-        if isinstance(holder, str):  # a packing by its name alone
-            return row.name != "quantization"
+        if isinstance(holder, str):  # by the word alone that the group is called by: `quantization: nf4`
+            return row.name != row.group
         return holder is None or row.field not in holder or (holder[row.field] is None and not row.kind.nullable)
 
     return frozenset(row.name for row in rows if is_open(row))

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from loralens.core import methods
-from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput
+from loralens.core.objectives.assembled import assemble
+from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.sharded import LAYERS, ROOT
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.rank import refuse_cut
-from loralens.core.question.versions import framework, version
+from loralens.core.step.rows import in_rows, per_sample
 from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch, tape_words
 from loralens.core.tape.ledger import Entry, Ledger, Moment
 from loralens.core.tape.size import ZERO, Size, monomial_values
@@ -123,8 +123,9 @@ class Events:
 def record(model: Model, method: str, recipe: Recipe) -> Events:
     """Walk the micro batches of a step, every layer of them."""
     refuse_cut(recipe)
-    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
-    prepared = methods.prepare(method, root, recipe)
+    assembled = assemble(model.config, method, recipe)
+    root, prepared, rows = assembled.root, assembled.prepared, objective_of(recipe).rows
+    recipe = in_rows(assembled.recipe)
     validity = Validity(recipe)
     weights = placed_parameters(root)
     strategy = strategy_of(recipe, adapters=any(parameter.role == "adapter" for parameter in weights))
@@ -146,7 +147,7 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
             **tape_words(recipe),
         )
         with hooks.in_use(weights):
-            held = run_micro_batch(tape, root, prepared, recipe, validity)
+            held = run_micro_batch(tape, root, prepared, recipe, validity, assembled.beside)
         events = list(ledger.events)
         alive = dict.fromkeys(event for event in events if event > 0)
         for event in events:
@@ -157,7 +158,7 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
         first = ledger.begins["forward"]  # so many storages, or fewer, were born before it: the batch among them
         return MicroBatch(
             events,
-            list(ledger.kinds),
+            [per_sample(size, rows) for size in ledger.kinds],
             ledger.kind_of,
             ledger.gathered,
             ledger.begins["backward"],
@@ -170,6 +171,5 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
     # booking marks the gradients as kept where micro batches accumulate, and narrows what the optimizer's rules hold for
     book_static(Ledger(), root, held_parameters(root), recipe, validity, strategy)
     kept = any(parameter.gradient_kept for parameter in weights)
-    return Events(
-        recipe, strategy, weights, getattr(root, "buffer_bytes", 0), first, walk() if kept else None, validity
-    )
+    loaded = [*weights, *(parameter for other in assembled.beside.values() for parameter in placed_parameters(other))]
+    return Events(recipe, strategy, loaded, getattr(root, "buffer_bytes", 0), first, walk() if kept else None, validity)

@@ -5,25 +5,26 @@ Steady state: optimizer states exist, and gradients are None when the forward pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.module import Embedding, Stack
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.methods.base import outside_stacks
+from loralens.core.objectives.passes import Passes
+from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import version
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, returned
-from loralens.core.tape.autocast import end_autocast
+from loralens.core.step.rows import in_rows, in_samples, per_sample
 from loralens.core.tape.counting import CountingTape
-from loralens.core.tape.graph import Ends, Tensor
+from loralens.core.tape.graph import Ends
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.size import ONE, ZERO, Size, share
 from loralens.core.tape.tape import Tape
@@ -91,17 +92,34 @@ def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[Parame
             yield parameter, places
 
 
-def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | None = None) -> Step:
-    """Walk one training step and return its ledger; `work` counts what its operators do, which takes half as long again."""
+def walk_step(
+    root: Root,
+    prepared: Prepared,
+    recipe: Recipe,
+    beside: Mapping[str, Root] | None = None,
+    work: WorkLog | None = None,
+) -> Step:
+    """Walk one training step and return its ledger.
+
+    Args:
+        root: the model that learns.
+        prepared: what its method decided.
+        recipe: as asked; the walk counts rows.
+        beside: the models of the objective that do not learn.
+        work: counts what the operators do, which takes half as long again.
+    """
+    rows, beside, recipe = objective_of(recipe).rows, beside or {}, in_rows(recipe)
     ledger = Ledger()
     validity = Validity(recipe)
     held = held_parameters(root)
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = book_static(ledger, root, held, recipe, validity, strategy)
+    for other in beside.values():
+        host = host + book_beside(ledger, other, strategy)
     make = Tape if work is None else partial(CountingTape, work)
     tape = make(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
     with strategy.in_use([item.parameter for item in held]):
-        batch = run_micro_batch(tape, root, prepared, recipe, validity)
+        batch = run_micro_batch(tape, root, prepared, recipe, validity, beside)
     ledger.enter("optimizer")
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
     if any(temporary):
@@ -114,7 +132,9 @@ def walk_step(root: Root, prepared: Prepared, recipe: Recipe, work: WorkLog | No
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
-    return Step(ledger, held, validity, _layers(root), host + strategy.host_bytes, tape.attention, tape.traffic.alone())
+    in_samples(ledger, validity, work, rows)
+    host_bytes = per_sample(host + strategy.host_bytes, rows)
+    return Step(ledger, held, validity, _layers(root), host_bytes, tape.attention, tape.traffic.alone())
 
 
 def tape_words(recipe: Recipe) -> dict[str, Any]:
@@ -137,8 +157,17 @@ def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy)
     return own + strategy.step_extra(elements, recipe.weights_dtype, recipe.lora.rank)
 
 
-def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> list[Storage]:
+def run_micro_batch(
+    tape: Tape,
+    root: Root,
+    prepared: Prepared,
+    recipe: Recipe,
+    validity: Validity,
+    beside: Mapping[str, Root] | None = None,
+) -> list[Storage]:
     """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch.
+
+    `recipe` counts rows (`in_rows`).
 
     Raises:
         UnsupportedArchitecture: something in the recipe is counted only.
@@ -149,16 +178,16 @@ def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, 
             field="lora.target_modules",
             hint="GET /api/parameters counts it; for the step name linear layers, or the table in modules_to_save",
         )
-    ledger, hooks = tape.ledger, tape.hooks
+    ledger, hooks, objective = tape.ledger, tape.hooks, objective_of(recipe)
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
-    batch = [Storage(ledger, size, "activations", name) for name, size in root.inputs(recipe, validity)]
+    batch = [Storage(ledger, size, "activations", name) for name, size in objective.inputs(root, recipe, validity)]
     placed = [(item.parameter, item.count) for item in held_parameters(root)]
     batch += hooks.before_forward(tape, _ends(root), placed)
     tape.outputs = [] if recipe.keep_outputs else None
     tape.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
     ledger.enter("forward")
-    loss = _forward(tape, root, prepared, recipe, validity)
+    loss = objective.loss(Passes(tape, root, prepared, recipe, validity, beside or {}))
     hooks.after_forward(tape)
     returned(tape, recipe, loss)
     ledger.mark("loss")
@@ -173,13 +202,19 @@ def run_micro_batch(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, 
     return batch
 
 
-def _forward(tape: Tape, root: Root, prepared: Prepared, recipe: Recipe, validity: Validity) -> Tensor:
-    # the call is the callee's alone: it ends there as the model's local variables do
-    loss = root.run(
-        tape, Call(recipe, validity, input_gradients=prepared.input_gradients), checkpointing=prepared.checkpointing
-    )
-    end_autocast(tape)
-    return loss
+def book_beside(ledger: Ledger, root: Root, strategy: Strategy) -> Size:
+    """Book the weights of a model that does not learn; returns what lives in host memory instead."""
+    host = ZERO
+    for item in held_parameters(root):
+        size = share(item.parameter.bytes * item.count, strategy.parts(item.parameter))
+        if strategy.host.weights:
+            host = host + size
+        else:
+            ledger.book(size, "weights", item.parameter.label)
+    buffers = getattr(root, "buffer_bytes", 0)
+    if buffers:
+        ledger.book(ONE * buffers, "weights", "buffers")
+    return host
 
 
 def book_static(

@@ -16,6 +16,7 @@ from loralens.core.tape.cost import Costs, is_narrow
 from loralens.core.tape.derivatives import cast as cast
 from loralens.core.tape.derivatives import clamp as clamp
 from loralens.core.tape.derivatives import cut as cut
+from loralens.core.tape.derivatives import exp as exp
 from loralens.core.tape.derivatives import gelu as gelu
 from loralens.core.tape.derivatives import log_softmax as log_softmax
 from loralens.core.tape.derivatives import relu as relu

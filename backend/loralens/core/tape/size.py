@@ -113,6 +113,14 @@ class Size(tuple[int, ...]):
         }
 
 
+def at_rank(size: Size, batch: int, sequence: int) -> Size:
+    """The size at a batch and a length; a polynomial of the rank is left."""
+    left = [0] * _WIDTH
+    for coefficient, (i, j, k) in zip(size, MONOMIALS, strict=True):
+        left[_INDEX[0, 0, k]] += coefficient * batch**i * sequence**j
+    return Size(left)
+
+
 def monomial_values(batch: int, sequence: int, rank: int) -> tuple[int, ...]:
     """The monomials' values, in the order of `MONOMIALS`."""
     tokens = batch * sequence

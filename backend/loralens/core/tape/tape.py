@@ -124,6 +124,7 @@ class Tape:
         self.attention: dict[str, str] = {}  # the kernels that were picked, and what kept faster ones away
         self.compiled = False  # inside a region that torch.compile made one graph of
         self.grad_enabled = True
+        self.adapters = True  # switched on; off, the base alone runs, and originals instead of trainable copies
         self.region: Refilled | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
         self.refilling: Refilled | None = None  # the region that runs again
         self.section = "activations"  # category of what the forward pass allocates now

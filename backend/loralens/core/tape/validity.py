@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Final
 
 from loralens.core.question.recipe import Recipe
@@ -53,3 +54,14 @@ class Validity:
             return True
         named = dict(zip(self.ranges, values, strict=True))
         return all(named[name] % modulus == left for name, (modulus, left) in self.remainders.items())
+
+    def in_samples(self, rows: int) -> None:
+        """Said of samples of so many rows each, where the batch was looked at in rows."""
+        low, high = self.ranges["micro_batch_size"]
+        self.ranges["micro_batch_size"] = [-(-low // rows), high // rows]
+        if "micro_batch_size" in self.remainders:
+            modulus, _ = self.remainders["micro_batch_size"]
+            shared = gcd(modulus, rows)
+            # rows * samples = left (modulo modulus), whose solutions repeat every modulus / shared
+            samples = self._values["micro_batch_size"] // rows
+            self.remainders["micro_batch_size"] = (modulus // shared, samples % (modulus // shared))

@@ -1,0 +1,75 @@
+"""Log-probabilities of a row's next tokens, and losses on a few of them per row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loralens.core.architecture.losses.rows import labelled
+from loralens.core.architecture.tiled import log_probabilities as in_tiles
+from loralens.core.architecture.tiled import reduced
+from loralens.core.tape import ops
+from loralens.core.tape.size import BATCH, TOKENS
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.call import Call
+    from loralens.core.architecture.losses.cross_entropy import Headed
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.size import Size
+    from loralens.core.tape.tape import Tape
+
+
+def log_probabilities(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """Of the next tokens, as the recipe's `loss` says. Shapes: hidden (rows, hidden); result (samples, length - 1).
+
+    Where logits are whole, GRPO builds those of the completion alone (`logits_to_keep`).
+    """
+    if call.recipe.loss == "fused_head":
+        return in_tiles(t, root, hidden, call)
+    if call.recipe.objective.type != "grpo":
+        return of_whole(t, root.logits(t, hidden), TOKENS - BATCH)
+    wanted, width = labelled(call), root.head.in_features
+    kept = ops.cut(t, hidden, "head: positions of the completion", numel=(wanted + BATCH) * width)
+    return of_whole(t, root.logits(t, kept), wanted)
+
+
+def of_whole(t: Tape, logits: Tensor, rows: Size) -> Tensor:
+    """Of so many rows of the logits in float32, by a kernel that keeps them: backward makes one gradient of their size.
+
+    The last position's logits are cut off: a view, whose gradient fills a tensor of the whole size.
+    Source: TRL 1.16.0 kernels/logprob_entropy.py, trainer/utils.py (`selective_log_softmax`); accelerate 1.15
+    utils/operations.py (`ConvertOutputsToFp32`).
+    """
+    if t.autocast is not None:
+        logits = ops.cast(t, logits, "float32", "logits, returned in float32")
+    t.ledger.where = "loss"
+    assert isinstance(logits.width, int)
+    shifted = ops.cut(t, logits, "logits before the last", numel=rows * logits.width)
+    return selected(t, shifted, rows)
+
+
+def selected(t: Tape, logits: Tensor, rows: Size) -> Tensor:
+    """The kernel's log-probabilities; it keeps the logits, the labels and two numbers per row."""
+    out = t.new(rows, "float32", 1, "log-probabilities")
+    kept = [t.new(rows, "float32", 1, f"loss: {name} per row") for name in ("log of the sum", "expected logit")]
+    labels = t.new(rows, "int64", 1, "labels, shifted")
+    t.end(t.new(rows, "float32", 1, "entropy per row"))
+    numel, dtype, width = logits.numel, logits.dtype, logits.width
+    t.record(
+        "log-probabilities",
+        [out],
+        [logits],
+        [logits, labels, *kept],
+        lambda g: t.new(numel, dtype, width, "gradient: logits", "logits"),
+    )
+    return out
+
+
+def of_rows(t: Tape, scores: Tensor) -> Tensor:
+    """A loss of one number per row, whose own tensors are a few bytes per row."""
+    return reduced(t, scores, "loss")
+
+
+def preference_inputs(padded: bool) -> list[tuple[str, Size]]:
+    """Token ids, the mask of the completion and that of the padding, eight bytes a token each."""
+    names = ["token ids", "completion mask", *(["attention mask of the batch"] if padded else [])]
+    return [(name, TOKENS * 8) for name in names]

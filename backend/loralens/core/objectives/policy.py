@@ -1,0 +1,62 @@
+"""Reinforcement learning with groups of completions: GRPO, and RLOO and DAPO, which hold the same tensors.
+
+Source: TRL 1.16.0 trainer/grpo_trainer.py, `_generate_and_score_completions`, `_compute_loss`, `_prepare_inputs`: a generation
+serves several micro batches and stays, some bytes per token, until the last of them; advantages are a number per completion.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loralens.core.objectives.logprobs import log_probabilities, of_rows
+from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.rollouts import generated, rows_of
+from loralens.core.tape.size import SEQUENCE
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
+    from loralens.core.objectives.passes import Passes
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.size import Size
+    from loralens.core.tape.validity import Validity
+
+
+class GRPO(Objective):
+    """Rollout, log-probabilities before learning, the learner's pass. Without a reference unless one is named (beta 0)."""
+
+    references = ("adapter", "copy")
+    needs_reference = False
+
+    def inputs(self, root: Root, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
+        """Ids and mask of every completion that was generated with its prompt."""
+        kept = SEQUENCE * (rows_of(recipe) * 8)
+        return [("token ids", kept), ("attention mask of the batch", kept)]
+
+    def loss(self, passes: Passes) -> Tensor:
+        """Every phase before the learner's begins and ends with weights, states and the generation's ids alone."""
+        recipe, t = passes.recipe, passes.tape
+        if recipe.rollout.engine == "transformers":
+            generated(passes)
+        if scores_before(recipe):
+            passes.phase("old_logprobs")
+            t.end(passes.score(log_probabilities))
+        where = recipe.objective.reference
+        if where is not None:
+            passes.phase("ref_logprobs")
+            t.end(passes.score(log_probabilities, "reference" if where == "copy" else "", adapters=where != "adapter"))
+        passes.phase("forward")
+        return of_rows(t, passes.learn(log_probabilities))
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """What the phases leave out."""
+        return [
+            "reward: computed by functions, which take no memory on this card (a reward model beside is not modelled)",
+            "time: of learning alone; how long the rollout takes is not modelled",
+        ]
+
+
+def scores_before(recipe: Recipe) -> bool:
+    """Are the completions scored before the learner runs? TRL does where another engine made them."""
+    asked = recipe.objective.old_logprobs
+    return recipe.rollout.engine in ("vllm", "server") if asked is None else asked

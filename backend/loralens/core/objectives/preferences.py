@@ -1,0 +1,71 @@
+"""Learning from preferences against a reference: DPO on pairs, KTO on single judged samples.
+
+Source: TRL 1.16.0 trainer/dpo_trainer.py and kto_trainer.py, `_compute_loss`, `_compute_kl_logps`; how the loss weighs the
+rows (sigmoid, hinge, IPO, APO …) touches one number per row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.objectives.logprobs import log_probabilities, of_rows, preference_inputs
+from loralens.core.objectives.objective import Objective
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
+    from loralens.core.objectives.passes import Passes
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.size import Size
+    from loralens.core.tape.validity import Validity
+
+REFERENCES: Final = ("adapter", "copy", "precomputed")
+
+
+def referred(passes: Passes) -> None:
+    """The reference's log-probabilities, made while what the policy kept for backward is alive."""
+    where = passes.recipe.objective.reference
+    if where == "precomputed":
+        return
+    passes.tape.end(
+        passes.score(log_probabilities, "reference" if where == "copy" else "", adapters=where != "adapter")
+    )
+
+
+class DPO(Objective):
+    """Pairs of a chosen and a rejected row, stacked in one pass of the policy; then the reference."""
+
+    rows = 2
+    references = REFERENCES
+
+    def inputs(self, root: Root, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
+        """As the collator makes them."""
+        return preference_inputs(recipe.padded)
+
+    def loss(self, passes: Passes) -> Tensor:
+        """The policy's pass comes first."""
+        scores = passes.learn(log_probabilities)
+        passes.phase("reference")
+        referred(passes)
+        return of_rows(passes.tape, scores)
+
+
+class KTO(Objective):
+    """Rows judged one by one, and as many mismatched ones whose mean says how far the policy has moved."""
+
+    references = REFERENCES
+
+    def inputs(self, root: Root, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
+        """Those of the mismatched rows too."""
+        return [*preference_inputs(recipe.padded), *preference_inputs(recipe.padded)]
+
+    def loss(self, passes: Passes) -> Tensor:
+        """Mismatched rows first, without gradients; the reference scores both kinds."""
+        t = passes.tape
+        mismatched = passes.score(log_probabilities)
+        scores = passes.learn(log_probabilities)
+        passes.phase("reference")
+        referred(passes)
+        referred(passes)
+        t.end(mismatched)
+        return of_rows(t, scores)

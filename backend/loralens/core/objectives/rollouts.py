@@ -1,0 +1,121 @@
+"""Generation by the model itself: the prompts in one pass that fills the cache, then a token at a time.
+
+Source: TRL 1.16.0 trainer/grpo_trainer.py (all rows of a generation at once); transformers 5.23 generation/utils.py (`_sample`: the
+last position's logits in float32), cache_utils.py (`DynamicLayer.update`: joined anew at each step, one layer's keys twice).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from loralens.core.architecture.call import Call
+from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.tape import ops
+from loralens.core.tape.autocast import end_autocast
+from loralens.core.tape.ledger import Ledger, Moment, Storage
+from loralens.core.tape.size import BATCH, ONE, ZERO, Size, at_rank
+from loralens.core.tape.tape import Tape
+from loralens.core.tape.validity import Validity
+
+if TYPE_CHECKING:
+    from loralens.core.architecture.losses.cross_entropy import Headed
+    from loralens.core.objectives.passes import Passes
+    from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
+
+PREFILL, DECODE = "rollout_prefill", "rollout_decode"
+
+
+def rows_of(recipe: Recipe) -> int:
+    """Completions of one generation: as asked, or those of one optimizer step."""
+    return recipe.rollout.rows or recipe.micro_batch_size * recipe.gradient_accumulation_steps
+
+
+def generated(passes: Passes) -> None:
+    """Both phases, at the numbers of the rollout: they do not move with the learner's batch.
+
+    Raises:
+        UnsupportedArchitecture: what the family's attention puts into a cache is not modelled.
+    """
+    root, recipe, main = passes.root, passes.recipe, passes.tape.ledger
+    if not root.caches:
+        raise UnsupportedArchitecture(
+            "what this family keeps in its cache while it generates is not modelled",
+            field="rollout.engine",
+            hint="rollout=server computes the card that learns",
+        )
+    length = recipe.sequence_length
+    completion = min(recipe.labelled_tokens or length // 2, length - 1)
+    for bound in (length, length - 1):
+        passes.validity.exceeds("sequence_length", bound)
+    if recipe.rollout.rows is None:
+        for bound in (recipe.micro_batch_size, recipe.micro_batch_size - 1):
+            passes.validity.exceeds("micro_batch_size", bound)
+    rows, prompt = rows_of(recipe), length - completion
+    walked = replace(recipe, micro_batch_size=rows, sequence_length=prompt, padded=True, gradient_checkpointing=False)
+    ledger, validity = Ledger(), Validity(walked)
+    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity)
+    tape.grad_enabled, tape.cache = False, []
+    ledger.enter(PREFILL)
+    root.run(tape, Call(walked, validity, read=_last), checkpointing=False)
+    end_autocast(tape)
+    ledger.settle()
+    passes.phase(PREFILL)
+    _joined(main, ledger, rows, prompt)
+    main.mark("prompts")
+    per_token = ZERO
+    for (_, label), size in ledger.entries.items():
+        if label.endswith("in the cache"):
+            per_token = per_token + at_rank(size, rows, prompt) // (rows * prompt)
+    _decoding(passes, rows * length, per_token, _layers(passes))
+    tape.cache = None
+
+
+def _last(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """The last position's logits, in float32."""
+    last = ops.cut(t, hidden, "last positions", numel=BATCH * root.head.in_features)
+    logits = root.logits(t, last)
+    return ops.cast(t, logits, "float32", "logits of the last position in float32")
+
+
+def _joined(main: Ledger, scratch: Ledger, rows: int, prompt: int) -> None:
+    """The moments of the pass, on top of what the step holds already."""
+    for moment in scratch.moments:
+        entries = dict(main.entries)
+        for entry, size in moment.entries.items():
+            entries[entry] = entries.get(entry, ZERO) + at_rank(size, rows, prompt)
+        total = main.total + at_rank(moment.total, rows, prompt)
+        main.moments.append(Moment(main.phase, moment.label, total, entries))
+
+
+def _layers(passes: Passes) -> int:
+    return sum(len(stack) for _, stack in passes.root.stacks())
+
+
+def _decoding(passes: Passes, tokens: int, per_token: Size, layers: int) -> None:
+    """The last token: the cache is whole, one layer's keys are joined anew, then the logits are there."""
+    passes.phase(DECODE)
+    ledger = passes.tape.ledger
+    cache = Storage(ledger, per_token * tokens, "activations", "key-value cache")
+    joined = Storage(ledger, per_token * tokens // (2 * layers), "temporaries", "keys of a layer, joined anew")
+    copies = Storage(ledger, _copies(passes), "activations", "autocast copies of trainable weights")
+    ledger.settle()
+    joined.release()
+    words = passes.root.head.out_features * rows_of(passes.recipe)
+    logits = Storage(ledger, ONE * (words * 6), "logits", "logits of the last position, 16 bits and float32")
+    ledger.settle()
+    ledger.mark("last token")
+    for storage in (logits, copies, cache):
+        storage.release()
+
+
+def _copies(passes: Passes) -> Size:
+    """Autocast's 16-bit copies of adapters in float32, which its cache holds through a forward pass."""
+    total, autocast = ZERO, passes.tape.autocast
+    for _, module, places in passes.root.distinct():
+        adapter = getattr(module, "adapter", None)
+        for parameter in adapter.parameters().values() if autocast and adapter else ():
+            if parameter.dtype != autocast:
+                total = total + parameter.numel * (2 * places)
+    return total

@@ -1,0 +1,151 @@
+"""The words of the objective: what a step learns from, and what runs beside the model that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loralens.core.question.frozen import frozen, thawed
+from loralens.core.question.kinds import Choice, Maybe, Number, Place, Text, Truth, Whole
+from loralens.core.question.needs import Need
+from loralens.core.question.words import read_group, word
+
+SFT: Final = "sft"
+OBJECTIVES: Final = (SFT, "dpo", "kto", "orpo", "cpo", "simpo", "reward", "distillation", "contrastive", "grpo")
+ENGINES: Final = ("none", "transformers", "vllm", "server")
+DTYPES: Final = ("float32", "bfloat16", "float16")
+
+
+def _of(*types: str) -> Need:
+    """A word that only some objectives have."""
+    return Need(f"only these objectives have it: {', '.join(types)}", lambda _, r: r.objective.type in types)
+
+
+TAUGHT: Final = _of("distillation")
+REFERRED: Final = _of("dpo", "kto", "grpo")
+ROLLED: Final = _of("grpo")
+VLLM: Final = Need("only a vLLM engine on this card has it", lambda _, r: r.rollout.engine == "vllm")
+
+
+@dataclass(frozen=True)
+class Subject(Text):
+    """A model: a name that the catalogue reads, or its config.json."""
+
+    def read(self, value: Any, at: Place) -> Any:
+        """A config as a hashable copy."""
+        return frozen(value) if isinstance(value, Mapping) else super().read(value, at)
+
+    def shown(self, value: Any) -> Any:
+        """The name, or the config."""
+        return thawed(value) if isinstance(value, tuple) else value
+
+    def from_text(self, text: str) -> Any:
+        """A name, even one that looks like a number."""
+        return text.strip()
+
+    def schema(self) -> dict[str, Any]:
+        """A text or an object."""
+        return {"anyOf": [super().schema(), {"type": "object"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a step learns from."""
+
+    type: str = word(
+        SFT,
+        Choice(OBJECTIVES),
+        "What the step learns from.",
+        name="objective",
+        common=True,
+    )
+    reference: str | None = word(
+        None,
+        Maybe(Choice(("adapter", "copy", "precomputed"))),
+        "Where the reference's log-probabilities come from; none: the model without its adapter, a copy in full fine-tuning.",
+        needs=(REFERRED,),
+    )
+    divergence: str = word(
+        "jsd",
+        Choice(("forward_kl", "reverse_kl", "jsd")),
+        "Which divergence from the teacher is learned.",
+        needs=(TAUGHT,),
+    )
+    old_logprobs: bool | None = word(
+        None,
+        Maybe(Truth()),
+        "Score the completions before learning from them; none: as the engine asks for it.",
+        needs=(ROLLED,),
+    )
+
+    @staticmethod
+    def from_mapping(given: Any) -> Objective:
+        """Read the `objective` object (or just its type); raises `InvalidInput`."""
+        return Objective(**read_group(Objective, "objective", {"type": given} if isinstance(given, str) else given))
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """The model that a student learns from; it stands beside it and has no gradients."""
+
+    model: str | tuple[Any, ...] | None = word(
+        None,
+        Maybe(Subject(200)),
+        "The teacher: a model's name, or by POST its config.json.",
+        name="teacher",
+        needs=(TAUGHT,),
+    )
+    weights_dtype: str = word(
+        "bfloat16", Choice(DTYPES), "How the teacher's weights are held.", name="teacher_dtype", needs=(TAUGHT,)
+    )
+    quantization: str | None = word(
+        None,
+        Maybe(Choice(("nf4", "fp4", "int8"))),
+        "How the teacher's weights are packed.",
+        name="teacher_quantization",
+        needs=(TAUGHT,),
+    )
+
+    @staticmethod
+    def from_mapping(given: Any) -> Teacher:
+        """Read the `teacher` object (or just its model); raises `InvalidInput`."""
+        return Teacher(**read_group(Teacher, "teacher", {"model": given} if isinstance(given, str) else given))
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Where completions are generated, and what the engine keeps."""
+
+    engine: str = word(
+        "none",
+        Choice(ENGINES),
+        "What generates: the model itself by transformers, a vLLM engine on this card, or a server elsewhere; none: not asked.",
+        name="rollout",
+        needs=(ROLLED,),
+    )
+    rows: int | None = word(
+        None,
+        Maybe(Whole(1, 1_000_000)),
+        "Completions generated at a time; none: those of one optimizer step.",
+        name="rollout_rows",
+        needs=(ROLLED,),
+    )
+    utilization: float = word(
+        0.3,
+        Number(0.01, 1),
+        "Share of the whole card that vLLM takes.",
+        name="gpu_memory_utilization",
+        needs=(ROLLED, VLLM),
+    )
+    sleep_level: int = word(
+        2,
+        Whole(0, 2),
+        "What vLLM gives back while the model learns: 0 nothing, 1 its cache and its weights to the host, 2 both for good.",
+        needs=(ROLLED, VLLM),
+    )
+
+    @staticmethod
+    def from_mapping(given: Any) -> Rollout:
+        """Read the `rollout` object (or just its engine); raises `InvalidInput`."""
+        return Rollout(**read_group(Rollout, "rollout", {"engine": given} if isinstance(given, str) else given))
