@@ -130,6 +130,18 @@ class PlansAnswer(Shape):
     assumptions: list[str]
 
 
+class AlikeTime(Shape):
+    """GPU hours on a card with as much memory as the one in question, whose rate is not known."""
+
+    gpu: str
+    name: str
+    least: float | None
+    expected: float | None
+    low: float | None
+    high: float | None
+    expected_usd: float | None = Field(description="At the cheapest price that is known.")
+
+
 class Time(Shape):
     """Operations, seconds, GPU hours and cost; null stands for: not known."""
 
@@ -143,6 +155,9 @@ class Time(Shape):
     tokens_per_second: dict[str, float] | None = Field(description="expected, low and high, of all cards together.")
     gpu_hours: dict[str, float | None] = Field(description="least, expected, low and high.")
     cost: list[dict[str, Any]]
+    alike: list[AlikeTime] = Field(
+        description="Where the card's rate is not known: known cards with as much memory, the slowest first."
+    )
     assumptions: list[str]
 
 

@@ -179,6 +179,8 @@ def _word(value: Any) -> str:
 def _time(time: dict[str, Any], gpus: int) -> None:
     hours = time["gpu_hours"]
     wrapped(f"{time['tokens']:,} tokens: {time['flops']:.3g} operations. {time['reasons']['en']}")
+    if time["alike"]:
+        return _alike(time["alike"])
     line(f"GPU hours: at least {_hours(hours['least'])}, expected {_hours(hours['expected'])}{_band(hours)}")
     _step(time)
     if gpus > 1:
@@ -188,6 +190,18 @@ def _time(time: dict[str, Any], gpus: int) -> None:
         line(f"about ${row['expected_usd']:.2f} at ${row['usd_per_gpu_hour']}/h ({row['source']}; {row['date']})")
     for assumption in time["assumptions"]:
         wrapped(f"assumed: {assumption}")
+    line()
+
+
+def _alike(rows: list[dict[str, Any]]) -> None:
+    """The range over known cards, where of this one only the memory is known."""
+    slowest, quickest = rows[0], rows[-1]
+    line(
+        f"on cards with as much memory: {_hours(quickest['expected'])} ({quickest['name']}) to {_hours(slowest['expected'])} ({slowest['name']})"
+    )
+    for row in rows:
+        cost = "" if row["expected_usd"] is None else f", about ${row['expected_usd']:.2f}"
+        line(f"  {row['name']}: {_hours(row['expected'])}{_band(row)}{cost}")
     line()
 
 

@@ -40,6 +40,7 @@ def fit_answer(body: Any) -> dict[str, Any]:
     time = None
     if own.get("tokens") is not None:
         time = training_time(question, device, own["tokens"], own.get("utilization"))
+        time["alike"] = [] if time["gpu_hours"]["expected"] is not None else pace(question, device, own["tokens"])
     found = question.estimate()
     if time is not None and NEARLY_FULL * device.memory_bytes <= found.overhead.device[1] <= device.memory_bytes:
         time["assumptions"].append(FULL)

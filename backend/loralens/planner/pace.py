@@ -24,10 +24,12 @@ def pace(question: Question, device: Gpu, tokens: int) -> list[dict[str, Any]]:
     """
     dtype = compute_dtype(question.recipe)
     cards = [device] if device.dense_flops_per_second.get(dtype) else _alike(device, dtype)
-    rows = [
-        {"gpu": card.id, "name": card.name, **training_time(question, card, tokens)["gpu_hours"]}
-        for card in _spread(cards)
-    ]
+    rows = []
+    for card in _spread(cards):
+        found = training_time(question, card, tokens)
+        price = next(iter(found["cost"]), None)
+        cost = None if price is None else price["expected_usd"]
+        rows.append({"gpu": card.id, "name": card.name, **found["gpu_hours"], "expected_usd": cost})
     return sorted(rows, key=lambda row: -(row["expected"] or 0))
 
 
