@@ -177,4 +177,4 @@ def _place(row: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()

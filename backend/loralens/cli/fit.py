@@ -173,7 +173,7 @@ def _advise(answer: dict[str, Any]) -> None:
 
 
 def _word(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
 
 
 def _time(time: dict[str, Any], gpus: int) -> None:

@@ -99,7 +99,7 @@ def _shown(word: Word, value: Any) -> str | None:
     if isinstance(value, bool):
         on, off = ("on", "off") if word.kind.text == "boolean" else ("true", "false")
         return on if value else off
-    return ",".join(value) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _body(

@@ -40,7 +40,7 @@ def option(name: str, value: Any) -> str:
         return flag if value else f"--no-{flag[2:]}"
     if isinstance(value, bool):
         value = str(value).lower()
-    text = ",".join(value) if isinstance(value, (list, tuple)) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return f"{flag} '{text}'" if any(symbol in text for symbol in "*()[]|\\^$+?") else f"{flag} {text}"
 
 

@@ -49,12 +49,12 @@ def test_without_a_picture_the_answer_says_what_is_assumed_and_how_to_change_it(
     assert pictured["peak"]["allocated_bytes"] > plain["peak"]["allocated_bytes"]
 
 
-def test_pictures_without_a_size_or_a_place_are_refused():
+def test_pictures_without_a_size_are_refused_and_those_without_a_place_are_remarked_upon():
     with pytest.raises(InvalidInput, match="image_size is missing") as problem:
         said("qwen2.5-vl-3b", images=1)
     assert problem.value.field == "image_size"
-    with pytest.raises(InvalidInput, match="sequence_length is 256"):
-        said("qwen2.5-vl-3b", images=1, image_size=[448, 672], sequence_length=256)
+    short = said("qwen2.5-vl-3b", images=1, image_size=[448, 672], sequence_length=256)
+    assert any("more tokens than its sequence has" in line for line in short["assumptions"])
 
 
 def test_pictures_for_a_model_of_text_alone_change_nothing_and_that_is_said():
@@ -69,3 +69,10 @@ def test_a_plan_holds_for_other_batches_and_lengths():
     walked = estimated(case, micro_batch_size=3, sequence_length=3000)
     assert known.plan.validity.covers(3, 3000, 16)
     assert known.plan.peaks(3, 3000, 16)[2] == walked.allocated_bytes
+
+
+def test_a_preset_freezes_the_tower_where_its_trainer_does():
+    recipe = {"images": 1, "image_size": [448, 672]}
+    assert said("qwen2.5-vl-3b", **recipe, trainer="llama-factory")["recipe"]["freeze_tower"] == "tower+projector"
+    assert said("qwen2.5-vl-3b", **recipe, trainer="trl")["recipe"]["freeze_tower"] == "none"
+    assert said("qwen2.5-vl-3b", trainer="llama-factory")["recipe"]["freeze_tower"] == "none"

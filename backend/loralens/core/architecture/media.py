@@ -32,6 +32,11 @@ TEXT_ALONE: Final = (
     "image_size=448,672 count one picture per sample"
 )
 
+NO_ROOM: Final = (
+    "a sample's pictures are more tokens than its sequence has, at which transformers stops with an error; counted as if it "
+    "went on"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
@@ -107,29 +112,15 @@ class Media:
 
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """What a micro batch holds beside its tokens."""
-        found = self.fitting(recipe, validity)
+        found = self.pictures(recipe)
         if found is None:
             return []
+        validity.exceeds("sequence_length", found.tokens - 1)  # below, the answer says that they have no room
         return [("pictures", BATCH * (found.values * ITEM_BYTES[given_dtype(recipe)])), *self.beside(recipe)]
 
     def beside(self, recipe: Recipe) -> list[tuple[str, Size]]:
         """What a processor returns beside the pictures."""
         return []
-
-    def fitting(self, recipe: Recipe, validity: Validity) -> Pictures | None:
-        """The pictures, whose tokens fit into the sequence.
-
-        Raises:
-            InvalidInput: they do not.
-        """
-        found = self.pictures(recipe)
-        if found is not None and not validity.exceeds("sequence_length", found.tokens - 1):
-            raise InvalidInput(
-                f"a sample's pictures alone are {found.tokens:,} tokens, sequence_length is {recipe.sequence_length:,}",
-                field="sequence_length",
-                hint=f"try sequence_length={found.tokens + 512}, or smaller pictures",
-            )
-        return found
 
     # -- the walk -----------------------------------------------------------------------------------------------
 
@@ -181,8 +172,9 @@ class Media:
         held = [f"{recipe.images} picture{'s' if recipe.images > 1 else ''}{size}"] if recipe.images else []
         if recipe.video_frames and "video_frames" in self.words:
             held.append(f"a video of {recipe.video_frames} frames{size}")
-        taken = f"{found.tokens:,} of the {recipe.sequence_length:,} tokens"
-        return [f"{' and '.join(held)} per sample: {found.rows:,} patches in the tower, {taken}"]
+        counted = f"{found.rows:,} patches in the tower, {found.tokens:,} tokens of the sequence"
+        said = [f"{' and '.join(held)} per sample: {counted}"]
+        return said + ([NO_ROOM] if found.tokens > recipe.sequence_length else [])
 
     def keeps_out(self, name: str, frozen: str) -> bool:
         """Is this a module that the recipe's `freeze_tower` keeps from training and from adapters?"""

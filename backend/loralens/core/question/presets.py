@@ -37,6 +37,7 @@ CONDITIONS: Final[Mapping[str, Callable[[str, Recipe], bool]]] = {
     "unpacked_base": lambda method, recipe: not _packed(method, recipe),
     "not_int8": lambda _, recipe: recipe.quantization is None or recipe.quantization.type != "int8",
     "not_flash": lambda _, recipe: recipe.attention != "flash",
+    "pictured": lambda _, recipe: recipe.images > 0 or recipe.video_frames > 0,
     "ddp": lambda _, recipe: recipe.parallelism.strategy == "ddp",
     "not_ddp": lambda _, recipe: recipe.parallelism.strategy != "ddp",
 }
@@ -185,4 +186,4 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return "+".join(f"{name} {text}" for name, text in value.items())
-    return ",".join(value) if isinstance(value, list) else str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
