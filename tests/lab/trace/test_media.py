@@ -15,7 +15,7 @@ from loralens.lab.trace.media import media_of
 
 SIZES = ([31, 400], [448, 672], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
-         "pixtral-12b")  # fmt: skip
+         "pixtral-12b", "llava-v1.6-mistral-7b")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +35,9 @@ def test_values_and_rows_are_the_processors(name: str) -> None:
         if "image_grid_thw" in given.values:
             assert own.rows == given.values["image_grid_thw"].prod(-1).sum() == pixels[0]
             assert own.rows == own.tokens * 4
-        if "image_sizes" in given.values:
+        if len(pixels) == 5:  # tiles of each picture
+            assert own.rows == pixels[0] * pixels[1] * 577
+        elif "image_sizes" in given.values:
             patch = config["vision_config"]["patch_size"]
             assert own.rows == (given.values["image_sizes"] // patch).prod(dim=-1).sum()
         if name == "internvl3-2b":

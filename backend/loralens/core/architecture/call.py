@@ -91,9 +91,6 @@ class Call:
     media: Beside | None = None  # what a multimodal model has beside its language model
     checkpointing: bool = False  # of layers
     beside: Any = None  # what a walk needs that is no argument of a layer: a tower's grid, features for early layers
-    states: list[tuple[Tensor, int]] | None = (
-        None  # what every layer returned, with its number, where the model keeps it
-    )
     length: Size = SEQUENCE  # positions of a sample; an encoder's may be fixed
     between: Between = field(default_factory=Between)  # the layers of a stack
     read: Read | None = None  # what an objective makes of the last hidden states; None: the model's own loss

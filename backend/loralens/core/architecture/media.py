@@ -58,9 +58,6 @@ class Media:
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
         self.root = root
         self.returned: list[Tensor] = []  # beside the hidden states, by the model's own forward
-        self.states: list[
-            tuple[Tensor, int]
-        ] = []  # of the tower's layers, which the model holds while its forward runs
 
     @classmethod
     def knows(cls, outer: Config) -> bool:
@@ -139,13 +136,7 @@ class Media:
         raise NotImplementedError
 
     def finished(self, t: Tape) -> list[Tensor]:
-        """The states of the tower's layers end, in the layers that were not walked too; the pictures' tokens are returned."""
-        states, self.states = self.states, []
-        while states:
-            tensor, layer = states.pop(0)
-            before = t.ledger.snapshot()
-            t.end(tensor)
-            t.ledger.apply(t.ledger.difference(before), t.stands_for.get(layer, 0))
+        """What it returns beside the hidden states: the pictures' tokens."""
         returned, self.returned = self.returned, []
         return returned
 

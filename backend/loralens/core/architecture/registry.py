@@ -131,6 +131,7 @@ MEDIA: Final[dict[str, str]] = {
     "gemma3": "projected:Gemma3Media",
     "internvl": "internvl:InternVL",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",
+    "llava_next": "llava_next:LlavaNextMedia",
     "mistral3": "pixtral:Mistral3Media",
     "qwen3_vl": "qwen3_vl:Qwen3VL",
     "qwen3_vl_moe": "qwen3_vl:Qwen3VL",

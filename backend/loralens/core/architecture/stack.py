@@ -101,8 +101,6 @@ def walk_stack(
                     hidden = reentrant(t, partial(_run, t, layer, given), hidden, given.tensors(), label, weights)
                 else:
                     hidden = checkpoint(t, partial(_run, t, layer, given), hidden, given.tensors(), label)
-                if call.states is not None:
-                    call.states.append((Tensor(hidden.storage, hidden.numel, hidden.dtype, hidden.width), t.layer))
                 t.end(together)
                 call = call.following()
                 # FSDP gathers ahead only units whose forward ran with gradients (torch fsdp/_runtime_utils.py,

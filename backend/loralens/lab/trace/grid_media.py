@@ -19,6 +19,7 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("internvl3-2b", 3, 5, (448, 896), 1024),
     ("mistral-small-3.1-24b", 2, 5, (420, 700), 1024),
     ("pixtral-12b", 2, 5, (400, 512), 2048),
+    ("llava-v1.6-mistral-7b", 2, 5, (500, 700), 3072),
     ("llava-1.5-7b", 3, 6, (336, 336), 1024),
 )  # fmt: skip
 _EVERY_RECIPE: Final = "qwen2.5-vl-3b"
@@ -63,6 +64,17 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
                           "num_attention_heads": 16, "num_hidden_layers": 24, "image_size": [448, 448],
                           "patch_size": [14, 14], "attention_bias": True, "norm_type": "layer_norm",
                           "use_mean_pooling": True},
+    },
+    "llava-v1.6-mistral-7b": {
+        "model_type": "llava_next", "projector_hidden_act": "gelu", "vision_feature_layer": -2, "image_token_index": 32000,
+        "vision_feature_select_strategy": "default", "tie_word_embeddings": False,
+        "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+        "text_config": {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32064, "sliding_window": None,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "image_size": 336,
+                          "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14, "projection_dim": 768,
+                          "vocab_size": 32000},
     },
     "llava-1.5-7b": {
         "model_type": "llava", "projector_hidden_act": "gelu", "vision_feature_layer": -2, "image_token_index": 32000,

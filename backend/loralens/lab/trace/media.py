@@ -242,10 +242,25 @@ def _pixtral(config: Any, recipe: Recipe) -> Media:
     )
 
 
+def _next(config: Any, recipe: Recipe) -> Media:
+    """LLaVA-NeXT: a picture's tiles, and its own size."""
+    side = config.vision_config.image_size
+    processor = _processor(
+        "llava_next.image_processing_pil_llava_next.LlavaNextImageProcessorPil",
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_grid_pinpoints=config.image_grid_pinpoints,
+    )
+    given = processor(_pictures(recipe), return_tensors="np")
+    sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object)
+    return Media(floats={"pixel_values": tuple(given["pixel_values"].shape)}, values={"image_sizes": sizes})
+
+
 _MAKERS: Final[dict[str, Callable[[Any, Recipe], Media]]] = {
     "gemma3": _fixed,
     "internvl": _tiled,
     "llava": _llava,
+    "llava_next": _next,
     "mistral3": _pixtral,
     "paligemma": _fixed,
     "qwen2_vl": _qwen,

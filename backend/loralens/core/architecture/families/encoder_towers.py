@@ -162,8 +162,6 @@ class EncoderTower(Module):
         hidden = t.local(self.embeddings(t, pixels, call, images, several))
         if self.clip:
             hidden = t.local(self.pre_layrnorm(t, hidden))
-        if call.states is not None:
-            call.states.append((Tensor(hidden.storage, hidden.numel, hidden.dtype, hidden.width), 0))
         found = walk_stack(t, name, layers[:taken], hidden, call, checkpointing=call.checkpointing)
         if taken < len(layers):
             last = walk_stack(t, name, layers[taken:], found, call, checkpointing=call.checkpointing, first=taken)

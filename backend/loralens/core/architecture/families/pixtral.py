@@ -125,8 +125,6 @@ class PixtralTower(Module):
         call.masks["pictures"] = None
         if call.attention != "flash":
             call.masks["pictures"] = t.new(rows.times(rows), hidden.dtype, 1, "attention mask")
-        if call.states is not None:
-            call.states.append((Tensor(hidden.storage, hidden.numel, hidden.dtype, hidden.width), 0))
         layers, name = self.transformer.layers.layers, "model.vision_tower.transformer.layers"
         return walk_stack(t, name, layers, hidden, call, checkpointing=call.checkpointing)
 
@@ -194,8 +192,9 @@ class PixtralMedia(Projected):
         pixels = Tensor(
             None, BATCH * pictures.values, given_dtype(call.recipe), pictures.values
         )  # booked with the batch
-        own = replace(call.of_length(rows), checkpointing=call.checkpointing, states=self.states)
+        own = replace(call.of_length(rows), checkpointing=call.checkpointing)
         states = self._vision(t, pixels, own)
+        call.held.append(states)
         tokens = split_up(t, self.projected(t, states, call))
         call.held.append(tokens)
         return self.exchanged(t, hidden, call, joined(t, tokens, "pictures: tokens of all, joined"))

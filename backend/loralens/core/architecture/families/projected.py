@@ -216,9 +216,8 @@ class LlavaMedia(Projected):
 
     def features(self, t: Tape, pixels: Tensor, call: Call, images: Size, several: bool, held: list[Tensor]) -> Tensor:
         """The chosen layer's, without the first token."""
-        call.states = self.states
         taken, *rest = self._vision(t, pixels, call, images, several)
-        held += rest
+        held += [taken, *rest]
         if self._cut:
             numel = images * (self.tokens() * self._vision.hidden)
             taken = ops.cut(t, taken, "tower's states without the first token", numel=numel)
