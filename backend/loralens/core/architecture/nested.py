@@ -58,7 +58,9 @@ def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     defaults: dict[str, Any] = dict(zip(_FIELDS, _SIZES.get(model_type, ()), strict=False))
     if outer.has("tie_word_embeddings"):
         defaults["tie_word_embeddings"] = outer.entries["tie_word_embeddings"]
-    return inner.over({}, defaults)
+    # PaliGemma switches it on for its prefix, which is a mask of its own making
+    instead = {"use_bidirectional_attention": False} if outer.text("model_type", "") == "paligemma" else {}
+    return inner.over(instead, defaults)
 
 
 def filled_fields(entries: Any) -> list[str]:

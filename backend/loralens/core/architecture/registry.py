@@ -126,6 +126,7 @@ FAMILIES: Final[dict[str, str]] = {
 
 # model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower
 MEDIA: Final[dict[str, str]] = {
+    "paligemma": "projected:PaliGemmaMedia",
     "qwen2_vl": "qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
     "gemma3": "projected:Gemma3Media",

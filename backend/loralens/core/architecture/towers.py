@@ -1,7 +1,7 @@
 """How many parameters a vision tower that is not walked has, and the layers that join it to the language model.
 
 Source: transformers 5.23, models/{siglip,clip,pixtral,qwen3_5,llama4,idefics3}/modeling_*.py for the towers,
-models/{paligemma,llava,mistral3,llama4,idefics3}/modeling_*.py for the projectors.
+models/{llava,mistral3,llama4,idefics3}/modeling_*.py for the projectors.
 """
 
 from __future__ import annotations
@@ -123,7 +123,6 @@ TOWERS: Final[dict[str, Count]] = {
 }
 # the tower of a wrapper that does not name one
 USUAL: Final = {
-    "paligemma": "siglip_vision_model",
     "llava": "clip_vision_model",
     "mistral3": "pixtral",
     "llama4": "llama4_vision_model",
@@ -136,9 +135,6 @@ def projector(outer: Config, v: Config, text_hidden: int) -> int | None:
     if wrapper.startswith("qwen3_5"):
         return 0  # part of the tower
     match wrapper:
-        case "paligemma":
-            out = outer.integer("projection_dim", default=2048)  # overrides the tower's own
-            return _linear(v.integer("hidden_size", default=768), out)
         case "llava":
             return _two_layers(outer, v, text_hidden, bias=True)
         case "mistral3":

@@ -19,6 +19,7 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("internvl3-2b", 3, 5, (448, 896), 1024),
     ("mistral-small-3.1-24b", 2, 5, (420, 700), 1024),
     ("pixtral-12b", 2, 5, (400, 512), 2048),
+    ("paligemma-3b-224", 3, 5, (224, 224), 512),
     ("llava-v1.6-mistral-7b", 2, 5, (500, 700), 3072),
     ("llava-1.5-7b", 3, 6, (336, 336), 1024),
 )  # fmt: skip
@@ -64,6 +65,14 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
                           "num_attention_heads": 16, "num_hidden_layers": 24, "image_size": [448, 448],
                           "patch_size": [14, 14], "attention_bias": True, "norm_type": "layer_norm",
                           "use_mean_pooling": True},
+    },
+    "paligemma-3b-224": {
+        "model_type": "paligemma", "image_token_index": 257152, "projection_dim": 2048, "hidden_size": 2048,
+        "text_config": {"model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18,
+                        "num_attention_heads": 8, "num_key_value_heads": 1, "num_image_tokens": 256, "vocab_size": 257216},
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_attention_heads": 16, "num_hidden_layers": 27, "image_size": 224, "patch_size": 14,
+                          "projection_dim": 2048, "vision_use_head": False},
     },
     "llava-v1.6-mistral-7b": {
         "model_type": "llava_next", "projector_hidden_act": "gelu", "vision_feature_layer": -2, "image_token_index": 32000,

@@ -100,6 +100,15 @@ class Gemma(CausalDecoder):
         self.tables(t, hidden, call)
         return hidden
 
+    def masks(self, t: Tape, call: Call) -> None:
+        """The tokens of a picture (with PaliGemma all before the answer) see each other: masks are made for every sample."""
+        if call.media is None or call.media.pictures(call.recipe) is None:
+            return super().masks(t, call)
+        dtype = "bool" if call.attention == "sdpa" else call.held[0].dtype
+        for kind in ("full", "sliding") if self.both_masks else ("full",):
+            call.masks[kind] = t.new(TOKENS_BY_SEQUENCE, dtype, 1, "attention mask")
+        return None
+
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Rotary tables."""
         call.shared["rotary"] = Rotary(self.s.rotated).tables(t, hidden)
@@ -158,15 +167,6 @@ class Gemma3(Gemma):
     def layer(self, s: Shape, window: int | None, bias: bool) -> Module:
         """One decoder layer."""
         return SandwichLayer(s, Gemma3Attention(s, window, bias=bias))
-
-    def masks(self, t: Tape, call: Call) -> None:
-        """The tokens of a picture see each other, so both masks are made for every sample."""
-        if call.media is None or call.media.pictures(call.recipe) is None:
-            return super().masks(t, call)
-        dtype = "bool" if call.attention == "sdpa" else call.held[0].dtype
-        for kind in ("full", "sliding"):
-            call.masks[kind] = t.new(TOKENS_BY_SEQUENCE, dtype, 1, "attention mask")
-        return None
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """One pair for each kind of layer."""

@@ -171,6 +171,32 @@ class Gemma3Media(Projected):
         return out
 
 
+class PaliGemmaMedia(Projected):
+    """PaliGemma: every patch is a token behind one layer."""
+
+    def made(self, outer: Config, inputs: int, hidden: int) -> Module:
+        """To the projection's own width, which is the language model's."""
+        projector = Module()
+        projector.linear = Linear(inputs, outer.integer("projection_dim", default=2048), True, name="projector")
+        return projector
+
+    def tokens(self) -> int:
+        """A patch each."""
+        found: int = self._vision.tokens
+        return found
+
+    def beside(self, recipe: Recipe) -> list[tuple[str, Size]]:
+        """A kind for every token."""
+        return [("kinds of tokens", TOKENS * 8)]
+
+    def features(self, t: Tape, pixels: Tensor, call: Call, images: Size, several: bool, held: list[Tensor]) -> Tensor:
+        """Of the last layer, behind its norm."""
+        (last,) = self._vision(t, pixels, call, images, several)
+        held.append(last)
+        out: Tensor = self._projector.linear(t, last)
+        return out
+
+
 class LlavaProjector(Module):
     """Two layers."""
 
