@@ -84,3 +84,11 @@ def test_a_name_that_had_to_be_read_is_explained(run):
     code, _, err = run("memory", "unsloth/Qwen3-8B-bnb-4bit", "-m", "full")
     assert code == 2
     assert "model=qwen3-8b" in err
+
+
+def test_a_picture_is_said_in_words_and_shown_in_the_recipe(run):
+    code, out, _ = run("memory", "qwen2.5-vl-3b", "-m", "lora", "--images", "1", "--image-size", "448x672")
+    assert code == 0
+    assert "--images 1 --image-size 448,672" in out
+    code, _, err = run("memory", "qwen2.5-vl-3b", "--images", "1")
+    assert code == 2 and "image_size is missing" in err
