@@ -42,3 +42,23 @@ def test_values_and_rows_are_the_processors(name: str) -> None:
             assert own.rows == (given.values["image_sizes"] // patch).prod(dim=-1).sum()
         if name == "internvl3-2b":
             assert (own.rows, own.tokens) == (pixels[0] * 1025, pixels[0] * 256)
+
+
+@pytest.mark.parametrize("frames", [4, 9, 64])
+def test_a_video_s_frames_are_resized_as_qwen_s_processors_do(frames: int) -> None:
+    import ast
+    import math
+    from pathlib import Path
+
+    import transformers
+
+    from loralens.core.architecture.families.qwen_vision import resized
+
+    folder = Path(transformers.__file__).parent / "models" / "qwen3_vl"
+    tree = ast.parse((folder / "video_processing_qwen3_vl.py").read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "smart_resize")
+    names: dict[str, object] = {"math": math}  # its module needs torchvision, its arithmetic does not
+    exec(compile(ast.Module([found], []), "smart_resize", "exec"), names)
+    for height, width in ((360, 640), (1080, 1920), (40, 48)):
+        real = names["smart_resize"](frames, height, width, factor=32, min_pixels=4096, max_pixels=25_165_824)  # type: ignore[operator]
+        assert resized(height, width, 32, 4096, 25_165_824, frames) == real

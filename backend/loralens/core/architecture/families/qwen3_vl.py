@@ -1,7 +1,7 @@
 """Qwen3-VL: learned positions resampled to the picture, and features of some layers added behind the first decoder layers.
 
 Source: transformers 5.23, models/qwen3_vl/modeling_qwen3_vl.py, vision_utils.py (interpolation); limits of the published
-preprocessor_config.json (65,536 to 16,777,216 pixels).
+preprocessor_config.json (65,536 to 16,777,216 pixels) and video_preprocessor_config.json (4,096 to 25,165,824 in all frames).
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ class Qwen3VL(QwenMedia):
 
     limits = (65_536, 16_777_216)
     video_limits = (4_096, 25_165_824)
+    video_limits_together = True
 
     def made(self, v: Config) -> Module:
         """From the vision config."""

@@ -58,8 +58,8 @@ class Grid:
         return Pieces(ONE * rows, BATCH * frames, BATCH * (frames * rows**2))
 
 
-def resized(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
-    """Both sides as multiples of `factor`, the area between `least` and `most` pixels.
+def resized(height: int, width: int, factor: int, least: int, most: int, frames: int = 1) -> tuple[int, int]:
+    """Both sides as multiples of `factor`, the area between `least` and `most` pixels, of all `frames` together.
 
     Raises:
         InvalidInput: the picture is too long for its width.
@@ -71,11 +71,12 @@ def resized(height: int, width: int, factor: int, least: int, most: int) -> tupl
             hint="try image_size=448,672",
         )
     high, wide = (round(side / factor) * factor for side in (height, width))
-    if high * wide > most:
-        shrunk = math.sqrt(height * width / most)
+    whole = 1 if frames == 1 else max(2, round(frames / 2) * 2)
+    if whole * high * wide > most:
+        shrunk = math.sqrt(frames * height * width / most)
         high, wide = (max(factor, math.floor(side / shrunk / factor) * factor) for side in (height, width))
-    elif high * wide < least:
-        grown = math.sqrt(least / (height * width))
+    elif whole * high * wide < least:
+        grown = math.sqrt(least / (frames * height * width))
         high, wide = (math.ceil(side * grown / factor) * factor for side in (height, width))
     return high, wide
 
@@ -187,7 +188,8 @@ class QwenMedia(Media):
     tower = "visual"
     words = (*Media.words, "video_frames")
     limits = (56 * 56, 14 * 14 * 4 * 16_384)
-    video_limits = (128 * 28 * 28, 768 * 28 * 28)
+    video_limits = (128 * 28 * 28, 768 * 28 * 28)  # of a frame
+    video_limits_together = False
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
         super().__init__(root, outer)
@@ -212,17 +214,19 @@ class QwenMedia(Media):
             raise missing_size()
         embed = self._visual.patch_embed
         found = {}
+        factor = embed.patch * self._merge
         if recipe.images:
-            found["pictures"] = self._grid(recipe.image_size, recipe.images, 1, self.limits)
+            sides = resized(*recipe.image_size, factor, *self.limits)
+            found["pictures"] = self._grid(sides, recipe.images, 1)
         if recipe.video_frames:
-            frames = -(-recipe.video_frames // embed.frames)
-            found["video"] = self._grid(recipe.image_size, 1, frames, self.video_limits)
+            together = recipe.video_frames if self.video_limits_together else 1
+            sides = resized(*recipe.image_size, factor, *self.video_limits, frames=together)
+            found["video"] = self._grid(sides, 1, -(-recipe.video_frames // embed.frames))
         return found
 
-    def _grid(self, size: tuple[int, int], pictures: int, frames: int, limits: tuple[int, int]) -> Grid:
+    def _grid(self, sides: tuple[int, int], pictures: int, frames: int) -> Grid:
         patch = self._visual.patch_embed.patch
-        high, wide = resized(*size, patch * self._merge, *limits)
-        return Grid(pictures, frames, high // patch, wide // patch)
+        return Grid(pictures, frames, sides[0] // patch, sides[1] // patch)
 
     def pictures(self, recipe: Recipe) -> Pictures | None:
         """All kinds together."""
