@@ -73,4 +73,4 @@ def test_a_file_that_is_no_result_is_named(tmp_path, capsys):
     path = tmp_path / "x.json"
     path.write_text('{"format": 1}')
     assert run(["bench", "--compare", str(path), str(path)]) == 2
-    assert "no benchmark result" in capsys.readouterr().err
+    assert "not a benchmark result" in capsys.readouterr().err
