@@ -17,7 +17,7 @@ from loralens.settings import Settings
 EXAMPLES: Final = (
     ("loralens adapter convert my-adapter mlx-adapter --to mlx --base llama-3.1-8b", "PEFT to MLX (mlx_lm)"),
     ("loralens adapter convert style.safetensors diffusers-style --to diffusers", "kohya's file to diffusers"),
-    ("loralens adapter convert tuned peft-adapter --to peft --base llama-3.1-8b --alpha 16", "torchtune to PEFT"),
+    ("loralens adapter convert tuned back --to peft --base llama-3.1-8b --alpha 16", "torchtune to PEFT"),
 )
 
 
