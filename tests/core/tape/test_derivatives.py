@@ -23,6 +23,7 @@ from loralens.core.architecture.families.projected import average
 from loralens.core.architecture.families.t5_layers import clamped
 from loralens.core.architecture.module import Embedding
 from loralens.core.architecture.moe import Experts, best
+from loralens.core.objectives.divergences import log_of_sum
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import derivatives, folding, ops, selecting
 from loralens.core.tape.attention import Attention
@@ -138,6 +139,7 @@ WALKED = {
     "MUL": (lambda t, self, other: ops.mul(t, self, other, "out"), {}),
     "ADD": (lambda t, self, other: ops.add(t, self, other, "out"), {}),
     "SUB": (lambda t, self, other: ops.sub(t, self, other, "out"), {}),
+    "LOGSUMEXP": (lambda t, self: log_of_sum(t, self), {}),
     "CAT": (lambda t, tensors: ops.cat(t, [tensors, tensors], 16, "out"), {}),
     "SPLIT": (lambda t, self: ops.split(t, self, [4, 4], "out")[0], {}),
     "DROPOUT": (lambda t, input: ops.dropout(t, input, 0.1, "out"), {"out mask": "result1"}),

@@ -58,9 +58,15 @@ def _mixture(t: Tape, student: Tensor, teacher: Tensor) -> Tensor:
     shares = [ops.shift(t, x, "log-probabilities, weighed") for x in (student, teacher)]
     both = ops.cat(t, shares, student.width, "log-probabilities, stacked")
     shares.clear()
-    largest = t.new(student.numel, "float32", student.width, "log-probabilities, the larger")
+    return log_of_sum(t, both)
+
+
+def log_of_sum(t: Tape, both: Tensor) -> Tensor:
+    """`logsumexp` of two stacked tensors. Shapes: both (2, rows, vocabulary); result (rows, vocabulary)."""
+    half = both.numel // 2
+    largest = t.new(half, "float32", both.width, "log-probabilities, the larger")
     with t.temporary(both.numel, "float32", both.width, "log-probabilities, exponents"):
-        out = t.new(student.numel, "float32", student.width, "log-probabilities of the mixture")
+        out = t.new(half, "float32", both.width, "log-probabilities of the mixture")
         t.ledger.settle()
     t.end(largest)
     numel, dtype, width = both.numel, both.dtype, both.width
