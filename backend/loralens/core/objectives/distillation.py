@@ -77,11 +77,11 @@ def _in_tiles(t: Tape, heads: tuple[Linear, Linear], student: Tensor, teacher: T
     t.ledger.where = "divergence in tiles"
     rows = labelled(call)
     head, teacher_head = heads
-    held = student, teacher  # local variables of the loss
-    student = counted_states(t, head, student, rows)
-    teacher = counted_states(t, teacher_head, teacher, rows)
+    # the whole hidden states are local variables of the loss: both names hold to its end
+    learns = counted_states(t, head, student, rows)
+    knows = counted_states(t, teacher_head, teacher, rows)
     tile = tile_rows(rows, call) * TILE_WORDS
-    dtype = t.autocast or student.dtype
+    dtype = t.autocast or learns.dtype
     weight = t.parameter(head.weight)
     sums = t.new(rows * 9, "float32", 1, "divergence: running sums")
     both = t.new(tile * 2, "float32", TILE_WORDS, "divergence: tiles of logits, student's and teacher's")
@@ -103,8 +103,7 @@ def _in_tiles(t: Tape, heads: tuple[Linear, Linear], student: Tensor, teacher: T
         t.end(both)
         return found
 
-    student_size = (student.numel, student.dtype, student.width, "head hidden states")
+    student_size = (learns.numel, learns.dtype, learns.width, "head hidden states")
     weight_size = (weight.numel, weight.dtype, weight.width, "head weight")
-    t.record("divergence", [out], [student, weight], [student, teacher, kept], apply)
-    del held
+    t.record("divergence", [out], [learns, weight], [learns, knows, kept], apply)
     return reduced(t, out, "loss")
