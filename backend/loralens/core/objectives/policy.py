@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from loralens.core.tape.size import Size
     from loralens.core.tape.validity import Validity
 
+_NO_ROLLOUT = (
+    "rollout: not counted, since nothing is named that generates the completions; "
+    "rollout=transformers, vllm or server names it"
+)
+
 
 class GRPO(Objective):
     """Rollout, log-probabilities before learning, the learner's pass. Without a reference unless one is named (beta 0)."""
@@ -50,7 +55,9 @@ class GRPO(Objective):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What the phases leave out."""
+        generating = [] if recipe.rollout.engine != "none" else [_NO_ROLLOUT]
         return [
+            *generating,
             "reward: computed by functions, which take no memory on this card (a reward model beside is not modelled)",
             "time: of learning alone; how long the rollout takes is not modelled",
         ]
