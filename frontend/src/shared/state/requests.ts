@@ -26,6 +26,12 @@ export function recipeOf(settings: Part2Settings, method: string): JsonObject {
   return recipe
 }
 
+/** The question of one method on the chosen GPU; whoever asks it in these words shares the answer. */
+export function fitBody(choice: ModelChoice, settings: Part2Settings, method: string): string {
+  const { gpu, tokens } = settings
+  return JSON.stringify({ ...choice, method, gpu, tokens, recipe: recipeOf(settings, method) })
+}
+
 /** The three methods always shown, and the chosen one when it is another. */
 export function methodsOf(settings: Part2Settings): string[] {
   const three = ['full', 'lora', 'qlora']
