@@ -145,11 +145,12 @@ def show_cost(method: str, fit: dict) -> None:
     hours = time["gpu_hours"]
     unknown = pick("未知", "unknown")
     least, expected = (unknown if hours[key] is None else f"{hours[key]:.2f}" for key in ("least", "expected"))
+    share = time["rate"]["utilization"]
     say(
         f"{method}：{time['flops']:.2e} 次运算；{gpu} 上至少 {least} 小时，预计 {expected} 小时"
-        f"（假设达到峰值的 {time['rate']['utilization']:.0%}）",
+        + ("" if share is None else f"（峰值的 {share:.0%}）"),
         f"{method}: {time['flops']:.2e} operations; on {gpu} at least {least} hours, expected {expected}"
-        f" (assuming {time['rate']['utilization']:.0%} of its peak)",
+        + ("" if share is None else f" ({share:.0%} of its peak)"),
     )
     for price in time["cost"][:1]:
         if price["expected_usd"] is not None:

@@ -9,7 +9,7 @@ from loralens.core import methods
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.module import Embedding, Linear, Module
-from loralens.core.architecture.moe import Router, SparseMLP
+from loralens.core.architecture.moe import Router
 from loralens.core.architecture.registry import build
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
@@ -34,7 +34,7 @@ def network_of(question: Question) -> Network:
     adapters = 0
     visited = None  # experts that a token visits, as the router beside them says
     for name, module in root.walk():
-        visited = module.chosen if isinstance(module, (Router, SparseMLP)) else visited
+        visited = getattr(module, "chosen", visited)  # a router's
         weights = _matrix_parameters(module, visited)
         if isinstance(module, Linear) and ".experts." in name:
             weights = weights * _visited_share(config)

@@ -40,7 +40,7 @@ def values(kind):
             names = st.lists(NAMES, min_size=int(kind.pattern_allowed), max_size=3)
             return names | st.sampled_from(["all-linear", ".*q_proj"]) if kind.pattern_allowed else names
         case Indices():
-            return st.lists(st.integers(0, 40), min_size=1, max_size=3)
+            return st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True).map(sorted)
         case Ranks():
             return st.dictionaries(NAMES, st.integers(1, 64), max_size=3)
         case Versions():

@@ -74,7 +74,7 @@ async function ownGpu(context, { lang, width }) {
   const minutes = 60 * answer.time.gpu_hours.least
   equal(
     await other.page.locator('[data-number=least-hours]').innerText(),
-    `${minutes.toFixed(minutes >= 10 ? 0 : 1)} min`,
+    `${minutes.toFixed(minutes >= 10 ? 0 : 1)} 分钟`,
     'time from the rate that was given',
   )
   await other.page.locator('[data-own=gpu]').click()
@@ -219,12 +219,13 @@ async function words(context, { lang, width }) {
   await page.locator('[data-all-words] summary').focus()
   await page.keyboard.press('Enter')
   const all = await page.locator('[data-word]').evaluateAll((items) => items.map((item) => item.dataset.word))
-  const { components } = await (await fetch(`${context.url}/api/openapi.json`)).json()
-  const listed = ['Recipe', 'Lora', 'Quantization', 'Parallelism'].flatMap((name) =>
-    Object.keys(components.schemas[name].properties).filter((key) => !components.schemas[name[0].toUpperCase() + key]),
-  )
-  // The rank and the layers stand elsewhere; the three groups are no words.
-  equal(all.length + 2, listed.length - 3, 'every word that the API lists has a field')
+  const { schemas } = (await (await fetch(`${context.url}/api/openapi.json`)).json()).components
+  const listed = Object.keys(schemas.Recipe.properties).flatMap((name) => {
+    const group = schemas[name[0].toUpperCase() + name.slice(1)]
+    return group ? Object.keys(group.properties) : [name]
+  })
+  // The rank and the layers stand elsewhere.
+  equal(all.length + 2, listed.length, 'every word that the API lists has a field')
   equal(new Set(all).size, all.length, 'and no word has two')
 
   await field('gpus').locator('input').focus()

@@ -79,11 +79,15 @@ class Zero1(Sharded):
         return int(AUTO[word](self._hidden)) if value == "auto" else int(value)
 
     def before_forward(self, t: Tape, root: Ends, placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
+        """As any sharded step; the model's width is noted."""
+        self._note_width(root, placed)
+        return super().before_forward(t, root, placed)
+
+    def _note_width(self, root: Ends, placed: Sequence[tuple[Weight, int]]) -> None:
         """What `auto` is worked out from: the width of the hidden states."""
         tables = [weight for weight in root.all if len(weight.shape) == 2] or [weight for weight, _ in placed]
         width = tables[0].shape[-1]
         self._hidden = width if isinstance(width, int) else 0
-        return super().before_forward(t, root, placed)
 
     def reduce_bucket(self, t: Tape) -> Storage:
         """The contiguous buffer of gradients that are to be reduced, in the dtype of the weights."""
@@ -149,9 +153,7 @@ class Zero3(Zero2):
 
     def before_forward(self, t: Tape, root: Ends, placed: Sequence[tuple[Weight, int]]) -> list[Storage]:
         """Weights at the end of the model stay gathered from their forward to their backward; the bucket stays for good."""
-        super().before_forward(t, root, placed)
-        t.end(self._root)
-        self._root = None
+        self._note_width(root, placed)
         held = [self.reduce_bucket(t)]
         if self.gathers:
             least = self._elements("persistence_threshold", PERSISTENT)

@@ -22,6 +22,7 @@ from loralens.core.question.recipe import Recipe
 from loralens.extras import needing
 from loralens.lab.measure.materialize import materialize
 from loralens.lab.measure.meters import Meter, meter_for
+from loralens.lab.trace.quantize import hush_bitsandbytes
 
 CPU_LIMIT: Final = 8 * 2**30  # assumption: a step on the CPU is for small models; larger ones are traced instead
 LIBRARIES: Final = ("torch", "transformers", "peft", "bitsandbytes")
@@ -87,6 +88,7 @@ def measure(model: Model, method: str, recipe: Recipe, device: str | None = None
 
 
 def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> Meter:
+    hush_bitsandbytes()
     with needing("trace", "measuring"):
         import peft  # noqa: F401
         import transformers  # noqa: F401

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from loralens.core.question.recipe import Recipe
 from loralens.extras import needing
 from loralens.lab.trace import peaks
 from loralens.lab.trace.ledger import Recorded, TracedStorage, TraceLedger
+from loralens.lab.trace.quantize import hush_bitsandbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,7 @@ def record(
     Raises:
         InvalidInput, UnsupportedArchitecture, DependencyMissing: see `trace`.
     """
-    # its warnings are about kernels for the CPU and about casts that are known here; PEFT imports it
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    hush_bitsandbytes()
     with needing("trace", "tracing"):
         import peft  # noqa: F401
         import transformers  # noqa: F401

@@ -7,6 +7,7 @@ fake GPU with bitsandbytes' own functions, so the tables are those that it reall
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -23,6 +24,11 @@ from loralens.lab.trace.ledger import TraceLedger
 def bitsandbytes_there() -> bool:
     """Whether bitsandbytes is installed."""
     return find_spec("bitsandbytes") is not None
+
+
+def hush_bitsandbytes() -> None:
+    """Its warnings are about kernels for the CPU and about casts that are known here; PEFT imports it."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def quantize(model: Any, quantization: Quantization) -> None:

@@ -88,6 +88,7 @@ class NemotronMoe(Module):
         latent = config.integer("moe_latent_size") if config.has("moe_latent_size") else None
         self.experts = NemotronExperts(latent or s.hidden, width, experts, s.act)
         chosen = config.integer("num_experts_per_tok", default=min(2, experts), high=experts)
+        self.chosen = chosen
         self.gate = GroupRouter(s.hidden, experts, chosen, float32=True)
         self.gate.normed = config.flag("norm_topk_prob", True)
         shared = config.integer("moe_shared_expert_intermediate_size", default=7688)

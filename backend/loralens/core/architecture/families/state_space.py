@@ -47,6 +47,8 @@ class Convolution(Module):
     sides, then cut to the sequence.
     """
 
+    multiplies = True
+
     def __init__(self, channels: int, kernel: int, bias: bool) -> None:
         self.weight = Parameter((channels, 1, kernel))
         self.bias = Parameter((channels,)) if bias else None
