@@ -84,7 +84,8 @@ def install(command: list[str], folder: Path, log: Path, started_by: int) -> int
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopped.set())
     output = Output(time.time())
-    state.write(folder, output.progress)
+    told = output.progress  # before anything is read: what comes first must not count as told
+    state.write(folder, told)
     with log.open("w", encoding="utf-8") as file:
         # What ./start.sh has opened stays open in pip, since its lock is there. A session of its own, so that pip ends
         # with all that it has started, and by this process alone.
@@ -95,7 +96,7 @@ def install(command: list[str], folder: Path, log: Path, started_by: int) -> int
         assert pip.stdout is not None
         reader = threading.Thread(target=_read, args=(pip.stdout, file, output), daemon=True)
         reader.start()
-        told, said_at = output.progress, time.monotonic()
+        said_at = time.monotonic()
         while pip.poll() is None and not stopped.wait(TICK_SECONDS):
             if os.getppid() != started_by:
                 stopped.set()

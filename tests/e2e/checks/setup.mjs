@@ -73,8 +73,8 @@ async function ownGpu(context, { lang, width }) {
   })
   const minutes = 60 * answer.time.gpu_hours.least
   equal(
-    await other.page.locator('[data-number=least-hours]').innerText(),
-    `${minutes.toFixed(minutes >= 10 ? 0 : 1)} 分钟`,
+    (await other.page.locator('[data-number=least-hours]').innerText()).replace('分钟', 'min'),
+    `${minutes.toFixed(minutes >= 10 ? 0 : 1)} min`,
     'time from the rate that was given',
   )
   await other.page.locator('[data-own=gpu]').click()
