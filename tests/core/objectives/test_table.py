@@ -1,5 +1,6 @@
 """Another objective is one class and its row: a toy joins here, and every answer knows it."""
 
+from loralens.core.answer.answers import memory_answer
 from loralens.core.answer.estimate import estimate_model
 from loralens.core.objectives import table
 from loralens.core.objectives.logprobs import log_probabilities, of_rows
@@ -34,3 +35,13 @@ def test_a_toy_objective_joins(monkeypatch):
 
 def test_every_row_is_a_word():
     assert set(table._OBJECTIVES) == set(words.OBJECTIVES)
+
+
+def test_a_reference_that_nothing_asks_is_remarked_upon():
+    recipe = {"objective": {"type": "sft", "reference": "copy"}}
+    plain, said = (
+        memory_answer({"model": "llama-3.2-1b", "method": "lora", "recipe": one})["estimates"][0]
+        for one in ({}, recipe)
+    )
+    assert plain["peak"] == said["peak"]
+    assert [row["words"] for row in said["without_effect"]] == [["reference"]]

@@ -62,7 +62,7 @@ def assemble(config: Mapping[str, Any], method: str, recipe: Recipe, root: Root 
         )
     prepared = methods.prepare(method, root, recipe)
     beside = {}
-    if recipe.objective.reference == "copy":
+    if objective.references and recipe.objective.reference == "copy":
         beside["reference"] = _frozen("reference", config, prepared.recipe)
     if objective.teaches:
         beside["teacher"] = _teacher(prepared.recipe)
@@ -100,9 +100,11 @@ def _frozen(name: str, config: Mapping[str, Any], recipe: Recipe) -> Root:
 
 
 def _with_reference(objective: Objective, method: str, recipe: Recipe) -> Recipe:
+    if not objective.references:
+        return recipe  # a word that is set all the same is remarked upon
     allowed = [name for name in objective.references if method != "full" or name != "adapter"]
     asked = recipe.objective.reference
-    if asked is None or not objective.references:
+    if asked is None:
         chosen = allowed[0] if allowed and objective.needs_reference else None
     elif asked in allowed:
         return recipe

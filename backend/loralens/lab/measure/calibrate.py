@@ -25,6 +25,7 @@ from loralens.core.question.recipe import Recipe
 from loralens.core.time.calibration import RATES, Calibration, calibrated
 from loralens.lab.device import Device
 from loralens.lab.measure.run import prepare
+from loralens.lab.trace.quantize import bitsandbytes_there
 
 NOISE: Final = 0.04
 SPREAD: Final = 1.5  # of a rate before the fit, in logs: a guess may be off several times
@@ -53,7 +54,7 @@ class Case:
 
 def cases(kind: str) -> Iterator[Case]:
     """Full, LoRA and QLoRA of two small models, short and long, with and without checkpointing."""
-    packs = _can_pack()
+    packs = bitsandbytes_there()
     dtype = "float32" if kind == "cpu" else "bfloat16"
     for size, shape, method, again in itertools.product(SIZES[kind], SHAPES[kind], METHODS, (False, True)):
         if method == "qlora" and not packs:
@@ -71,14 +72,6 @@ def cases(kind: str) -> Iterator[Case]:
 
 
 METHODS: Final = ("full", "lora", "qlora")
-
-
-def _can_pack() -> bool:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _config(hidden: int, layers: int, intermediate: int, vocabulary: int) -> dict[str, Any]:
