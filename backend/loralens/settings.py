@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from loralens.core.jsontext import MAX_DEPTH
+
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent.parent
 LEAST_TOKEN = 16
@@ -29,7 +31,7 @@ class Settings(BaseSettings):
         ("'self'",), description="Sites that may show the page in a frame (CSP frame-ancestors)."
     )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body that is read.")
-    max_depth: int = Field(32, ge=4, le=200, description="Deepest nesting of a JSON body.")
+    max_depth: int = Field(MAX_DEPTH, ge=4, le=200, description="Deepest nesting of a JSON body.")
     web_dir: Path | None = Field(None, description="Folder of the built page; default: found by itself.")
     state_dir: Path | None = Field(None, description="Folder for jobs and their results; default: found by itself.")
     max_adapter_bytes: int = Field(

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from loralens.api import problems
 from loralens.core import errors
+from loralens.endpoints.problem import from_error
 from loralens.settings import Settings
 
 ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.LoraLensError)]
@@ -22,7 +23,7 @@ def test_the_tree_is_not_empty():
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_error_class_becomes_a_problem(kind):
-    body = problems.from_error(kind("what was given", field="model", hint="try this"))
+    body = from_error(kind("what was given", field="model", hint="try this"))
     assert body["code"] == kind.code
     assert body["status"] == kind.status
     assert (body["detail"], body["field"], body["hint"]) == ("what was given", "model", "try this")

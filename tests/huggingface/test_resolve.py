@@ -14,7 +14,7 @@ from conftest import running
 from huggingface.stand_in import CONFIG, PARAMETERS, StandIn
 
 from loralens.core.errors import GatedModel, HubUnavailable, LoraLensError, UnknownModel, UnsupportedArchitecture
-from loralens.huggingface import Resolver
+from loralens.huggingface.resolve import Resolver
 from loralens.huggingface.store import MOST, Store
 from loralens.settings import Settings
 

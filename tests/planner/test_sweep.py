@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InputTooLarge, InvalidInput
+from loralens.planner.points import peaks_one_by_one
 from loralens.planner.question import read_question
-from loralens.planner.sweep import MAX_POINTS, sweep_answer
+from loralens.planner.sweep import MAX_POINTS, peaks, sweep_answer
 
 
 @pytest.mark.parametrize("model", ["7B", "mistral-7b-v0.1", "qwen2.5-0.5b"])
@@ -30,6 +31,16 @@ def test_every_point_is_what_a_single_estimate_says(model: str, method: str) -> 
         assert sweep["needed_bytes"][index] == found.overhead.needed[1]
         assert answer["phase_names"][sweep["phases"][index]] == found.phase
         assert sweep["fits"][index] == (found.fits(["a100"])[0]["verdict"] == "fits")
+
+
+def test_without_numpy_the_same_points() -> None:
+    """As in a browser: across a window, the ends of 8-bit tensors and sizes that leave 64 bits."""
+    axes = {"sequence_length": [1, 4095, 4096, 4097], "rank": [1, 64], "micro_batch_size": [1, 7]}
+    question, _ = read_question({"model": "mistral-7b-v0.1", "method": "lora", "recipe": {"optimizer": "adamw_8bit"}})
+    sizes, phases = peaks(question, axes)
+    assert peaks_one_by_one(question, axes) == (list(sizes), list(phases))
+    with pytest.raises(InputTooLarge):
+        peaks_one_by_one(question, {"rank": [1] * 5_001})
 
 
 @pytest.mark.parametrize("model", ["t5-base", "whisper-large-v3", "vit-large-patch16-224"])

@@ -10,7 +10,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Scope
 
-from loralens.api.problems import problem, respond
+from loralens.api.problems import respond
+from loralens.endpoints.problem import problem
 
 COOKIE = "loralens.token"
 COOKIE_SECONDS = 30 * 24 * 3600

@@ -9,25 +9,12 @@ import os
 import signal
 import threading
 import time
-from importlib import import_module
 from typing import Any, Final
 
 from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import to_json
+from loralens.endpoints.table import compute, import_all
 
-WORK: Final = {
-    "memory": "loralens.api.child:memory_answer",
-    "parameters": "loralens.core.answer.answers:parameters_answer",
-    "plan": "loralens.core.answer.answers:plan_answer",
-    "serving": "loralens.core.answer.serving:serving_answer",
-    "fit": "loralens.planner.fit:fit_answer",
-    "plans": "loralens.planner.plans:plans_answer",
-    "sweep": "loralens.planner.sweep:sweep_answer",
-    "check": "loralens.trainers.check:check_answer",
-    "export": "loralens.trainers.export:export_answer",
-    "explain": "loralens.trainers.explain:explain_answer",
-}
-MOST_PASSES: Final = 16_000  # of a simulated allocator: about ten seconds (`core.answer.cost`)
 PARENT_SECONDS: Final = 1.0  # how often a worker looks whether it has become an orphan
 
 Problem = tuple[int, str, str, str, str | None, str | None]
@@ -48,23 +35,14 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def memory_answer(body: Any) -> dict[str, Any]:
-    """`/api/memory`, within what a request may cost."""
-    from loralens.core.answer import answers
-
-    return answers.memory_answer(body, most_passes=MOST_PASSES)
-
-
 def answer(name: str, body: Any) -> bytes | Problem:
     """The answer as JSON, or the problem with the question."""
-    module, function = WORK[name].split(":")
     try:
-        return to_json(getattr(import_module(module), function)(body)).encode()
+        return to_json(compute(name, body)).encode()
     except LoraLensError as error:
         return error.status, error.code, error.title, error.message, error.field, error.hint
 
 
 def ready() -> None:
     """Nothing: a worker that can do this has imported what it needs."""
-    for target in WORK.values():
-        import_module(target.partition(":")[0])
+    import_all()

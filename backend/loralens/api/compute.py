@@ -22,8 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from loralens.api import child
-from loralens.api.problems import from_error, problem, respond
+from loralens.api.problems import respond
 from loralens.core.errors import Overloaded, TookTooLong
+from loralens.endpoints.problem import from_error, problem
 
 LONG: Final = frozenset({"fit", "plans", "sweep", "check", "explain"})
 _TRACKER: Final = "ignore:resource_tracker:UserWarning"

@@ -16,8 +16,9 @@ from loralens.api.access import OPEN, Access
 from loralens.api.arrival import Arrival
 from loralens.api.hosts import from_another_site, host_allowed
 from loralens.api.policy import Policy
-from loralens.api.problems import http_problem, problem, respond
+from loralens.api.problems import respond
 from loralens.api.visitors import with_visitor
+from loralens.endpoints.problem import http_problem, problem
 from loralens.limits import Limits, client_key
 from loralens.settings import Settings
 

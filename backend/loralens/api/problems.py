@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from loralens.core.errors import LoraLensError
-from loralens.core.jsontext import to_json
+from loralens.endpoints.problem import from_error, http_problem, problem, problem_bytes
 from loralens.jobs.work import Reported
 
 MEDIA_TYPE = "application/problem+json"
@@ -26,18 +26,6 @@ _NO_ROOM = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR,
      errno.EEXIST}
 )  # fmt: skip
-
-# Errors of HTTP itself: status to (code, hint). The core's errors bring their own.
-_HTTP_CODES: dict[int, tuple[str, str | None]] = {
-    400: ("bad_request", 'send one JSON object, such as {"model": "7B"}'),
-    403: ("forbidden", None),
-    404: ("not_found", "all endpoints are listed in /api/openapi.json"),
-    405: ("method_not_allowed", "all endpoints are listed in /api/openapi.json"),
-    413: ("input_too_large", "send only config.json and the recipe; neither needs more than some kilobytes"),
-    422: ("invalid_input", "the endpoint's inputs are described in /api/openapi.json"),
-    415: ("unsupported_media_type", "send JSON with the header content-type: application/json"),
-    500: ("internal_error", "this is a fault of the server, not of the request; its log says more"),
-}
 
 
 class Problem(BaseModel):
@@ -52,38 +40,13 @@ class Problem(BaseModel):
     hint: str | None = Field(description="What to try next.", examples=["did you mean 7b?"])
 
 
-def problem(
-    status: int, code: str, detail: str, *, title: str | None = None, field: str | None = None, hint: str | None = None
-) -> dict[str, Any]:
-    """The body of one problem."""
-    return Problem(
-        type=f"urn:loralens:problem:{code}",
-        title=title or HTTPStatus(status).phrase,
-        status=status,
-        detail=detail,
-        code=code,
-        field=field,
-        hint=hint,
-    ).model_dump()
-
-
-def http_problem(status: int, detail: str, *, field: str | None = None, hint: str | None = None) -> dict[str, Any]:
-    """The body for an error of HTTP itself (no route, wrong method, body too large, …)."""
-    code, usual_hint = _HTTP_CODES.get(status, (f"http_{status}", None))
-    return problem(status, code, detail, field=field, hint=hint or usual_hint)
-
-
-def from_error(error: LoraLensError) -> dict[str, Any]:
-    """The body for one of our own errors; job streams send the same body as `event: error`."""
-    return problem(error.status, error.code, error.message, title=error.title, field=error.field, hint=error.hint)
-
-
 def respond(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     """A problem as a response that no cache keeps."""
-    # A message may repeat what was sent: half a surrogate pair is then written as JSON's own escape.
-    text = to_json(body).encode("utf-8", errors="backslashreplace")
     return Response(
-        text, body["status"], media_type=MEDIA_TYPE, headers={"cache-control": "no-store"} | (headers or {})
+        problem_bytes(body),
+        body["status"],
+        media_type=MEDIA_TYPE,
+        headers={"cache-control": "no-store"} | (headers or {}),
     )
 
 

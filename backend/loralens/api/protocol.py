@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from loralens.api.problems import MEDIA_TYPE, http_problem
+from loralens.api.problems import MEDIA_TYPE
 from loralens.core.jsontext import to_json
+from loralens.endpoints.problem import http_problem
 
 HEAD_SECONDS: Final = 10
 """Assumption: the slowest honest client has sent its request's head by then."""

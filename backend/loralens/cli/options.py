@@ -140,7 +140,7 @@ def looked_up(model: str) -> Body:
     """
     import asyncio
 
-    from loralens.huggingface import Resolver
+    from loralens.huggingface.resolve import Resolver
     from loralens.settings import Settings
 
     settings = Settings()

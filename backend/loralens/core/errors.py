@@ -12,7 +12,8 @@
     │   ├── DeviceUnavailable            the hardware asked for is not in this machine
     │   ├── DependencyMissing            an optional package is not installed
     │   ├── LabInstalling                PyTorch is being installed beside the running server
-    │   └── HubUnavailable               the Hugging Face Hub cannot be reached
+    │   ├── HubUnavailable               the Hugging Face Hub cannot be reached
+    │   └── NeedsServer                  the page computes by itself, and this is not computed in a browser
     ├── GatedModel                       the Hub shows the model's files only to people whom its publisher let in
     ├── Overloaded                       the server computes as much as it can already
     ├── TookTooLong                      the answer would take longer than a request may
@@ -135,6 +136,13 @@ class HubUnavailable(Unavailable):
 
     code = "hub_unavailable"
     title = "Hugging Face Hub not reachable"
+
+
+class NeedsServer(Unavailable):
+    """The page computes in the browser, and this measures a machine, trains or looks something up."""
+
+    code = "needs_server"
+    title = "Needs a server"
 
 
 class GatedModel(LoraLensError):

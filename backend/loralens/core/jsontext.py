@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
 
+MAX_DEPTH: Final = 32
+"""Deepest nesting that is read, where no setting says otherwise; a published config.json has four levels."""
 MAX_DIGITS: Final = 100
 """Assumption: no honest number is longer; twice as many still fit a float, so that no product of two overflows."""
 _LONG: Final = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")

@@ -3,7 +3,3 @@
 Nothing here runs while memory is computed: a name is looked up once, on request, and its config.json is then sent like
 any other. The order is catalogue, local folders, what was fetched before, and the Hub itself only when that was asked.
 """
-
-from loralens.huggingface.resolve import Resolver
-
-__all__ = ["Resolver"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.jsontext import depth, from_json
+from loralens.core.jsontext import MAX_DEPTH, depth, from_json
 
 MAX_BYTES: Final = 1_048_576
-MAX_DEPTH: Final = 32
 
 
 def read_config(raw: bytes, what: str) -> dict[str, Any]:

@@ -9,12 +9,11 @@ import httpx
 
 from loralens.core.errors import GatedModel, HubUnavailable, UnknownModel
 from loralens.huggingface.configs import MAX_BYTES
-from loralens.huggingface.ids import REVISION
+from loralens.huggingface.ids import PASTE, REVISION
 
 MAX_REDIRECTS: Final = 4
 """The Hub redirects a renamed model, and files to a cache of its own, below the same host."""
 _HEADERS: Final = {"accept": "application/json", "accept-encoding": "identity"}
-PASTE: Final = "paste or drop the model's config.json instead"
 
 
 async def download_config(hub: str, model: str, seconds: float) -> bytes:

@@ -10,6 +10,7 @@ from loralens.core.errors import InvalidInput
 
 HUB_HOSTS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 REVISION: Final = "main"
+PASTE: Final = "paste or drop the model's config.json instead"
 LONGEST: Final = 300
 _PART: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 """Source: huggingface_hub, utils/_validators.py (`validate_repo_id`): 96 characters of `\\w.-`, no `--` and no `..`,

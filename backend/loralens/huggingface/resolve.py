@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from loralens.core import catalogue
 from loralens.core.answer.answers import model_object
-from loralens.core.errors import HubUnavailable, InvalidInput, UnknownModel
-from loralens.core.question.model import given, named
+from loralens.core.errors import HubUnavailable, InvalidInput
+from loralens.core.question.model import given
 from loralens.huggingface.configs import read_config
-from loralens.huggingface.download import PASTE, download_config
+from loralens.huggingface.download import download_config
 from loralens.huggingface.folders import folder_config
-from loralens.huggingface.ids import HUB_HOSTS, model_id
+from loralens.huggingface.ids import HUB_HOSTS, PASTE, model_id
+from loralens.huggingface.named import by_name, listed, read_name, same_architecture
 from loralens.huggingface.store import Store
 
 
@@ -45,13 +45,12 @@ class Resolver:
             GatedModel, HubUnavailable: see `download_config`; also when looking up is switched off.
             UnsupportedArchitecture: found, but a family that is not modelled.
         """
-        if not isinstance(text, str):
-            raise InvalidInput("model must be a text", field="model", hint="try Qwen/Qwen2.5-7B")
-        here = self._here(text.strip())
+        text = read_name(text)
+        here = self._here(text)
         if here is not None:
             return here
-        if "/" not in text:  # the Hub's models have an owner: this is read by rules or misspelt
-            return _listed(catalogue.reading(text))
+        if "/" not in text:
+            return by_name(text)
         model = model_id(text, self._hosts)
         here = self._here(model)
         if here is not None:
@@ -60,7 +59,7 @@ class Resolver:
         if kept is not None and (kept.fresh or not from_hub):
             return _answer("cache", model, kept.config, kept.fetched_at)
         if not from_hub:
-            return _named(model)
+            return same_architecture(model)
         if self._hub is None:
             raise HubUnavailable("looking up models on the Hub is switched off here (LORALENS_HUB=off)", hint=PASTE)
         raw = await download_config(self._hub, model, self._seconds)
@@ -76,32 +75,9 @@ class Resolver:
         """A model that the catalogue or a local folder has under this very name; None for an address and any other name."""
         found = catalogue.read(name)
         if found is not None and not found.notes:
-            return _listed(found)
+            return listed(found)
         folder = None if "://" in name else folder_config(self._models, name)
         return _answer("folder", *folder) if folder else None
-
-
-def _named(model: str) -> dict[str, Any]:
-    """The catalogue's model whose architecture the name of a model on the Hub means."""
-    found = catalogue.read(model)
-    if found is None:
-        raise UnknownModel(
-            f"{model} is neither in the catalogue nor in a local folder",
-            field="model",
-            hint=f"the Hub is only asked when you say so (from_hub, --from-hub); or {PASTE}",
-        )
-    return _listed(found)
-
-
-def _listed(found: catalogue.Reading) -> dict[str, Any]:
-    model = replace(named(found.id), read_as=found.notes)
-    return {
-        "source": "catalogue",
-        "id": found.id,
-        "model": model_object(model),
-        "config": catalogue.entry(found.id).config,
-        "fetched_at": None,
-    }
 
 
 def _answer(source: str, name: str, config: dict[str, Any], fetched_at: str | None = None) -> dict[str, Any]:

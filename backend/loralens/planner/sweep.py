@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from loralens.core.answer.plan import Plan, plan_for
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES, monomial_values
+from loralens.planner.points import peaks_one_by_one
 from loralens.planner.question import SUBJECT, Question
 
 if TYPE_CHECKING:
@@ -59,15 +61,12 @@ def sweep_answer(body: Any) -> dict[str, Any]:
         question = Question(model, method, recipe)
         found = question.estimate()
         names = names or found.plan.phases
-        allocated, phases = peaks(question, axes)
-        several, varying = recipe.parallelism.gpus > 1, found.recipe.padded
-        # arrays pass through it as integers do
-        high: Any = needed_by_rule(allocated, several=several, varying=varying)[1]  # type: ignore[arg-type]
+        sizes, needed, phases = _found(question, axes, several=recipe.parallelism.gpus > 1, varying=found.recipe.padded)
         row: dict[str, Any] = {
             "method": method,
-            "peak_allocated_bytes": [int(size) for size in allocated],
-            "needed_bytes": [int(size) for size in high],
-            "phases": [int(index) for index in phases],
+            "peak_allocated_bytes": sizes,
+            "needed_bytes": needed,
+            "phases": phases,
         }
         if device is not None:
             row["fits"] = [size <= device.memory_bytes for size in row["needed_bytes"]]
@@ -85,6 +84,20 @@ def sweep_answer(body: Any) -> dict[str, Any]:
         "phase_names": names,
         "sweeps": sweeps,
     }
+
+
+def _found(
+    question: Question, axes: Mapping[str, list[int]], *, several: bool, varying: bool
+) -> tuple[list[int], list[int], list[int]]:
+    """Peak, what a card must have to be safe, and the phase, for every point."""
+    if find_spec("numpy") is None:
+        sizes, phases = peaks_one_by_one(question, axes)
+        needed = [needed_by_rule(size, several=several, varying=varying)[1] for size in sizes]
+        return sizes, needed, phases
+    allocated, indices = peaks(question, axes)
+    # arrays pass through it as integers do
+    high: Any = needed_by_rule(allocated, several=several, varying=varying)[1]  # type: ignore[arg-type]
+    return [int(size) for size in allocated], [int(size) for size in high], [int(index) for index in indices]
 
 
 def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[Any], NDArray[np.int8]]:

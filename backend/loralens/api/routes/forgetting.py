@@ -49,7 +49,7 @@ from loralens.api.bodies import JsonObject
 from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
-from loralens.lab.forgetting.recorded import recorded_runs
+from loralens.lab.forgetting.recorded import recorded_answer
 from loralens.lab.forgetting.request import check_request, corpora, keep_texts
 
 router = APIRouter(tags=["forgetting"])
@@ -110,4 +110,4 @@ def start_forgetting(
 @router.get("/forgetting/recorded", summary="Recorded runs of the experiment", response_model=RecordedRuns)
 def read_recorded() -> Response:
     """The same data that a live run sends, so that the section teaches before anybody presses start."""
-    return respond({"runs": list(recorded_runs())})
+    return respond(recorded_answer())

@@ -17,10 +17,11 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from loralens.api.problems import documented, problem
+from loralens.api.problems import documented
 from loralens.api.visitor_jobs import VisitorJobs
 from loralens.api.visitors import visitor_of
 from loralens.core.errors import JobNotFound, LoraLensError
+from loralens.endpoints.problem import problem
 from loralens.jobs import errors
 from loralens.jobs.choice import new_runner
 from loralens.jobs.manager import JobManager

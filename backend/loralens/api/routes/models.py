@@ -11,8 +11,8 @@ from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
 from loralens.api.schemas import FamiliesAnswer, ModelDetail, ModelsAnswer, ResolvedModel
 from loralens.core.answer.listings import families_answer, model_answer, models_answer
-from loralens.core.errors import InvalidInput
-from loralens.huggingface import Resolver
+from loralens.endpoints.reading import read_named
+from loralens.huggingface.resolve import Resolver
 
 router = APIRouter(tags=["catalogue"])
 Family = Annotated[str | None, Query(max_length=100, description="Only this `model_type`, such as llama.")]
@@ -67,12 +67,7 @@ def families() -> Response:
 )
 async def resolve(request: Request, body: JsonObject) -> Response:
     """Catalogue, local folders, what was fetched before; the Hub itself only with `from_hub`, within a deadline."""
-    for name in body:
-        if name not in ("model", "from_hub"):
-            raise InvalidInput(f"unknown field {name[:60]!r}", field=name[:60], hint="allowed: model, from_hub")
-    from_hub = body.get("from_hub", False)
-    if not isinstance(from_hub, bool):
-        raise InvalidInput("from_hub must be true or false", field="from_hub")
+    model, from_hub = read_named(body)
     settings = request.app.state.settings
     resolver = Resolver(settings.state_directory(), settings.models_dir, settings.hub_address(), settings.hub_seconds)
-    return respond(await resolver.resolve(body.get("model"), from_hub))
+    return respond(await resolver.resolve(model, from_hub))

@@ -47,6 +47,11 @@ def recorded_runs() -> tuple[dict[str, Any], ...]:
     return tuple(sorted(runs, key=lambda run: run["result"]["budget_seconds"]))
 
 
+def recorded_answer() -> dict[str, Any]:
+    """`GET /api/forgetting/recorded`."""
+    return {"runs": list(recorded_runs())}
+
+
 def _texts() -> Iterator[str]:
     folder = resources.files(__package__).joinpath("recorded")
     if folder.is_dir():

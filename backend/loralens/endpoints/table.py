@@ -1,0 +1,43 @@
+"""Names of endpoints and the functions that compute their answers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+COMPUTED: Final = {
+    "memory": "loralens.endpoints.table:memory_answer",
+    "parameters": "loralens.core.answer.answers:parameters_answer",
+    "plan": "loralens.core.answer.answers:plan_answer",
+    "serving": "loralens.core.answer.serving:serving_answer",
+    "fit": "loralens.planner.fit:fit_answer",
+    "plans": "loralens.planner.plans:plans_answer",
+    "sweep": "loralens.planner.sweep:sweep_answer",
+    "check": "loralens.trainers.check:check_answer",
+    "export": "loralens.trainers.export:export_answer",
+    "explain": "loralens.trainers.explain:explain_answer",
+}
+"""POST /api/NAME: the body's answer. Imported when asked for."""
+BY_QUERY: Final = ("memory", "parameters", "plan")
+"""Those that a query string can ask too."""
+MOST_PASSES: Final = 16_000  # of a simulated allocator: about ten seconds (`core.answer.cost`)
+
+
+def memory_answer(body: Any) -> dict[str, Any]:
+    """`/api/memory`, within what a request may cost."""
+    from loralens.core.answer import answers
+
+    return answers.memory_answer(body, most_passes=MOST_PASSES)
+
+
+def compute(name: str, body: Any) -> dict[str, Any]:
+    """The answer of one endpoint to a body; raises `LoraLensError` where the question is at fault."""
+    module, function = COMPUTED[name].split(":")
+    answer: dict[str, Any] = getattr(import_module(module), function)(body)
+    return answer
+
+
+def import_all() -> None:
+    """Import what the endpoints need, so that the first question does not wait for it."""
+    for target in COMPUTED.values():
+        import_module(target.partition(":")[0])

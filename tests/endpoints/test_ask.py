@@ -1,0 +1,78 @@
+"""Asked without a server, a question has the server's answer: the same bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from loralens.endpoints.ask import ask
+
+BACKEND = Path(__file__).resolve().parents[2] / "backend"
+CONFIG = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+          "num_attention_heads": 4, "vocab_size": 128}  # fmt: skip
+FIT = {"model": "qwen2.5-0.5b", "method": "qlora", "gpu": "rtx-4090", "tokens": 1_000_000}
+QUESTIONS = [
+    ("GET", "/api/health", None),
+    ("GET", "/api/models", None),
+    ("GET", "/api/models?family=llama", None),
+    ("GET", "/api/models/7B", None),
+    ("GET", "/api/models/no%20such", None),
+    ("GET", "/api/families", None),
+    ("GET", "/api/gpus", None),
+    ("GET", "/api/gpus/custom:24GiB,name=My%20card", None),
+    ("GET", "/api/course-numbers", None),
+    ("GET", "/api/forgetting/recorded", None),
+    ("GET", "/api/memory?model=7B&method=lora,full&rank=16&target_modules=q_proj%2Cv_proj", None),
+    ("GET", "/api/plan?model=7B&rank=4&rank=8", None),
+    ("GET", "/api/parameters", None),
+    ("POST", "/api/memory", {"model": "7B", "gpu": "rtx-4090"}),
+    ("POST", "/api/memory", {"config": CONFIG, "method": "dora", "recipe": {"sequence_length": 128}}),
+    ("POST", "/api/memory", {"model": "7B", "recipe": {"trainer": "unsloth", "nonsense\ud800": 1}}),
+    ("POST", "/api/plan", {"config": CONFIG, "methods": ["full", "qlora"]}),
+    ("POST", "/api/parameters", {"config": CONFIG | {"hidden_size": 65}}),
+    ("POST", "/api/fit", FIT),
+    ("POST", "/api/sweep", {"config": CONFIG, "sweep": {"rank": [1, 8], "sequence_length": [64, 128]}}),
+    ("POST", "/api/serving", {"model": "7B", "adapters": [{"rank": 8, "count": 6}]}),
+    ("POST", "/api/models/resolve", {"model": "Qwen/Qwen2.5-7B"}),
+    ("POST", "/api/models/resolve", {"model": "qwen 2.5 7b"}),
+    ("POST", "/api/models/resolve", {"model": "nobody/no-such-model"}),
+    ("POST", "/api/models/resolve", {"model": "llama-2-7b", "hub": True}),
+    ("POST", "/api/memory", "{"),
+    ("POST", "/api/memory", "[1]"),
+    ("POST", "/api/memory", '{"model": "7B", "model": "13B"}'),
+    ("POST", "/api/memory", '{"a":' * 40 + "1" + "}" * 40),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: f"{question[1]} {str(question[2])[:40]}")
+def test_the_same_bytes_as_the_server(server: str, question: tuple[str, str, object]) -> None:
+    method, target, body = question
+    text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
+    headers = {"content-type": "application/json"} if method == "POST" else {}
+    answer = httpx.request(method, server + target, content=text.encode(), headers=headers, timeout=30)
+    status, own = ask(method, target, text)
+    assert (status, own.encode()) == (answer.status_code, answer.content)
+
+
+@pytest.mark.parametrize("target", ["/api/benchmarks", "/api/adapters/train", "/api/check"])
+def test_what_is_not_computed_here_needs_a_server(target: str) -> None:
+    status, text = ask("POST", target, '{"files": {}}')
+    assert (status, json.loads(text)["code"]) == (503, "needs_server")
+
+
+def test_the_hub_is_not_asked_without_a_server() -> None:
+    status, text = ask("POST", "/api/models/resolve", '{"model": "nobody/no-such-model", "from_hub": true}')
+    assert (status, json.loads(text)["code"]) == (503, "hub_unavailable")
+
+
+def test_nothing_but_the_standard_library_is_needed() -> None:
+    """The worker in the browser has no other package."""
+    code = "import sys\nfrom loralens.endpoints import ask\nprint(ask.ask('POST', '/api/fit', sys.argv[1])[0])"
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(BACKEND)!r}); " + code]
+    done = subprocess.run([*command, json.dumps(FIT)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.strip() == "200", done.stderr
