@@ -45,6 +45,10 @@ replay-record: ## After a deliberate change: write tests/oracles/replay.tsv anew
 contract: ## Schemathesis against the OpenAPI schema, nothing may fail: make contract SCHEMATHESIS=path/to/schemathesis
 	$(PY)/python tests/contract/run.py --schemathesis $(or $(SCHEMATHESIS),schemathesis)
 
+.PHONY: roundtrip
+roundtrip: ## 500 random recipes to each trainer's config or script and back (some minutes)
+	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/roundtrip.py 500
+
 .PHONY: fuzz
 fuzz: ## 20,000 broken configs in place of the usual 2,000, each one that can be counted walked too (a quarter of an hour)
 	FUZZ_EXAMPLES=20000 nice -n 10 $(PY)/python -m pytest -q tests/core/architecture/test_broken_configs.py --hypothesis-show-statistics

@@ -10,6 +10,7 @@ from loralens.core.answer.answers import memory_answer
 from loralens.core.errors import InvalidInput
 from loralens.core.question.recipe import ALL_WORDS
 from loralens.trainers.check import check_answer
+from loralens.trainers.export import export_answer
 from loralens.trainers.patch import edited
 from loralens.trainers.reader import read
 from loralens.trainers.table import DATA, table
@@ -170,7 +171,7 @@ SFTTrainer(model=model, args=args, peft_config=peft_config)
 
 def test_every_table_is_read_and_every_key_is_one_thing():
     for path in DATA.glob("*.json"):
-        if path.stem in ("optimizers", "huggingface"):
+        if path.stem in ("optimizers", "huggingface", "torchtune-models"):
             continue
         found = table(path.stem)
         assert found.source and found.marks
@@ -185,3 +186,33 @@ def test_a_block_list_is_not_rewritten_as_text():
     source = read({"files": {"a.yaml": AXOLOTL + "plugins:\n  - x\n"}}).source
     assert edited(source, {"plugins": ["y"]}) is None
     assert edited(source, {"lora_r": 4}) == source.text.replace("lora_r: 32", "lora_r: 4")
+
+
+TRANSFORMERS = """
+LENGTH = 256
+model = AutoModelForCausalLM.from_pretrained("Qwen/Qwen2.5-0.5B", dtype=torch.bfloat16)
+model = get_peft_model(model, LoraConfig(r=4, bias="all", target_modules="all-linear"))
+args = TrainingArguments(per_device_train_batch_size=2, bf16=True, deepspeed={"zero_optimization": {"stage": 2}})
+Trainer(model=model, args=args)
+"""
+
+
+def test_a_script_with_transformers_own_trainer_has_its_defaults_and_not_trls():
+    answer = check(TRANSFORMERS, "train.py", gpus=2)
+    recipe = answer["recipe"]
+    assert (answer["trainer"]["name"], recipe["loss"], recipe["gradient_checkpointing"]) == (
+        "transformers",
+        "full",
+        False,
+    )
+    assert (recipe["lora"]["bias"], recipe["sequence_length"], recipe["parallelism"]["strategy"]) == (
+        "all",
+        256,
+        "zero2",
+    )
+    assert answer["unknown"] == []
+
+
+def test_torchtunes_own_model_code_is_judged():
+    text = export_answer({"model": "qwen2.5-0.5b", "method": "lora", "to": "torchtune"})["text"]
+    assert check(text)["recipe"]["stack"] == {"torchtune": "0.7"}

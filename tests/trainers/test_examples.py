@@ -1,4 +1,4 @@
-"""Public example files of six trainers: every fact that a right reader extracts is in the recipe.
+"""Public example files of seven trainers: every fact that a right reader extracts is in the recipe.
 
 `examples.jsonl` names each file by repository, commit and path, with the keys of it that matter and the facts, which were
 extracted by another reader. Where a shell variable had to be resolved, `note` says what it is.
@@ -131,5 +131,5 @@ def test_every_fact_is_read(row):
 
 def test_there_are_files_of_every_trainer():
     assert {read({"files": dict([text_of(row)])}).table.trainer for row in ROWS} == {
-        "axolotl", "llama-factory", "ms-swift", "torchtune", "trl", "unsloth",
+        "axolotl", "llama-factory", "ms-swift", "torchtune", "trl", "unsloth", "litgpt",
     }  # fmt: skip

@@ -1,70 +1,50 @@
-"""A recipe as a trainer's config reads back as the same recipe, and what the trainer cannot say is refused by name."""
+"""A recipe as a trainer's config or script reads back as the same recipe; what a trainer cannot say is refused by name."""
 
 from __future__ import annotations
 
+import random
+import runpy
+import warnings
+
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from trainers.roundtrip import bodies, refused_word
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.recipe import WORD
 from loralens.planner.question import read_question
 from loralens.trainers.check import check_answer
 from loralens.trainers.export import export_answer
-from loralens.trainers.writing import WRITERS
+from loralens.trainers.targets import TARGETS
 
-OWN = {
-    "micro_batch_size": [1, 2, 4], "sequence_length": [512, 1024, 4096], "gradient_accumulation_steps": [1, 4],
-    "padded": [True, False], "weights_dtype": ["bfloat16", "float32", "float16"], "autocast": ["bfloat16", None],
-    "optimizer": ["adamw_fused", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit", "lion", "sgd", "adafactor"],
-    "gradient_checkpointing": [True, False], "checkpoint_offload": ["none", "cpu"], "checkpoint_reentrant": [True, False],
-    "attention": ["sdpa", "flash", "eager"], "max_grad_norm": [None, 1.0, 0.5], "loss": ["full", "fused", "kernel"],
-    "fused_kernels": [False, True, "+lora"], "compile": [False, True],
+TINY = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128,
+    "max_position_embeddings": 128, "tie_word_embeddings": False,
 }  # fmt: skip
-ADAPTER = {
-    "rank": [8, 64], "alpha": [16, 7], "dropout": [0.0, 0.1], "target_modules": ["all-linear", ["q_proj", "v_proj"]],
-    "adapter_dtype": ["float32", "bfloat16"], "use_dora": [False, True], "use_rslora": [False, True],
-    "modules_to_save": [[], ["lm_head"]],
-}  # fmt: skip
+STAND_IN = "class Dataset:\n    from_dict = staticmethod(lambda c: [dict(zip(c, row)) for row in zip(*c.values())])\n"
+"""The one package that the tests do without."""
 
 
-def choices(words):
-    return st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in words.items()})
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_written_reads_back(name):
+    drawn = bodies(random.Random(name))
+    assert sum(refused_word(next(drawn), name) is None for _ in range(20)) >= 2
 
 
-@pytest.mark.parametrize("name", WRITERS)
-@settings(max_examples=25, deadline=None)
-@given(own=choices(OWN), adapter=choices(ADAPTER), method=st.sampled_from(["full", "lora", "qlora"]))
-def test_what_is_written_reads_back(name, own, adapter, method):
-    recipe = {**own, **({} if method == "full" else {"lora": adapter})}
-    body = {"model": "Qwen/Qwen2.5-0.5B", "method": method, "recipe": recipe, "to": name}
-    try:
-        answer = export_answer(body)
-    except InvalidInput as refused:
-        assert refused.field in WORD or refused.field == "method"
-        return
-    question, _ = read_question({"model": body["model"], "method": method, "recipe": {"trainer": name, **recipe}})
-    back = check_answer({"files": {"train.yaml": answer["text"]}})
-    assert (back["method"], back["blockers"], back["unknown"], back["approximate"]) == (method, [], [], [])
-    asked = question.estimate()
-    assert back["peak"]["allocated_bytes"] == asked.allocated_bytes
-    assert back["estimate"]["parameters"]["trainable"] == asked.trainable_parameters
-
-
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 def test_a_trainers_own_defaults_can_be_said(name, method):
-    answer = export_answer({"model": "Qwen/Qwen2.5-0.5B", "method": method, "to": name})
-    assert answer["recipe"]["trainer"] == name
-    assert "Qwen/Qwen2.5-0.5B" in answer["text"]
+    answer = export_answer({"model": "qwen2.5-0.5b", "method": method, "to": name})
+    assert answer["recipe"]["trainer"] == TARGETS[name].trainer
+    assert "Qwen2.5-0.5B" in answer["text"]
+    assert (answer["serve"]["command"] is None) == (method == "full")
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ["axolotl", "llama-factory", "trl", "ms-swift", "trl-script", "transformers"])
 def test_several_gpus_are_said(name):
     recipe = {"parallelism": {"gpus": 4, "strategy": "zero3", "offload": "optimizer"}}
     answer = export_answer({"model": "Qwen/Qwen2.5-0.5B", "method": "lora", "recipe": recipe, "to": name})
     assert "4" in answer["command"]
-    read = check_answer({"files": {"t.yaml": answer["text"]}, "gpus": 4})["recipe"]["parallelism"]
+    read = check_answer({"files": {answer["file"]: answer["text"]}, "gpus": 4})["recipe"]["parallelism"]
     assert read.items() >= recipe["parallelism"].items()
 
 
@@ -74,3 +54,46 @@ def test_words_without_a_key_are_refused_by_name():
     assert refused.value.field == "loss"
     with pytest.raises(InvalidInput, match="no export to"):
         export_answer({"model": "7B", "method": "lora", "to": "keras"})
+    with pytest.raises(InvalidInput, match="torchtune has no builder of"):
+        export_answer({"model": "gpt2", "method": "lora", "to": "torchtune"})
+
+
+@pytest.mark.parametrize(
+    "lora, says",
+    [
+        ({"rank": 20}, "--max-lora-rank 32"),
+        ({"use_dora": True}, "does not load DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "no modules_to_save"),
+        ({"rank": 1024}, "ranks up to 512"),
+    ],
+)
+def test_vllm_serves_the_adapter_or_the_reason_is_said(lora, says):
+    serve = export_answer({"model": "qwen2.5-0.5b", "method": "lora", "recipe": {"lora": lora}, "to": "axolotl"})[
+        "serve"
+    ]
+    assert says in (serve["command"] or serve["says"])
+    assert (serve["command"] is None) != (serve["says"] is None)
+
+
+def test_the_script_runs_a_step_with_the_predicted_parameters(tmp_path, monkeypatch, capsys):
+    """transformers' Trainer and PEFT on a tiny model; what the script itself counts is what was computed."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    lora = {"rank": 4, "target_modules": "all-linear", "modules_to_save": ["lm_head"]}
+    recipe = {"trainer": "transformers", "sequence_length": 16, "micro_batch_size": 2, "weights_dtype": "float32",
+              "autocast": None, "gradient_checkpointing": True, "lora": lora}  # fmt: skip
+    body = {"config": TINY, "method": "lora", "recipe": recipe}
+    AutoModelForCausalLM.from_config(LlamaConfig(**TINY)).save_pretrained(tmp_path / "tiny")
+    answer = export_answer({**body, "to": "transformers"})
+    named = next(line for line in answer["text"].splitlines() if line.startswith("MODEL = "))
+    text = answer["text"].replace(named, f"MODEL = {str(tmp_path / 'tiny')!r}")
+    script = tmp_path / "train.py"
+    script.write_text(text.replace("from datasets import Dataset\n", STAND_IN))
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries, which the script's user sees
+        runpy.run_path(str(script))
+    question, _ = read_question(body)
+    said = capsys.readouterr().out
+    assert f"trainable parameters: {question.estimate().trainable_parameters:,}\n" in said
+    assert "train_loss" in said

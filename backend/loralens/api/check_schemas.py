@@ -120,6 +120,13 @@ class ExportTrainer(Shape):
     version: str
 
 
+class ServeLine(Shape):
+    """vLLM's command for the adapter."""
+
+    command: str | None = Field(description="Null for full fine-tuning, and where vLLM does not load such an adapter.")
+    says: str | None = Field(description="Why vLLM does not load it.")
+
+
 class ExportAnswer(Shape):
     """Answer of /api/export."""
 
@@ -127,6 +134,7 @@ class ExportAnswer(Shape):
     file: str = Field(description="A name for the file.")
     text: str
     command: str = Field(description="What runs it.")
+    serve: ServeLine
     recipe: Recipe
 
 

@@ -71,7 +71,9 @@ def clip(r: Reading, key: str) -> None:
         r.say("max_grad_norm", float(value) or None, key)
 
 
-def adapter(r: Reading, *, rank: str, alpha: str, dropout: str, saved: str, dora: str = "", rslora: str = "") -> None:
+def adapter(
+    r: Reading, *, rank: str, alpha: str, dropout: str, saved: str, dora: str = "", rslora: str = "", bias: str = ""
+) -> None:
     """A LoRA adapter's numbers, each where the file says it."""
     for word, key in (("rank", rank), ("alpha", alpha), ("dropout", dropout)):
         value = r.get(key)
@@ -83,6 +85,8 @@ def adapter(r: Reading, *, rank: str, alpha: str, dropout: str, saved: str, dora
             r.say(word, value, key)
     if r.get(saved) not in (None, []):
         r.say("modules_to_save", r.names(r.get(saved)), saved)
+    if bias and r.get(bias) is not None:
+        r.say("bias", r.get(bias), bias)
     for word, key in (("use_dora", dora), ("use_rslora", rslora)):
         if key and isinstance(r.get(key), bool):
             r.say(word, r.get(key), key)

@@ -1,86 +1,113 @@
-"""`loralens export`: a recipe as a trainer's config. What the trainer cannot say is refused by name."""
+"""`loralens export`: a recipe as a trainer's config or script. What the trainer cannot say is refused by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
+from loralens.core import catalogue
+from loralens.core.answer.adapter_serving import vllm_line
 from loralens.core.answer.trainer import trained
+from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput
+from loralens.core.methods.adapters import selector
 from loralens.core.question.needs import IN_PLACE, NO_MEMORY
 from loralens.core.question.presets import preset
 from loralens.core.question.recipe import ALL_WORDS, Recipe
 from loralens.planner.question import Question, read_question
 from loralens.trainers.reader import read, recipe_of
-from loralens.trainers.writing import WRITERS, render
+from loralens.trainers.targets import TARGETS, Target
 
 MOST_WORDS: Final = 12
-HEAD: Final = (
-    "# What decides the memory of a step. The data, the learning rate and the folder for results are yours to add.\n"
-)
 
 
 def export_answer(body: Any) -> dict[str, Any]:
-    """The config as text, with the command that runs it.
+    """The config or script as text, with the command that runs it, and vLLM's for the adapter.
 
     Raises:
         InvalidInput: an unknown trainer, several methods, or words that this trainer cannot say.
         UnknownModel: nothing has that name.
     """
     name = str(body.get("to")) if isinstance(body, Mapping) else ""
-    if name not in WRITERS:
-        raise InvalidInput(f"there is no export to {name[:40]!r}", field="to", hint=f"one of {', '.join(WRITERS)}")
-    recipe = body.get("recipe")
+    if name not in TARGETS:
+        raise InvalidInput(f"there is no export to {name[:40]!r}", field="to", hint=f"one of {', '.join(TARGETS)}")
+    target, recipe = TARGETS[name], body.get("recipe")
     if isinstance(recipe, Mapping):  # what is left open stands as this trainer has it
-        body = {**body, "recipe": {"trainer": name, **recipe}}
+        body = {**body, "recipe": {"trainer": target.trainer, **recipe}}
     elif recipe is None:
-        body = {**body, "recipe": {"trainer": name}}
+        body = {**body, "recipe": {"trainer": target.trainer}}
     question, _ = read_question(body, ("to",))
-    given = body.get("model")
-    model = given if isinstance(given, str) else question.model.name
-    text = HEAD + written(question, name, model)
-    gpus = question.recipe.parallelism.gpus
+    model = _hub_name(question, body.get("model"))
+    used = question.estimate().recipe
+    gpus, title = used.parallelism.gpus, preset(target.trainer)
+    text, file = written(question, target, model), target.file(question.method, gpus)
+    line, against = (None, None) if question.method == "full" else vllm_line(model, used)
     return {
-        "trainer": {"name": name, "title": preset(name).title, "version": preset(name).version},
-        "file": "train.yaml",
+        "trainer": {"name": title.name, "title": title.title, "version": title.version},
+        "file": file,
         "text": text,
-        "command": _command(name, gpus),
-        "recipe": question.estimate().recipe.to_dict(),
+        "command": target.command(question.method, file, gpus),
+        "serve": {"command": line, "says": against},
+        "recipe": used.to_dict(),
     }
 
 
-def written(question: Question, name: str, model: str) -> str:
+def _hub_name(question: Question, given: Any) -> str:
+    """What a trainer finds: the name as it is given if that is one of the Hub, else the catalogue's name there."""
+    if isinstance(given, str) and "/" in given:
+        return given
+    if question.model.key is not None:
+        return catalogue.entry(question.model.key).hf_id
+    return given if isinstance(given, str) else question.model.name
+
+
+def written(question: Question, target: Target, model: str) -> str:
     """The config's text; reads back as the same recipe.
 
     Raises:
         InvalidInput: words that this trainer cannot say, by name.
     """
     recipe = question.estimate().recipe
-    text = render(WRITERS[name](model, question.method, recipe))
-    lost = lost_words(question, recipe, name, text)
+    text = target.write(model, question.method, recipe)
+    lost = lost_words(question, recipe, target, text)
     if lost:
-        title = preset(name).title
+        title = preset(target.trainer).title
         raise InvalidInput(
-            f"{title} cannot say: {', '.join(f'{word}={_text(recipe.get(word))}' for word in lost[:MOST_WORDS])}",
+            f"{title} cannot say: {', '.join(f'{word}={_text(_value(question, recipe, word))}' for word in lost[:MOST_WORDS])}",
             field=lost[0],
-            hint=f"leave them open with trainer={name}, or change them",
+            hint=f"leave them open with trainer={target.trainer}, or change them",
         )
     return text
 
 
-def lost_words(question: Question, recipe: Recipe, name: str, text: str) -> list[str]:
+def _value(question: Question, recipe: Recipe, word: str) -> Any:
+    return question.method if word == "method" else recipe.get(word)
+
+
+def lost_words(question: Question, recipe: Recipe, target: Target, text: str) -> list[str]:
     """The words that come back different when the text is read."""
     gpus = recipe.parallelism.gpus
-    r = read({"files": {"train.yaml": text}} | ({"gpus": gpus} if gpus > 1 else {}))
-    if r.table.name != name or r.blocks or r.method != _base(question.method, recipe):
+    file = target.file(question.method, gpus)
+    r = read({"files": {file: text}} | ({"gpus": gpus} if gpus > 1 else {}))
+    if r.table.name != target.table or r.blocks or r.method != _base(question.method, recipe):
         return ["method"]
     back = trained(question.model, question.method, recipe_of(r))
     back = Question(question.model, question.method, back).estimate().recipe
     return [
         row.name
         for row in ALL_WORDS
-        if _means(row, question.method, recipe) and row.kind.flat and recipe.get(row.name) != back.get(row.name)
+        if _means(row, question.method, recipe)
+        and row.kind.flat
+        and recipe.get(row.name) != back.get(row.name)
+        and not (row.name == "target_modules" and _adapted(question, recipe) == _adapted(question, back))
     ]
+
+
+def _adapted(question: Question, recipe: Recipe) -> frozenset[str]:
+    """The layers that get an adapter: all of them, or each by its name, may be the same ones."""
+    root = build(question.model.config)
+    chosen = selector(root, recipe.lora)
+    return frozenset(name for name, module in root.walk() if chosen(name, module))
 
 
 def _base(method: str, recipe: Recipe) -> str:
@@ -95,17 +122,6 @@ def _means(row: Any, method: str, recipe: Recipe) -> bool:
     ):
         return False
     return all(need.holds(method, recipe) for need in row.needs if need not in (NO_MEMORY, IN_PLACE))
-
-
-def _command(name: str, gpus: int) -> str:
-    many = f"torchrun --nproc-per-node {gpus} -m " if gpus > 1 else ""
-    return {
-        "axolotl": "axolotl train train.yaml" + (f" --num-processes {gpus}" if gpus > 1 else ""),
-        "llama-factory": (f"FORCE_TORCHRUN=1 NPROC_PER_NODE={gpus} " if gpus > 1 else "")
-        + "llamafactory-cli train train.yaml",
-        "trl": (f"{many}trl.cli.main " if many else "trl ") + "sft --config train.yaml",
-        "ms-swift": (f"NPROC_PER_NODE={gpus} " if gpus > 1 else "") + "swift sft train.yaml",
-    }[name]
 
 
 def _text(value: Any) -> str:

@@ -20,8 +20,22 @@ CALLS: Final = {
     "ORPOConfig": "args", "RewardConfig": "args", "UnslothTrainingArguments": "args", "Seq2SeqTrainingArguments": "args",
     "LoraConfig": "lora", "get_peft_model": "peft", "BitsAndBytesConfig": "bnb", "from_pretrained": "load",
     "SFTTrainer": "trainer", "DPOTrainer": "trainer", "GRPOTrainer": "trainer", "UnslothTrainer": "trainer",
-    "get_chat_template": "",
+    "get_chat_template": "", "Trainer": "trainer", "Seq2SeqTrainer": "trainer", "prepare_model_for_kbit_training": "prepare",
+    "KTOTrainer": "trainer", "RewardTrainer": "trainer", "ORPOTrainer": "trainer",
 }  # fmt: skip
+TRL_TRAINERS: Final = ("SFTTrainer", "DPOTrainer", "GRPOTrainer", "KTOTrainer", "RewardTrainer", "ORPOTrainer", "UnslothTrainer",
+                       "SFTConfig", "DPOConfig", "GRPOConfig", "KTOConfig", "RewardConfig", "ORPOConfig")  # fmt: skip
+LENGTHS: Final = (
+    "length",
+    "max_length",
+    "max_len",
+    "max_seq_length",
+    "max_seq_len",
+    "sequence_length",
+    "block_size",
+    "cutoff_len",
+)
+"""Names under which a script keeps the tokens of a sample."""
 LOADERS: Final = ("AutoModelForCausalLM", "FastLanguageModel", "FastModel", "FastVisionModel", "FastSentenceTransformer",
                   "AutoModelForSequenceClassification", "AutoModelForImageTextToText")  # fmt: skip
 
@@ -56,6 +70,8 @@ def read_python(name: str, text: str, *, notebook: bool = False) -> Source:
             value = constant(node.value, constants)
             if value is not _UNKNOWN:
                 constants[node.targets[0].id] = value
+                if node.targets[0].id.lower() in LENGTHS and type(value) is int and "own.length" not in source.settings:
+                    source.put("own.length", value, node.lineno, None if notebook else _place(node.value, lines))
         elif isinstance(node, ast.Call):
             _call(source, node, constants, lines, notebook)
     return source

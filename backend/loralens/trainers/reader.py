@@ -35,4 +35,5 @@ def is_config(whole: Mapping[str, Any]) -> bool:
 def recipe_of(r: Reading) -> Recipe:
     """The words as a recipe, with the trainer's defaults in what is left open."""
     said = nested({name: value for name, value in r.words.items() if WORDS[name].kind.flat})
-    return Recipe.from_mapping({**said, "trainer": r.table.trainer, "stack": r.stack})
+    stack = {"stack": r.stack} if r.stack else {}  # left open, the trainer fills it: its own model code may be in it
+    return Recipe.from_mapping({**said, "trainer": r.table.trainer, **stack})

@@ -9,27 +9,35 @@ from typing import Final
 from loralens.core.errors import InvalidInput
 from loralens.trainers.axolotl import read_axolotl
 from loralens.trainers.files import MAX_FILES, Source, text_of
+from loralens.trainers.litgpt import read_litgpt
 from loralens.trainers.llama_factory import read_llama_factory, read_llama_factory_v1
 from loralens.trainers.ms_swift import read_ms_swift
+from loralens.trainers.pythonfile import TRL_TRAINERS
 from loralens.trainers.pythonfile import read_python as python_source
 from loralens.trainers.reading import Reading
 from loralens.trainers.shell import read_shell
 from loralens.trainers.table import UNKNOWN, Table, table
 from loralens.trainers.torchtune import read_torchtune
+from loralens.trainers.transformers_script import read_transformers
 from loralens.trainers.trl import read_python, read_trl, read_unsloth
 from loralens.trainers.yamlfile import read_yaml
 
 READERS: Final[Mapping[str, Callable[[Reading], None]]] = {
     "axolotl": read_axolotl,
+    "litgpt": read_litgpt,
     "llama-factory": read_llama_factory,
     "llama-factory-v1": read_llama_factory_v1,
     "ms-swift": read_ms_swift,
     "torchtune": read_torchtune,
+    "transformers-python": read_transformers,
     "trl": read_trl,
     "trl-python": read_python,
     "unsloth": read_unsloth,
 }
 BY_PROGRAM: Final = {"swift": "ms-swift", "megatron": "ms-swift", "trl": "trl", "llamafactory": "llama-factory"}
+BY_CALLS: Final = ("transformers-python", "trl-python", "unsloth")
+"""Whose marks are a script's calls."""
+OWN_ARGUMENTS: Final = ("call.TrainingArguments", "call.Seq2SeqTrainingArguments")
 BESIDE: Final = ("distributed_type", "zero_optimization.stage")
 """Keys of the files that go with a training config: accelerate's, DeepSpeed's."""
 
@@ -101,7 +109,7 @@ def recognise(files: Mapping[str, Source]) -> Recognised:
         raise InvalidInput(
             f"no known trainer's config: {', '.join(files)} holds {', '.join(known) or 'no keys'}",
             field="files",
-            hint="known are Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune and Unsloth",
+            hint="known are Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth and transformers' Trainer",
         )
     if len(found) > 1:
         raise InvalidInput(
@@ -121,12 +129,14 @@ def _whose(source: Source) -> str:
         loader = source.settings.get("call.from_pretrained")
         if loader is not None and str(loader.value).startswith("Fast"):
             return "unsloth"
+        if any(key in keys for key in OWN_ARGUMENTS) and not any(f"call.{name}" in keys for name in TRL_TRAINERS):
+            return "transformers-python"
         return "trl-python" if any(key.startswith("args.") for key in keys) else ""
     if any(key in keys for key in BESIDE) or ("model_type" in keys and "hidden_size" in keys):
         return ""
     scores = []
     for name in READERS:
-        if name in ("unsloth", "trl-python"):
+        if name in BY_CALLS:
             continue
         known = table(name)
         if any(key not in keys for key in known.needs):

@@ -65,6 +65,11 @@ def optimizers() -> dict[str, Any]:
     return _data("optimizers")
 
 
+def torchtune_models() -> dict[str, dict[str, str]]:
+    """torchtune's builders by catalogue id, and the tokenizers of families that have none of their own name."""
+    return _data("torchtune-models")
+
+
 @cache
 def _data(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text("utf-8"))

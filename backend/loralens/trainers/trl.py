@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loralens.core.question.versions import read_version
 from loralens.trainers.common import adapter as lora
 from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, targets
+from loralens.trainers.files import Setting, flat
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
 from loralens.trainers.trl_objectives import CONFIGS, objective
@@ -86,6 +89,15 @@ def read_python(r: Reading) -> None:
     """SFTConfig or another trainer's with LoraConfig and from_pretrained, as scripts and notebooks have them."""
     if r.setting("call.ORPOConfig"):
         r.block("another objective than supervised fine-tuning", "call.ORPOConfig")
+    python_model(r)
+    attention(r, "load.attn_implementation")
+    arguments(r, "args.")
+    objective(r)
+    python_cards(r)
+
+
+def python_model(r: Reading) -> None:
+    """Model, method, packing and adapter of a script that calls transformers and PEFT."""
     named = "load.model_name" if r.setting("load.model_name") else "trainer.model"
     model = r.get(named)
     if isinstance(model, str) and not model.startswith("="):
@@ -103,19 +115,28 @@ def read_python(r: Reading) -> None:
             r.say("compute_dtype", compute, "bnb.bnb_4bit_compute_dtype")
         elif r.true("load.load_in_8bit", "bnb.load_in_8bit"):
             r.say("quantization", "int8", "load.load_in_8bit", "bnb.load_in_8bit")
+        if r.setting("call.prepare_model_for_kbit_training") and "quantization" in r.words:
+            r.say("prepare_kbit", True, "call.prepare_model_for_kbit_training")
         r.say("rank", 8, "call.LoraConfig")
         r.say("alpha", 8, "call.LoraConfig")
         r.say("dropout", 0.0, "call.LoraConfig")
         lora(r, rank="lora.r", alpha="lora.lora_alpha", dropout="lora.lora_dropout", saved="lora.modules_to_save",
-             dora="lora.use_dora", rslora="lora.use_rslora")  # fmt: skip
+             dora="lora.use_dora", rslora="lora.use_rslora", bias="lora.bias")  # fmt: skip
         targets(r, "lora.target_modules")
     held = dtype(r.get("load.dtype", "load.torch_dtype"))
     if r.setting("call.from_pretrained"):
         r.say("weights_dtype", held or "bfloat16", "load.dtype", "load.torch_dtype", "load.model_name")
-    attention(r, "load.attn_implementation")
-    arguments(r, "args.")
-    objective(r)
-    parallelism(r)
+
+
+def python_cards(r: Reading) -> None:
+    """How many GPUs share the work, from the config's own keywords."""
+    given = {key.removeprefix("args."): one for key, one in r.source.settings.items() if key.startswith("args.")}
+    whole = {key: one.value for key, one in given.items()}
+    settings: dict[str, Setting] = {}
+    for key, one in given.items():
+        inside = flat(one.value, key) if isinstance(one.value, dict) else {key: one.value}
+        settings |= {name: replace(one, key=name, value=value) for name, value in inside.items()}
+    parallelism(replace(r, source=replace(r.source, settings=settings, whole=whole)))
 
 
 def read_unsloth(r: Reading) -> None:
@@ -140,7 +161,7 @@ def read_unsloth(r: Reading) -> None:
         elif r.true("load.load_in_8bit"):
             r.say("quantization", "int8", "load.load_in_8bit")
         lora(r, rank="lora.r", alpha="lora.lora_alpha", dropout="lora.lora_dropout", saved="lora.modules_to_save",
-             dora="lora.use_dora", rslora="lora.use_rslora")  # fmt: skip
+             dora="lora.use_dora", rslora="lora.use_rslora", bias="lora.bias")  # fmt: skip
         targets(r, "lora.target_modules")
         if r.words.get("dropout"):
             r.say("fused_kernels", True, "lora.lora_dropout")
@@ -169,4 +190,4 @@ def read_unsloth(r: Reading) -> None:
             packed_rows(
                 r, "args.per_device_train_batch_size", "load.max_seq_length", packed=True, keys=("args.packing",)
             )
-    parallelism(r)
+    python_cards(r)

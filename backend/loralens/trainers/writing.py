@@ -13,18 +13,22 @@ import yaml
 
 from loralens.core.question.recipe import Recipe
 from loralens.trainers.axolotl import KERNELS, LIGER
+from loralens.trainers.litgpt import write_litgpt
 from loralens.trainers.table import optimizers
+from loralens.trainers.write_torchtune import write_torchtune
 
 Keys = dict[str, Any]
 FLASH: Final = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
 
-def _optimizer(recipe: Recipe) -> str | None:
+def optimizer_name(recipe: Recipe) -> str | None:
+    """transformers' name of the optimizer; None where it has none."""
     names = optimizers()["values"]
     return next((name for name, word in names.items() if word == recipe.optimizer), None)
 
 
-def _targets(recipe: Recipe, every: str) -> Any:
+def targets_of(recipe: Recipe, every: str) -> Any:
+    """Target modules as a list or a text; `every`: the trainer's word for all linear layers."""
     chosen = recipe.lora.target_modules
     if chosen is None:
         return None
@@ -33,7 +37,7 @@ def _targets(recipe: Recipe, every: str) -> Any:
     return list(chosen)
 
 
-def _reentrant(recipe: Recipe) -> Keys:
+def checkpointing_keys(recipe: Recipe) -> Keys:
     """transformers' switches for checkpointing."""
     keys: Keys = {"gradient_checkpointing": recipe.gradient_checkpointing}
     if recipe.checkpoint_reentrant is not None:
@@ -45,7 +49,7 @@ def _reentrant(recipe: Recipe) -> Keys:
     return keys
 
 
-def _cards(recipe: Recipe) -> Keys:
+def cards(recipe: Recipe) -> Keys:
     """DeepSpeed's object, or FSDP's; how many there are is said to the launcher."""
     p = recipe.parallelism
     if p.strategy.startswith("zero"):
@@ -73,7 +77,7 @@ def _arguments(recipe: Recipe, batch: str = "per_device_train_batch_size") -> Ke
     return {
         batch: recipe.micro_batch_size,
         "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
-        "optim": _optimizer(recipe),
+        "optim": optimizer_name(recipe),
         "max_grad_norm": recipe.max_grad_norm or 0.0,
         **({"torch_compile": True} if recipe.compile else {}),
     }
@@ -99,7 +103,7 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
         if lora.target_modules == "all-linear":
             keys["lora_target_linear"] = True
         elif lora.target_modules is not None:
-            keys["lora_target_modules"] = _targets(recipe, "")
+            keys["lora_target_modules"] = targets_of(recipe, "")
         if lora.adapter_dtype == "bfloat16":
             keys["peft_autocast_adapter_dtype"] = False
         keys |= dict.fromkeys(KERNELS, recipe.fused_kernels == "+lora")
@@ -120,7 +124,7 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
         ("bfloat16", None): {"bf16": False, "bfloat16": True},
         ("float16", None): {"bf16": False, "float16": True},
     }.get((recipe.weights_dtype, recipe.autocast), {"bf16": False})
-    keys |= {"optimizer": _optimizer(recipe), "max_grad_norm": recipe.max_grad_norm or 0.0,
+    keys |= {"optimizer": optimizer_name(recipe), "max_grad_norm": recipe.max_grad_norm or 0.0,
              "attn_implementation": FLASH[recipe.attention]}  # fmt: skip
     if head := _labels(recipe):
         keys["num_labels"] = head
@@ -132,7 +136,7 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
     elif recipe.loss == "cut":
         keys["plugins"] = ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin", *keys.get("plugins", [])]
     keys |= {"torch_compile": True} if recipe.compile else {}
-    return keys | _cards(recipe)
+    return keys | cards(recipe)
 
 
 def write_llama_factory(model: str, method: str, recipe: Recipe) -> Keys:
@@ -144,7 +148,7 @@ def write_llama_factory(model: str, method: str, recipe: Recipe) -> Keys:
     if frozen:
         keys["freeze_trainable_layers"] = recipe.trainable_layers
     if method != "full":
-        targets = _targets(recipe, "all")
+        targets = targets_of(recipe, "all")
         keys |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
                  "lora_target": ",".join(targets) if isinstance(targets, list) else targets,
                  "use_dora": lora.use_dora, "use_rslora": lora.use_rslora}  # fmt: skip
@@ -167,7 +171,7 @@ def write_llama_factory(model: str, method: str, recipe: Recipe) -> Keys:
         keys["bf16" if recipe.autocast == "bfloat16" else "fp16"] = True
     keys["flash_attn"] = {"flash": "fa2", "sdpa": "sdpa", "eager": "disabled"}[recipe.attention]
     keys["enable_liger_kernel"] = recipe.fused_kernels == "yes" and recipe.loss == "fused"
-    return keys | _cards(recipe)
+    return keys | cards(recipe)
 
 
 def write_trl(model: str, method: str, recipe: Recipe) -> Keys:
@@ -176,7 +180,7 @@ def write_trl(model: str, method: str, recipe: Recipe) -> Keys:
     keys: Keys = {"model_name_or_path": model, "dtype": recipe.weights_dtype, "use_peft": method != "full"}
     if method != "full":
         keys |= {"lora_r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
-                 "lora_target_modules": _targets(recipe, "all-linear"), "use_dora": lora.use_dora,
+                 "lora_target_modules": targets_of(recipe, "all-linear"), "use_dora": lora.use_dora,
                  "use_rslora": lora.use_rslora}  # fmt: skip
         keys |= {"lora_modules_to_save": list(lora.modules_to_save)} if lora.modules_to_save else {}
         if packing is not None and packing.type == "int8":
@@ -188,12 +192,14 @@ def write_trl(model: str, method: str, recipe: Recipe) -> Keys:
                 "use_bnb_nested_quant": packing.double_quant,
             }
     keys |= (
-        _arguments(recipe) | {"max_length": recipe.sequence_length, "packing": not recipe.padded} | _reentrant(recipe)
+        _arguments(recipe)
+        | {"max_length": recipe.sequence_length, "packing": not recipe.padded}
+        | checkpointing_keys(recipe)
     )
     keys |= {"fp16": True} if recipe.autocast == "float16" else {"bf16": recipe.autocast is not None}
     keys |= {"activation_offloading": True} if recipe.parallelism.offload == "activations" else {}
     keys |= {"use_liger_kernel": True} if recipe.fused_kernels == "yes" else {}
-    return keys | {"attn_implementation": FLASH[recipe.attention]} | _cards(recipe)
+    return keys | {"attn_implementation": FLASH[recipe.attention]} | cards(recipe)
 
 
 def write_ms_swift(model: str, method: str, recipe: Recipe) -> Keys:
@@ -205,7 +211,7 @@ def write_ms_swift(model: str, method: str, recipe: Recipe) -> Keys:
         "torch_dtype": recipe.weights_dtype,
     }
     if method != "full":
-        targets = _targets(recipe, "all-linear")
+        targets = targets_of(recipe, "all-linear")
         keys |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
                  "use_dora": lora.use_dora, "use_rslora": lora.use_rslora}  # fmt: skip
         pattern = isinstance(targets, str) and targets != "all-linear"
@@ -218,13 +224,15 @@ def write_ms_swift(model: str, method: str, recipe: Recipe) -> Keys:
                 keys |= {"bnb_4bit_quant_type": packing.type, "bnb_4bit_use_double_quant": packing.double_quant,
                          "bnb_4bit_compute_dtype": packing.compute_dtype}  # fmt: skip
     keys |= (
-        _arguments(recipe) | {"max_length": recipe.sequence_length, "packing": not recipe.padded} | _reentrant(recipe)
+        _arguments(recipe)
+        | {"max_length": recipe.sequence_length, "packing": not recipe.padded}
+        | checkpointing_keys(recipe)
     )
     keys["attn_impl"] = FLASH[recipe.attention]
     keys["use_liger_kernel"] = recipe.fused_kernels == "yes" and recipe.loss == "fused"
     keys |= {"use_logits_to_keep": False} if recipe.loss == "full" else {}
     keys |= {"task_type": "seq_cls", "num_labels": head} if (head := _labels(recipe)) else {}
-    return keys | _cards(recipe)
+    return keys | cards(recipe)
 
 
 def _labels(recipe: Recipe) -> int | None:
@@ -237,17 +245,28 @@ WRITERS: Final[Mapping[str, Callable[[str, str, Recipe], Keys]]] = {
     "llama-factory": write_llama_factory,
     "trl": write_trl,
     "ms-swift": write_ms_swift,
+    "torchtune": write_torchtune,
+    "litgpt": write_litgpt,
 }
 
 
 def render(keys: Mapping[str, Any]) -> str:
     """Flat keys as YAML, dotted ones as objects."""
-    nested: dict[str, Any] = {}
+    text: str = yaml.safe_dump(nested(keys), sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return text
+
+
+def nested(keys: Mapping[str, Any]) -> Keys:
+    """Dotted keys as objects.
+
+    >>> nested({"fsdp_config.fsdp_version": 2, "fsdp": []})
+    {'fsdp_config': {'fsdp_version': 2}, 'fsdp': []}
+    """
+    found: Keys = {}
     for key, value in keys.items():
         *path, last = key.split(".")
-        at = nested
+        at = found
         for part in path:
             at = at.setdefault(part, {})
         at[last] = value
-    text: str = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return text
+    return found

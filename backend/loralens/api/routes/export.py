@@ -11,6 +11,7 @@ from loralens.api.check_schemas import ExportAnswer
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
+from loralens.trainers.targets import TARGETS
 
 router = APIRouter(tags=["planner"])
 
@@ -20,8 +21,9 @@ def _request_body() -> dict[str, Any]:
     content = body["content"]["application/json"]
     content["schema"]["properties"]["to"] = {
         "type": "string",
-        "enum": ["axolotl", "llama-factory", "trl", "ms-swift"],
-        "description": "The trainer; what the recipe leaves open stands as it has it by default.",
+        "enum": [*TARGETS],
+        "description": "The trainer; what the recipe leaves open stands as it has it by default. trl, ms-swift, torchtune and "
+        "so on: its config; trl-script, transformers and unsloth: a Python script that runs a step.",
     }
     content["schema"]["required"] = ["to"]
     content["example"] = {"model": "Qwen/Qwen2.5-7B", "method": "qlora", "to": "axolotl"}

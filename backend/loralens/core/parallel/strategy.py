@@ -36,7 +36,8 @@ class Host:
         return Host(
             states=offload in ("optimizer", "parameters"),
             weights=offload == "parameters",
-            checkpoints=offload == "activations" or recipe.checkpoint_offload == "cpu",
+            checkpoints=recipe.gradient_checkpointing
+            and (offload == "activations" or recipe.checkpoint_offload == "cpu"),
         )
 
 

@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from loralens.core.answer.adapter_serving import VLLM_DEFAULT_RANK, VLLM_RANKS
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.doctor.base import Base
 from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding, Severity
 from loralens.lab.adapters.doctor.patient import Patient
 
-_VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-_VLLM_DEFAULT_RANK: Final = 16
 _VLLM_CONFIG: Final = "vllm-project/vllm 01230b4 vllm/config/lora.py"
 _VLLM_HELPER: Final = "vllm-project/vllm vllm/lora/peft_helper.py, PEFTHelper.validate_legal"
 _VLLM_NAMES: Final = "vllm-project/vllm 0306474 vllm/lora/lora_model.py; vllm/lora/utils.py, parse_fine_tuned_lora_name"
@@ -49,12 +48,12 @@ def _vllm(patient: Patient, base: Base | None) -> list[Finding]:
         findings.append(_refused("modules_to_save", what, _MERGE, _VLLM_HELPER))
     if config.get("bias", "none") != "none":
         findings.append(_refused("bias", "vLLM loads no trained biases", _MERGE, _VLLM_HELPER))
-    if rank > _VLLM_RANKS[-1]:
-        what = f"vLLM serves ranks up to {_VLLM_RANKS[-1]}, this has {rank}"
+    if rank > VLLM_RANKS[-1]:
+        what = f"vLLM serves ranks up to {VLLM_RANKS[-1]}, this has {rank}"
         findings.append(_refused("rank", what, "loralens adapter resize --rank 512", _VLLM_CONFIG))
-    elif rank > _VLLM_DEFAULT_RANK:
-        wanted = next(one for one in _VLLM_RANKS if one >= rank)
-        what = f"rank {rank} is above vLLM's default of {_VLLM_DEFAULT_RANK}: it refuses the adapter as it starts by default"
+    elif rank > VLLM_DEFAULT_RANK:
+        wanted = next(one for one in VLLM_RANKS if one >= rank)
+        what = f"rank {rank} is above vLLM's default of {VLLM_DEFAULT_RANK}: it refuses the adapter as it starts by default"
         findings.append(_said("warning", "rank", what, f"vllm serve … --max-lora-rank {wanted}", _VLLM_CONFIG))
     findings += _patterns(patient, "vLLM reads r and lora_alpha alone", _VLLM_HELPER)
     names = [one for one in patient.others if not _PLAIN.fullmatch(one) and not _COPY.fullmatch(one)]
