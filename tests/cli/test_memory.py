@@ -20,6 +20,13 @@ def test_every_term_can_be_shown(run):
     assert "q_proj" in out
 
 
+def test_words_without_effect_are_said_in_one_line(run):
+    _, out, _ = run("memory", "qwen2.5-0.5b", "--dropout", "0.1", "--trainable-layers", "2")
+    said = " ".join(out.split()).partition("without effect on memory: ")[2]
+    assert said.startswith("dropout (full: full fine-tuning has no adapter); trainable_layers (lora, qlora: only full")
+    assert "without effect" not in run("memory", "qwen2.5-0.5b", "--rank", "4", "-m", "lora")[1]
+
+
 def test_the_allocator_can_be_simulated(run):
     _, by_rule, _ = run("memory", "gpt2", "-m", "lora")
     code, out, _ = run("memory", "gpt2", "-m", "lora", "--allocator", "simulated")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from loralens.cli.options import Json, read_json
 from loralens.cli.recipe_line import options
@@ -11,6 +11,10 @@ from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import EXIT_CODES, sentence
 from loralens.cli.words import Argument, Option
 from loralens.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from loralens.trainers.shapes import CheckAnswer, CheckedChange, FileKey, MatteringLine
+
 
 Files = Annotated[list[Path] | None, Argument("FILE", help="The training config, and the files it names.")]
 Gpu = Annotated[
@@ -93,21 +97,21 @@ def contents(files: list[Path]) -> dict[str, bytes]:
     return found
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _show(answer: CheckAnswer) -> None:
     trainer, model = answer["trainer"], answer["model"]
     subject = f"{answer['method']} on {model['name']}" if model else answer["method"]
     wrapped(f"{trainer['file']}: {trainer['title']} {trainer['version']}, {subject}")
-    for note in (model or {}).get("read_as", ()):
+    for note in model.get("read_as", ()) if model else ():
         wrapped(note)
     for row in answer["blockers"]:
         wrapped(f"no figure: {_place(row)}{row['says']}")
     if answer["recipe"]:
         wrapped("recipe: " + " ".join(options(answer["recipe"], answer["method"])))
     line()
-    if answer["verdict"]:
-        wrapped(sentence(answer["gpu"], answer["verdict"], answer["peak"]["needed_bytes"]))
-    if answer["peak"]:
-        peak = answer["peak"]
+    gpu, peak = answer["gpu"], answer["peak"]
+    if gpu and peak and answer["verdict"]:
+        wrapped(sentence(gpu, answer["verdict"], peak["needed_bytes"]))
+    if peak:
         wrapped(f"Peak {gib(peak['allocated_bytes'])} allocated, in {peak['phase']} ({peak['at']}).")
         if not answer["verdict"]:
             wrapped("No GPU was named: say --gpu 24GB for a verdict.")
@@ -115,14 +119,14 @@ def _show(answer: dict[str, Any]) -> None:
     _change(answer["change"])
     for row in answer["approximate"]:
         wrapped(f"not counted: {_place(row)}{row['says']}")
-    for row in answer["unknown"]:
-        meant = f"; did you mean {row['did_you_mean']}?" if row["did_you_mean"] else ""
-        wrapped(f"not understood: {_place(row)}it may matter{meant}")
+    for unknown in answer["unknown"]:
+        meant = f"; did you mean {unknown['did_you_mean']}?" if unknown["did_you_mean"] else ""
+        wrapped(f"not understood: {_place(unknown)}it may matter{meant}")
     for text in (*answer["questions"], *answer["notes"]):
         wrapped(text)
 
 
-def _change(change: dict[str, Any] | None) -> None:
+def _change(change: CheckedChange | None) -> None:
     if change is None:
         return None
     line()
@@ -136,7 +140,7 @@ def _change(change: dict[str, Any] | None) -> None:
     return wrapped(change["problem"]) if change["problem"] else None
 
 
-def _write(answer: dict[str, Any], files: list[Path]) -> None:
+def _write(answer: CheckAnswer, files: list[Path]) -> None:
     change = answer["change"]
     if change is None:
         return
@@ -151,7 +155,7 @@ def _write(answer: dict[str, Any], files: list[Path]) -> None:
         raise InvalidInput(f"cannot write {path}: {error.strerror}", field="write") from None
 
 
-def _lines(rows: list[dict[str, Any]]) -> None:
+def _lines(rows: list[MatteringLine]) -> None:
     if not rows:
         return
     line()
@@ -165,13 +169,13 @@ def _lines(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _key(row: dict[str, Any]) -> str:
+def _key(row: MatteringLine) -> str:
     if row["by_default"]:
         return f"{row['word']} (by default)"
     return f"{row['from'][0]['key']}, line {row['from'][0]['line']}"
 
 
-def _place(row: dict[str, Any]) -> str:
+def _place(row: FileKey) -> str:
     line_ = f", line {row['line']}" if row["line"] else ""
     return f"{row['key']}{line_}: " if row["key"] else ""
 

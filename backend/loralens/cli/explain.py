@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from loralens.cli.check import contents
 from loralens.cli.options import Json, read_json
@@ -12,6 +12,10 @@ from loralens.cli.recipe_line import option, options
 from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.words import Argument, Option
 from loralens.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from loralens.trainers.shapes import ExplainAnswer
+
 
 File = Annotated[str | None, Argument("FILE", help="The log with the message, or - for stdin.")]
 Training = Annotated[
@@ -79,13 +83,16 @@ def _end_of(file: str | None) -> str:
     return raw[-LOG_BYTES:].decode("utf-8", "replace")
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _show(answer: ExplainAnswer) -> None:
     message = answer["message"]
-    figures = ("tried", "capacity", "free", "allocated", "cached")
-    table(
-        ["the message says", ""],
-        [(name, gib(message[f"{name}_bytes"])) for name in figures if message[f"{name}_bytes"] is not None],
-    )
+    figures = {
+        "tried": message["tried_bytes"],
+        "capacity": message["capacity_bytes"],
+        "free": message["free_bytes"],
+        "allocated": message["allocated_bytes"],
+        "cached": message["cached_bytes"],
+    }
+    table(["the message says", ""], [(name, gib(size)) for name, size in figures.items() if size is not None])
     wrapped(REASONS[answer["reason"]])
     if answer["recipe"]:
         wrapped("set-up: " + " ".join(options(answer["recipe"], answer["method"])))

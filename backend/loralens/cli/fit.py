@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from loralens.cli.fit_plans import show_plans
 from loralens.cli.here import gpu_of_this_machine
@@ -12,6 +12,10 @@ from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import EXIT_CODES, sentence
 from loralens.cli.words import Option
 from loralens.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from loralens.planner.shapes import AlikeTime, FitAnswer, GpuHours, Largest, Time
+
 
 Tokens = Annotated[
     int | None, Option("--tokens", help="Tokens of the whole training: time and cost for these.", metavar="INTEGER")
@@ -81,7 +85,7 @@ def _several(body: Body, nodes: int | None) -> bool:
     return True
 
 
-def _show(answer: dict[str, Any], body: Body, filled: list[str]) -> None:
+def _show(answer: FitAnswer, body: Body, filled: list[str]) -> None:
     model, method, recipe = answer["model"], answer["method"], answer["recipe"]
     assumed = f"; as most train, where not asked: {', '.join(_said(answer, name) for name in filled)}" if filled else ""
     wrapped(f"{model['name']}, {method}{assumed}")
@@ -101,14 +105,14 @@ def _show(answer: dict[str, Any], body: Body, filled: list[str]) -> None:
     _advise(answer)
 
 
-def _said(answer: dict[str, Any], name: str) -> str:
+def _said(answer: FitAnswer, name: str) -> str:
     recipe, method = answer["recipe"], answer["method"]
     words = {"method": method, "gradient_checkpointing": "gradient checkpointing", "rank": f"rank {recipe['lora']['rank']}",
              "target_modules": str(recipe["lora"]["target_modules"])}  # fmt: skip
     return str(words.get(name, name))
 
 
-def _value(row: dict[str, Any]) -> str:
+def _value(row: Largest) -> str:
     if row["value"] is None:
         return "none"
     return f"{row['value']:,}" + (" or more" if row["bounded_by"] == "range" else "")
@@ -123,7 +127,7 @@ def _batches(body: Body) -> None:
               [("largest batch", *("none" if not value else f"{value:,}" for _, value in rows))])  # fmt: skip
 
 
-def _pace(answer: dict[str, Any], body: Body) -> None:
+def _pace(answer: FitAnswer, body: Body) -> None:
     if answer["time"]:
         return _time(answer["time"], answer["recipe"]["parallelism"]["gpus"])
     from loralens.core.errors import LoraLensError
@@ -142,7 +146,7 @@ def _pace(answer: dict[str, Any], body: Body) -> None:
     return None
 
 
-def _advise(answer: dict[str, Any]) -> None:
+def _advise(answer: FitAnswer) -> None:
     advice = answer["advice"]
     if not advice:
         batch, length = (answer["largest"][name]["value"] for name in ("micro_batch_size", "sequence_length"))
@@ -176,7 +180,7 @@ def _word(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
 
 
-def _time(time: dict[str, Any], gpus: int) -> None:
+def _time(time: Time, gpus: int) -> None:
     hours = time["gpu_hours"]
     wrapped(f"{time['tokens']:,} tokens: {time['flops']:.3g} operations. {time['reasons']['en']}")
     if time["alike"]:
@@ -184,7 +188,7 @@ def _time(time: dict[str, Any], gpus: int) -> None:
     line(f"GPU hours: at least {_hours(hours['least'])}, expected {_hours(hours['expected'])}{_band(hours)}")
     _step(time)
     if gpus > 1:
-        least, expected = (None if hours[name] is None else hours[name] / gpus for name in ("least", "expected"))
+        least, expected = (None if value is None else value / gpus for value in (hours["least"], hours["expected"]))
         line(f"on {gpus} GPUs: at least {_hours(least)}, expected {_hours(expected)} by the clock")
     for row in time["cost"] if hours["expected"] is not None else []:
         line(f"about ${row['expected_usd']:.2f} at ${row['usd_per_gpu_hour']}/h ({row['source']}; {row['date']})")
@@ -193,7 +197,7 @@ def _time(time: dict[str, Any], gpus: int) -> None:
     line()
 
 
-def _alike(rows: list[dict[str, Any]]) -> None:
+def _alike(rows: list[AlikeTime]) -> None:
     """The range over known cards, where of this one only the memory is known."""
     slowest, quickest = rows[0], rows[-1]
     line(
@@ -205,12 +209,12 @@ def _alike(rows: list[dict[str, Any]]) -> None:
     line()
 
 
-def _band(hours: dict[str, float | None]) -> str:
-    low, high = hours.get("low"), hours.get("high")
+def _band(hours: GpuHours) -> str:
+    low, high = hours["low"], hours["high"]
     return "" if low is None or high is None else f" ({_hours(low)} to {_hours(high)})"
 
 
-def _step(time: dict[str, Any]) -> None:
+def _step(time: Time) -> None:
     step, speed = time["step_seconds"], time["tokens_per_second"]
     if step is None or speed is None:
         return

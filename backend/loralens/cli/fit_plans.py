@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from loralens.cli.options import Body
 from loralens.cli.recipe_line import option
 from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import EXIT_CODES
+
+if TYPE_CHECKING:
+    from loralens.planner.shapes import PlanRow, PlansAnswer
+
 
 SHOWN = 8
 
@@ -24,7 +28,7 @@ def show_plans(body: Body, *, json: bool) -> int:
     return EXIT_CODES["fits" if answer["plans"] else "does_not_fit"]
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _show(answer: PlansAnswer) -> None:
     gpus, nodes, rows = answer["gpus"], answer["nodes"], answer["plans"]
     where = f" in {nodes} machines" if nodes > 1 else ""
     wrapped(f"{answer['model']['name']}, {answer['method']}, on {gpus} x {answer['gpu']['name']}{where}")
@@ -54,19 +58,22 @@ def _show(answer: dict[str, Any]) -> None:
     return None
 
 
-def _mesh(row: dict[str, Any]) -> str:
+def _mesh(row: PlanRow) -> str:
     words = row["words"]
     parts = [f"{name} {size}" for name, size in row["mesh"].items() if size > 1]
     kept = ", kept gathered" if words.get("reshard_after_forward") is False else ""
     return ", ".join(parts) + kept
 
 
-def _speed(row: dict[str, Any]) -> str:
+def _speed(row: PlanRow) -> str:
     speed = row["tokens_per_second_per_gpu"]
     return "not known" if speed is None else f"{speed:,.0f}"
 
 
-def _options(row: dict[str, Any]) -> str:
-    names = ("micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
-    words = row["words"] | {name: row[name] for name in names}
+def _options(row: PlanRow) -> str:
+    words = row["words"] | {
+        "micro_batch_size": row["micro_batch_size"],
+        "gradient_accumulation_steps": row["gradient_accumulation_steps"],
+        "gradient_checkpointing": row["gradient_checkpointing"],
+    }
     return " ".join(option(name, value) for name, value in words.items())

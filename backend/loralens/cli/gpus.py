@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from loralens.cli.options import Json
 from loralens.cli.render import gib, line, print_json, table
 from loralens.cli.words import Argument
 from loralens.core.answer.listings import gpu_answer, gpus_answer
+
+if TYPE_CHECKING:
+    from loralens.core.catalogue.shapes import GpuRow
+
 
 Name = Annotated[str | None, Argument("GPU", help="Show one GPU: id, alias, or custom:24GiB,1008GB/s,165TFLOP/s.")]
 EXAMPLES = (
@@ -34,7 +38,7 @@ def command(gpu: Name = None, json: Json = False) -> None:
     return table(columns, [_row(row) for row in answer["gpus"]], left=2)
 
 
-def _row(row: dict[str, Any]) -> tuple[str, ...]:
+def _row(row: GpuRow) -> tuple[str, ...]:
     bandwidth = row["memory_bandwidth_bytes_per_second"]
     rate = row["dense_flops_per_second"].get("bfloat16")
     prices = [price["usd_per_gpu_hour"] for price in row["prices"]]

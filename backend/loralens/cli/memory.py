@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.recipe_line import options
@@ -10,7 +10,15 @@ from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import exit_code, sentence
 from loralens.cli.words import Option
 
-PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
+if TYPE_CHECKING:
+    from loralens.core.answer.shapes import MemoryAnswer, MemoryEstimate, Part, Storage, TrainerRow
+    from loralens.core.question.shapes import Pair
+
+
+PARTS: tuple[Part, ...] = (
+    "weights_bytes", "adapter_bytes", "gradients_bytes", "optimizer_state_bytes", "activations_bytes", "logits_bytes",
+    "temporaries_bytes",
+)  # fmt: skip
 Explain = Annotated[bool, Option("--explain", help="Show the formula and source of every term.")]
 Allocator = Annotated[
     str | None,
@@ -50,7 +58,7 @@ def command(
     return exit_code(row["verdict"] for e in answer["estimates"] for row in e["fits"]) if body.get("gpu") else 0
 
 
-def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
+def _show(answer: MemoryAnswer, body: Body, explain: bool) -> None:
     estimates = answer["estimates"]
     model = answer["model"]
     line(f"{model['name']}  {model['parameters']:,} parameters")
@@ -59,7 +67,10 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
     rows = [
         ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),
         ("share of all", *(f"{e['parameters']['trainable_percent']:.4g}%" for e in estimates)),
-        *((part.replace("_", " "), *(gib(e["breakdown"][f"{part}_bytes"]) for e in estimates)) for part in PARTS),
+        *(
+            (part.removesuffix("_bytes").replace("_", " "), *(gib(e["breakdown"][part]) for e in estimates))
+            for part in PARTS
+        ),
         ("peak allocated memory", *(gib(e["peak"]["allocated_bytes"]) for e in estimates)),
         ("  in phase", *(e["peak"]["phase"] for e in estimates)),
         ("memory needed at least", *(gib(e["peak"]["needed_bytes"][0]) for e in estimates)),
@@ -71,6 +82,7 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
     table(["at the peak", *(estimate["method"] for estimate in estimates)], rows)
     for estimate in estimates:
         wrapped(f"{estimate['method']}: {estimate['regime']}{_kernels(estimate)}")
+    _idle(estimates)
     _verdicts(estimates)
     if len({tuple(options(estimate["recipe"])) for estimate in estimates}) == 1:
         wrapped("recipe: " + " ".join(options(estimates[0]["recipe"])))
@@ -82,11 +94,11 @@ def _show(answer: dict[str, Any], body: Body, explain: bool) -> None:
         line("--explain shows every term with its formula, --json everything.")
 
 
-def _trainers(rows: list[dict[str, Any]] | None, methods: list[str]) -> None:
+def _trainers(rows: list[TrainerRow] | None, methods: list[str]) -> None:
     """Peak and what is safe, by trainer and method; what does not go with the rest is said below."""
     if not rows:
         return
-    by_title: dict[str, dict[str, dict[str, Any]]] = {}
+    by_title: dict[str, dict[str, TrainerRow]] = {}
     for row in rows:
         by_title.setdefault(row["title"], {})[row["method"]] = row
     line()
@@ -100,22 +112,39 @@ def _trainers(rows: list[dict[str, Any]] | None, methods: list[str]) -> None:
         wrapped(problem)
 
 
-def _peak(row: dict[str, Any]) -> str:
+def _peak(row: TrainerRow) -> str:
     return f"{gib(row['peak']['allocated_bytes'])}, {gib(row['peak']['needed_bytes'][1])}" if row["peak"] else "none"
 
 
-def _band(ends: list[int]) -> str:
+def _band(ends: Pair) -> str:
     low, high = ends
     return f"{low / 2**30:.1f} to {high / 2**30:.1f} GiB"
 
 
-def _kernels(estimate: dict[str, Any]) -> str:
+def _kernels(estimate: MemoryEstimate) -> str:
     """Which attention kernel runs where it is not the one of a recent card, and why."""
     slow = [f"{one['kernel']} ({one['because']})" for one in estimate["attention"] if one["because"]]
     return f"; attention kernel: {', '.join(slow)}" if slow and estimate["recipe"]["accelerator"] != "cuda" else ""
 
 
-def _verdicts(estimates: list[dict[str, Any]]) -> None:
+def _idle(estimates: list[MemoryEstimate]) -> None:
+    """Words that were set and change nothing, with the reason; the methods are named where it is not so for all."""
+    methods: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for estimate in estimates:
+        for row in estimate["without_effect"]:
+            words = ", ".join(row["words"])
+            methods.setdefault(words, []).append(estimate["method"])
+            reasons[words] = row["reason"]
+    if methods:
+        said = [
+            f"{words} ({'' if len(found) == len(estimates) else ', '.join(found) + ': '}{reasons[words]})"
+            for words, found in methods.items()
+        ]
+        wrapped(f"without effect on memory: {'; '.join(said)}")
+
+
+def _verdicts(estimates: list[MemoryEstimate]) -> None:
     """One line for each method, when a single card was asked for."""
     if len(estimates[0]["fits"]) != 1:
         return
@@ -125,9 +154,9 @@ def _verdicts(estimates: list[dict[str, Any]]) -> None:
         wrapped(f"{estimate['method']}: {sentence(card, card['verdict'], estimate['peak']['needed_bytes'])}")
 
 
-def _engines(estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def _engines(estimates: list[MemoryEstimate]) -> list[tuple[str, ...]]:
     """The shares of a single card with which a vLLM engine fits beside the trainer, and what the asked one generates."""
-    cards = [(e.get("iteration") or {}).get("cards") or [] for e in estimates]
+    cards = [e["iteration"]["cards"] if "iteration" in e else [] for e in estimates]
     if any(len(found) != 1 for found in cards):
         return []
     bands = [found[0]["utilization"] for found in cards]
@@ -140,7 +169,7 @@ def _engines(estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def _paces(body: Body, estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def _paces(body: Body, estimates: list[MemoryEstimate]) -> list[tuple[str, ...]]:
     """Seconds of a step and tokens a second, where a single card was asked for and its rates are known."""
     from loralens.core.answer.pace import paces
 
@@ -162,18 +191,20 @@ def _paces(body: Body, estimates: list[dict[str, Any]]) -> list[tuple[str, ...]]
     ]
 
 
-def _kept(storage: dict[str, int]) -> int:
+def _kept(storage: Storage) -> int:
     return storage["adapter_file_bytes"] or storage["checkpoint_bytes"]
 
 
-def _explain(estimate: dict[str, Any]) -> None:
+def _explain(estimate: MemoryEstimate) -> None:
     rows = [(t["name"], t["formula"], t["substituted"], gib(t["bytes"])) for t in estimate["terms"]]
     peak = estimate["peak"]
     line()
-    bands = [("reserved", "reserved"), ("on the device", "device")]
     table(
         [f"{estimate['method']}, by {peak['allocator']}", "middle", "band"],
-        [(title, gib(peak[f"{name}_bytes"]), _band(peak[f"{name}_band_bytes"])) for title, name in bands],
+        [
+            ("reserved", gib(peak["reserved_bytes"]), _band(peak["reserved_band_bytes"])),
+            ("on the device", gib(peak["device_bytes"]), _band(peak["device_band_bytes"])),
+        ],
     )
     table(["term", "formula", "with numbers", "size"], rows, title=estimate["method"], left=3)
     for assumption in estimate["assumptions"]:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.cli.render import GIB, gib
+
+if TYPE_CHECKING:
+    from loralens.core.answer.shapes import Fit
+    from loralens.core.question.shapes import Pair
+    from loralens.planner.shapes import FitGpu
+    from loralens.trainers.shapes import CheckedGpu
+
 
 EXIT_CODES: Final = {"fits": 0, "tight": 4, "does_not_fit": 5}
 WORDS: Final = {"fits": "fits", "tight": "tight", "does_not_fit": "does not fit"}
@@ -20,12 +27,12 @@ def exit_code(verdicts: Iterable[str]) -> int:
     return min(EXIT_CODES[verdict] for verdict in verdicts)
 
 
-def sentence(gpu: dict[str, Any], verdict: str, needed: list[int]) -> str:
+def sentence(gpu: FitGpu | Fit | CheckedGpu, verdict: str, needed: Pair) -> str:
     """One line: what the step needs at least and to be safe, what the card has, and what follows."""
     return f"{gpu['name']}: {needs(needed, gpu['memory_bytes'])}: {WORDS[verdict]}"
 
 
-def needs(needed: list[int], memory_bytes: int) -> str:
+def needs(needed: Pair, memory_bytes: int) -> str:
     """`needs 19.40, to be safe 23.30 of 23.99 GiB`."""
     least, safe = (f"{size / GIB:.2f}" for size in needed)
     return f"needs {least}, to be safe {safe} of {gib(memory_bytes)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,7 +18,7 @@ from loralens.huggingface.named import by_name
 from loralens.lab.forgetting.recorded import recorded_answer
 from loralens.planner.course import course_answer
 
-_LISTS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
+_LISTS: Final[dict[str, Callable[[], Mapping[str, object]]]] = {
     "families": families_answer,
     "gpus": gpus_answer,
     "course-numbers": course_answer,
@@ -44,7 +44,7 @@ def ask(method: str, target: str, body: str = "") -> tuple[int, str]:
     return told["status"], problem_bytes(told).decode()
 
 
-def _answer(method: str, target: str, body: str) -> dict[str, Any]:
+def _answer(method: str, target: str, body: str) -> Mapping[str, object]:
     address = urlsplit(target)
     name = unquote(address.path.removeprefix("/api/"))
     if method == "POST" and name in COMPUTED and name not in _NEED_YAML:
@@ -61,7 +61,7 @@ def _answer(method: str, target: str, body: str) -> dict[str, Any]:
     raise NeedsServer(f"{method} {address.path} needs a server", hint="./start.sh starts one, with the same page")
 
 
-def _listed(name: str, query: dict[str, str]) -> dict[str, Any] | None:
+def _listed(name: str, query: dict[str, str]) -> Mapping[str, object] | None:
     if name == "health":
         return {"status": "ok", "version": loralens.__version__}
     if name == "models":
@@ -74,7 +74,7 @@ def _listed(name: str, query: dict[str, str]) -> dict[str, Any] | None:
     return None if answer is None else answer()
 
 
-def _resolved(body: dict[str, Any]) -> dict[str, Any]:
+def _resolved(body: dict[str, Any]) -> Mapping[str, object]:
     """What the catalogue knows by that name. A page without a server asks nobody else."""
     model, from_hub = read_named(body)
     try:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loralens.core.answer.shapes import MemoryAnswer
+
 
 COMPUTED: Final = {
     "memory": "loralens.endpoints.table:memory_answer",
@@ -23,17 +29,17 @@ BY_QUERY: Final = ("memory", "parameters", "plan")
 MOST_PASSES: Final = 16_000  # of a simulated allocator: about ten seconds (`core.answer.cost`)
 
 
-def memory_answer(body: Any) -> dict[str, Any]:
+def memory_answer(body: Any) -> MemoryAnswer:
     """`/api/memory`, within what a request may cost."""
     from loralens.core.answer import answers
 
     return answers.memory_answer(body, most_passes=MOST_PASSES)
 
 
-def compute(name: str, body: Any) -> dict[str, Any]:
+def compute(name: str, body: Any) -> Mapping[str, object]:
     """The answer of one endpoint to a body; raises `LoraLensError` where the question is at fault."""
     module, function = COMPUTED[name].split(":")
-    answer: dict[str, Any] = getattr(import_module(module), function)(body)
+    answer: Mapping[str, object] = getattr(import_module(module), function)(body)
     return answer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loralens.core import catalogue
 from loralens.core.answer.answers import model_object
@@ -11,8 +11,11 @@ from loralens.core.errors import InvalidInput, UnknownModel
 from loralens.core.question.model import named
 from loralens.huggingface.ids import HUB_HOSTS, PASTE, model_id
 
+if TYPE_CHECKING:
+    from loralens.huggingface.shapes import ResolvedModel
 
-def by_name(text: Any, hosts: frozenset[str] = HUB_HOSTS) -> dict[str, Any]:
+
+def by_name(text: Any, hosts: frozenset[str] = HUB_HOSTS) -> ResolvedModel:
     """The answer of `POST /api/models/resolve` where only the catalogue is asked.
 
     Raises:
@@ -35,7 +38,7 @@ def read_name(text: Any) -> str:
     return text.strip()
 
 
-def same_architecture(model: str) -> dict[str, Any]:
+def same_architecture(model: str) -> ResolvedModel:
     """The catalogue's model whose architecture the name of a model on the Hub means."""
     found = catalogue.read(model)
     if found is None:
@@ -47,7 +50,7 @@ def same_architecture(model: str) -> dict[str, Any]:
     return listed(found)
 
 
-def listed(found: catalogue.Reading) -> dict[str, Any]:
+def listed(found: catalogue.Reading) -> ResolvedModel:
     """A model of the catalogue as an answer."""
     model = replace(named(found.id), read_as=found.notes)
     return {

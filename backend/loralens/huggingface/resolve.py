@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from loralens.core import catalogue
@@ -16,6 +16,9 @@ from loralens.huggingface.folders import folder_config
 from loralens.huggingface.ids import HUB_HOSTS, PASTE, model_id
 from loralens.huggingface.named import by_name, listed, read_name, same_architecture
 from loralens.huggingface.store import Store
+
+if TYPE_CHECKING:
+    from loralens.huggingface.shapes import ResolvedModel, Source
 
 
 class Resolver:
@@ -36,7 +39,7 @@ class Resolver:
         host = urlsplit(hub).hostname if hub else None
         self._hosts = HUB_HOSTS | {host} if host else HUB_HOSTS
 
-    async def resolve(self, text: Any, from_hub: bool = False) -> dict[str, Any]:
+    async def resolve(self, text: Any, from_hub: bool = False) -> ResolvedModel:
         """The answer of `POST /api/models/resolve`.
 
         Raises:
@@ -69,9 +72,10 @@ class Resolver:
             raise HubUnavailable(error.message, hint=PASTE) from None
         answer = _answer("hub", model, config)
         # Only what could be used is kept.
-        return answer | {"fetched_at": self._store.put(model, config).fetched_at}
+        answer["fetched_at"] = self._store.put(model, config).fetched_at
+        return answer
 
-    def _here(self, name: str) -> dict[str, Any] | None:
+    def _here(self, name: str) -> ResolvedModel | None:
         """A model that the catalogue or a local folder has under this very name; None for an address and any other name."""
         found = catalogue.read(name)
         if found is not None and not found.notes:
@@ -80,7 +84,7 @@ class Resolver:
         return _answer("folder", *folder) if folder else None
 
 
-def _answer(source: str, name: str, config: dict[str, Any], fetched_at: str | None = None) -> dict[str, Any]:
+def _answer(source: Source, name: str, config: dict[str, Any], fetched_at: str | None = None) -> ResolvedModel:
     """The config under the name by which it was found, so that every later answer says which model it is about."""
     config = {**config, "_name_or_path": name}
     model = given(config)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.pace import Pace, pace_on
@@ -14,12 +13,16 @@ from loralens.core.question.parallelism import Parallelism
 from loralens.planner.changes import CHANGES, COSTS, Change
 from loralens.planner.question import Question
 
+if TYPE_CHECKING:
+    from loralens.planner.shapes import Advice, AdvisedChange, SeveralGpus, SmallestGpu
+
+
 MAX_STEPS: Final = 40
 WORTH_SAYING: Final = 2**20
 """Bytes. A change that saves less is not shown."""
 
 
-def advise(question: Question, device: Gpu) -> dict[str, Any]:
+def advise(question: Question, device: Gpu) -> Advice:
     """What would make a step fit.
 
     `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest; of those
@@ -29,14 +32,14 @@ def advise(question: Question, device: Gpu) -> dict[str, Any]:
         GPU in question is one's own.
     `several_gpus`: how many of the GPU in question do when weights, gradients and optimizer state are sharded.
     """
-    before, pace = question.estimate(), _pace(question, device)
-    changes = [
-        {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
-         "peak_allocated_bytes": after.allocated_bytes, "needed_bytes": after.overhead.needed[1],
-         "fits": after.overhead.needed[1] <= device.memory_bytes, "time_ratio": _ratio(pace, _pace(changed, device))}
-        for change, changed in _applicable(question)
-        if before.allocated_bytes - (after := changed.estimate()).allocated_bytes >= WORTH_SAYING
-    ]  # fmt: skip
+    pace = _pace(question, device)
+    changes: list[AdvisedChange] = []
+    for change, changed in _applicable(question):
+        row = _row(change, question, changed)
+        if row["saves_bytes"] >= WORTH_SAYING:
+            row["fits"] = row["needed_bytes"] <= device.memory_bytes
+            row["time_ratio"] = _ratio(pace, _pace(changed, device))
+            changes.append(row)
     changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), _slowed(row), -row["saves_bytes"]))
     return {
         "changes": changes,
@@ -54,15 +57,13 @@ def _ratio(before: Pace | None, after: Pace | None) -> float | None:
     return None if before is None or after is None else before.tokens_per_second / after.tokens_per_second
 
 
-def _slowed(row: Mapping[str, Any]) -> float:
+def _slowed(row: AdvisedChange) -> float:
     """Time that a change costs per byte that it saves."""
-    if row["cost"] != "time" or row["time_ratio"] is None:
-        return 0.0
-    slower: float = (row["time_ratio"] - 1) / row["saves_bytes"]
-    return slower
+    ratio = row["time_ratio"]
+    return 0.0 if row["cost"] != "time" or ratio is None else (ratio - 1) / row["saves_bytes"]
 
 
-def path(question: Question, device: Gpu) -> list[dict[str, Any]] | None:
+def path(question: Question, device: Gpu) -> list[AdvisedChange] | None:
     """Changes that together make the step fit.
 
     Takes the largest saving of the mildest kind that still saves anything, until it fits; then takes back, the harshest
@@ -82,7 +83,7 @@ def path(question: Question, device: Gpu) -> list[dict[str, Any]] | None:
     return None
 
 
-def smallest_gpu(question: Question, vendor: str) -> dict[str, Any] | None:
+def smallest_gpu(question: Question, vendor: str) -> SmallestGpu | None:
     """The vendor's GPU with the least memory that fits the step as asked; only where the driver's figure is known."""
     needed = question.estimate().overhead.needed[1]
     known = [
@@ -97,7 +98,7 @@ def smallest_gpu(question: Question, vendor: str) -> dict[str, Any] | None:
     return {"id": best.id, "name": best.name, "memory_bytes": best.memory_bytes}
 
 
-def several_gpus(question: Question, device: Gpu) -> dict[str, Any] | None:
+def several_gpus(question: Question, device: Gpu) -> SeveralGpus | None:
     """The least power of two of such GPUs on which the step fits under FSDP2; None where none of 1,024 or fewer does."""
     if question.recipe.parallelism.gpus > 1:
         return None
@@ -163,19 +164,15 @@ def _fits(question: Question, device: Gpu) -> bool:
     return question.estimate().overhead.needed[1] <= device.memory_bytes
 
 
-def _rows(question: Question, taken: list[tuple[Change, Any]]) -> list[dict[str, Any]]:
+def _rows(question: Question, taken: list[tuple[Change, Any]]) -> list[AdvisedChange]:
     """The changes one after the other, each time the one that saves most by then."""
-    rows = []
+    rows: list[AdvisedChange] = []
     left = list(taken)
     while left:
         change, value = min(left, key=lambda one: _peak(question, one))
         left.remove((change, value))
         changed = question.with_(change.field, value)
-        before, after = question.estimate(), changed.estimate()
-        rows.append(
-            {**_row(change, question, changed), "saves_bytes": before.allocated_bytes - after.allocated_bytes,
-             "peak_allocated_bytes": after.allocated_bytes, "needed_bytes": after.overhead.needed[1]}
-        )  # fmt: skip
+        rows.append(_row(change, question, changed))
         question = changed
     return rows
 
@@ -184,11 +181,15 @@ def _peak(question: Question, one: tuple[Change, Any]) -> int:
     return question.with_(one[0].field, one[1]).estimate().allocated_bytes
 
 
-def _row(change: Change, before: Question, after: Question) -> dict[str, Any]:
+def _row(change: Change, before: Question, after: Question) -> AdvisedChange:
+    now, then = before.estimate(), after.estimate()
     return {
         "field": change.field,
         "from": before.get(change.field),
         "to": after.get(change.field),
         "cost": change.cost,
         "why": {"key": change.key, "en": change.en},
+        "saves_bytes": now.allocated_bytes - then.allocated_bytes,
+        "peak_allocated_bytes": then.allocated_bytes,
+        "needed_bytes": then.overhead.needed[1],
     }

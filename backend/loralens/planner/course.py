@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from loralens.core.answer.estimate import Estimate, estimate
 from loralens.core.catalogue import gpu, model
@@ -15,6 +15,10 @@ from loralens.planner.course_texts import KINDS, VERDICTS
 from loralens.planner.textbook import Figure
 from loralens.planner.time import gpu_hours
 from loralens.planner.work import Network, training_work
+
+if TYPE_CHECKING:
+    from loralens.planner.course_shapes import Both, CourseAnswer, CourseNumber
+
 
 GIB: Final = 2**30
 REGIME: Final = "Llama-2-7B, batch 1 × 2048, adamw_fused"
@@ -43,20 +47,20 @@ class Exact(NamedTuple):
 
 
 @cache
-def course_answer() -> dict[str, Any]:
+def course_answer() -> CourseAnswer:
     """`GET /api/course-numbers`: one row per printed figure."""
     exact = _exact()
     return {"rows": [_row(figure, exact[figure.id]) for figure in textbook.figures()]}
 
 
-def _row(figure: Figure, exact: Exact) -> dict[str, Any]:
+def _row(figure: Figure, exact: Exact) -> CourseNumber:
     verdict = VERDICTS[figure.id]
     name = figure.printed.partition("(")[2].rstrip(")")
     names = {"name": model(name).name if figure.id.startswith("adapter-") and name else ""}
     rounded = None if figure.value is None else textbook.round_half_up(figure.value, figure.decimals)
     return {
         "id": figure.id,
-        "what": dict(zip(("zh", "en"), NAMES[figure.id], strict=True)),
+        "what": _said(NAMES[figure.id]),
         "printed": figure.printed,
         "printed_value": figure.printed_value,
         "rule": figure.rule,
@@ -77,12 +81,17 @@ def _row(figure: Figure, exact: Exact) -> dict[str, Any]:
             "basis": exact.basis,
         },
         "verdict": verdict.kind,
-        "verdict_text": dict(zip(("zh", "en"), KINDS[verdict.kind], strict=True)),
+        "verdict_text": _said(KINDS[verdict.kind]),
         "text": {"zh": verdict.zh.format(exact=exact.zh, **names), "en": verdict.en.format(exact=exact.en, **names)},
     }
 
 
-def _both(text: str) -> dict[str, str]:
+def _said(texts: tuple[str, str]) -> Both:
+    chinese, english = texts
+    return {"zh": chinese, "en": english}
+
+
+def _both(text: str) -> Both:
     return {"zh": in_chinese(text), "en": text}
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from loralens.planner.course import course_answer
 
+if TYPE_CHECKING:
+    from loralens.planner.course_shapes import CourseNumber
+
+
+Language = Literal["zh", "en"]
+LANGUAGES: Final[tuple[Language, ...]] = ("zh", "en")
 INTRODUCTION: Final = {
     "zh": "课程第 2 部分印出的每一个数：由哪条规则得到、规则给出多少、精确值是多少、该怎么看。"
     "此文件由程序生成，同样的内容在 `GET /api/course-numbers`。P 是课程的名义参数量，A 是适配器的参数量。",
@@ -26,10 +32,10 @@ REGIMES: Final = {"zh": "精确值对应的设置", "en": "Settings behind the e
 def markdown() -> str:
     """The whole document, Chinese first."""
     rows = course_answer()["rows"]
-    return "\n\n".join(_part(language, rows) for language in ("zh", "en")) + "\n"
+    return "\n\n".join(_part(language, rows) for language in LANGUAGES) + "\n"
 
 
-def _part(language: str, rows: list[dict[str, Any]]) -> str:
+def _part(language: Language, rows: list[CourseNumber]) -> str:
     header = HEADER[language]
     lines = [
         f"# {TITLE[language]}",
@@ -51,7 +57,7 @@ def _part(language: str, rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cells(language: str, row: dict[str, Any]) -> list[str]:
+def _cells(language: Language, row: CourseNumber) -> list[str]:
     return [
         row["what"][language],
         row["printed"],

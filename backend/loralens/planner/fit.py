@@ -7,7 +7,7 @@ A GPU fits when its memory covers the peak with the fragmentation that the alloc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.pace import NEARLY_FULL
@@ -18,13 +18,17 @@ from loralens.planner.pace import pace
 from loralens.planner.question import Question, read_question
 from loralens.planner.time import training_time
 
+if TYPE_CHECKING:
+    from loralens.planner.shapes import AlikeTime, FitAnswer, Largest, Time
+
+
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
 LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 1_048_576, "rank": 65_536}
 FULL: Final = "the card is nearly full: published runs above 98.6% of a card's memory took 6 to 40% longer"
 OWN_WORDS: Final = ("gpu", "tokens", "utilization")
 
 
-def fit_answer(body: Any) -> dict[str, Any]:
+def fit_answer(body: Any) -> FitAnswer:
     """`POST /api/fit`: verdict, largest values, changes that help, and time and cost when `tokens` are given.
 
     Raises:
@@ -37,10 +41,11 @@ def fit_answer(body: Any) -> dict[str, Any]:
             "no GPU was named", field="gpu", hint="try gpu=rtx-4090 or custom:24GiB; GET /api/gpus lists all names"
         )
     device = catalogue.gpu(own["gpu"])
-    time = None
+    time: Time | None = None
     if own.get("tokens") is not None:
-        time = training_time(question, device, own["tokens"], own.get("utilization"))
-        time["alike"] = [] if time["gpu_hours"]["expected"] is not None else pace(question, device, own["tokens"])
+        one = training_time(question, device, own["tokens"], own.get("utilization"))
+        known = one["gpu_hours"]["expected"] is not None
+        time = {**one, "alike": [] if known else pace(question, device, own["tokens"])}
     found = question.estimate()
     if time is not None and NEARLY_FULL * device.memory_bytes <= found.overhead.device[1] <= device.memory_bytes:
         time["assumptions"].append(FULL)
@@ -79,7 +84,7 @@ def batch_by_length(body: Any, lengths: Iterable[int]) -> list[tuple[int, int | 
     ]
 
 
-def pace_of(body: Any, tokens: int) -> list[dict[str, Any]]:
+def pace_of(body: Any, tokens: int) -> list[AlikeTime]:
     """How long that many tokens take; see `pace`."""
     question, own = read_question(body, OWN_WORDS)
     return pace(question, catalogue.gpu(own["gpu"]), tokens)
@@ -95,7 +100,7 @@ def needed_bytes(question: Question) -> int:
     return question.estimate().overhead.needed[1]
 
 
-def largest(question: Question, device: Gpu, variable: str) -> dict[str, Any]:
+def largest(question: Question, device: Gpu, variable: str) -> Largest:
     """The largest value of one variable, all else as asked, with which the step still fits.
 
     Found by bisection: a step never needs less memory for a larger batch, length or rank. `value` is None where not
@@ -118,7 +123,7 @@ def largest(question: Question, device: Gpu, variable: str) -> dict[str, Any]:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
-    result: dict[str, Any] = {
+    result: Largest = {
         "value": low or None,
         "asked": question.get(variable),
         "bounded_by": "range" if low == _upper(question, variable) else "memory",

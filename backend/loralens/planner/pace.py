@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.core import catalogue
 from loralens.core.catalogue import Gpu
@@ -10,11 +10,15 @@ from loralens.planner.network import compute_dtype
 from loralens.planner.question import Question
 from loralens.planner.time import training_time
 
+if TYPE_CHECKING:
+    from loralens.planner.shapes import AlikeTime
+
+
 SHOWN: Final = 4
 GIB: Final = 2**30
 
 
-def pace(question: Question, device: Gpu, tokens: int) -> list[dict[str, Any]]:
+def pace(question: Question, device: Gpu, tokens: int) -> list[AlikeTime]:
     """GPU hours for that many tokens, with their band: of the device, or of the cards with as much memory, the slowest first.
 
     A card that is described by its memory alone has no rate, and none is invented for it.
@@ -24,7 +28,7 @@ def pace(question: Question, device: Gpu, tokens: int) -> list[dict[str, Any]]:
     """
     dtype = compute_dtype(question.recipe)
     cards = [device] if device.dense_flops_per_second.get(dtype) else _alike(device, dtype)
-    rows = []
+    rows: list[AlikeTime] = []
     for card in _spread(cards):
         found = training_time(question, card, tokens)
         price = next(iter(found["cost"]), None)

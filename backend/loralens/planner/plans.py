@@ -16,6 +16,7 @@ from loralens.planner.waiting import seconds_per_step, tokens_per_step
 
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
+    from loralens.planner.shapes import PlanRow, PlansAnswer
 
 OWN_WORDS: Final = ("gpu", "gpus", "nodes")
 MOST_GPUS: Final = 1024
@@ -38,7 +39,7 @@ ASSUMPTIONS: Final = (
 )
 
 
-def plans_answer(body: Any) -> dict[str, Any]:
+def plans_answer(body: Any) -> PlansAnswer:
     """`POST /api/plans`: plans for `gpus` of one kind in `nodes` machines, fastest first, and the nearest where none fits.
 
     Raises:
@@ -70,11 +71,11 @@ def plans_answer(body: Any) -> dict[str, Any]:
     }
 
 
-def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[dict[str, Any]]:
+def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[PlanRow]:
     """Every plan of the space that is modelled; of micro batches the ones that fit, or the smallest."""
     kept = {name: getattr(question.recipe.parallelism, name) for name in KEPT}
     alone = replace(question.recipe, parallelism=Parallelism(**kept))
-    rows = []
+    rows: list[PlanRow] = []
     for mesh in meshes(alone, gpus, nodes):
         for batch in BATCHES:
             row = _row(question, mesh, batch, device, nodes)
@@ -87,21 +88,21 @@ def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[dict[
     return rows
 
 
-def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def front(rows: list[PlanRow]) -> list[PlanRow]:
     """The rows that no other beats in both memory and speed, fastest first; by level where no speed is known."""
 
-    def slowness(row: dict[str, Any]) -> float:
+    def slowness(row: PlanRow) -> float:
         speed = row["tokens_per_second_per_gpu"]
-        return float(row["level"]) if speed is None else -float(speed)
+        return row["level"] if speed is None else -speed
 
-    kept: list[dict[str, Any]] = []
+    kept: list[PlanRow] = []
     for row in sorted(rows, key=lambda row: (slowness(row), row["needed_bytes"])):
         if not kept or row["needed_bytes"] < kept[-1]["needed_bytes"]:
             kept.append(row)
     return kept
 
 
-def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) -> dict[str, Any] | None:
+def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) -> PlanRow | None:
     asked = replace(question, recipe=replace(mesh.recipe, micro_batch_size=batch))
     try:
         found = asked.estimate()

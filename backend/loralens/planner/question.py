@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loralens.core.answer.answers import model_object, on_card, read_body
 from loralens.core.answer.estimate import Estimate, estimate_model
@@ -13,6 +13,10 @@ from loralens.core.errors import InvalidInput
 from loralens.core.methods import METHODS
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import WORD, Quantization, Recipe
+
+if TYPE_CHECKING:
+    from loralens.core.question.shapes import ModelSummary
+
 
 SUBJECT = frozenset({"model", "config", "method", "methods", "recipe"})
 
@@ -29,7 +33,7 @@ class Question:
         """Its memory."""
         return estimate_model(self.model, self.method, self.recipe)
 
-    def model_dict(self) -> dict[str, Any]:
+    def model_dict(self) -> ModelSummary:
         """The contract's `model` object."""
         return model_object(self.model)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from loralens.planner.shapes import Sweep, SweepAnswer
+
 MAX_POINTS: Final = 100_000
 MAX_PLANS: Final = 64
 """A plan takes some 50 ms to make, and a few models need one for each number of tokens."""
@@ -35,7 +37,7 @@ SAFE_INT64: Final = 2**56
 """Bytes. Above it the bands' percentages could leave 64 bits, and Python's integers take over."""
 
 
-def sweep_answer(body: Any) -> dict[str, Any]:
+def sweep_answer(body: Any) -> SweepAnswer:
     """`POST /api/sweep`: `sweep` names one list of values per variable; the answer's arrays run over their product.
 
     Arrays are flat, in C order: the last variable of `variables` changes fastest. `phases` holds indices into
@@ -55,14 +57,14 @@ def sweep_answer(body: Any) -> dict[str, Any]:
     axes = _axes(body.get("sweep"))
     model, methods, recipe, _ = read_body({name: value for name, value in body.items() if name not in ("sweep", "gpu")})
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
-    sweeps: list[dict[str, Any]] = []
+    sweeps: list[Sweep] = []
     names: list[str] = []  # an objective has its phases with every method
     for method in methods:
         question = Question(model, method, recipe)
         found = question.estimate()
         names = names or found.plan.phases
         sizes, needed, phases = _found(question, axes, several=recipe.parallelism.gpus > 1, varying=found.recipe.padded)
-        row: dict[str, Any] = {
+        row: Sweep = {
             "method": method,
             "peak_allocated_bytes": sizes,
             "needed_bytes": needed,

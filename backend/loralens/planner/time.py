@@ -7,8 +7,7 @@ published runs (`core.answer.pace`) or, where a share of the peak is given, divi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.pace import Pace, pace_on
 from loralens.core.catalogue import Gpu
@@ -18,13 +17,18 @@ from loralens.planner.network import compute_dtype, network_of
 from loralens.planner.question import Question
 from loralens.planner.work import reasons, training_work
 
+if TYPE_CHECKING:
+    from loralens.core.catalogue import Price
+    from loralens.planner.shapes import Cost, GpuHours, Rate, TrainingTime
+
+
 MAX_TOKENS: Final = 10**18
 LEAST_UTILIZATION: Final = 0.001
 """Assumption: a run below a thousandth of the peak is broken; a smaller share would be a slip of the pen."""
 SECONDS_PER_HOUR: Final = 3600
 
 
-def training_time(question: Question, device: Gpu, tokens: int, utilization: float | None = None) -> dict[str, Any]:
+def training_time(question: Question, device: Gpu, tokens: int, utilization: float | None = None) -> TrainingTime:
     """Operations, GPU hours and cost of training on that many tokens.
 
     Args:
@@ -54,6 +58,7 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
     pace = pace_on(question.model, question.method, recipe, device)
     rates = _rates(device, dtype, utilization, None if pace is None else pace.tokens_per_second * work.total, recipe)
     hours = _hours(rates, flops, pace, tokens, recipe.parallelism.gpus)
+    paced = None if pace is None else pace.to_dict()
     return {
         "tokens": tokens,
         "flops_per_token": work.to_dict(),
@@ -61,19 +66,18 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         "reasons": reasons(question.method, gradient_checkpointing=recipe.gradient_checkpointing),
         "gpu": {"id": device.id, "name": device.name},
         "rate": rates,
-        **({"step_seconds": None, "tokens_per_second": None} if pace is None else pace.to_dict()),
+        "step_seconds": paced and paced["step_seconds"],
+        "tokens_per_second": paced and paced["tokens_per_second"],
         "gpu_hours": hours,
         "cost": _cost(device, hours),
         "assumptions": _assumptions(device, dtype, rates, pace, recipe.parallelism.gpus),
     }
 
 
-def _hours(
-    rates: Mapping[str, Any], flops: float, pace: Pace | None, tokens: int, gpus: int
-) -> dict[str, float | None]:
+def _hours(rates: Rate, flops: float, pace: Pace | None, tokens: int, gpus: int) -> GpuHours:
     """GPU hours: the least, those to expect, and the ends of the band around them."""
     least = rates["least_flops_per_second"]
-    hours: dict[str, float | None] = dict.fromkeys(("least", "expected", "low", "high"))
+    hours: GpuHours = {"least": None, "expected": None, "low": None, "high": None}
     if least is not None:
         hours["least"] = flops / least / SECONDS_PER_HOUR
     if rates["utilization_basis"] == "given":
@@ -97,9 +101,7 @@ def gpu_hours(device: Gpu, dtype: str, flops: float, utilization: float) -> floa
     return None if peak is None else flops / (peak * utilization) / SECONDS_PER_HOUR
 
 
-def _rates(
-    device: Gpu, dtype: str, utilization: float | None, computed: float | None, recipe: Recipe
-) -> dict[str, Any]:
+def _rates(device: Gpu, dtype: str, utilization: float | None, computed: float | None, recipe: Recipe) -> Rate:
     """`computed`: operations a second of all cards together, as the step's time gives them."""
     peak = device.dense_flops_per_second.get(dtype)
     achievable = device.achievable_flops_per_second.get(dtype)
@@ -119,23 +121,27 @@ def _rates(
     }
 
 
-def _cost(device: Gpu, hours: Mapping[str, float | None]) -> list[dict[str, Any]]:
+def _cost(device: Gpu, hours: GpuHours) -> list[Cost]:
     """One row per published price, cheapest first; no row where no price is known."""
     return [
         {
             "usd_per_gpu_hour": price.usd_per_gpu_hour,
             "source": price.source,
             "date": price.date,
-            **{
-                f"{name}_usd": None if value is None else value * price.usd_per_gpu_hour
-                for name, value in hours.items()
-            },
+            "least_usd": _dollars(hours["least"], price),
+            "expected_usd": _dollars(hours["expected"], price),
+            "low_usd": _dollars(hours["low"], price),
+            "high_usd": _dollars(hours["high"], price),
         }
         for price in sorted(device.prices, key=lambda price: price.usd_per_gpu_hour)
     ]
 
 
-def _assumptions(device: Gpu, dtype: str, rates: Mapping[str, Any], pace: Pace | None, gpus: int) -> list[str]:
+def _dollars(hours: float | None, price: Price) -> float | None:
+    return None if hours is None else hours * price.usd_per_gpu_hour
+
+
+def _assumptions(device: Gpu, dtype: str, rates: Rate, pace: Pace | None, gpus: int) -> list[str]:
     said = [] if pace is None or rates["utilization_basis"] == "given" else list(pace.notes)
     if gpus > 1 and rates["utilization_basis"] == "given":
         said.append("GPU hours do not depend on how many GPUs share the work: perfect scaling is assumed")

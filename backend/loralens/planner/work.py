@@ -17,7 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from loralens.planner.course_shapes import Both
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,11 @@ def keys_per_token(sequence_length: int, window: int | None, *, causal: bool) ->
     return (reach * (reach + 1) / 2 + (sequence_length - reach) * reach) / sequence_length
 
 
-def reasons(method: str, *, gradient_checkpointing: bool = False) -> dict[str, str]:
+def reasons(method: str, *, gradient_checkpointing: bool = False) -> Both:
     """Why a method costs what it costs, for people."""
     said = _TRAINED if method == "full" else _FROZEN
-    return {language: said[language] + _AGAIN[language] * gradient_checkpointing for language in said}
+    again = _AGAIN if gradient_checkpointing else {"zh": "", "en": ""}
+    return {"zh": said["zh"] + again["zh"], "en": said["en"] + again["en"]}
 
 
 _TRAINED: Final = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.answers import on_card
@@ -19,12 +19,17 @@ from loralens.trainers.patch import changed_file
 from loralens.trainers.reader import is_config, read, recipe_of
 from loralens.trainers.reading import Reading
 
+if TYPE_CHECKING:
+    from loralens.planner.shapes import AdvisedChange
+    from loralens.trainers.shapes import CheckAnswer, FileKey, MatteringLine, ReadWord, SaidKey
+
+
 BODY: Final = ("files", "gpu", "gpus", "model", "config", "stack")
 MOST_LINES: Final = 8
 MOST_SUGGESTIONS: Final = 20
 
 
-def check_answer(body: Any) -> dict[str, Any]:
+def check_answer(body: Any) -> CheckAnswer:
     """Verdict, peak, the lines that matter most, what was not understood, and the smallest change.
 
     `verdict` is null where no figure can be given; `blockers` says why. `gpus`, `model` or `config`, and `stack` say what
@@ -46,7 +51,7 @@ def check_answer(body: Any) -> dict[str, Any]:
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
     r = read(body)
     title = preset(r.table.trainer)
-    answer: dict[str, Any] = {
+    answer: CheckAnswer = {
         "trainer": {"name": title.name, "title": title.title, "version": r.stack.get(title.library, title.version),
                     "file": r.source.name, "kind": r.source.kind, "source": r.table.source},
         "model": None, "method": r.method, "recipe": None, "gpu": None, "verdict": None, "peak": None, "estimate": None,
@@ -72,7 +77,7 @@ def check_answer(body: Any) -> dict[str, Any]:
     return answer
 
 
-def _question(r: Reading, body: Mapping[str, Any], answer: dict[str, Any]) -> Question | None:
+def _question(r: Reading, body: Mapping[str, Any], answer: CheckAnswer) -> Question | None:
     """The question of the file; None, with a blocker, where the model or a combination is not known."""
     try:
         question = _asked(r, body)
@@ -124,7 +129,7 @@ def _model(r: Reading, body: Mapping[str, Any]) -> Model:
     return resolve(str(r.model))
 
 
-def _judged(answer: dict[str, Any], question: Question, found: Estimate, gpu: str | None) -> None:
+def _judged(answer: CheckAnswer, question: Question, found: Estimate, gpu: str | None) -> None:
     whole = found.to_dict(() if gpu is None else (gpu,))
     answer["recipe"] = whole["recipe"]
     answer["peak"] = whole["peak"]
@@ -132,27 +137,27 @@ def _judged(answer: dict[str, Any], question: Question, found: Estimate, gpu: st
     answer["verdict"] = whole["fits"][0]["verdict"] if gpu is not None else None
 
 
-def _word(r: Reading, name: str) -> dict[str, Any]:
+def _word(r: Reading, name: str) -> ReadWord:
     return {"word": name, "value": r.words[name], "from": [_at(one) for one in r.because[name]]}
 
 
-def _at(setting: Setting) -> dict[str, Any]:
+def _at(setting: Setting) -> FileKey:
     value = setting.value
     short = value if isinstance(value, (int, float, bool, type(None))) else str(value)[:120]
     return {"key": setting.key, "value": short, "file": setting.file, "line": setting.line}
 
 
-def _said(setting: Setting, says: str) -> dict[str, Any]:
+def _said(setting: Setting, says: str) -> SaidKey:
     return {**_at(setting), "says": says}
 
 
-def _lines(r: Reading, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _lines(r: Reading, changes: list[AdvisedChange]) -> list[MatteringLine]:
     """What single changes save, by the line that says the word now; the largest first."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, MatteringLine] = {}
     for change in changes:
         name = change["field"]
         settings = r.because.get(name, ())
-        row = {
+        row: MatteringLine = {
             "word": name,
             "value": change["from"],
             "to": change["to"],
@@ -163,4 +168,4 @@ def _lines(r: Reading, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         if name not in rows or rows[name]["saves_bytes"] < row["saves_bytes"]:
             rows[name] = row
-    return sorted(rows.values(), key=lambda row: -int(row["saves_bytes"]))[:MOST_LINES]
+    return sorted(rows.values(), key=lambda row: -row["saves_bytes"])[:MOST_LINES]

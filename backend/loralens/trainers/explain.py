@@ -8,7 +8,7 @@ figures themselves say can be told.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.answers import read_body
@@ -21,6 +21,10 @@ from loralens.planner.question import Question
 from loralens.trainers.check import question_of
 from loralens.trainers.oom import OutOfMemoryText, read_message
 
+if TYPE_CHECKING:
+    from loralens.trainers.shapes import ExplainAnswer, ExplainedTensor, OutOfMemoryFigures
+
+
 BODY: Final = ("text", "model", "config", "method", "recipe", "files", "gpu", "gpus", "stack")
 MOST_TENSORS: Final = 5
 LEAST_CARD: Final = 512 * 2**20
@@ -29,7 +33,7 @@ FRAGMENTED: Final = 0.5
 """Assumption: where what is cached would hold half of the request or more, fragmentation is named as a reason."""
 
 
-def explain_answer(body: Any) -> dict[str, Any]:
+def explain_answer(body: Any) -> ExplainAnswer:
     """The figures of the message, the tensors of that size, the phase, and what would help.
 
     Raises:
@@ -45,7 +49,7 @@ def explain_answer(body: Any) -> dict[str, Any]:
             )
     message = read_message(body.get("text"))
     question = _question(body)
-    answer: dict[str, Any] = {
+    answer: ExplainAnswer = {
         "message": _figures(message),
         "reason": _reason(message),
         "model": None, "method": None, "recipe": None, "tensors": [], "peak_allocated_bytes": None, "changes": [],
@@ -78,7 +82,7 @@ def _question(body: Mapping[str, Any]) -> Question | None:
     return Question(model, methods[0], trained(model, methods[0], recipe))
 
 
-def _figures(message: OutOfMemoryText) -> dict[str, Any]:
+def _figures(message: OutOfMemoryText) -> OutOfMemoryFigures:
     return {
         "tried_bytes": message.tried.bytes,
         "capacity_bytes": message.capacity_bytes,
@@ -101,7 +105,7 @@ def _reason(message: OutOfMemoryText) -> str:
     return "need"
 
 
-def _tensors(question: Question, recipe: Any, message: OutOfMemoryText, notes: list[str]) -> list[dict[str, Any]]:
+def _tensors(question: Question, recipe: Any, message: OutOfMemoryText, notes: list[str]) -> list[ExplainedTensor]:
     """Requests whose segment prints as the message has it; those come first at which about as much is alive as the message says."""
     try:
         requests = named_requests(question.model, question.method, recipe)
@@ -110,7 +114,7 @@ def _tensors(question: Question, recipe: Any, message: OutOfMemoryText, notes: l
         return []
     low, high = message.tried.low, message.tried.high
     near = message.allocated_bytes
-    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+    rows: dict[tuple[str, str, int], ExplainedTensor] = {}
     for request in requests:
         if not low <= segment_size(round_size(request.bytes)) <= high:
             continue
@@ -130,6 +134,6 @@ def _further(alive: int, near: int | None) -> int:
     return -alive if near is None else abs(alive - near)
 
 
-def _row(request: NamedRequest) -> dict[str, Any]:
+def _row(request: NamedRequest) -> ExplainedTensor:
     return {"name": request.label, "category": request.category, "phase": request.phase, "bytes": request.bytes,
             "formula": request.formula, "count": 0, "alive_bytes": 0}  # fmt: skip

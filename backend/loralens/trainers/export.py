@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.adapter_serving import vllm_line
@@ -18,10 +18,14 @@ from loralens.planner.question import Question, read_question
 from loralens.trainers.reader import read, recipe_of
 from loralens.trainers.targets import TARGETS, Target
 
+if TYPE_CHECKING:
+    from loralens.trainers.shapes import ExportAnswer
+
+
 MOST_WORDS: Final = 12
 
 
-def export_answer(body: Any) -> dict[str, Any]:
+def export_answer(body: Any) -> ExportAnswer:
     """The config or script as text, with the command that runs it, and vLLM's for the adapter.
 
     Raises:

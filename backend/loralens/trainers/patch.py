@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,13 +16,18 @@ from loralens.trainers.reader import read, recipe_of
 from loralens.trainers.reading import Reading
 from loralens.trainers.writing import WRITERS, render
 
+if TYPE_CHECKING:
+    from loralens.planner.shapes import AdvisedChange
+    from loralens.trainers.shapes import CheckedChange, FileChange
+
+
 BY_HAND = "this file is changed by hand: a {kind} of {trainer} is not written"
 
 LIGER_AS_ONE = ("llama-factory", "ms-swift")
 """One key switches Liger's kernels and its loss on together."""
 
 
-def changed_file(r: Reading, question: Question, path: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+def changed_file(r: Reading, question: Question, path: list[AdvisedChange] | None) -> CheckedChange | None:
     """The changes of a path with the text that makes them; None where nothing has to be changed, or nothing helps."""
     if not path:
         return None
@@ -31,7 +36,7 @@ def changed_file(r: Reading, question: Question, path: list[dict[str, Any]] | No
         after = after.with_(change["field"], change["to"])
     if after.recipe.loss == "fused" and r.table.name in LIGER_AS_ONE and after.recipe.fused_kernels == "none":
         after = after.with_("fused_kernels", True)
-    result: dict[str, Any] = {"changes": [], "diff": None, "text": None, "problem": None}
+    result: CheckedChange = {"changes": [], "diff": None, "text": None, "problem": None}
     try:
         keys = _keys(r, question, after)
     except LoraLensError as error:
@@ -70,7 +75,7 @@ def _packed_in_file(r: Reading) -> bool:
     return len(r.because.get("sequence_length", ())) > 1
 
 
-def _named(r: Reading, path: list[dict[str, Any]], keys: dict[str, Any]) -> list[dict[str, Any]]:
+def _named(r: Reading, path: list[AdvisedChange], keys: dict[str, Any]) -> list[FileChange]:
     costs = ", ".join(dict.fromkeys(change["cost"] for change in path))
     if not keys:
         return [

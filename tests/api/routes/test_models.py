@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 from api.checks import problem
 
-from loralens.api.schemas import ModelDetail, ModelsAnswer
+from loralens.api.shape import shape
+from loralens.core.answer.listing_shapes import ModelsAnswer
+from loralens.core.catalogue.shapes import ModelDetail
 
 
 def test_all_models_have_the_documented_shape(client):
-    answer = ModelsAnswer.model_validate(client.get("/api/models").json())
+    answer = shape(ModelsAnswer).model_validate(client.get("/api/models").json())
     ids = [model.id for model in answer.models]
     assert len(ids) == len(set(ids))
     assert {"llama-2-7b", "llama-2-13b", "llama-30b", "llama-2-70b"} <= set(ids)
@@ -23,7 +25,7 @@ def test_a_family(client):
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "7B", "meta-llama/Llama-2-7b-hf"])
 def test_one_model_by_any_of_its_names(client, name):
-    model = ModelDetail.model_validate(client.get(f"/api/models/{name}").json())
+    model = shape(ModelDetail).model_validate(client.get(f"/api/models/{name}").json())
     assert model.id == "llama-2-7b"
     assert model.config["hidden_size"] == 4096
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from loralens.api.bodies import JsonObject
-from loralens.api.check_schemas import CheckAnswer
 from loralens.api.compute import computed
 from loralens.api.problems import documented
+from loralens.api.shape import shape
+from loralens.trainers.shapes import CheckAnswer
 
 router = APIRouter(tags=["planner"])
 _BODY = {
@@ -45,7 +46,7 @@ _BODY = {
 @router.post(
     "/check",
     summary="A trainer's own file, judged",
-    response_model=CheckAnswer,
+    response_model=shape(CheckAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _BODY},
 )

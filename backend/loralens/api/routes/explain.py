@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from loralens.api.bodies import JsonObject
-from loralens.api.check_schemas import ExplainAnswer
 from loralens.api.compute import computed
 from loralens.api.problems import documented
+from loralens.api.shape import shape
+from loralens.trainers.shapes import ExplainAnswer
 
 router = APIRouter(tags=["planner"])
 _BODY = {
@@ -46,7 +47,7 @@ _BODY = {
 @router.post(
     "/explain",
     summary="Which tensor an out-of-memory message is about",
-    response_model=ExplainAnswer,
+    response_model=shape(ExplainAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _BODY},
 )

@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from loralens.api.bodies import JsonObject
-from loralens.api.check_schemas import ExportAnswer
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
+from loralens.api.shape import shape
+from loralens.trainers.shapes import ExportAnswer
 from loralens.trainers.targets import TARGETS
 
 router = APIRouter(tags=["planner"])
@@ -33,7 +34,7 @@ def _request_body() -> dict[str, Any]:
 @router.post(
     "/export",
     summary="A recipe as a trainer's config",
-    response_model=ExportAnswer,
+    response_model=shape(ExportAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request, Response
 from loralens.api.bodies import JsonObject
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
-from loralens.api.planner_schemas import FitAnswer
 from loralens.api.problems import documented
+from loralens.api.shape import shape
+from loralens.planner.shapes import FitAnswer
 
 router = APIRouter(tags=["planner"])
 
@@ -36,7 +37,7 @@ def _request_body() -> dict[str, Any]:
 @router.post(
     "/fit",
     summary="What fits a GPU, and what makes it fit",
-    response_model=FitAnswer,
+    response_model=shape(FitAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )

@@ -8,7 +8,8 @@ from loralens.api.bodies import JsonObject, Query
 from loralens.api.compute import computed
 from loralens.api.openapi import allocator_parameter, query_parameters, request_body, with_allocator
 from loralens.api.problems import documented
-from loralens.api.schemas import MemoryAnswer
+from loralens.api.shape import shape
+from loralens.core.answer.shapes import MemoryAnswer
 
 router = APIRouter(tags=["memory"])
 
@@ -16,7 +17,7 @@ router = APIRouter(tags=["memory"])
 @router.get(
     "/memory",
     summary="Memory of one training step",
-    response_model=MemoryAnswer,
+    response_model=shape(MemoryAnswer),
     responses=documented(404, 422, 429, 503),
     openapi_extra={"parameters": [*query_parameters(), allocator_parameter()]},
 )
@@ -28,7 +29,7 @@ async def memory(request: Request, query: Query) -> Response:
 @router.post(
     "/memory",
     summary="Memory of one training step, nested recipe or your own config.json",
-    response_model=MemoryAnswer,
+    response_model=shape(MemoryAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": with_allocator(request_body())},
 )

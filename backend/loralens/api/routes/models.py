@@ -9,28 +9,33 @@ from fastapi import APIRouter, Query, Request, Response
 from loralens.api.answers import respond
 from loralens.api.bodies import JsonObject
 from loralens.api.problems import documented
-from loralens.api.schemas import FamiliesAnswer, ModelDetail, ModelsAnswer, ResolvedModel
+from loralens.api.shape import shape
+from loralens.core.answer.listing_shapes import FamiliesAnswer, ModelsAnswer
 from loralens.core.answer.listings import families_answer, model_answer, models_answer
+from loralens.core.catalogue.shapes import ModelDetail
 from loralens.endpoints.reading import read_named
 from loralens.huggingface.resolve import Resolver
+from loralens.huggingface.shapes import ResolvedModel
 
 router = APIRouter(tags=["catalogue"])
 Family = Annotated[str | None, Query(max_length=100, description="Only this `model_type`, such as llama.")]
 
 
-@router.get("/models", summary="All models of the catalogue", response_model=ModelsAnswer, responses=documented(422))
+@router.get(
+    "/models", summary="All models of the catalogue", response_model=shape(ModelsAnswer), responses=documented(422)
+)
 def models(family: Family = None) -> Response:
     """Each row with its source. An unknown family has no models."""
     return respond(models_answer(family))
 
 
-@router.get("/models/{id:path}", summary="One model", response_model=ModelDetail, responses=documented(404))
+@router.get("/models/{id:path}", summary="One model", response_model=shape(ModelDetail), responses=documented(404))
 def model(id: str) -> Response:
     """By id, alias or Hugging Face id, with the architecture keys of its config.json."""
     return respond(model_answer(id))
 
 
-@router.get("/families", summary="All model types", response_model=FamiliesAnswer)
+@router.get("/families", summary="All model types", response_model=shape(FamiliesAnswer))
 def families() -> Response:
     """What a config.json may be of, with or without a modelled training step."""
     return respond(families_answer())
@@ -39,7 +44,7 @@ def families() -> Response:
 @router.post(
     "/models/resolve",
     summary="Find a model by the name somebody pasted",
-    response_model=ResolvedModel,
+    response_model=shape(ResolvedModel),
     responses=documented(400, 403, 404, 413, 415, 422, 503),
     openapi_extra={
         "requestBody": {

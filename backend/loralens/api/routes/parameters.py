@@ -8,7 +8,8 @@ from loralens.api.bodies import JsonObject, Query
 from loralens.api.compute import computed
 from loralens.api.openapi import query_parameters, request_body
 from loralens.api.problems import documented
-from loralens.api.schemas import ParametersAnswer
+from loralens.api.shape import shape
+from loralens.core.answer.shapes import ParametersAnswer
 
 router = APIRouter(tags=["parameters"])
 
@@ -16,7 +17,7 @@ router = APIRouter(tags=["parameters"])
 @router.get(
     "/parameters",
     summary="Parameter counts",
-    response_model=ParametersAnswer,
+    response_model=shape(ParametersAnswer),
     responses=documented(404, 422, 429, 503),
     openapi_extra={"parameters": query_parameters()},
 )
@@ -28,7 +29,7 @@ async def parameters(request: Request, query: Query) -> Response:
 @router.post(
     "/parameters",
     summary="Parameter counts, nested recipe or your own config.json",
-    response_model=ParametersAnswer,
+    response_model=shape(ParametersAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": request_body()},
 )

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request, Response
 from loralens.api.bodies import JsonObject, Query
 from loralens.api.compute import computed
 from loralens.api.openapi import query_parameters, request_body
-from loralens.api.plan_schemas import PlanAnswer
 from loralens.api.problems import documented
+from loralens.api.shape import shape
+from loralens.core.answer.plan_shapes import PlanAnswer
 
 router = APIRouter(tags=["memory"])
 
@@ -16,7 +17,7 @@ router = APIRouter(tags=["memory"])
 @router.get(
     "/plan",
     summary="Coefficients of the memory formula",
-    response_model=PlanAnswer,
+    response_model=shape(PlanAnswer),
     responses=documented(404, 422, 429, 503),
     openapi_extra={"parameters": query_parameters()},
 )
@@ -28,7 +29,7 @@ async def plan(request: Request, query: Query) -> Response:
 @router.post(
     "/plan",
     summary="Coefficients of the memory formula, nested recipe or your own config.json",
-    response_model=PlanAnswer,
+    response_model=shape(PlanAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": request_body()},
 )

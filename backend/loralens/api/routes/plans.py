@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request, Response
 from loralens.api.bodies import JsonObject
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
-from loralens.api.planner_schemas import PlansAnswer
 from loralens.api.problems import documented
+from loralens.api.shape import shape
 from loralens.planner.plans import MOST_GPUS
+from loralens.planner.shapes import PlansAnswer
 
 router = APIRouter(tags=["planner"])
 
@@ -32,7 +33,7 @@ def _request_body() -> dict[str, Any]:
 @router.post(
     "/plans",
     summary="Plans for several GPUs, with configs to paste",
-    response_model=PlansAnswer,
+    response_model=shape(PlansAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )

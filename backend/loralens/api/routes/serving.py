@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request, Response
 from loralens.api.bodies import JsonObject
 from loralens.api.compute import computed
 from loralens.api.problems import documented
-from loralens.api.serving_schemas import ServingAnswer
+from loralens.api.shape import shape
+from loralens.core.answer.serving_shapes import ServingAnswer
 
 router = APIRouter(tags=["adapters"])
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["adapters"])
 @router.post(
     "/serving",
     summary="Memory of serving one base with many adapters",
-    response_model=ServingAnswer,
+    response_model=shape(ServingAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={
         "requestBody": {

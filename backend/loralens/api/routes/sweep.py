@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request, Response
 from loralens.api.bodies import JsonObject
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
-from loralens.api.planner_schemas import SweepAnswer
 from loralens.api.problems import documented
+from loralens.api.shape import shape
 from loralens.core.tape.size import VARIABLES
+from loralens.planner.shapes import SweepAnswer
 from loralens.planner.sweep import MAX_POINTS
 
 router = APIRouter(tags=["planner"])
@@ -39,7 +40,7 @@ def _request_body() -> dict[str, Any]:
 @router.post(
     "/sweep",
     summary="Peaks over a grid",
-    response_model=SweepAnswer,
+    response_model=shape(SweepAnswer),
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loralens.core import catalogue
 from loralens.core.answer.by_trainer import by_trainer
@@ -22,6 +22,13 @@ from loralens.core.question.model import Model, resolve
 from loralens.core.question.presets import said_of_trainer
 from loralens.core.question.recipe import TRAINERS, Recipe
 from loralens.core.step.counts import Counts, counts_for
+
+if TYPE_CHECKING:
+    from loralens.core.answer.plan_shapes import Plan as PlanObject
+    from loralens.core.answer.plan_shapes import PlanAnswer
+    from loralens.core.answer.shapes import Allocator, Comparison, MemoryAnswer, ParametersAnswer, TensorRow
+    from loralens.core.question.shapes import ModelSummary
+
 
 ONLY_COUNTED = "only counted: the training step of this family is not modelled"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -75,7 +82,7 @@ def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(check(name) for name in several)
 
 
-def memory_answer(body: Any, *, most_passes: int | None = None) -> dict[str, Any]:
+def memory_answer(body: Any, *, most_passes: int | None = None) -> MemoryAnswer:
     """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning.
 
     `trainers`: true, or names: what the same words come to with each trainer's defaults, see `by_trainer`.
@@ -91,21 +98,19 @@ def memory_answer(body: Any, *, most_passes: int | None = None) -> dict[str, Any
 
         check_simulation(model, names, recipe, most_passes)
     estimates = [estimate_model(model, name, recipe) for name in names]
-    answer: dict[str, Any] = {
+    by_method = {item.method: item for item in estimates}
+    both = "full" in by_method and "lora" in by_method
+    answer: MemoryAnswer = {
         "model": model_object(model, estimates[0].plan.base_parameters),
         "estimates": [item.to_dict(gpus, allocator) for item in estimates],
+        "comparison": _comparison(by_method["full"], by_method["lora"]) if both else None,
     }
-    by_method = {item.method: item for item in estimates}
-    if "full" in by_method and "lora" in by_method:
-        answer["comparison"] = _comparison(by_method["full"], by_method["lora"])
-    else:
-        answer["comparison"] = None
     if trainers:
         answer["trainers"] = by_trainer(model, names, body.get("recipe"), trainers, gpus)
     return answer
 
 
-def _allocator(body: Any) -> tuple[str, Any]:
+def _allocator(body: Any) -> tuple[Allocator, Any]:
     """The word that only this answer knows, and the body without it."""
     if not isinstance(body, Mapping) or "allocator" not in body:
         return "rule", body
@@ -136,7 +141,7 @@ def _trainers(body: Any) -> tuple[tuple[str, ...], Any]:
     return tuple(dict.fromkeys(names)), {name: value for name, value in body.items() if name != "trainers"}
 
 
-def model_object(model: Model, parameters: int | None = None) -> dict[str, Any]:
+def model_object(model: Model, parameters: int | None = None) -> ModelSummary:
     """The contract's `model` object; `parameters`: the count, where the caller has it already."""
     return model.to_dict(base_parameters(model) if parameters is None else parameters, left_out_note(model.config))
 
@@ -146,7 +151,7 @@ def base_parameters(model: Model) -> int:
     return estimate_model(model, "full", Recipe()).total_parameters
 
 
-def parameters_answer(body: Any) -> dict[str, Any]:
+def parameters_answer(body: Any) -> ParametersAnswer:
     """`GET /api/parameters`: exact counts, tensor by tensor, for one method (LoRA when none is named).
 
     Layers of a kind share a row; `count` says how many there are. Also for families whose step is not walked.
@@ -193,9 +198,9 @@ def _counts(model: Model, method: str, recipe: Recipe) -> tuple[Counts | None, l
     return Counts.of(plan.held, recipe.weights_dtype), []
 
 
-def _tensors(counts: Counts, rank: int) -> list[dict[str, Any]]:
+def _tensors(counts: Counts, rank: int) -> list[TensorRow]:
     """One row for the tensors of a name, a shape and a state."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, TensorRow] = {}
     for item in counts.held:
         parameter = item.parameter
         shape = [dim if isinstance(dim, int) else dim.at(1, 1, rank) for dim in parameter.shape]
@@ -218,7 +223,7 @@ def _tensors(counts: Counts, rank: int) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _guessed(model: Model) -> dict[str, Any]:
+def _guessed(model: Model) -> ParametersAnswer:
     """The count alone, of an unknown model type; raises if the shapes do not allow even that."""
     count = count_parameters(model.config)
     return {
@@ -243,7 +248,7 @@ def _linear_names(model: Model) -> list[str]:
     return list(names)
 
 
-def _comparison(full: Estimate, lora: Estimate) -> dict[str, Any]:
+def _comparison(full: Estimate, lora: Estimate) -> Comparison:
     file_bytes = lora.adapter_file_bytes
     return {
         "parameters_ratio": round(full.trainable_parameters / lora.trainable_parameters, 4),
@@ -253,7 +258,7 @@ def _comparison(full: Estimate, lora: Estimate) -> dict[str, Any]:
     }
 
 
-def plan_answer(body: Any) -> dict[str, Any]:
+def plan_answer(body: Any) -> PlanAnswer:
     """`GET /api/plan`: one plan per method."""
     model, names, recipe, _ = read_body(body)
     try:
@@ -263,7 +268,7 @@ def plan_answer(body: Any) -> dict[str, Any]:
         base_parameters(model)  # what is wrong with the model itself is said first
         raise
     own = model_object(model, found[names[0]][1].base_parameters)
-    plans = []
+    plans: list[PlanObject] = []
     for name in names:
         used, plan = found[name]
         used = plan.used(used)

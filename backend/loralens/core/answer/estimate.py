@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core import catalogue
 from loralens.core.answer.explain import terms
@@ -27,12 +27,14 @@ from loralens.core.question.model import Model, resolve
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.presets import said_of_trainer, uncounted
 from loralens.core.question.recipe import Recipe
+from loralens.core.question.shapes import Pair
 from loralens.core.tape.ledger import CATEGORIES, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from loralens.core.answer.reserved import Reserved
+    from loralens.core.answer.shapes import Allocator, Breakdown, Collective, Fit, Iteration, MemoryEstimate
 
 ALLOCATORS: Final = ("rule", "simulated")
 BREAKDOWN: Final = {
@@ -93,10 +95,11 @@ class Estimate:
         return self.plan.adapter_bytes.at(*self.point) or None
 
     @property
-    def breakdown(self) -> dict[str, int]:
+    def breakdown(self) -> Breakdown:
         """Bytes by category at the peak; they add up to `allocated_bytes`."""
         sizes = self.moment.by_category()
-        return {BREAKDOWN[name]: size.at(*self.point) for name, size in zip(CATEGORIES, sizes, strict=True)}
+        named = {BREAKDOWN[name]: size.at(*self.point) for name, size in zip(CATEGORIES, sizes, strict=True)}
+        return cast("Breakdown", named)
 
     @property
     def left_out_bytes(self) -> int | None:
@@ -104,7 +107,7 @@ class Estimate:
         return left_out_bytes(self.model.config, ITEM_BYTES[self.recipe.weights_dtype])
 
     @property
-    def communication(self) -> list[dict[str, Any]]:
+    def communication(self) -> list[Collective]:
         """Collectives of one optimizer step: calls, and bytes of the largest tensor of each; per GPU and kind."""
         steps = self.plan.traffic.of_step(self.recipe.gradient_accumulation_steps)
         return [
@@ -123,7 +126,7 @@ class Estimate:
 
         return simulated(self.model, self.method, self.recipe, gpu=gpu, memory_bytes=memory_bytes, varying=varying)
 
-    def bands(self, allocator: str = "rule") -> Overhead:
+    def bands(self, allocator: Allocator = "rule") -> Overhead:
         """Reserved and device bands: by `rule`, or around what is `simulated`."""
         if allocator == "rule":
             return self.overhead
@@ -133,7 +136,7 @@ class Estimate:
         found = simulated_overhead(self.simulated(), least, several=self.recipe.parallelism.gpus > 1)
         return found.beside(self.left_out_bytes or 0)
 
-    def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> list[dict[str, Any]]:
+    def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: Allocator = "rule") -> list[Fit]:
         """Verdict per GPU: see `verdict`. What is left out and has no known size keeps it from being `fits`."""
         cards = [catalogue.gpu(name) for name in gpus]
         bands = dict.fromkeys((card.id for card in cards), self.bands(allocator))
@@ -142,19 +145,19 @@ class Estimate:
             bands |= dict.fromkeys(older, self._elsewhere(BEFORE_8).bands(allocator)) if older else {}
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
         found = [_row(card, bands[card.id], unknown=unknown) for card in cards]
-        beside = (self.iteration([card.id for card in cards]) or {}).get("cards", ())
-        for row, card in zip(found, beside, strict=False):
-            row |= {name: card[name] for name in ("verdict", "headroom_bytes")}  # the engine has to fit too
+        beside = self.iteration([card.id for card in cards])
+        for row, card in zip(found, beside["cards"] if beside else (), strict=False):
+            row["verdict"], row["headroom_bytes"] = card["verdict"], card["headroom_bytes"]  # the engine has to fit too
         return found
 
-    def iteration(self, gpus: Iterable[str] = SHOWN_GPUS) -> dict[str, Any] | None:
+    def iteration(self, gpus: Iterable[str] = SHOWN_GPUS) -> Iteration | None:
         """The phases of an iteration with a rollout, and the engine beside the model that learns; see `answer.iteration`."""
         return iteration(self.model, self.plan, self.recipe, self.phases, gpus)
 
     def _elsewhere(self, accelerator: str) -> Estimate:
         return estimate_model(self.model, self.method, replace(self.recipe, accelerator=accelerator))
 
-    def assumptions(self, allocator: str = "rule") -> list[str]:
+    def assumptions(self, allocator: Allocator = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""
         own = [
             *self.model.assumptions(self.method, self.recipe),
@@ -169,11 +172,11 @@ class Estimate:
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
         return [*own, *SIMULATED_ASSUMPTIONS, *varying]
 
-    def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: str = "rule") -> dict[str, Any]:
+    def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: Allocator = "rule") -> MemoryEstimate:
         """One entry of the contract's `estimates`."""
         trainable, total = self.trainable_parameters, self.total_parameters
         bands = self.bands(allocator)
-        return {
+        answer: MemoryEstimate = {
             "method": self.method,
             "regime": self.plan.regime,
             "basis": "computed",
@@ -189,9 +192,9 @@ class Estimate:
                 "allocated_bytes": self.allocated_bytes,
                 "reserved_bytes": bands.reserved[1],
                 "device_bytes": bands.device[1],
-                "reserved_band_bytes": [bands.reserved[0], bands.reserved[2]],
-                "device_band_bytes": [bands.device[0], bands.device[2]],
-                "needed_bytes": list(bands.needed),
+                "reserved_band_bytes": Pair([bands.reserved[0], bands.reserved[2]]),
+                "device_band_bytes": Pair([bands.device[0], bands.device[2]]),
+                "needed_bytes": Pair(list(bands.needed)),
                 "allocator": allocator,
                 "host_bytes": self.plan.host_bytes.at(*self.point),
             },
@@ -204,8 +207,10 @@ class Estimate:
             "attention": [{"kernel": name, "because": why} for name, why in self.plan.attention.items()],
             "without_effect": idle_words(self.plan, self.recipe),
             "fits": self.fits(gpus, allocator),
-            **({"iteration": found} if (found := self.iteration(gpus)) else {}),
         }
+        if beside := self.iteration(gpus):
+            answer["iteration"] = beside
+        return answer
 
 
 def verdict(needed: tuple[int, int], memory_bytes: int, *, unknown: bool = False) -> str:
@@ -216,7 +221,7 @@ def verdict(needed: tuple[int, int], memory_bytes: int, *, unknown: bool = False
     return "fits" if safe <= memory_bytes and not unknown else "tight"
 
 
-def _row(gpu: catalogue.Gpu, bands: Overhead, *, unknown: bool) -> dict[str, Any]:
+def _row(gpu: catalogue.Gpu, bands: Overhead, *, unknown: bool) -> Fit:
     least, _ = bands.needed
     return {
         "gpu": gpu.id,

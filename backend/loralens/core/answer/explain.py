@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.tape.ledger import Moment
 from loralens.core.tape.size import MONOMIALS, Size, monomial_values
+
+if TYPE_CHECKING:
+    from loralens.core.answer.shapes import Term
+
 
 _SYMBOLS: Final = ("B", "S", "r")
 
@@ -61,10 +65,10 @@ def substituted(size: Size, batch: int, sequence: int, rank: int) -> str:
     return f"{' + '.join(parts) or '0'} = {size.at(batch, sequence, rank):,}"
 
 
-def terms(moment: Moment, batch: int, sequence: int, rank: int) -> list[dict[str, Any]]:
+def terms(moment: Moment, batch: int, sequence: int, rank: int) -> list[Term]:
     """The entries held at a moment, largest first; their bytes add up to the moment's."""
     values = monomial_values(batch, sequence, rank)
-    rows = []
+    rows: list[Term] = []
     for (category, label), size in moment.entries.items():
         count = sum(c * v for c, v in zip(size, values, strict=True))
         if count:
@@ -78,5 +82,5 @@ def terms(moment: Moment, batch: int, sequence: int, rank: int) -> list[dict[str
                     "source": source_of(category, label),
                 }
             )
-    rows.sort(key=lambda row: -int(row["bytes"]))  # type: ignore[call-overload]
+    rows.sort(key=lambda row: -row["bytes"])
     return rows

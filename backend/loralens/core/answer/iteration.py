@@ -10,7 +10,7 @@ generation/vllm_generation.py (empties the allocator's cache, wakes the weights,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.kv_cache import cache_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from loralens.core.answer.plan import Plan
+    from loralens.core.answer.shapes import Iteration, IterationCard, IterationEngine, IterationPhase
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
@@ -60,7 +61,7 @@ class Engine:
 
 def iteration(
     model: Model, plan: Plan, recipe: Recipe, phases: dict[str, int], gpus: Iterable[str]
-) -> dict[str, Any] | None:
+) -> Iteration | None:
     """The block of an answer; None for objectives without a rollout."""
     if recipe.objective.type != "grpo":
         return None
@@ -72,19 +73,21 @@ def iteration(
             name = "reference" if label.startswith("reference: ") else category
             resident[name] = resident.get(name, 0) + size.at(*point)
     held = sum(resident.values())
-    rows = [{"phase": name, "trainer_bytes": size, "engine": "none"} for name, size in phases.items()]
     engine = _engine(model, recipe) if recipe.rollout.engine == "vllm" else None
+    state = "none" if engine is None else "asleep" if recipe.rollout.sleep_level else "awake"
+    rows: list[IterationPhase] = [
+        {"phase": name, "trainer_bytes": size, "engine": state} for name, size in phases.items()
+    ]
     if engine is not None:
-        state = "asleep" if recipe.rollout.sleep_level else "awake"
         rows = [
             {"phase": "sync", "trainer_bytes": held, "engine": "weights"},
             {"phase": "rollout", "trainer_bytes": held, "engine": "awake"},
-            *({**row, "engine": state} for row in rows),
+            *rows,
         ]
     return {
         "phases": rows,
         "resident_bytes": resident,
-        "engine": engine and _engine_row(engine),
+        "engine": None if engine is None else _engine_row(engine),
         "cards": [_on_card(catalogue.gpu(name), engine, recipe, held, max(phases.values())) for name in gpus]
         if engine
         else [],
@@ -98,7 +101,7 @@ def _engine(model: Model, recipe: Recipe) -> Engine:
     return Engine(weights, profile, sequence, per_token)
 
 
-def _engine_row(engine: Engine) -> dict[str, Any]:
+def _engine_row(engine: Engine) -> IterationEngine:
     return {
         "weights_bytes": engine.weights,
         "profile_bytes": engine.profile,
@@ -109,7 +112,7 @@ def _engine_row(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _on_card(gpu: Gpu, engine: Engine, recipe: Recipe, held: int, learning: int) -> dict[str, Any]:
+def _on_card(gpu: Gpu, engine: Engine, recipe: Recipe, held: int, learning: int) -> IterationCard:
     """Which shares leave room for everything else, and what the asked one comes to."""
     card, asked = gpu.memory_bytes, int(gpu.memory_bytes * recipe.rollout.utilization)
     most = [_most(card, engine, recipe, held, learning, gpu.id, safe=safe) for safe in (False, True)]

@@ -21,6 +21,7 @@ from loralens.core.time.rates import CLASS, Share, bandwidth_of, known, share_of
 from loralens.core.time.step_time import COMMUNICATION, StepTime, TimePlan
 
 if TYPE_CHECKING:
+    from loralens.core.answer.pace_shapes import StepPace
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model
 
@@ -49,7 +50,7 @@ class Pace:
         """Of all cards together, padding included."""
         return self.tokens / self.step.seconds
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> StepPace:
         """The contract's `step_seconds` and `tokens_per_second`."""
         return {
             "step_seconds": {

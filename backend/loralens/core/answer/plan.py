@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel, switches
@@ -35,6 +35,7 @@ from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
+    from loralens.core.answer.plan_shapes import PlanNumbers, PlanRanges, PlanRemainders
     from loralens.core.architecture.causal import Root
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
@@ -88,12 +89,12 @@ class Plan:
                     best, best_bytes = moment, size
         return phases, best, best_bytes
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PlanNumbers:
         """The plan's own part of the contract's JSON."""
         return {
             "variables": list(VARIABLES),
-            "valid": {name: list(bounds) for name, bounds in self.validity.ranges.items()},
-            "remainders": {name: list(pair) for name, pair in self.validity.remainders.items()},
+            "valid": cast("PlanRanges", {name: list(bounds) for name, bounds in self.validity.ranges.items()}),
+            "remainders": cast("PlanRemainders", {name: list(pair) for name, pair in self.validity.remainders.items()}),
             "monomials": [list(exponents) for exponents in MONOMIALS],
             "categories": list(CATEGORIES),
             "parameters": {"total": list(self.total), "trainable": list(self.trainable)},

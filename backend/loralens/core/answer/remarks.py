@@ -10,13 +10,14 @@ from loralens.core.tape.size import MONOMIALS, VARIABLES
 
 if TYPE_CHECKING:
     from loralens.core.answer.plan import Plan
+    from loralens.core.answer.shapes import IdleWords
     from loralens.core.question.recipe import Recipe
     from loralens.core.question.words import Word
 
 _SEQUENCE = VARIABLES.index("sequence_length")
 
 
-def idle_words(plan: Plan, recipe: Recipe) -> list[dict[str, Any]]:
+def idle_words(plan: Plan, recipe: Recipe) -> list[IdleWords]:
     """The words that were set and change nothing, by reason; empty for a recipe whose every word counts."""
     reasons: dict[str, list[str]] = {}
     for row in ALL_WORDS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.card import CONTEXT_TYPICAL
@@ -21,6 +21,10 @@ from loralens.core.question.kinds import Choice, Maybe, Truth, Whole, entry, map
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.recipe import Recipe
+
+if TYPE_CHECKING:
+    from loralens.core.answer.serving_shapes import ServingAnswer, ServingGpu, ServingTerm
+
 
 MAX_GROUPS: Final = 64
 MAX_COUNT: Final = 1_000_000
@@ -78,7 +82,7 @@ class Serving:
         return self.base_bytes * self.model_count + self.kv_cache_bytes + self.logits_bytes
 
 
-def serving_answer(body: Any) -> dict[str, Any]:
+def serving_answer(body: Any) -> ServingAnswer:
     """What `POST /api/serving` answers.
 
     Body: {"model" | "config", "adapters": [{"rank", "count"}], "target_modules", "weights_dtype", "quantization",
@@ -158,7 +162,7 @@ def _packed_bytes(model: Model, recipe: Recipe) -> int:
 
 def _answer(
     model: Model, s: Serving, batch: int, length: int, kv_dtype: Any, adapter_dtype: Any, padded: bool, gpus: Any
-) -> dict[str, Any]:
+) -> ServingAnswer:
     return {
         "model": {"id": model.id, "name": model.name, "family": model.family},
         "base_bytes": s.base_bytes,
@@ -184,7 +188,7 @@ def _answer(
     }
 
 
-def _on_gpu(gpu: catalogue.Gpu, s: Serving) -> dict[str, Any]:
+def _on_gpu(gpu: catalogue.Gpu, s: Serving) -> ServingGpu:
     usable = gpu.memory_bytes - CONTEXT_TYPICAL
     free = usable - s.base_bytes - s.kv_cache_bytes - s.logits_bytes
     return {
@@ -198,9 +202,7 @@ def _on_gpu(gpu: catalogue.Gpu, s: Serving) -> dict[str, Any]:
     }
 
 
-def _terms(
-    s: Serving, batch: int, length: int, kv_dtype: Any, adapter_dtype: Any, padded: bool
-) -> list[dict[str, Any]]:
+def _terms(s: Serving, batch: int, length: int, kv_dtype: Any, adapter_dtype: Any, padded: bool) -> list[ServingTerm]:
     widest = max(group.rank for group in s.groups)
     mix = " + ".join(f"{g.count} × {g.parameters_each:,} (rank {g.rank})" for g in s.groups)
     if padded:
@@ -229,7 +231,10 @@ def _terms(
             "assumption: sampling in float32",
         ),
     ]
-    return [dict(zip(("name", "bytes", "formula", "substituted", "source"), row, strict=True)) for row in rows]
+    return [
+        {"name": name, "bytes": size, "formula": formula, "substituted": substituted, "source": source}
+        for name, size, formula, substituted, source in rows
+    ]
 
 
 def _groups(value: Any) -> dict[int, int]:

@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core.catalogue._names import LONGEST_NAME, closest, key, shown
 from loralens.core.errors import UnknownGpu
+
+if TYPE_CHECKING:
+    from loralens.core.catalogue.shapes import GpuRow
+
 
 _VENDOR: Final = re.compile(r"^(?:nvidia|amd|intel|geforce|tesla|quadro|instinct|radeon)-|-(?:hbm\d\w*|generation)$")
 _MEMORY: Final = re.compile(r"(.+?)-?(\d{1,3})-?gb(?:-hbm\d\w*)?")
@@ -62,15 +66,12 @@ class Gpu:
     sources: tuple[str, ...]
     notes: str | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> GpuRow:
         """The row as JSON types, for an API answer."""
         row = {field.name: getattr(self, field.name) for field in fields(self)}
         row |= {name: dict(value) for name, value in row.items() if isinstance(value, Mapping)}
-        return row | {
-            "aliases": list(self.aliases),
-            "prices": [asdict(price) for price in self.prices],
-            "sources": list(self.sources),
-        }
+        row |= {"aliases": list(self.aliases), "sources": list(self.sources)}
+        return cast("GpuRow", row | {"prices": [asdict(price) for price in self.prices]})
 
 
 def known_gpu(name: str) -> Gpu:

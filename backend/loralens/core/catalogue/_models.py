@@ -6,7 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from loralens.core.catalogue.shapes import ModelDetail
+
 
 DATA = Path(__file__).parent / "data"
 INDEX = DATA / "models.json"
@@ -41,9 +45,9 @@ class ModelEntry:
     notes: str | None
     config: dict[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ModelDetail:
         """The row as JSON types, for an API answer."""
-        return asdict(self) | {"aliases": list(self.aliases)}
+        return cast("ModelDetail", asdict(self) | {"aliases": list(self.aliases)})
 
 
 def entry(id_: str) -> ModelEntry:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.errors import InvalidInput
 from loralens.core.question.packings import said_by
 from loralens.core.question.recipe import Quantization, Recipe
+
+if TYPE_CHECKING:
+    from loralens.core.question.shapes import ModelSummary
+
 
 MAX_KEYS: Final = 1_000  # of one object in a config.json (assumption, far beyond any that exists)
 MAX_DEPTH: Final = 64
@@ -33,16 +37,18 @@ class Model:
     read_as: tuple[str, ...] = ()
     packing: str | None = None
 
-    def to_dict(self, parameters: int, left_out: list[str]) -> dict[str, Any]:
+    def to_dict(self, parameters: int, left_out: list[str]) -> ModelSummary:
         """The contract's `model` object; `read_as` is there only where a name had to be understood."""
-        row = {
+        row: ModelSummary = {
             "id": self.id,
             "name": self.name,
             "family": self.family,
             "parameters": parameters,
             "left_out": left_out,
         }
-        return row | {"read_as": list(self.read_as)} if self.read_as else row
+        if self.read_as:
+            row["read_as"] = list(self.read_as)
+        return row
 
     def packed(self, recipe: Recipe, methods: tuple[str, ...]) -> Recipe:
         """The recipe with the packing that the name means, where the recipe names none.

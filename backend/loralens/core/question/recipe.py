@@ -53,6 +53,7 @@ from loralens.core.question.objectives import Objective, Rollout, Teacher
 from loralens.core.question.packings import QUANTIZATIONS, Packing
 from loralens.core.question.parallelism import Parallelism, segments_alone
 from loralens.core.question.precision import DTYPES
+from loralens.core.question.shapes import RecipeWords
 from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
@@ -280,12 +281,13 @@ class Recipe:
         except TypeError:  # something unhashable inside: read it uncached, the reader will say what is wrong
             return _read(entries)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RecipeWords:
         """The nested JSON form, complete, so that an answer shows every default that was used."""
         groups = {name: getattr(self, name) for name in GROUPS}
-        return shown(words_of(Recipe), self) | {
-            name: None if value is None else shown(words_of(GROUPS[name]), value) for name, value in groups.items()
-        }
+        return RecipeWords(
+            shown(words_of(Recipe), self)
+            | {name: None if value is None else shown(words_of(GROUPS[name]), value) for name, value in groups.items()}
+        )
 
     def get(self, name: str) -> Any:
         """A word's value by its flat name, as JSON; None for a packing's words where nothing is packed."""

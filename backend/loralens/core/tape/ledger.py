@@ -11,10 +11,11 @@ coefficient can never be a peak.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from loralens.core.tape.size import ZERO, Size
 
-CATEGORIES = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
+CATEGORIES: Final = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
 
 Entry = tuple[str, str]  # category, label
 

@@ -1,11 +1,11 @@
-"""Shapes of `/api/serving`."""
+"""The answer about serving, as JSON. The API documents these very types."""
 
 from __future__ import annotations
 
-from loralens.api.shape import Shape
+from typing import TypedDict
 
 
-class AdapterGroup(Shape):
+class AdapterGroup(TypedDict):
     """Adapters of one rank."""
 
     rank: int
@@ -14,14 +14,14 @@ class AdapterGroup(Shape):
     bytes_each: int
 
 
-class RankCount(Shape):
+class RankCount(TypedDict):
     """How many adapters of a rank fit beside base and cache."""
 
     rank: int
     count: int
 
 
-class ServingGpu(Shape):
+class ServingGpu(TypedDict):
     """One GPU's verdict."""
 
     gpu: str
@@ -33,7 +33,7 @@ class ServingGpu(Shape):
     full_models_that_fit: int
 
 
-class ServingTerm(Shape):
+class ServingTerm(TypedDict):
     """One line of the explanation."""
 
     name: str
@@ -43,7 +43,7 @@ class ServingTerm(Shape):
     source: str
 
 
-class ServingModel(Shape):
+class ServingModel(TypedDict):
     """Which model."""
 
     id: str
@@ -51,7 +51,7 @@ class ServingModel(Shape):
     family: str
 
 
-class ServingAnswer(Shape):
+class ServingAnswer(TypedDict):
     """Memory of serving one base with many adapters."""
 
     model: ServingModel

@@ -1,58 +1,59 @@
-"""The shape of a plan, as the API serves it and the page evaluates it."""
+"""A plan as JSON, which the page evaluates. The API documents these very types."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, NotRequired, TypedDict
 
-from pydantic import Field
-
-from loralens.api.schemas import ModelSummary
-from loralens.api.shape import Recipe, Shape
+from loralens.core.question.shapes import ModelSummary, Pair, RecipeWords
 
 Variable = Literal["micro_batch_size", "sequence_length", "rank"]
+
+
 Category = Literal["weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries"]
+
+
 Polynomial = list[int]
 
 
-class PlanRanges(Shape):
+class PlanRanges(TypedDict):
     """From and to which value of each variable a plan holds, both included."""
 
-    micro_batch_size: tuple[int, int]
-    sequence_length: tuple[int, int]
-    rank: tuple[int, int]
+    micro_batch_size: Pair
+    sequence_length: Pair
+    rank: Pair
 
 
-class PlanRemainders(Shape):
+class PlanRemainders(TypedDict):
     """Modulus and remainder, for variables at whose other values the plan does not hold."""
 
-    micro_batch_size: tuple[int, int] | None = None
-    sequence_length: tuple[int, int] | None = None
-    rank: tuple[int, int] | None = None
+    micro_batch_size: NotRequired[Pair]
+    sequence_length: NotRequired[Pair]
+    rank: NotRequired[Pair]
 
 
-class PlanParameters(Shape):
+class PlanParameters(TypedDict):
     """Counts, not bytes."""
 
     total: Polynomial
     trainable: Polynomial
 
 
-class PlanStorage(Shape):
+class PlanStorage(TypedDict):
     """What is written to disk."""
 
     checkpoint_bytes: Polynomial
     adapter_file_bytes: Polynomial
 
 
-class PlanMoment(Shape):
+class PlanMoment(TypedDict):
     """A moment that is the peak of its phase for some values of the variables."""
 
     phase: str
     label: str
-    bytes: list[Polynomial] = Field(description="One polynomial for each of `categories`.")
+    bytes: Annotated[list[Polynomial], "One polynomial for each of `categories`."]
 
 
-class PlanSegment(Shape):
+class PlanSegment(TypedDict):
     """A stretch of the timeline: `repeat` moments that change evenly from `first` to `last`."""
 
     phase: str
@@ -62,18 +63,13 @@ class PlanSegment(Shape):
     last: list[Polynomial]
 
 
-class Plan(Shape):
-    """One method's memory as polynomials: the sum over `monomials` of coefficient × variables to their exponents."""
+class PlanNumbers(TypedDict):
+    """What a plan is made of: the sum over `monomials` of coefficient × variables to their exponents."""
 
-    model: ModelSummary
-    method: str
-    regime: str = Field(description="The precision regime in words.")
-    recipe: Recipe
-    assumptions: list[str]
     variables: list[Variable]
     valid: PlanRanges
     remainders: PlanRemainders
-    monomials: list[list[int]] = Field(description="Each the exponents of `variables`.")
+    monomials: Annotated[list[list[int]], "Each the exponents of `variables`."]
     categories: list[Category]
     parameters: PlanParameters
     storage: PlanStorage
@@ -82,7 +78,17 @@ class Plan(Shape):
     timeline: list[PlanSegment]
 
 
-class PlanAnswer(Shape):
+class Plan(PlanNumbers):
+    """One method's memory as polynomials: the sum over `monomials` of coefficient × variables to their exponents."""
+
+    model: ModelSummary
+    method: str
+    regime: Annotated[str, "The precision regime in words."]
+    recipe: RecipeWords
+    assumptions: list[str]
+
+
+class PlanAnswer(TypedDict):
     """Answer of /api/plan."""
 
     plans: list[Plan]

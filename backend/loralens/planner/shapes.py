@@ -1,0 +1,231 @@
+"""The planner's answers, as JSON. The API documents these very types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from loralens.core.answer.pace_shapes import StepSeconds, TokensPerSecond
+from loralens.core.answer.shapes import Peak
+from loralens.core.question.shapes import ModelSummary, RecipeWords
+from loralens.planner.course_shapes import Both
+
+
+class Said(TypedDict):
+    """A sentence in English, and its name, by which a page has it in its reader's language."""
+
+    key: str
+    en: str
+
+
+class FitGpu(TypedDict):
+    """The GPU in question."""
+
+    id: str
+    name: str
+    memory_bytes: int
+    memory_basis: Annotated[str, "driver, or the assumption behind `memory_bytes`."]
+
+
+class Largest(TypedDict):
+    """The largest value of one variable with which the step fits, all else as asked."""
+
+    value: Annotated[int | None, "null: not even 1 fits."]
+    asked: int
+    bounded_by: Annotated[str, "memory, or the range of the question."]
+    peak_allocated_bytes: NotRequired[int]
+    needed_bytes: NotRequired[int]
+    model_context: NotRequired[Annotated[int, "`max_position_embeddings` of the model, for a length."]]
+
+
+_From = TypedDict("_From", {"from": Any})
+
+
+class AdvisedChange(_From):
+    """One field to change, from what to what, and why."""
+
+    field: str
+    to: Any
+    cost: Annotated[str, "What it costs otherwise: none, time, quality, or another method."]
+    why: Said
+    saves_bytes: Annotated[int, "Of the allocated peak; predicted for this very question."]
+    peak_allocated_bytes: int
+    needed_bytes: int
+    fits: NotRequired[Annotated[bool, "Whether this change is enough by itself."]]
+    time_ratio: NotRequired[Annotated[float | None, "Time a token with the change, over without; null: not known."]]
+
+
+class SmallestGpu(TypedDict):
+    """A GPU that fits without any change."""
+
+    id: str
+    name: str
+    memory_bytes: int
+
+
+class SeveralGpus(TypedDict):
+    """How many of the GPU do, with everything sharded."""
+
+    gpus: int
+    strategy: str
+    needed_bytes: int
+
+
+class Advice(TypedDict):
+    """What to change so that it fits."""
+
+    changes: list[AdvisedChange]
+    path: Annotated[list[AdvisedChange] | None, "Changes to make together; null: no path is known."]
+    smallest_gpu: SmallestGpu | None
+    several_gpus: SeveralGpus | None
+
+
+class PlanRow(TypedDict):
+    """One way to share a step out."""
+
+    level: Annotated[int, "1: copies only; 7: stages. Each level waits for one more kind of transfer."]
+    mesh: dict[str, int]
+    words: Annotated[dict[str, Any], "Recipe words that make the question this plan, by flat name."]
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+    tokens_per_step: Annotated[int, "Of all GPUs together."]
+    allocated_bytes: int
+    needed_bytes: int
+    fits: bool
+    seconds_per_step: Annotated[float | None, "For comparing plans; null: a rate is not known."]
+    tokens_per_second_per_gpu: float | None
+    recipe: RecipeWords
+    configs: Annotated[dict[str, str], "Texts to paste, by program."]
+
+
+class PlansAnswer(TypedDict):
+    """`POST /api/plans`."""
+
+    model: ModelSummary
+    method: str
+    gpu: dict[str, Any]
+    gpus: int
+    nodes: int
+    tried: int
+    plans: list[PlanRow]
+    nearest: Annotated[PlanRow | None, "The plan that needs least, where none fits."]
+    assumptions: list[str]
+
+
+class GpuHours(TypedDict):
+    """GPU hours; null: not known."""
+
+    least: float | None
+    expected: float | None
+    low: float | None
+    high: float | None
+
+
+class AlikeTime(GpuHours):
+    """GPU hours on a card with as much memory as the one in question, whose rate is not known."""
+
+    gpu: str
+    name: str
+    expected_usd: Annotated[float | None, "At the cheapest price that is known."]
+
+
+class Cost(TypedDict):
+    """What the hours cost at one published price; null: not known."""
+
+    usd_per_gpu_hour: float
+    source: str
+    date: str
+    least_usd: float | None
+    expected_usd: float | None
+    low_usd: float | None
+    high_usd: float | None
+
+
+class Rate(TypedDict):
+    """Operations a second of one card, in the dtype that computes; null: not known."""
+
+    dtype: str
+    dense_flops_per_second: int | None
+    achievable_flops_per_second: int | None
+    achievable_source: str | None
+    utilization: Annotated[float | None, "Share of the dense peak."]
+    utilization_basis: Annotated[str, "given, or computed from the step's time."]
+    least_flops_per_second: int | None
+    expected_flops_per_second: float | None
+
+
+class NamedGpu(TypedDict):
+    """Which card."""
+
+    id: str
+    name: str
+
+
+class TrainingTime(TypedDict):
+    """Operations, seconds, GPU hours and cost on one card; null stands for: not known."""
+
+    tokens: int
+    flops_per_token: dict[str, float]
+    flops: float
+    reasons: Both
+    gpu: NamedGpu
+    rate: Rate
+    step_seconds: StepSeconds | None
+    tokens_per_second: Annotated[TokensPerSecond | None, "Of all cards together."]
+    gpu_hours: GpuHours
+    cost: list[Cost]
+    assumptions: list[str]
+
+
+class Time(TrainingTime):
+    """Operations, seconds, GPU hours and cost; null stands for: not known."""
+
+    alike: Annotated[
+        list[AlikeTime], "Where the card's rate is not known: known cards with as much memory, the slowest first."
+    ]
+
+
+class FitAnswer(TypedDict):
+    """`POST /api/fit`."""
+
+    model: ModelSummary
+    method: str
+    regime: str
+    recipe: RecipeWords
+    gpu: FitGpu
+    verdict: Annotated[str, "fits, tight or does_not_fit."]
+    peak: Peak
+    needed_bytes: Annotated[int, "What a card must have: peak, fragmentation and context."]
+    headroom_bytes: Annotated[int, "Memory above `needed_bytes`; negative: so much is missing."]
+    largest: dict[str, Largest]
+    advice: Annotated[Advice | None, "null where nothing has to change."]
+    time: Time | None
+
+
+class SweepVariable(TypedDict):
+    """One axis of the grid."""
+
+    name: str
+    values: list[int]
+
+
+class Sweep(TypedDict):
+    """One method over the whole grid; arrays in C order."""
+
+    method: str
+    peak_allocated_bytes: list[int]
+    needed_bytes: list[int]
+    phases: Annotated[list[int], "Indices into `phase_names`."]
+    fits: NotRequired[list[bool]]
+
+
+class SweepAnswer(TypedDict):
+    """`POST /api/sweep`."""
+
+    model: ModelSummary
+    recipe: RecipeWords
+    gpu: SmallestGpu | None
+    variables: list[SweepVariable]
+    shape: list[int]
+    phase_names: list[str]
+    sweeps: list[Sweep]
