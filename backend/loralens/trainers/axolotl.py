@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loralens.trainers.common import adapter as lora
-from loralens.trainers.common import attention, clip, dtype, packed_rows, targets
+from loralens.trainers.common import attention, clip, dtype, packed_rows, parts, targets
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
 
@@ -65,6 +65,7 @@ def _method(r: Reading) -> None:
     if r.get("lora_r") is None:
         r.ask("lora_r is missing: Axolotl has no default and stops; counted with the usual rank")
     targets(r, "lora_target_modules")
+    parts(r, "lora_target_parameters")
     if r.true("lora_target_linear"):
         r.say("target_modules", "all-linear", "lora_target_linear")
     if r.get("peft_autocast_adapter_dtype") is False:

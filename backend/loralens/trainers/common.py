@@ -108,6 +108,19 @@ def targets(r: Reading, *keys: str, every: tuple[str, ...] = ("all", "all-linear
         return
 
 
+def parts(r: Reading, parameters: str, layers: str = "", tokens: str = "") -> None:
+    """Adapters on parameters themselves, on some layers only, and rows of the embedding that train."""
+    if r.get(parameters):
+        r.say("target_parameters", r.names(r.get(parameters)), parameters)
+    for word, key in (("layers_to_transform", layers), ("trainable_token_indices", tokens)):
+        found = r.get(key) if key else None
+        numbers = found if isinstance(found, list) else [found]
+        if all(isinstance(one, int) and not isinstance(one, bool) for one in numbers):
+            r.say(word, numbers, key)
+        elif found is not None:
+            r.near("its numbers are not written in the file", key)
+
+
 def _pattern(text: str) -> bool:
     return any(symbol in text for symbol in "*()[]|\\^$+?")
 

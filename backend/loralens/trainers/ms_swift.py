@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from loralens.trainers.common import adapter as lora
-from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, targets
+from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, parts, targets
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
 
@@ -85,6 +85,7 @@ def _adapter(r: Reading, four: bool) -> None:
     lora(r, rank="lora_rank", alpha="lora_alpha", dropout="lora_dropout", saved="modules_to_save", dora="use_dora",
          rslora="use_rslora")  # fmt: skip
     targets(r, "target_regex", "target_modules")
+    parts(r, "target_parameters")
     own = dtype(r.get("lora_dtype"))
     if own:
         r.say("adapter_dtype", own, "lora_dtype")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from loralens.core.question.versions import read_version
 from loralens.trainers.common import adapter as lora
-from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, targets
+from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, parts, targets
 from loralens.trainers.files import Setting, flat
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
@@ -32,6 +32,7 @@ def read_trl(r: Reading) -> None:
         lora(r, rank="lora_r", alpha="lora_alpha", dropout="lora_dropout", saved="lora_modules_to_save", dora="use_dora",
              rslora="use_rslora")  # fmt: skip
         targets(r, "lora_target_modules")
+        parts(r, "lora_target_parameters")
     held = dtype(r.get("dtype", "torch_dtype"))
     if held or r.get("dtype", "torch_dtype") == "auto":
         r.say("weights_dtype", held or "bfloat16", "dtype", "torch_dtype")
@@ -123,6 +124,7 @@ def python_model(r: Reading) -> None:
         lora(r, rank="lora.r", alpha="lora.lora_alpha", dropout="lora.lora_dropout", saved="lora.modules_to_save",
              dora="lora.use_dora", rslora="lora.use_rslora", bias="lora.bias")  # fmt: skip
         targets(r, "lora.target_modules")
+        parts(r, "lora.target_parameters", "lora.layers_to_transform", "lora.trainable_token_indices")
     held = dtype(r.get("load.dtype", "load.torch_dtype"))
     if r.setting("call.from_pretrained"):
         r.say("weights_dtype", held or "bfloat16", "load.dtype", "load.torch_dtype", "load.model_name")
@@ -163,6 +165,7 @@ def read_unsloth(r: Reading) -> None:
         lora(r, rank="lora.r", alpha="lora.lora_alpha", dropout="lora.lora_dropout", saved="lora.modules_to_save",
              dora="lora.use_dora", rslora="lora.use_rslora", bias="lora.bias")  # fmt: skip
         targets(r, "lora.target_modules")
+        parts(r, "lora.target_parameters", "lora.layers_to_transform")
         if r.words.get("dropout"):
             r.say("fused_kernels", True, "lora.lora_dropout")
     held = dtype(r.get("load.dtype"))

@@ -100,6 +100,7 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
         keys |= {"lora_r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
                  "peft_use_dora": lora.use_dora, "peft_use_rslora": lora.use_rslora}  # fmt: skip
         keys |= {"lora_modules_to_save": list(lora.modules_to_save)} if lora.modules_to_save else {}
+        keys |= {"lora_target_parameters": list(lora.target_parameters)} if lora.target_parameters else {}
         if lora.target_modules == "all-linear":
             keys["lora_target_linear"] = True
         elif lora.target_modules is not None:
@@ -183,6 +184,7 @@ def write_trl(model: str, method: str, recipe: Recipe) -> Keys:
                  "lora_target_modules": targets_of(recipe, "all-linear"), "use_dora": lora.use_dora,
                  "use_rslora": lora.use_rslora}  # fmt: skip
         keys |= {"lora_modules_to_save": list(lora.modules_to_save)} if lora.modules_to_save else {}
+        keys |= {"lora_target_parameters": list(lora.target_parameters)} if lora.target_parameters else {}
         if packing is not None and packing.type == "int8":
             keys["load_in_8bit"] = True
         elif packing is not None:

@@ -53,6 +53,14 @@ def test_the_fullest_stage_is_answered_for_and_named():
     assert any(f"is number {ranks.index(max(ranks))} (counted from 0)" in line for line in found.assumptions())
 
 
+def test_stages_without_a_head_take_adapters_on_every_layer_and_packed_weights():
+    stages = [
+        estimate(MODEL, "qlora", **WORDS, target_modules="all-linear", pp=3, pipeline_rank=rank) for rank in range(3)
+    ]
+    assert len({stage.trainable_parameters for stage in stages}) == 1
+    assert stages[1].allocated_bytes < min(stages[0].allocated_bytes, stages[2].allocated_bytes)
+
+
 def test_stages_share_the_layers_out():
     p = Parallelism(gpus=4, pp=4, schedule="interleaved", virtual_stages=2)
     assert sorted(layer for rank in range(4) for layer in layers_of(19, p, rank)) == list(range(19))

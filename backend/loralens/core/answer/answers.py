@@ -243,7 +243,7 @@ def _linear_names(model: Model) -> list[str]:
     names = {
         name.rsplit(".", 1)[-1]: None
         for name, module in root.walk()
-        if isinstance(module, Linear) and module is not root.head
+        if isinstance(module, Linear) and not root.is_head(module)
     }
     return list(names)
 

@@ -65,6 +65,10 @@ class Root(Module):
         beside = () if self.media is None else self.media.places
         return [(name, stack) for name, stack in self.stacks() if not name.startswith(beside)]
 
+    def is_head(self, module: Module) -> bool:
+        """Is this the language model's head? A pipeline's stages before the last have none."""
+        return module is vars(self).get("head")
+
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """What a micro batch holds: name and bytes of every tensor that the training loop hands over."""
         words = [("token ids", TOKENS * 8), *(self.task.labels() if self.task else [("labels", TOKENS * 8)])]

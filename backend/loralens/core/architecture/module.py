@@ -143,17 +143,19 @@ class Embedding(Module):
         self.weight = Parameter((entries, width))
         self.width = width
         self.parts = 1  # of how many the weight is one, where its gradient is made whole
+        self.adapter: Any = None
 
     def forward(self, t: Tape, rows: Size, label: str = "embeddings", indices: Tensor | None = None) -> Tensor:
         """Rows of the table for `rows` indices, which backward needs; the weight's gradient is dense.
 
         Source: aten/src/ATen/native/cuda/Embedding.cu, `embedding_dense_backward`: sorts the indices, four int64 arrays.
         """
-        weight = t.parameter(self.weight)
+        adapted = self.adapter and t.adapters
+        weight = self.adapter.weight(t, self.weight) if adapted else t.parameter(self.weight)
         out = t.new(rows * self.width, self.weight.dtype, self.width, label)
 
         def apply(g: Tensor) -> Tensor:
-            category = "temporaries" if self.weight.gradient_kept else "gradients"
+            category = "temporaries" if adapted or self.weight.gradient_kept else "gradients"
             with t.temporary(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries"):
                 return t.new(
                     self.weight.numel * self.parts,

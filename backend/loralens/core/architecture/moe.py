@@ -88,7 +88,7 @@ class Experts(Module):
         self.gate_up_proj_bias = Parameter((experts, 2 * intermediate)) if transposed else None
         self.down_proj_bias = Parameter((experts, hidden)) if transposed else None
         self._hidden, self._intermediate, self._experts, self._act = hidden, intermediate, experts, act
-        self._capped = transposed
+        self.transposed = transposed
         self.sizes = (hidden, intermediate, experts, act)
         self.adapter: Any = None
 
@@ -144,7 +144,7 @@ class Experts(Module):
 
     def _gate(self, t: Tape, fused: Tensor) -> Tensor:
         width = self._intermediate
-        if not self._capped:
+        if not self.transposed:
             gate, up = ops.split(t, fused, [width] * 2, "experts: gate and up")
             return ops.mul(t, activation(t, gate, self._act, "experts: activated gate"), up, "experts: product")
         gate, up = (ops.slice_last(t, fused, width, f"experts: {name}") for name in ("gate", "up"))

@@ -37,8 +37,9 @@ PEFT_DEFAULTS: Final = frozenset({
 
 
 def settled(root: Root, lora: Lora) -> Lora:
-    """The configuration with the family's usual target modules named, where none are asked for."""
-    return lora if lora.target_modules is not None else replace(lora, target_modules=root.default_targets)
+    """The configuration with the family's usual target modules named, where nothing is asked for."""
+    named = lora.target_modules is not None or lora.target_parameters
+    return lora if named else replace(lora, target_modules=root.default_targets)
 
 
 def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
@@ -89,7 +90,7 @@ def _targeted(root: Root, lora: Lora, targets: tuple[str, ...] | str) -> Callabl
     saved = lora.modules_to_save
     adaptable = (Linear, Embedding)
     if targets == "all-linear":
-        return lambda name, module: isinstance(module, Linear) and module is not root.head and not ends(name, saved)
+        return lambda name, module: isinstance(module, Linear) and not root.is_head(module) and not ends(name, saved)
     if isinstance(targets, str):
         pattern = patterns.whole(targets, "lora.target_modules")
         patterns.affordable([targets], _names(root), "lora.target_modules")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Experts, Router
-from loralens.core.errors import InvalidInput
-from loralens.core.methods.adapters import rank_of, selector, settled
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.methods.adapters import ends, rank_of, selector, settled
 from loralens.core.tape import ops
 from loralens.core.tape.cost import NARROW, Cost, Costs, rate_of
 from loralens.core.tape.parameter import Parameter
@@ -27,17 +27,71 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
 
 
-def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
-    """The targets that are still modules, and the stacked weights that PEFT adapts instead of the rest.
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """The parameters that get factors: `turned` are PEFT's translation of names of modules, `named` are asked for themselves."""
+
+    turned: frozenset[str] = frozenset()
+    named: tuple[str, ...] = ()
+
+    def of(self, name: str, module: Module) -> tuple[tuple[str, int], ...]:
+        """A module's parameters that are adapted, each with how many times the rank its factors have.
+
+        Gate and up together have twice the rank where two names were turned into one.
+        Source: PEFT 0.21 tuners/tuners_utils.py, `_inject_parameters`.
+
+        Raises:
+            UnsupportedArchitecture: one is named that is neither a stack of experts nor a router's weight.
+        """
+        found: list[tuple[str, int]] = []
+        if not self.turned and not self.named:
+            return ()
+        for own, _ in module.own_parameters():
+            full = f"{name}.{own}"
+            turned = ends(full, tuple(self.turned))
+            if not turned and not ends(full, self.named):
+                continue
+            if own == "bias" or own.endswith("_bias") or not isinstance(module, (Experts, Router)):
+                raise UnsupportedArchitecture(
+                    f"an adapter on the parameter {full} is not modelled",
+                    field="lora.target_parameters",
+                    hint="name stacked experts (mlp.experts.gate_up_proj) or a router's weight here, and layers in target_modules",
+                )
+            found.append((own, 2 if turned and own == "gate_up_proj" else 1))
+        return tuple(found)
+
+
+def translate(root: Root, lora: Lora) -> tuple[Lora, Stacked]:
+    """The targets that are still modules, and the parameters that get adapters.
 
     Raises:
-        InvalidInput: only one of two fused projections is named, or dropout or DoRA is asked for where PEFT has none.
+        InvalidInput: only one of two fused projections is named, or dropout, DoRA or a bias is asked for where PEFT has none.
     """
+    lora, turned = _turned(root, lora)
+    stacked = Stacked(turned, lora.target_parameters)
+    for word, asked in (("dropout", lora.dropout), ("use_dora", lora.use_dora), ("lora_bias", lora.lora_bias)):
+        if asked and (turned or stacked.named):
+            raise InvalidInput(
+                f"PEFT has no {_NAMED[word]} for adapters on experts",
+                field=f"lora.{word}",
+                hint=f"{_NONE[word]}, or target attention only",
+            )
+    return lora, stacked
+
+
+_NAMED: Final = {"dropout": "dropout", "use_dora": "DoRA", "lora_bias": "bias"}
+_NONE: Final = {
+    "dropout": "set dropout to 0",
+    "use_dora": "switch use_dora off",
+    "lora_bias": "switch lora_bias off",
+}
+
+
+def _turned(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
+    """Without the names that PEFT turns into stacked weights, and these weights."""
     mapping = root.expert_targets
-    if not mapping:
-        return lora, frozenset()
-    targets = _names(root, lora, mapping)
-    if not targets:
+    targets = _names(root, lora, mapping) if mapping else ()
+    if not mapping or not targets:
         return lora, frozenset()
     mapped = {target: old for target in targets for old in mapping if target == old or target.endswith("." + old)}
     fused = {old for old, new in mapping.items() if new == "gate_up_proj"}
@@ -50,18 +104,6 @@ def translate(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
         )
     present = any(isinstance(module, Experts) for _, module, _ in root.distinct())  # a config may have none
     weights = frozenset(mapping[old] for old in mapped.values()) if present else frozenset()
-    if weights and lora.dropout:
-        raise InvalidInput(
-            "PEFT has no dropout for adapters on experts",
-            field="lora.dropout",
-            hint="set dropout to 0, or target attention only",
-        )
-    if weights and lora.use_dora:
-        raise InvalidInput(
-            "PEFT has no DoRA for adapters on experts",
-            field="lora.use_dora",
-            hint="switch use_dora off, or target attention only",
-        )
     rest = tuple(target for target in targets if target not in mapped)
     return replace(lora, target_modules=rest), weights
 
@@ -90,15 +132,6 @@ def _names(root: Root, lora: Lora, mapping: dict[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def targeted(module: Module, weights: frozenset[str]) -> tuple[str, ...]:
-    """The weights of a module that are adapted."""
-    if isinstance(module, Router):
-        return ("weight",) if "gate.weight" in weights else ()
-    if isinstance(module, Experts):
-        return tuple(name for name in ("gate_up_proj", "down_proj") if name in weights)
-    return ()
-
-
 @dataclass(slots=True)
 class ExpertAdapter:
     """Factors of one or two stacked weights. Shapes: lora_A (experts * rank, in), lora_B (out, experts * rank)."""
@@ -106,13 +139,15 @@ class ExpertAdapter:
     factors: dict[str, tuple[Parameter, Parameter]]
 
     @staticmethod
-    def on(module: Module, name: str, weights: tuple[str, ...], lora: Lora) -> ExpertAdapter:
-        """Adapters for a module's weights; gate and up together have twice the rank."""
+    def on(module: Module, name: str, weights: tuple[tuple[str, int], ...], lora: Lora) -> ExpertAdapter:
+        """Adapters for a module's weights, each with how many times the rank its factors have."""
         factors = {}
-        for own in weights:
+        for own, ranks in weights:
             *experts, out, inputs = getattr(module, own).shape
+            if isinstance(module, Experts) and module.transposed:
+                out, inputs = inputs, out
             rank = rank_of(f"{name}.{own}", lora)
-            times = (experts[0] if experts else 1) * (2 if own == "gate_up_proj" and rank is RANK else 1)
+            times = (experts[0] if experts else 1) * (ranks if rank is RANK else 1)
             width: Dim = rank * times
             pair = Parameter((width, inputs), role="adapter"), Parameter((out, width), role="adapter")
             for parameter in pair:
@@ -133,10 +168,13 @@ class ExpertAdapter:
         w = t.parameter(base)
         if own not in self.factors:
             return w
-        a, b = (
+        factors = [
             ops.cast(t, t.parameter(factor), w.dtype, "experts: factors in the weight's dtype")
             for factor in self.factors[own]
-        )
+        ]
+        if len(base.shape) > 2:  # of a stack: the parametrization holds them (PEFT's `_LoraFactorsProxy`)
+            factors = [t.local(factor) for factor in factors]
+        a, b = factors
         out = t.new(w.numel, w.dtype, w.width, "experts: adapted weight")
         sizes = [(x.numel, x.dtype, x.width) for x in (a, b)]
 
@@ -144,7 +182,9 @@ class ExpertAdapter:
             return [None, *(t.new(*size, "gradient: experts: factors", "temporaries") for size in sizes)]
 
         def costs() -> Costs:
-            narrow = Cost(NARROW, rate_of(w.dtype), ops.multiplied(a.numel * 2, base.shape[-2]), bytes_of(w) * 2)
+            narrow = Cost(
+                NARROW, rate_of(w.dtype), ops.multiplied(a.numel * 2, self.factors[own][1].shape[0]), bytes_of(w) * 2
+            )
             return (narrow,), (narrow, narrow)
 
         t.record("experts: adapted weight", [out], [w, a, b], [a, b], apply, costs)

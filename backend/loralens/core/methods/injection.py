@@ -26,6 +26,7 @@ from loralens.core.methods.adapters import (
 )
 from loralens.core.methods.base import for_each
 from loralens.core.methods.merged import MergedAdapter
+from loralens.core.methods.tokens import train_rows
 from loralens.core.question import patterns
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class AdaptParts:
 class AdaptExperts:
     """Stacked weights of experts get factors of their own."""
 
-    weights: tuple[str, ...]
+    weights: tuple[tuple[str, int], ...]
 
     def make(self, name: str, module: Any, lora: Lora) -> None:
         """As PEFT's `ParamWrapper` has it."""
@@ -100,12 +101,13 @@ class Selection:
     def __init__(self, root: Root, recipe: Recipe) -> None:
         lora = recipe.lora
         self._root, self._frozen = root, recipe.freeze_tower
-        self.lora, self._expert_weights = experts.translate(root, lora)
+        self.lora, self._stacked = experts.translate(root, lora)
         self._wanted = selector(root, self.lora)
         self._adapted = False
         self._linears: dict[str, None] = {}  # names of linear layers, for the hint
         self._copied: set[str] = set()
         self._unmatched = self._named()
+        self._unmatched_parameters = set(self.lora.target_parameters)
         patterns.affordable(
             [key for key, _ in self.lora.rank_pattern],
             [name for name, _ in root.walk()] if self.lora.rank_pattern else [],
@@ -120,6 +122,7 @@ class Selection:
         """A module of that name is adapted."""
         self._adapted = True
         self._unmatched -= {key for key in self._unmatched if ends(name, (key,))}
+        self._unmatched_parameters -= {key for key in self._unmatched_parameters if ends(name, (key,))}
 
     @property
     def everywhere(self) -> bool:
@@ -133,7 +136,7 @@ class Selection:
             or self.lora.exclude_modules
         ):
             return False
-        keys = (*listed, *self.lora.modules_to_save)
+        keys = (*listed, *self.lora.modules_to_save, *self.lora.target_parameters)
         return not any(part.isdigit() for key in keys for part in key.split("."))
 
     def change(self, name: str, module: Module) -> Change | None:
@@ -155,16 +158,14 @@ class Selection:
             return None
         if isinstance(module, Linear):
             self._linears[name.rsplit(".", 1)[-1]] = None
-        change: Change
         if self._wanted(name, module):
             _allowed(self._root, name)
-            change = self._embedding(name) if isinstance(module, Embedding) else Adapt(rank_of(name, self.lora))
-        elif stacked := experts.targeted(module, self._expert_weights):
-            change = AdaptExperts(stacked)
-        else:
-            return None
-        self._met(name)
-        return change
+            self._met(name)
+            return self._embedding(name) if isinstance(module, Embedding) else Adapt(rank_of(name, self.lora))
+        stacked = self._stacked.of(name, module)
+        for own, _ in stacked:
+            self._met(f"{name}.{own}")
+        return AdaptExperts(stacked) if stacked else None
 
     def _embedding(self, name: str) -> Change:
         if self.lora.use_dora:
@@ -189,16 +190,36 @@ class Selection:
 
     def ignored(self) -> list[str]:
         """What PEFT passes over in silence: names that match nothing, while another one does."""
-        if not self._unmatched:
-            return []
-        names = ", ".join(sorted(self._unmatched))
-        return [f"without effect: target_modules {names} (this model has no such layer; PEFT ignores the name)"]
+        found = []
+        if self._unmatched:
+            names = ", ".join(sorted(self._unmatched))
+            way = "; target_parameters adapts parameters" if self._are_parameters(self._unmatched) else ""
+            found.append(
+                f"without effect: target_modules {names} (this model has no such layer; PEFT ignores the name{way})"
+            )
+        if self._unmatched_parameters:
+            names = ", ".join(sorted(self._unmatched_parameters))
+            found.append(
+                f"without effect: target_parameters {names} (this model has no such parameter; PEFT ignores the name)"
+            )
+        return found
+
+    def _are_parameters(self, names: set[str]) -> bool:
+        keys = tuple(names)
+        modules = ((name, module) for name, module, _ in self._root.distinct())
+        return any(ends(f"{name}.{own}", keys) for name, module in modules for own, _ in module.own_parameters())
 
     def require(self) -> None:
         """Raises `InvalidInput` when a name matched nothing."""
         missing = set(self.lora.modules_to_save) - self._copied
         if self._adapted and not missing:
             return
+        if not missing and self.lora.target_parameters and not self.lora.target_modules:
+            raise InvalidInput(
+                f"no parameter of this model matches target_parameters {', '.join(self.lora.target_parameters)}",
+                field="lora.target_parameters",
+                hint="name them as transformers does, mlp.experts.gate_up_proj; experts that are layers belong into target_modules",
+            )
         raise InvalidInput(
             f"no module of this model is called {', '.join(sorted(missing))}"
             if missing
@@ -237,11 +258,14 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
 
     for_each(root, selection.change, apply, everywhere=selection.everywhere)
     selection.require()
+    train_rows(root, recipe)
     return [*_assumptions(root, recipe), *selection.ignored()]
 
 
 def _names_of_linears(root: Root) -> list[str]:
-    linears = ((name, module) for name, module in root.walk() if isinstance(module, Linear) and module is not root.head)
+    linears = (
+        (name, module) for name, module in root.walk() if isinstance(module, Linear) and not root.is_head(module)
+    )
     return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name, _ in linears))[:8]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loralens.core.architecture.heads import owned
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Experts
+from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.methods.adapters import settled
 from loralens.core.methods.base import (
     SHORT,
@@ -73,6 +74,8 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     assumptions = inject(root, recipe)
     hold_weights(root, recipe, trainable=False)
     train_biases(root, recipe)
+    if quantization.pack_experts:
+        _no_adapted_experts(root)
     cast_biases = pack(root, packing_for(quantization, recipe), experts=quantization.pack_experts)
     # PEFT 0.21.2 utils/other.py: beside what GPTQ, AWQ or HQQ packed all keeps its dtype
     raised = quantization.prepare_kbit and quantization.type not in BY_GROUPS
@@ -92,6 +95,15 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
         input_gradients=recipe.gradient_checkpointing and (root.reads_tokens or is_reentrant(recipe) or not raised),
         checkpointing=recipe.gradient_checkpointing,
     )
+
+
+def _no_adapted_experts(root: Root) -> None:
+    if any(isinstance(module, Experts) and module.adapter for _, module, _ in root.distinct()):
+        raise UnsupportedArchitecture(
+            "adapters on experts that are packed are not modelled",
+            field="quantization.pack_experts",
+            hint="leave the experts out of target_modules and target_parameters, or out of the packing",
+        )
 
 
 def of_experts(root: Root, *, packed: bool, raised: bool) -> list[str]:
@@ -119,11 +131,11 @@ def pack(root: Root, packing: Packing, *, experts: bool) -> set[int]:
     Source: bitsandbytes 0.50 nn/modules.py `Linear4bit.forward`: the first forward casts the bias itself, for good.
     """
     settled_biases = set()
-    spared = None if root.framework == "litgpt" else root.head  # Fabric's plugin replaces every linear layer
+    every = root.framework == "litgpt"  # Fabric's plugin replaces every linear layer
     for name, module, _ in root.distinct():
         if experts and isinstance(module, Experts):
             module.gate_up_proj.packing = module.down_proj.packing = packing
-        if not isinstance(module, Linear) or module is spared or module.weight.role != "base":
+        if not isinstance(module, Linear) or (root.is_head(module) and not every) or module.weight.role != "base":
             continue
         if keeps_float32(root, name):
             module.weight.dtype = "float32"

@@ -1,4 +1,4 @@
-"""Numbers of layers, as a list or as text with commas."""
+"""Numbers of layers or of tokens, as a list or as text with commas."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any, Final
 
 from loralens.core.question.kinds import Kind, Place
 
-MOST: Final = 1024
-LARGEST: Final = 100_000
-
 
 @dataclass(frozen=True)
 class Indices(Kind):
-    """PEFT's `layers_to_transform`: one number or several."""
+    """One number or several, each counted from 0."""
 
+    of: str
+    most: int
+    largest: int
     form = "list"
 
     def read(self, value: Any, at: Place) -> tuple[int, ...]:
         """The numbers, each once, in order."""
         found = list(value) if isinstance(value, (list, tuple)) else [value]
-        good = [one for one in found if isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= LARGEST]
-        if not found or len(found) > MOST or len(good) != len(found):
-            raise at.wrong(f"1 to {MOST} numbers of layers from 0", value, "try [0, 1, 2]")
+        good = [one for one in found if isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= self.largest]
+        if not found or len(found) > self.most or len(good) != len(found):
+            raise at.wrong(f"1 to {self.most} numbers of {self.of} from 0", value, "try [0, 1, 2]")
         return tuple(sorted(set(good)))
 
     def shown(self, value: Any) -> Any:
@@ -36,5 +36,9 @@ class Indices(Kind):
 
     def schema(self) -> dict[str, Any]:
         """A list of whole numbers."""
-        number = {"type": "integer", "minimum": 0, "maximum": LARGEST}
-        return {"type": "array", "items": number, "minItems": 1, "maxItems": MOST}
+        number = {"type": "integer", "minimum": 0, "maximum": self.largest}
+        return {"type": "array", "items": number, "minItems": 1, "maxItems": self.most}
+
+
+LAYERS: Final = Indices("layers", 1024, 100_000)
+TOKENS: Final = Indices("tokens", 4096, 10_000_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from loralens.core.question.indices import Indices
+from loralens.core.question.indices import LAYERS, TOKENS
 from loralens.core.question.kinds import Choice, Maybe, Names, Number, Ranks, Truth, Whole
 from loralens.core.question.needs import ADAPTER, NO_MEMORY, OWN_DTYPE
 from loralens.core.question.precision import DTYPES
@@ -83,6 +83,12 @@ class Lora:
         needs=(ADAPTER,),
     )
 
+    target_parameters: tuple[str, ...] = word(
+        (),
+        Names(),
+        "Parameters with an adapter of their own, by name, as stacked experts are; with them target_modules may be none.",
+        needs=(ADAPTER,),
+    )
     exclude_modules: tuple[str, ...] | str | None = word(
         None,
         Maybe(Names(pattern_allowed=True)),
@@ -91,8 +97,14 @@ class Lora:
     )
     layers_to_transform: tuple[int, ...] | None = word(
         None,
-        Maybe(Indices()),
+        Maybe(LAYERS),
         "Numbers of the layers that get adapters, with commas; none: all. target_modules is a list then.",
+        needs=(ADAPTER,),
+    )
+    trainable_token_indices: tuple[int, ...] | None = word(
+        None,
+        Maybe(TOKENS),
+        "Numbers of tokens whose rows in the embedding train, with commas; a head that is tied to it has them too.",
         needs=(ADAPTER,),
     )
     lora_bias: bool = word(

@@ -289,7 +289,7 @@ def _ends(root: Root) -> Ends:
     first: dict[int, Parameter] = {}
     last: dict[int, Parameter] = {}
     for _, module in outside_stacks(root):
-        apart = root.sharded_apart and (isinstance(module, Embedding) or module is root.head)
+        apart = root.sharded_apart and (isinstance(module, Embedding) or root.is_head(module))
         if not isinstance(module, Stack) and not apart:
             found = first if isinstance(module, Embedding) else last
             found.update((id(parameter), parameter) for _, parameter in module.own_parameters())

@@ -71,6 +71,7 @@ DIV: Final = Derivative("div.Tensor", {"self": "other", "other": "self other"})
 TOPK: Final = Derivative("topk", {"self": "indices"})
 SCATTER: Final = Derivative("scatter.src", {"self": "index", "src": "index"})
 INDEX_PUT: Final = Derivative("index_put", {"self": "indices", "values": "indices"})
+INDEX_COPY: Final = Derivative("index_copy", {"self": "index", "source": "index source"})
 AVERAGE: Final = Derivative("avg_pool2d", {"self": "self"})
 MASKED_SCATTER: Final = Derivative("masked_scatter", {"self": "mask", "source": "mask"})
 LAYER_NORM: Final = Derivative(

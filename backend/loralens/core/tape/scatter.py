@@ -49,3 +49,18 @@ def put(t: Tape, into: Tensor, indices: Tensor | None, values: Tensor, label: st
         lambda g: [None if size is None else like(t, *size, f"gradient: {label}") for size in sizes],
     )
     return out
+
+
+def index_copied(t: Tape, into: Tensor, index: Tensor, source: Tensor, label: str) -> Tensor:
+    """`into.index_copy(0, index, source)`, a new tensor. Shapes: into (entries, width), index (some rows), source (some rows, width)."""
+    out = t.new(into.numel, into.dtype, into.width, label)
+    sizes = [(x.numel, x.dtype, x.width) if x.node is not None else None for x in (into, source)]
+    saved = derivatives.INDEX_COPY.kept(self=into, index=index, source=source)
+    t.record(
+        label,
+        [out],
+        [into, source],
+        saved,
+        lambda g: [None if size is None else like(t, *size, f"gradient: {label}") for size in sizes],
+    )
+    return out

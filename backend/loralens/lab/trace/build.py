@@ -147,6 +147,10 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         modules_to_save=list(lora.modules_to_save) or None,
         exclude_modules=media.left_out(model, recipe),
         rank_pattern=dict(lora.rank_pattern),
+        layers_to_transform=None if lora.layers_to_transform is None else list(lora.layers_to_transform),
+        lora_bias=lora.lora_bias,
+        target_parameters=list(lora.target_parameters) or None,
+        trainable_token_indices=None if lora.trainable_token_indices is None else list(lora.trainable_token_indices),
         fan_in_fan_out=_all_conv1d(model),
     )
     try:

@@ -1,4 +1,4 @@
-"""Generated cases of the run around the model: its output kept, its cache on, an older card."""
+"""Generated cases of the run around the model: its output kept, its cache on, an older card, parts of it that train."""
 
 from __future__ import annotations
 
@@ -54,6 +54,35 @@ def _on_older_cards() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}/before-8-{word}", {"config": config, "method": "lora", "recipe": {**shape, **recipe}}
 
 
+_EXPERTS: Final = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+_ROWS: Final = [5, 7, 9, 11, 100]
+
+
+def _parts() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Adapters on parameters themselves, and rows of the embedding that train, with a tied head and without."""
+    shape = {"micro_batch_size": 2, "sequence_length": 256}
+    adapters: dict[str, Recipe] = {
+        "experts": {"target_parameters": _EXPERTS},
+        "experts-and-query": {"target_parameters": _EXPERTS[1:], "target_modules": ["q_proj"]},
+        "experts-of-one-layer": {"target_parameters": ["layers.1." + _EXPERTS[0]], "target_modules": ["v_proj"]},
+    }
+    for name, forms in (("qwen3-30b-a3b", (False, True)), ("gpt-oss-20b", (False,))):
+        for word, lora in adapters.items():
+            for checkpointing in forms:
+                recipe = {**shape, "gradient_checkpointing": checkpointing, "lora": {"rank": 8, **lora}}
+                own = f"{name}/{word}{'-checkpointing' if checkpointing else ''}"
+                yield own, {"config": small_config(name, 2), "method": "lora", "recipe": recipe}
+    words: dict[str, tuple[str, Recipe]] = {
+        "rows": ("lora", {}), "rows-qlora": ("qlora", {"gradient_checkpointing": True}),
+        "rows-accumulating": ("lora", {"autocast": None, "gradient_accumulation_steps": 2}),
+    }  # fmt: skip
+    for name in ("llama-3.2-1b", "qwen2.5-7b", "gemma-2-9b"):
+        for word, (method, own_words) in words.items():
+            lora = {"rank": 8, "target_modules": ["q_proj"], "trainable_token_indices": _ROWS}
+            recipe = {**shape, "lora": lora, **own_words}
+            yield f"{name}/{word}", {"config": small_config(name, 2), "method": method, "recipe": recipe}
+
+
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and request (config, method, recipe) of every case."""
     for name, layers, targets, only in _FAMILIES:
@@ -62,3 +91,4 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             if only == _EVERY or word.endswith(only):
                 yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}
     yield from _on_older_cards()
+    yield from _parts()

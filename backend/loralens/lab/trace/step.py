@@ -242,6 +242,7 @@ class _Step:
 def classify(ledger: TraceLedger, model: torch.nn.Module) -> None:
     """Name the kind of every storage that the step itself made."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
+    head = getattr(head, "original_module", head)  # what PEFT wrapped: the wrapper's `weight` would be computed
     vocabulary = head.weight.shape[0] if head is not None and hasattr(head, "weight") else -1
     shapes = {tuple(p.shape) for p in model.parameters()}
     for storage in ledger.storages:
