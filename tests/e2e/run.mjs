@@ -16,6 +16,7 @@ const CHECKS = [
   'plans',
   'exports',
   'motion',
+  'story',
   'load',
   'benchmark',
   'adapters',
