@@ -282,15 +282,15 @@ def test_adapters_are_counted_as_peft_counts_them(family: str) -> None:
 
 
 def test_a_counted_family_answers_with_tensors_and_says_that_it_is_only_counted() -> None:
-    config = config_of("qwen3_5_text")
+    config = config_of("recurrent_gemma")
     answer = parameters_answer({"config": config, "method": "lora", "recipe": {"lora": {"target_modules": ["q_proj"]}}})
     assert answer["exact"]
     assert answer["note"] == "only counted: the training step of this family is not modelled"
     assert answer["model"]["parameters"] == total(meta_model(config))
     assert sum(row["parameters"] for row in answer["tensors"]) == answer["parameters"]["total"]
     assert 0 < answer["parameters"]["trainable"] < answer["parameters"]["total"]
-    assert "in_proj_qkv" in answer["target_modules_available"]
-    with pytest.raises(UnsupportedArchitecture, match="memory of 'qwen3_5_text' models is not modelled"):
+    assert "linear_y" in answer["target_modules_available"]
+    with pytest.raises(UnsupportedArchitecture, match="memory of 'recurrent_gemma' models is not modelled"):
         memory_answer({"config": config})
 
 

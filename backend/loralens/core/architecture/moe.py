@@ -56,10 +56,14 @@ class Router(Module):
         scores = ops.softmax(t, logits, "float32", "router: scores")
         t.end(logits)
         values, numbers = best(t, scores, self.chosen)
-        values = ops.scale(t, values, "router: weights")
+        values = self.weights(t, values)
         if self._casts_back:
             values = ops.cast(t, values, dtype, "router: weights, cast back")
         return values, numbers
+
+    def weights(self, t: Tape, values: Tensor) -> Tensor:
+        """From the chosen scores to what the experts' results are multiplied by."""
+        return ops.scale(t, values, "router: weights")
 
 
 def best(t: Tape, scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:

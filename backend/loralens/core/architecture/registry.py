@@ -97,7 +97,7 @@ FAMILIES: Final[dict[str, str]] = {
     "qwen2_5_vl_text": "qwen_vl:Qwen2VLText",
     "qwen3_vl_text": "qwen_vl:Qwen3VLText",
     "qwen3_vl_moe_text": "qwen_vl:Qwen3VLMoeText",
-    # state space and linear attention: counted, not walked
+    # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
     "jamba": "hybrid_mamba:Jamba",
@@ -134,6 +134,8 @@ MEDIA: Final[dict[str, str]] = {
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",
     "llava_next": "llava_next:LlavaNextMedia",
     "mistral3": "pixtral:Mistral3Media",
+    "qwen3_5": "qwen3_vl:Qwen35VL",
+    "qwen3_5_moe": "qwen3_vl:Qwen35VL",
     "qwen3_vl": "qwen3_vl:Qwen3VL",
     "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
 }

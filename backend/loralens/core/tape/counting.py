@@ -16,6 +16,8 @@ from loralens.core.tape.work import WorkLog
 class CountingTape(Tape):
     """Books as a tape does, and logs in `work` every operator, when it runs, runs again and runs backward."""
 
+    counts = True
+
     def __init__(self, work: WorkLog, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.work = work

@@ -51,6 +51,7 @@ CLAMP_TENSOR: Final = Derivative("clamp.Tensor", {"self": "self"}, left_out="min
 MINIMUM: Final = Derivative("minimum", {"self": "self"}, left_out="other")  # one value
 CUMSUM: Final = Derivative("cumsum", {"self": ""})
 MASKED_FILL: Final = Derivative("masked_fill.Scalar", {"self": "mask"})
+SOLVE_TRIANGULAR: Final = Derivative("linalg_solve_triangular", {"self": "self result", "B": "self result"})
 MUL: Final = Derivative("mul.Tensor", {"self": "other", "other": "self"})
 ADD: Final = Derivative("add.Tensor", {"self": "", "other": ""})
 SUB: Final = Derivative("sub.Tensor", {"self": "", "other": ""})

@@ -230,7 +230,9 @@ def sub(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
         if not second:
             return [first, None]
         negated = like(t, g.numel, g.dtype, g.width, f"gradient: {label}, negated")
-        return [first, negated if numel == g.numel else like(t, numel, dtype, width, f"gradient: {label}, summed")]
+        if numel != g.numel:
+            return [first, like(t, numel, dtype, width, f"gradient: {label}, summed")]
+        return [first, negated if dtype == given else like(t, numel, dtype, width, f"gradient: {label}, negated, cast")]
 
     t.record(label, [out], [a, b], [], apply)
     return out

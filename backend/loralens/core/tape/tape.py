@@ -104,6 +104,8 @@ class Hooks:
 class Tape:
     """Builds tensors and nodes, and runs the backward pass, booking everything in a ledger."""
 
+    counts = False  # what the operators do (`counting`)
+
     def __init__(
         self,
         ledger: Ledger,

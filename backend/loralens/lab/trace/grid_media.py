@@ -15,6 +15,7 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("qwen2-vl-2b", 3, 5, (300, 448), 512),
     ("qwen3-vl-4b", 5, 6, (320, 512), 512),
     ("qwen3-vl-30b-a3b", 4, 4, (320, 320), 256),
+    ("qwen3.5-9b", 4, 4, (320, 512), 512),
     ("gemma-3-4b", 6, 5, (896, 896), 512),
     ("internvl3-2b", 3, 5, (448, 896), 1024),
     ("mistral-small-3.1-24b", 2, 5, (420, 700), 1024),
@@ -28,6 +29,13 @@ _CORE: Final = ("full", "full-tower-frozen", "lora-everywhere", "lora-everywhere
                 "qlora-checkpointing")  # fmt: skip
 # published members that the catalogue does not list
 _EXTRA: Final[dict[str, dict[str, Any]]] = {
+    "qwen3.5-9b": {
+        "model_type": "qwen3_5", "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen3_5_text", "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 32,
+                        "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 248320, "head_dim": 256,
+                        "linear_num_value_heads": 32},
+        "vision_config": {"model_type": "qwen3_5_vision", "depth": 27, "out_hidden_size": 4096},
+    },
     "qwen2-vl-2b": {
         "model_type": "qwen2_vl", "tie_word_embeddings": True,
         "text_config": {"model_type": "qwen2_vl_text", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 Recipe = dict[str, Any]
 _QUERY_VALUE: Final = ["q_proj", "v_proj"]
-_SLIDING, _FULL = "sliding_attention", "full_attention"
+_SLIDING, _FULL, _LINEAR = "sliding_attention", "full_attention", "linear_attention"
 
 
 def _decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, heads: int, keys: int, layers: int = 2,
@@ -116,6 +116,24 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
     "bamba": (
         _decoder("bamba", 128256, 4096, 14336, 32, 8, 3, mamba_n_heads=128, mamba_d_head=64, mamba_d_state=128,
                  attn_layer_indices=[1]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    # shapes of Qwen3.5-9B and of its mixture, narrower, and of Qwen3-Next with fewer experts
+    "qwen3.5": (
+        _decoder("qwen3_5_text", 32768, 2560, 9216, 16, 4, 4, head_dim=256, linear_num_key_heads=16,
+                 linear_num_value_heads=32, layer_types=[_LINEAR, _LINEAR, _LINEAR, _FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "qwen3.5-experts": (
+        _decoder("qwen3_5_moe_text", 32768, 2048, 512, 16, 2, 4, head_dim=256, num_experts=32, num_experts_per_tok=8,
+                 moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_key_heads=16,
+                 linear_num_value_heads=32, layer_types=[_LINEAR, _LINEAR, _LINEAR, _FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "qwen3-next": (
+        _decoder("qwen3_next", 32768, 2048, 5632, 16, 2, 4, head_dim=256, num_experts=32, num_experts_per_tok=10,
+                 moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_key_heads=16,
+                 linear_num_value_heads=32, layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
         _QUERY_VALUE, "all-linear",
     ),
     "mistral-4": (

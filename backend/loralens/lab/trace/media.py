@@ -265,6 +265,8 @@ _MAKERS: Final[dict[str, Callable[[Any, Recipe], Media]]] = {
     "paligemma": _fixed,
     "qwen2_vl": _qwen,
     "qwen2_5_vl": _qwen,
+    "qwen3_5": _qwen,
+    "qwen3_5_moe": _qwen,
     "qwen3_vl": _qwen,
     "qwen3_vl_moe": _qwen,
 }

@@ -1,21 +1,39 @@
-"""Gated delta networks between attention layers: Qwen3-Next, Qwen3.5, OLMo-Hybrid; counted, not walked.
+"""Gated delta networks between attention layers: Qwen3-Next and Qwen3.5; OLMo-Hybrid, which is counted and not walked.
 
 Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe,olmo_hybrid}/modeling_*.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from loralens.core.architecture.blocks import GatedMLP, GemmaRMSNorm, LateCastRMSNorm, RMSNorm
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
-from loralens.core.architecture.decoder import DecoderLayer, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
+from loralens.core.architecture.families.delta_rule import DeltaRule
 from loralens.core.architecture.families.olmo2 import Olmo2Layer
-from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, Convolution, layer_kinds
+from loralens.core.architecture.families.qwen_vl import section_tables
+from loralens.core.architecture.families.state_space import (
+    FALLBACK,
+    MAX_GROUPS,
+    MAX_KERNEL,
+    Convolution,
+    hide_padding,
+    layer_kinds,
+)
 from loralens.core.architecture.module import Linear, Module
-from loralens.core.architecture.moe import EXPERT_TARGETS, Experts, Router
+from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router
 from loralens.core.architecture.moe_shared import GatedSharedMLP
 from loralens.core.architecture.shape import MAX_HEADS, Shape
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.folding import summed
+from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.selecting import divide_by, exp, softplus
+from loralens.core.tape.tape import Tape
 
 KINDS = ("linear_attention", "full_attention")
 
@@ -25,6 +43,7 @@ class Widths:
 
     def __init__(self, key_heads: int, value_heads: int, key: int, value: int, kernel: int) -> None:
         self.value_heads, self.value_dim, self.kernel = value_heads, value, kernel
+        self.rule = DeltaRule(key_heads, value_heads, key, value)
         self.keys, self.values = key_heads * key, value_heads * value
 
     @staticmethod
@@ -41,20 +60,95 @@ class Widths:
         )
 
 
-class DeltaNet(Module):
-    """Qwen3.5: query, key and value in one matrix, gates in three. `joined`: Qwen3-Next joins them further."""
+class GatedNorm(RMSNorm):
+    """Normed, times the weight, then times the activated gate in float32."""
 
-    def __init__(self, hidden: int, w: Widths, *, joined: bool = False) -> None:
+    def forward(self, t: Tape, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Shapes: x and gate (rows, width) to the same."""
+        assert gate is not None
+        dtype = x.dtype
+        x = ops.cast(t, x, "float32", "norm: input in float32")
+        x = self.normalize(t, x)
+        x = self._weighted(t, x, dtype)
+        gate = ops.silu(t, ops.cast(t, gate, "float32", "norm: gate in float32"), "norm: activated gate")
+        x = ops.mul(t, x, gate, "norm: gated")
+        t.end(gate)
+        return ops.cast(t, x, dtype, "norm: output")
+
+
+class DeltaNet(Module):
+    """A gated delta net. Qwen3.5: query, key and value in one matrix, gates in three."""
+
+    def __init__(self, hidden: int, w: Widths, act: str) -> None:
         self.conv1d = Convolution(2 * w.keys + w.values, w.kernel, False)
         self.dt_bias = Parameter((w.value_heads,))
         self.A_log = Parameter((w.value_heads,))
-        self.norm = RMSNorm(w.value_dim)
+        self.norm = GatedNorm(w.value_dim)
         self.out_proj = Linear(w.values, hidden, name="linear attention out")
-        widths = {"qkv": 2 * w.keys + w.values, "z": w.values, "b": w.value_heads, "a": w.value_heads}
-        if joined:
-            widths = {"qkvz": 2 * w.keys + 2 * w.values, "ba": 2 * w.value_heads}
-        for name, width in widths.items():
+        for name, width in self.widths(w).items():
             setattr(self, f"in_proj_{name}", Linear(hidden, width, name=f"linear attention {name}"))
+        self._w, self._act = w, act
+
+    def widths(self, w: Widths) -> dict[str, int]:
+        """The projections."""
+        return {"qkv": 2 * w.keys + w.values, "z": w.values, "b": w.value_heads, "a": w.value_heads}
+
+    def project(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Query, key and value side by side, gate, and what makes beta and the decay."""
+        return self.in_proj_qkv(t, x), self.in_proj_z(t, x), self.in_proj_b(t, x), self.in_proj_a(t, x)
+
+    def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        w = self._w
+        x = hide_padding(t, x, call)
+        mixed, z, b, a = self.project(t, x)
+        mixed = self.conv1d(t, mixed, self._act)
+        q, k, v = ops.split(t, mixed, [w.keys, w.keys, w.values], "linear attention: query, key and value")
+        beta = ops.sigmoid(t, b, "linear attention: beta")
+        g = self._decay(t, a)
+        out = w.rule(t, q, k, v, g, beta)
+        out = self.norm(t, out.view(w.value_dim), z.view(w.value_dim)).view(w.values)
+        return self.out_proj(t, out)
+
+    def _decay(self, t: Tape, a: Tensor) -> Tensor:
+        """`-exp(A_log) * softplus(a + dt_bias)`, in float32."""
+        rate = exp(t, ops.cast(t, t.parameter(self.A_log), "float32", "decay: A in float32"), "decay: exp(A)")
+        rate = ops.scale(t, rate, "decay: -exp(A)")
+        a = ops.cast(t, a, "float32", "decay: step in float32")
+        step = softplus(t, ops.add(t, a, t.parameter(self.dt_bias), "decay: step and bias"), "decay: step")
+        return ops.mul(t, step, rate, "decay")
+
+
+class JoinedDeltaNet(DeltaNet):
+    """Qwen3-Next: two matrices, whose results are in groups of a key's head and its values' heads."""
+
+    def widths(self, w: Widths) -> dict[str, int]:
+        """The projections."""
+        return {"qkvz": 2 * w.keys + 2 * w.values, "ba": 2 * w.value_heads}
+
+    def project(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cut out of their groups, each a copy."""
+        w = self._w
+        fused = t.local(self.in_proj_qkvz(t, x))
+        scalars = t.local(self.in_proj_ba(t, x))
+        q, k, v, z = ops.split(t, fused, [w.keys, w.keys, w.values, w.values], "linear attention: parts")
+        b, a = ops.split(t, scalars, [w.value_heads, w.value_heads], "linear attention: beta and step")
+        v, z = ops.copy(t, v, "linear attention: value"), ops.copy(t, z, "linear attention: gate")
+        b, a = ops.copy(t, b, "linear attention: beta"), ops.copy(t, a, "linear attention: step")
+        q, k = ops.copy(t, q, "linear attention: query"), ops.copy(t, k, "linear attention: key")
+        return ops.cat(t, [q, k, v], 2 * w.keys + w.values, "linear attention: query, key and value"), z, b, a
+
+
+class DividedRouter(Router):
+    """The chosen scores are divided by their sum, which keeps both."""
+
+    normed = True
+
+    def weights(self, t: Tape, values: Tensor) -> Tensor:
+        """Their shares; the scores themselves where the config says so."""
+        if not self.normed:
+            return values
+        return divide_by(t, values, summed(t, values, "router: sum of the chosen scores"), "router: weights")
 
 
 class GatedAttention(SelfAttention):
@@ -65,25 +159,61 @@ class GatedAttention(SelfAttention):
         self.q_proj = Linear(s.hidden, 2 * s.heads * s.head_dim, bias, name="attention query and gate")
         self.q_norm = GemmaRMSNorm(s.head_dim)
         self.k_norm = GemmaRMSNorm(s.head_dim)
+        self.heads_first = 0 < s.rotated < s.head_dim
+
+    def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        width, wide = self.s.head_dim, self.s.heads * self.s.head_dim
+        q, gate = ops.split(t, self.q_proj(t, x).view(2 * width), [width, width], "attention query and gate")
+        gate = ops.copy(t, gate, "attention gate").view(wide)
+        q = self.q_norm(t, q)
+        k = self.k_norm(t, self.k_proj(t, x).view(width))
+        v = self.v_proj(t, x).view(width)
+        q, k = self.position(t, q, k, call)
+        out = self.kernel(call)(t, q, k, v, call.masks[self.mask]).view(wide)
+        out = ops.mul(t, out, ops.sigmoid(t, gate, "attention gate, sigmoid"), "attention result, gated")
+        return self.o_proj(t, out)
 
 
-class DeltaLayer(DecoderLayer):
+class DeltaLayer(Module):
     """`linear_attn` or `self_attn`, then the MLP."""
 
-    def __init__(self, s: Shape, linear: Module | None, attention: Module | None, mlp: Module) -> None:
-        super().__init__(s, Module(), mlp)
-        del self.self_attn
+    def __init__(
+        self,
+        s: Shape,
+        linear: Module | None,
+        attention: Module | None,
+        mlp: Module,
+        norm: Callable[[int], Module] = GemmaRMSNorm,
+    ) -> None:
         if linear is not None:
             self.linear_attn = linear
         if attention is not None:
             self.self_attn = attention
+        self.mlp = mlp
+        self.input_layernorm = norm(s.hidden)
+        self.post_attention_layernorm = norm(s.hidden)
+        self._mixer = "linear_attn" if attention is None else "self_attn"
+
+    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        residual = hidden
+        hidden = self.input_layernorm(t, hidden)
+        hidden = getattr(self, self._mixer)(t, hidden, call)
+        hidden = ops.add(t, residual, hidden, "residual stream after attention")
+        residual = hidden
+        hidden = self.post_attention_layernorm(t, hidden)
+        hidden = self.mlp(t, hidden)
+        return ops.add(t, residual, hidden, "residual stream after the layer")
 
 
-class Qwen35(CountedDecoder):
-    """Qwen3.5, dense."""
+class DeltaDecoder(CausalDecoder):
+    """Delta layers and attention layers."""
 
-    family = "qwen3_5_text"
-    kv_heads, key_heads, value_heads, joined = 4, 16, 32, False
+    kv_heads, key_heads, value_heads = 4, 16, 32
+    linear: type[DeltaNet] = DeltaNet
+    always_normed = False  # whatever the config says of the routers' weights
+    caches = False
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=self.kv_heads, head_dim=256, rotary=0.25, intermediate=self.unused(config))
@@ -97,10 +227,11 @@ class Qwen35(CountedDecoder):
         def layer(kind: tuple[str, bool]) -> DeltaLayer:
             mlp = self.experts(config, s) if kind[1] else GatedMLP(s.hidden, s.intermediate, act=s.act)
             if kind[0] == "linear_attention":
-                return DeltaLayer(s, DeltaNet(s.hidden, w, joined=self.joined), None, mlp)
+                return DeltaLayer(s, self.linear(s.hidden, w, s.act), None, mlp)
             return DeltaLayer(s, None, GatedAttention(s, bias), mlp)
 
-        self.assemble(s, layer, list(zip(kinds, sparse, strict=True)))
+        self._sparse = any(sparse)
+        self.assemble(s, layer, list(zip(kinds, sparse, strict=True)), norm=GemmaRMSNorm)
 
     def unused(self, config: Config) -> int | None:
         """A width for the dense MLP where the family has none."""
@@ -117,15 +248,29 @@ class Qwen35(CountedDecoder):
         width = config.integer("moe_intermediate_size", default=512)
         shared = config.integer("shared_expert_intermediate_size", default=512)
         experts, beside = Experts(s.hidden, width, number, s.act), GatedMLP(s.hidden, shared, act=s.act)
-        return GatedSharedMLP(Router(s.hidden, number, chosen), experts, beside, s.hidden)
+        router = DividedRouter(s.hidden, number, chosen, casts_back=True)
+        router.normed = self.always_normed or config.flag("norm_topk_prob", True)
+        return GatedSharedMLP(router, experts, beside, s.hidden)
 
     default_experts = 256
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """Which kernels run, and how the experts do."""
+        return [*super().assumptions(recipe), FALLBACK, *([ROUTING] if self._sparse else [])]
+
+
+class Qwen35(DeltaDecoder):
+    """Qwen3.5, dense; three kinds of position."""
+
+    def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
+        """By three kinds of position, whose angles take each other's places."""
+        call.shared["rotary"] = section_tables(t, hidden, call, self.s.rotated, interleaved=True)
 
 
 class Qwen35Moe(Qwen35):
     """Qwen3.5 with experts in every layer."""
 
-    family = "qwen3_5_moe_text"
+    always_normed = True
     kv_heads = 2
 
     def unused(self, config: Config) -> int | None:
@@ -137,11 +282,11 @@ class Qwen35Moe(Qwen35):
         return [True] * layers
 
 
-class Qwen3Next(Qwen35):
+class Qwen3Next(DeltaDecoder):
     """Qwen3-Next."""
 
-    family = "qwen3_next"
-    kv_heads, joined, default_experts = 2, True, 512
+    kv_heads, default_experts = 2, 512
+    linear = JoinedDeltaNet
     expert_targets = EXPERT_TARGETS
 
     def unused(self, config: Config) -> int | None:
@@ -189,7 +334,7 @@ class OlmoHybrid(CountedDecoder):
         def layer(kind: str) -> Module:
             if kind == "linear_attention":
                 mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
-                return DeltaLayer(s, OlmoDelta(s.hidden, w), None, mlp)
+                return DeltaLayer(s, OlmoDelta(s.hidden, w), None, mlp, RMSNorm)
             return Olmo2Layer(s, bias)
 
         self.assemble(s, layer, kinds, norm=LateCastRMSNorm)

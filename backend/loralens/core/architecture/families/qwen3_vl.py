@@ -1,6 +1,8 @@
 """Qwen3-VL: learned positions resampled to the picture, and features of some layers added behind the first decoder layers.
 
-Source: transformers 5.23, models/qwen3_vl/modeling_qwen3_vl.py, vision_utils.py (interpolation); limits of the published
+Qwen3.5's tower is the same without those features.
+
+Source: transformers 5.23, models/{qwen3_vl,qwen3_5}/modeling_*.py, vision_utils.py (interpolation); limits of the published
 preprocessor_config.json (65,536 to 16,777,216 pixels) and video_preprocessor_config.json (4,096 to 25,165,824 in all frames).
 """
 
@@ -128,3 +130,19 @@ class Qwen3VL(QwenMedia):
     def received(self, t: Tape, call: Call, features: dict[str, list[Tensor]]) -> None:
         """The early features, joined, wait for the language model's layers."""
         call.beside = [joined(t, early, "early features, joined") for found in features.values() for early in found[2:]]
+
+
+class PlainVisionTransformer(VisionTransformer):
+    """The tower without early features."""
+
+    def taken(self, v: Config) -> list[int]:
+        """None."""
+        return []
+
+
+class Qwen35VL(Qwen3VL):
+    """Qwen3.5's tower."""
+
+    def made(self, v: Config) -> Module:
+        """From the vision config."""
+        return PlainVisionTransformer(v)

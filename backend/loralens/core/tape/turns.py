@@ -1,0 +1,104 @@
+"""A loop over the chunks of a sequence: equal turns, of which a few are walked and the others follow by multiplication.
+
+As with layers (`architecture.stack`), memory changes by the same amount in each turn, so its extremes lie at the ends. The
+first two turns and the last three are walked; those between repeat what the second one did on the way forward, and what the
+third from the end did on the way back. (The last turn's state is not used, so the one before it is not like the others.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.size import BATCH, TOKENS, Size
+
+if TYPE_CHECKING:
+    from loralens.core.tape.ledger import Moment
+    from loralens.core.tape.tape import Tape
+
+WALKED: Final = 5
+_BATCH: Final = BATCH.index(1)
+
+
+def padded_rows(t: Tape, chunk: int) -> Size:
+    """Positions of the batch, with those that fill the last chunk of each sample."""
+    return TOKENS + BATCH * (-t.validity.remainder("sequence_length", chunk) % chunk)
+
+
+def run_turns(t: Tape, chunk: int, state: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
+    """The state after one turn for every chunk. `turn`: from the state before it to the one behind it."""
+    walked, skipped = _turns(t, chunk)
+    rows = padded_rows(t, chunk)
+    gap = _Gap(t, rows, chunk, skipped)
+    alone = t.stands_for.get(t.layer, 0)
+    for number in range(walked):
+        before = t.ledger.snapshot()
+        if number == 1:
+            t.stands_for[t.layer] = (1 + alone) * (1 + skipped) - 1
+        state = turn(_boundary(t, state, gap, number))
+        t.stands_for[t.layer] = alone
+        if number == 1:
+            gap.entering(before)
+    return state
+
+
+def _turns(t: Tape, chunk: int) -> tuple[int, int]:
+    """How many turns are walked, and how many the second one stands for beside itself.
+
+    The second number matters where kernels are counted, which are no polynomial; the walk then holds for this many turns.
+    """
+    if not t.every_layer and not t.counts and t.validity.exceeds("sequence_length", WALKED * chunk):
+        return WALKED, 1
+    turns = 1
+    while t.validity.exceeds("sequence_length", turns * chunk):
+        turns += 1
+    if t.every_layer or turns <= WALKED:
+        return turns, 0
+    return WALKED, turns - WALKED
+
+
+class _Gap:
+    """The turns that are not walked."""
+
+    def __init__(self, t: Tape, rows: Size, chunk: int, skipped: int) -> None:
+        self._t, self._rows, self._chunk, self._skipped = t, rows, chunk, skipped
+        self._before: Moment | None = None
+
+    def entering(self, before: Moment) -> None:
+        """Called in forward behind the second turn."""
+        self._repeat(before)
+
+    def leaving(self, number: int) -> None:
+        """Called in backward when a turn is done, the last one first."""
+        if number == WALKED - 2:
+            self._before = self._t.ledger.snapshot()
+        elif number == WALKED - 3 and self._before is not None:
+            self._repeat(self._before)
+
+    def _repeat(self, before: Moment) -> None:
+        if not self._skipped:
+            return
+        ledger = self._t.ledger
+        ledger.settle()
+        ledger.apply({entry: self._of_all(size) for entry, size in ledger.difference(before).items()}, 1)
+        ledger.settle()
+
+    def _of_all(self, size: Size) -> Size:
+        """What one turn books for each sample, for all turns that are not walked."""
+        each = size[_BATCH]
+        if size != BATCH * each:
+            raise ArithmeticError(f"a turn books {size}, which is not so much for each sample")
+        return Size([value * each // self._chunk for value in self._rows]) - BATCH * (WALKED * each)
+
+
+def _boundary(t: Tape, state: Tensor, gap: _Gap, number: int) -> Tensor:
+    """A view with a node that tells when backward has passed a turn."""
+    inside = state.view()
+
+    def apply(gradient: Tensor) -> Tensor:
+        gap.leaving(number)
+        return gradient.view()
+
+    t.record("state of the loop", [inside], [state], [], apply)
+    return inside
