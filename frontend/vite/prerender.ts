@@ -134,7 +134,7 @@ export function prerender(): Plugin {
             locale,
             rendered: 'asked',
             title: page.title,
-            head: head(part2, '[data-rendered=asked] .bar[role=region]>.wrap{visibility:hidden}'),
+            head: head(part2, '[data-rendered=asked] .setup{visibility:hidden}'),
             body: app(asked.html),
           }),
         )

@@ -135,7 +135,7 @@ export async function openPage(
 /** Waits until the script has taken the page over and shows its numbers. */
 export async function settled(page) {
   await page.waitForFunction(() => document.documentElement.dataset.rendered === undefined)
-  await page.locator('[data-card=full] [data-number=peak]').waitFor()
+  await page.locator('[data-answer] [data-number=peak]').waitFor()
 }
 
 /** Brings every lazy section onto the page. */
@@ -155,6 +155,24 @@ export async function showEverything(page) {
   await page.waitForLoadState('networkidle')
   await page.locator('#recap fieldset').first().waitFor({ state: 'attached' })
   await page.locator('#decomposition canvas').waitFor({ state: 'attached' })
+}
+
+/** A model of the list, as a reader chooses it: a click into the field, a click on the name. */
+export async function chooseModel(page, id) {
+  await page.locator('[data-model-picker]').first().click()
+  await page.locator(`[data-model="${id}"]`).click()
+}
+
+/** How many parameters full fine-tuning trains, which the first section says: those of the model that was meant. */
+export async function modelHas(page, count) {
+  await page.locator('#compare').scrollIntoViewIfNeeded()
+  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+}
+
+/** The settings that the first screen does not have: a phone keeps them in a sheet. */
+export async function openSettings(page) {
+  if (await page.locator('.summary').isVisible()) await page.locator('.summary').click()
+  else if (await page.locator('[data-settings]').isVisible()) await page.locator('[data-settings]').click()
 }
 
 export async function post(url, path, body) {

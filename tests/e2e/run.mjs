@@ -9,6 +9,7 @@ import { startBrowser, startServer } from './lib.mjs'
 const CHECKS = [
   'numbers',
   'families',
+  'answer',
   'looks',
   'keyboard',
   'states',

@@ -30,7 +30,25 @@ def test_every_point_is_what_a_single_estimate_says(model: str, method: str) -> 
         assert sweep["peak_allocated_bytes"][index] == found.allocated_bytes
         assert sweep["needed_bytes"][index] == found.overhead.needed[1]
         assert answer["phase_names"][sweep["phases"][index]] == found.phase
-        assert sweep["fits"][index] == (found.fits(["a100"])[0]["verdict"] == "fits")
+        verdict = found.fits(["a100"])[0]["verdict"]
+        assert sweep["verdicts"][index] == verdict
+        assert sweep["fits"][index] == (verdict == "fits")
+
+
+def test_a_card_without_bfloat16_is_swept_as_it_is_estimated() -> None:
+    lengths = [512, 2048]
+    body = {"model": "qwen2.5-0.5b", "method": "lora", "gpu": "t4"}
+    (sweep,) = sweep_answer({**body, "sweep": {"sequence_length": lengths}})["sweeps"]
+    single = [read_question({**body, "recipe": {"sequence_length": length}}, ("gpu",))[0] for length in lengths]
+    assert sweep["peak_allocated_bytes"] == [question.estimate().allocated_bytes for question in single]
+
+
+def test_beside_an_engine_no_point_has_a_verdict() -> None:
+    recipe = {"objective": {"type": "grpo"}, "rollout": {"engine": "vllm"}}
+    body = {"model": "qwen2.5-0.5b", "method": "lora", "gpu": "a100", "recipe": recipe}
+    (sweep,) = sweep_answer({**body, "sweep": {"sequence_length": [512]}})["sweeps"]
+    assert sweep["verdicts"] is None
+    assert sweep["fits"] is None
 
 
 def test_without_numpy_the_same_points() -> None:

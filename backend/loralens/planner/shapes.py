@@ -216,7 +216,8 @@ class Sweep(TypedDict):
     peak_allocated_bytes: list[int]
     needed_bytes: list[int]
     phases: Annotated[list[int], "Indices into `phase_names`."]
-    fits: NotRequired[list[bool]]
+    verdicts: NotRequired[Annotated[list[str] | None, "With a GPU: fits, tight or does_not_fit."]]
+    fits: NotRequired[Annotated[list[bool] | None, "With a GPU: whether the verdict is `fits`."]]
 
 
 class SweepAnswer(TypedDict):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core import catalogue
 from loralens.core.answer.answers import model_object, read_body
@@ -41,7 +41,8 @@ def sweep_answer(body: Any) -> SweepAnswer:
     """`POST /api/sweep`: `sweep` names one list of values per variable; the answer's arrays run over their product.
 
     Arrays are flat, in C order: the last variable of `variables` changes fastest. `phases` holds indices into
-    `phase_names`. With a `gpu`, `fits` says for which points its memory covers `needed_bytes`.
+    `phase_names`. With a `gpu`, `verdicts` judges every point as `/api/memory` would, and `fits` says for which the verdict is
+    `fits`; neither is known where an engine that generates has to fit beside the step.
 
     Raises:
         InvalidInput: no sweep, a value out of range, too many points, or anything else in the body that is malformed.
@@ -55,7 +56,9 @@ def sweep_answer(body: Any) -> SweepAnswer:
             hint = f"allowed: {', '.join(sorted(allowed))}"
             raise InvalidInput(f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=hint)
     axes = _axes(body.get("sweep"))
-    model, methods, recipe, _ = read_body({name: value for name, value in body.items() if name not in ("sweep", "gpu")})
+    model, methods, recipe, _ = read_body(
+        {name: value for name, value in body.items() if name != "sweep" and (name, value) != ("gpu", None)}
+    )
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
     sweeps: list[Sweep] = []
     names: list[str] = []  # an objective has its phases with every method
@@ -64,14 +67,18 @@ def sweep_answer(body: Any) -> SweepAnswer:
         found = question.estimate()
         names = names or found.plan.phases
         sizes, needed, phases = _found(question, axes, several=recipe.parallelism.gpus > 1, varying=found.recipe.padded)
+        left_out = found.left_out_bytes or 0
+        least, safe = ([size + left_out for size in ends] for ends in needed)
         row: Sweep = {
             "method": method,
             "peak_allocated_bytes": sizes,
-            "needed_bytes": needed,
+            "needed_bytes": safe,
             "phases": phases,
         }
         if device is not None:
-            row["fits"] = [size <= device.memory_bytes for size in row["needed_bytes"]]
+            verdicts = found.verdicts(zip(least, safe, strict=True), device)
+            row["verdicts"] = verdicts
+            row["fits"] = None if verdicts is None else [one == "fits" for one in verdicts]
         sweeps.append(row)
     adapted = next((method for method in methods if method != "full"), None)
     if adapted is not None:
@@ -90,16 +97,20 @@ def sweep_answer(body: Any) -> SweepAnswer:
 
 def _found(
     question: Question, axes: Mapping[str, list[int]], *, several: bool, varying: bool
-) -> tuple[list[int], list[int], list[int]]:
-    """Peak, what a card must have to be safe, and the phase, for every point."""
+) -> tuple[list[int], tuple[list[int], list[int]], list[int]]:
+    """Peak, what a card must have at least and to be safe, and the phase, for every point."""
     if find_spec("numpy") is None:
         sizes, phases = peaks_one_by_one(question, axes)
-        needed = [needed_by_rule(size, several=several, varying=varying)[1] for size in sizes]
-        return sizes, needed, phases
+        ends = [needed_by_rule(size, several=several, varying=varying) for size in sizes]
+        return sizes, ([least for least, _ in ends], [safe for _, safe in ends]), phases
     allocated, indices = peaks(question, axes)
     # arrays pass through it as integers do
-    high: Any = needed_by_rule(allocated, several=several, varying=varying)[1]  # type: ignore[arg-type]
-    return [int(size) for size in allocated], [int(size) for size in high], [int(index) for index in indices]
+    least, safe = needed_by_rule(cast("Any", allocated), several=several, varying=varying)
+    return _integers(allocated), (_integers(least), _integers(safe)), _integers(indices)
+
+
+def _integers(values: Any) -> list[int]:
+    return [int(value) for value in values]
 
 
 def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[Any], NDArray[np.int8]]:

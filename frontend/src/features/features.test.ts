@@ -3,7 +3,7 @@ import builtIn from '@/shared/api/builtInPlans.json'
 import { evaluate, type Plan } from '@/shared/api/plan'
 import { setWord } from '@/shared/recipe/set'
 import { DEFAULTS, formatQuery, parseQuery, type Part2Settings } from '@/shared/url/part2Query'
-import { applyChange, canApply } from './fit/fitAdvice'
+import { applyChange, canApply } from '@/shared/recipe/changes'
 import { questions } from './quiz/questions'
 import { at, slots, sum } from './timeline/layout'
 

@@ -3,7 +3,6 @@
  * printed document numbers all come from this list; a new section is a component and a row.
  */
 import type { Component } from 'vue'
-import LoRAVisualization from '@/components/LoRAVisualization.vue'
 import { lazily } from '@/shared/i18n'
 import type { Part2Settings } from '@/shared/url/part2Query'
 
@@ -14,14 +13,16 @@ export interface Section {
   props?: Record<string, unknown>
   /** May stand alone on another page (`?embed=ID`). */
   embed?: true
-  /** The room that it takes before it is fetched; without one it is part of the first screen. */
-  height?: string
+  /** The room that it takes before it is fetched. */
+  height: string
   /** Whether the address asks for something in it, so that it is fetched at once. */
   eager?: (settings: Part2Settings, anchor: string) => boolean
 }
 
+const LoRAVisualization = lazily(() => import('@/components/LoRAVisualization.vue'))
+
 export const SECTIONS = [
-  { id: 'compare', component: LoRAVisualization, props: { part: 'compare' }, embed: true },
+  { id: 'compare', component: LoRAVisualization, props: { part: 'compare' }, embed: true, height: '60rem' },
   { id: 'fit', component: lazily(() => import('@/features/fit/FitSection.vue')), embed: true, height: '52rem' },
   { id: 'story', component: lazily(() => import('@/features/story/StepStory.vue')), embed: true, height: '320rem' },
   {

@@ -12,13 +12,9 @@ async function oneOfEach(url) {
   return [...families.values()]
 }
 
-/** Where the numbers are named: the sentence, the guess, the tab, the diagram of the hub. */
+/** Where the numbers are named: the answer, the guess, the tab, the diagram of the hub. */
 async function named(page, name) {
-  await page
-    .locator('.sentence')
-    .filter({ hasText: `${name}:` })
-    .or(page.locator('.sentence').filter({ hasText: `${name}：` }))
-    .waitFor()
+  await page.locator('[data-answer] .model').getByText(name, { exact: true }).waitFor()
   const text = (selector) => page.locator(selector).first().textContent()
   assert((await text('.guess h3')).includes(name.replaceAll('-', '\u2011')), `the guess is about ${name}`)
   assert((await page.title()).includes(name), `the tab is about ${name}`)

@@ -29,8 +29,8 @@ export default async function keyboard(context) {
   await page.keyboard.press('Enter')
   equal(await page.evaluate(() => document.activeElement?.id), 'main', 'the skip link leads to the content')
 
-  await tabTo(page, () => document.activeElement?.id === 'setup-model')
-  await tabTo(page, () => document.activeElement?.getAttribute('name') === 'method')
+  await tabTo(page, () => document.activeElement?.matches('[data-model-picker]'))
+  await tabTo(page, () => document.activeElement?.matches('[data-method]'))
   const before = await peak(page)
   await page.keyboard.press('ArrowRight')
   await page.locator('[data-card=qlora]').waitFor()

@@ -1,7 +1,7 @@
 /** Both languages, both themes, phone and desktop: screenshots, no accessibility violation, nothing too small, nothing wider than the screen. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { assert, equal, openPage, ROOT, settled, SHOTS, showEverything } from '../lib.mjs'
+import { assert, equal, openPage, openSettings, ROOT, settled, SHOTS, showEverything } from '../lib.mjs'
 
 const AXE = readFileSync(join(ROOT, 'frontend/node_modules/axe-core/axe.min.js'), 'utf8')
 
@@ -181,8 +181,8 @@ async function dialogs(context) {
       ['gpu', '#own-gpu-memory'],
       ['model', '#find-model'],
     ]) {
-      if (width < 600) await page.locator('.summary').click()
-      await page.locator(`[data-own=${name}]`).click()
+      await openSettings(page)
+      await page.locator(`[data-own=${name}]:visible`).click()
       await page.locator(ready).fill('none/such')
       await page.keyboard.press('Enter')
       await page.locator(name === 'gpu' ? '[data-own-gpu] [role=alert]' : '[data-ask-hub]').waitFor()

@@ -3,11 +3,12 @@ import { assert, openPage, settled } from '../lib.mjs'
 
 export default async function plans(context) {
   const { page, finish } = await openPage(context, {
-    path: '/part2?m=llama-2-70b&k=lora&gpus=8&strategy=ddp#fit',
+    path: '/part2?m=llama-2-70b&k=lora&gpus=8&strategy=ddp',
     lang: 'en',
   })
   await settled(page)
-  await page.evaluate(() => document.querySelector('#fit').scrollIntoView()) // a late section may just take its place
+  await page.locator('#fit').scrollIntoViewIfNeeded()
+  await page.locator('[data-plans]').scrollIntoViewIfNeeded()
   const rows = page.locator('[data-plans] li')
   await rows.first().waitFor({ timeout: 20_000 })
   assert((await rows.first().locator('[data-number=plan-needs]').innerText()).includes('GiB'), 'what one GPU needs')

@@ -1,13 +1,8 @@
 /** A GPU and a model of one's own: forms, refusals, the link, the keyboard, the phone. */
 import { CONFIG, PARAMETERS } from '../hub.mjs'
-import { assert, equal, openPage, post, settled, showEverything } from '../lib.mjs'
+import { assert, chooseModel, equal, modelHas, openPage, openSettings, post, settled, showEverything } from '../lib.mjs'
 
 const count = PARAMETERS.toLocaleString('en')
-
-/** Opens the settings, which a phone keeps in a sheet. */
-async function openSettings(page) {
-  if (await page.locator('.summary').isVisible()) await page.locator('.summary').click()
-}
 
 async function ownGpu(context, { lang, width }) {
   const { page, finish } = await openPage(context, { lang, width })
@@ -95,7 +90,7 @@ async function readAs(context) {
   await page.locator('#find-model').fill('unsloth/Qwen3-8B-bnb-4bit')
   await page.keyboard.press('Enter')
   await page.locator('[data-note=read-as]').filter({ hasText: 'is read as Qwen3-8B' }).waitFor()
-  await page.locator('#setup-model').selectOption('llama-2-7b')
+  await chooseModel(page, 'llama-2-7b')
   await page.locator('[data-note=read-as]').waitFor({ state: 'detached' })
   await finish()
 }
@@ -152,11 +147,11 @@ async function hubModel(context) {
   equal(context.hub.asked.length, 0, 'the Hub is not asked before the reader says so')
   await page.locator('[data-ask-hub]').click()
   await page.locator('#find-model').waitFor({ state: 'detached' })
-  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  await modelHas(page, count)
   equal(context.hub.asked.join(), '/some-owner/small/resolve/main/config.json', 'one file of one model')
   await page.waitForFunction(() => new URLSearchParams(location.search).get('m') === 'some-owner/small')
   await page.reload()
-  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  await modelHas(page, count)
   equal(context.hub.asked.length, 1, 'a reload asks nobody')
   await find('owner/gated')
   await page.locator('[data-ask-hub]').click()
@@ -168,7 +163,7 @@ async function hubModel(context) {
   const link = await openPage(context, { lang: 'zh-CN', path: '/part2?m=stranger/small', expected: ['404'] })
   await settled(link.page)
   await link.page.locator('[data-banner=missing] [data-ask-hub]').click()
-  await link.page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  await modelHas(link.page, count)
   equal(await link.page.locator('[data-banner=missing]').count(), 0, 'the note goes')
   await link.finish()
   return `${context.hub.asked.length} requests to the stand-in`
@@ -201,7 +196,7 @@ async function ownConfig(context, width) {
   await use.click()
   await area.waitFor({ state: 'detached' })
   if (width < 600) await page.locator('.sheet-head button').click()
-  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
+  await modelHas(page, count)
   await finish()
 }
 
@@ -229,7 +224,7 @@ async function words(context, { lang, width }) {
   equal(new Set(all).size, all.length, 'and no word has two')
 
   await field('gpus').locator('input').focus()
-  for (let press = 0; press < 3; press++) await page.keyboard.press('ArrowRight')
+  for (let press = 0; press < 3; press++) await page.keyboard.press('ArrowUp')
   await inLink('gpus', '8')
   await inLink('strategy', 'fsdp2')
   await field('padded').locator('input').check()
@@ -259,6 +254,9 @@ async function words(context, { lang, width }) {
   const [estimate] = answer.estimates
   if (width < 600) await page.locator('.sheet-head button').click()
   const peak = `${(estimate.peak.allocated_bytes / 2 ** 30).toFixed(1)} GiB`
+  await page.locator('[data-answer] [data-number=peak]').filter({ hasText: peak }).waitFor()
+  await page.locator('[data-answer-note]').filter({ hasText: '8' }).waitFor()
+  await showEverything(page)
   await page.locator('[data-card=lora] [data-number=peak]').filter({ hasText: peak }).waitFor()
   await page
     .locator('[data-card=lora] [data-number=trainable]')

@@ -1,11 +1,11 @@
 /** Links, refusals, a server that goes away, embedding, printing. */
-import { assert, equal, openPage, settled, showEverything } from '../lib.mjs'
+import { assert, chooseModel, equal, openPage, settled, showEverything } from '../lib.mjs'
 
 export default async function states(context) {
   // A link restores everything; a broken one says so and falls back.
   let { page, finish } = await openPage(context, { path: '/part2?m=qwen2.5-7b&k=qlora&r=32&n=24&x=3&z=1#hub' })
-  await page.locator('[data-card=qlora]').waitFor()
-  equal(await page.locator('#setup-model').inputValue(), 'qwen2.5-7b', 'model of the link')
+  await settled(page)
+  equal(await page.locator('[data-model-picker]').inputValue(), 'Qwen2.5-7B', 'model of the link')
   await page.locator('[role=radio]').first().waitFor()
   equal(await page.locator('[role=radio]').count(), 24, 'adapters of the link')
   equal(await page.locator('[role=radio][aria-checked=true]').count(), 1, 'one active adapter')
@@ -24,7 +24,7 @@ export default async function states(context) {
 
   ;({ page, finish } = await openPage(context, { path: '/part2?m=no-such-model', lang: 'en', expected: ['404'] }))
   await settled(page)
-  equal(await page.locator('#setup-model').inputValue(), 'llama-2-7b', 'an unknown model falls back')
+  equal(await page.locator('[data-model-picker]').inputValue(), 'Llama-2-7B', 'an unknown model falls back')
   assert((await page.locator('[data-banner=missing]').innerText()).includes('no-such-model'), 'and is named')
   await finish()
 
@@ -38,6 +38,7 @@ export default async function states(context) {
   await page.goto(`${context.url}/part2`)
   await page.locator('[data-banner=offline]').waitFor({ timeout: 5000 })
   await settled(page)
+  await page.locator('#compare').scrollIntoViewIfNeeded()
   const slider = page.locator('.bar input[type=range]').first()
   await slider.focus()
   await page.keyboard.press('ArrowRight')
@@ -76,13 +77,16 @@ async function serverGone(context) {
     expected: ['ERR_FAILED', 'Failed to load resource', 'Unable to preload', 'Failed to fetch'],
   })
   await settled(page)
+  await page.locator('[data-model-picker]').click()
+  await page.locator('[data-model]').first().waitFor()
+  await page.keyboard.press('Escape')
   await page.waitForResponse((answer) => answer.url().includes('builtInPlans'))
   await page.evaluate(() => (window.same = true))
   await page.route('**/*', (route) => route.abort())
-  await page.locator('#setup-model').selectOption('qwen2.5-7b')
+  await chooseModel(page, 'qwen2.5-7b')
   await page.locator('.sentence').filter({ hasText: 'Qwen2.5-7B' }).waitFor()
   await page.locator('[data-banner=offline]').waitFor()
-  await page.locator('#setup-model').selectOption('qwen3-14b')
+  await chooseModel(page, 'qwen3-14b')
   await page.locator('[data-note=standing].unreachable').filter({ hasText: 'Qwen2.5-7B' }).waitFor()
   assert((await page.locator('.sentence').innerText()).includes('Qwen2.5-7B'), 'the numbers keep their own name')
   equal(await page.evaluate(() => window.same), true, 'the page was not loaded again')
@@ -117,7 +121,7 @@ async function languageSwitch(context) {
   const { page, finish } = await openPage(context)
   await settled(page)
   await page.getByRole('button', { name: 'English' }).click()
-  await page.getByRole('heading', { name: 'How much smaller?' }).waitFor()
+  await page.getByRole('heading', { name: 'LoRA: train only two thin strips' }).waitFor()
   await page.waitForFunction(() => new URLSearchParams(location.search).get('lang') === 'en')
   await page.locator('#theme').selectOption('dark')
   equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), 'rgb(11, 18, 32)', 'dark ground')

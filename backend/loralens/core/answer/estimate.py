@@ -150,6 +150,17 @@ class Estimate:
             row["verdict"], row["headroom_bytes"] = card["verdict"], card["headroom_bytes"]  # the engine has to fit too
         return found
 
+    def verdicts(self, needed: Iterable[tuple[int, int]], gpu: catalogue.Gpu) -> list[str] | None:
+        """Verdicts of steps that differ from this one in size alone, by their (least, safe) bytes; see `fits`.
+
+        None where an engine has to fit beside the step: then those bytes do not decide.
+        """
+        beside = self.iteration([gpu.id])
+        if beside and beside["cards"]:
+            return None
+        unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
+        return [verdict(ends, gpu.memory_bytes, unknown=unknown) for ends in needed]
+
     def iteration(self, gpus: Iterable[str] = SHOWN_GPUS) -> Iteration | None:
         """The phases of an iteration with a rollout, and the engine beside the model that learns; see `answer.iteration`."""
         return iteration(self.model, self.plan, self.recipe, self.phases, gpus)

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { setWord } from '@/shared/recipe/set'
 import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
-import { applyChange } from './fitAdvice'
+import { applyChange } from '@/shared/recipe/changes'
 import { meshText, planChanges, type Plan } from './fitPlans'
 
 const PLAN = {

@@ -1,6 +1,6 @@
 /** A plan for several GPUs: what it is called, and the words that make the settings this plan. */
 import type { Schemas } from '@/shared/api/client'
-import type { FieldChange } from './fitAdvice'
+import type { FieldChange } from '@/shared/recipe/changes'
 
 export type Plan = Schemas['PlanRow']
 type Translate = (key: string, named: Record<string, unknown>) => string

@@ -55,7 +55,8 @@ export interface PlanValues {
   peakPhase: string
   peakLabel: string
   breakdown: Breakdown[]
-  phases: { phase: string; bytes: number }[]
+  /** Each phase at its own fullest moment. */
+  phases: { phase: string; bytes: number; breakdown: Breakdown[] }[]
   categories: Category[]
   /** Evaluated when it is first read: the first screen does without. */
   readonly timeline: Segment[]
@@ -89,15 +90,16 @@ export function evaluate(plan: Plan, at: Variables): PlanValues {
   const values = powers(plan, at)
   const all = (rows: Polynomial[]): number[] => rows.map((row) => dot(row, values))
   let peak: { moment: PlanMoment; parts: number[]; bytes: number } | null = null
-  const phases = new Map<string, number>()
+  const phases = new Map<string, { parts: number[]; bytes: number }>()
   for (const moment of plan.moments) {
     const parts = all(moment.bytes)
     const bytes = total(parts)
-    phases.set(moment.phase, Math.max(phases.get(moment.phase) ?? 0, bytes))
+    if (bytes > (phases.get(moment.phase)?.bytes ?? -1)) phases.set(moment.phase, { parts, bytes })
     if (peak === null || bytes > peak.bytes) peak = { moment, parts, bytes }
   }
   if (peak === null) throw new RangeError('a plan without moments')
-  const parts = peak.parts
+  const breakdownOf = (parts: number[]): Breakdown[] =>
+    plan.categories.map((category, index) => ({ category, bytes: parts[index]! }))
   const totalParameters = dot(plan.parameters.total, values)
   const trainableParameters = dot(plan.parameters.trainable, values)
   let timeline: Segment[] | undefined
@@ -111,8 +113,8 @@ export function evaluate(plan: Plan, at: Variables): PlanValues {
     peakBytes: peak.bytes,
     peakPhase: peak.moment.phase,
     peakLabel: peak.moment.label,
-    breakdown: plan.categories.map((category, index) => ({ category, bytes: parts[index]! })),
-    phases: [...phases].map(([phase, bytes]) => ({ phase, bytes })),
+    breakdown: breakdownOf(peak.parts),
+    phases: [...phases].map(([phase, { parts, bytes }]) => ({ phase, bytes, breakdown: breakdownOf(parts) })),
     categories: plan.categories,
     get timeline() {
       return (timeline ??= plan.timeline.map((item) => ({

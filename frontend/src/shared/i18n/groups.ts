@@ -7,13 +7,23 @@ export const FIRST = [
   'app',
   'theme',
   'notFound',
-  'page',
+  'page.title',
+  'page.lead',
+  'page.more',
+  'page.whole',
   'toc',
   'setup',
   'method',
-  'guess',
-  'compare',
-  'metric',
+  'answer',
+  'map',
+  'verdict',
+  'phase',
+  'category',
+  'change',
+  'fit.applied',
+  'print.on',
+  'print.off',
+  'words.none',
   'state',
   'problem',
   'announce',
@@ -23,9 +33,24 @@ export const FIRST = [
   'gpu.own',
 ] as const
 
+/** Words of the recipe whose names stand on the first screen, and values that it may name. */
+const WORDS = ['trainer', 'objective', 'gpus', 'strategy', 'micro_batch_size', 'sequence_length']
+const VALUES = [
+  'trainer',
+  'objective',
+  'strategy',
+  'optimizer',
+  'loss.fused',
+  'attention.sdpa',
+  'checkpoint_offload.cpu',
+  'weights_dtype.bfloat16',
+  'adapter_dtype.bfloat16',
+]
+const FIRST_WORDS = [...WORDS.map((name) => `word.${name}.label`), ...VALUES.map((name) => `choice.${name}`)]
+
 const below = (key: string, prefix: string): boolean => key === prefix || key.startsWith(`${prefix}.`)
 
 export function groupOf(key: string): Group {
-  if (FIRST.some((prefix) => below(key, prefix))) return 'first'
+  if ([...FIRST, ...FIRST_WORDS].some((prefix) => below(key, prefix))) return 'first'
   return below(key, 'home') ? 'home' : 'rest'
 }

@@ -92,4 +92,15 @@ export function formatHours(hours: number, locale: Locale): string {
   return `${fixed(hours, hours >= 100 ? 0 : 1, locale)} ${h}`
 }
 
+const DAYS: Record<Locale, string> = { 'zh-CN': '天', en: 'days' }
+
+/** How long something takes on the clock: 36 s, 47 min, 3 h 10 min, 5.2 days. */
+export function formatDuration(hours: number, locale: Locale): string {
+  const { h, min } = TIMES[locale]
+  const minutes = Math.round(hours * 60)
+  if (minutes < 60) return formatHours(hours, locale)
+  if (hours >= 48) return `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)} ${DAYS[locale]}`
+  return `${Math.floor(minutes / 60)} ${h}${minutes % 60 ? ` ${minutes % 60} ${min}` : ''}`
+}
+
 export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)

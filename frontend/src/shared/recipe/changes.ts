@@ -1,7 +1,7 @@
 /** Turns a change that the API advises into the page's own settings: every word of the recipe is one of them. */
-import { setWord } from '@/shared/recipe/set'
-import { readText, textOf, WORD, type Json } from '@/shared/recipe/words'
 import { METHODS, type Method, type Part2Settings } from '@/shared/url/part2Query'
+import { setWord } from './set'
+import { readText, textOf, WORD, type Json } from './words'
 
 export interface FieldChange {
   field: string
@@ -18,5 +18,12 @@ export function canApply({ field, to }: FieldChange): boolean {
 
 export function applyChange(settings: Part2Settings, { field, to }: FieldChange): void {
   if (field === 'method' && isMethod(to)) settings.method = to
+  else if (field === 'gpu') settings.gpu = String(to)
   else if (WORD.has(field)) setWord(settings, field, to as Json)
 }
+
+/** As many of the same GPU, with everything sharded. */
+export const severalGpus = ({ gpus, strategy }: Record<string, unknown>): FieldChange[] => [
+  { field: 'gpus', to: gpus },
+  { field: 'strategy', to: strategy },
+]

@@ -1,0 +1,10 @@
+/** What stands on the first screen, and the stops along which its numbers move. */
+export const ASKED: readonly string[] = ['gpus', 'trainer', 'objective', 'micro_batch_size', 'sequence_length']
+
+export const STOPS: Readonly<Record<string, readonly number[]>> = {
+  micro_batch_size: [1, 2, 4, 8, 16, 32, 64],
+  sequence_length: [128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768],
+  gpus: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
+}
+/** Of a whole training. */
+export const TOKENS: readonly number[] = [1e5, 1e6, 1e7, 5e7, 1e8, 1e9, 1e10, 1e11]
