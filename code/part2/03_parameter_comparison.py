@@ -25,13 +25,13 @@ def main() -> None:
         rank=(8, "LoRA 的秩 / rank of LoRA"),
         batch=(1, "微批量：每张 GPU 每次前向的样本数 / micro-batch: samples per GPU and forward pass"),
         length=(2048, "序列长度（词元）/ tokens per sample"),
-        gradient_checkpointing=(False, "反向传播时重算激活值 / recompute activations in the backward pass"),
+        no_gradient_checkpointing=(False, "保存全部激活值，不重算 / keep all activations instead of recomputing them"),
         output=(str(PICTURE), "图片文件 / file of the picture"),
     )
     recipe = {
         "micro_batch_size": args.batch,
         "sequence_length": args.length,
-        "gradient_checkpointing": args.gradient_checkpointing,
+        "gradient_checkpointing": not args.no_gradient_checkpointing,
         "lora": {"rank": args.rank},
     }
     if not Path(args.output).parent.is_dir() or Path(args.output).suffix != ".png":

@@ -45,7 +45,7 @@ def test_a_request_is_the_whole_input(run, tmp_path):
     file.write_text(json.dumps({"model": "0.5B", "gpu": "24GB"}))
     _, out, _ = run("fit", "--request", str(file), "--json")
     assert json.loads(out)["method"] == "lora"
-    assert json.loads(out)["recipe"]["gradient_checkpointing"] is False
+    assert json.loads(out)["recipe"]["gradient_checkpointing"] is True
 
 
 def test_the_changes_are_options_that_make_it_fit(run):
@@ -74,7 +74,8 @@ def test_hours_by_the_clock_are_gpu_hours_over_gpus(run):
 
 
 def test_tight_is_a_code_of_its_own(run):
-    least, safe = fit_answer({"model": "0.5B", "gpu": "24GB"})["peak"]["needed_bytes"]
+    asked = {"model": "0.5B", "gpu": "24GB", "recipe": {"gradient_checkpointing": False}}
+    least, safe = fit_answer(asked)["peak"]["needed_bytes"]
     code, out, _ = run("fit", "0.5B", "-m", "lora", "--no-gradient-checkpointing", "--rank", "8", "--target-modules",
                        "q_proj,v_proj", "--gpu", f"custom:{(least + safe) // 2 // 2**20}MiB")  # fmt: skip
     assert code == 4

@@ -17,7 +17,6 @@ const CHECKS = [
   'plans',
   'exports',
   'motion',
-  'story',
   'load',
   'benchmark',
   'adapters',

@@ -15,6 +15,6 @@ def test_parts_add_up_to_the_peak_of_each_phase(method: str) -> None:
 
 
 def test_full_fine_tuning_holds_activations_in_forward_and_gradients_at_the_end_of_backward() -> None:
-    parts = phase_breakdowns(estimate("7B", method="full"))
+    parts = phase_breakdowns(estimate("7B", method="full", gradient_checkpointing=False))
     assert parts["forward"]["activations_bytes"] > 2**33 > parts["backward"]["activations_bytes"]
     assert parts["forward"]["gradients_bytes"] == 0 < parts["optimizer"]["gradients_bytes"]

@@ -11,8 +11,7 @@ ALL = ["method", "gradient_checkpointing", "rank", "target_modules"]
 def test_an_empty_question_gets_every_word() -> None:
     body, filled = with_practice({"model": "8B"})
     assert filled == ALL
-    assert body == {"model": "8B", "method": "qlora", "recipe": {
-        "gradient_checkpointing": True, "lora": {"rank": 16, "target_modules": "all-linear"}}}  # fmt: skip
+    assert body == {"model": "8B", "method": "qlora", "recipe": {"lora": {"rank": 16, "target_modules": "all-linear"}}}
 
 
 @pytest.mark.parametrize(

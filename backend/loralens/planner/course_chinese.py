@@ -39,6 +39,7 @@ PHRASES: Final = {
     "bf16 weights": "bf16 权重",
     "no autocast": "不用 autocast",
     "all weights are trained": "训练全部权重",
+    "no checkpointing": "不用检查点",
     "against": "对比",
     "batch": "批量",
     "measured on your machine": "在你的机器上测量",

@@ -1,8 +1,7 @@
 """What most people mean when they say nothing: the words that `loralens fit` fills in, and never in silence.
 
-Sources: the trainers' own defaults, read in November 2026: gradient checkpointing in LLaMA-Factory (`disable_gradient_
-checkpointing: false`), ms-swift and Unsloth; every linear layer in QLoRA (arXiv:2305.14314, section 4), Unsloth's and
-Axolotl's examples; rank 16 in Unsloth's and PEFT's examples.
+Sources, read in November 2026: every linear layer in QLoRA (arXiv:2305.14314, section 4), Unsloth's and Axolotl's
+examples; rank 16 in Unsloth's and PEFT's examples.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from loralens.core.question.presets import preset
 from loralens.core.question.recipe import NO_TRAINER, TRAINERS
 
 METHOD: Final = "qlora"
-WORDS: Final[Mapping[str, Any]] = {"gradient_checkpointing": True}
+NAMED: Final = ("gradient_checkpointing",)
+"""Words whose default is practice already: said, not filled in."""
 LORA: Final[Mapping[str, Any]] = {"rank": 16, "target_modules": "all-linear"}
 
 
 def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The body with what most people mean filled in where it says nothing, and the flat names that were filled in.
+    """The body with what most people mean filled in where it says nothing, and the flat names that were not said.
 
     A model to which PEFT refuses adapters on every linear layer keeps PEFT's own targets. Where the recipe names a trainer,
     its defaults come first, and nothing that it says is filled in here.
@@ -35,10 +35,7 @@ def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     recipe = dict(body.get("recipe") or {})
     trainer = recipe.get("trainer", NO_TRAINER)
     said = {row.word for row in preset(trainer).rows} if trainer in TRAINERS else set()
-    for name, value in WORDS.items():
-        if name not in recipe and name not in said:
-            recipe[name] = value
-            filled.append(name)
+    filled.extend(name for name in NAMED if name not in recipe and name not in said)
     methods = body.get("methods") or [result.get("method")]
     if methods != ["full"]:
         lora = dict(recipe.get("lora") or {})

@@ -43,7 +43,7 @@ it('the step fills its time axis from end to end', () => {
 it('advice is applied whatever word it is about, and only within limits', () => {
   const settings: Part2Settings = { ...DEFAULTS }
   const advised: [string, unknown][] = [
-    ['gradient_checkpointing', true],
+    ['gradient_checkpointing', false],
     ['sequence_length', 1024],
     ['method', 'qlora'],
     ['optimizer', 'paged_adamw_8bit'],
@@ -57,7 +57,7 @@ it('advice is applied whatever word it is about, and only within limits', () => 
   }
   expect(settings).toMatchObject({ length: 1024, method: 'qlora' })
   expect(settings.words).toEqual({
-    gradient_checkpointing: true,
+    gradient_checkpointing: false,
     optimizer: 'paged_adamw_8bit',
     fused_kernels: true,
     prepare_kbit: false,
@@ -75,16 +75,16 @@ it('advice is applied whatever word it is about, and only within limits', () => 
 
 it('under a trainer a default that was said is kept, for what is left open is the trainer’s', () => {
   const settings: Part2Settings = { ...DEFAULTS }
-  setWord(settings, 'gradient_checkpointing', false)
+  setWord(settings, 'gradient_checkpointing', true)
   expect(settings.words).toEqual({})
   setWord(settings, 'trainer', 'trl')
-  setWord(settings, 'gradient_checkpointing', false)
+  setWord(settings, 'gradient_checkpointing', true)
   setWord(settings, 'optimizer', 'sgd')
-  expect(settings.words).toEqual({ trainer: 'trl', gradient_checkpointing: false, optimizer: 'sgd' })
+  expect(settings.words).toEqual({ trainer: 'trl', gradient_checkpointing: true, optimizer: 'sgd' })
   expect(parseQuery(formatQuery(settings)).settings).toEqual(settings)
   setWord(settings, 'gradient_checkpointing', undefined)
   expect(settings.words).toEqual({ trainer: 'trl', optimizer: 'sgd' })
-  setWord(settings, 'gradient_checkpointing', false)
+  setWord(settings, 'gradient_checkpointing', true)
   setWord(settings, 'trainer', 'none')
   expect(settings.words).toEqual({ optimizer: 'sgd' })
 })

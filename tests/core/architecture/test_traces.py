@@ -119,7 +119,9 @@ def agrees(family: str, method: str, words: dict[str, Any]) -> None:
     root = build(config)
     targets = root.default_targets
     lora = {**words.get("lora", {}), "target_modules": targets if isinstance(targets, str) else list(targets)}
-    recipe = Recipe.from_mapping({"micro_batch_size": 2, "sequence_length": 128, **words, "lora": lora})
+    recipe = Recipe.from_mapping(
+        {"micro_batch_size": 2, "sequence_length": 128, "gradient_checkpointing": False, **words, "lora": lora}
+    )
     recipe = Recipe.from_mapping({**recipe.to_dict(), "attention": root.attention_for(recipe), "lora": lora})
     prepared = methods.prepare(method, root, recipe)
     label_parameters(root)

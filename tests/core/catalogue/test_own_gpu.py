@@ -77,14 +77,14 @@ def test_any_text_is_read_or_refused(text):
 def test_it_stands_wherever_a_gpu_does():
     same = {"rtx-4090": catalogue.gpu("rtx-4090"), "own": catalogue.gpu("custom:24564MiB,name=Lab card")}
     assert same["own"].memory_bytes == same["rtx-4090"].memory_bytes
-    body = {"model": "7B", "methods": ["lora"]}
+    body = {"model": "7B", "methods": ["lora"], "recipe": {"gradient_checkpointing": False}}
     own, known = ({**body, "gpu": device.id} for device in (same["own"], same["rtx-4090"]))
     fits = [memory_answer(asked)["estimates"][0]["fits"][0] for asked in (own, known)]
     assert fits[0]["gpu"] == "custom:24564MiB,name=Lab card"
     assert [fit["verdict"] for fit in fits] == ["tight", "tight"]
     assert fits[0]["headroom_bytes"] == fits[1]["headroom_bytes"]
     assert serving_answer({"model": "7B", "gpu": own["gpu"]})["gpus"][0]["name"] == "Lab card"
-    grid = {"model": "7B", "method": "lora", "sweep": {"rank": [8, 16]}}
+    grid = {"model": "7B", "method": "lora", "recipe": {"gradient_checkpointing": False}, "sweep": {"rank": [8, 16]}}
     sweeps = [sweep_answer({**grid, "gpu": asked["gpu"]})["sweeps"] for asked in (own, known)]
     assert sweeps[0] == sweeps[1] and sweeps[0][0]["fits"] == [False, False]
 

@@ -111,7 +111,12 @@ def test_torchtune_shards_a_large_vocabulary_apart():
 
 @pytest.mark.parametrize(("version", "keeps"), [("0.41.1", True), ("0.50", False)])
 def test_four_bit_layers_of_old_bitsandbytes_keep_their_inputs(version, keeps):
-    words = {"quantization": {"type": "nf4", "prepare_kbit": False}, "autocast": None, **ADAPTER}
+    words = {
+        "quantization": {"type": "nf4", "prepare_kbit": False},
+        "autocast": None,
+        "gradient_checkpointing": False,
+        **ADAPTER,
+    }
     found = estimate("7B", "qlora", stack={"bitsandbytes": version}, **words)
     # per token and layer the second norm's result and the MLP's product: the adapters keep the first norm's, and the
     # attention kernel its own

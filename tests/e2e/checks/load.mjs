@@ -15,7 +15,7 @@ const DEFAULT = {
     micro_batch_size: 1,
     sequence_length: 2048,
     optimizer: 'adamw_fused',
-    gradient_checkpointing: false,
+    gradient_checkpointing: true,
     loss: 'full',
     lora: { rank: 8, alpha: 16, target_modules: ['q_proj', 'v_proj'] },
   },

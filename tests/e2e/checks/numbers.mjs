@@ -12,18 +12,18 @@ const MODELS = {
 const RECIPES = [
   { r: 8 },
   { r: 1, b: 2, s: 512 },
-  { r: 64, a: 16, gc: 1 },
+  { r: 64, a: 16, gc: 0 },
   { r: 16, s: 1024, p: 'mixed' },
   { r: 512, b: 4, s: 256, o: 'adamw8bit' },
   { r: 3, s: 777, p: 'pure-bf16', l: 'chunked' },
   { r: 32, b: 3, s: 1000, k: 'dora' },
-  { r: 128, k: 'qlora', gc: 1, s: 4096 },
+  { r: 128, k: 'qlora', gc: 0, s: 4096 },
   { r: 8, k: 'full', o: 'sgd', p: 'fp32', s: 128 },
   { r: 256, s: 2047, o: 'adafactor', l: 'fused' },
   { r: 16, o: 'muon', attention: 'eager', padded: true, s: 512 },
-  { r: 16, gpus: 8, strategy: 'fsdp', k: 'qlora', gc: 1 },
+  { r: 16, gpus: 8, strategy: 'fsdp', k: 'qlora' },
   { r: 8, quantization: 'int8', dropout: 0.1, autocast: 'none' },
-  { r: 8, prepare_kbit: false, k: 'qlora', gc: 1, checkpoint_offload: 'cpu' },
+  { r: 8, prepare_kbit: false, k: 'qlora', checkpoint_offload: 'cpu' },
 ]
 /** Words by their own names: where they stand in a request, and as what. */
 const OWN = {
@@ -64,7 +64,7 @@ function bodyOf(model, targets, settings, method) {
     micro_batch_size: settings.b ?? 1,
     sequence_length: settings.s ?? 2048,
     optimizer: OPTIMIZER[settings.o ?? 'adamw'] ?? settings.o,
-    gradient_checkpointing: settings.gc === 1,
+    gradient_checkpointing: settings.gc !== 0,
     loss: settings.l ?? 'full',
   }
   for (const [name, value] of Object.entries(settings)) OWN[name]?.(recipe, value, method)

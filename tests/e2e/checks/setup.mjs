@@ -239,6 +239,8 @@ async function words(context, { lang, width }) {
   await field('rank_pattern').locator('input').fill('q_proj=64, v_proj=4')
   await page.keyboard.press('Tab')
   await inLink('rank_pattern', '{"q_proj":64,"v_proj":4}')
+  await field('gradient_checkpointing').locator('input').uncheck()
+  await inLink('gc', '0')
   await field('checkpoint_every').locator('input').fill('4')
   await page.keyboard.press('Tab')
   await field('checkpoint_every').locator('[role=status]').filter({ hasText: 'gradient_checkpointing' }).waitFor()
@@ -247,6 +249,7 @@ async function words(context, { lang, width }) {
     method: 'lora',
     recipe: {
       padded: true,
+      gradient_checkpointing: false,
       lora: { dropout: 0.05, rank_pattern: { q_proj: 64, v_proj: 4 } },
       parallelism: { gpus: 8, strategy: 'fsdp2' },
     },

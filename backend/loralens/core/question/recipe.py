@@ -165,7 +165,7 @@ class Recipe:
     )
     optimizer: str = word("adamw_fused", Choice(OPTIMIZERS), "Optimizer and its implementation.", common=True)
     gradient_checkpointing: bool = word(
-        False, Truth(), "Recompute activations in the backward pass instead of storing them.", common=True
+        True, Truth(), "Recompute activations in the backward pass instead of storing them.", common=True
     )
     checkpoint_every: int = word(
         1,

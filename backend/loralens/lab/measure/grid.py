@@ -20,12 +20,12 @@ MODELS: Final = (
     "llama-3.2-3b", "phi-2", "mistral-7b-v0.3", "llama-3.1-8b", "qwen3-14b",
 )  # fmt: skip
 SWITCHES: Final[tuple[dict[str, Any], ...]] = (
+    {"gradient_checkpointing": False},
     {},
-    {"gradient_checkpointing": True},
-    {"autocast": None, "lora": {"adapter_dtype": "bfloat16"}},
-    {"padded": True, "micro_batch_size": 4, "sequence_length": 512},
-    {"attention": "eager", "sequence_length": 512},
-    {"optimizer": "adamw_foreach", "gradient_checkpointing": True, "micro_batch_size": 4},
+    {"gradient_checkpointing": False, "autocast": None, "lora": {"adapter_dtype": "bfloat16"}},
+    {"gradient_checkpointing": False, "padded": True, "micro_batch_size": 4, "sequence_length": 512},
+    {"gradient_checkpointing": False, "attention": "eager", "sequence_length": 512},
+    {"optimizer": "adamw_foreach", "micro_batch_size": 4},
 )
 METHODS: Final = ("full", "lora", "qlora", "dora")
 SHARE_OF_DEVICE: Final = 0.8  # assumption: what is left is for the context and fragmentation

@@ -207,4 +207,4 @@ def _fitted(config: Mapping[str, Any], recipe: Recipe) -> Recipe | None:
         return None
     longest = min(config.get(key) or 1 << 30 for key in ("n_positions", "max_position_embeddings"))
     length = min(recipe["sequence_length"], longest, 448 if config["model_type"] == "whisper" else 1 << 30)
-    return {**recipe, "sequence_length": length}
+    return {"gradient_checkpointing": False, **recipe, "sequence_length": length}

@@ -51,7 +51,10 @@ def _on_older_cards() -> Iterator[tuple[str, dict[str, Any]]]:
         lora = {"rank": 8, "target_modules": targets if targets == "all-linear" else targets.split(",")}
         shape = {"micro_batch_size": 2, "sequence_length": 512, "accelerator": "cuda-before-8", "lora": lora}
         for word, recipe in words.items():
-            yield f"{name}/before-8-{word}", {"config": config, "method": "lora", "recipe": {**shape, **recipe}}
+            yield (
+                f"{name}/before-8-{word}",
+                {"config": config, "method": "lora", "recipe": {"gradient_checkpointing": False, **shape, **recipe}},
+            )
 
 
 _EXPERTS: Final = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -79,7 +82,7 @@ def _parts() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in ("llama-3.2-1b", "qwen2.5-7b", "gemma-2-9b"):
         for word, (method, own_words) in words.items():
             lora = {"rank": 8, "target_modules": ["q_proj"], "trainable_token_indices": _ROWS}
-            recipe = {**shape, "lora": lora, **own_words}
+            recipe = {"gradient_checkpointing": False, **shape, "lora": lora, **own_words}
             yield f"{name}/{word}", {"config": small_config(name, 2), "method": method, "recipe": recipe}
 
 
@@ -89,6 +92,9 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         config = small_config(name, layers)
         for word, (method, recipe) in _kept(targets).items():
             if only == _EVERY or word.endswith(only):
-                yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}
+                yield (
+                    f"{name}/{word}",
+                    {"config": config, "method": method, "recipe": {"gradient_checkpointing": False, **recipe}},
+                )
     yield from _on_older_cards()
     yield from _parts()

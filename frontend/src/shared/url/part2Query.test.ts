@@ -110,14 +110,14 @@ describe('the address', () => {
       expect(complaints).toEqual([])
       return value.words
     }
-    expect(words({ o: 'adamw8bit', gc: '1', l: 'fused', a: '16', t: 'q,v,c_attn' })).toEqual({
+    expect(words({ o: 'adamw8bit', gc: '0', l: 'fused', a: '16', t: 'q,v,c_attn' })).toEqual({
       optimizer: 'adamw_8bit',
-      gradient_checkpointing: true,
+      gradient_checkpointing: false,
       loss: 'fused',
       alpha: 16,
       target_modules: ['q_proj', 'v_proj', 'c_attn'],
     })
-    expect(words({ o: 'adamw', gc: '0', p: 'bf16' })).toEqual({})
+    expect(words({ o: 'adamw', gc: '1', p: 'bf16' })).toEqual({})
     expect(words({ p: 'pure-bf16' })).toEqual({ autocast: null, adapter_dtype: 'bfloat16' })
     expect(words({ p: 'fp32' })).toEqual({ weights_dtype: 'float32', autocast: null })
     expect(words({ p: 'fp32', autocast: 'float16' })).toEqual({ weights_dtype: 'float32', autocast: 'float16' })
