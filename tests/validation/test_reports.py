@@ -70,6 +70,14 @@ def seconds(answer, observed):
     assert found["low"] <= observed["value"] <= found["high"]
 
 
+def host(answer, observed):
+    """What was there is less than what is safe, so nothing is said to fit."""
+    (found,) = answer["estimates"]
+    most = max(row["host_bytes"][1] for row in found["moments"])
+    assert most >= observed["value"] * UNITS[observed["unit"]]
+    assert found["fits"][0]["verdict"] != "fits"
+
+
 EXPECTED = {
     "allocated": allocated,
     "reserved": lambda answer, observed: band(answer, observed, "reserved"),
@@ -79,5 +87,5 @@ EXPECTED = {
     "trainable": trainable,
     "adapter_file": adapter_file,
     "seconds": seconds,
-    "host": lambda answer, observed: None,
+    "host": host,
 }

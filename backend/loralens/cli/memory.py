@@ -11,7 +11,7 @@ from loralens.cli.verdict import exit_code, sentence
 from loralens.cli.words import Option
 
 if TYPE_CHECKING:
-    from loralens.core.answer.shapes import MemoryAnswer, MemoryEstimate, Part, Storage, TrainerRow
+    from loralens.core.answer.shapes import MemoryAnswer, MemoryEstimate, Part, RunMoment, Storage, TrainerRow
     from loralens.core.question.shapes import Pair
 
 
@@ -84,6 +84,7 @@ def _show(answer: MemoryAnswer, body: Body, explain: bool) -> None:
         wrapped(f"{estimate['method']}: {estimate['regime']}{_kernels(estimate)}")
     _idle(estimates)
     _verdicts(estimates)
+    _moments(estimates)
     if len({tuple(options(estimate["recipe"])) for estimate in estimates}) == 1:
         wrapped("recipe: " + " ".join(options(estimates[0]["recipe"])))
     _trainers(answer.get("trainers"), [estimate["method"] for estimate in estimates])
@@ -152,6 +153,28 @@ def _verdicts(estimates: list[MemoryEstimate]) -> None:
     for estimate in estimates:
         (card,) = estimate["fits"]
         wrapped(f"{estimate['method']}: {sentence(card, card['verdict'], estimate['peak']['needed_bytes'])}")
+
+
+def _moments(estimates: list[MemoryEstimate]) -> None:
+    """An evaluation, and what a machine needs where something waits there or its memory is said."""
+    for estimate in estimates:
+        rows = {row["moment"]: row for row in estimate["moments"]}
+        if "evaluation" in rows:
+            row = rows["evaluation"]
+            wrapped(f"{estimate['method']}, while it evaluates: {gib(row['allocated_bytes'])} on the GPU{_judged(row)}")
+        if estimate["peak"]["host_bytes"] or estimate["recipe"]["parallelism"]["host_memory"] is not None:
+            row = max(rows.values(), key=lambda row: row["host_bytes"])
+            verdict = f": {row['host_verdict'].replace('_', ' ')}" if row["host_verdict"] else ""
+            wrapped(
+                f"{estimate['method']}, host memory of a machine: {_band(row['host_bytes'])}, fullest while {WHILE[row['moment']]}{verdict}"
+            )
+
+
+WHILE = {"loading": "it loads", "step": "it trains", "evaluation": "it evaluates", "saving": "it saves"}
+
+
+def _judged(row: RunMoment) -> str:
+    return f": {row['fits'][0]['verdict'].replace('_', ' ')}" if len(row["fits"]) == 1 else ""
 
 
 def _engines(estimates: list[MemoryEstimate]) -> list[tuple[str, ...]]:

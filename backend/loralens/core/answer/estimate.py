@@ -6,9 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core import catalogue
+from loralens.core.answer.evaluated import NOTE as EVALUATION_NOTE
+from loralens.core.answer.evaluated import evaluation_of
 from loralens.core.answer.explain import terms
+from loralens.core.answer.host import host_of
 from loralens.core.answer.iteration import ASSUMPTIONS as ENGINE_ASSUMPTIONS
 from loralens.core.answer.iteration import iteration
+from loralens.core.answer.moments import HOST_UNKNOWN, RESIDENT, Moments, unified_note
 from loralens.core.answer.overhead import (
     ASSUMPTIONS,
     SIMULATED_ASSUMPTIONS,
@@ -20,6 +24,7 @@ from loralens.core.answer.overhead import (
 from loralens.core.answer.plan import Plan, plan_for
 from loralens.core.answer.remarks import idle_words, remarks
 from loralens.core.answer.trainer import trained
+from loralens.core.answer.verdict import verdict, worst
 from loralens.core.architecture.multimodal import left_out_bytes
 from loralens.core.methods import check
 from loralens.core.question.accelerator import BEFORE_8, CUDA, accelerator_of
@@ -31,10 +36,13 @@ from loralens.core.question.shapes import Pair
 from loralens.core.tape.ledger import CATEGORIES, Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from loralens.core.answer.evaluated import Evaluated
+    from loralens.core.answer.host import Phases
     from loralens.core.answer.reserved import Reserved
     from loralens.core.answer.shapes import Allocator, Breakdown, Collective, Fit, Iteration, MemoryEstimate
+    from loralens.core.tape.size import Size
 
 ALLOCATORS: Final = ("rule", "simulated")
 BREAKDOWN: Final = {
@@ -145,9 +153,15 @@ class Estimate:
             bands |= dict.fromkeys(older, self._elsewhere(BEFORE_8).bands(allocator)) if older else {}
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
         found = [_row(card, bands[card.id], unknown=unknown) for card in cards]
+        moments = self.moments
+        for row, device in zip(found, cards, strict=True):
+            row["verdict"] = worst(row["verdict"], *moments.beside(device))
         beside = self.iteration([card.id for card in cards])
         for row, card in zip(found, beside["cards"] if beside else (), strict=False):
-            row["verdict"], row["headroom_bytes"] = card["verdict"], card["headroom_bytes"]  # the engine has to fit too
+            row["verdict"], row["headroom_bytes"] = (
+                worst(row["verdict"], card["verdict"]),
+                card["headroom_bytes"],
+            )  # the engine has to fit too
         return found
 
     def verdicts(self, needed: Iterable[tuple[int, int]], gpu: catalogue.Gpu) -> list[str] | None:
@@ -165,6 +179,26 @@ class Estimate:
         """The phases of an iteration with a rollout, and the engine beside the model that learns; see `answer.iteration`."""
         return iteration(self.model, self.plan, self.recipe, self.phases, gpus)
 
+    @property
+    def evaluation(self) -> Evaluated | None:
+        """What an evaluation between steps takes of this GPU and of its process; None where there is none."""
+        resident = sum(size.at(*self.point) for size in self._resident())
+        return evaluation_of(self.model, self.method, self.recipe, resident)
+
+    def _resident(self) -> Iterator[Size]:
+        first = self.plan.points[0].first
+        return (size for (category, _), size in first.entries.items() if category in RESIDENT["saving"])
+
+    @property
+    def host(self) -> Phases:
+        """Memory of one machine by the moment of a run."""
+        return host_of(self.plan, self.recipe, self.evaluation.host_bytes if self.evaluation else (0, 0))
+
+    @property
+    def moments(self) -> Moments:
+        """Loading, step, evaluation and saving, each with what it takes of a GPU and of a machine."""
+        return Moments(self.plan, self.recipe, (self.allocated_bytes, self.overhead.needed), self.host, self.evaluation)
+
     def _elsewhere(self, accelerator: str) -> Estimate:
         return estimate_model(self.model, self.method, replace(self.recipe, accelerator=accelerator))
 
@@ -178,6 +212,8 @@ class Estimate:
         ]
         if self.recipe.objective.type == "grpo" and self.recipe.rollout.engine == "vllm":
             own += ENGINE_ASSUMPTIONS
+        own += [EVALUATION_NOTE] if self.evaluation else []
+        own += [HOST_UNKNOWN] if self.host.much_unsaid(self.recipe) else []
         if allocator == "rule":
             return [*own, *ASSUMPTIONS]
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
@@ -186,6 +222,7 @@ class Estimate:
     def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: Allocator = "rule") -> MemoryEstimate:
         """One entry of the contract's `estimates`."""
         trainable, total = self.trainable_parameters, self.total_parameters
+        cards = [catalogue.gpu(name) for name in gpus]
         bands = self.bands(allocator)
         answer: MemoryEstimate = {
             "method": self.method,
@@ -214,22 +251,15 @@ class Estimate:
             "phases": [{"phase": name, "peak_bytes": size} for name, size in self.phases.items()],
             "terms": terms(self.moment, *self.point),
             "storage": {"checkpoint_bytes": self.checkpoint_bytes, "adapter_file_bytes": self.adapter_file_bytes},
-            "assumptions": self.assumptions(allocator),
+            "assumptions": self.assumptions(allocator) + (unified_note(cards[0]) if len(cards) == 1 else []),
             "attention": [{"kernel": name, "because": why} for name, why in self.plan.attention.items()],
             "without_effect": idle_words(self.plan, self.recipe),
-            "fits": self.fits(gpus, allocator),
+            "fits": self.fits([card.id for card in cards], allocator),
+            "moments": self.moments.rows(cards),
         }
-        if beside := self.iteration(gpus):
+        if beside := self.iteration([card.id for card in cards]):
             answer["iteration"] = beside
         return answer
-
-
-def verdict(needed: tuple[int, int], memory_bytes: int, *, unknown: bool = False) -> str:
-    """`fits`: the device holds what is safe; `tight`: what is needed at least, or more is there that nobody counted."""
-    least, safe = needed
-    if least > memory_bytes:
-        return "does_not_fit"
-    return "fits" if safe <= memory_bytes and not unknown else "tight"
 
 
 def _row(gpu: catalogue.Gpu, bands: Overhead, *, unknown: bool) -> Fit:

@@ -94,6 +94,24 @@ class Fit(TypedDict):
     headroom_bytes: Annotated[int, "Negative: so much is missing."]
 
 
+class MomentFit(TypedDict):
+    """Whether one GPU holds one moment."""
+
+    gpu: str
+    verdict: Annotated[str, "fits, tight or does_not_fit."]
+
+
+class RunMoment(TypedDict):
+    """One moment of a run: on the fullest GPU, and on a machine."""
+
+    moment: Annotated[str, "loading, step, evaluation or saving."]
+    allocated_bytes: Bytes
+    needed_bytes: Annotated[Pair, "What a card must have: at least, and to be safe."]
+    fits: list[MomentFit]
+    host_bytes: Annotated[Pair, "Memory of one machine, all its processes: at least, and to be safe."]
+    host_verdict: Annotated[str | None, "On the machine's host_memory; null where that is not said."]
+
+
 class Collective(TypedDict):
     """What a GPU sends and receives in one optimizer step, of one kind."""
 
@@ -183,6 +201,7 @@ class MemoryEstimate(TypedDict):
     attention: Annotated[list[AttentionKernel], "Which of PyTorch's attention kernels run; empty: none of them."]
     without_effect: Annotated[list[IdleWords], "The `assumptions` about words, by word."]
     fits: list[Fit]
+    moments: list[RunMoment]
     iteration: NotRequired[Annotated[Iteration, "Of an objective with a rollout; else it is left out."]]
 
 

@@ -43,6 +43,7 @@ class Gpu:
         marketing_memory_gb: the size on the box; None for a GPU of one's own.
         dense_flops_per_second: peak rate per dtype, without sparsity, accumulating in float32.
         achievable_flops_per_second: fastest rate that published measurements of matrix products reached, per dtype.
+        unified_memory_bytes: the pool that it shares with the processor, where it does; `memory_bytes` is what it may take.
         prices: cheapest first is not promised; each has its own source and date.
     """
 
@@ -65,6 +66,7 @@ class Gpu:
     prices: tuple[Price, ...]
     sources: tuple[str, ...]
     notes: str | None
+    unified_memory_bytes: int | None = None
 
     def to_dict(self) -> GpuRow:
         """The row as JSON types, for an API answer."""

@@ -22,6 +22,7 @@ class ModelRow(TypedDict):
     source: str
     provenance: str
     notes: str | None
+    unified_memory_bytes: Annotated[Bytes | None, "The pool that it shares with the processor, where it does."]
 
 
 class ModelDetail(ModelRow):

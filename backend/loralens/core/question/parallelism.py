@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.kinds import Choice, Maybe, Truth, Whole
+from loralens.core.question.kinds import Choice, Maybe, Number, Truth, Whole
 from loralens.core.question.mesh import Elements, Reshard, spread
 from loralens.core.question.needs import (
     BUCKETS,
@@ -126,6 +126,15 @@ class Parallelism:
     )
     pipeline_rank: int | None = word(
         None, Maybe(Whole(0, 65_535)), "With pp: the GPU that is asked about; none: the fullest.", needs=(PIPELINE,)
+    )
+
+    machine_gpus: int | None = word(
+        None, Maybe(Whole(1, 1_024)), "GPUs of one machine, which share its memory; none: all, up to 8."
+    )
+    host_memory: float | None = word(
+        None,
+        Maybe(Number(1, 1e6)),
+        "Memory of one machine in GiB; none: not known, so what a run takes of it is said and not judged.",
     )
 
     @property

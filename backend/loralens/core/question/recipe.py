@@ -17,6 +17,7 @@ from typing import Any, Final
 from loralens.core.errors import InvalidInput
 from loralens.core.question import media
 from loralens.core.question.accelerator import ACCELERATORS, CUDA
+from loralens.core.question.evaluation import Evaluation
 from loralens.core.question.frozen import frozen, thawed
 from loralens.core.question.kinds import (
     Choice,
@@ -264,6 +265,7 @@ class Recipe:
     objective: Objective = field(default_factory=Objective)
     teacher: Teacher = field(default_factory=Teacher)
     rollout: Rollout = field(default_factory=Rollout)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     left_open: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """Flat names of the words that nobody said, where a trainer is to fill them (`presets.as_trained`)."""
 
@@ -309,6 +311,7 @@ class Recipe:
 
 GROUPS: Final[dict[str, Any]] = {
     "lora": Lora, "quantization": Quantization, "parallelism": Parallelism, "objective": Objective, "teacher": Teacher, "rollout": Rollout,
+    "evaluation": Evaluation,
 }  # fmt: skip
 ALL_WORDS: Final[tuple[Word, ...]] = (
     *words_of(Recipe),

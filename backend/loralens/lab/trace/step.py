@@ -50,10 +50,12 @@ def _transformers_as_eager() -> Iterator[None]:
         import_utils.is_fake_tensor, masking_utils.find_packed_sequence_indices = before
 
 
-def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -> tuple[TraceLedger, dict[str, int]]:
+def run(
+    config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None, act: Callable[[Any], None] | None = None
+) -> tuple[TraceLedger, dict[str, int]]:
     """Build, warm the optimizer up, run one step; the ledger holds all that happened.
 
-    `loss_of`: the training loop's own way from model and batch to the loss (`loops`).
+    `loss_of`: the training loop's own way from model and batch to the loss (`loops`). `act`: what is done in place of a step.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -87,7 +89,7 @@ def run(config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None) -
         stack.enter_context(media.told(model, pictures))
         try:
             with _said_plainly("the real model refuses this step"):
-                _Step(model, config, recipe, ledger, loss_of, pictures).run()
+                (act or _Step.run)(_Step(model, config, recipe, ledger, loss_of, pictures))
         finally:
             ledger.owners.stop()
     classify(ledger, model)

@@ -1,0 +1,93 @@
+"""A run's other moments beside its step: loading, evaluation and saving, on the GPU and on its machine, each with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.answer.overhead import needed_by_rule
+from loralens.core.answer.verdict import verdict
+from loralens.core.question.shapes import Pair
+
+if TYPE_CHECKING:
+    from loralens.core.answer.evaluated import Evaluated
+    from loralens.core.answer.host import Phases
+    from loralens.core.answer.plan import Plan
+    from loralens.core.answer.shapes import RunMoment
+    from loralens.core.catalogue import Gpu
+    from loralens.core.question.recipe import Recipe
+
+RESIDENT: Final = {"loading": ("weights", "adapter"), "saving": ("weights", "adapter", "optimizer_state")}
+HOST_UNKNOWN: Final = (
+    "a large part waits in host memory, and what the machine has is not said (host_memory): nothing fits before it is"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What a run takes of the fullest GPU and of a machine, moment by moment. `step`: allocated, and what a card must have."""
+
+    plan: Plan
+    recipe: Recipe
+    step: tuple[int, tuple[int, int]]
+    host: Phases
+    evaluation: Evaluated | None
+
+    def allocated(self) -> dict[str, int]:
+        """Bytes of tensors on the GPU, by moment."""
+        at = (self.recipe.micro_batch_size, self.recipe.sequence_length, self.recipe.lora.rank)
+        first = self.plan.points[0].first
+        sizes = {"loading": 0, "step": self.step[0]}
+        sizes |= {} if self.evaluation is None else {"evaluation": self.evaluation.allocated_bytes}
+        for name, kept in RESIDENT.items():
+            sizes[name] = sum(size.at(*at) for (category, _), size in first.entries.items() if category in kept)
+        return sizes
+
+    def needed(self, name: str, allocated: int) -> tuple[int, int]:
+        """What a card must have for it, at least and to be safe."""
+        return self.step[1] if name == "step" else needed_by_rule(allocated)
+
+    def rows(self, cards: Iterable[Gpu]) -> list[RunMoment]:
+        """One for each moment, with verdicts on GPUs and machine."""
+        cards, memory = list(cards), self.recipe.parallelism.host_memory
+        rows: list[RunMoment] = []
+        for name, size in self.allocated().items():
+            needed, span = self.needed(name, size), self.host.moments[name]
+            rows.append(
+                {
+                    "moment": name,
+                    "allocated_bytes": size,
+                    "needed_bytes": Pair(list(needed)),
+                    "fits": [{"gpu": card.id, "verdict": verdict(needed, card.memory_bytes)} for card in cards],
+                    "host_bytes": Pair(list(span)),
+                    "host_verdict": None if memory is None else verdict(span, int(memory * 2**30)),
+                }
+            )
+        return rows
+
+    def beside(self, card: Gpu) -> list[str]:
+        """Verdicts on what is not the step: the evaluation, the machine's memory, and one pool for both where it is shared."""
+        said = []
+        if self.evaluation is not None:
+            said.append(verdict(needed_by_rule(self.evaluation.allocated_bytes), card.memory_bytes))
+        if (judged := self.host.verdict(self.recipe)) is not None:
+            said.append(judged)
+        elif self.host.much_unsaid(self.recipe):
+            said.append("tight")
+        if card.unified_memory_bytes:
+            for name, size in self.allocated().items():
+                gpu, host = self.needed(name, size), self.host.moments[name]
+                said.append(verdict((gpu[0] + host[0], gpu[1] + host[1]), card.unified_memory_bytes))
+        return said
+
+
+def unified_note(card: Gpu) -> list[str]:
+    """What is to be said of a card that shares its memory with the processor."""
+    if not card.unified_memory_bytes:
+        return []
+    size = card.unified_memory_bytes / 2**30
+    return [
+        f"{card.name}: one pool of {size:.0f} GiB for GPU and processor, in which what is offloaded stays; judged with both, without "
+        "what the operating system takes"
+    ]

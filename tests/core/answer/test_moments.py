@@ -1,0 +1,109 @@
+"""A run beside its step: an evaluation to the traced byte, a machine's memory, and pools that GPU and processor share.
+
+`tests/oracles/traced-evaluations.jsonl`: transformers' own container fed by real forward passes (`lab.trace.evaluation`).
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loralens.core import catalogue
+from loralens.core.answer.answers import memory_answer
+from loralens.core.answer.estimate import estimate, estimate_model
+from loralens.core.answer.host import PROCESS
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
+
+GIB = 2**30
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parents[2] / "oracles" / "traced-evaluations.jsonl").read_text("utf-8").splitlines()
+]
+OFFLOADED = {"gradient_checkpointing": True, "sequence_length": 2048, "strategy": "zero3", "offload": "parameters"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_an_evaluation_takes_what_the_traced_one_does(case):
+    request = case["request"]
+    own = estimate_model(resolve(config=request["config"]), request["method"], Recipe.from_mapping(request["recipe"]))
+    assert own.evaluation.allocated_bytes == pytest.approx(case["expected"]["peak_allocated_bytes"], rel=1e-4)
+
+
+def test_one_evaluation_is_traced_again():
+    from loralens.lab.trace.evaluation import traced_evaluation
+
+    case = next(case for case in CASES if case["name"] == "gpt2/lora-logits-moved")
+    request = case["request"]
+    found = traced_evaluation(request["config"], request["method"], request["recipe"])
+    assert found == case["expected"]["peak_allocated_bytes"]
+
+
+def test_kept_logits_decide_whether_it_fits():
+    words = {"gradient_checkpointing": True, "eval_samples": 500, "eval_batch_size": 1}
+    verdicts = {
+        kept: estimate("llama-3.1-8b", "lora", **words, eval_metrics=kept).fits(["rtx-4090"])[0]["verdict"]
+        for kept in ("loss", "best", "logits")
+    }
+    assert verdicts == {"loss": "fits", "best": "fits", "logits": "does_not_fit"}
+
+
+def test_predictions_that_move_to_the_host_are_the_machines():
+    words = {"eval_samples": 500, "eval_metrics": "logits", "eval_accumulation_steps": 1, "host_memory": 64}
+    found = estimate("llama-3.1-8b", "lora", gradient_checkpointing=True, **words)
+    logits = 500 * 2048 * (128_256 * 4 + 8)
+    assert found.evaluation.host_bytes == (logits, 2 * logits)
+    assert found.fits(["h200-sxm"])[0]["verdict"] == "does_not_fit"
+
+
+def test_deepspeed_holds_twenty_bytes_for_each_weight_on_the_host():
+    """2 of the weight, 2 and 4 of gradients, 4 of the master and 8 of the moments; more with pinned buffers."""
+    found = estimate("qwen2.5-32b", "full", **OFFLOADED)
+    least, safe = found.host.moments["step"]
+    assert least == pytest.approx(20 * found.total_parameters + PROCESS, rel=1e-3)
+    assert safe > 1.15 * least
+
+
+@pytest.mark.parametrize(
+    ("memory", "verdict"), [(None, "tight"), (500, "does_not_fit"), (744e9 / GIB, "tight"), (1024, "fits")]
+)
+def test_the_machine_is_judged_beside_the_card(memory, verdict):
+    words = OFFLOADED | ({} if memory is None else {"host_memory": memory})
+    assert estimate("qwen2.5-32b", "full", **words).fits(["h100-nvl"])[0]["verdict"] == verdict
+
+
+def test_a_machine_holds_all_its_processes():
+    words = {"gpus": 16, "strategy": "ddp", "gradient_checkpointing": True}
+    one, all_of_them = (estimate("llama-3.1-8b", "lora", **words, machine_gpus=number).host for number in (1, 16))
+    assert (one.processes, all_of_them.processes) == (1, 16)
+    assert all_of_them.moments["loading"][1] == 16 * one.moments["loading"][1]
+    assert estimate("llama-3.1-8b", "lora", **words).host.processes == 8
+
+
+def test_what_is_sharded_is_gathered_to_be_saved():
+    shares = {"gpus": 8, "strategy": "fsdp2", "gradient_checkpointing": True}
+    whole, adapter = (estimate("llama-3.1-8b", method, **shares) for method in ("full", "lora"))
+    assert whole.host.moments["saving"][1] - whole.host.moments["step"][1] == whole.checkpoint_bytes
+    assert adapter.host.moments["saving"][1] - adapter.host.moments["step"][1] == adapter.adapter_file_bytes
+
+
+@pytest.mark.parametrize("card", ["gb10", "strix-halo", "m4-max", "mi300a"])
+def test_one_pool_holds_both(card):
+    device = catalogue.gpu(card)
+    assert device.unified_memory_bytes >= device.memory_bytes
+    recipe = {"gradient_checkpointing": True, "parallelism": {"strategy": "zero3", "offload": "parameters"}}
+    body = {"model": "qwen2.5-7b", "method": "full", "gpu": card, "recipe": recipe}
+    (found,) = memory_answer(body)["estimates"]
+    step = next(row for row in found["moments"] if row["moment"] == "step")
+    assert step["fits"] == [{"gpu": card, "verdict": "fits"}]
+    assert step["host_bytes"][0] > device.unified_memory_bytes
+    assert found["fits"][0]["verdict"] == "does_not_fit"
+    assert any("one pool" in text for text in found["assumptions"])
+
+
+def test_every_moment_is_answered():
+    (found,) = memory_answer(
+        {"model": "qwen2.5-0.5b", "method": "lora", "gpu": "t4", "recipe": {"evaluation": {"samples": 10}}}
+    )["estimates"]
+    assert [row["moment"] for row in found["moments"]] == ["loading", "step", "evaluation", "saving"]
+    assert all(row["host_verdict"] is None and len(row["fits"]) == 1 for row in found["moments"])
