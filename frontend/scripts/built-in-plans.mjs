@@ -22,5 +22,6 @@ for (const model of models) {
 }
 writeFileSync(new URL('../src/shared/api/builtInPlans.json', import.meta.url), JSON.stringify(rows) + '\n')
 const gpus = await (await fetch(`${origin}/api/gpus`)).json()
-const gpu = gpus.gpus.find((row) => row.id === 'rtx-4090')
-writeFileSync(new URL('../src/shared/api/defaultGpu.json', import.meta.url), JSON.stringify(gpu, null, 2) + '\n')
+const { id, name, memory_bytes } = gpus.gpus.find((row) => row.id === 'rtx-4090')
+const gpu = JSON.stringify({ id, name, memory_bytes }, null, 2)
+writeFileSync(new URL('../src/shared/api/defaultGpu.json', import.meta.url), `${gpu}\n`)

@@ -2,7 +2,7 @@
  * The default model's plans alone, out of the file with all built-in ones: `import answer from 'virtual:default-plans'`.
  *
  * The first screen is rendered from them at build time and again when its script starts; the others are needed only
- * when the server is away.
+ * when the server is away. What the first screen does not show stays out of it: the timeline, and the recipe in full.
  */
 import { readFileSync } from 'node:fs'
 import type { Plugin } from 'vite'
@@ -16,9 +16,16 @@ export function defaultPlans(file: string): Plugin {
     load(id) {
       if (id !== `\0${NAME}`) return undefined
       this.addWatchFile(file)
-      const [first] = JSON.parse(readFileSync(file, 'utf8')) as unknown[]
+      const [first] = JSON.parse(readFileSync(file, 'utf8')) as { body: unknown; plans: Record<string, unknown>[] }[]
+      const plans = first!.plans.map((plan) => ({
+        ...plan,
+        timeline: [],
+        recipe: undefined,
+        assumptions: undefined,
+        host_bytes: undefined,
+      }))
       // A string to parse starts faster than an object literal of that size.
-      return `export default JSON.parse(${JSON.stringify(JSON.stringify(first))})`
+      return `export default JSON.parse(${JSON.stringify(JSON.stringify({ ...first, plans }))})`
     },
   }
 }

@@ -1,9 +1,9 @@
 /** The whole page as a Vue application, for the browser and for rendering at build time. */
 import { QueryClient, VueQueryPlugin } from '@tanstack/vue-query'
 import { createApp, createSSRApp, type App as Application } from 'vue'
-import type { Router, RouterHistory } from 'vue-router'
 import { ApiError } from '@/shared/api/client'
 import { i18n } from '@/shared/i18n'
+import type { PageHistory, Router } from '@/shared/lib/router'
 import '@/styles/tokens.css'
 import '@/styles/main.css'
 import '@/styles/media.css'
@@ -11,7 +11,7 @@ import App from './App.vue'
 import { createPageRouter } from './router'
 
 /** `rendered`: the document already holds what the application renders first, so it only has to take it over. */
-export function createPage(history: RouterHistory, rendered: boolean): { app: Application; router: Router } {
+export function createPage(history: PageHistory, rendered: boolean): { app: Application; router: Router } {
   const queryClient = new QueryClient({
     defaultOptions: {
       queries: {

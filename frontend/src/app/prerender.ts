@@ -1,10 +1,10 @@
 /** Renders the page to text while it is built; see vite/prerender.ts. */
 import { VueQueryPlugin, QueryClient } from '@tanstack/vue-query'
 import { createSSRApp, type App as Application } from 'vue'
-import { createMemoryHistory, type Router } from 'vue-router'
 import { renderToString } from 'vue/server-renderer'
 import Plain from '@/pages/Plain.vue'
 import { i18n, loadMessages, setLocale } from '@/shared/i18n'
+import { createMemoryHistory, type Router } from '@/shared/lib/router'
 import { title } from '@/shared/lib/title'
 import type { Locale } from '@/shared/lib/format'
 import { createPage } from './page'

@@ -1,5 +1,5 @@
-import { createWebHistory } from 'vue-router'
 import { setLocale } from '@/shared/i18n'
+import { createWebHistory } from '@/shared/lib/router'
 import { comeToLife, live, pause } from '@/shared/state/live'
 import { createPage } from './page'
 

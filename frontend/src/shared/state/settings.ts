@@ -1,6 +1,6 @@
 /** The page's settings: the address bar is the store, this is its typed, reactive face. */
 import { inject, nextTick, provide, reactive, ref, watch, type InjectionKey, type Ref } from 'vue'
-import { useRoute, useRouter } from 'vue-router'
+import { useRoute, useRouter } from '@/shared/lib/router'
 import { formatQuery, parseQuery, type Complaint, type Part2Settings, type Query } from '@/shared/url/part2Query'
 
 /** Words of the address that are not settings: language and theme travel only when shared on purpose. */
