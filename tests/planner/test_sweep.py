@@ -43,6 +43,13 @@ def test_a_card_without_bfloat16_is_swept_as_it_is_estimated() -> None:
     assert sweep["peak_allocated_bytes"] == [question.estimate().allocated_bytes for question in single]
 
 
+def test_a_trainer_fills_what_the_sweep_leaves_open() -> None:
+    body = {"model": "qwen2.5-0.5b", "method": "qlora", "recipe": {"trainer": "trl"}}
+    answer = sweep_answer({**body, "sweep": {"sequence_length": [2048]}})
+    assert answer["sweeps"][0]["peak_allocated_bytes"] == [read_question(body)[0].estimate().allocated_bytes]
+    assert answer["recipe"]["gradient_checkpointing"] is True
+
+
 def test_beside_an_engine_no_point_has_a_verdict() -> None:
     recipe = {"objective": {"type": "grpo"}, "rollout": {"engine": "vllm"}}
     body = {"model": "qwen2.5-0.5b", "method": "lora", "gpu": "a100", "recipe": recipe}

@@ -16,6 +16,7 @@ from loralens.core import catalogue
 from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.overhead import needed_by_rule
 from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.answer.trainer import trained
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES, monomial_values
@@ -63,7 +64,7 @@ def sweep_answer(body: Any) -> SweepAnswer:
     sweeps: list[Sweep] = []
     names: list[str] = []  # an objective has its phases with every method
     for method in methods:
-        question = Question(model, method, recipe)
+        question = Question(model, method, trained(model, method, recipe))
         found = question.estimate()
         names = names or found.plan.phases
         sizes, needed, phases = _found(question, axes, several=recipe.parallelism.gpus > 1, varying=found.recipe.padded)
@@ -81,6 +82,7 @@ def sweep_answer(body: Any) -> SweepAnswer:
             row["fits"] = None if verdicts is None else [one == "fits" for one in verdicts]
         sweeps.append(row)
     adapted = next((method for method in methods if method != "full"), None)
+    recipe = trained(model, adapted or methods[0], recipe)
     if adapted is not None:
         targets = Question(model, adapted, recipe).estimate().recipe.lora.target_modules
         recipe = replace(recipe, lora=replace(recipe.lora, target_modules=targets))

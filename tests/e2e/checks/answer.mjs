@@ -30,6 +30,11 @@ async function compared({ url }, page, body) {
     assert((await page.locator(`[data-phase=${phase}]`).innerText()).includes(gib(bytes)), `peak of ${phase}`)
   const axes = { micro_batch_size: [1, 4], sequence_length: [512, 2048] }
   const { sweeps } = await post(url, '/api/sweep', { ...body, sweep: axes })
+  const { micro_batch_size: batch = 1, sequence_length: length = 2048 } = body.recipe ?? {}
+  await page
+    .locator(`[data-cell="${batch}x${length}"][aria-selected=true]`)
+    .filter({ hasText: cell(memory.peak.allocated_bytes) })
+    .waitFor()
   for (const [index, place] of ['1x512', '1x2048', '4x512', '4x2048'].entries()) {
     const found = page.locator(`[data-cell="${place}"]`)
     await found.filter({ hasText: cell(sweeps[0].peak_allocated_bytes[index]) }).waitFor()

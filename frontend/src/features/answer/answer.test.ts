@@ -30,7 +30,12 @@ describe('the table of batch and length', () => {
 })
 
 type Fit = Schemas['FitAnswer']
-const change = (field: string, to: unknown, fits: boolean | null = false) => ({ field, to, fits, saves_bytes: 1 })
+const change = (field: string, to: unknown, fits: boolean | null = false, saves_bytes = 1) => ({
+  field,
+  to,
+  fits,
+  saves_bytes,
+})
 const fitOf = (advice: object | null, largest: object = {}): Fit => ({ advice, largest }) as never
 const kinds = (fit: Fit): string[] => offersOf(fit).map(({ kind, changes }) => `${kind} ${changes[0]!.field}`)
 const GPU = { id: 'a100', name: 'A100', memory_bytes: 1 }
@@ -47,7 +52,7 @@ describe('the three offers', () => {
   })
 
   it('put what is enough only together before what is not enough alone, and leave out what the page cannot do', () => {
-    const changes = [change('loss', 'fused'), change('no_such_word', 1, true)]
+    const changes = [change('rank', 4), change('loss', 'fused', false, 9), change('no_such_word', 1, true)]
     const path = [change('loss', 'fused', null), change('rank', 4, null)]
     expect(kinds(fitOf({ changes, path, several_gpus: null, smallest_gpu: GPU }))).toEqual([
       'together loss',
