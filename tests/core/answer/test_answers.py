@@ -81,9 +81,10 @@ def test_plans_come_for_each_method():
 
 
 def test_families_without_a_step_are_counted():
-    config = {"model_type": "mamba", "hidden_size": 96, "num_hidden_layers": 3, "vocab_size": 200, "state_size": 8}
-    mamba = parameters_answer({"config": config})
-    assert mamba["exact"] and "only counted" in mamba["note"]
+    sizes = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 200}
+    config = {"model_type": "recurrent_gemma", "intermediate_size": 192, **sizes}
+    counted = parameters_answer({"config": config})
+    assert counted["exact"] and "only counted" in counted["note"]
     with pytest.raises(UnsupportedArchitecture):
         memory_answer({"config": config})
 

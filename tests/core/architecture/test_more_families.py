@@ -183,6 +183,39 @@ MIXTURES["glm4_moe_lite"] = {
 BIASED = {"attention_bias": True, "mlp_bias": True}
 SWITCHED: dict[str, list[dict[str, Any]]] = {
     "olmo": [{**S, "attention_bias": True, "tie_word_embeddings": True}],
+    "mpt": [
+        {"d_model": 96, "n_heads": 6, "n_layers": 3, "vocab_size": 200},
+        {
+            "d_model": 96,
+            "n_heads": 6,
+            "n_layers": 3,
+            "vocab_size": 200,
+            "attn_config": {"clip_qkv": 8.0},
+            "tie_word_embeddings": False,
+        },
+    ],
+    "codegen": [{"n_embd": 96, "n_head": 4, "n_layer": 3, "vocab_size": 200, "rotary_dim": 8, "n_inner": 100}],
+    "gpt_neo": [
+        {
+            "hidden_size": 96,
+            "num_heads": 6,
+            "num_layers": 4,
+            "vocab_size": 200,
+            "attention_types": [[["global", "local"], 2]],
+            "max_position_embeddings": 64,
+            "intermediate_size": 100,
+        },
+    ],
+    "mimo_v2_flash": [
+        {
+            **S,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 24,
+            "v_head_dim": 16,
+        },
+    ],
     "olmo3": [{**S, "attention_bias": True, "num_key_value_heads": None}],
     "seed_oss": [
         {**S, "attention_bias": False, "attention_out_bias": True, "mlp_bias": True, "head_dim": 24},

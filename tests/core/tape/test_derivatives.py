@@ -177,7 +177,11 @@ WALKED = {
         },
     ),
 }
-UNWALKED = {"SCATTER", "NLL_LOSS"}  # inside a router, behind a softmax: the traced models hold them to the byte
+UNWALKED = {
+    "SCATTER",
+    "NLL_LOSS",
+    "LARGEST",
+}  # inside a router, behind or before a softmax: the traced models hold them to the byte
 MATRIX = ONE * 64
 CONSTANT = {"condition": "bool", "indices": "int64", "index": "int64", "mask": "bool"}
 PARAMETERS = {"GROUPED_MM": {"mat2"}, "EMBEDDING": {"weight"}, "CONVOLUTION": {"weight"}}  # booked with the model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from loralens.core.architecture.call import Beside, Call
@@ -11,6 +11,7 @@ from loralens.core.architecture.loss import assumptions as of_loss
 from loralens.core.architecture.loss import causal_loss
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
+from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import CURRENT, version
 from loralens.core.tape.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from loralens.core.architecture.config import Config
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.parameter import Parameter
     from loralens.core.tape.tape import Tape
     from loralens.core.tape.validity import Validity
 
@@ -54,6 +56,8 @@ class Root(Module):
     default_targets: tuple[str, ...] | str
     float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
+    buffer_bytes = 0  # of what a model holds beside its weights
+    buffer_numbers = 0  # ... in the dtype of its weights
     experts_in_turn = False  # a list of MLPs, as transformers before 5 has them
 
     def stacks(self) -> list[tuple[str, Stack]]:
@@ -74,6 +78,14 @@ class Root(Module):
         words = [("token ids", TOKENS * 8), *(self.task.labels() if self.task else [("labels", TOKENS * 8)])]
         words += [("attention mask of the batch", TOKENS * 8)] if recipe.padded else []
         return words + (self.media.inputs(recipe, validity) if self.media else [])
+
+    def buffers(self, dtype: str) -> int:
+        """Bytes of what a model with weights of that dtype holds beside them."""
+        return self.buffer_bytes + self.buffer_numbers * ITEM_BYTES[dtype]
+
+    def unreached(self) -> Iterable[Parameter]:
+        """Parameters that train in name and no gradient ever reaches."""
+        return ()
 
     def kept_beside(self, validity: Validity) -> Size:
         """Bytes that accumulated gradients hold beside themselves, being views of something larger."""

@@ -6,6 +6,7 @@ A method is one module with a function `prepare(root, recipe) -> Prepared`; it i
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.errors import InvalidInput
@@ -37,6 +38,6 @@ def prepare(method: str, root: Root, recipe: Recipe) -> Prepared:
     """Apply a method to a model."""
     module = import_module(f"loralens.core.methods.{METHODS[check(method)]}")
     prepared: Prepared = module.prepare(root, recipe)
-    for parameter in root.media.unreached(recipe) if root.media else ():
+    for parameter in chain(root.unreached(), root.media.unreached(recipe) if root.media else ()):
         parameter.idle = True
     return prepared

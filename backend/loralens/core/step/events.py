@@ -172,4 +172,6 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
     book_static(Ledger(), root, held_parameters(root), recipe, validity, strategy)
     kept = any(parameter.gradient_kept for parameter in weights)
     loaded = [*weights, *(parameter for other in assembled.beside.values() for parameter in placed_parameters(other))]
-    return Events(recipe, strategy, loaded, getattr(root, "buffer_bytes", 0), first, walk() if kept else None, validity)
+    return Events(
+        recipe, strategy, loaded, root.buffers(recipe.weights_dtype), first, walk() if kept else None, validity
+    )

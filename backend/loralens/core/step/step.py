@@ -115,7 +115,7 @@ def walk_step(
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = book_static(ledger, root, held, recipe, validity, strategy)
     for other in beside.values():
-        host = host + book_beside(ledger, other, strategy)
+        host = host + book_beside(ledger, other, recipe, strategy)
     make = Tape if work is None else partial(CountingTape, work)
     tape = make(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
     with strategy.in_use([item.parameter for item in held]):
@@ -202,7 +202,7 @@ def run_micro_batch(
     return batch
 
 
-def book_beside(ledger: Ledger, root: Root, strategy: Strategy) -> Size:
+def book_beside(ledger: Ledger, root: Root, recipe: Recipe, strategy: Strategy) -> Size:
     """Book the weights of a model that does not learn; returns what lives in host memory instead."""
     host = ZERO
     for item in held_parameters(root):
@@ -211,7 +211,7 @@ def book_beside(ledger: Ledger, root: Root, strategy: Strategy) -> Size:
             host = host + size
         else:
             ledger.book(size, "weights", item.parameter.label)
-    buffers = getattr(root, "buffer_bytes", 0)
+    buffers = root.buffers(recipe.weights_dtype)
     if buffers:
         ledger.book(ONE * buffers, "weights", "buffers")
     return host
@@ -243,7 +243,7 @@ def book_static(
     layers = (layer.all_parameters() for _, stack in root.stacks() for layer in stack.layers)
     strategy.book_gradients(ledger, gradients, layers)
     host = host + strategy.waiting(gradients)
-    buffers = getattr(root, "buffer_bytes", 0)
+    buffers = root.buffers(recipe.weights_dtype)
     if buffers:
         ledger.book(ONE * buffers, "weights", "buffers")
     return host + _book_states(ledger, held, recipe, validity, strategy)

@@ -58,12 +58,12 @@ def power(t: Tape, x: Tensor, label: str) -> Tensor:
     return out
 
 
-def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
-    """Product; each factor is kept if the other one needs a gradient. `b` may be broadcast over `a`."""
+def mul(t: Tape, a: Tensor, b: Tensor, label: str, *, numel: Size | None = None) -> Tensor:
+    """Product; each factor is kept if the other one needs a gradient. `b` may be broadcast over `a`, both over `numel`."""
     dtype = promote(a.dtype, b.dtype)
     saved = derivatives.MUL.kept(self=a, other=b)
     t.saving([a, b], saved)
-    out = t.new(a.numel, dtype, a.width, label)
+    out = t.new(numel or a.numel, dtype, a.width, label)
     sizes = ((a.numel, a.dtype, a.width, a.node is not None), (b.numel, b.dtype, b.width, b.node is not None))
 
     def apply(g: Tensor) -> Callable[[], list[Tensor | None]]:

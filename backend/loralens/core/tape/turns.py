@@ -23,24 +23,63 @@ _BATCH: Final = BATCH.index(1)
 
 def padded_rows(t: Tape, chunk: int) -> Size:
     """Positions of the batch, with those that fill the last chunk of each sample."""
-    return TOKENS + BATCH * (-t.validity.remainder("sequence_length", chunk) % chunk)
+    return TOKENS + BATCH * (chunk - _left(t, chunk))
 
 
-def run_turns(t: Tape, chunk: int, state: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
-    """The state after one turn for every chunk. `turn`: from the state before it to the one behind it."""
+def _left(t: Tape, chunk: int) -> int:
+    """Positions of the last chunk."""
+    return chunk if chunk == 1 else t.validity.remainder("sequence_length", chunk) or chunk
+
+
+def run_turns(t: Tape, chunk: int, state: Tensor, turn: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The state after one turn for every chunk.
+
+    `turn`: from the state before it, and from how many positions are left for it (fewer in the last chunk, perhaps), to the
+    state behind it.
+    """
     walked, skipped = _turns(t, chunk)
-    rows = padded_rows(t, chunk)
+    rows, left = padded_rows(t, chunk), _left(t, chunk)
     gap = _Gap(t, rows, chunk, skipped)
     alone = t.stands_for.get(t.layer, 0)
     for number in range(walked):
         before = t.ledger.snapshot()
         if number == 1:
             t.stands_for[t.layer] = (1 + alone) * (1 + skipped) - 1
-        state = turn(_boundary(t, state, gap, number))
+        state = turn(_boundary(t, state, gap, number), left if number == walked - 1 else chunk)
         t.stands_for[t.layer] = alone
         if number == 1:
             gap.entering(before)
     return state
+
+
+class Collected:
+    """What the turns give: all of it is held until the last one has run, then it is joined in one tensor.
+
+    What the others give is made at once, before the first, since the most is held at the end. `rows`: of the whole.
+    """
+
+    def __init__(self, t: Tape, chunk: int, width: int, dtype: str, label: str) -> None:
+        self._t, self._width, self._dtype, self._label = t, width, dtype, label
+        self._given: list[Tensor] = []
+        self._latest: Tensor | None = None
+        self._others = t.new((TOKENS - BATCH * _left(t, chunk)) * width, dtype, width, label)
+
+    def add(self, given: Tensor) -> None:
+        """A turn's, whose gradient will be a part of the whole one's, a view."""
+        self._latest = given
+        self._given.append(Tensor(None, given.numel, given.dtype, given.width, given.node))
+
+    def joined(self) -> Tensor:
+        """Shapes: (rows, width)."""
+        t, dtype = self._t, self._dtype
+        out = t.new(TOKENS * self._width, dtype, self._width, f"{self._label}, joined")
+        sizes = [(each.numel, each.width) for each in self._given]
+
+        def apply(g: Tensor) -> list[Tensor]:
+            return [Tensor(g.storage, numel, dtype, width).as_view() for numel, width in sizes]
+
+        t.record(f"{self._label}, joined", [out], self._given, [], apply)
+        return out
 
 
 def _turns(t: Tape, chunk: int) -> tuple[int, int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from loralens.core.architecture.heads import EMBEDDING, LM, no_such_head
 from loralens.core.errors import UnsupportedArchitecture
+
+# families with parameters that train in name and no gradient ever reaches
+UNREACHED: Final = frozenset({"jamba", "mamba", "falcon_mamba"})
 
 
 def model_class(config: Any, head: str = LM) -> Any:

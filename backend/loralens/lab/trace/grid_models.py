@@ -136,6 +136,44 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
                  linear_num_value_heads=32, layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
         _QUERY_VALUE, "all-linear",
     ),
+    # the scan runs position by position: short sequences
+    "mamba": (
+        {"model_type": "mamba", "vocab_size": 50280, "hidden_size": 1024, "num_hidden_layers": 2, "pad_token_id": 0},
+        ["in_proj"], ["in_proj", "x_proj"],
+    ),
+    "falcon-mamba": (
+        {"model_type": "falcon_mamba", "vocab_size": 32768, "hidden_size": 1024, "num_hidden_layers": 2, "pad_token_id": 0},
+        ["in_proj"], ["in_proj", "x_proj"],
+    ),
+    "jamba": (
+        _decoder("jamba", 32768, 1024, 3584, 16, 8, 4, num_experts=4, num_experts_per_tok=2, attn_layer_period=4,
+                 attn_layer_offset=2),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "minimax": (
+        _decoder("minimax", 32768, 2048, 3072, 32, 8, 4, head_dim=128, num_local_experts=8, num_experts_per_tok=2,
+                 layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "mimo-v2-flash": (
+        _decoder("mimo_v2_flash", 32768, 2048, 6144, 32, 4, 3, n_routed_experts=16, num_experts_per_tok=4,
+                 moe_intermediate_size=1024, layer_types=[_FULL, _SLIDING, _FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "mpt": (
+        {"model_type": "mpt", "vocab_size": 50432, "d_model": 4096, "n_heads": 32, "n_layers": 2, "max_seq_len": 2048,
+         "attn_config": {"alibi": True, "attn_pdrop": 0}},
+        ["Wqkv"], "all-linear",
+    ),
+    "codegen": (
+        {"model_type": "codegen", "vocab_size": 51200, "n_embd": 2560, "n_head": 32, "n_layer": 2, "rotary_dim": 64},
+        ["qkv_proj"], "all-linear",
+    ),
+    "gpt-neo": (
+        {"model_type": "gpt_neo", "vocab_size": 50257, "hidden_size": 2048, "num_heads": 16, "num_layers": 2,
+         "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 2048},
+        _QUERY_VALUE, "all-linear",
+    ),
     "mistral-4": (
         _decoder("mistral4", 32768, 4096, 12288, 32, 32, n_routed_experts=16, num_experts_per_tok=4, n_shared_experts=1,
                  moe_intermediate_size=2048, first_k_dense_replace=0, q_lora_rank=1024, kv_lora_rank=256,
@@ -152,6 +190,9 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
         ["q", "v"], ["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
     ),
 }  # fmt: skip
+
+
+_BY_POSITION: Final = ("mamba", "falcon_mamba", "jamba")
 
 
 def _shape(batch: int, length: int, *, checkpointing: bool = False) -> Recipe:
@@ -175,6 +216,11 @@ def _recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> d
         "qlora": ("qlora", {**_shape(1, 512), "lora": large, "quantization": nf4}),
         "qlora-checkpointing": ("qlora", {**_shape(2, 1024, checkpointing=True), "lora": large, "quantization": nf4}),
     }  # fmt: skip
+    if config["model_type"] in _BY_POSITION:
+        return {
+            name: (method, {**recipe, "sequence_length": recipe["sequence_length"] // 8})
+            for name, (method, recipe) in found.items()
+        }
     return found
 
 

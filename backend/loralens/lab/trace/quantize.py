@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -31,6 +31,10 @@ def hush_bitsandbytes() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+# layers whose weight the model's own code reads: packed, its first step fails (`llm_int8_skip_modules` leaves them out)
+_UNPACKED: Final = {"mamba": ["dt_proj"]}
+
+
 def quantize(model: Any, quantization: Quantization) -> None:
     """Replace linear layers by bitsandbytes' as `from_pretrained(quantization_config=...)` does.
 
@@ -48,7 +52,7 @@ def quantize(model: Any, quantization: Quantization) -> None:
         raise DependencyMissing("tracing a quantized base needs bitsandbytes", hint=how_to_install("trace"))
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.base import _assign_is_quantized, get_keys_to_not_convert
 
     dtypes = {name: p.dtype for name, p in model.named_parameters()}
     eight = quantization.type == "int8"
@@ -60,7 +64,9 @@ def quantize(model: Any, quantization: Quantization) -> None:
         bnb_4bit_compute_dtype=getattr(torch, quantization.compute_dtype),
     )
     whole = list(getattr(model, "_keep_in_fp32_modules", None) or [])  # T5's `wo`; as `from_pretrained` does
+    whole += _UNPACKED.get(model.config.model_type, [])
     replace_with_bnb_linear(model, get_keys_to_not_convert(model) + whole, settings)
+    _assign_is_quantized(model)
     for name, parameter in model.named_parameters():
         if parameter.dtype != dtypes[name] and type(parameter) is torch.nn.Parameter:  # new biases, made in float32
             parameter.data = parameter.data.to(dtypes[name])

@@ -159,7 +159,8 @@ class _Step:
             )
             if pictures is not None:
                 self.batch |= pictures.tensors(dtype)
-        self._warm_up(self._reached() if media.has_tower(config) else self.trained)
+        everywhere = not media.has_tower(config) and config.model_type not in families.UNREACHED
+        self._warm_up(self.trained if everywhere else self._reached())
         if recipe.optimizer_in_backward:
             self._step_in_backward()
 

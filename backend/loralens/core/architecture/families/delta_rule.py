@@ -123,7 +123,7 @@ class _Sweep:
         self._new: Tensor | None = None
         self._read: Tensor | None = None
 
-    def turn(self, state: Tensor) -> Tensor:
+    def turn(self, state: Tensor, _: int) -> Tensor:
         """Shapes: state (samples, heads, key, value) to the same."""
         t, r = self._t, self._rule
         numel, heads = BATCH * (CHUNK * r.value_heads * r.value), BATCH * (CHUNK * r.value_heads)

@@ -63,7 +63,7 @@ class GPT2Block(Module):
 class GPT2(CausalDecoder):
     """The causal language model."""
 
-    default_targets = ("c_attn",)
+    default_targets: tuple[str, ...] = ("c_attn",)
 
     def __init__(self, config: Config) -> None:
         width = config.integer("hidden_size", "n_embd")

@@ -55,7 +55,7 @@ class GPTJBlock(Module):
 
     def __init__(self, s: Shape, positions: int, dropout: float) -> None:
         self.ln_1 = LayerNorm(s.hidden)
-        self.attn = GPTJAttention(s, positions, dropout)
+        self.attn: Module = GPTJAttention(s, positions, dropout)
         self.mlp = PlainMLP(s.hidden, s.intermediate, ("fc_in", "fc_out"), s.act, dropout=dropout)
 
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
@@ -70,6 +70,8 @@ class GPTJBlock(Module):
 class GPTJ(CausalDecoder):
     """The causal language model."""
 
+    block = GPTJBlock
+
     def __init__(self, config: Config) -> None:
         width = config.integer("hidden_size", "n_embd")
         s = Shape.read(config, intermediate=config.integer("n_inner", default=4 * width), act="gelu_new")
@@ -80,7 +82,7 @@ class GPTJ(CausalDecoder):
         self.embedding_dropout = config.number("embd_pdrop", 0.0, 0, 1)
         names = Names("transformer", "wte", "h", "ln_f")
         self.assemble(
-            s, lambda _: GPTJBlock(s, positions, dropout), s.windows, norm=LayerNorm, names=names, head_bias=True
+            s, lambda _: self.block(s, positions, dropout), s.windows, norm=LayerNorm, names=names, head_bias=True
         )
         self.buffer_bytes = s.layers * positions * turned * 4
 

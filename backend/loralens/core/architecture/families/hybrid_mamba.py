@@ -1,4 +1,4 @@
-"""Decoders that alternate state-space and attention layers: Bamba, and Jamba, which is counted and not walked.
+"""Decoders that alternate state-space and attention layers: Jamba and Bamba.
 
 Source: transformers 5.23, models/{jamba,bamba}/modeling_*.py.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
-from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
 from loralens.core.architecture.families.nemotron import NemotronAttention
-from loralens.core.architecture.families.state_space import FALLBACK, SelectiveMixer, headed_mixer
+from loralens.core.architecture.families.state_space import FALLBACK, NormedMixer, headed_mixer, unread_adapters
 from loralens.core.architecture.module import Module
-from loralens.core.architecture.moe import Experts, Router, SparseMLP
+from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.shape import Shape
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.tape import Tape
 
 _FINAL = Names(norm="final_layernorm")
@@ -48,13 +48,29 @@ class HybridLayer(Module):
         return ops.add(t, residual, hidden, "residual stream after the layer")
 
 
-class Jamba(CountedDecoder):
+class JambaRouter(Router):
+    """The chosen scores are no shares, and are cast to the input's dtype."""
+
+    def weights(self, t: Tape, values: Tensor) -> Tensor:
+        """As they are."""
+        return values
+
+
+class JambaAttention(SelfAttention):
+    """Without positions."""
+
+    def position(self, t: Tape, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        """Query and key as they are."""
+        return q, k
+
+
+class Jamba(CausalDecoder):
     """Mamba with norms on its parameters, attention every eighth layer, experts every second."""
 
-    family = "jamba"
+    caches = False
 
     def __init__(self, config: Config) -> None:
-        s = Shape.read(config, kv_heads=8)
+        s = Shape.read(config, kv_heads=8).with_rotated(0)
         state, kernel = config.integer("mamba_d_state", default=16), config.integer("mamba_d_conv", default=4)
         inner = config.integer("mamba_expand", default=2, high=1_024) * s.hidden
         given = config.entries.get("mamba_dt_rank", "auto")
@@ -68,17 +84,23 @@ class Jamba(CountedDecoder):
         def layer(kind: tuple[bool, bool]) -> Module:
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if kind[1] and experts > 1:
-                router = Router(s.hidden, experts, chosen)
+                router = JambaRouter(s.hidden, experts, chosen, casts_back=True)
                 mlp = SparseMLP(router, Experts(s.hidden, s.intermediate, experts, s.act), router_name="router")
             if kind[0]:
-                return HybridLayer(s, None, SelfAttention(s), mlp)
-            mixer = SelectiveMixer(s.hidden, inner, state, rank, kernel, bias, conv_bias)
-            for name, width in (("dt", rank), ("b", state), ("c", state)):
-                setattr(mixer, f"{name}_layernorm", RMSNorm(width))
-            return HybridLayer(s, mixer, None, mlp)
+                return HybridLayer(s, None, JambaAttention(s), mlp)
+            return HybridLayer(s, NormedMixer(s.hidden, inner, state, rank, kernel, bias, conv_bias), None, mlp)
 
         kinds = [(index % attention[0] == attention[1], index % sparse[0] == sparse[1]) for index in range(s.layers)]
+        self._sparse = experts > 1 and any(kind[1] for kind in kinds)
         self.assemble(s, layer, kinds, names=_FINAL)
+
+    def unreached(self) -> list[Parameter]:
+        """Adapters of `dt_proj`, whose weight alone is read."""
+        return unread_adapters(self)
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """Which kernels run, and how the experts do."""
+        return [*super().assumptions(recipe), FALLBACK, *([ROUTING] if self._sparse else [])]
 
 
 def _pattern(config: Config, name: str, period: int, offset: int) -> tuple[int, int]:

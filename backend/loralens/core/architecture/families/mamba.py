@@ -1,53 +1,113 @@
-"""Mamba and Falcon-Mamba: state-space layers; counted, not walked.
+"""Mamba and Falcon-Mamba: one state-space mixer in every layer.
 
 Source: transformers 5.23, models/{mamba,falcon_mamba}/modeling_*.py.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from loralens.core.architecture.blocks import RMSNorm
-from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
-from loralens.core.architecture.counting import Counted
-from loralens.core.architecture.families.state_space import REFUSED, SelectiveMixer
-from loralens.core.architecture.module import Embedding, Linear, Module, Stack
+from loralens.core.architecture.call import Call
+from loralens.core.architecture.config import Config
+from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.families.state_space import (
+    FALLBACK,
+    MAX_KERNEL,
+    REFUSED,
+    SelectiveMixer,
+    WeightlessMixer,
+    unread_adapters,
+)
+from loralens.core.architecture.module import Module
+from loralens.core.architecture.shape import Shape
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
+from loralens.core.tape.parameter import Parameter
+from loralens.core.tape.tape import Tape
+
+UNPACKED: Final = (
+    "dt_proj is not packed: transformers multiplies with its weight itself, so a packed one fails at the first step "
+    "(llm_int8_skip_modules leaves it out)"
+)
 
 
 class MambaBlock(Module):
-    """Norm and mixer."""
+    """Norm and mixer; the residual stream is kept in float32 where the config says so."""
 
-    def __init__(self, hidden: int, mixer: SelectiveMixer) -> None:
+    def __init__(self, hidden: int, mixer: SelectiveMixer, *, wide: bool) -> None:
         self.norm = RMSNorm(hidden)
         self.mixer = mixer
+        self._wide = wide
+
+    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        residual = hidden
+        hidden = self.norm(t, ops.cast(t, hidden, self.norm.weight.dtype, "norm: input in the weight's dtype"))
+        if self._wide:
+            residual = ops.cast(t, residual, "float32", "residual stream in float32")
+        hidden = self.mixer(t, hidden, call)
+        return ops.add(t, residual, hidden, "residual stream after the layer")
 
 
-class Mamba(Counted):
+class Mamba(CausalDecoder):
     """The causal language model."""
 
-    family = "mamba"
+    caches = False
     default_targets = ("in_proj", "x_proj")
     refused_targets = REFUSED
-    tied_by_default = True
+    mixer: type[SelectiveMixer] = SelectiveMixer
 
     def __init__(self, config: Config) -> None:
-        hidden, vocabulary = config.integer("hidden_size", "d_model"), config.integer("vocab_size", high=MAX_VOCABULARY)
-        layers = config.integer("num_hidden_layers", "n_layer", high=MAX_LAYERS)
-        state, kernel = config.integer("state_size", default=16), config.integer("conv_kernel", default=4, high=65_536)
+        hidden = config.integer("hidden_size", "d_model")
+        own = {"num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 1, "head_dim": 1}
+        s = Shape.read(config.over(own), tied=True).with_rotated(0)
+        state, kernel = (
+            config.integer("state_size", default=16),
+            config.integer("conv_kernel", default=4, high=MAX_KERNEL),
+        )
         inner = config.integer("expand", default=2, high=1_024) * hidden
         given = config.entries.get("time_step_rank")
         rank = -(-hidden // 16) if given in (None, "auto") else config.integer("time_step_rank")
         bias, conv_bias = config.flag("use_bias", False), config.flag("use_conv_bias", True)
-        self.backbone = Module()
-        self.backbone.embeddings = Embedding(vocabulary, hidden)
-        self.backbone.layers = Stack(
-            lambda _: MambaBlock(hidden, SelectiveMixer(hidden, inner, state, rank, kernel, bias, conv_bias)),
-            [None] * layers,
-        )
-        self.backbone.norm_f = RMSNorm(hidden)
-        self.lm_head = Linear(hidden, vocabulary, name="head")
-        self.head, self.vocabulary, self.tied = (
-            self.lm_head,
-            vocabulary,
-            config.flag("tie_word_embeddings", self.tied_by_default),
-        )
-        if self.tied:
-            self.lm_head.weight = self.backbone.embeddings.weight
+        wide = config.flag("residual_in_fp32", True)
+
+        def layer(_: object) -> MambaBlock:
+            mixer = self.mixer(hidden, inner, state, rank, kernel, bias, conv_bias)
+            return MambaBlock(hidden, mixer, wide=wide)
+
+        self.assemble(s, layer, s.windows, names=Names("backbone", "embeddings", norm="norm_f"))
+        self.buffer_numbers = s.layers * self.unused(inner, state)
+
+    def unused(self, inner: int, state: int) -> int:
+        """Numbers of a layer that its fallback never reads."""
+        return 0
+
+    def unreached(self) -> list[Parameter]:
+        """Adapters of `dt_proj`, whose weight alone is read."""
+        return unread_adapters(self)
+
+    def masks(self, t: Tape, call: Call) -> None:
+        """None: the mixers take the batch's own."""
+        t.end(call.shared.pop("position ids"))
+
+    def logits(self, t: Tape, hidden: Tensor) -> Tensor:
+        """In float32."""
+        hidden = ops.cast(t, hidden, self.head.weight.dtype, "head: input in the weight's dtype")
+        return ops.cast(t, super().logits(t, hidden), "float32", "logits in float32")
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """Which kernels run, and what is not packed."""
+        packed = recipe.quantization is not None and not self.mixer.packs_step
+        return [*super().assumptions(recipe), FALLBACK, *([UNPACKED] if packed else [])]
+
+
+class FalconMamba(Mamba):
+    """Step, B and C are normed."""
+
+    mixer = WeightlessMixer
+
+    def unused(self, inner: int, state: int) -> int:
+        """Weights of norms, all one, which its kernels ask for."""
+        return inner + 2 * state

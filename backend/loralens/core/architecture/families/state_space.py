@@ -16,6 +16,7 @@ from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.families.chunk_scan import Scan
+from loralens.core.architecture.families.selective_scan import selective_scan
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.errors import InvalidInput
 from loralens.core.tape import derivatives, ops
@@ -91,6 +92,8 @@ def hide_padding(t: Tape, x: Tensor, call: Call) -> Tensor:
 class SelectiveMixer(Module):
     """Mamba's selective state space. Shapes: A_log (inner, state), D (inner)."""
 
+    packs_step = False  # its weight is multiplied as it is, which a packed one does not allow
+
     def __init__(
         self, hidden: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool
     ) -> None:
@@ -98,9 +101,93 @@ class SelectiveMixer(Module):
         self.in_proj = Linear(hidden, 2 * inner, bias, name="state space in")
         self.x_proj = Linear(inner, rank + 2 * state, name="state space parameters")
         self.dt_proj = Linear(rank, inner, True, name="state space step")
+        self.dt_proj.packable = self.packs_step
         self.A_log = Parameter((inner, state))
         self.D = Parameter((inner,))
         self.out_proj = Linear(inner, hidden, bias, name="state space out")
+        self._parts = [rank, state, state]
+
+    def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
+        """Shapes: (rows, hidden) to the same."""
+        dtype, inner = x.dtype, self.out_proj.in_features
+        x = hide_padding(t, x, call)
+        projected = self.in_proj(t, x)
+        a = exp(t, ops.cast(t, t.parameter(self.A_log), "float32", "scan: A in float32"), "scan: exp(A)")
+        a = ops.scale(t, a, "scan: A")
+        x, gate = ops.split(t, projected, [inner, inner], "state space: input and gate")
+        x = hide_padding(t, self.conv1d(t, x, "silu"), call)
+        dt, b, c = ops.split(t, self.x_proj(t, x), self._parts, "state space: step, B and C")
+        dt, b, c = self.normed(t, dt, b, c)
+        dt = self.step(t, dt)
+        bias = ops.cast(t, self.step_bias(t), "float32", "scan: bias in float32")
+        d = ops.cast(t, t.parameter(self.D), "float32", "scan: D in float32")
+        out = selective_scan(t, x, dt, a, b, c, d, bias, gate)
+        return self.out_proj(t, ops.cast(t, out, dtype, "state space: result"))
+
+    def normed(self, t: Tape, dt: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step, B and C as they are."""
+        return dt, b, c
+
+    def step(self, t: Tape, dt: Tensor) -> Tensor:
+        """`dt_proj`'s weight itself, times the step: what an adapter would add is not asked."""
+        dt = ops.linear(t, dt, self.dt_proj.weight, "state space step")
+        return ops.copy(t, dt, "state space step by channel")
+
+    def step_bias(self, t: Tape) -> Tensor:
+        """Its bias. Shapes: (inner)."""
+        assert self.dt_proj.bias is not None
+        return t.parameter(self.dt_proj.bias)
+
+    def unreached(self) -> list[Parameter]:
+        """What an adapter of `dt_proj` trains in name only."""
+        adapter = self.dt_proj.adapter
+        return list(adapter.parameters().values()) if adapter and not self.dt_proj.weight.packing else []
+
+
+def unread_adapters(root: Module) -> list[Parameter]:
+    """The parameters of adapters that train in name only, of all mixers."""
+    mixers = [module for _, module in root.walk() if isinstance(module, SelectiveMixer)]
+    return [parameter for mixer in mixers for parameter in mixer.unreached()]
+
+
+class CarefulMixer(SelectiveMixer):
+    """A packed base's `dt_proj` runs as a layer, from whose result its bias is taken off again (Jamba, Falcon-Mamba)."""
+
+    packs_step = True
+
+    def step(self, t: Tape, dt: Tensor) -> Tensor:
+        """By the layer where the base is packed."""
+        if not self.dt_proj.weight.packing:
+            return super().step(t, dt)
+        return ops.sub(t, self.dt_proj(t, dt), self.step_bias(t), "state space step without its bias")
+
+
+class NormedMixer(CarefulMixer):
+    """Step, B and C are normed (Jamba)."""
+
+    def __init__(
+        self, hidden: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool
+    ) -> None:
+        super().__init__(hidden, inner, state, rank, kernel, bias, conv_bias)
+        for name, width in (("dt", rank), ("b", state), ("c", state)):
+            setattr(self, f"{name}_layernorm", RMSNorm(width))
+
+    def normed(self, t: Tape, dt: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One after the other."""
+        return self.dt_layernorm(t, dt), self.b_layernorm(t, b), self.c_layernorm(t, c)
+
+
+class WeightlessMixer(CarefulMixer):
+    """Step, B and C are normed, without weights (Falcon-Mamba)."""
+
+    def normed(self, t: Tape, dt: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One after the other."""
+        return self._without_weight(t, dt), self._without_weight(t, b), self._without_weight(t, c)
+
+    @staticmethod
+    def _without_weight(t: Tape, x: Tensor) -> Tensor:
+        wide = RMSNorm.normalize(t, ops.cast(t, x, "float32", "norm: input in float32"))
+        return ops.cast(t, wide, x.dtype, "norm: normalized")
 
 
 class GatedGroupNorm(RMSNorm):
