@@ -194,6 +194,7 @@ SWITCHED: dict[str, list[dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ],
+    "phimoe": [{**S, "num_local_experts": 4, "attention_bias": True, "lm_head_bias": True}],
     "codegen": [{"n_embd": 96, "n_head": 4, "n_layer": 3, "vocab_size": 200, "rotary_dim": 8, "n_inner": 100}],
     "gpt_neo": [
         {

@@ -87,6 +87,7 @@ FAMILIES: Final[dict[str, str]] = {
     "mistral4": "mistral4:Mistral4",
     "hunyuan_v1_moe": "hunyuan:HunyuanMoe",
     "mimo_v2_flash": "mimo_v2_flash:MiMoV2Flash",
+    "phimoe": "phimoe:Phimoe",
     "mpt": "mpt:Mpt",
     "codegen": "codegen:CodeGen",
     "gpt_neo": "gpt_neo:GPTNeo",

@@ -284,7 +284,7 @@ def _allowed(root: Root, name: str) -> None:
     own = name.rsplit(".", 1)[-1]
     if own in root.refused_targets:
         raise InvalidInput(
-            f"PEFT refuses adapters on {own} in this family: its kernels use the weight without calling the layer",
+            root.refusal.format(own),
             field="lora.target_modules",
             hint=f"name other layers, without {own}; all-linear would take it in too",
         )

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 Recipe = dict[str, Any]
 _QUERY_VALUE: Final = ["q_proj", "v_proj"]
+_ATTENTION: Final = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _SLIDING, _FULL, _LINEAR = "sliding_attention", "full_attention", "linear_attention"
 
 
@@ -159,6 +160,10 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
         _decoder("mimo_v2_flash", 32768, 2048, 6144, 32, 4, 3, n_routed_experts=16, num_experts_per_tok=4,
                  moe_intermediate_size=1024, layer_types=[_FULL, _SLIDING, _FULL]),
         _QUERY_VALUE, "all-linear",
+    ),
+    "phi-3.5-moe": (
+        _decoder("phimoe", 32064, 2048, 3200, 16, 8, num_local_experts=16, attention_bias=True, lm_head_bias=True),
+        _QUERY_VALUE, _ATTENTION,
     ),
     "mpt": (
         {"model_type": "mpt", "vocab_size": 50432, "d_model": 4096, "n_heads": 32, "n_layers": 2, "max_seq_len": 2048,
