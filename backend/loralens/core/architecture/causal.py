@@ -72,7 +72,7 @@ class Root(Module):
 
     def is_head(self, module: Module) -> bool:
         """Is this the language model's head? A pipeline's stages before the last have none."""
-        return module is vars(self).get("head")
+        return module is getattr(self, "head", None)
 
     def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """What a micro batch holds: name and bytes of every tensor that the training loop hands over."""
