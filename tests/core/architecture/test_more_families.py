@@ -195,6 +195,18 @@ SWITCHED: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "phimoe": [{**S, "num_local_experts": 4, "attention_bias": True, "lm_head_bias": True}],
+    "bitnet": [{**S, "attention_bias": True, "tie_word_embeddings": True}],
+    "minicpm3": [
+        {**SIX, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 12},
+        {
+            **SIX,
+            "q_lora_rank": None,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 8,
+            "mlp_bias": True,
+        },
+    ],
     "codegen": [{"n_embd": 96, "n_head": 4, "n_layer": 3, "vocab_size": 200, "rotary_dim": 8, "n_inner": 100}],
     "gpt_neo": [
         {

@@ -88,6 +88,8 @@ FAMILIES: Final[dict[str, str]] = {
     "hunyuan_v1_moe": "hunyuan:HunyuanMoe",
     "mimo_v2_flash": "mimo_v2_flash:MiMoV2Flash",
     "phimoe": "phimoe:Phimoe",
+    "bitnet": "bitnet:BitNet",
+    "minicpm3": "minicpm3:MiniCPM3",
     "mpt": "mpt:Mpt",
     "codegen": "codegen:CodeGen",
     "gpt_neo": "gpt_neo:GPTNeo",

@@ -165,6 +165,12 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
         _decoder("phimoe", 32064, 2048, 3200, 16, 8, num_local_experts=16, attention_bias=True, lm_head_bias=True),
         _QUERY_VALUE, _ATTENTION,
     ),
+    "bitnet": (_decoder("bitnet", 32768, 2560, 6912, 20, 5, hidden_act="relu2"), _QUERY_VALUE, "all-linear"),
+    "minicpm3": (
+        _decoder("minicpm3", 73448, 2560, 6400, 40, 40, q_lora_rank=768, kv_lora_rank=256, qk_nope_head_dim=64,
+                 qk_rope_head_dim=32, v_head_dim=64),
+        ["q_b_proj", "kv_b_proj"], "all-linear",
+    ),
     "mpt": (
         {"model_type": "mpt", "vocab_size": 50432, "d_model": 4096, "n_heads": 32, "n_layers": 2, "max_seq_len": 2048,
          "attn_config": {"alibi": True, "attn_pdrop": 0}},

@@ -58,8 +58,8 @@ class LatentAttention(Module):
         latent = self.kv_a_layernorm(t, latent)
         tables = call.shared["rotary"]
         q_rot, k_rot = (
-            rotate_chunks(t, q_rot, tables, "attention query"),
-            rotate_chunks(t, k_rot, tables, "attention key"),
+            self.turned(t, q_rot, tables, "attention query"),
+            self.turned(t, k_rot, tables, "attention key"),
         )
         q = self.scaled(t, ops.cat(t, [q_pass, q_rot], nope + rope, "attention query, whole"))
         expanded = self.kv_b_proj(t, latent).view(nope + value)
@@ -69,6 +69,10 @@ class LatentAttention(Module):
         out = kernel(t, q, k, v, call.masks["full"])
         result: Tensor = self.o_proj(t, out.view(s.heads * value))
         return result
+
+    def turned(self, t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str) -> Tensor:
+        """The rotary part of query or key, turned."""
+        return rotate_chunks(t, x, tables, label)
 
     def scaled(self, t: Tape, q: Tensor) -> Tensor:
         """What a family does to the whole query."""
