@@ -2,6 +2,7 @@
 
 import pytest
 
+from loralens.core.answer.cost import simulation_passes
 from loralens.core.answer.estimate import estimate_model
 from loralens.core.answer.named_requests import named_requests
 from loralens.core.question.model import resolve
@@ -44,3 +45,9 @@ def test_a_plan_holds_for_other_lengths_of_the_same_remainder():
     assert known.plan.validity.covers(5, 4072, 8)
     assert not known.plan.validity.covers(5, 4096, 8)
     assert known.plan.peaks(2, 4072, 8)[0] == other.plan.peaks(2, 4072, 8)[0]
+
+
+def test_a_simulation_costs_a_pass_more_for_every_few_turns():
+    model = resolve(config=DELTA)
+    short, long = (simulation_passes(model, ("full",), recipe(length)) for length in (256, 64 * 50))
+    assert long == 11 * short

@@ -17,6 +17,8 @@ from loralens.core.step.simulate import STEPS, VARYING_STEPS
 
 SEARCHES: Final = 4
 """Runs in which the least memory is found (assumption: one to six were seen, mostly three)."""
+TURNS_PER_PASS: Final = 5
+"""Turns of a loop inside a layer that make as many tensors as a layer (assumption: about twenty each, and a hundred)."""
 
 
 def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe) -> int:
@@ -29,7 +31,8 @@ def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe) ->
     layers = sum(len(stack) for _, stack in root.stacks())
     micro_batches = 2 if recipe.gradient_accumulation_steps > 1 else 1
     steps = 1 + STEPS + (VARYING_STEPS if recipe.padded else 0) + SEARCHES * (5 if recipe.padded else STEPS)
-    return len(methods) * layers * micro_batches * steps
+    turns = 0 if root.turn is None else -(-recipe.sequence_length // root.turn)
+    return len(methods) * layers * (1 + turns // TURNS_PER_PASS) * micro_batches * steps
 
 
 def check_simulation(model: Model, methods: tuple[str, ...], recipe: Recipe, most: int) -> None:

@@ -12,7 +12,7 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
-from loralens.core.architecture.families.delta_rule import DeltaRule
+from loralens.core.architecture.families.delta_rule import CHUNK, DeltaRule
 from loralens.core.architecture.families.olmo2 import Olmo2Layer
 from loralens.core.architecture.families.qwen_vl import section_tables
 from loralens.core.architecture.families.state_space import (
@@ -212,6 +212,7 @@ class DeltaDecoder(CausalDecoder):
 
     kv_heads, key_heads, value_heads = 4, 16, 32
     linear: type[DeltaNet] = DeltaNet
+    turn = CHUNK
     always_normed = False  # whatever the config says of the routers' weights
     caches = False
 

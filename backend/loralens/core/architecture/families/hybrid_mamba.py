@@ -68,6 +68,7 @@ class Jamba(CausalDecoder):
     """Mamba with norms on its parameters, attention every eighth layer, experts every second."""
 
     caches = False
+    turn = 1
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, kv_heads=8).with_rotated(0)

@@ -55,6 +55,7 @@ class Mamba(CausalDecoder):
     """The causal language model."""
 
     caches = False
+    turn = 1
     default_targets = ("in_proj", "x_proj")
     refused_targets = REFUSED
     mixer: type[SelectiveMixer] = SelectiveMixer

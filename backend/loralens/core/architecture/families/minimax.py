@@ -146,6 +146,7 @@ class MiniMax(CausalDecoder):
             return MiniMaxLayer(s, attention, mlp)
 
         self.assemble(s, layer, kinds)
+        self.turn = block
         self.buffer_numbers = kinds.count("linear_attention") * s.heads * (1 + 2 * block + block**2)  # decays
 
     def assumptions(self, recipe: Recipe) -> list[str]:
