@@ -115,7 +115,7 @@ def walk_step(
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     host = book_static(ledger, root, held, recipe, validity, strategy)
     for other in beside.values():
-        host = host + book_beside(ledger, other, recipe, strategy)
+        host = host + book_beside(ledger, other, strategy)
     make = Tape if work is None else partial(CountingTape, work)
     tape = make(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
     with strategy.in_use([item.parameter for item in held]):
@@ -202,16 +202,16 @@ def run_micro_batch(
     return batch
 
 
-def book_beside(ledger: Ledger, root: Root, recipe: Recipe, strategy: Strategy) -> Size:
+def book_beside(ledger: Ledger, root: Root, strategy: Strategy) -> Size:
     """Book the weights of a model that does not learn; returns what lives in host memory instead."""
-    host = ZERO
-    for item in held_parameters(root):
+    host, held = ZERO, held_parameters(root)
+    for item in held:
         size = share(item.parameter.bytes * item.count, strategy.parts(item.parameter))
         if strategy.host.weights:
             host = host + size
         else:
             ledger.book(size, "weights", item.parameter.label)
-    buffers = root.buffers(recipe.weights_dtype)
+    buffers = root.buffers(held[0].parameter.dtype)
     if buffers:
         ledger.book(ONE * buffers, "weights", "buffers")
     return host
