@@ -18,6 +18,7 @@ LLAMA = catalogue.model("qwen2.5-0.5b").config
 WITH_BODY = [
     "/api/memory",
     "/api/plan",
+    "/api/lifetimes",
     "/api/parameters",
     "/api/fit",
     "/api/sweep",

@@ -17,6 +17,7 @@ const CHECKS = [
   'plans',
   'exports',
   'motion',
+  'story',
   'load',
   'benchmark',
   'adapters',

@@ -26,7 +26,7 @@ from loralens.api.problems import respond
 from loralens.core.errors import Overloaded, TookTooLong
 from loralens.endpoints.problem import from_error, problem
 
-LONG: Final = frozenset({"fit", "plans", "sweep", "check", "explain"})
+LONG: Final = frozenset({"fit", "lifetimes", "plans", "sweep", "check", "explain"})
 _TRACKER: Final = "ignore:resource_tracker:UserWarning"
 """A server that is ended by force leaves its pools' semaphores to multiprocessing's tracker, which removes them and warns."""
 GRACE_SECONDS: Final = 2.0

@@ -23,7 +23,7 @@ READ: Final = frozenset(
     for name in ("memory", "parameters", "plan", "models", "families", "gpus", "course-numbers", "openapi.json")
 )
 ASKED: Final = frozenset(
-    f"/api/{name}" for name in ("memory", "parameters", "plan", "plans", "fit", "sweep", "serving")
+    f"/api/{name}" for name in ("memory", "parameters", "plan", "lifetimes", "plans", "fit", "sweep", "serving")
 )
 """Paths whose GET, and whose POST, is kept."""
 

@@ -15,6 +15,7 @@ COMPUTED: Final = {
     "memory": "loralens.endpoints.table:memory_answer",
     "parameters": "loralens.core.answer.answers:parameters_answer",
     "plan": "loralens.core.answer.answers:plan_answer",
+    "lifetimes": "loralens.core.answer.lifetimes:lifetimes_answer",
     "serving": "loralens.core.answer.serving:serving_answer",
     "fit": "loralens.planner.fit:fit_answer",
     "plans": "loralens.planner.plans:plans_answer",

@@ -37,7 +37,7 @@ class NamedRequest:
     formula: str
 
 
-class _NamedLedger(EventLedger):
+class NamedLedger(EventLedger):
     """Also keeps what each storage is called when it is born."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def named_requests(model: Model, method: str, recipe: Recipe) -> list[NamedReque
     recipe = in_rows(assembled.recipe)
     validity = Validity(recipe)
     hooks = strategy_of(recipe, adapters=method != "full")
-    ledger = _NamedLedger()
+    ledger = NamedLedger()
     tape = Tape(ledger, validity=validity, hooks=hooks, every_layer=True, **tape_words(recipe))
     with hooks.in_use(placed_parameters(assembled.root)):
         run_micro_batch(tape, assembled.root, assembled.prepared, recipe, validity, assembled.beside)
@@ -78,7 +78,7 @@ def _resting(model: Model, method: str, recipe: Recipe) -> int:
     return sum(size.at(batch, sequence, rank) for (category, _), size in point.entries.items() if category in wanted)
 
 
-def _with_alive(ledger: _NamedLedger, recipe: Recipe, resting: int) -> list[NamedRequest]:
+def _with_alive(ledger: NamedLedger, recipe: Recipe, resting: int) -> list[NamedRequest]:
     values = monomial_values(recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
     sizes: dict[Size, int] = {}
     for size, _, _ in ledger.names:

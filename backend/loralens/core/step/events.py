@@ -69,7 +69,7 @@ class EventLedger(Ledger):
         """Note where a phase begins."""
         self.begins[phase] = len(self.events)
 
-    def rename(self, size: Size, old: Entry, new: Entry) -> None:
+    def rename(self, size: Size, old: Entry, new: Entry, number: int = 0) -> None:
         """Names do not matter here."""
 
     def settle(self) -> None:

@@ -63,20 +63,25 @@ class Step:
 
 def placed_parameters(root: Root) -> list[Parameter]:
     """Every parameter once for each place of its own, in the model's order; tied ones once."""
-    return [parameter for parameter, _ in _untied((name, module, 1) for name, module in root.walk())]
+    return [parameter for _, _, parameter in named_parameters(root)]
+
+
+def named_parameters(root: Root) -> list[tuple[str, Module, Parameter]]:
+    """`placed_parameters` with the module that has each, under its full name."""
+    return [found[:3] for found in _untied((name, module, 1) for name, module in root.walk())]
 
 
 def held_parameters(root: Root) -> list[Held]:
     """Every parameter with its multiplicity; tied ones once."""
     counts: dict[int, int] = {}
     found: dict[int, Parameter] = {}
-    for parameter, places in _untied(root.distinct()):
+    for _, _, parameter, places in _untied(root.distinct()):
         found[id(parameter)] = parameter
         counts[id(parameter)] = counts.get(id(parameter), 0) + places
     return [Held(parameter, counts[key]) for key, parameter in found.items()]
 
 
-def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[Parameter, int]]:
+def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[str, Module, Parameter, int]]:
     """The parameters of modules with their number of places, without the second name of a tied one."""
     found: set[int] = set()
     for name, module, places in modules:
@@ -89,7 +94,7 @@ def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[Parame
             if id(parameter) in found and not (in_stack or own.isdigit()):
                 continue  # tied: the same weight under a second name
             found.add(id(parameter))
-            yield parameter, places
+            yield name, module, parameter, places
 
 
 def walk_step(

@@ -81,7 +81,7 @@ class Ledger:
             del self.entries[key]
         self.total = self.total - size
 
-    def rename(self, size: Size, old: Entry, new: Entry) -> None:
+    def rename(self, size: Size, old: Entry, new: Entry, number: int = 0) -> None:
         """Book the same bytes under another entry: nothing is allocated or released."""
         rising, self._rising = self._rising, False
         self.release(size, *old)
@@ -166,7 +166,7 @@ class Storage:
 
     def rename(self, category: str, label: str) -> None:
         """Book the same bytes under another name (a gradient buffer becomes `.grad`)."""
-        self.ledger.rename(self.size, (self.category, self.label), (category, label))
+        self.ledger.rename(self.size, (self.category, self.label), (category, label), self.number)
         self.category, self.label = category, label
 
     def hold(self) -> None:
