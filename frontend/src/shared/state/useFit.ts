@@ -26,7 +26,10 @@ export function useFit(wanted: () => boolean): Fit {
   const { settings } = useSettings()
   const answers = useAnswers()
   const { sayError } = useProblem()
-  const body = computed(() => fitBody(answers.choice.value, settings, settings.method))
+  // It waits for the settings to rest: a slider would make a question of every stop.
+  const body = computed<string>((before) =>
+    answers.settled.value ? fitBody(answers.choice.value, settings, settings.method) : (before ?? ''),
+  )
   const query = useQuery({
     queryKey: ['fit', body],
     queryFn: ({ signal, queryKey }) => request<FitAnswer>('POST', '/api/fit', JSON.parse(queryKey[1]!), signal),
