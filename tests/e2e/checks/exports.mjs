@@ -32,13 +32,24 @@ async function charts(context) {
     equal(csv.name, `${name}.csv`, 'name of the file')
     const rows = csv.bytes.toString().trim().split('\r\n')
     assert(rows.length > 1 && rows.every((row) => row.split(',').length >= 2), `${name} has rows`)
-    if (name === 'loralens-storage') continue
+    equal(csv.bytes.subarray(0, 3).toString('hex'), 'efbbbf', `${name} says that it is UTF-8`)
+    assert(
+      ['# title,', '# settings,', '# source,'].every((head) =>
+        rows.some((row) => row.replace('\uFEFF', '').startsWith(head)),
+      ),
+      `${name} says what it is: ${rows.slice(0, 4)}`,
+    )
+    if ((await tools.getByRole('button', { name: 'Picture (SVG)' }).count()) === 0) continue
     const svg = await saved(page, tools.getByRole('button', { name: 'Picture (SVG)' }))
     const text = svg.bytes.toString()
     assert(
       text.startsWith('<svg') && text.trimEnd().endsWith('</svg>') && !text.includes('var(--') && !text.includes('NaN'),
       `${name} is a drawing by itself`,
     )
+    assert(/LoRA Lens \d+\.\d+/.test(text), `${name} says where it comes from`)
+    if (name === 'loralens-memory')
+      for (const said of ['Llama-2-7B', 'GeForce RTX 4090', 'Weights', 'paint-order="stroke"'])
+        assert(text.includes(said), `${name} says ${said}`)
     const png = await saved(page, tools.getByRole('button', { name: 'Picture (PNG)' }))
     equal(png.bytes.subarray(1, 4).toString(), 'PNG', `${name} is a picture`)
     assert(png.bytes.readUInt32BE(16) >= 300 && png.bytes.length > 1000, `${name} is not empty`)
@@ -87,7 +98,54 @@ async function paper(context) {
   await finish()
 }
 
+/** A config.json of one's own is in the link; what is needed to cite and to reproduce is in one place; one sheet of paper. */
+async function links(context) {
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2?m=llama-3.1-8b&k=qlora' })
+  await settled(page)
+  const models = await (await fetch(`${context.url}/api/models/qwen2.5-0.5b`)).json()
+  await page.locator('[data-own=model]').first().click()
+  await page.locator('dialog textarea').fill(JSON.stringify({ ...models.config, num_hidden_layers: 7 }))
+  await page.getByRole('button', { name: 'Use it' }).click()
+  await page.waitForURL(/config=/)
+  const peak = page.locator('[data-card=full] [data-number=peak]')
+  await page.waitForFunction(() => document.querySelector('[data-standing]')?.dataset.standing === 'current')
+  const shown = await peak.innerText()
+  await page.getByRole('button', { name: 'More' }).click()
+  await page.locator('[data-copy-link]:visible').click()
+  await page.waitForTimeout(400)
+  const link = await page.evaluate(() => navigator.clipboard.readText())
+  assert(/[?&]config=[\w-]+/.test(link) && link.includes('lang=en'), `the link says all: ${link}`)
+  await page.locator('[data-cite]:visible').click()
+  const box = page.locator('dialog[open]')
+  await box.locator('[data-cite-part=sentence]').waitFor()
+  const command = await box.locator('[data-cite-part=command] pre').innerText()
+  assert(command.includes('"num_hidden_layers": 7') && command.startsWith('loralens memory --request -'), command)
+  assert(
+    (await box.locator('[data-cite-part=sentence]').innerText()).includes('LoRA Lens'),
+    'the sentence names its source',
+  )
+  assert((await box.locator('[data-cite-part=bibtex] pre').innerText()).startsWith('@software{'), 'BibTeX')
+  await page.keyboard.press('Escape')
+  await page.evaluate(() => {
+    window.print = () => (window.printed = document.documentElement.dataset.print)
+  })
+  await page.locator('[data-print-sheet]:visible').click()
+  await page.waitForFunction(() => window.printed === 'sheet')
+  await page.emulateMedia({ media: 'print' })
+  const paper = await page.pdf({ format: 'A4' })
+  equal(paper.toString('latin1').match(/\/Type\s*\/Page\b/g).length, 1, 'one page')
+  await page.emulateMedia({ media: 'screen' })
+  await page.goto(link.replace(/^https?:\/\/[^/]+/, context.url))
+  await settled(page)
+  await page.waitForFunction(
+    (text) => document.querySelector('[data-card=full] [data-number=peak]').innerText === text,
+    shown,
+  )
+  await finish()
+}
+
 export default async function exports(context) {
+  await links(context)
   const count = await charts(context)
   await paper(context)
   return `${count} charts`

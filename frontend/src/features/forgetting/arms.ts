@@ -10,7 +10,11 @@ export interface ArmStyle {
   dash: string
 }
 
-export function armStyle(arm: Pick<Arm, 'arm'>, all: readonly Arm[]): ArmStyle {
+/** Of a run that went wrong. */
+const GREY: ArmStyle = { colour: 'var(--edge)', dash: '1 4' }
+
+export function armStyle(arm: Pick<Arm, 'arm'>, all: readonly Arm[], wrong = false): ArmStyle {
+  if (wrong) return GREY
   if (arm.arm === 'full') return { colour: 'var(--full)', dash: 'none' }
   const index = Math.max(
     0,

@@ -97,7 +97,16 @@ export interface ForgettingResult {
   machine: Record<string, string | number | null>
   model: { parameters: number }
   stopped_early: boolean
-  summary: { step: number; seeds: number[]; base: { old: Figures; new: Figures }; arms: ArmSummary[] }
+  /** The arm of LoRA that is compared with full fine-tuning. */
+  reference_arm: string
+  summary: {
+    step: number
+    seeds: number[]
+    base: { old: Figures; new: Figures }
+    arms: ArmSummary[]
+    /** Each arm against full fine-tuning. */
+    comparisons: { arm: string; at_equal_learning: { forgetting_nats: Spread | null } | null }[]
+  }
   spectrum: { full: Spectrum; linear: Spectrum }
   rank_curve: RankRow[]
   costs: Cost[]

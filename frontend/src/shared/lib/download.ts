@@ -8,6 +8,9 @@ export function download(name: string, type: string, content: string | Blob): vo
   setTimeout(() => URL.revokeObjectURL(url), 1000)
 }
 
+/** A spreadsheet takes a file without it for one in the system's own code page. */
+export const BYTE_ORDER_MARK = '\uFEFF'
+
 /** Rows as CSV (RFC 4180); a leading formula sign is quoted away so that spreadsheets show it and do not run it. */
 export function toCsv(rows: readonly (readonly (string | number)[])[]): string {
   const cell = (value: string | number): string => {
@@ -30,6 +33,9 @@ const STYLES = [
   'font-weight',
   'text-anchor',
   'dominant-baseline',
+  // A label with an outline: the text is painted over it, not under it.
+  'paint-order',
+  'stroke-linejoin',
 ]
 
 /** A picture that looks alike outside the page: computed styles become attributes. */
@@ -63,15 +69,14 @@ const blobOf = (canvas: HTMLCanvasElement): Promise<Blob> =>
     canvas.toBlob((blob) => (blob ? made(blob) : failed(new Error('no picture'))), 'image/png'),
   )
 
-/** The drawing as pixels, twice as fine as on the page. */
-export async function svgPng(svg: SVGSVGElement): Promise<Blob> {
-  const url = URL.createObjectURL(new Blob([svgText(svg)], { type: 'image/svg+xml' }))
+/** A drawing's text as pixels, twice as fine as on the page. */
+export async function pngOf(text: string): Promise<Blob> {
+  const url = URL.createObjectURL(new Blob([text], { type: 'image/svg+xml' }))
   try {
     const image = new Image()
     image.src = url
     await image.decode()
-    const { width, height } = svg.viewBox.baseVal
-    const canvas = Object.assign(document.createElement('canvas'), { width: 2 * width, height: 2 * height })
+    const canvas = Object.assign(document.createElement('canvas'), { width: 2 * image.width, height: 2 * image.height })
     canvas.getContext('2d')!.drawImage(image, 0, 0, canvas.width, canvas.height)
     return await blobOf(canvas)
   } finally {
@@ -89,9 +94,7 @@ function opaque(canvas: HTMLCanvasElement): HTMLCanvasElement {
   return copy
 }
 
-export const canvasPng = (canvas: HTMLCanvasElement): Promise<Blob> => blobOf(opaque(canvas))
-
-export function canvasSvg(canvas: HTMLCanvasElement): string {
-  const { width, height } = canvas
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}"><image width="${width}" height="${height}" href="${opaque(canvas).toDataURL('image/png')}" style="image-rendering:pixelated"/></svg>`
+/** A canvas as a drawing of this size. */
+export function canvasSvg(canvas: HTMLCanvasElement, { width, height }: { width: number; height: number }): string {
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}"><image width="${width}" height="${height}" href="${opaque(canvas).toDataURL('image/png')}"/></svg>`
 }

@@ -1,9 +1,12 @@
-/** Printing the whole page: sections that were not scrolled to are rendered and answered first. */
+/** Printing: the answer on one sheet, or the whole page, whose sections are rendered and answered first. */
 import { useQueryClient } from '@tanstack/vue-query'
 import { nextTick, onMounted, onScopeDispose, ref, type Ref } from 'vue'
 
 /** Tells every lazy section to render. */
 export const SHOW_ALL = 'loralens:show-all'
+
+/** Asks for the answer's sheet alone. */
+export const PRINT_SHEET = 'loralens:print-sheet'
 
 const PATIENCE = 8000
 const frame = (): Promise<unknown> => new Promise((next) => requestAnimationFrame(next))
@@ -25,6 +28,18 @@ export function usePrint(): { printing: Ref<boolean>; print: () => Promise<void>
     if (theme) dataset.theme = theme
     else if (theme === '') delete dataset.theme
     theme = undefined
+    delete dataset.print
+  }
+
+  /** The style sheet leaves out everything else. */
+  async function printSheet(): Promise<void> {
+    printing.value = true
+    lighten()
+    document.documentElement.dataset.print = 'sheet'
+    const until = performance.now() + PATIENCE
+    do await frame()
+    while ((!document.querySelector('.answer-sheet') || client.isFetching() > 0) && performance.now() < until)
+    window.print()
   }
 
   async function print(): Promise<void> {
@@ -60,11 +75,13 @@ export function usePrint(): { printing: Ref<boolean>; print: () => Promise<void>
     window.addEventListener('beforeprint', before)
     window.addEventListener('afterprint', restore)
     window.addEventListener('keydown', keyed)
+    window.addEventListener(PRINT_SHEET, printSheet)
   })
   onScopeDispose(() => {
     window.removeEventListener('beforeprint', before)
     window.removeEventListener('afterprint', restore)
     window.removeEventListener('keydown', keyed)
+    window.removeEventListener(PRINT_SHEET, printSheet)
   })
   return { printing, print }
 }

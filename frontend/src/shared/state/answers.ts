@@ -38,8 +38,8 @@ function whenIdle(work: () => void): void {
 export function provideAnswers(settings: Part2Settings): Answers {
   const { queries: lists, ...catalogue } = useCatalogue(settings)
   const choice = useModelChoice(settings)
-  const { shown, standing, query: plans } = usePlans(settings, choice.choice)
-  const { refusal, queries: full, ...answered } = useMemory(settings, choice.choice)
+  const { shown, standing, query: plans } = usePlans(settings, choice)
+  const { refusal, queries: full, ...answered } = useMemory(settings, choice)
 
   const queries = [plans, ...full, ...lists]
   const builtIn = computed(() => standing.value === 'current' && shown.value?.builtIn === true)

@@ -37,7 +37,7 @@ export function provideSettings(embeds: readonly string[] = []): SettingsStore {
     timer = setTimeout(() => {
       // A picker is a step one wants to come back from; a slider's every stop is not.
       const before = JSON.parse(written) as Query
-      const picked = ['m', 'g', 'k'].some((key) => before[key] !== query[key])
+      const picked = ['m', 'config', 'g', 'k'].some((key) => before[key] !== query[key])
       written = text
       const foreign = Object.fromEntries(
         Object.entries(plain(route.query)).filter(([key]) => (FOREIGN as readonly string[]).includes(key)),

@@ -5,7 +5,8 @@ import { request, type MemoryAnswer, type MemoryEstimate } from '@/shared/api/cl
 import type { Part2Settings } from '@/shared/url/part2Query'
 import { live } from './live'
 import type { JsonObject } from '@/shared/recipe/words'
-import { bodiesOf, lightMethod, type ModelChoice } from './requests'
+import { bodiesOf, lightMethod } from './requests'
+import type { Choice } from './useModelChoice'
 
 export interface TensorRow {
   name: string
@@ -37,7 +38,7 @@ export interface Memory {
   settled: ComputedRef<boolean>
 }
 
-export function useMemory(settings: Part2Settings, choice: ComputedRef<ModelChoice>) {
+export function useMemory(settings: Part2Settings, { choice, opening }: Pick<Choice, 'choice' | 'opening'>) {
   const wanted = computed(() =>
     JSON.stringify(bodiesOf(choice.value, settings).map((body) => ({ ...body, gpu: settings.gpu }))),
   )
@@ -52,7 +53,7 @@ export function useMemory(settings: Part2Settings, choice: ComputedRef<ModelChoi
     },
     { immediate: true },
   )
-  const enabled = computed(() => live.value && resting.value !== '')
+  const enabled = computed(() => live.value && !opening.value && resting.value !== '')
   const memory = useQuery({
     queryKey: ['memory', resting],
     queryFn: async ({ signal, queryKey }) => {

@@ -15,7 +15,14 @@ export interface Choice {
   readAs: ComputedRef<readonly string[]>
   /** A name of the address that means no model; the default model is shown in its place. */
   missing: Ref<string | null>
+  /** While the address's own config.json is read: nothing is asked yet. */
+  opening: Readonly<Ref<boolean>>
+  /** Whether a link to this page says all that is shown. */
+  linkable: ComputedRef<boolean>
 }
+
+/** With the reader's own config.json alone, so fetched when there is one. */
+const configText = () => import('@/shared/url/configText')
 
 export function useModelChoice(settings: Part2Settings): Choice {
   const ownConfig = shallowRef<JsonObject | null>(null)
@@ -48,7 +55,42 @@ export function useModelChoice(settings: Part2Settings): Choice {
       if (model !== DEFAULTS.model) missing.value = null
     },
   )
-  return { choice, ownConfig, lookUp, missing, readAs }
+
+  /** The config that was last packed or unpacked, and its text. */
+  let known: { config: JsonObject | null; text: string | null } = { config: null, text: null }
+  const opening = ref(false)
+  watch(ownConfig, async (config) => {
+    if (config === known.config) return
+    const text = config && (await (await configText()).packConfig(config))
+    if (ownConfig.value !== config) return
+    known = { config, text }
+    settings.config = text
+  })
+  watch(
+    () => settings.config,
+    async (text) => {
+      if (text === known.text) return
+      opening.value = true
+      const config = text === null ? null : await (await configText()).unpackConfig(text)
+      if (settings.config !== text) return
+      known = { config, text }
+      ownConfig.value = config
+      opening.value = false
+      if (text === null || config !== null) return
+      missing.value = 'config.json'
+      settings.config = known.text = null
+    },
+    { immediate: true },
+  )
+  return {
+    choice,
+    ownConfig,
+    lookUp,
+    missing,
+    readAs,
+    opening,
+    linkable: computed(() => ownConfig.value === null || settings.config !== null),
+  }
 }
 
 /**

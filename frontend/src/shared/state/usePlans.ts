@@ -1,7 +1,7 @@
 /** The numbers on the page: the API's plans, evaluated at the sliders' position in the same frame. */
 import { useQuery } from '@tanstack/vue-query'
 import defaultPlans from 'virtual:default-plans'
-import { computed, ref, toRaw, watch, type ComputedRef } from 'vue'
+import { computed, ref, toRaw, watch } from 'vue'
 import { ApiError, OfflineError, request } from '@/shared/api/client'
 import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/shared/api/plan'
 import type { Part2Settings } from '@/shared/url/part2Query'
@@ -9,7 +9,8 @@ import { builtInPlans } from './builtInPlans'
 import { live } from './live'
 import { withWord } from '@/shared/recipe/set'
 import { WORD, type JsonObject } from '@/shared/recipe/words'
-import { bodiesOf, lightMethod, type ModelChoice } from './requests'
+import { bodiesOf, lightMethod } from './requests'
+import type { Choice } from './useModelChoice'
 
 /**
  * Numbers and what they are numbers of, in one object: a view that takes both from here cannot put one model's numbers
@@ -86,7 +87,7 @@ function shownOf({ plans, builtIn }: PlanAnswer, settings: Part2Settings): Shown
 /** It scales the update, which takes no memory. */
 const ALPHA = WORD.get('alpha')!
 
-export function usePlans(settings: Part2Settings, choice: ComputedRef<ModelChoice>) {
+export function usePlans(settings: Part2Settings, { choice, opening }: Pick<Choice, 'choice' | 'opening'>) {
   const at = computed(() => place(settings))
   // A plan holds for a range of batch, length and rank; `anchor` moves only when a slider leaves that range.
   const anchor = ref<Variables>({ ...at.value })
@@ -98,7 +99,7 @@ export function usePlans(settings: Part2Settings, choice: ComputedRef<ModelChoic
   const query = useQuery({
     queryKey: ['plan', key],
     queryFn: ({ signal, queryKey }) => askPlans(queryKey[1]!, signal),
-    enabled: live,
+    enabled: computed(() => live.value && !opening.value),
     staleTime: Infinity,
   })
   /** Only an answer to this very question. Bare: thousands of coefficients are slow to read through reactive proxies. */

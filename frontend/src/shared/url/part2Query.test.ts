@@ -76,6 +76,7 @@ const settings: fc.Arbitrary<Part2Settings> = fc
     run,
     versus: run,
     experiment: run,
+    config: fc.option(fc.stringMatching(/^[\w-]{1,300}$/), { nil: null }),
     embed: fc.option(fc.constantFrom(...EMBEDS), { nil: null }),
   })
   .map((value) => ({ ...value, activeAdapter: value.activeAdapter % value.adapters }))
@@ -138,7 +139,7 @@ describe('the address', () => {
         { complaints: [], settings: one },
       ])
     }
-    const keys = Object.keys(formatQuery({ ...DEFAULTS, model: 'x', gpu: 'x', method: 'full', tokens: 1, adapters: 2, activeAdapter: 1, row: 1, zoom: 1, run: 'x', versus: 'x', experiment: 'x', embed: 'x' })) // prettier-ignore
+    const keys = Object.keys(formatQuery({ ...DEFAULTS, model: 'x', gpu: 'x', method: 'full', tokens: 1, adapters: 2, activeAdapter: 1, row: 1, zoom: 1, run: 'x', versus: 'x', experiment: 'x', config: 'x', embed: 'x' })) // prettier-ignore
     expect(WORDS.filter((word) => keys.includes(word.name) || ['lang', 'theme', 'p'].includes(word.name))).toEqual([])
   })
 
@@ -166,6 +167,7 @@ describe('the address', () => {
             'z',
             'run',
             'exp',
+            'config',
             'embed',
             ...WORDS.map((word) => word.name),
           ),

@@ -33,6 +33,8 @@ export interface Part2Settings {
   /** The run that `run` is compared with. */
   versus: string | null
   experiment: string | null
+  /** The reader's own config.json in place of `model`, packed (`configText`). */
+  config: string | null
   /** The one section that is shown, on another page. */
   embed: string | null
 }
@@ -54,6 +56,7 @@ export const DEFAULTS: Readonly<Part2Settings> = {
   run: null,
   versus: null,
   experiment: null,
+  config: null,
   embed: null,
 }
 
@@ -74,6 +77,7 @@ export type Query = Record<string, string>
 
 const ID = /^[\w.\-/]{1,200}$/
 const RUN = /^[\w-]{1,80}$/
+const CONFIG = /^[\w-]{1,8000}$/
 
 /** Short keys of the words that most links have; the others are called what the API calls them. */
 const SHORT: Readonly<Record<string, string>> = {
@@ -163,6 +167,7 @@ export function parseQuery(
     run: read<string | null>('run', DEFAULTS.run, matching(RUN)),
     versus: read<string | null>('vs', DEFAULTS.versus, matching(RUN)),
     experiment: read<string | null>('exp', DEFAULTS.experiment, matching(RUN)),
+    config: read<string | null>('config', DEFAULTS.config, matching(CONFIG)),
     embed: read<string | null>('embed', DEFAULTS.embed, oneOf(embeds)),
   }
   if (settings.activeAdapter >= settings.adapters) settings.activeAdapter = 0
@@ -212,6 +217,7 @@ export function formatQuery(settings: Part2Settings): Query {
   if (settings.run !== null) query.run = settings.run
   if (settings.versus !== null) query.vs = settings.versus
   if (settings.experiment !== null) query.exp = settings.experiment
+  if (settings.config !== null) query.config = settings.config
   if (settings.embed !== null) query.embed = settings.embed
   return query
 }

@@ -1,0 +1,11 @@
+/** Kinds of bytes that are next to nothing at the peak, with the most they come to at the end of some layer. */
+import type { Category, PlanValues } from '@/shared/api/plan'
+
+const NOTHING = 2 ** 20
+
+export function mostElsewhere(values: PlanValues): { category: Category; bytes: number }[] {
+  return values.breakdown.flatMap(({ category, bytes }, index) => {
+    const most = Math.max(...values.timeline.flatMap((segment) => [segment.first[index]!, segment.last[index]!]))
+    return bytes < NOTHING && most >= NOTHING ? [{ category, bytes: most }] : []
+  })
+}
