@@ -107,7 +107,7 @@ async function links(context) {
   await page.locator('dialog textarea').fill(JSON.stringify({ ...models.config, num_hidden_layers: 7 }))
   await page.getByRole('button', { name: 'Use it' }).click()
   await page.waitForURL(/config=/)
-  const peak = page.locator('[data-card=full] [data-number=peak]')
+  const peak = page.locator('[data-answer] [data-number=peak]').first()
   await page.waitForFunction(() => document.querySelector('[data-standing]')?.dataset.standing === 'current')
   const shown = await peak.innerText()
   await page.getByRole('button', { name: 'More' }).click()
@@ -138,7 +138,7 @@ async function links(context) {
   await page.goto(link.replace(/^https?:\/\/[^/]+/, context.url))
   await settled(page)
   await page.waitForFunction(
-    (text) => document.querySelector('[data-card=full] [data-number=peak]').innerText === text,
+    (text) => document.querySelector('[data-answer] [data-number=peak]').innerText === text,
     shown,
   )
   await finish()
