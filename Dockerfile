@@ -9,9 +9,9 @@ WORKDIR /source/frontend
 COPY frontend/package.json frontend/package-lock.json ./
 RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --no-audit --no-fund
 COPY frontend/ ./
-# The page shows the lessons' own text.
+# The page shows the lessons' own text, and carries the modules that compute, for the time without a server.
 COPY code/ ../code/
-COPY backend/loralens/__init__.py ../backend/loralens/
+COPY backend/loralens/ ../backend/loralens/
 RUN npm run build
 
 FROM ${PYTHON_IMAGE}

@@ -237,7 +237,8 @@ setup_python() {
 npm_digest() { { node --version; cat frontend/package-lock.json; } | digest; }
 
 sources_of_the_page() {
-  find frontend code backend/loralens/__init__.py -type f -not -path '*/node_modules/*' -not -path 'frontend/dist/*' -not -name '*.pyc' -not -name schema.d.ts -print0 |
+  # The page carries the modules that compute, for the time without a server.
+  find frontend code backend/loralens/{__init__.py,core,planner,endpoints,huggingface,lab/forgetting} -type f -not -path '*/node_modules/*' -not -path 'frontend/dist*/*' -not -name '*.pyc' -not -name schema.d.ts -print0 |
     LC_ALL=C sort -z | xargs -0 cat | digest
 }
 

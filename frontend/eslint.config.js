@@ -22,7 +22,7 @@ const LAYOUT = [
 ]
 
 export default ts.config(
-  { ignores: ['dist', 'node_modules', 'src/shared/api/schema.d.ts'] },
+  { ignores: ['dist', 'dist-static', 'node_modules', 'src/shared/api/schema.d.ts'] },
   js.configs.recommended,
   ...ts.configs.strict,
   ...vue.configs['flat/recommended'],

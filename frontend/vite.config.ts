@@ -5,6 +5,7 @@ import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vite'
 import { compress } from './vite/compress.ts'
 import { defaultPlans } from './vite/defaultPlans.ts'
+import { engine } from './vite/engine/engine.ts'
 import { leanVueI18n } from './vite/leanVueI18n.ts'
 import { lessons } from './vite/lessons.ts'
 import { messages } from './vite/messages.ts'
@@ -14,7 +15,12 @@ const here = (path: string): string => fileURLToPath(new URL(path, import.meta.u
 /** The one place of the version is the Python package. */
 const version = /^__version__ = "(.+)"$/m.exec(readFileSync(here('../backend/loralens/__init__.py'), 'utf8'))![1]
 
-export default defineConfig({
+/** `vite build --mode alone`: the page as files for any host, without a server. */
+const ALONE = 'alone'
+
+export default defineConfig(({ mode }) => ({
+  // A page that stands alone may lie below any address: it names its files relative to themselves.
+  base: mode === ALONE ? './' : '/',
   plugins: [
     vue(),
     leanVueI18n(),
@@ -28,20 +34,25 @@ export default defineConfig({
     }),
     lessons(here('../code/part2')),
     defaultPlans(here('./src/shared/api/builtInPlans.json')),
-    prerender(),
-    compress(),
+    engine(here('../backend/loralens')),
+    prerender(mode === ALONE),
+    // Whoever serves files compresses them in its own way.
+    mode !== ALONE && compress(),
   ],
   resolve: { alias: { '@': here('./src') } },
   define: {
     __LORALENS_VERSION__: JSON.stringify(version),
+    __LORALENS_ALONE__: JSON.stringify(mode === ALONE),
     __VUE_OPTIONS_API__: false,
     __VUE_PROD_DEVTOOLS__: false,
     __INTLIFY_PROD_DEVTOOLS__: false,
     __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: false,
   },
-  build: { target: 'es2022', modulePreload: { polyfill: false } },
+  build: { target: 'es2022', modulePreload: { polyfill: false }, outDir: mode === ALONE ? 'dist-static' : 'dist' },
+  // The server knows the engine's worker by its name: it alone may compile WebAssembly (api/policy.py).
+  worker: { format: 'es', rolldownOptions: { output: { entryFileNames: 'assets/engine-worker-[hash].js' } } },
   server: {
     port: 5173,
     proxy: { '/api': { target: process.env.LORALENS_API ?? 'http://127.0.0.1:8000' } },
   },
-})
+}))

@@ -103,6 +103,7 @@ check "page: lint" npm --prefix frontend run --silent lint
 check "page: types" npm --prefix frontend run --silent typecheck
 check "page: build" npm --prefix frontend run --silent build
 sources_of_the_page >frontend/dist/.stamp
+check "page: build without a server" npm --prefix frontend run --silent build:static
 tests "page: unit tests" npm --prefix frontend run --silent test
 # CPython 3.14 as it is compiled for Node (14 MB); without the network its one test is skipped and says so.
 [ -d tests/interpreters/node_modules/pyodide ] || npm --prefix tests/interpreters ci >"$LOGS/interpreters.log" 2>&1 ||

@@ -1,4 +1,13 @@
 declare const __LORALENS_VERSION__: string
+/** Whether the page is built to stand alone, without a server. */
+declare const __LORALENS_ALONE__: boolean
+
+declare module 'virtual:engine' {
+  /** Names of the engine's files beside this script; none while developing. */
+  export const FILES: { pyodide: string; library: string; code: string; packages: string } | null
+  /** Questions (method, path and body in one text) and the files with their answers. */
+  export const ANSWERS: Record<string, string>
+}
 
 declare module 'virtual:lessons' {
   const lessons: { path: string; text: string; html: string }[]

@@ -4,7 +4,9 @@ import { join, resolve } from 'node:path'
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
 import type { Plugin, ResolvedConfig } from 'vite'
 
-const TEXT = /\.(js|css|html|svg|json)$/
+const TEXT = /\.(js|mjs|css|html|svg|json|wasm)$/
+/** Above this the last hundredth of size takes minutes. */
+const LARGE = 2 ** 20
 /** Below this a packet holds the file anyway. */
 const SMALLEST = 1024
 
@@ -35,7 +37,12 @@ export function compress(): Plugin {
           writeFileSync(`${file}.gz`, gzipSync(text, { level: 9 }))
           writeFileSync(
             `${file}.br`,
-            brotliCompressSync(text, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: text.length } }),
+            brotliCompressSync(text, {
+              params: {
+                [constants.BROTLI_PARAM_SIZE_HINT]: text.length,
+                [constants.BROTLI_PARAM_QUALITY]: text.length > LARGE ? 9 : constants.BROTLI_MAX_QUALITY,
+              },
+            }),
           )
         }
       },

@@ -7,11 +7,15 @@
  *   pages/part2.LANG.html      /part2 at its defaults
  *   pages/asked.LANG.html      /part2 with settings in the address: the text, and numbers that wait for their answer
  *   pages/plain.LANG.html      Part 2 without a script; the documents lead there by <noscript>
+ *
+ * A page that stands alone has no one to choose: index.html is the home page, part2/index.html Part 2, both in Chinese, and
+ * the script replaces what is in the other language.
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { build, type Plugin, type ResolvedConfig, type Rolldown } from 'vite'
+import { forAnyPlace, withPolicy } from './alone.ts'
 
 type Chunk = Rolldown.OutputChunk
 interface Rendered {
@@ -26,6 +30,7 @@ interface Renderer {
 }
 
 const LOCALES = ['zh-CN', 'en'] as const
+const FIRST_LOCALE = LOCALES[0]
 const START = 'src/app/start.ts'
 const PART2 = 'src/pages/Part2.vue'
 const HOME = 'src/pages/Home.vue'
@@ -89,7 +94,8 @@ class Shell {
   }
 }
 
-export function prerender(): Plugin {
+/** `alone`: for a page without a server. */
+export function prerender(alone: boolean): Plugin {
   let config: ResolvedConfig
   return {
     name: 'prerender',
@@ -115,18 +121,36 @@ export function prerender(): Plugin {
       const plainOf = (locale: string): string =>
         `    <noscript><meta http-equiv="refresh" content="0; url=/pages/plain.${locale}.html"></noscript>`
       const app = (html: string): string => `<div id="app">${html}</div>`
-      const save = (name: string, text: string): void => writeFileSync(join(output, name), text)
+      const save = (name: string, text: string): void => {
+        const folder = name.includes('/') ? '../' : './'
+        writeFileSync(join(output, name), alone ? withPolicy(forAnyPlace(text, folder)) : text)
+      }
 
-      mkdirSync(join(output, 'pages'), { recursive: true })
+      for (const folder of ['pages', 'part2']) mkdirSync(join(output, folder), { recursive: true })
       for (const locale of LOCALES) {
         const page = await renderer.renderPage('/part2', locale)
         const part2 = [START, PART2, ...messagesOf(locale, ['first'])]
         const head = (modules: string[], extra = ''): string =>
           [plainOf(locale), inlined(files.of(modules).styles, extra), preloads(modules)].join('\n')
+        const plain = await renderer.renderPlain(locale)
         save(
-          `pages/part2.${locale}.html`,
+          `pages/plain.${locale}.html`,
+          shell
+            .withoutScripts()
+            .with({ locale, title: plain.title, head: `    <style>${renderer.styles}</style>`, body: plain.html }),
+        )
+        if (alone && locale !== FIRST_LOCALE) continue
+        save(
+          alone ? 'part2/index.html' : `pages/part2.${locale}.html`,
           shell.with({ locale, rendered: 'default', title: page.title, head: head(part2), body: app(page.html) }),
         )
+        const home = await renderer.renderPage('/', locale)
+        const homeModules = [START, HOME, ...messagesOf(locale, ['first', 'home'])]
+        save(
+          alone ? 'index.html' : `pages/home.${locale}.html`,
+          shell.with({ locale, rendered: 'default', title: home.title, head: head(homeModules), body: app(home.html) }),
+        )
+        if (alone) continue
         const asked = await renderer.renderPage(`/part2?m=${NOBODY}`, locale)
         save(
           `pages/asked.${locale}.html`,
@@ -138,26 +162,14 @@ export function prerender(): Plugin {
             body: app(asked.html),
           }),
         )
-        const home = await renderer.renderPage('/', locale)
-        const homeModules = [START, HOME, ...messagesOf(locale, ['first', 'home'])]
-        save(
-          `pages/home.${locale}.html`,
-          shell.with({ locale, rendered: 'default', title: home.title, head: head(homeModules), body: app(home.html) }),
-        )
-        const plain = await renderer.renderPlain(locale)
-        save(
-          `pages/plain.${locale}.html`,
-          shell
-            .withoutScripts()
-            .with({ locale, title: plain.title, head: `    <style>${renderer.styles}</style>`, body: plain.html }),
-        )
       }
+      if (alone) return
       save(
         'index.html',
         shell.with({
-          locale: 'zh-CN',
+          locale: FIRST_LOCALE,
           head: [
-            plainOf('zh-CN'),
+            plainOf(FIRST_LOCALE),
             ...files.of([START, PART2]).styles.map((name) => `    <link rel="stylesheet" crossorigin href="/${name}">`),
             preloads([START, PART2]),
           ].join('\n'),

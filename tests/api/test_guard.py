@@ -11,7 +11,7 @@ import pytest
 from api.checks import problem
 
 from loralens.api.hosts import host_allowed
-from loralens.api.policy import Policy, content_security_policy
+from loralens.api.policy import ENGINE, ENGINE_POLICY, Policy, content_security_policy
 
 HOSTS_ALLOWED = ["localhost", "localhost:5173", "127.0.0.1:5173", "[::1]:5173", "192.168.1.4:5173", "part2.localhost:1"]
 HOSTS_REFUSED = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:5173", "", "x:y:z", "[::1].evil"]
@@ -135,3 +135,9 @@ def test_inline_scripts_of_the_page_are_allowed_by_hash_only(tmp_path):
     assert policy.count("sha256-") == 2
     assert "frame-ancestors 'none'" in policy
     assert "unsafe-inline'" not in policy.replace("style-src-attr 'unsafe-inline'", "")
+
+
+def test_only_the_worker_that_computes_may_compile_webassembly(client):
+    policies = {path: client.get(path).headers["content-security-policy"] for path in ("/", "/part2", ENGINE + "x.js")}
+    assert policies.pop(ENGINE + "x.js") == ENGINE_POLICY
+    assert not any("wasm" in policy for policy in policies.values())

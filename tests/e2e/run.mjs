@@ -22,6 +22,7 @@ const CHECKS = [
   'benchmark',
   'adapters',
   'lab',
+  'alone',
 ]
 
 const wanted = process.argv.slice(2)

@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loralens.endpoints.ask import ask
+from loralens.endpoints.ask import LISTS, NEED_YAML, ask
+from loralens.endpoints.table import COMPUTED
 
-BACKEND = Path(__file__).resolve().parents[2] / "backend"
+ROOT = Path(__file__).resolve().parents[2]
+BACKEND = ROOT / "backend"
 CONFIG = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
           "num_attention_heads": 4, "vocab_size": 128}  # fmt: skip
 FIT = {"model": "qwen2.5-0.5b", "method": "qlora", "gpu": "rtx-4090", "tokens": 1_000_000}
@@ -63,6 +65,13 @@ def test_the_same_bytes_as_the_server(server: str, question: tuple[str, str, obj
 def test_what_is_not_computed_here_needs_a_server(target: str) -> None:
     status, text = ask("POST", target, '{"files": {}}')
     assert (status, json.loads(text)["code"]) == (503, "needs_server")
+
+
+def test_the_page_knows_what_is_computed_here() -> None:
+    """It asks its own worker for these paths."""
+    known = json.loads((ROOT / "frontend/src/shared/api/computed.json").read_text("utf-8"))
+    named = {name.removesuffix("/") for name in known}
+    assert named >= {*COMPUTED, *LISTS, "models", "gpus", "health"} - NEED_YAML
 
 
 def test_the_hub_is_not_asked_without_a_server() -> None:

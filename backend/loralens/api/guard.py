@@ -15,7 +15,7 @@ from loralens.api import uploads
 from loralens.api.access import OPEN, Access
 from loralens.api.arrival import Arrival
 from loralens.api.hosts import from_another_site, host_allowed
-from loralens.api.policy import Policy
+from loralens.api.policy import ENGINE, ENGINE_POLICY, Policy
 from loralens.api.problems import respond
 from loralens.api.visitors import with_visitor
 from loralens.endpoints.problem import http_problem, problem
@@ -49,7 +49,7 @@ class Guard:
             return await self._app(scope, receive, send)
         path: str = scope["path"]
         is_api = path == "/api" or path.startswith("/api/")
-        policy = self._policy.current()
+        policy = ENGINE_POLICY if path.startswith(ENGINE) else self._policy.current()
         arrival = Arrival(scope, receive, self._limit(path))
         headers = Headers(scope=scope)
         cookie = with_visitor(scope, headers) if self._settings.is_shared() else None

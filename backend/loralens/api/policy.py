@@ -8,6 +8,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+ENGINE = "/assets/engine-worker-"
+"""Where the page's worker begins that computes in the browser (frontend/vite.config.ts)."""
+ENGINE_POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; base-uri 'none'"
+"""A worker is under the policy of its own answer: compiling WebAssembly is allowed there and nowhere else.
+
+Source: CSP Level 3, section 4.2.3 (workers), and `'wasm-unsafe-eval'` in section 2.3.1.
+"""
 _INLINE = re.compile(rb"<(script|style)(?![^>]*\ssrc=)[^>]*>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
 
 

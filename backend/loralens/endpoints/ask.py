@@ -18,13 +18,14 @@ from loralens.huggingface.named import by_name
 from loralens.lab.forgetting.recorded import recorded_answer
 from loralens.planner.course import course_answer
 
-_LISTS: Final[dict[str, Callable[[], Mapping[str, object]]]] = {
+LISTS: Final[dict[str, Callable[[], Mapping[str, object]]]] = {
     "families": families_answer,
     "gpus": gpus_answer,
     "course-numbers": course_answer,
     "forgetting/recorded": recorded_answer,
 }
-_NEED_YAML: Final = frozenset({"check", "export", "explain"})
+NEED_YAML: Final = frozenset({"check", "export", "explain"})
+"""Endpoints that read or write files of trainers: PyYAML is no part of the page."""
 
 
 def ask(method: str, target: str, body: str = "") -> tuple[int, str]:
@@ -47,7 +48,7 @@ def ask(method: str, target: str, body: str = "") -> tuple[int, str]:
 def _answer(method: str, target: str, body: str) -> Mapping[str, object]:
     address = urlsplit(target)
     name = unquote(address.path.removeprefix("/api/"))
-    if method == "POST" and name in COMPUTED and name not in _NEED_YAML:
+    if method == "POST" and name in COMPUTED and name not in NEED_YAML:
         return compute(name, read_object(body.encode()))
     if method == "POST" and name == "models/resolve":
         return _resolved(read_object(body.encode()))
@@ -70,7 +71,7 @@ def _listed(name: str, query: dict[str, str]) -> Mapping[str, object] | None:
         return model_answer(name.removeprefix("models/"))
     if name.startswith("gpus/"):
         return gpu_answer(name.removeprefix("gpus/"))
-    answer = _LISTS.get(name)
+    answer = LISTS.get(name)
     return None if answer is None else answer()
 
 

@@ -14,6 +14,7 @@ from loralens.core.architecture.registry import build
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
+from loralens.core.time.floats import added
 from loralens.planner.question import Question
 from loralens.planner.work import Network, keys_per_token, text_config
 
@@ -108,7 +109,7 @@ def _attention(root: Root, config: Mapping[str, Any], recipe: Recipe) -> tuple[i
     if spans is None:
         return _attention_width(config, root), _average_keys(config, _shape(root, config), recipe)
     width = sum(wide for wide, _ in spans)
-    return width, sum(wide * keys for wide, keys in spans) / width
+    return width, added(wide * keys for wide, keys in spans) / width
 
 
 def _attention_width(config: Mapping[str, Any], root: Root) -> int:
@@ -126,4 +127,5 @@ def _average_keys(config: Mapping[str, Any], shape: Shape, recipe: Recipe) -> fl
     """Keys per query, averaged over layers with and without a sliding window."""
     causal = recipe.attention != "eager" and config.get("model_type") not in BIDIRECTIONAL
     keys = [keys_per_token(recipe.sequence_length, window, causal=causal) for window in shape.windows]
-    return sum(keys) / len(keys)
+    mean: float = added(keys) / len(keys)
+    return mean

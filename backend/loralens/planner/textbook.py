@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from loralens.core.time.floats import added
+
 GIB: Final = 2**30
 GB: Final = 10**9
 
@@ -172,7 +174,7 @@ def _memory() -> list[Figure]:
         return Figure(id_, printed, printed_value, "textbook", f"P × {per} bytes", filled, size / GIB, decimals, "GiB")
 
     small = [lora.adapter_weights_bytes, lora.adapter_optimizer_state_bytes, lora.adapter_gradients_bytes]
-    small_gib = sum(round_half_up(size / GIB, 2) for size in small)
+    small_gib = added(round_half_up(size / GIB, 2) for size in small)
     headline = headline_bytes(parameters)
     return [
         Figure("full-98", "≈ 98 GB", 98, "textbook", "P × (2 + 4 + 8) bytes",

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from loralens.planner.course_shapes import Both
 
+from loralens.core.time.floats import added
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -59,7 +61,7 @@ class Work:
     @property
     def total(self) -> float:
         """Operations per token of one training step."""
-        return float(sum(asdict(self).values()))
+        return float(added(asdict(self).values()))
 
     def to_dict(self) -> dict[str, float]:
         """By cause, and their sum."""

@@ -4,7 +4,7 @@
 // away has no page to load: what is on the screen then stays, and whoever asked for the chunk says so.
 window.addEventListener('vite:preloadError', () => {
   if (sessionStorage.getItem('loralens.reloaded')) return
-  void fetch('/', { method: 'HEAD', cache: 'no-store' }).then(
+  void fetch(window.location.href, { method: 'HEAD', cache: 'no-store' }).then(
     (answer) => {
       if (!answer.ok) return
       sessionStorage.setItem('loralens.reloaded', '1')

@@ -3,6 +3,12 @@ import { createWebHistory } from '@/shared/lib/router'
 import { comeToLife, live, pause } from '@/shared/state/live'
 import { createPage } from './page'
 
+/** The path below which the page lies: its server's root, or wherever a page that stands alone was put. */
+function root(): string {
+  const folder = document.documentElement.dataset.root
+  return folder === undefined ? '/' : new URL(folder, window.location.href).pathname
+}
+
 /**
  * Brings the document to life.
  *
@@ -13,7 +19,7 @@ export async function start(): Promise<void> {
   const { dataset, lang } = document.documentElement
   const same = dataset.rendered === 'default' && dataset.stale === undefined && window.location.hash === ''
   live.value = !same
-  const { app, router } = createPage(createWebHistory(), same)
+  const { app, router } = createPage(createWebHistory(root()), same)
   await pause()
   await Promise.all([setLocale(lang === 'en' ? 'en' : 'zh-CN', false), router.isReady()])
   await pause()

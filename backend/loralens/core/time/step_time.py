@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core.tape.cost import CAUSES, UPDATE
 from loralens.core.tape.size import MONOMIALS, Size, monomial_values
 from loralens.core.time.communication import Communication, communication
+from loralens.core.time.floats import added, fourth_root_of_fourth_powers
 from loralens.core.time.rates import Constants, Speed, known, speed_of
 from loralens.core.time.update import update_bytes, update_kernels
 
@@ -64,7 +65,7 @@ class TimePlan:
         """The time at one setting, or at arrays of them; `host`: how much slower the processor launches than the constants' one."""
         values = monomial_values(batch, sequence, rank)  # type: ignore[arg-type]
         card = {name: _value(polynomial, values) for name, polynomial in self.card.items()}
-        busy, between = sum(card.values()), self.between
+        busy, between = added(card.values()), self.between
         beside = beside_card(
             busy,
             host * (self.launch_seconds + between.hook_seconds),
@@ -79,7 +80,7 @@ class TimePlan:
         )
         parts = {name: self.accumulation * value for name, value in card.items()} | beside
         parts[UPDATE] = _value(self.optimizer, values) + host * self.optimizer_seconds
-        return StepTime(sum(parts.values()), parts)
+        return StepTime(added(parts.values()), parts)
 
     def to_dict(self) -> dict[str, Any]:
         """The formula as JSON: what a page evaluates."""
@@ -133,7 +134,7 @@ def beside_card(
 
 def larger(card: Any, processor: Any) -> Any:
     """The larger of two times, rounded off where they are close."""
-    return (card**SHARPNESS + processor**SHARPNESS) ** (1 / SHARPNESS)
+    return fourth_root_of_fourth_powers(card, processor)
 
 
 def time_plan(
@@ -210,4 +211,5 @@ def seconds_of(size: Size, bytes_per_second: float) -> Polynomial:
 
 
 def _value(polynomial: Iterable[float], values: Iterable[float]) -> float:
-    return sum([c * v for c, v in zip(polynomial, values, strict=True) if c])
+    total: float = added([c * v for c, v in zip(polynomial, values, strict=True) if c])
+    return total

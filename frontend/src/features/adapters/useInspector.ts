@@ -1,6 +1,6 @@
 /** An adapter's two files, looked into by the server on this machine; kept there only when it is to be resized. */
 import { ref, shallowRef, type Ref } from 'vue'
-import { ApiError, OfflineError, type Problem } from '@/shared/api/client'
+import { ApiError, OfflineError, request, type Problem } from '@/shared/api/client'
 import { asProblem } from './useAdapters'
 
 export interface ModuleReport {
@@ -123,7 +123,6 @@ export function useInspector(): Inspector {
     }
   }
   const json = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
-    const { request } = await import('@/shared/api/client')
     return await request<T>(method as 'GET' | 'POST', path, body)
   }
 

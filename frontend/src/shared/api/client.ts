@@ -1,5 +1,8 @@
 /** One way to talk to the API: JSON in, JSON out, problem+json as an error. Types come from the generated schema. */
 import type { components } from './schema'
+import { ask } from './source'
+
+export { OfflineError } from './source'
 
 export type Schemas = components['schemas']
 export type MemoryAnswer = Schemas['MemoryAnswer']
@@ -24,37 +27,24 @@ export class ApiError extends Error {
   }
 }
 
-/** The server could not be reached at all. */
-export class OfflineError extends Error {
-  constructor() {
-    super('offline')
-    this.name = 'OfflineError'
-  }
-}
-
 export async function request<T>(
   method: 'GET' | 'POST' | 'DELETE',
   path: string,
   body?: unknown,
   signal?: AbortSignal,
 ): Promise<T> {
-  let response: Response
+  const { status, text } = await ask(method, path, body === undefined ? '' : JSON.stringify(body), signal)
+  const json = parsed(text)
+  if (status >= 200 && status < 300) return json as T
+  throw new ApiError(asProblem(json, status))
+}
+
+function parsed(text: string): unknown {
   try {
-    response = await fetch(path, {
-      method,
-      signal,
-      headers: { accept: 'application/json', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    })
-  } catch (error) {
-    if (error instanceof DOMException && error.name === 'AbortError') throw error
-    throw new OfflineError()
+    return JSON.parse(text)
+  } catch {
+    return null
   }
-  // A proxy in front of a stopped server answers by itself, without our problem body.
-  if (response.status === 502 || response.status === 504) throw new OfflineError()
-  const json: unknown = response.status === 204 ? null : await response.json().catch(() => null)
-  if (response.ok) return json as T
-  throw new ApiError(asProblem(json, response.status))
 }
 
 function asProblem(json: unknown, status: number): Problem {

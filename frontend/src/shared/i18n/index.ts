@@ -58,8 +58,9 @@ export async function setLocale(locale: Locale, remember = true): Promise<void> 
   if (typeof document === 'undefined') return
   document.documentElement.lang = locale
   if (!remember) return
-  // The server reads the cookie, to send the page in this language from the start.
-  document.cookie = `loralens.lang=${locale}; path=/; max-age=31536000; samesite=lax`
+  if (!__LORALENS_ALONE__)
+    // The server reads the cookie, to send the page in this language from the start.
+    document.cookie = `loralens.lang=${locale}; path=/; max-age=31536000; samesite=lax`
   try {
     localStorage.setItem('loralens.lang', locale)
   } catch {

@@ -75,7 +75,12 @@ export function addressOf(target: Target): string {
 
 export function placeOf(address: string): Place {
   const { pathname, searchParams, hash } = new URL(address, 'http://page')
-  return { path: pathname, query: Object.fromEntries(searchParams), hash: decodeURIComponent(hash) }
+  // A host of files alone ends the address of a folder with a slash.
+  return {
+    path: pathname.replace(/(?<=.)\/$/, ''),
+    query: Object.fromEntries(searchParams),
+    hash: decodeURIComponent(hash),
+  }
 }
 
 export interface Router {

@@ -5,7 +5,8 @@
  * have come to rest (terms, assumptions, verdicts). Both are the same ledger; a test holds them equal.
  */
 import { computed, inject, onScopeDispose, provide, watch, type ComputedRef, type InjectionKey } from 'vue'
-import { ApiError, OfflineError } from '@/shared/api/client'
+import { ApiError, OfflineError, request } from '@/shared/api/client'
+import { away, tryServer } from '@/shared/api/source'
 import type { Part2Settings } from '@/shared/url/part2Query'
 import { loadBuiltInPlans } from './builtInPlans'
 import { live } from './live'
@@ -21,6 +22,7 @@ export interface Answers extends Catalogue, Choice, Memory {
   standing: ComputedRef<Standing>
   /** The name of the model that is asked about, whether or not there are numbers of it. */
   askedName: ComputedRef<string>
+  /** Whether the server is gone. */
   offline: ComputedRef<boolean>
   error: ComputedRef<ApiError | null>
   retry: () => void
@@ -63,9 +65,14 @@ export function provideAnswers(settings: Part2Settings): Answers {
       if (config) return String(config._name_or_path ?? config.model_type ?? 'config.json')
       return catalogue.models.value.find((row) => row.id === settings.model)?.name ?? settings.model
     }),
-    offline: computed(() => builtIn.value || queries.some((query) => query.error.value instanceof OfflineError)),
+    offline: computed(
+      () => away.value || builtIn.value || queries.some((query) => query.error.value instanceof OfflineError),
+    ),
     error,
     retry: () => {
+      tryServer()
+      // What the engine answered need not be asked again; whether the server is back is known by its next answer.
+      if (away.value) void request('GET', '/api/health').catch(() => undefined)
       for (const query of queries) if (query.error.value || builtIn.value) void query.refetch()
     },
   }

@@ -2,16 +2,31 @@
 import { useQuery, useQueryClient } from '@tanstack/vue-query'
 import { computed, type ComputedRef } from 'vue'
 import { request, type Schemas } from '@/shared/api/client'
+import { ALONE } from '@/shared/api/source'
 import { useLocale } from '@/shared/i18n'
 import { useAnnouncer } from '@/shared/ui/announcer'
 
-export type LabAnswer = Schemas['LabAnswer']
+type LabAnswer = Schemas['LabAnswer']
+/** What the server says of it; `alone`: there is none. */
+export type LabState = Omit<LabAnswer, 'status'> & { status: LabAnswer['status'] | 'alone' }
+const NOBODY: LabState = {
+  status: 'alone',
+  phase: null,
+  downloaded_bytes: null,
+  file: null,
+  file_bytes: null,
+  file_total_bytes: null,
+  seconds: null,
+  failure: null,
+  reason: null,
+  hint: './start.sh',
+}
 
 export interface Lab {
-  state: ComputedRef<LabAnswer | undefined>
+  state: ComputedRef<LabState | undefined>
   /** True once the server said that it can be used. */
   ready: ComputedRef<boolean>
-  /** True once the server said that it cannot be used yet. */
+  /** True once it is known that it cannot be used, or not yet. */
   blocked: ComputedRef<boolean>
 }
 
@@ -24,6 +39,7 @@ export function useLab(): Lab {
   const { announce } = useAnnouncer()
   const query = useQuery({
     queryKey: ['lab'],
+    enabled: !ALONE,
     async queryFn({ signal }) {
       const before = client.getQueryData<LabAnswer>(['lab'])
       const now = await request<LabAnswer>('GET', '/api/lab', undefined, signal)
@@ -42,9 +58,10 @@ export function useLab(): Lab {
           ? WORKING_MS
           : WAITING_MS,
   })
+  const state = computed<LabState | undefined>(() => (ALONE ? NOBODY : query.data.value))
   return {
-    state: computed(() => query.data.value),
-    ready: computed(() => query.data.value?.status === 'ready'),
-    blocked: computed(() => query.data.value !== undefined && query.data.value.status !== 'ready'),
+    state,
+    ready: computed(() => state.value?.status === 'ready'),
+    blocked: computed(() => state.value !== undefined && state.value.status !== 'ready'),
   }
 }

@@ -1,9 +1,23 @@
 import { describe, expect, it } from 'vitest'
 import builtIn from '@/shared/api/builtInPlans.json'
 import { DEFAULTS } from '@/shared/url/part2Query'
-import { bodiesOf, methodsOf, recipeOf } from './requests'
+import { FIRST_QUESTIONS } from '@/shared/api/firstQuestions'
+import { bodiesOf, fitBody, lightMethod, methodsOf, recipeOf } from './requests'
 
 describe('requests', () => {
+  it('of a page at its defaults are those that are answered while it is built', () => {
+    const bodies = FIRST_QUESTIONS.flatMap(([, path, body]) => (body ? [[path, JSON.stringify(body)]] : []))
+    const [plan] = bodiesOf({ model: DEFAULTS.model }, { ...DEFAULTS })
+    const { model, recipe } = plan!
+    expect(bodies).toEqual([
+      ['/api/plan', JSON.stringify(plan)],
+      ['/api/memory', JSON.stringify({ ...plan, gpu: DEFAULTS.gpu })],
+      ['/api/parameters', JSON.stringify({ model, recipe, method: lightMethod({ ...DEFAULTS }) })],
+      ['/api/fit', fitBody({ model: DEFAULTS.model }, { ...DEFAULTS }, 'lora')],
+      ['/api/sweep', expect.any(String)],
+    ])
+  })
+
   it('of the built-in plans are those the page makes at its defaults', () => {
     for (const { body } of builtIn)
       expect(JSON.stringify(bodiesOf({ model: body.model }, { ...DEFAULTS }))).toBe(JSON.stringify([body]))

@@ -51,7 +51,7 @@ export function provideSettings(embeds: readonly string[] = []): SettingsStore {
     (query) => {
       const parsed = parseQuery(plain(query), embeds)
       const text = JSON.stringify(formatQuery(parsed.settings))
-      if (text === written || route.path !== '/part2') return
+      if (text === written || !route.path.startsWith('/part2')) return
       clearTimeout(timer)
       written = text
       complaints.value = parsed.complaints

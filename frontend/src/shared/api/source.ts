@@ -1,0 +1,76 @@
+/**
+ * Where answers come from: a server, or the engine in a worker of this page. A page that was built without a server has
+ * the engine alone; any other turns to it when its server is gone, for everything that is only computed.
+ */
+import { ref } from 'vue'
+
+export interface Answer {
+  status: number
+  text: string
+}
+
+/** Neither a server nor the engine could be reached. */
+export class OfflineError extends Error {
+  constructor() {
+    super('offline')
+    this.name = 'OfflineError'
+  }
+}
+
+/** Whether the page was built to stand alone. */
+export const ALONE: boolean = __LORALENS_ALONE__
+
+/** Whether the server is gone and the engine answers in its place. */
+export const away = ref(false)
+/** Whether the engine is being fetched and started. */
+export const starting = ref(false)
+
+/** So long the server is not asked again after it was found gone. */
+const REST_MS = 10_000
+let failed = -REST_MS
+
+/** Asks the server with the next question, whenever it was found gone. */
+export function tryServer(): void {
+  failed = -REST_MS
+}
+
+const isAbort = (error: unknown): boolean => error instanceof DOMException && error.name === 'AbortError'
+
+async function server(method: string, path: string, body: string, signal?: AbortSignal): Promise<Answer> {
+  const headers = new Headers({ accept: 'application/json' })
+  if (body) headers.set('content-type', 'application/json')
+  const response = await fetch(path, { method, signal, headers, body: body || null })
+  // A proxy in front of a stopped server answers by itself, without our problem body.
+  if (response.status === 502 || response.status === 504) throw new OfflineError()
+  return { status: response.status, text: await response.text() }
+}
+
+/** The engine's answer; none where it is not one that computes. Throws when it cannot be started. */
+async function engine(method: string, path: string, body: string, signal?: AbortSignal): Promise<Answer | undefined> {
+  const { ask } = await import('./engine/engine')
+  return ask(method, path, body, signal, (now) => (starting.value = now))
+}
+
+const NEEDS_SERVER: Answer = { status: 503, text: '{"title": "Needs a server", "status": 503, "code": "needs_server"}' }
+
+export async function ask(method: string, path: string, body: string, signal?: AbortSignal): Promise<Answer> {
+  const resting = ALONE || performance.now() - failed < REST_MS
+  try {
+    const answer = resting && (await engine(method, path, body, signal))
+    if (answer) return answer
+    if (ALONE) return NEEDS_SERVER
+    const served = await server(method, path, body, signal)
+    away.value = false
+    return served
+  } catch (error) {
+    if (isAbort(error)) throw error
+    if (resting) throw new OfflineError()
+  }
+  failed = performance.now()
+  const answer = await engine(method, path, body, signal).catch((error: unknown) => {
+    throw isAbort(error) ? error : new OfflineError()
+  })
+  if (!answer) throw new OfflineError()
+  away.value = true
+  return answer
+}

@@ -1,0 +1,59 @@
+/** The page without a server: files below some path, and the engine in the browser. */
+import { startDumbServer } from '../dumb.mjs'
+import { differing } from '../engine.mjs'
+import { assert, chooseModel, equal, modelHas, openPage, settled } from '../lib.mjs'
+
+const CONFIG = {
+  model_type: 'llama',
+  hidden_size: 2048,
+  intermediate_size: 5632,
+  num_hidden_layers: 22,
+  num_attention_heads: 32,
+  num_key_value_heads: 4,
+  vocab_size: 32000,
+}
+
+export default async function alone(context) {
+  const server = await startDumbServer()
+  try {
+    const { page, finish } = await openPage({ ...context, url: server.url }, { path: '/', lang: 'en' })
+    // From the home page to Part 2 and its numbers: what the defaults ask is answered without starting anything.
+    await page.locator('a.primary').click()
+    await settled(page)
+    equal(page.workers().length, 0, 'engines that nobody needed')
+    equal(await page.locator('[data-banner=offline]').count(), 0, 'nobody is missed')
+
+    // The first question of one's own starts the engine.
+    const begun = performance.now()
+    await chooseModel(page, 'qwen2.5-7b')
+    await page.locator('.sentence').filter({ hasText: 'Qwen2.5-7B' }).waitFor({ timeout: 60_000 })
+    const seconds = (performance.now() - begun) / 1000
+    equal(page.workers().length, 1, 'engines')
+
+    // A config.json of one's own, and what fits.
+    await page.locator('[data-own=model]').click()
+    await page.locator('dialog textarea').fill(JSON.stringify(CONFIG))
+    await page.locator('dialog .config .btn.primary').click()
+    await modelHas(page, '1,100,048,384')
+    await page.locator('#fit').scrollIntoViewIfNeeded()
+    await page.locator('#fit [data-fit=lora] .verdict').waitFor()
+    await page.locator('#fit .advice').scrollIntoViewIfNeeded()
+    await page.locator('#fit .advice li, #fit [data-advice]').first().waitFor()
+
+    const different = await differing(page, server.url, context.url, 12)
+    equal(different.join('\n'), '', 'answers that are not the bytes of the server')
+    assert(page.url().startsWith(`${server.url}/part2`), 'the page stays below its path')
+    await finish()
+
+    // A link with settings, opened afresh, and the address of a folder.
+    const second = await openPage({ ...context, url: server.url }, { path: '/part2?r=16', lang: 'en' })
+    await second.page.locator('#compare').scrollIntoViewIfNeeded()
+    await second.page.locator('[data-card=lora] [data-number=trainable]').filter({ hasText: '8,388,608' }).waitFor()
+    await second.page.locator('#benchmark').scrollIntoViewIfNeeded()
+    await second.page.locator('[data-lab=alone]').first().waitFor()
+    await second.finish()
+    return `engine ready and first answer in ${seconds.toFixed(1)} s`
+  } finally {
+    await server.stop()
+  }
+}
