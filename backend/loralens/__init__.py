@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loralens.core.answer.answers import memory_answer, parameters_answer, plan_answer
     from loralens.core.answer.estimate import Estimate, estimate
+    from loralens.samples import sample_lengths
 
 __version__ = "0.1.0"
 
@@ -19,8 +20,9 @@ _HOMES = {
     "memory_answer": "loralens.core.answer.answers",
     "parameters_answer": "loralens.core.answer.answers",
     "plan_answer": "loralens.core.answer.answers",
+    "sample_lengths": "loralens.samples",
 }
-__all__ = ["Estimate", "__version__", "estimate", "memory_answer", "parameters_answer", "plan_answer"]
+__all__ = ["Estimate", "__version__", "estimate", "memory_answer", "parameters_answer", "plan_answer", "sample_lengths"]
 
 
 def __getattr__(name: str) -> Any:

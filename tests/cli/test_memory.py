@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from json import dumps
+
 import pytest
 
 
@@ -97,3 +99,23 @@ def test_a_picture_is_said_in_words_and_shown_in_the_recipe(run):
     assert "--images 1 --image-size 448,672" in out
     code, _, err = run("memory", "qwen2.5-vl-3b", "--images", "1")
     assert code == 2 and "image_size is missing" in err
+
+
+def test_a_file_of_samples_is_read(run, tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(dumps({"text": "word " * count}) for count in (10, 20, 400)), encoding="utf-8")
+    code, out, _ = run("memory", "qwen2.5-0.5b", "-m", "lora", "--data", str(path))
+    assert code == 0
+    assert "the worst batch" in out
+    assert "bytes / 4" in out
+    code, _, err = run("memory", "qwen2.5-0.5b", "--tokenizer", "bytes")
+    assert code == 2
+    assert "no data is named" in err
+
+
+def test_a_machine_and_an_evaluation_are_told(run):
+    words = ["--eval-samples", "500", "--eval-metrics", "logits", "--host-memory", "64", "--gpu", "rtx-4090"]
+    code, out, _ = run("memory", "llama-3.1-8b", "-m", "lora", *words)
+    assert code == 5
+    assert "while it evaluates" in out
+    assert "host memory of a machine" in out

@@ -77,6 +77,13 @@ def with_allocator(body: dict[str, Any]) -> dict[str, Any]:
     """`request_body()` with the words that `POST /api/memory` knows beside them."""
     properties = body["content"]["application/json"]["schema"]["properties"]
     properties["allocator"] = _ALLOCATOR
+    pair = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2}
+    properties["lengths"] = {
+        "description": "Lengths of your samples, as pairs of tokens and samples: what batches of them take.",
+        "type": ["array", "null"],
+        "items": pair,
+        "minItems": 1,
+    }
     properties["trainers"] = {
         "description": "true, or names: what the same words come to with each trainer's defaults.",
         "anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string", "enum": list(TRAINERS)}}],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from loralens.cli.lengths import show_lengths
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.recipe_line import options
 from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import exit_code, sentence
 from loralens.cli.words import Option
+from loralens.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from loralens.core.answer.shapes import MemoryAnswer, MemoryEstimate, Part, RunMoment, Storage, TrainerRow
@@ -31,6 +33,16 @@ Allocator = Annotated[
     ),
 ]
 Trainers = Annotated[bool, Option("--trainers", help="Add a row for each trainer's defaults in the options left open.")]
+Data = Annotated[
+    str | None,
+    Option("--data", help="A JSONL file of samples: what batches of their lengths take.", metavar="FILE"),
+]
+Tokenizer = Annotated[
+    str | None,
+    Option(
+        "--tokenizer", help="Counts the tokens of --data: a tokenizer.json of this machine, or bytes.", metavar="TEXT"
+    ),
+]
 EXAMPLES = (
     ("loralens memory 7B", "full fine-tuning, LoRA and QLoRA side by side"),
     ("loralens memory Qwen/Qwen3-8B -m qlora --gpu 24GB --batch-size 4", "with a verdict; exit code 0, 4 or 5"),
@@ -40,7 +52,13 @@ EXAMPLES = (
 
 @takes_recipe
 def command(
-    body: Body, explain: Explain = False, allocator: Allocator = None, trainers: Trainers = False, json: Json = False
+    body: Body,
+    explain: Explain = False,
+    allocator: Allocator = None,
+    trainers: Trainers = False,
+    data: Data = None,
+    tokenizer: Tokenizer = None,
+    json: Json = False,
 ) -> int:
     """Memory of one training step: peak, phases and what each byte is.
 
@@ -49,12 +67,25 @@ def command(
     """
     from loralens.core.answer.answers import memory_answer
 
-    own = ({} if allocator is None else {"allocator": allocator}) | ({"trainers": True} if trainers else {})
+    own: Body = ({} if allocator is None else {"allocator": allocator}) | ({"trainers": True} if trainers else {})
+    notes: list[str] = []
+    if data is not None:
+        from loralens.samples import BYTES, sample_lengths
+
+        samples = sample_lengths(data, tokenizer or BYTES)
+        own["lengths"], notes = samples.pairs, samples.notes
+    elif tokenizer is not None:
+        raise InvalidInput(
+            "--tokenizer counts the tokens of --data, and no data is named",
+            field="tokenizer",
+            hint="add --data train.jsonl",
+        )
     answer = memory_answer({**body, **own})
     if json:
         print_json(answer)
     else:
         _show(answer, body, explain)
+        show_lengths(answer["estimates"], notes)
     return exit_code(row["verdict"] for e in answer["estimates"] for row in e["fits"]) if body.get("gpu") else 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from loralens.core import catalogue
 from loralens.core.answer.by_trainer import by_trainer
 from loralens.core.answer.estimate import ALLOCATORS, SHOWN_GPUS, Estimate, estimate_model
+from loralens.core.answer.lengths import Lengths, of_lengths
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.remarks import remarks
 from loralens.core.answer.trainer import trained
@@ -87,16 +88,19 @@ def memory_answer(body: Any, *, most_passes: int | None = None) -> MemoryAnswer:
 
     `trainers`: true, or names: what the same words come to with each trainer's defaults, see `by_trainer`.
 
+    `lengths`: pairs of tokens and samples: what batches of such samples take, see `lengths.of_lengths`.
+
     `allocator`: `rule` (the default) or `simulated`, see `core.answer.overhead`; `most_passes` bounds what the latter may
     cost, see `core.answer.cost`.
     """
     allocator, body = _allocator(body)
     trainers, body = _trainers(body)
+    lengths, body = _lengths(body)
     model, names, recipe, gpus = read_body(body)
     if allocator == "simulated" and most_passes is not None:
         from loralens.core.answer.cost import check_simulation  # with the allocator, which few ask for
 
-        check_simulation(model, names, recipe, most_passes)
+        check_simulation(model, names, recipe, most_passes, lengths=lengths is not None)
     estimates = [estimate_model(model, name, recipe) for name in names]
     by_method = {item.method: item for item in estimates}
     both = "full" in by_method and "lora" in by_method
@@ -105,6 +109,10 @@ def memory_answer(body: Any, *, most_passes: int | None = None) -> MemoryAnswer:
         "estimates": [item.to_dict(gpus, allocator) for item in estimates],
         "comparison": _comparison(by_method["full"], by_method["lora"]) if both else None,
     }
+    if lengths is not None:
+        cards = [catalogue.gpu(name) for name in gpus]
+        for item, row in zip(estimates, answer["estimates"], strict=True):
+            row["lengths"] = of_lengths(item, lengths, cards, simulated=allocator == "simulated")
     if trainers:
         answer["trainers"] = by_trainer(model, names, body.get("recipe"), trainers, gpus)
     return answer
@@ -122,6 +130,13 @@ def _allocator(body: Any) -> tuple[Allocator, Any]:
             hint="leave it out for bands by rule; simulated runs the step through PyTorch's caching allocator",
         )
     return allocator, {name: value for name, value in body.items() if name != "allocator"}
+
+
+def _lengths(body: Any) -> tuple[Lengths | None, Any]:
+    """The samples' lengths, and the body without the word."""
+    if not isinstance(body, Mapping) or body.get("lengths") is None:
+        return None, body
+    return Lengths.read(body["lengths"]), {name: value for name, value in body.items() if name != "lengths"}
 
 
 def _trainers(body: Any) -> tuple[tuple[str, ...], Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from loralens.core.answer.lengths import BATCHES, DRAWS
 from loralens.core.architecture.registry import build
 from loralens.core.errors import InputTooLarge
 from loralens.core.question.model import Model
@@ -21,8 +22,10 @@ TURNS_PER_PASS: Final = 5
 """Turns of a loop inside a layer that make as many tensors as a layer (assumption: about twenty each, and a hundred)."""
 
 
-def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe) -> int:
+def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe, *, lengths: bool = False) -> int:
     """Layer passes of `allocator=simulated`: recorded once, run for one length, for varying ones, and for the least memory.
+
+    `lengths`: and for drawn batches of given lengths.
 
     Raises:
         InvalidInput, UnsupportedArchitecture: as `build`.
@@ -31,13 +34,16 @@ def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe) ->
     layers = sum(len(stack) for _, stack in root.stacks())
     micro_batches = 2 if recipe.gradient_accumulation_steps > 1 else 1
     steps = 1 + STEPS + (VARYING_STEPS if recipe.padded else 0) + SEARCHES * (5 if recipe.padded else STEPS)
+    steps += 1 + DRAWS * BATCHES if lengths else 0
     turns = 0 if root.turn is None else -(-recipe.sequence_length // root.turn)
     return len(methods) * layers * (1 + turns // TURNS_PER_PASS) * micro_batches * steps
 
 
-def check_simulation(model: Model, methods: tuple[str, ...], recipe: Recipe, most: int) -> None:
+def check_simulation(
+    model: Model, methods: tuple[str, ...], recipe: Recipe, most: int, *, lengths: bool = False
+) -> None:
     """Raise `InputTooLarge` where a simulation needs more than `most` layer passes."""
-    passes = simulation_passes(model, methods, recipe)
+    passes = simulation_passes(model, methods, recipe, lengths=lengths)
     if passes > most:
         raise InputTooLarge(
             f"this simulation needs {passes:,} layer passes, a request may have {most:,}",

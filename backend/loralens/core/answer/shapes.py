@@ -183,6 +183,41 @@ class Iteration(TypedDict):
     cards: list[IterationCard]
 
 
+class BatchOfLengths(TypedDict):
+    """A batch that so many percent of all batches are no longer than; 100: the worst of an epoch."""
+
+    percent: float
+    sequence_length: int
+    allocated_bytes: Bytes
+    needed_bytes: Annotated[Pair, "What a card must have: at least, and to be safe."]
+    fits: list[MomentFit]
+
+
+class Epoch(TypedDict):
+    """Simulated runs of drawn batches on one card, the longest of an epoch among them."""
+
+    runs: int
+    batches: Annotated[int, "Of each run."]
+    ended: int
+    failing_share: Annotated[float, "Of the runs; about the chance of not getting through an epoch."]
+
+
+class LengthsAnswer(TypedDict):
+    """What batches of samples of the given lengths take."""
+
+    samples: int
+    tokens: Annotated[int, "After cutting to sequence_length."]
+    mean: float
+    longest: int
+    cut: Annotated[int, "Samples above sequence_length."]
+    batches: list[BatchOfLengths]
+    padding: Annotated[float, "Share of padding in padded batches."]
+    packed_rows: Annotated[int, "Rows of sequence_length that hold all tokens."]
+    packing_gain: Annotated[float, "Tokens of padded batches for each token of packed rows."]
+    epoch_batches: Annotated[int, "Micro batches of one epoch on one GPU."]
+    epoch: NotRequired[Annotated[Epoch, "With allocator=simulated and one GPU; else it is left out."]]
+
+
 class MemoryEstimate(TypedDict):
     """One method's answer."""
 
@@ -202,6 +237,7 @@ class MemoryEstimate(TypedDict):
     without_effect: Annotated[list[IdleWords], "The `assumptions` about words, by word."]
     fits: list[Fit]
     moments: list[RunMoment]
+    lengths: NotRequired[Annotated[LengthsAnswer, "Only where `lengths` were given."]]
     iteration: NotRequired[Annotated[Iteration, "Of an objective with a rollout; else it is left out."]]
 
 

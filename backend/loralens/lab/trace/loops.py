@@ -6,6 +6,7 @@ forward pass has returned. transformers' Trainer runs as it is, its own method o
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,4 +53,34 @@ class Trainer:
         from transformers import Trainer as Real
 
         loss: torch.Tensor = Real.compute_loss(self._bare, model, batch)
+        return loss
+
+
+class Sft:
+    """TRL's `SFTTrainer.compute_loss`, up to 1.6 on whole logits: entropy and accuracy are read off them too.
+
+    Its batches hold an attention mask (`padded`); sums that it would fetch from the card are ones.
+    """
+
+    def __init__(self) -> None:
+        SFTTrainer = import_module("trl").SFTTrainer
+        self._trainer = SFTTrainer.__new__(SFTTrainer)
+        vars(self._trainer).update(
+            accelerator=SimpleNamespace(
+                parallelism_config=None, gather_for_metrics=lambda _: torch.ones((), device="cpu")
+            ),
+            args=SimpleNamespace(use_liger_kernel=False, loss_type="nll", average_tokens_across_devices=False),
+            label_smoother=None,
+            compute_loss_func=None,
+            model_accepts_loss_kwargs=False,
+            aux_loss_enabled=False,
+            num_virtual_tokens=0,
+            _metrics={"train": {name: [] for name in ("entropy", "mean_token_accuracy", "num_tokens")}},
+            _total_train_tokens=0,
+        )
+
+    def __call__(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of one micro batch."""
+        self._trainer.model = model
+        loss: torch.Tensor = self._trainer.compute_loss(model, dict(batch))
         return loss
