@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,21 @@ def test_every_moment_is_answered():
     )["estimates"]
     assert [row["moment"] for row in found["moments"]] == ["loading", "step", "evaluation", "saving"]
     assert all(row["host_verdict"] is None and len(row["fits"]) == 1 for row in found["moments"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"eval_samples": 4}, r"while it evaluates a GPU needs \S+ GiB, to be safe \S+ GiB"),
+        ({"host_memory": 64}, r"a machine needs \d+ GiB of host memory, to be safe \d+ GiB, of its 64 GiB"),
+        (
+            {"strategy": "zero3", "offload": "parameters", "model": "qwen2.5-32b"},
+            r"a machine needs .* not said \(host_memory\).*",
+        ),
+    ],
+)
+def test_what_decides_beside_the_step_is_said_in_both_languages(words, says):
+    model = words.pop("model", "qwen2.5-0.5b")
+    (line,) = (text for text in estimate(model, "full", **words).assumptions() if re.fullmatch(says, text))
+    table = json.loads(Path("frontend/src/shared/ui/ledger.zh-CN.json").read_text("utf-8"))
+    assert any(re.fullmatch(pattern, line) for pattern, _ in table["assumptions"])

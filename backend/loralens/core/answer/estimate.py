@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core import catalogue
-from loralens.core.answer.evaluated import NOTE as EVALUATION_NOTE
 from loralens.core.answer.evaluated import evaluation_of
 from loralens.core.answer.explain import terms
 from loralens.core.answer.host import host_of
 from loralens.core.answer.iteration import ASSUMPTIONS as ENGINE_ASSUMPTIONS
 from loralens.core.answer.iteration import iteration
-from loralens.core.answer.moments import HOST_UNKNOWN, RESIDENT, Moments, unified_note
+from loralens.core.answer.moments import RESIDENT, Moments, unified_note
 from loralens.core.answer.overhead import (
     ASSUMPTIONS,
     SIMULATED_ASSUMPTIONS,
@@ -212,8 +211,7 @@ class Estimate:
         ]
         if self.recipe.objective.type == "grpo" and self.recipe.rollout.engine == "vllm":
             own += ENGINE_ASSUMPTIONS
-        own += [EVALUATION_NOTE] if self.evaluation else []
-        own += [HOST_UNKNOWN] if self.host.much_unsaid(self.recipe) else []
+        own += self.moments.said()
         if allocator == "rule":
             return [*own, *ASSUMPTIONS]
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []

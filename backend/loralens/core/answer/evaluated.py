@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from loralens.core.tape.size import Size
 
 NUMBER: Final = 8  # bytes of a token's number
-NOTE: Final = (
-    "evaluation as transformers 5.23 runs it, with every sample as long as sequence_length; what is kept so far is copied beside "
-    "each new batch"
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
 
 RESIDENT: Final = {"loading": ("weights", "adapter"), "saving": ("weights", "adapter", "optimizer_state")}
-HOST_UNKNOWN: Final = (
-    "a large part waits in host memory, and what the machine has is not said (host_memory): nothing fits before it is"
+GIB: Final = 2**30
+EVALUATION_NOTE: Final = (
+    "evaluation as transformers 5.23 runs it, with every sample as long as sequence_length; what is kept so far is copied beside "
+    "each new batch"
 )
 
 
@@ -65,6 +67,24 @@ class Moments:
                 }
             )
         return rows
+
+    def said(self) -> list[str]:
+        """What decides beside the step, in sentences: an evaluation, and a machine whose memory is said or has to be."""
+        found = []
+        if self.evaluation is not None:
+            least, safe = (size / GIB for size in needed_by_rule(self.evaluation.allocated_bytes))
+            found += [EVALUATION_NOTE, f"while it evaluates a GPU needs {least:.1f} GiB, to be safe {safe:.1f} GiB"]
+        memory, (least, safe) = self.recipe.parallelism.host_memory, self.host.needed
+        if memory is not None:
+            found.append(
+                f"a machine needs {least / GIB:.0f} GiB of host memory, to be safe {safe / GIB:.0f} GiB, of its {memory:g} GiB"
+            )
+        elif self.host.much_unsaid(self.recipe):
+            found.append(
+                f"a machine needs {least / GIB:.0f} GiB of host memory, to be safe {safe / GIB:.0f} GiB, and what it has is not said "
+                "(host_memory): nothing fits before it is"
+            )
+        return found
 
     def beside(self, card: Gpu) -> list[str]:
         """Verdicts on what is not the step: the evaluation, the machine's memory, and one pool for both where it is shared."""
