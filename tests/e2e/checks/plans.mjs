@@ -10,7 +10,7 @@ export default async function plans(context) {
   await page.locator('#fit').scrollIntoViewIfNeeded()
   await page.locator('[data-plans]').scrollIntoViewIfNeeded()
   const rows = page.locator('[data-plans] li')
-  await rows.first().waitFor({ timeout: 20_000 })
+  await rows.first().waitFor({ timeout: 60_000 }) // three searches one after the other
   assert((await rows.first().locator('[data-number=plan-needs]').innerText()).includes('GiB'), 'what one GPU needs')
   await rows.first().locator('summary').click()
   assert((await rows.first().locator('pre').first().innerText()).includes('num_processes: 8'), 'a config to paste')
