@@ -49,6 +49,10 @@ contract: ## Schemathesis against the OpenAPI schema, nothing may fail: make con
 roundtrip: ## 500 random recipes to each trainer's config or script and back (some minutes)
 	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/roundtrip.py 500
 
+.PHONY: oom-events
+oom-events: ## 200 made-up out-of-memory messages: how often the tensor is named, with the set-up and without (a quarter of an hour)
+	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/oom_events.py 200
+
 .PHONY: fuzz
 fuzz: ## 20,000 broken configs in place of the usual 2,000, each one that can be counted walked too (a quarter of an hour)
 	FUZZ_EXAMPLES=20000 nice -n 10 $(PY)/python -m pytest -q tests/core/architecture/test_broken_configs.py --hypothesis-show-statistics

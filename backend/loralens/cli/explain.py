@@ -14,10 +14,12 @@ from loralens.cli.words import Argument, Option
 from loralens.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from loralens.trainers.shapes import ExplainAnswer
+    from loralens.trainers.shapes import ExplainAnswer, GuessedSetUp, SnapshotAnswer
 
 
-File = Annotated[str | None, Argument("FILE", help="The log with the message, or - for stdin.")]
+File = Annotated[
+    str | None, Argument("FILE", help="The log with the message, or - for stdin; or a snapshot of torch.cuda.memory.")
+]
 Training = Annotated[
     list[Path] | None,
     Option("--training", help="The trainer's file (and the files it names).", metavar="FILE", common=True),
@@ -33,8 +35,10 @@ Gpus = Annotated[
 EXAMPLES = (
     ("loralens explain crash.log --training train.yaml", "the tensor, its phase, and what would help"),
     ("loralens explain - --model 8B --method qlora", "the message from stdin"),
-    ("loralens explain crash.log --json", "the answer of POST /api/explain; without a set-up, what the figures say"),
+    ("loralens explain crash.log --json", "the answer of POST /api/explain; without a set-up, the likeliest tensors"),
+    ("loralens explain memory.pickle --training train.yaml", "a memory snapshot: what is alive, term by term"),
 )
+MOST_TERMS = 20
 LOG_BYTES = 200_000  # the message stands at the end of a log
 REASONS = {
     "need": "The step needs more than the card has.",
@@ -55,20 +59,39 @@ def command(
 ) -> None:
     """Which tensor did PyTorch fail to allocate, in which phase, and what would help?
 
-    With the training's set-up its requests are known one by one; without it only what the message itself says is known.
+    With the training's set-up its requests are known one by one; without it the likeliest tensors of that size are named,
+    which is a guess. Of a memory snapshot each live block is matched to a term of the step; nothing in the file is run.
     """
-    from loralens.trainers.explain import explain_answer
+    from loralens.trainers.explain import explain_answer, set_up
 
-    body: dict[str, Any] = {"text": _end_of(file)}
+    body: dict[str, Any] = {}
+    snapshot = file is not None and file != "-" and _is_pickle(file)
+    if not snapshot:
+        body["text"] = _end_of(file)
     if training:
         body["files"] = contents(training)
     if recipe is not None:
         body["recipe"] = read_json(str(recipe))
     body |= {name: value for name, value in (("model", model), ("method", method), ("gpus", gpus)) if value is not None}
+    if snapshot and file is not None:
+        from loralens.trainers.snapshot import explain_snapshot
+
+        with Path(file).open("rb") as opened:
+            found = explain_snapshot(opened, Path(file).name, set_up(body))
+        return print_json(found) if json else _show_snapshot(found)
     answer = explain_answer(body)
     if json:
         return print_json(answer)
     return _show(answer)
+
+
+def _is_pickle(file: str) -> bool:
+    """A pickle of protocol 2 or later begins with its opcode; a log does not."""
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(1) == b"\x80"
+    except OSError:
+        return False  # reading it says why
 
 
 def _end_of(file: str | None) -> str:
@@ -81,6 +104,44 @@ def _end_of(file: str | None) -> str:
             f"cannot read {file}: {error.strerror}", field="text", hint="give the path of a log"
         ) from None
     return raw[-LOG_BYTES:].decode("utf-8", "replace")
+
+
+def _show_snapshot(found: SnapshotAnswer) -> None:
+    table(
+        ["the snapshot has", ""],
+        [
+            ("reserved", gib(found["reserved_bytes"])),
+            ("allocated", gib(found["allocated_bytes"])),
+            ("unexplained", gib(found["unexplained_bytes"])),
+        ],
+    )
+    if found["terms"]:
+        line()
+        table(
+            ["what is alive", "of", "bytes", "how many", "known by"],
+            [
+                (row["name"], row["category"], gib(row["bytes"]), str(row["count"]), row["by"])
+                for row in found["terms"][:MOST_TERMS]
+            ],
+            left=2,
+        )
+    if found["unexplained"]:
+        line()
+        table(
+            ["unexplained", "how many", "bytes", "each"],
+            [
+                (
+                    row["stack"][0] if row["stack"] else "no stack",
+                    str(row["count"]),
+                    gib(row["bytes"]),
+                    gib(row["each_bytes"]),
+                )
+                for row in found["unexplained"]
+            ],
+            left=1,
+        )
+    for note in found["notes"]:
+        wrapped(note)
 
 
 def _show(answer: ExplainAnswer) -> None:
@@ -107,7 +168,18 @@ def _show(answer: ExplainAnswer) -> None:
             ],
             left=2,
         )
+    if answer["guesses"]:
+        line()
+        table(
+            ["it may have been", "phase", "bytes", "as in"],
+            [(row["name"], row["phase"], gib(row["bytes"]), _set_up(row["set_ups"][0])) for row in answer["guesses"]],
+            left=2,
+        )
     if answer["changes"]:
         line("To make it fit: " + " ".join(option(row["field"], row["to"]) for row in answer["changes"]))
     for note in answer["notes"]:
         wrapped(note)
+
+
+def _set_up(row: GuessedSetUp) -> str:
+    return f"{row['model']} {row['method']}, {row['micro_batch_size']} x {row['sequence_length']}"

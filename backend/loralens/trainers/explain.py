@@ -19,14 +19,17 @@ from loralens.core.step.allocator import LARGE_SEGMENT, SMALL_SEGMENT, round_siz
 from loralens.planner.advice import advise
 from loralens.planner.question import Question
 from loralens.trainers.check import question_of
+from loralens.trainers.guess import COMMON, guessed
 from loralens.trainers.oom import OutOfMemoryText, read_message
 
 if TYPE_CHECKING:
-    from loralens.trainers.shapes import ExplainAnswer, ExplainedTensor, OutOfMemoryFigures
+    from loralens.trainers.shapes import ExplainAnswer, ExplainedTensor, GuessedTensor, OutOfMemoryFigures
 
 
 BODY: Final = ("text", "model", "config", "method", "recipe", "files", "gpu", "gpus", "stack")
 MOST_TENSORS: Final = 5
+NEVER: Final = (True, 1 << 62)
+ANY_TENSOR: Final = "a segment of this size serves many small tensors: the card was full, whichever asked"
 LEAST_CARD: Final = 512 * 2**20
 """Bytes. A smaller card is none of the catalogue's own descriptions."""
 FRAGMENTED: Final = 0.5
@@ -48,17 +51,15 @@ def explain_answer(body: Any) -> ExplainAnswer:
                 f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(BODY)}"
             )
     message = read_message(body.get("text"))
-    question = _question(body)
+    question = set_up(body)
     answer: ExplainAnswer = {
         "message": _figures(message),
         "reason": _reason(message),
-        "model": None, "method": None, "recipe": None, "tensors": [], "peak_allocated_bytes": None, "changes": [],
-        "notes": [],
+        "model": None, "method": None, "recipe": None, "tensors": [], "guesses": [], "peak_allocated_bytes": None,
+        "changes": [], "notes": [],
     }  # fmt: skip
     if question is None:
-        answer["notes"].append(
-            "which tensor it is follows from the set-up: give --model and the recipe, or the trainer's file"
-        )
+        answer["guesses"], answer["notes"] = _guesses(message)
         return answer
     found = question.estimate()
     answer["model"], answer["method"] = question.model_dict(), question.method
@@ -72,7 +73,22 @@ def explain_answer(body: Any) -> ExplainAnswer:
     return answer
 
 
-def _question(body: Mapping[str, Any]) -> Question | None:
+def _guesses(message: OutOfMemoryText) -> tuple[list[GuessedTensor], list[str]]:
+    """What it may have been where only the message is known, with how much that says."""
+    ask = "give --model and the recipe, or the trainer's file: then it is known and not guessed"
+    if message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
+        return [], [ANY_TENSOR]
+    found = guessed(message)
+    if not found:
+        return [], [
+            f"none of the {len(COMMON)} models looked at has a tensor of that size at a usual batch and length: {ask}"
+        ]
+    how = "by how near what was allocated is" if message.allocated_bytes is not None else "the smallest first"
+    return found, [f"a guess among {len(COMMON)} models that are fine-tuned most, {how}: {ask}"]
+
+
+def set_up(body: Mapping[str, Any]) -> Question | None:
+    """The training that the files, or a model with its recipe, describe; None where neither is given."""
     if body.get("files") is not None:
         return question_of({name: body[name] for name in ("files", "gpus", "model", "config", "stack") if name in body})
     if body.get("model") is None and body.get("config") is None:
@@ -115,18 +131,25 @@ def _tensors(question: Question, recipe: Any, message: OutOfMemoryText, notes: l
     low, high = message.tried.low, message.tried.high
     near = message.allocated_bytes
     rows: dict[tuple[str, str, int], ExplainedTensor] = {}
+    orders: dict[tuple[str, str, int], tuple[bool, int]] = {}
+    fullest = 0
     for request in requests:
+        after = request.alive_bytes + request.bytes
+        fails, fullest = after > fullest, max(fullest, after)
         if not low <= segment_size(round_size(request.bytes)) <= high:
             continue
-        row = rows.setdefault((request.label, request.phase, request.bytes), _row(request))
+        key = (request.label, request.phase, request.bytes)
+        row = rows.setdefault(key, _row(request))
         row["count"] += 1
-        if row["count"] == 1 or _further(row["alive_bytes"], near) > _further(request.alive_bytes, near):
-            row["alive_bytes"] = request.alive_bytes
+        # what needs no more than something before it is not what fails first
+        order = (not fails, _further(request.alive_bytes, near))
+        if order < orders.get(key, NEVER):
+            row["alive_bytes"], orders[key] = request.alive_bytes, order
     if not rows and message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
-        notes.append("a segment of this size serves many small tensors: the card was full, whichever asked")
+        notes.append(ANY_TENSOR)
     elif not rows:
         notes.append("no tensor of this set-up has that size: the length, the batch or the model was another")
-    return sorted(rows.values(), key=lambda row: _further(row["alive_bytes"], near))[:MOST_TENSORS]
+    return [rows[key] for key in sorted(rows, key=orders.__getitem__)[:MOST_TENSORS]]
 
 
 def _further(alive: int, near: int | None) -> int:

@@ -161,6 +161,62 @@ class ExplainedTensor(TypedDict):
     alive_bytes: Annotated[int, "What is allocated before it, of the times it is asked for the closest one."]
 
 
+class GuessedSetUp(TypedDict):
+    """A set-up in which a tensor has the size."""
+
+    model: str
+    method: str
+    micro_batch_size: int
+    sequence_length: int
+    gradient_checkpointing: bool
+    attention: str
+    alive_bytes: Annotated[int, "What is allocated before it there, nearest to what the message says."]
+
+
+class GuessedTensor(TypedDict):
+    """A tensor that it may have been, where no set-up is given."""
+
+    name: str
+    category: str
+    phase: str
+    bytes: int
+    formula: str
+    set_ups: Annotated[list[GuessedSetUp], "The likeliest first."]
+
+
+class SnapshotTerm(TypedDict):
+    """Live blocks of a memory snapshot that are one term of the step. `by`: size, or size and stack."""
+
+    name: str
+    category: str
+    by: str
+    bytes: int
+    count: int
+
+
+class UnexplainedBlocks(TypedDict):
+    """Live blocks that no term has. `category`: what their stack speaks for."""
+
+    bytes: int
+    each_bytes: int
+    count: int
+    category: str | None
+    stack: list[str]
+
+
+class SnapshotAnswer(TypedDict):
+    """What is alive in a memory snapshot."""
+
+    reserved_bytes: int
+    allocated_bytes: int
+    requested_bytes: int
+    blocks: int
+    terms: list[SnapshotTerm]
+    unexplained_bytes: int
+    unexplained: list[UnexplainedBlocks]
+    notes: list[str]
+
+
 class ExplainAnswer(TypedDict):
     """Answer of /api/explain."""
 
@@ -170,6 +226,7 @@ class ExplainAnswer(TypedDict):
     method: str | None
     recipe: RecipeWords | None
     tensors: Annotated[list[ExplainedTensor], "The likeliest first."]
+    guesses: Annotated[list[GuessedTensor], "Without a set-up: the likeliest first, among models fine-tuned most."]
     peak_allocated_bytes: int | None
     changes: list[AdvisedChange]
     notes: list[str]

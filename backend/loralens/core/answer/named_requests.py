@@ -16,7 +16,7 @@ from loralens.core.partition.rank import refuse_cut
 from loralens.core.step.events import EventLedger
 from loralens.core.step.rows import in_rows
 from loralens.core.step.step import placed_parameters, run_micro_batch, tape_words
-from loralens.core.tape.size import Size, monomial_values
+from loralens.core.tape.size import ZERO, Size, monomial_values
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
 
@@ -50,6 +50,23 @@ class NamedLedger(EventLedger):
         return super().book(size, category, label)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedWalk:
+    """One walk's storages and their births and releases, as polynomials: holds for other batches, lengths and ranks too.
+
+    Attributes:
+        names: size, category and label of each storage.
+        events: the number of a storage that is born (from 1), or less than 0 of one that is released.
+        backward: the event at which backward begins.
+        validity: for which batches, lengths and ranks.
+    """
+
+    names: tuple[tuple[Size, str, str], ...]
+    events: tuple[int, ...]
+    backward: int
+    validity: Validity
+
+
 def named_requests(model: Model, method: str, recipe: Recipe) -> list[NamedRequest]:
     """The requests of one micro batch in their order.
 
@@ -57,8 +74,29 @@ def named_requests(model: Model, method: str, recipe: Recipe) -> list[NamedReque
         InvalidInput: a step of too many tensors.
         UnsupportedArchitecture: the step of this family is not modelled.
     """
+    walk = named_walk(model, method, recipe)
+    values = monomial_values(recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
+    sizes: dict[Size, int] = {}
+    for size, _, _ in walk.names:
+        if size not in sizes:
+            sizes[size] = sum(c * v for c, v in zip(size, values, strict=True) if c)
+    found = []
+    alive = resting_bytes(model, method, recipe).at(recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
+    for place, event in enumerate(walk.events):
+        size, category, label = walk.names[abs(event) - 1]
+        if event > 0:
+            phase = "backward" if place >= walk.backward else "forward"
+            found.append(NamedRequest(label, category, phase, sizes[size], alive, formula(size)))
+            alive += sizes[size]
+        else:
+            alive -= sizes[size]
+    return found
+
+
+def named_walk(model: Model, method: str, recipe: Recipe) -> NamedWalk:
+    """One micro batch with every layer walked; raises what `named_requests` does."""
     refuse_cut(recipe)
-    assembled, asked = assemble(model.config, method, recipe), recipe
+    assembled = assemble(model.config, method, recipe)
     recipe = in_rows(assembled.recipe)
     validity = Validity(recipe)
     hooks = strategy_of(recipe, adapters=method != "full")
@@ -66,32 +104,11 @@ def named_requests(model: Model, method: str, recipe: Recipe) -> list[NamedReque
     tape = Tape(ledger, validity=validity, hooks=hooks, every_layer=True, **tape_words(recipe))
     with hooks.in_use(placed_parameters(assembled.root)):
         run_micro_batch(tape, assembled.root, assembled.prepared, recipe, validity, assembled.beside)
-    return _with_alive(ledger, recipe, _resting(model, method, asked))
+    return NamedWalk(tuple(ledger.names), tuple(ledger.events), ledger.begins["backward"], validity)
 
 
-def _resting(model: Model, method: str, recipe: Recipe) -> int:
-    """Bytes that are there before the step begins: weights, adapter, states."""
-    batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
-    plan = plan_for(model, method, recipe)
-    point = plan.points[0].first
+def resting_bytes(model: Model, method: str, recipe: Recipe) -> Size:
+    """Weights, adapter and states before the step begins."""
+    point = plan_for(model, method, recipe).points[0].first
     wanted = ("weights", "adapter", "optimizer_state")
-    return sum(size.at(batch, sequence, rank) for (category, _), size in point.entries.items() if category in wanted)
-
-
-def _with_alive(ledger: NamedLedger, recipe: Recipe, resting: int) -> list[NamedRequest]:
-    values = monomial_values(recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
-    sizes: dict[Size, int] = {}
-    for size, _, _ in ledger.names:
-        if size not in sizes:
-            sizes[size] = sum(c * v for c, v in zip(size, values, strict=True) if c)
-    found, alive = [], resting
-    backward = ledger.begins["backward"]
-    for place, event in enumerate(ledger.events):
-        size, category, label = ledger.names[abs(event) - 1]
-        if event > 0:
-            phase = "backward" if place >= backward else "forward"
-            found.append(NamedRequest(label, category, phase, sizes[size], alive, formula(size)))
-            alive += sizes[size]
-        else:
-            alive -= sizes[size]
-    return found
+    return sum((size for (category, _), size in point.entries.items() if category in wanted), ZERO)
