@@ -216,3 +216,17 @@ def test_a_script_with_transformers_own_trainer_has_its_defaults_and_not_trls():
 def test_torchtunes_own_model_code_is_judged():
     text = export_answer({"model": "qwen2.5-0.5b", "method": "lora", "to": "torchtune"})["text"]
     assert check(text)["recipe"]["stack"] == {"torchtune": "0.7"}
+
+
+@pytest.mark.parametrize(
+    "keys, word",
+    [("", None), ("freeze_vision_tower: true\n", "tower+projector"), ("freeze_vision_tower: false\nfreeze_multi_modal_projector: false\n", "none"),
+     ("freeze_multi_modal_projector: false\n", "tower")],
+)  # fmt: skip
+def test_what_stays_frozen_of_a_tower_is_a_word(keys, word):
+    r = read({"files": {"t.yaml": FACTORY + keys}})
+    assert r.words.get("freeze_tower") == word
+    assert [says for _, says in r.approximate] == (
+        ["pictures of a sample, which no key counts: say images"] if word else []
+    )
+    assert r.unknown == []

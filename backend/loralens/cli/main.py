@@ -27,7 +27,7 @@ VERBS = {
     "gpus": "GPUs that are known by name.",
     "plan": "Coefficients with which a program computes answers itself.",
     "fit": "What fits a GPU, and what makes it fit.",
-    "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, Unsloth.",
+    "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth.",
     "explain": "Which tensor an out-of-memory message is about.",
     "export": "A recipe as a trainer's config.",
     "adapter": "Inspect, doctor, resize, merge, compare, extract and convert PEFT adapters.",
@@ -37,6 +37,7 @@ VERBS = {
     "measure": "Real steps on this machine's device, next to what is computed.",
     "validate": "Computed against measured, for published or own runs.",
     "serve": "Serve the page and the API.",
+    "mcp": "Serve estimate, fit, check and explain to programs, over stdio.",
 }
 """Verb to one line of help. `loralens.cli.VERB` has a function `command`, or a typer `app` with subcommands."""
 

@@ -136,6 +136,18 @@ def packed_rows(r: Reading, batch_key: str, length_key: str, *, packed: bool, ke
         r.say("padded", False, *keys)
 
 
+def towers(r: Reading, tower: str, projector: str) -> None:
+    """Which parts of a multimodal model stay frozen; each is by default. How many pictures a sample has no file says."""
+    given = [key for key in (tower, projector) if r.setting(key) is not None]
+    if not given:
+        return
+    held, joint = (r.get(key) is None or is_true(r.get(key)) for key in (tower, projector))
+    if joint and not held:
+        r.near("the projector is frozen and the tower is not", projector, tower)
+    r.say("freeze_tower", "tower+projector" if held and joint else "tower" if held else "none", *given)
+    r.near("pictures of a sample, which no key counts: say images", *given)
+
+
 def dtype(value: Any) -> str | None:
     """A dtype by any of its names; None for `auto` and for nothing."""
     return DTYPES.get(str(value)) if value is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loralens.trainers.common import adapter as lora
-from loralens.trainers.common import attention, batch, clip, packed_rows, targets
+from loralens.trainers.common import attention, batch, clip, packed_rows, targets, towers
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
 
@@ -16,6 +16,7 @@ def read_llama_factory(r: Reading) -> None:
         r.block("another objective than supervised fine-tuning", "stage")
     if kind not in ("lora", "full", "freeze"):
         r.block(f"finetuning_type {str(kind)[:40]} is not modelled", "finetuning_type")
+    towers(r, "freeze_vision_tower", "freeze_multi_modal_projector")
     four = r.get("quantization_bit") == 4
     r.method = "full" if kind in ("full", "freeze") else "qlora" if four else "lora"
     if r.method != "full":

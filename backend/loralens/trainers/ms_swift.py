@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from loralens.trainers.common import adapter as lora
-from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, parts, targets
+from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, parts, targets, towers
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
 
@@ -21,6 +21,7 @@ def read_ms_swift(r: Reading) -> None:
             f"the tuner {kind[:40]} is not modelled",
             next(k for k in ("tuner_type", "train_type", "sft_type") if r.get(k)),
         )
+    towers(r, "freeze_vit", "freeze_aligner")
     four = r.get("quant_bits") == 4 and str(r.get("quant_method") or "bnb") == "bnb"
     r.method = "full" if kind == "full" else "qlora" if four else "lora"
     if r.method != "full":

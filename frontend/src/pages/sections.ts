@@ -24,6 +24,7 @@ const LoRAVisualization = lazily(() => import('@/components/LoRAVisualization.vu
 export const SECTIONS = [
   { id: 'compare', component: LoRAVisualization, props: { part: 'compare' }, embed: true, height: '60rem' },
   { id: 'fit', component: lazily(() => import('@/features/fit/FitSection.vue')), embed: true, height: '52rem' },
+  { id: 'check', component: lazily(() => import('@/features/check/CheckFile.vue')), embed: true, height: '34rem' },
   { id: 'story', component: lazily(() => import('@/features/story/StepStory.vue')), embed: true, height: '320rem' },
   {
     id: 'timeline',

@@ -12,6 +12,7 @@ from loralens.core.answer.host import host_of
 from loralens.core.answer.iteration import ASSUMPTIONS as ENGINE_ASSUMPTIONS
 from loralens.core.answer.iteration import iteration
 from loralens.core.answer.moments import RESIDENT, Moments, unified_note
+from loralens.core.answer.notebook import html_card
 from loralens.core.answer.overhead import (
     ASSUMPTIONS,
     SIMULATED_ASSUMPTIONS,
@@ -216,6 +217,19 @@ class Estimate:
             return [*own, *ASSUMPTIONS]
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
         return [*own, *SIMULATED_ASSUMPTIONS, *varying]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        least, safe = self.overhead.needed
+        lines = [
+            f"{self.method}, {self.point[0]} x {self.point[1]:,} tokens: {self.plan.regime}",
+            f"{self.allocated_bytes / 2**30:.2f} GiB allocated at the peak, in {self.phase} ({self.moment.label})",
+            f"{least / 2**30:.2f} to {safe / 2**30:.2f} GiB of a card",
+            f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters train",
+        ]
+        return html_card(
+            self.model.name, lines, {name: size for name, size in self.breakdown.items() if isinstance(size, int)}
+        )
 
     def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: Allocator = "rule") -> MemoryEstimate:
         """One entry of the contract's `estimates`."""
