@@ -9,6 +9,7 @@ import { engine } from './vite/engine/engine.ts'
 import { leanVueI18n } from './vite/leanVueI18n.ts'
 import { lessons } from './vite/lessons.ts'
 import { messages } from './vite/messages.ts'
+import { offline } from './vite/offline.ts'
 import { prerender } from './vite/prerender.ts'
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
@@ -36,6 +37,7 @@ export default defineConfig(({ mode }) => ({
     defaultPlans(here('./src/shared/api/builtInPlans.json')),
     engine(here('../backend/loralens')),
     prerender(mode === ALONE),
+    offline(here('./src/app/serviceWorker.js'), mode === ALONE),
     // Whoever serves files compresses them in its own way.
     mode !== ALONE && compress(),
   ],

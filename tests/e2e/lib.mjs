@@ -96,6 +96,7 @@ export async function openPage(
     height = 900,
     reducedMotion = 'no-preference',
     expected = [],
+    serviceWorkers = 'block',
   } = {},
 ) {
   const phone = width < 600
@@ -106,6 +107,7 @@ export async function openPage(
     hasTouch: phone,
     isMobile: phone,
     permissions: ['clipboard-read', 'clipboard-write'],
+    serviceWorkers,
   })
   const page = await context.newPage()
   const errors = []
@@ -113,6 +115,8 @@ export async function openPage(
   page.on('console', (message) => {
     // The machine gained or lost a network interface: nothing that the page did.
     if (message.text().includes('ERR_NETWORK_CHANGED')) return
+    // What the browser says of `serviceWorkers: 'block'`.
+    if (message.text().includes('registration blocked by Playwright')) return
     if (['error', 'warning'].includes(message.type()) && !expected.some((piece) => message.text().includes(piece)))
       errors.push(message.text())
   })

@@ -3,6 +3,17 @@ import { createWebHistory } from '@/shared/lib/router'
 import { comeToLife, live, pause } from '@/shared/state/live'
 import { createPage } from './page'
 
+/** The page's own work comes first. */
+const IDLE_MS = 3000
+
+/** Keeps the page and its engine in this browser, for the time without a network; not where bytes are dear. */
+function keepForLater(base: string): void {
+  const { connection, serviceWorker } = navigator as Navigator & { connection?: { saveData?: boolean } }
+  if (connection?.saveData) return
+  // Undefined where the page did not come over https or from this machine.
+  void (serviceWorker as ServiceWorkerContainer | undefined)?.register(`${base}serviceWorker.js`).catch(() => undefined)
+}
+
 /** The path below which the page lies: its server's root, or wherever a page that stands alone was put. */
 function root(): string {
   const folder = document.documentElement.dataset.root
@@ -17,9 +28,10 @@ function root(): string {
  */
 export async function start(): Promise<void> {
   const { dataset, lang } = document.documentElement
+  const base = root()
   const same = dataset.rendered === 'default' && dataset.stale === undefined && window.location.hash === ''
   live.value = !same
-  const { app, router } = createPage(createWebHistory(root()), same)
+  const { app, router } = createPage(createWebHistory(base), same)
   await pause()
   await Promise.all([setLocale(lang === 'en' ? 'en' : 'zh-CN', false), router.isReady()])
   await pause()
@@ -27,4 +39,6 @@ export async function start(): Promise<void> {
   delete dataset.stale
   await comeToLife()
   delete dataset.rendered
+  const embedded = new URLSearchParams(window.location.search).has('embed')
+  if (import.meta.env.PROD && !embedded) setTimeout(() => keepForLater(base), IDLE_MS)
 }

@@ -13,6 +13,38 @@ const CONFIG = {
   vocab_size: 32000,
 }
 
+const kept = (page) =>
+  page.evaluate(async () => {
+    await navigator.serviceWorker.ready
+    while (navigator.serviceWorker.controller?.state !== 'activated')
+      await new Promise((later) => setTimeout(later, 50))
+  })
+
+/** After the first visit the page needs nobody: neither the files' server nor, with one, the API. */
+async function offline(context, server) {
+  const serviceWorkers = 'allow'
+  const first = await openPage({ ...context, url: server.url }, { path: '/part2/', lang: 'en', serviceWorkers })
+  await kept(first.page)
+  await server.stop()
+  await first.page.goto(`${server.url}/part2?m=qwen3-8b&k=qlora`)
+  await first.page.locator('.sentence').filter({ hasText: 'Qwen3-8B' }).waitFor({ timeout: 60_000 })
+  await first.page.goto(`${server.url}/`)
+  await first.page.locator('a.primary').waitFor()
+  await first.finish()
+
+  const served = await openPage(context, { lang: 'en', serviceWorkers, expected: ['ERR_INTERNET_DISCONNECTED'] })
+  await kept(served.page)
+  await settled(served.page)
+  await served.page.context().setOffline(true)
+  await chooseModel(served.page, 'qwen3-14b')
+  await served.page.locator('.sentence').filter({ hasText: 'Qwen3-14B' }).waitFor({ timeout: 60_000 })
+  await served.page.locator('[data-banner=offline]').waitFor()
+  await served.page.context().setOffline(false)
+  await served.page.locator('[data-banner=offline] button').click()
+  await served.page.locator('[data-banner=offline]').waitFor({ state: 'detached' })
+  await served.finish()
+}
+
 export default async function alone(context) {
   const server = await startDumbServer()
   try {
@@ -52,8 +84,9 @@ export default async function alone(context) {
     await second.page.locator('#benchmark').scrollIntoViewIfNeeded()
     await second.page.locator('[data-lab=alone]').first().waitFor()
     await second.finish()
+    await offline(context, server)
     return `engine ready and first answer in ${seconds.toFixed(1)} s`
   } finally {
-    await server.stop()
+    await server.stop().catch(() => undefined)
   }
 }
