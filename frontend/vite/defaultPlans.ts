@@ -19,10 +19,12 @@ export function defaultPlans(file: string): Plugin {
       const [first] = JSON.parse(readFileSync(file, 'utf8')) as { body: unknown; plans: Record<string, unknown>[] }[]
       const plans = first!.plans.map((plan) => ({
         ...plan,
+        moments: (plan.moments as object[]).map((moment) => ({ ...moment, label: '' })),
         timeline: [],
         recipe: undefined,
         assumptions: undefined,
         host_bytes: undefined,
+        regime: '',
       }))
       // A string to parse starts faster than an object literal of that size.
       return `export default JSON.parse(${JSON.stringify(JSON.stringify({ ...first, plans }))})`
