@@ -19,7 +19,7 @@ export const FILES = ['pyodide.mjs', 'pyodide.asm.mjs', 'pyodide.asm.wasm'] as c
  * Modules of the standard library that no computation can reach: servers, mail, terminals, debuggers, other encodings.
  * `everything` imports all of the engine without them.
  */
-const UNUSED = String.raw`(_pyrepl|antigravity|argparse|bdb|cProfile|calendar|cmd\.py|code\.py|configparser|csv|ctypes|curses|dbm|doctest|email|encodings/(big5|cp(?!437)|euc|gb|hp|hz|iso|johab|koi|kz|mac|palmos|ptcp|shift|tis)|ensurepip|ftplib|gettext|getopt|html|http/(client|cookie|server)|idlelib|imaplib|lib2to3|logging/(config|handlers)|mailbox|multiprocessing|netrc|optparse|pdb|pickletools|plistlib|poplib|profile|profiling|pstats|pydoc|smtplib|socketserver|sqlite3|statistics|sysconfig|tarfile|test|this|tkinter|tomllib|trace\.py|tracemalloc|turtle|unittest|venv|webbrowser|wsgiref|xml|zoneinfo)`
+const UNUSED = String.raw`(_pyrepl|antigravity|argparse|bdb|cProfile|cmd\.py|code\.py|ctypes|curses|dbm|doctest|email|encodings/(big5|cp(?!437)|euc|gb|hp|hz|iso|johab|koi|kz|mac|palmos|ptcp|shift|tis)|ensurepip|ftplib|gettext|getopt|http/(client|cookie|server)|idlelib|imaplib|lib2to3|logging/(config|handlers)|mailbox|multiprocessing|netrc|optparse|pdb|pickletools|plistlib|poplib|profile|profiling|pstats|pydoc|smtplib|socketserver|sqlite3|sysconfig|tarfile|test|this|tkinter|trace\.py|tracemalloc|turtle|unittest|venv|webbrowser|wsgiref|xml|zoneinfo)`
 
 /** The standard library as the browser loads it: compiled, so that it need not be compiled at each start. */
 const COMPILE = `
