@@ -43,10 +43,7 @@ const VALUES = [
   'optimizer.adamw_8bit',
   'optimizer.paged_adamw_8bit',
   'loss.fused',
-  'attention.sdpa',
   'checkpoint_offload.cpu',
-  'weights_dtype.bfloat16',
-  'adapter_dtype.bfloat16',
 ]
 const FIRST_WORDS = [...WORDS.map((name) => `word.${name}.label`), ...VALUES.map((name) => `choice.${name}`)]
 
