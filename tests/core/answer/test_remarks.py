@@ -5,6 +5,7 @@ import pytest
 from loralens.core.answer.answers import memory_answer
 from loralens.core.errors import LoraLensError
 from loralens.core.question.flat import nested
+from loralens.core.question.media import MEDIA_WORDS
 from loralens.core.question.recipe import ALL_WORDS
 
 SAMPLES = {
@@ -27,6 +28,23 @@ SAMPLES = {
     "video_frames": [2],
     "audio_seconds": [1.0],
     "group_size": [64],
+    "labelled_tokens": [100],
+    "exclude_modules": ["q_proj"],
+    "layers_to_transform": ["0,1"],
+    "dp_replicate": [2],
+    "reshard_after_forward": [False],
+    "reduce_bucket_size": [1_000_000],
+    "prefetch_bucket_size": [1_000_000],
+    "persistence_threshold": [1_000],
+    "tp": [2],
+    "cp": [2],
+    "pp": [2],
+    "virtual_stages": [2],
+    "pipeline_rank": [1],
+    "teacher": ["qwen2.5-1.5b"],
+    "rollout_rows": [4],
+    "gpu_memory_utilization": [0.5],
+    "sleep_level": [1],
 }
 ALIKE = {
     "autocast": "without it, 16-bit weights compute in 16 bits too",
@@ -39,6 +57,10 @@ ALIKE = {
     "dropout": "what it keeps while a segment is recomputed may lie below the peak",
     "head": "lm names what a language model has already",
     "use_cache": "copies of keys and values may lie below the peak, and end with the output where no loop keeps it",
+    "old_logprobs": "with an engine beside the trainer it is what none means",
+    "sleep_level": "1 and 2 leave the same on the card: level 1 keeps the weights on the host",
+    "reduce_dtype": "two kinds of 16 bits",
+    "pipeline_rank": "none is the fullest rank, which may be this one",
     "padded": "a mask may lie below the peak, and flash attention takes none",
 }
 """Words that mean something though the bytes may be equal, and why they may be."""
@@ -56,6 +78,16 @@ SPREAD = [
     ("vit-large-patch16-224", "full", {}),
     ("bert-base-uncased", "lora", {}),
 ]
+APART = [
+    ("qwen2.5-0.5b", "lora", {"objective": "dpo"}, ("objective",)),
+    ("qwen2.5-0.5b", "lora", {"objective": "distillation", "teacher": "qwen2.5-1.5b"}, ("objective", "teacher")),
+    ("qwen2.5-0.5b", "lora", {"objective": "grpo", "rollout": "vllm"}, ("objective", "rollout", "labelled_tokens")),
+    ("qwen2.5-0.5b", "full", {"gpus": 4, "strategy": "fsdp2"}, ("parallelism",)),
+    ("qwen2.5-0.5b", "full", {"tp": 2}, ("parallelism",)),
+    ("7B", "full", {"gpus": 4, "strategy": "fsdp2", "pp": 2}, ("parallelism", "head")),
+    ("qwen2.5-vl-3b", "lora", {"images": 1, "image_size": "448,448"}, MEDIA_WORDS),
+]
+"""Where the words of objectives, engines, teachers, cut models and pictures mean something: these groups and words are tried."""
 
 
 def values(row):
@@ -68,7 +100,8 @@ def values(row):
 
 def numbers(answer):
     (found,) = answer["estimates"]
-    return [found[name] for name in ("parameters", "peak", "breakdown", "phases", "storage")]
+    names = ("parameters", "peak", "breakdown", "communication", "phases", "storage", "iteration")
+    return [found.get(name) for name in names]
 
 
 def remarked(answer):
@@ -78,14 +111,27 @@ def remarked(answer):
     return {name for group in names for name in group}
 
 
+def test_every_word_has_a_value_to_try():
+    assert [row.name for row in ROWS if not values(row)] == ["modules_to_save"]
+
+
 @pytest.mark.parametrize(("model", "method", "beside"), SPREAD)
 def test_a_word_changes_the_answer_or_is_remarked_upon(model, method, beside):
+    said_or_changed(model, method, beside, ROWS)
+
+
+@pytest.mark.parametrize(("model", "method", "beside", "tried"), APART)
+def test_so_do_the_words_of_objectives_of_cut_models_and_of_pictures(model, method, beside, tried):
+    said_or_changed(model, method, beside, [row for row in ROWS if row.group in tried or row.name in tried])
+
+
+def said_or_changed(model, method, beside, rows):
     def answer(words):
         return memory_answer({"model": model, "method": method, "recipe": nested(words)})
 
     plain = answer(beside)
     packed = answer({**beside, "quantization": "nf4"}) if method == "lora" else plain
-    for row in ROWS:
+    for row in rows:
         # a packing's word in a recipe means that the base is packed
         words, before = beside, plain
         if method == "lora" and row.group == "quantization" and row.name != "quantization":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loralens.core.architecture.heads import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
@@ -28,6 +28,7 @@ from loralens.core.methods.base import for_each
 from loralens.core.methods.merged import MergedAdapter
 from loralens.core.methods.tokens import train_rows
 from loralens.core.question import patterns
+from loralens.core.question.media import NO_TOWER
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -104,6 +105,7 @@ class Selection:
         self.lora, self._stacked = experts.translate(root, lora)
         self._wanted = selector(root, self.lora)
         self._adapted = False
+        self._spared = False  # freeze_tower keeps an adapter from a module
         self._linears: dict[str, None] = {}  # names of linear layers, for the hint
         self._copied: set[str] = set()
         self._unmatched = self._named()
@@ -155,6 +157,7 @@ class Selection:
 
     def _adapter(self, name: str, module: Module) -> Change | None:
         if self._root.media is not None and self._root.media.keeps_out(name, self._frozen):
+            self._spared = self._spared or self._wanted(name, module)
             return None
         if isinstance(module, Linear):
             self._linears[name.rsplit(".", 1)[-1]] = None
@@ -189,7 +192,7 @@ class Selection:
         return None
 
     def ignored(self) -> list[str]:
-        """What PEFT passes over in silence: names that match nothing, while another one does."""
+        """What PEFT passes over: names that match nothing while another one does, and words that keep no adapter away."""
         found = []
         if self._unmatched:
             names = ", ".join(sorted(self._unmatched))
@@ -202,12 +205,21 @@ class Selection:
             found.append(
                 f"without effect: target_parameters {names} (this model has no such parameter; PEFT ignores the name)"
             )
+        if self.lora.exclude_modules is not None and not self._excludes():
+            found.append("without effect: exclude_modules (no target is called so; PEFT warns)")
+        if self._root.media is not None and self._frozen != NO_TOWER and not self._spared:
+            found.append(f"without effect: freeze_tower {self._frozen} (no target lies there)")
         return found
 
     def _are_parameters(self, names: set[str]) -> bool:
         keys = tuple(names)
         modules = ((name, module) for name, module, _ in self._root.distinct())
         return any(ends(f"{name}.{own}", keys) for name, module in modules for own, _ in module.own_parameters())
+
+    def _excludes(self) -> bool:
+        """Does `exclude_modules` keep an adapter from a target?"""
+        targeted = selector(self._root, replace(self.lora, exclude_modules=None))
+        return any(targeted(name, module) and not self._wanted(name, module) for name, module in self._root.walk())
 
     def require(self) -> None:
         """Raises `InvalidInput` when a name matched nothing."""

@@ -31,7 +31,7 @@ FIRST: Final = 0
 
 def stages(p: Parallelism) -> int:
     """How many pieces the layers are cut into."""
-    return p.pp * p.virtual_stages
+    return p.pp * p.stages_per_gpu
 
 
 def layers_of(count: int, p: Parallelism, rank: int) -> list[int]:
@@ -54,7 +54,7 @@ def under_way(p: Parallelism, micro_batches: int, rank: int) -> int:
         return 1
     if p.schedule == "1f1b":
         return min(p.pp - rank, micro_batches)
-    return min(2 * (p.pp - rank - 1) + (p.virtual_stages - 1) * p.pp + 1, micro_batches * p.virtual_stages)
+    return min(2 * (p.pp - rank - 1) + (p.stages_per_gpu - 1) * p.pp + 1, micro_batches * p.stages_per_gpu)
 
 
 def made_before(recipe: Recipe) -> int:
@@ -62,7 +62,7 @@ def made_before(recipe: Recipe) -> int:
     p = recipe.parallelism
     rank = p.pipeline_rank or 0
     micro_batches = recipe.gradient_accumulation_steps
-    return int(micro_batches * p.virtual_stages > under_way(p, micro_batches, rank))
+    return int(micro_batches * p.stages_per_gpu > under_way(p, micro_batches, rank))
 
 
 def candidates(p: Parallelism) -> list[int]:
@@ -84,9 +84,16 @@ def cut(root: Root, p: Parallelism) -> None:
         UnsupportedArchitecture: a family that is no plain decoder.
         InvalidInput: fewer layers than stages.
     """
-    if not isinstance(root, CausalDecoder) or root.tied or root.framework or root.media or len(root.stacks()) != 1:
+    if (
+        not isinstance(root, CausalDecoder)
+        or root.tied
+        or root.framework
+        or root.media
+        or root.task
+        or len(root.stacks()) != 1
+    ):
         raise UnsupportedArchitecture(
-            "pipeline stages are modelled for decoders with one stack of layers and a head of its own",
+            "pipeline stages are modelled for decoders with one stack of layers and a language model's head of its own",
             field="parallelism.pp",
             hint="try pp=1",
         )

@@ -59,7 +59,8 @@ OWN_DTYPE: Final = Need(
 )
 OUTPUTS: Final = Need("this loss makes no logits to return", lambda _, r: LOSS_TABLE[r.loss].returns or r.use_cache)
 LABELLED: Final = Need(
-    "this loss works on every position, with a label or without", lambda _, r: LOSS_TABLE[r.loss].labelled_only
+    "this loss works on every position, with a label or without",
+    lambda _, r: LOSS_TABLE[r.loss].labelled_only or r.objective.type == "grpo",
 )
 LANGUAGE_HEAD: Final = Need("only the language model's head predicts tokens", lambda _, r: r.head in (None, "lm"))
 PICKED: Final = Need("only PyTorch's own attention asks what runs it", lambda _, r: r.attention == "sdpa")
@@ -78,14 +79,14 @@ IN_PLACE: Final = Need(
 
 
 def _shares(_: str, recipe: Any) -> bool:
-    """One GPU under DDP or FSDP holds all; FSDP still brings offloaded weights back, and leaves k-bit preparation out."""
+    """One GPU, or one for each part of a cut model, holds all under DDP or FSDP; FSDP still brings offloaded weights back, and leaves k-bit preparation out."""
     p = recipe.parallelism
     sharded = p.strategy in ("fsdp", "fsdp2")
     packed = recipe.quantization is not None and RAISED.holds("", recipe) and sharded
-    return p.gpus > 1 or not (p.strategy == "ddp" or sharded) or p.offload == "parameters" or packed
+    return p.data_parallel > 1 or not (p.strategy == "ddp" or sharded) or p.offload == "parameters" or packed
 
 
-SHARES: Final = Need("there is one GPU, which shares nothing", _shares)
+SHARES: Final = Need("one GPU, or one for each part of the model, shares nothing", _shares)
 FSDP2: Final = Need("only strategy=fsdp2 has it", lambda _, r: r.parallelism.strategy == "fsdp2")
 ZERO: Final = Need("only DeepSpeed's strategies have it", lambda _, r: r.parallelism.strategy.startswith("zero"))
 ZERO3: Final = Need("only strategy=zero3 has it", lambda _, r: r.parallelism.strategy == "zero3")

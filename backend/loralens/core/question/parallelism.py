@@ -148,6 +148,11 @@ class Parallelism:
         return max(1, self.gpus // self.model_parallel)
 
     @property
+    def stages_per_gpu(self) -> int:
+        """Pipeline stages on one GPU: several only where they are interleaved."""
+        return self.virtual_stages if self.schedule == "interleaved" else 1
+
+    @property
     def sharding(self) -> int:
         """GPUs among which one copy is sharded."""
         return max(1, self.data_parallel // self.dp_replicate)

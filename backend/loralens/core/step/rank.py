@@ -67,15 +67,15 @@ def _beside(step: Step, recipe: Recipe, hidden: int) -> None:
     p, micro_batches = recipe.parallelism, recipe.gradient_accumulation_steps
     rank = p.pipeline_rank or 0
     many = under_way(p, micro_batches, rank)
-    left = _left_by_forward(step) * max(0, many - p.virtual_stages) // p.virtual_stages
+    left = _left_by_forward(step) * max(0, many - p.stages_per_gpu) // p.stages_per_gpu
     message = TOKENS * (hidden * ITEM_BYTES[recipe.weights_dtype])
-    forward, backward = p.virtual_stages - (rank == 0), p.virtual_stages - (rank == p.pp - 1)
+    forward, backward = p.stages_per_gpu - (rank == 0), p.stages_per_gpu - (rank == p.pp - 1)
     # every stage has buffers for all micro batches, and the last gradient that it sends back
     waiting = message * (forward * (micro_batches + 1) + backward * (micro_batches - 1))
     if p.schedule == "sequential":  # what a card before or after sends is made when it is sent
         waiting = ZERO
     else:
-        waiting = waiting + INPUTS * max(0, micro_batches - max(1, many // p.virtual_stages))
+        waiting = waiting + INPUTS * max(0, micro_batches - max(1, many // p.stages_per_gpu))
     for kind, pieces in (("receive", forward + backward), ("send", forward + backward)):
         step.traffic.add("pipeline", kind, "pp", message, pieces)
 
