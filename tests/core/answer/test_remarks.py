@@ -28,6 +28,7 @@ SAMPLES = {
     "video_frames": [2],
     "audio_seconds": [1.0],
     "group_size": [64],
+    "skip_modules": ["lm_head,down_proj"],
     "labelled_tokens": [100],
     "exclude_modules": ["q_proj"],
     "layers_to_transform": ["0,1"],

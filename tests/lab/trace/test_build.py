@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from loralens.core.answer.answers import memory_answer  # noqa: E402
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture  # noqa: E402
 from loralens.lab.trace.case import trace  # noqa: E402
 
@@ -101,3 +102,22 @@ def test_targets_that_no_module_has_are_refused():
     with pytest.raises(InvalidInput, match="PEFT rejected") as caught:
         trace(CONFIG, "lora", {**SHORT, "lora": {"target_modules": ["nothing"]}})
     assert caught.value.field == "lora.target_modules"
+
+
+@pytest.mark.parametrize(
+    ("kind", "skipped"),
+    [
+        ("nf4", ["lm_head", "down_proj"]),
+        ("nf4", ["down_proj"]),
+        ("nf4", ["model.layers"]),
+        ("int8", ["lm_head", "no_such_layer"]),
+    ],
+)
+def test_skipped_layers_are_those_of_transformers(kind, skipped):
+    """A name's beginning or end; once names are given the head is packed too, unless it is one of them."""
+    config = CONFIG | {"tie_word_embeddings": False}
+    recipe = {**SHORT, "quantization": {"type": kind, "skip_modules": skipped}}
+    traced = trace(config, "qlora", recipe)
+    (computed,) = memory_answer({"config": config, "method": "qlora", "recipe": recipe})["estimates"]
+    assert computed["peak"]["allocated_bytes"] == traced.peak_allocated_bytes
+    assert computed["parameters"]["total"] == traced.total

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from loralens.core.methods.base import hold_weights
 from loralens.core.methods.lora import pack
-from loralens.core.methods.packing import packing_for
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -17,4 +16,4 @@ def hold_frozen(root: Root, recipe: Recipe) -> None:
     """Every weight frozen, held and packed as the recipe says; nothing is raised to float32."""
     hold_weights(root, recipe, trainable=False)
     if recipe.quantization is not None:
-        pack(root, packing_for(recipe.quantization, recipe), experts=recipe.quantization.pack_experts)
+        pack(root, recipe, recipe.quantization)

@@ -20,6 +20,7 @@ from loralens.core.methods.base import (
 )
 from loralens.core.methods.injection import inject
 from loralens.core.methods.packing import FourBit, packing_for
+from loralens.core.methods.skipped import skipped_layers, unmatched
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.packings import BY_GROUPS
 from loralens.core.tape.checkpoint import is_reentrant
@@ -28,7 +29,6 @@ from loralens.core.tape.parameter import Parameter
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.question.recipe import Lora, Quantization, Recipe
-    from loralens.core.tape.parameter import Packing
 
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:
@@ -76,7 +76,8 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     train_biases(root, recipe)
     if quantization.pack_experts:
         _no_adapted_experts(root)
-    cast_biases = pack(root, packing_for(quantization, recipe), experts=quantization.pack_experts)
+    cast_biases = pack(root, recipe, quantization)
+    assumptions += unmatched(root, quantization)
     # PEFT 0.21.2 utils/other.py: beside what GPTQ, AWQ or HQQ packed all keeps its dtype
     raised = quantization.prepare_kbit and quantization.type not in BY_GROUPS
     raised = raised and strategy_of(recipe, adapters=True).prepares_k_bit
@@ -125,17 +126,17 @@ def of_experts(root: Root, *, packed: bool, raised: bool) -> list[str]:
     ]
 
 
-def pack(root: Root, packing: Packing, *, experts: bool) -> set[int]:
-    """Pack every linear layer but the head, and stacked experts if asked; returns the biases whose dtype is settled.
+def pack(root: Root, recipe: Recipe, quantization: Quantization) -> set[int]:
+    """Pack every linear layer but those to skip, and stacked experts if asked; returns the biases whose dtype is settled.
 
     Source: bitsandbytes 0.50 nn/modules.py `Linear4bit.forward`: the first forward casts the bias itself, for good.
     """
     settled_biases = set()
-    every = root.framework == "litgpt"  # Fabric's plugin replaces every linear layer
+    packing, skipped = packing_for(quantization, recipe), skipped_layers(root, quantization)
     for name, module, _ in root.distinct():
-        if experts and isinstance(module, Experts):
+        if quantization.pack_experts and isinstance(module, Experts):
             module.gate_up_proj.packing = module.down_proj.packing = packing
-        if not isinstance(module, Linear) or (root.is_head(module) and not every) or module.weight.role != "base":
+        if not isinstance(module, Linear) or id(module) in skipped or module.weight.role != "base":
             continue
         if keeps_float32(root, name):
             module.weight.dtype = "float32"

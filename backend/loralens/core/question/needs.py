@@ -45,6 +45,10 @@ GPTQ: Final = Need(
     "only GPTQ, AWQ and HQQ pack by groups of this size",
     lambda _, r: r.quantization is not None and r.quantization.type in BY_GROUPS,
 )
+BITSANDBYTES: Final = Need(
+    "only bitsandbytes in transformers asks which layers to skip",
+    lambda _, r: r.quantization is not None and r.quantization.type in (*FOUR_BITS, "int8") and not framework(r),
+)
 WHOLE_BASE: Final = Need(
     "k-bit preparation is left out, or undone, where weights are sharded",
     lambda _, r: r.parallelism.strategy not in SHARDED,

@@ -23,6 +23,7 @@ from loralens.core.question.kinds import (
     Choice,
     Fused,
     Maybe,
+    Names,
     Number,
     Place,
     Truth,
@@ -33,6 +34,7 @@ from loralens.core.question.kinds import (
 from loralens.core.question.lora import Lora as Lora
 from loralens.core.question.losses import LOSSES
 from loralens.core.question.needs import (
+    BITSANDBYTES,
     CACHE,
     CHECKPOINTS,
     FOUR_BIT_PACKING,
@@ -129,6 +131,13 @@ class Quantization:
         Whole(-1, 65_536),
         "Weights per scale (GPTQ, AWQ, HQQ); -1: one scale per row.",
         needs=(FROZEN_BASE, GPTQ),
+    )
+    skip_modules: tuple[str, ...] | None = word(
+        None,
+        Maybe(Names()),
+        "Linear layers that bitsandbytes leaves as they are, names with commas; none: the head.",
+        aliases=("llm_int8_skip_modules",),
+        needs=(FROZEN_BASE, BITSANDBYTES),
     )
 
     @staticmethod

@@ -52,7 +52,7 @@ def quantize(model: Any, quantization: Quantization) -> None:
         raise DependencyMissing("tracing a quantized base needs bitsandbytes", hint=how_to_install("trace"))
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import _assign_is_quantized, get_keys_to_not_convert
+    from transformers.quantizers.base import HfQuantizer, _assign_is_quantized
 
     dtypes = {name: p.dtype for name, p in model.named_parameters()}
     eight = quantization.type == "int8"
@@ -65,7 +65,8 @@ def quantize(model: Any, quantization: Quantization) -> None:
     )
     whole = list(getattr(model, "_keep_in_fp32_modules", None) or [])  # T5's `wo`; as `from_pretrained` does
     whole += _UNPACKED.get(model.config.model_type, [])
-    replace_with_bnb_linear(model, get_keys_to_not_convert(model) + whole, settings)
+    skipped = None if quantization.skip_modules is None else list(quantization.skip_modules)
+    replace_with_bnb_linear(model, HfQuantizer.get_modules_to_not_convert(model, skipped, whole), settings)
     _assign_is_quantized(model)
     for name, parameter in model.named_parameters():
         if parameter.dtype != dtypes[name] and type(parameter) is torch.nn.Parameter:  # new biases, made in float32
