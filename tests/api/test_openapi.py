@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from loralens.core.errors import LoraLensError
 from loralens.core.question.flat import flat_names
+from loralens.endpoints.table import COMPUTED, compute
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,25 @@ def test_every_recipe_word_is_a_query_parameter(schema):
 def test_the_example_body_works(client, schema, path):
     content = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     assert client.post(path, json=content["example"]).status_code == 200
+
+
+def _takes_null(described):
+    inner = [described, *described.get("anyOf", [])]
+    return any(one.get("type") == "null" or "null" in (one.get("type") or ()) for one in inner)
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_null_is_allowed_by_the_schema_where_it_is_answered(schema, name):
+    """Where several methods would be answered, an endpoint that takes one alone refuses the question, not the null."""
+    content = schema["paths"][f"/api/{name}"]["post"]["requestBody"]["content"]["application/json"]
+    described, example = content["schema"], content["example"]
+    for field in described["properties"].keys() - set(described.get("required", ())) - {"model"}:
+        try:
+            compute(name, {**example, field: None})
+        except LoraLensError as error:
+            assert not _takes_null(described["properties"][field]) or "method" in error.message, (field, error.message)
+        else:
+            assert _takes_null(described["properties"][field]), field
 
 
 def test_every_promised_endpoint_is_there(schema):

@@ -86,7 +86,10 @@ def with_allocator(body: dict[str, Any]) -> dict[str, Any]:
     }
     properties["trainers"] = {
         "description": "true, or names: what the same words come to with each trainer's defaults.",
-        "anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string", "enum": list(TRAINERS)}}],
+        "anyOf": [
+            {"type": ["boolean", "null"]},
+            {"type": "array", "items": {"type": "string", "enum": list(TRAINERS)}},
+        ],
     }
     return body
 
@@ -95,18 +98,26 @@ def _in_query(name: str, description: str, schema: dict[str, Any]) -> dict[str, 
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
+def or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of something for which null says the same as leaving it out."""
+    if isinstance(schema.get("type"), str):
+        return schema | {"type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def request_body() -> dict[str, Any]:
     """The body of `POST /api/memory` and its relatives."""
+    properties: dict[str, dict[str, Any]] = {
+        "model": {"type": "string", "description": _MODEL},
+        "config": {"type": "object", "description": "A config.json as published, instead of `model`."},
+        "method": {"type": "string"},
+        "methods": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 16},
+        "gpu": {"type": "string", "description": _GPU},
+        "recipe": {"$ref": _reference("recipe")},
+    }
     body = {
         "type": "object",
-        "properties": {
-            "model": {"type": "string", "description": _MODEL},
-            "config": {"type": "object", "description": "A config.json as published, instead of `model`."},
-            "method": {"type": "string"},
-            "methods": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 16},
-            "gpu": {"type": ["string", "null"], "description": _GPU},
-            "recipe": {"$ref": _reference("recipe")},
-        },
+        "properties": {name: or_null(schema) for name, schema in properties.items()},
         "additionalProperties": False,
     }
     return {"required": True, "content": {"application/json": {"schema": body, "example": EXAMPLE_BODY}}}

@@ -48,7 +48,11 @@ async def read_upload(request: Request) -> tuple[bytes, bytes]:
         for name, part in form.multi_items():
             kind = _kind(name, part)
             if kind is None or isinstance(part, str):
-                continue
+                raise InvalidInput(
+                    f"{name[:60]!r} is no file of an adapter",
+                    field=name[:60],
+                    hint="send two files: config and weights",
+                )
             if kind in found:
                 raise InvalidInput(f"{kind} was sent twice", field=kind)
             found[kind] = await part.read()

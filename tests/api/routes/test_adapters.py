@@ -172,6 +172,8 @@ def test_upload_inspect_resize_download_load_delete(client: httpx.Client, hub: d
     config, weights = _files()
     report = client.post("/adapters/inspect", files=_form(config, weights)).json()
     assert report["id"] is None and report["rank"] == 4 and len(report["modules"]) == 4
+    more = client.post("/adapters/inspect", files={**_form(config, weights), "note": ("note.txt", b"?", "text/plain")})
+    assert (more.status_code, more.json()["field"]) == (422, "note")
     assert not (state / "adapters").exists() or list((state / "adapters").iterdir()) == []
 
     kept = client.post("/adapters/uploads?label=mine", files=_form(config, weights, "../../etc/passwd.safetensors"))

@@ -198,3 +198,11 @@ def test_sampling_is_deterministic_for_a_seed(hub: Hub) -> None:
         return "".join(t.text for t in hub.stream(PROMPT, [NAMES[0]], tokens=16, temperature=1.0, seed=seed))
 
     assert sample(3) == sample(3) != sample(4)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-266, 1e-40, 1e-6])
+def test_a_temperature_of_next_to_nothing_is_none(hub: Hub, temperature: float) -> None:
+    def said(warm: float) -> list[str]:
+        return [t.text for t in hub.stream(PROMPT, [NAMES[0]], tokens=4, temperature=warm)]
+
+    assert said(temperature) == said(0.0)

@@ -44,6 +44,7 @@ _UPLOAD: dict[str, Any] = {
                     "type": "object",
                     "required": ["config", "weights"],
                     "properties": {name: {"type": "string", "format": "binary"} for name in ("config", "weights")},
+                    "additionalProperties": False,
                 }
             }
         },

@@ -27,6 +27,7 @@ def _request_body() -> dict[str, Any]:
         "so on: its config; trl-script, transformers and unsloth: a Python script that runs a step.",
     }
     content["schema"]["required"] = ["to"]
+    del content["schema"]["properties"]["gpu"]  # a config names no card
     content["example"] = {"model": "Qwen/Qwen2.5-7B", "method": "qlora", "to": "axolotl"}
     return body
 

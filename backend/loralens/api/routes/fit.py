@@ -21,11 +21,11 @@ def _request_body() -> dict[str, Any]:
     content = body["content"]["application/json"]
     content["schema"]["properties"] |= {
         "tokens": {
-            "type": "integer",
+            "type": ["integer", "null"],
             "description": "Tokens of the whole training: then time and cost are answered too.",
         },
         "utilization": {
-            "type": "number",
+            "type": ["number", "null"],
             "description": "Share of the GPU's dense peak to expect; an assumption else.",
         },
     }

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from loralens.api.bodies import JsonObject
 from loralens.api.compute import computed
+from loralens.api.openapi import or_null
 from loralens.api.problems import documented
 from loralens.api.shape import shape
 from loralens.core.answer.serving_shapes import ServingAnswer
@@ -26,8 +27,8 @@ router = APIRouter(tags=["adapters"])
                     "schema": {
                         "type": "object",
                         "properties": {
-                            "model": {"type": "string"},
-                            "config": {"type": "object"},
+                            "model": or_null({"type": "string"}),
+                            "config": or_null({"type": "object"}),
                             "adapters": {
                                 "type": "array",
                                 "items": {

@@ -89,5 +89,6 @@ def _checked(base: BaseModel, prompt: str, rows: int, tokens: int, temperature: 
 def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    shares = torch.softmax(logits.float() / temperature, dim=-1)
+    below = logits.float() - logits.max()  # so that dividing by next to nothing gives 0 and -inf, and no inf - inf
+    shares = torch.softmax(below / max(temperature, torch.finfo(torch.float32).tiny), dim=-1)
     return int(torch.multinomial(shares, 1, generator=generator))
