@@ -19,7 +19,7 @@ from loralens.core.question.recipe import Recipe
 from loralens.core.step.allocator import (
     LARGE_SEGMENT,
     CachingAllocator,
-    OutOfMemory,
+    LimitReached,
     round_size,
     segment_size,
 )
@@ -80,7 +80,7 @@ def events(count: int, models: tuple[str, ...], seed: int = 1) -> Iterator[tuple
                     blocks[event] = allocator.allocate(sizes[event - 1])
                 else:
                     allocator.free(blocks.pop(-event))
-            except OutOfMemory:
+            except LimitReached:
                 if segment_size(round_size(sizes[event - 1])) > LARGE_SEGMENT:
                     body = {"model": model, "method": method, "recipe": words}
                     yield body, requests[event - 1], message(sizes[event - 1], allocator, capacity)

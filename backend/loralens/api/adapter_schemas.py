@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from loralens.api.shape import Shape
+from loralens.api.shape import Documented
 from loralens.lab.words import Exact
 
 
-class ResizeRequest(Exact, Shape):
+class ResizeRequest(Exact, Documented):
     """Give either `rank` or `energy`."""
 
     rank: int | None = None
@@ -16,7 +16,7 @@ class ResizeRequest(Exact, Shape):
     mixed: bool = Field(False, description="With energy: a rank for each module.")
 
 
-class ModuleAnswer(Shape):
+class ModuleAnswer(Documented):
     """One adapted module and the spectrum of its update."""
 
     module: str
@@ -34,7 +34,7 @@ class ModuleAnswer(Shape):
     norm: float
 
 
-class ShrinkAnswer(Shape):
+class ShrinkAnswer(Documented):
     """The smallest rank that keeps the asked share of every module's energy."""
 
     energy: float
@@ -46,7 +46,7 @@ class ShrinkAnswer(Shape):
     mixed_bytes: int
 
 
-class InspectAnswer(Shape):
+class InspectAnswer(Documented):
     """All about an adapter; `id` is null when it was only looked at."""
 
     id: str | None
@@ -72,7 +72,7 @@ class InspectAnswer(Shape):
     notes: list[str]
 
 
-class ResizeModule(Shape):
+class ResizeModule(Documented):
     """What truncation did to one module."""
 
     module: str
@@ -82,7 +82,7 @@ class ResizeModule(Shape):
     energy_kept: float
 
 
-class ResizeAnswer(Shape):
+class ResizeAnswer(Documented):
     """The resized adapter, kept under `id` for download."""
 
     id: str

@@ -5,6 +5,7 @@ A worker ends with its server, and leaves interrupts from the terminal to it.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -15,6 +16,9 @@ from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import to_json
 from loralens.endpoints.table import compute, import_all
 
+COLLECT: Final = (20_000, 10, 10)
+"""When Python looks for circles. A walk makes tens of thousands of objects that live for milliseconds; to look through them at
+every 700th is a tenth of its time."""
 PARENT_SECONDS: Final = 1.0  # how often a worker looks whether it has become an orphan
 
 Problem = tuple[int, str, str, str, str | None, str | None]
@@ -24,6 +28,7 @@ Problem = tuple[int, str, str, str, str | None, str | None]
 def begin(niceness: int) -> None:
     """Make this process a worker; `niceness` keeps long work from those who wait for short answers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(*COLLECT)
     if niceness and hasattr(os, "nice"):
         os.nice(niceness)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

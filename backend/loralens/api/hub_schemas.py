@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loralens.api.shape import Shape
+from loralens.api.shape import Documented
 from loralens.lab.words import Exact
 
 Way = Literal["index", "pointer", "file", "merge"]
 
 
-class HubTask(Shape):
+class HubTask(Documented):
     """One of the six tasks."""
 
     name: str
@@ -20,14 +20,14 @@ class HubTask(Shape):
     title_zh: str
 
 
-class HubExample(Shape):
+class HubExample(Documented):
     """A request that no adapter was trained on."""
 
     request: str
     prompt: str = Field(description="The request in the form that the models continue.")
 
 
-class KeptAdapter(Shape):
+class KeptAdapter(Documented):
     """An adapter on the shelf."""
 
     id: str
@@ -36,7 +36,7 @@ class KeptAdapter(Shape):
     file_bytes: int
 
 
-class HubBase(Shape):
+class HubBase(Documented):
     """The base under the adapters."""
 
     name: str
@@ -45,14 +45,14 @@ class HubBase(Shape):
     sha256: str = Field(description="Hash of the weights' bytes when they were loaded.")
 
 
-class HeldOut(Shape):
+class HeldOut(Documented):
     """Answers to requests kept out of training, right to the letter."""
 
     requests: int
     right: int
 
 
-class HubAdapter(Shape):
+class HubAdapter(Documented):
     """An adapter in the hub."""
 
     name: str
@@ -67,7 +67,7 @@ class HubAdapter(Shape):
     held_out: HeldOut | None = Field(description="Null for an adapter that was not trained here.")
 
 
-class HubStorage(Shape):
+class HubStorage(Documented):
     """Bytes on disk."""
 
     base_bytes: int
@@ -76,7 +76,7 @@ class HubStorage(Shape):
     separate_bytes: int = Field(description="A full model for every adapter.")
 
 
-class SwitchAnswer(Shape):
+class SwitchAnswer(Documented):
     """One switch, timed."""
 
     adapter: str | None
@@ -84,7 +84,7 @@ class SwitchAnswer(Shape):
     seconds: float
 
 
-class SwitchTimingAnswer(Shape):
+class SwitchTimingAnswer(Documented):
     """One way of switching, measured."""
 
     way: str
@@ -96,7 +96,7 @@ class SwitchTimingAnswer(Shape):
     reload_ratio: float | None = Field(description="How many switches fit into one reload of the base.")
 
 
-class DriftAnswer(Shape):
+class DriftAnswer(Documented):
     """Relative error of merged weights."""
 
     dtype: str
@@ -118,7 +118,7 @@ class SwitchMeasurement(BaseModel):
     drift: list[DriftAnswer]
 
 
-class HubState(Shape):
+class HubState(Documented):
     """The hub as it is."""
 
     status: Literal["ready", "not_trained"]
@@ -136,40 +136,40 @@ class HubState(Shape):
     measured: SwitchMeasurement | None
 
 
-class SwitchRequest(Shape):
+class SwitchRequest(Documented):
     """Which adapter (null: the base alone), and how."""
 
     adapter: str | None = Field(max_length=64)
     way: Way = "index"
 
 
-class TrainRequest(Shape):
+class TrainRequest(Documented):
     """How long to train: standard (minutes, answers right) or quick (about a minute)."""
 
     preset: Literal["standard", "quick"] = "standard"
 
 
-class BenchRequest(Exact, Shape):
+class BenchRequest(Exact, Documented):
     """Switching measured on real Llama-2-7B shapes; each layer takes 405 MB of disk and memory for a while."""
 
     layers: int = Field(4, ge=1, le=8)
     rank: int = Field(8, ge=1, le=256)
 
 
-class LoadRequest(Shape):
+class LoadRequest(Documented):
     """Load an adapter of the shelf under a name."""
 
     id: str = Field(max_length=300)
     name: str = Field(max_length=64)
 
 
-class BaseRequest(Shape):
+class BaseRequest(Documented):
     """Which base to put under the hub: one of `bases`."""
 
     base: str = Field(max_length=300)
 
 
-class LoadAnswer(Shape):
+class LoadAnswer(Documented):
     """What was loaded."""
 
     name: str
@@ -177,13 +177,13 @@ class LoadAnswer(Shape):
     file_bytes: int
 
 
-class VerifyRequest(Shape):
+class VerifyRequest(Documented):
     """The prompt to compare outputs on."""
 
     prompt: str = Field(max_length=4000)
 
 
-class VerifyAnswer(Shape):
+class VerifyAnswer(Documented):
     """Do outputs differ, return bit for bit, and is the base untouched?"""
 
     distinct_outputs: int
@@ -193,7 +193,7 @@ class VerifyAnswer(Shape):
     base_sha256: str
 
 
-class GenerationToken(Shape):
+class GenerationToken(Documented):
     """Data of `event: token`."""
 
     row: int
@@ -203,7 +203,7 @@ class GenerationToken(Shape):
     last: bool
 
 
-class GenerationEnd(Shape):
+class GenerationEnd(Documented):
     """Data of `event: done`."""
 
     tokens: int

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from loralens.api.shape import Shape
+from loralens.api.shape import Documented
 
 Bytes = int
 
 
-class Device(Shape):
+class Device(Documented):
     """Something in this machine that can run jobs."""
 
     id: str = Field(description="cpu, cuda:0, mps, …")
@@ -22,7 +22,7 @@ class Device(Shape):
     driver: str | None
 
 
-class LabAnswer(Shape):
+class LabAnswer(Documented):
     """Answer of /api/lab: whether benchmark, experiments and adapters can be used, and how far PyTorch is."""
 
     status: Literal["ready", "installing", "failed", "off", "missing"]
@@ -37,7 +37,7 @@ class LabAnswer(Shape):
     hint: str | None = Field(description="The command that installs it.")
 
 
-class SystemAnswer(Shape):
+class SystemAnswer(Documented):
     """Answer of /api/system."""
 
     loralens: str
@@ -50,7 +50,7 @@ class SystemAnswer(Shape):
     lab: LabAnswer
 
 
-class HealthAnswer(Shape):
+class HealthAnswer(Documented):
     """Answer of /api/health."""
 
     status: Literal["ok"]

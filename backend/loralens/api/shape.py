@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from loralens.core.question.shapes import Pair, RecipeWords
 
 
-class Shape(BaseModel):
+class Documented(BaseModel):
     """A documented object: exactly these fields."""
 
     model_config = ConfigDict(extra="forbid")
@@ -29,7 +29,7 @@ _OWN: Final[dict[Any, Any]] = {RecipeWords: Recipe, Pair: tuple[int, int]}
 
 
 @cache
-def shape(answer: Any) -> type[Shape]:
+def shape(answer: Any) -> type[Documented]:
     """The documented object of a TypedDict: its fields with their texts, and so of every TypedDict inside.
 
     A text is what `Annotated` adds to a type. A field that may be left out (`NotRequired`) is one that may be null.
@@ -43,7 +43,7 @@ def shape(answer: Any) -> type[Shape]:
         fields[f"{name}_" if iskeyword(name) else name] = (
             (typed, Field(**more)) if required else (typed | None, Field(None, **more))
         )
-    model: type[Shape] = create_model(answer.__name__, __base__=Shape, __doc__=answer.__doc__, **fields)
+    model: type[Documented] = create_model(answer.__name__, __base__=Documented, __doc__=answer.__doc__, **fields)
     return model
 
 

@@ -80,7 +80,7 @@ def command(
             field="tokenizer",
             hint="add --data train.jsonl",
         )
-    answer = memory_answer({**body, **own})
+    answer = memory_answer({**body, **own}, verdicts=json or bool(body.get("gpu")))
     if json:
         print_json(answer)
     else:
@@ -225,9 +225,11 @@ def _engines(estimates: list[MemoryEstimate]) -> list[tuple[str, ...]]:
 
 def _paces(body: Body, estimates: list[MemoryEstimate]) -> list[tuple[str, ...]]:
     """Seconds of a step and tokens a second, where a single card was asked for and its rates are known."""
+    if len(estimates[0]["fits"]) != 1:
+        return []
     from loralens.core.answer.pace import paces
 
-    found = paces(body, estimates) if len(estimates[0]["fits"]) == 1 else []
+    found = paces(body, estimates)
     if not any(found):
         return []
     return [

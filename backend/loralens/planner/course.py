@@ -37,7 +37,7 @@ ASSUMED: Final = "computed from assumptions"
 EXAMPLE: Final = "17.5e9 parameters, assumed: 10,000 samples × 512 tokens × 3 epochs on an A100 80GB at 40% of its peak"
 
 
-class Exact(NamedTuple):
+class ExactValue(NamedTuple):
     """An exact value: number and unit, text in both languages, and for which model and set-up it holds."""
 
     value: float | None
@@ -55,7 +55,7 @@ def course_answer() -> CourseAnswer:
     return {"rows": [_row(figure, exact[figure.id]) for figure in textbook.figures()]}
 
 
-def _row(figure: Figure, exact: Exact) -> CourseNumber:
+def _row(figure: Figure, exact: ExactValue) -> CourseNumber:
     verdict = VERDICTS[figure.id]
     name = figure.printed.partition("(")[2].rstrip(")")
     names = {"name": model(name).name if figure.id.startswith("adapter-") and name else ""}
@@ -97,20 +97,20 @@ def _both(text: str) -> Both:
     return {"zh": in_chinese(text), "en": text}
 
 
-def _same(value: float, unit: str, text: str, regime: str) -> Exact:
+def _same(value: float, unit: str, text: str, regime: str) -> ExactValue:
     """A value that reads alike in both languages."""
-    return Exact(value, unit, text, text, regime)
+    return ExactValue(value, unit, text, text, regime)
 
 
-def _size(size: int, regime: str) -> Exact:
+def _size(size: int, regime: str) -> ExactValue:
     return _same(size, "bytes", f"{size / GIB:.2f} GiB = {size / 10**9:.2f} GB", regime)
 
 
-def _exact() -> dict[str, Exact]:
+def _exact() -> dict[str, ExactValue]:
     return {**_memory(), **_counts(), **_storage(), **_mechanism(), **_measured(), **_training()}
 
 
-def _memory() -> dict[str, Exact]:
+def _memory() -> dict[str, ExactValue]:
     full, lora = estimate("7B", method="full", **KEPT), estimate("7B", method="lora", **KEPT)
     checkpointed = estimate("7B", method="lora", gradient_checkpointing=True)
     wide = estimate("7B", method="full", **FLOAT32)
@@ -134,16 +134,16 @@ def _memory() -> dict[str, Exact]:
         "full-total-117": _size(wide.allocated_bytes, floats),
         "lora-weights-13": _size(lora.breakdown["weights_bytes"], f"{REGIME}, {lora.plan.regime}"),
         "lora-own-0.04": _same(own, "bytes", f"{own / GIB:.5f} GiB = {own:,} B", "q_proj alone, rank 8, fp32 adapter"),
-        "lora-26": Exact(lora.allocated_bytes, "bytes", both["zh"], both["en"], f"{REGIME}, {lora.plan.regime}"),
+        "lora-26": ExactValue(lora.allocated_bytes, "bytes", both["zh"], both["en"], f"{REGIME}, {lora.plan.regime}"),
         "memory-3.8x": _same(ratio, "x", f"{ratio:.2f}×", compared),
         "saved-73.5": _same(saved, "%", f"{saved:.1f}%", compared),
     }
 
 
-def _activations(regime: str) -> Exact:
+def _activations(regime: str) -> ExactValue:
     """The most that autograd holds at any moment, for two batch sizes: it moves with the tokens alone."""
     one, four = (_most_activations(estimate("7B", method="full", micro_batch_size=batch, **KEPT)) for batch in (1, 4))
-    return Exact(
+    return ExactValue(
         one,
         "bytes",
         f"{one / GIB:.2f} GiB（批量 4：{four / GIB:.2f} GiB）",
@@ -157,8 +157,8 @@ def _most_activations(found: Estimate) -> int:
     return max(moment.by_category()[column].at(*found.point) for moment in found.plan.moments)
 
 
-def _counts() -> dict[str, Exact]:
-    found: dict[str, Exact] = {}
+def _counts() -> dict[str, ExactValue]:
+    found: dict[str, ExactValue] = {}
     for size in ("7B", "13B", "70B"):
         alone = _q_only(size)
         base = alone.total_parameters - alone.trainable_parameters
@@ -174,7 +174,7 @@ def _counts() -> dict[str, Exact]:
     return found
 
 
-def _storage() -> dict[str, Exact]:
+def _storage() -> dict[str, ExactValue]:
     alone = _q_only("7B")
     base, file = alone.checkpoint_bytes, alone.adapter_file_bytes or 0
     regime = f"{alone.model.name} in bfloat16 on disk; adapter of rank 8 on q_proj in float32"
@@ -194,7 +194,7 @@ def _storage() -> dict[str, Exact]:
     return found
 
 
-def _mechanism() -> dict[str, Exact]:
+def _mechanism() -> dict[str, ExactValue]:
     square = 2 * 1024 * 8
     regime = "one 1024 × 1024 matrix, rank 8"
     return {
@@ -203,13 +203,13 @@ def _mechanism() -> dict[str, Exact]:
     }
 
 
-def _measured() -> dict[str, Exact]:
+def _measured() -> dict[str, ExactValue]:
     """What no formula gives: this ledger says so, and the lessons measure it."""
-    missing = Exact(None, "", "这里尚未测量", "Not measured here yet", "measured on your machine", "not measured")
+    missing = ExactValue(None, "", "这里尚未测量", "Not measured here yet", "measured on your machine", "not measured")
     return {"faster-100x": missing, "knowledge-47.5": missing}
 
 
-def _training() -> dict[str, Exact]:
+def _training() -> dict[str, ExactValue]:
     """The last example from its number of operations: six per parameter and token, attention left out."""
     device = gpu(EXAMPLE_GPU)
     work = training_work(Network(EXAMPLE_PARAMETERS, EXAMPLE_PARAMETERS, 0, EXAMPLE_PARAMETERS, 0, 0.0))
@@ -220,10 +220,10 @@ def _training() -> dict[str, Exact]:
     dollars = hours * price.usd_per_gpu_hour
     source = f"{price.usd_per_gpu_hour} USD per GPU hour: {price.source}"
     return {
-        "hours-17500": Exact(
+        "hours-17500": ExactValue(
             hours, "GPU hours", f"约 {hours:.1f} GPU 小时", f"about {hours:.1f} GPU hours", EXAMPLE, ASSUMED
         ),
-        "dollars-1.75m": Exact(
+        "dollars-1.75m": ExactValue(
             dollars,
             "US dollars",
             f"约 {dollars:.1f} 美元",

@@ -129,7 +129,7 @@ class AlikeTime(GpuHours):
     expected_usd: Annotated[float | None, "At the cheapest price that is known."]
 
 
-class Cost(TypedDict):
+class TrainingCost(TypedDict):
     """What the hours cost at one published price; null: not known."""
 
     usd_per_gpu_hour: float
@@ -173,7 +173,7 @@ class TrainingTime(TypedDict):
     step_seconds: StepSeconds | None
     tokens_per_second: Annotated[TokensPerSecond | None, "Of all cards together."]
     gpu_hours: GpuHours
-    cost: list[Cost]
+    cost: list[TrainingCost]
     assumptions: list[str]
 
 

@@ -19,7 +19,7 @@ from loralens.planner.work import reasons, training_work
 
 if TYPE_CHECKING:
     from loralens.core.catalogue import Price
-    from loralens.planner.shapes import Cost, GpuHours, Rate, TrainingTime
+    from loralens.planner.shapes import GpuHours, Rate, TrainingCost, TrainingTime
 
 
 MAX_TOKENS: Final = 10**18
@@ -121,7 +121,7 @@ def _rates(device: Gpu, dtype: str, utilization: float | None, computed: float |
     }
 
 
-def _cost(device: Gpu, hours: GpuHours) -> list[Cost]:
+def _cost(device: Gpu, hours: GpuHours) -> list[TrainingCost]:
     """One row per published price, cheapest first; no row where no price is known."""
     return [
         {

@@ -13,7 +13,7 @@ from loralens.core.answer import plan, reserved
 from loralens.core.answer.kept import Kept, KeptByModel
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.model import resolve
-from loralens.core.question.reading import Reading, found
+from loralens.core.question.reading import NotedConfig, found
 from loralens.core.question.recipe import Recipe
 
 
@@ -55,7 +55,7 @@ def test_a_config_is_found_by_what_was_read_of_it() -> None:
 
 
 def test_iteration_and_length_are_readings_too() -> None:
-    reading = Reading({"labels": {"a": 1, "b": 2}, "names": {"x": 1}})
+    reading = NotedConfig({"labels": {"a": 1, "b": 2}, "names": {"x": 1}})
     assert len(reading["labels"]) == 2
     assert list(reading["names"]) == ["x"]
     looks = reading.looks

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loralens.core.step import allocator as module
-from loralens.core.step.allocator import CachingAllocator, OutOfMemory, round_size, segment_size
+from loralens.core.step.allocator import CachingAllocator, LimitReached, round_size, segment_size
 
 KIB, MIB = 2**10, 2**20
 
@@ -89,7 +89,7 @@ def test_cached_segments_are_returned_before_memory_runs_out():
     for size in (20, 30, 40):
         memory.free(memory.allocate(size * MIB))
     assert memory.reserved == 40 * MIB  # 20 and 30 went back when 40 more would have passed the limit
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(LimitReached):
         memory.allocate(61 * MIB)
 
 
@@ -97,7 +97,7 @@ def test_a_segment_in_use_cannot_be_returned():
     memory = CachingAllocator(limit=60 * MIB)
     memory.free(memory.allocate(40 * MIB))
     memory.allocate(2 * MIB)  # the smallest block that holds it is the 40 MiB one
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(LimitReached):
         memory.allocate(50 * MIB)
 
 

@@ -6,7 +6,7 @@ from loralens.core.answer.estimate import estimate_model
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.step import events, simulate
-from loralens.core.step.allocator import OutOfMemory
+from loralens.core.step.allocator import LimitReached
 
 MIB = 2**20
 
@@ -123,7 +123,7 @@ def test_the_least_limit_is_enough_and_little_less_is_not():
     limit = simulate.least_limit(recorded, [2048] * 3, found.allocated_bytes, **settings)
     assert found.allocated_bytes <= limit
     assert simulate.run(recorded, [2048] * 3, limit=limit, **settings).reserved_bytes <= limit
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(LimitReached):
         simulate.run(recorded, [2048] * 3, limit=found.allocated_bytes - MIB, **settings)
 
 

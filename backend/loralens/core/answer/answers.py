@@ -83,7 +83,7 @@ def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(check(name) for name in several)
 
 
-def memory_answer(body: Any, *, most_passes: int | None = None) -> MemoryAnswer:
+def memory_answer(body: Any, *, most_passes: int | None = None, verdicts: bool = True) -> MemoryAnswer:
     """`POST /api/memory`: one estimate per method, and what LoRA saves against full fine-tuning.
 
     `trainers`: true, or names: what the same words come to with each trainer's defaults, see `by_trainer`.
@@ -91,12 +91,14 @@ def memory_answer(body: Any, *, most_passes: int | None = None) -> MemoryAnswer:
     `lengths`: pairs of tokens and samples: what batches of such samples take, see `lengths.of_lengths`.
 
     `allocator`: `rule` (the default) or `simulated`, see `core.answer.overhead`; `most_passes` bounds what the latter may
-    cost, see `core.answer.cost`.
+    cost, see `core.answer.cost`. `verdicts`: false leaves `fits` empty, for who shows none: an older card among those shown has
+    attention kernels of its own, and so a walk.
     """
     allocator, body = _allocator(body)
     trainers, body = _trainers(body)
     lengths, body = _lengths(body)
     model, names, recipe, gpus = read_body(body)
+    gpus = gpus if verdicts else ()
     if allocator == "simulated" and most_passes is not None:
         from loralens.core.answer.cost import check_simulation  # with the allocator, which few ask for
 

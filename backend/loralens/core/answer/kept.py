@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from loralens.core.question.model import Model
-from loralens.core.question.reading import Looks, Reading, found
+from loralens.core.question.reading import Looks, NotedConfig, found
 from loralens.core.question.recipe import Recipe
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class KeptByModel(Generic[T]):
             kept = self._look((scope, found(model.config, looks), looks), setting)
             if kept is not None:
                 return kept
-        reading = Reading(model.config)
+        reading = NotedConfig(model.config)
         value = compute(reading)
         looks = reading.looks
         with self._lock:

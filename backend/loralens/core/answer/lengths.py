@@ -153,7 +153,7 @@ def _epoch(found: Estimate, lengths: Lengths, batch: int, card: Gpu) -> Epoch:
     from loralens.core.answer.card import CONTEXT_MEASURED, workspace_of
     from loralens.core.answer.reserved import recording
     from loralens.core.step import simulate
-    from loralens.core.step.allocator import OutOfMemory
+    from loralens.core.step.allocator import LimitReached
 
     recipe = replace(found.recipe, padded=True)
     program = recording(found.model, found.method, recipe)
@@ -171,7 +171,7 @@ def _epoch(found: Estimate, lengths: Lengths, batch: int, card: Gpu) -> Epoch:
                 workspace_bytes=workspace_of(card.id),
                 limit=card.memory_bytes - CONTEXT_MEASURED,
             )
-        except OutOfMemory:
+        except LimitReached:
             continue
         ended += 1
     return {"runs": DRAWS, "batches": BATCHES, "ended": ended, "failing_share": 1 - ended / DRAWS}

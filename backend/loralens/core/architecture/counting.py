@@ -21,7 +21,7 @@ def memory_not_modelled(family: str) -> UnsupportedArchitecture:
     )
 
 
-class Counted(Root):
+class CountedModel(Root):
     """A model whose module tree is known and whose step is not."""
 
     counted = True

@@ -128,7 +128,7 @@ class PostNormLayer(Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class PartNames:
     """What a family calls its parts."""
 
     inner: str = "model"
@@ -152,12 +152,12 @@ class CausalDecoder(Root):
         kinds: Sequence[Hashable],
         *,
         norm: Callable[[int], Module] = RMSNorm,
-        names: Names | None = None,
+        names: PartNames | None = None,
         head_bias: bool = False,
         tied: bool | None = None,
     ) -> Module:
         """Put the parts together under the family's names; returns the inner model."""
-        names = names or Names()
+        names = names or PartNames()
         inner = Module()
         setattr(inner, names.embedding, Embedding(s.vocabulary, s.hidden))
         setattr(inner, names.stack, Stack(layer, kinds))
@@ -184,7 +184,7 @@ class CausalDecoder(Root):
         attach_to_decoder(self, model_type, kind, labels, width, config)
 
     @property
-    def names(self) -> Names:
+    def names(self) -> PartNames:
         """What the family calls its parts."""
         return self._names
 

@@ -28,7 +28,7 @@ REFUSED: Final[Mapping[str, tuple[str, str]]] = {
 
 
 @dataclass(frozen=True)
-class Packing(Choice):
+class PackingName(Choice):
     """The name of a packing."""
 
     def read(self, value: Any, at: Place) -> Any:

@@ -1,7 +1,7 @@
 """What of a config.json an answer depends on: a view that notes every look-up, and the key that follows from it.
 
 A config may hold anything beside what the engine reads. A cache keyed by the whole file would keep all of that, and would
-miss where only a word that nobody reads differs. So the first computation runs on a `Reading`; what it looked up is the
+miss where only a word that nobody reads differs. So the first computation runs on a `NotedConfig`; what it looked up is the
 question, and the values found there are the key.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
 from typing import Any, Final
 
 Path = tuple[str, ...]
@@ -21,8 +20,8 @@ LENGTH: Final = "\0length"
 """Stand for an iteration and for the number of entries; no config has such names."""
 
 
-class Reading(Mapping[str, Any]):
-    """A JSON object that notes what is looked up in it; objects inside it are `Reading`s too."""
+class NotedConfig(Mapping[str, Any]):
+    """A JSON object that notes what is looked up in it; objects inside it are such objects too."""
 
     __slots__ = ("_entries", "_looks", "_path")
 
@@ -34,13 +33,13 @@ class Reading(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         self._looks[self._path, name] = None
         value = self._entries[name]
-        return Reading(value, (*self._path, name), self._looks) if isinstance(value, Mapping) else value
+        return NotedConfig(value, (*self._path, name), self._looks) if isinstance(value, Mapping) else value
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value, or the default."""
         self._looks[self._path, name] = None
         value = self._entries.get(name, default)
-        return Reading(value, (*self._path, name), self._looks) if isinstance(value, Mapping) else value
+        return NotedConfig(value, (*self._path, name), self._looks) if isinstance(value, Mapping) else value
 
     def __contains__(self, name: object) -> bool:
         self._looks[self._path, str(name)] = None
@@ -90,4 +89,6 @@ def _short(entries: Any, name: str) -> Any:
 
 
 def _digest(value: Any) -> bytes:
+    from hashlib import blake2b  # with OpenSSL, which takes longer to load than most commands take: few values need it
+
     return blake2b(json.dumps(value, default=repr).encode("utf-8", "surrogatepass"), digest_size=20).digest()

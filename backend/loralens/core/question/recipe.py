@@ -53,7 +53,7 @@ from loralens.core.question.needs import (
 )
 from loralens.core.question.objective_names import said_plainly
 from loralens.core.question.objectives import Objective, Rollout, Teacher
-from loralens.core.question.packings import QUANTIZATIONS, Packing
+from loralens.core.question.packings import QUANTIZATIONS, PackingName
 from loralens.core.question.parallelism import Parallelism, segments_alone
 from loralens.core.question.precision import DTYPES
 from loralens.core.question.shapes import RecipeWords
@@ -95,7 +95,7 @@ class Quantization:
 
     type: str = word(
         "nf4",
-        Packing(QUANTIZATIONS),
+        PackingName(QUANTIZATIONS),
         "How the frozen base is quantized.",
         name="quantization",
         common=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 
-class Stacked(Protocol):
+class HasStack(Protocol):
     """What is read of a recipe here (`recipe.Recipe` is one)."""
 
     @property
@@ -33,7 +33,7 @@ LABELS_SHIFTED_SINCE: Final = (4, 50)
 LOSS_FUNCTION_SINCE: Final = (4, 46)
 
 
-def version(recipe: Stacked, library: str) -> tuple[int, ...]:
+def version(recipe: HasStack, library: str) -> tuple[int, ...]:
     """The library's version in the recipe's stack, or today's."""
     text = dict(recipe.stack).get(library, "")
     return read_version(text) or CURRENT.get(library, (0,))
@@ -54,7 +54,7 @@ def read_version(text: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def names_library(recipe: Stacked, library: str) -> bool:
+def names_library(recipe: HasStack, library: str) -> bool:
     """Is the library part of the recipe's stack?"""
     return any(name == library for name, _ in recipe.stack)
 
@@ -64,7 +64,7 @@ FRAMEWORKS: Final = ("litgpt", "torchtune")
 FOUR_BIT_FORGETS_INPUT_SINCE: Final = (0, 43)
 
 
-def framework(recipe: Stacked) -> str:
+def framework(recipe: HasStack) -> str:
     """The training framework whose own model code runs; empty for transformers."""
     for name in FRAMEWORKS:
         if any(library == name for library, _ in recipe.stack) or ("framework", name) in recipe.stack:
@@ -72,7 +72,7 @@ def framework(recipe: Stacked) -> str:
     return ""
 
 
-def assumptions(recipe: Stacked, modelled: str = "") -> list[str]:
+def assumptions(recipe: HasStack, modelled: str = "") -> list[str]:
     """What a recipe's stack and switches leave uncertain; `modelled` is the framework whose model code was walked."""
     found = []
     if recipe.compile and modelled != "torchtune":

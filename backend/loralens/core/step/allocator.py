@@ -26,7 +26,7 @@ STREAMS: Final = 2  # more than this nobody here asks for
 _ENDLESS: Final = 1 << 60  # address space of an expandable segment; the real one is 9/8 of the card's memory
 
 
-class OutOfMemory(Exception):
+class LimitReached(Exception):
     """The limit does not hold a request, even after every segment that can be returned was."""
 
 
@@ -199,7 +199,7 @@ class CachingAllocator:
         self.release_cached()
         if self.reserved + size > self.limit:
             if not self.yields:
-                raise OutOfMemory
+                raise LimitReached
             self.limit = self.reserved + size
 
     def _reserve(self, size: int) -> None:

@@ -75,7 +75,7 @@ class Ledger:
             self.settle()
         key = (category, label)
         left = self.entries[key] - size
-        if any(left):
+        if left != ZERO:
             self.entries[key] = left
         else:
             del self.entries[key]

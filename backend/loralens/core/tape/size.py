@@ -50,7 +50,9 @@ class Size(tuple[int, ...]):
         return Size((a0 - b0, a1 - b1, a2 - b2, a3 - b3, a4 - b4, a5 - b5, a6 - b6, a7 - b7, a8 - b8))
 
     def __mul__(self, factor: int) -> Size:  # type: ignore[override]
-        return Size([a * factor for a in self])
+        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
+        f = factor
+        return Size((a0 * f, a1 * f, a2 * f, a3 * f, a4 * f, a5 * f, a6 * f, a7 * f, a8 * f))
 
     def __rmul__(self, factor: int) -> Size:  # type: ignore[override]
         return self * factor

@@ -207,20 +207,22 @@ class Tape:
         costs: Asked | None = None,
     ) -> None:
         """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes (`counting`)."""
-        if not self.grad_enabled or not any(tensor is not None and tensor.node for tensor in inputs):
+        if not self.grad_enabled:
+            return
+        edges = [None if x is None or x.node is None else (x.node, x.output) for x in inputs]
+        if not any(edges):
             return
         self._sequence += 1
-        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None]
-        saves = any(tensor is not None for tensor in saved)
-        edges = [None if tensor is None else tensor.edge for tensor in inputs]
+        kept = [tensor for tensor in saved if tensor is not None]
+        held = [tensor.storage for tensor in kept if tensor.storage is not None]
         node = Node(self._sequence, label, self.section, edges, [] if self.region else held, apply, len(outputs))
         for index, output in enumerate(outputs):
             output.node = node
             output.output = index
-        if saves and self.region is not None:
+        if kept and self.region is not None:
             node.region = self.region
             self.region.forget(node)
-        elif saves and self.refilling is not None:
+        elif kept and self.refilling is not None:
             self.refilling.refill(held)
 
     def saving(self, inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None]) -> None:

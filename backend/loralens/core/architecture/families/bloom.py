@@ -9,7 +9,7 @@ from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import causal_mask, lookup
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.question.recipe import Recipe
@@ -120,7 +120,7 @@ class Bloom(CausalDecoder):
             config.number("hidden_dropout", 0.0, 0, 1),
             config.flag("apply_residual_connection_post_layernorm", False),
         )
-        names = Names("transformer", "word_embeddings", "h", "ln_f")
+        names = PartNames("transformer", "word_embeddings", "h", "ln_f")
         inner = self.assemble(s, lambda _: BloomBlock(s, dropout, post), s.windows, norm=LayerNorm, names=names)
         inner.word_embeddings_layernorm = LayerNorm(s.hidden)
 

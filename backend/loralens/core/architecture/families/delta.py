@@ -19,7 +19,7 @@ from loralens.core.architecture.families.state_space import (
     FALLBACK,
     MAX_GROUPS,
     MAX_KERNEL,
-    Convolution,
+    DepthwiseConvolution,
     hide_padding,
     layer_kinds,
 )
@@ -80,7 +80,7 @@ class DeltaNet(Module):
     """A gated delta net. Qwen3.5: query, key and value in one matrix, gates in three."""
 
     def __init__(self, hidden: int, w: Widths, act: str) -> None:
-        self.conv1d = Convolution(2 * w.keys + w.values, w.kernel, False)
+        self.conv1d = DepthwiseConvolution(2 * w.keys + w.values, w.kernel, False)
         self.dt_bias = Parameter((w.value_heads,))
         self.A_log = Parameter((w.value_heads,))
         self.norm = GatedNorm(w.value_dim)
@@ -311,7 +311,7 @@ class OlmoDelta(Module):
         for name in ("a", "b"):
             setattr(self, f"{name}_proj", Linear(hidden, w.value_heads, name=f"linear attention {name}"))
         self.o_proj = Linear(w.values, hidden, name="linear attention out")
-        self.conv1d = Convolution(2 * w.keys + w.values, w.kernel, False)
+        self.conv1d = DepthwiseConvolution(2 * w.keys + w.values, w.kernel, False)
         self.A_log = Parameter((w.value_heads,))
         self.dt_bias = Parameter((w.value_heads,))
         self.o_norm = RMSNorm(w.value_dim)

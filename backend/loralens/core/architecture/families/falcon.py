@@ -10,7 +10,7 @@ from loralens.core.architecture.blocks import LayerNorm, rotate
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import causal_mask
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
@@ -115,7 +115,7 @@ class Falcon(CausalDecoder):
         s = s.with_kv_heads(heads if new else 1 if single else s.heads)
         norms = config.integer("num_ln_in_parallel_attn", default=2 if new else 1, high=2) if new else 1
         bias, dropout = config.flag("bias", False), config.number("hidden_dropout", 0.0, 0, 1)
-        names = Names("transformer", "word_embeddings", "h", "ln_f")
+        names = PartNames("transformer", "word_embeddings", "h", "ln_f")
         self.assemble(s, lambda _: FalconLayer(s, new, norms, bias, dropout), s.windows, norm=LayerNorm, names=names)
 
     def masks(self, t: Tape, call: Call) -> None:

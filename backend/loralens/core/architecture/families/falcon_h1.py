@@ -9,7 +9,7 @@ from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import Names, SelfAttention
+from loralens.core.architecture.decoder import PartNames, SelfAttention
 from loralens.core.architecture.families.granite import Granite
 from loralens.core.architecture.families.state_space import (
     FALLBACK,
@@ -156,7 +156,7 @@ class FalconH1(Granite):
                 mixer.norm = FalconNorm(inner, groups, before_gate=before)
             return FalconH1Layer(s, mixer, bias, mlp_bias)
 
-        self.assemble(s, layer, s.windows, names=Names(norm="final_layernorm"))
+        self.assemble(s, layer, s.windows, names=PartNames(norm="final_layernorm"))
         multipliers = 2 * inner + 2 * groups * config.integer("mamba_d_state", default=256) + heads
         self.buffer_bytes += s.layers * multipliers * 2  # taken as 16-bit numbers
 

@@ -9,7 +9,7 @@ from loralens.core.architecture.blocks import Attention, LayerNorm, PlainMLP
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.tape import ops
@@ -77,7 +77,7 @@ class GPT2(CausalDecoder):
         )
         residual = config.number("resid_pdrop", 0.1, 0, 1)
         self.embedding_dropout = config.number("embd_pdrop", 0.1, 0, 1)
-        names = Names("transformer", "wte", "h", "ln_f")
+        names = PartNames("transformer", "wte", "h", "ln_f")
         inner = self.assemble(s, lambda _: GPT2Block(s, residual), (None,) * s.layers, norm=LayerNorm, names=names)
         self.learned_positions = config.integer("max_position_embeddings", "n_positions", default=1024)
         inner.wpe = Embedding(self.learned_positions, s.hidden)

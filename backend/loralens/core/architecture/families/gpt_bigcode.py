@@ -8,7 +8,7 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import Attention, LayerNorm, PlainMLP
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import Names
+from loralens.core.architecture.decoder import PartNames
 from loralens.core.architecture.families.gpt2 import GPT2, GPT2Block
 from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import Shape
@@ -65,7 +65,7 @@ class GPTBigCode(GPT2):
         s = s.with_kv_heads(1 if single else s.heads)
         residual = config.number("resid_pdrop", 0.1, 0, 1)
         self.embedding_dropout = config.number("embd_pdrop", 0.1, 0, 1)
-        names = Names("transformer", "wte", "h", "ln_f")
+        names = PartNames("transformer", "wte", "h", "ln_f")
         model = self.assemble(s, lambda _: BigCodeBlock(s, residual), s.windows, norm=LayerNorm, names=names)
         self.learned_positions = config.integer("max_position_embeddings", "n_positions", default=1024)
         model.wpe = Embedding(self.learned_positions, s.hidden)

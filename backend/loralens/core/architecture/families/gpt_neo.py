@@ -8,7 +8,7 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import LayerNorm, PlainMLP
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import Names
+from loralens.core.architecture.decoder import PartNames
 from loralens.core.architecture.families.gpt2 import GPT2, GPT2Block
 from loralens.core.architecture.families.mpt import by_head
 from loralens.core.architecture.module import Embedding, Linear, Module
@@ -91,7 +91,7 @@ class GPTNeo(GPT2):
         s = Shape.read(config, tied=True, intermediate=4 * width, act="gelu_new", rotary=0)
         residual = config.number("resid_dropout", 0.0, 0, 1)
         self.embedding_dropout = config.number("embed_dropout", 0.0, 0, 1)
-        names = Names("transformer", "wte", "h", "ln_f")
+        names = PartNames("transformer", "wte", "h", "ln_f")
         inner = self.assemble(s, lambda _: NeoBlock(s, residual), s.windows, norm=LayerNorm, names=names)
         self.learned_positions = config.integer("max_position_embeddings", default=2048)
         inner.wpe = Embedding(self.learned_positions, s.hidden)

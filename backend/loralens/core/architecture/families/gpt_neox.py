@@ -8,7 +8,7 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import LayerNorm, PlainMLP
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import Shape
@@ -80,5 +80,5 @@ class GPTNeoX(CausalDecoder):
         s = Shape.read(config, act="gelu", rotary=0.25)
         bias, parallel = config.flag("attention_bias", True), config.flag("use_parallel_residual", True)
         self.embedding_dropout = dropout = config.number("hidden_dropout", 0.0, 0, 1)
-        names = Names("gpt_neox", "embed_in", "layers", "final_layer_norm")
+        names = PartNames("gpt_neox", "embed_in", "layers", "final_layer_norm")
         self.assemble(s, lambda _: GPTNeoXLayer(s, bias, parallel, dropout), s.windows, norm=LayerNorm, names=names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import LayerNorm, PlainMLP, rotate
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.rotary import cut, paired
 from loralens.core.architecture.shape import Shape
@@ -80,7 +80,7 @@ class GPTJ(CausalDecoder):
         positions = config.integer("max_position_embeddings", "n_positions", default=2048)
         dropout = config.number("resid_pdrop", 0.0, 0, 1)
         self.embedding_dropout = config.number("embd_pdrop", 0.0, 0, 1)
-        names = Names("transformer", "wte", "h", "ln_f")
+        names = PartNames("transformer", "wte", "h", "ln_f")
         self.assemble(
             s, lambda _: self.block(s, positions, dropout), s.windows, norm=LayerNorm, names=names, head_bias=True
         )

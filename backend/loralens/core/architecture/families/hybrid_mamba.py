@@ -8,7 +8,7 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
-from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.families.nemotron import NemotronAttention
 from loralens.core.architecture.families.state_space import FALLBACK, NormedMixer, headed_mixer, unread_adapters
 from loralens.core.architecture.module import Module
@@ -20,7 +20,7 @@ from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.tape import Tape
 
-_FINAL = Names(norm="final_layernorm")
+_FINAL = PartNames(norm="final_layernorm")
 
 
 class HybridLayer(Module):

@@ -11,7 +11,7 @@ from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import DecoderLayer
 from loralens.core.architecture.families.deepseek import LatentAttention
 from loralens.core.architecture.families.delta import KINDS
-from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, Convolution, layer_kinds
+from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, DepthwiseConvolution, layer_kinds
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Experts, Router, SparseMLP
 from loralens.core.architecture.shape import MAX_HEADS, Shape
@@ -34,7 +34,7 @@ class KimiDelta(Module):
     def __init__(self, hidden: int, width: int, heads: int, kernel: int) -> None:
         for name in "qkv":
             setattr(self, f"{name}_proj", Linear(hidden, width * heads, name=f"linear attention {name}"))
-        self.conv1d = Convolution(3 * width * heads, kernel, False)
+        self.conv1d = DepthwiseConvolution(3 * width * heads, kernel, False)
         self.forget_gate: Module = KimiGate(hidden, width, heads)
         self.b_proj = Linear(hidden, heads, name="linear attention b")
         self.g_a_proj = Linear(hidden, width, name="output gate, narrow")

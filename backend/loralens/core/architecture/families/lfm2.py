@@ -9,7 +9,7 @@ from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
-from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.families.state_space import FALLBACK, MAX_KERNEL, ShortConvolution, layer_kinds
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import ROUTING, Experts, SparseMLP
@@ -20,7 +20,7 @@ from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.tape import Tape
 
-_NAMES = Names(norm="embedding_norm")
+_NAMES = PartNames(norm="embedding_norm")
 
 
 class LfmMLP(Module):

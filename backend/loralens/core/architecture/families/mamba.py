@@ -10,7 +10,7 @@ from typing import Final
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.families.state_space import (
     FALLBACK,
     MAX_KERNEL,
@@ -78,7 +78,7 @@ class Mamba(CausalDecoder):
             mixer = self.mixer(hidden, inner, state, rank, kernel, bias, conv_bias)
             return MambaBlock(hidden, mixer, wide=wide)
 
-        self.assemble(s, layer, s.windows, names=Names("backbone", "embeddings", norm="norm_f"))
+        self.assemble(s, layer, s.windows, names=PartNames("backbone", "embeddings", norm="norm_f"))
         self.buffer_numbers = s.layers * self.unused(inner, state)
 
     def unused(self, inner: int, state: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
-from loralens.core.architecture.counting import Counted
+from loralens.core.architecture.counting import CountedModel
 from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, REFUSED, HeadedMixer
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.errors import InvalidInput
@@ -21,7 +21,7 @@ class OneMixer(Module):
         self.mixer = mixer
 
 
-class Mamba2(Counted):
+class Mamba2(CountedModel):
     """The causal language model."""
 
     family = "mamba2"

@@ -9,7 +9,7 @@ from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import causal_mask, lookup
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.question.recipe import Recipe
@@ -118,7 +118,7 @@ class Mpt(CausalDecoder):
         s = Shape.read(config.over({**over, **dropout}), tied=True, intermediate=4 * width, act="gelu", rotary=0)
         clip = inside.has("clip_qkv") and inside.number("clip_qkv", 0.0, 0, 1e9) > 0
         self._positions = config.integer("max_seq_len", default=2048)
-        names = Names("transformer", "wte", "blocks", "norm_f")
+        names = PartNames("transformer", "wte", "blocks", "norm_f")
         self.assemble(s, lambda _: MptBlock(s, clip), s.windows, norm=_norm, names=names)
 
     def embed(self, t: Tape, call: Call) -> Tensor:

@@ -11,7 +11,7 @@ from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import PlainMLP, RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
-from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.families.state_space import (
     FALLBACK,
     MAX_GROUPS,
@@ -138,7 +138,7 @@ class NemotronH(CausalDecoder):
             return OneMixer(s.hidden, mlp, called=False)
 
         self._sparse = "moe" in kinds
-        self.assemble(s, layer, kinds, norm=NemotronNorm, names=Names(embedding="embeddings", norm="norm_f"))
+        self.assemble(s, layer, kinds, norm=NemotronNorm, names=PartNames(embedding="embeddings", norm="norm_f"))
 
     @staticmethod
     def state_space(config: Config, hidden: int, heads: int, inner: int) -> HeadedMixer:

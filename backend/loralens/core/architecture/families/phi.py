@@ -8,7 +8,7 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import LayerNorm, PlainMLP, rotate
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.rotary import cut
 from loralens.core.architecture.shape import Shape
@@ -75,5 +75,5 @@ class Phi(CausalDecoder):
         s = Shape.read(config, act="gelu_new", rotary=0.5)
         norms, dropout = config.flag("qk_layernorm", False), config.number("resid_pdrop", 0.0, 0, 1)
         self.embedding_dropout = config.number("embd_pdrop", 0.0, 0, 1)
-        names = Names(norm="final_layernorm")
+        names = PartNames(norm="final_layernorm")
         self.assemble(s, lambda _: PhiLayer(s, norms, dropout), s.windows, norm=LayerNorm, names=names, head_bias=True)

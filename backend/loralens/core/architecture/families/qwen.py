@@ -11,7 +11,7 @@ from dataclasses import replace
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, Names, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.tape import ops
@@ -82,5 +82,5 @@ class Qwen(CausalDecoder):
     def __init__(self, config: Config) -> None:
         s = Shape.read(config)
         s = replace(s, intermediate=s.intermediate // 2)
-        names = Names("transformer", "wte", "h", "ln_f")
+        names = PartNames("transformer", "wte", "h", "ln_f")
         self.assemble(s, lambda _: QwenLayer(s), (None,) * s.layers, names=names)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import GatedMLP, GemmaRMSNorm
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.counting import CountedDecoder
-from loralens.core.architecture.decoder import Names, SelfAttention
-from loralens.core.architecture.families.state_space import MAX_KERNEL, Convolution
+from loralens.core.architecture.decoder import PartNames, SelfAttention
+from loralens.core.architecture.families.state_space import MAX_KERNEL, DepthwiseConvolution
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
@@ -34,7 +34,7 @@ class RecurrentBlock(Module):
         self.linear_y = Linear(s.hidden, width, True, name="recurrence y")
         self.linear_x = Linear(s.hidden, width, True, name="recurrence x")
         self.linear_out = Linear(width, s.hidden, True, name="recurrence out")
-        self.conv_1d = Convolution(width, kernel, True)
+        self.conv_1d = DepthwiseConvolution(width, kernel, True)
         self.rg_lru = Recurrence(width, s.heads)
 
 
@@ -77,4 +77,4 @@ class RecurrentGemma(CountedDecoder):
                 s, SelfAttention(s, bias=bias, output_bias=True) if attends else RecurrentBlock(s, width, kernel)
             )
 
-        self.assemble(s, layer, kinds, norm=GemmaRMSNorm, names=Names(norm="final_norm"))
+        self.assemble(s, layer, kinds, norm=GemmaRMSNorm, names=PartNames(norm="final_norm"))

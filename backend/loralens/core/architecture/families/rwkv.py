@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
-from loralens.core.architecture.counting import Counted
+from loralens.core.architecture.counting import CountedModel
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.tape.parameter import Parameter
 
@@ -47,7 +47,7 @@ class RwkvBlock(Module):
         self.feed_forward = ChannelMixing(hidden, intermediate)
 
 
-class Rwkv(Counted):
+class Rwkv(CountedModel):
     """The causal language model."""
 
     family = "rwkv"

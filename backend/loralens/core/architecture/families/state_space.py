@@ -41,7 +41,7 @@ FALLBACK: Final = (
 )
 
 
-class Convolution(Module):
+class DepthwiseConvolution(Module):
     """A depthwise convolution over time. Shapes: weight (channels, 1, kernel).
 
     Source: transformers 5.23, `causal_conv1d_fn` (its fallback) of models/lfm2/modeling_lfm2.py and others: padded on both
@@ -97,7 +97,7 @@ class SelectiveMixer(Module):
     def __init__(
         self, hidden: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool
     ) -> None:
-        self.conv1d = Convolution(inner, kernel, conv_bias)
+        self.conv1d = DepthwiseConvolution(inner, kernel, conv_bias)
         self.in_proj = Linear(hidden, 2 * inner, bias, name="state space in")
         self.x_proj = Linear(inner, rank + 2 * state, name="state space parameters")
         self.dt_proj = Linear(rank, inner, True, name="state space step")
@@ -229,7 +229,7 @@ class HeadedMixer(Module):
         norm_groups: int = 1,
     ) -> None:
         convolved = inner + 2 * groups * state
-        self.conv1d = Convolution(convolved, kernel, conv_bias)
+        self.conv1d = DepthwiseConvolution(convolved, kernel, conv_bias)
         self.in_proj = Linear(hidden, inner + convolved + heads, bias, name="state space in")
         self.dt_bias = Parameter((heads,))
         self.A_log = Parameter((heads,))
@@ -295,7 +295,7 @@ class ShortConvolution(Module):
     """LFM2's gated short convolution."""
 
     def __init__(self, hidden: int, kernel: int, bias: bool) -> None:
-        self.conv = Convolution(hidden, kernel, bias)
+        self.conv = DepthwiseConvolution(hidden, kernel, bias)
         self.in_proj = Linear(hidden, 3 * hidden, bias, name="convolution in")
         self.out_proj = Linear(hidden, hidden, bias, name="convolution out")
         self._hidden = hidden

@@ -10,11 +10,11 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import GatedMLP, RMSNorm
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
-from loralens.core.architecture.decoder import Names
+from loralens.core.architecture.decoder import PartNames
 from loralens.core.architecture.families.state_space import (
     MAX_GROUPS,
     MAX_KERNEL,
-    Convolution,
+    DepthwiseConvolution,
     HeadedMixer,
     layer_kinds,
 )
@@ -49,7 +49,7 @@ class ZambaMixer(Module):
         given = config.entries.get("mamba_dt_rank", "auto")
         rank = -(-hidden // 16) if given == "auto" else config.integer("mamba_dt_rank")
         width, bias = inner // heads, config.flag("mamba_proj_bias", False)
-        self.conv1d = Convolution(
+        self.conv1d = DepthwiseConvolution(
             inner, config.integer("mamba_d_conv", default=4, high=MAX_KERNEL), config.flag("mamba_conv_bias", True)
         )
         self.in_proj = Linear(hidden, 2 * inner, bias, name="state space in")
@@ -122,7 +122,7 @@ class Zamba(CountedDecoder):
             s,
             lambda kind: ZambaLayer(s, ZambaMixer(config, s.hidden), hybrid=kind == "hybrid"),
             kinds,
-            names=Names(norm="final_layernorm"),
+            names=PartNames(norm="final_layernorm"),
         )
         if "hybrid" in kinds:
             mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
@@ -182,7 +182,7 @@ class Zamba2(CountedDecoder):
             )
             return ZambaLayer(s, mixer, hybrid=kind == "hybrid")
 
-        root = self.assemble(s, layer, kinds, names=Names(norm="final_layernorm"))
+        root = self.assemble(s, layer, kinds, names=PartNames(norm="final_layernorm"))
         rank = config.integer("adapter_rank", default=128)
         hybrids = kinds.count("hybrid")
         blocks = config.integer("num_mem_blocks", default=1, high=MAX_LAYERS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from loralens.core.architecture.blocks import GatedMLP, LateCastRMSNorm, LayerNorm, PlainMLP, Rotary, rotate
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import lookup
-from loralens.core.architecture.decoder import CausalDecoder, Names
+from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.loss import cross_entropy_in_chunks
 from loralens.core.architecture.module import FusedLinear, Linear, Module
 from loralens.core.architecture.rotary import cut
@@ -141,7 +141,7 @@ class LitGPT(CausalDecoder):
             lambda _: LitBlock(s, style),
             [None] * s.layers,
             norm=LateCastRMSNorm if style.gated else LayerNorm,
-            names=Names("transformer", "wte", "h", "ln_f"),
+            names=PartNames("transformer", "wte", "h", "ln_f"),
             head_bias=style.head_bias,
             tied=False,
         )

@@ -12,7 +12,7 @@ from loralens.lab.matmul.problem import Problem, Work
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
 
-class Batch(Variant):
+class BatchForm(Variant):
     """Shared by the batch forms."""
 
     mode = "adapters"
@@ -30,7 +30,7 @@ class Batch(Variant):
         return p.base_work() + p.adapter_work(len(set(p.request_ids)))
 
 
-class LoopRequests(Batch):
+class LoopRequests(BatchForm):
     """Each request by itself."""
 
     id = "loop_requests"
@@ -44,7 +44,7 @@ class LoopRequests(Batch):
         return y
 
 
-class LoopAdapters(Batch):
+class LoopAdapters(BatchForm):
     """Rows gathered by adapter. Source: peft 0.21, tuners/lora/layer.py, _mixed_batch_forward."""
 
     id = "loop_adapters"
@@ -61,7 +61,7 @@ class LoopAdapters(Batch):
         return y
 
 
-class GatherBmm(Batch):
+class GatherBmm(BatchForm):
     """Factors copied side by side. Source: Chen et al. 2023 (Punica), arXiv:2310.18547, section 4 (BGMV)."""
 
     id = "gather_bmm"
@@ -79,7 +79,7 @@ class GatherBmm(Batch):
         return y
 
 
-class GroupedMm(Batch):
+class GroupedMm(BatchForm):
     """torch.nn.functional.grouped_mm over sorted rows."""
 
     id = "grouped_mm"
@@ -111,7 +111,7 @@ class GroupedMm(Batch):
         return linear(p.x, p.weight(index)).index_add_(0, self.order, delta, alpha=p.scaling)
 
 
-class StackedMask(Batch):
+class StackedMask(BatchForm):
     """All adapters' A as one matrix; a mask leaves each row its own columns."""
 
     id = "stacked_mask"
@@ -169,7 +169,7 @@ class PackedStackedEpilogue(PackedStacked):
         return self.packed[index % self.problem.copies](self.problem.x, add=h @ self.stacked_bt)
 
 
-class MergeSwitch(Batch):
+class MergeSwitch(BatchForm):
     """W rewritten for each adapter and back. In half precision W wears out: the note says by how much."""
 
     id = "merge_switch"
