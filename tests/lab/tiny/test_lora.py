@@ -19,7 +19,7 @@ def test_output_and_gradients_are_those_of_the_dense_update(rank: int, alpha: fl
     layer = model[0]
     layer.lora_b.data = torch.randn(5, rank, dtype=torch.float64)
     x = torch.randn(rows, 6, dtype=torch.float64)
-    dense = (layer.base_layer.weight + layer.delta()).detach().requires_grad_()
+    dense = (layer.base_layer.weight + layer.scaling * layer.lora_b @ layer.lora_a).detach().requires_grad_()
     wanted = x @ dense.T + layer.base_layer.bias
     torch.testing.assert_close(model(x), wanted)
     if rank:

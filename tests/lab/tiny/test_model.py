@@ -10,12 +10,8 @@ from loralens.lab.adapters.config import AdapterConfig
 from loralens.lab.tiny.lora import (
     adapter_state,
     base_hash,
-    disabled_lora,
     inject_lora,
-    load_adapter_state,
     lora_layers,
-    merge_lora,
-    unmerge_lora,
 )
 from loralens.lab.tiny.model import LINEAR_NAMES, TinyConfig, TinyLM, parameter_count
 from loralens.lab.tiny.train import generate
@@ -115,7 +111,10 @@ def test_we_load_pefts_adapter_and_agree() -> None:
         oracle, peft.LoraConfig(r=3, lora_alpha=12, target_modules=["v_proj"], init_lora_weights=False)
     )
     inject_lora(model, rank=3, alpha=12, targets=("v_proj",))
-    load_adapter_state(model, peft.get_peft_model_state_dict(wrapped))
+    theirs = peft.get_peft_model_state_dict(wrapped)
+    for path, layer in lora_layers(model).items():
+        layer.lora_a.data = theirs[f"base_model.model.{path}.lora_A.weight"]
+        layer.lora_b.data = theirs[f"base_model.model.{path}.lora_B.weight"]
     torch.testing.assert_close(model(ids()), wrapped(ids()).logits, rtol=1e-5, atol=1e-5)
 
 
@@ -136,20 +135,10 @@ def test_update_is_scaling_times_b_times_a() -> None:
     torch.testing.assert_close(model(ids()), plain(ids()), rtol=1e-5, atol=1e-5)
 
 
-def test_merge_agrees_and_disabling_gives_the_base_back() -> None:
+def test_training_an_adapter_leaves_the_base_to_the_byte() -> None:
     base, model = build(), build()
     perturb(model)
-    adapted = model(ids())
-    with disabled_lora(model):
-        assert torch.equal(model(ids()), base(ids()))
-    before = base_hash(model)
-    assert before == base_hash(base)
-    merge_lora(model)
-    merge_lora(model)
-    torch.testing.assert_close(model(ids()), adapted, rtol=1e-5, atol=1e-5)
-    assert base_hash(model) != before
-    unmerge_lora(model)
-    torch.testing.assert_close(model(ids()), adapted, rtol=1e-5, atol=1e-5)
+    assert base_hash(model) == base_hash(base)
 
 
 def test_only_the_adapter_trains() -> None:
@@ -158,25 +147,6 @@ def test_only_the_adapter_trains() -> None:
     assert parameter_count(model, trainable=True) == 2 * 2 * 4 * (32 + 32)
     model(ids()).sum().backward()
     assert all(p.grad is None for n, p in model.named_parameters() if "lora_" not in n)
-
-
-@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_an_adapter_that_does_not_fit_changes_nothing(change: str) -> None:
-    model = build()
-    perturb(model)
-    state = adapter_state(model)
-    before = model(ids())
-    first = next(iter(state))
-    if change == "missing":
-        del state[first]
-    elif change == "extra":
-        state["x"] = torch.zeros(1)
-    else:
-        state[list(state)[-1]] = torch.zeros(1)
-    state = {k: v + 1 for k, v in state.items()}
-    with pytest.raises(InvalidInput, match=r"fit the model|has shape"):
-        load_adapter_state(model, state)
-    assert torch.equal(model(ids()), before)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
-"""LoRA on any module with `nn.Linear` layers: inject, read and write adapters under PEFT's key names.
+"""LoRA that trains, on any module with `nn.Linear` layers; what is trained is read under PEFT's key names.
 
     adapted = inject_lora(model, rank=8, alpha=16, targets=("q_proj", "v_proj"), seed=0)   # in place; freezes the rest
     state = adapter_state(model)                     # {"base_model.model.<path>.lora_A.weight": tensor, ...}
-    load_adapter_state(model, state)                 # shapes and names are checked first, nothing half-loaded
-    with disabled_lora(model): ...                   # the base model's own outputs
-    merge_lora(model); unmerge_lora(model)           # fold scaling * B @ A into the frozen weight and back
     base_hash(model)                                 # digest of the frozen weights' bytes
+
+Switching, mixing and merging what was trained is the work of `lab.matmul` and `lab.adapters`.
 
 `LoRALinear` wraps a layer as `base_layer` and computes  y = x W^T + scaling * (x A^T) B^T  with
 lora_a (rank, in_features), lora_b (out_features, rank), scaling = alpha / rank; B starts at zero, so the adapted model
@@ -17,8 +16,7 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; initialisation of A (Kaim
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +36,6 @@ class LoRALinear(nn.Module):
         weight = base_layer.weight
         self.rank = rank
         self.scaling = alpha / rank if rank else 0.0
-        self.enabled = True
-        self.merged = False
         bound = 1.0 / math.sqrt(base_layer.in_features)  # Kaiming uniform with a = sqrt(5) comes down to this
         start = (torch.rand(rank, base_layer.in_features, generator=generator) * 2 - 1) * bound
         self.lora_a = nn.Parameter(start.to(device=weight.device, dtype=weight.dtype))
@@ -47,13 +43,9 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base_layer(x)
-        if self.enabled and not self.merged and self.rank:
+        if self.rank:
             y = y + functional.linear(functional.linear(x, self.lora_a), self.lora_b) * self.scaling
         return y
-
-    def delta(self) -> Tensor:
-        """The update of the weight, scaling * B @ A, (out_features, in_features)."""
-        return (self.lora_b @ self.lora_a) * self.scaling
 
 
 def inject_lora(
@@ -101,60 +93,6 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
         for name, factor in zip(factor_names(path), (layer.lora_a, layer.lora_b), strict=True):
             state[name] = factor.detach().cpu().clone()
     return state
-
-
-def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy an adapter into the model's LoRA layers.
-
-    Raises: InvalidInput when names or shapes differ from the model's; the model is then unchanged.
-    """
-    parameters: dict[str, nn.Parameter] = {}
-    for path, layer in lora_layers(model).items():
-        parameters |= zip(factor_names(path), (layer.lora_a, layer.lora_b), strict=True)
-    if parameters.keys() != state.keys():
-        odd = sorted(parameters.keys() ^ state.keys())
-        raise InvalidInput(f"the adapter does not fit the model: {odd[0]} and {len(odd) - 1} more", field="adapter")
-    for name, parameter in parameters.items():
-        if parameter.shape != state[name].shape:
-            raise InvalidInput(
-                f"{name} has shape {tuple(state[name].shape)}, the model needs {tuple(parameter.shape)}",
-                field="adapter",
-            )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state[name])
-
-
-@contextmanager
-def disabled_lora(model: nn.Module) -> Iterator[None]:
-    """Run the base model's own forward inside the block; unmerged adapters only."""
-    layers = list(lora_layers(model).values())
-    before = [layer.enabled for layer in layers]
-    for layer in layers:
-        layer.enabled = False
-    try:
-        yield
-    finally:
-        for layer, enabled in zip(layers, before, strict=True):
-            layer.enabled = enabled
-
-
-@torch.no_grad()
-def merge_lora(model: nn.Module) -> None:
-    """Add scaling * B @ A to each base weight; a second call does nothing."""
-    for layer in lora_layers(model).values():
-        if not layer.merged:
-            layer.base_layer.weight += layer.delta()
-            layer.merged = True
-
-
-@torch.no_grad()
-def unmerge_lora(model: nn.Module) -> None:
-    """Subtract it again; the weight returns up to rounding, not bit for bit."""
-    for layer in lora_layers(model).values():
-        if layer.merged:
-            layer.base_layer.weight -= layer.delta()
-            layer.merged = False
 
 
 def base_hash(model: nn.Module) -> str:
