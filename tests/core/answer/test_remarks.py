@@ -22,6 +22,8 @@ SAMPLES = {
     "dropout": [0.1],
     "target_modules": ["all-linear"],
     "modules_to_save": [],  # a model's own names; a name that is not there is refused
+    "target_parameters": [],
+    "trainable_token_indices": ["1,2"],
     "gpus": [2],
     "images": [1],
     "image_size": ["56,56"],
@@ -113,7 +115,7 @@ def remarked(answer):
 
 
 def test_every_word_has_a_value_to_try():
-    assert [row.name for row in ROWS if not values(row)] == ["modules_to_save"]
+    assert [row.name for row in ROWS if not values(row)] == ["modules_to_save", "target_parameters"]
 
 
 @pytest.mark.parametrize(("model", "method", "beside"), SPREAD)

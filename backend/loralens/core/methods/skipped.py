@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.architecture.module import Linear
 from loralens.core.errors import InvalidInput
+from loralens.core.question.needs import FOUR_BITS
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -27,7 +28,7 @@ def skipped_layers(root: Root, quantization: Quantization) -> set[int]:
     """
     if root.framework == "litgpt":  # Fabric's plugin replaces every linear layer
         return set()
-    keys = quantization.skip_modules
+    keys = asked_for(quantization)
     linears = [(name, module) for name, module in root.walk() if isinstance(module, Linear)]
     head = {id(module) for _, module in linears if root.is_head(module)}
     if keys is None:
@@ -55,6 +56,11 @@ def skipped_layers(root: Root, quantization: Quantization) -> set[int]:
     return skipped
 
 
+def asked_for(quantization: Quantization) -> tuple[str, ...] | None:
+    """`skip_modules`, where bitsandbytes packs."""
+    return quantization.skip_modules if quantization.type in (*FOUR_BITS, "int8") else None
+
+
 def is_named(name: str, keys: tuple[str, ...]) -> bool:
     """Is a module's full name meant by one of these?"""
     return any(name == key or name.startswith(f"{key}.") or name.endswith(key) for key in keys)
@@ -63,6 +69,6 @@ def is_named(name: str, keys: tuple[str, ...]) -> bool:
 def unmatched(root: Root, quantization: Quantization) -> list[str]:
     """Names that no linear layer has: transformers passes over them."""
     names = [name for name, module in root.walk() if isinstance(module, Linear)]
-    keys = quantization.skip_modules or ()
+    keys = asked_for(quantization) or ()
     lost = [key for key in keys if not any(is_named(name, (key,)) for name in names)]
     return [f"without effect: skip_modules {', '.join(lost)} (no linear layer is called so)"] if lost else []
