@@ -19,7 +19,8 @@ def read(body: Mapping[str, Any]) -> Reading:
     gpus = body.get("gpus")
     if gpus is not None and (isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= 65_536):
         raise InvalidInput("gpus must be a whole number from 1 to 65536", field="gpus")
-    stack = Recipe.from_mapping({"stack": body.get("stack") or {}}).stack
+    given = body.get("stack")
+    stack = Recipe.from_mapping({"stack": {} if given is None else given}).stack
     beside = {name: one for name, one in files.items() if one is not found.source}
     r = Reading(found.table, found.source, beside, dict(stack), gpus)
     READERS[found.table.name](r)
