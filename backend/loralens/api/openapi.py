@@ -80,7 +80,7 @@ def with_allocator(body: dict[str, Any]) -> dict[str, Any]:
     pair = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2}
     properties["lengths"] = {
         "description": "Lengths of your samples, as pairs of tokens and samples: what batches of them take.",
-        "type": ["array", "null"],
+        "type": "array",
         "items": pair,
         "minItems": 1,
     }
