@@ -23,6 +23,11 @@ SAMPLES = {
     "target_modules": ["all-linear"],
     "modules_to_save": [],  # a model's own names; a name that is not there is refused
     "target_parameters": [],
+    "machine_gpus": [],  # of the machine around the step, whose own figures they change
+    "host_memory": [],
+    "eval_samples": [8],
+    "eval_batch_size": [4],
+    "eval_accumulation_steps": [2],
     "trainable_token_indices": ["1,2"],
     "gpus": [2],
     "images": [1],
@@ -115,7 +120,9 @@ def remarked(answer):
 
 
 def test_every_word_has_a_value_to_try():
-    assert [row.name for row in ROWS if not values(row)] == ["modules_to_save", "target_parameters"]
+    assert [row.name for row in ROWS if not values(row)] == [
+        "modules_to_save", "target_parameters", "machine_gpus", "host_memory",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("model", "method", "beside"), SPREAD)

@@ -22,7 +22,6 @@ class ModelRow(TypedDict):
     source: str
     provenance: str
     notes: str | None
-    unified_memory_bytes: Annotated[Bytes | None, "The pool that it shares with the processor, where it does."]
 
 
 class ModelDetail(ModelRow):
@@ -62,3 +61,4 @@ class GpuRow(TypedDict):
     prices: list[PriceRow]
     sources: list[str]
     notes: str | None
+    unified_memory_bytes: Annotated[Bytes | None, "The pool that it shares with the processor, where it does."]
