@@ -6,14 +6,6 @@ import { createPage } from './page'
 /** The page's own work comes first. */
 const IDLE_MS = 3000
 
-/** Keeps the page and its engine in this browser, for the time without a network; not where bytes are dear. */
-function keepForLater(base: string): void {
-  const { connection, serviceWorker } = navigator as Navigator & { connection?: { saveData?: boolean } }
-  if (connection?.saveData) return
-  // Undefined where the page did not come over https or from this machine.
-  void (serviceWorker as ServiceWorkerContainer | undefined)?.register(`${base}serviceWorker.js`).catch(() => undefined)
-}
-
 /** The path below which the page lies: its server's root, or wherever a page that stands alone was put. */
 function root(): string {
   const folder = document.documentElement.dataset.root
@@ -40,5 +32,6 @@ export async function start(): Promise<void> {
   await comeToLife()
   delete dataset.rendered
   const embedded = new URLSearchParams(window.location.search).has('embed')
-  if (import.meta.env.PROD && !embedded) setTimeout(() => keepForLater(base), IDLE_MS)
+  if (import.meta.env.PROD && !embedded)
+    setTimeout(() => void import('./keepForLater').then((it) => it.keepForLater(base)), IDLE_MS)
 }

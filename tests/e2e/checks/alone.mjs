@@ -13,6 +13,14 @@ const CONFIG = {
   vocab_size: 32000,
 }
 
+/** Scrolls to a section until it has been fetched: those above it grow meanwhile. */
+const reach = (page, id) =>
+  page.waitForFunction((name) => {
+    const section = document.getElementById(name)
+    section?.scrollIntoView()
+    return section !== null && !document.querySelector(`.lazy > span[id="${name}"]`)
+  }, id)
+
 const kept = (page) =>
   page.evaluate(async () => {
     await navigator.serviceWorker.ready
@@ -67,7 +75,7 @@ export default async function alone(context) {
     await page.locator('dialog textarea').fill(JSON.stringify(CONFIG))
     await page.locator('dialog .config .btn.primary').click()
     await modelHas(page, '1,100,048,384')
-    await page.locator('#fit').scrollIntoViewIfNeeded()
+    await reach(page, 'fit')
     await page.locator('#fit [data-fit=lora] .verdict').waitFor()
     await page.locator('#fit .advice').scrollIntoViewIfNeeded()
     await page.locator('#fit .advice li, #fit [data-advice]').first().waitFor()
@@ -79,9 +87,9 @@ export default async function alone(context) {
 
     // A link with settings, opened afresh, and the address of a folder.
     const second = await openPage({ ...context, url: server.url }, { path: '/part2?r=16', lang: 'en' })
-    await second.page.locator('#compare').scrollIntoViewIfNeeded()
+    await reach(second.page, 'compare')
     await second.page.locator('[data-card=lora] [data-number=trainable]').filter({ hasText: '8,388,608' }).waitFor()
-    await second.page.locator('#benchmark').scrollIntoViewIfNeeded()
+    await reach(second.page, 'benchmark')
     await second.page.locator('[data-lab=alone]').first().waitFor()
     await second.finish()
     await offline(context, server)

@@ -25,15 +25,6 @@ export const away = ref(false)
 /** Whether the engine is being fetched and started. */
 export const starting = ref(false)
 
-/** So long the server is not asked again after it was found gone. */
-const REST_MS = 10_000
-let failed = -REST_MS
-
-/** Asks the server with the next question, whenever it was found gone. */
-export function tryServer(): void {
-  failed = -REST_MS
-}
-
 const isAbort = (error: unknown): boolean => error instanceof DOMException && error.name === 'AbortError'
 
 async function server(method: string, path: string, body: string, signal?: AbortSignal): Promise<Answer> {
@@ -51,25 +42,25 @@ async function engine(method: string, path: string, body: string, signal?: Abort
   return ask(method, path, body, signal, (now) => (starting.value = now))
 }
 
-const NEEDS_SERVER: Answer = { status: 503, text: '{"title": "Needs a server", "status": 503, "code": "needs_server"}' }
+const NEEDS_SERVER = /* @__PURE__ */ Object.freeze({
+  status: 503,
+  text: '{"title": "Needs a server", "status": 503, "code": "needs_server"}',
+})
 
 export async function ask(method: string, path: string, body: string, signal?: AbortSignal): Promise<Answer> {
-  const resting = ALONE || performance.now() - failed < REST_MS
-  try {
-    const answer = resting && (await engine(method, path, body, signal))
-    if (answer) return answer
-    if (ALONE) return NEEDS_SERVER
-    const served = await server(method, path, body, signal)
-    away.value = false
-    return served
-  } catch (error) {
-    if (isAbort(error)) throw error
-    if (resting) throw new OfflineError()
+  if (!__LORALENS_ALONE__) {
+    try {
+      const served = await server(method, path, body, signal)
+      away.value = false
+      return served
+    } catch (error) {
+      if (isAbort(error)) throw error
+    }
   }
-  failed = performance.now()
   const answer = await engine(method, path, body, signal).catch((error: unknown) => {
     throw isAbort(error) ? error : new OfflineError()
   })
+  if (__LORALENS_ALONE__) return answer ?? NEEDS_SERVER
   if (!answer) throw new OfflineError()
   away.value = true
   return answer

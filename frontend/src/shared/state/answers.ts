@@ -4,12 +4,10 @@
  * `shown` comes from plans and follows a slider in the same frame; `answer` is the API's full answer for settings that
  * have come to rest (terms, assumptions, verdicts). Both are the same ledger; a test holds them equal.
  */
-import { computed, inject, onScopeDispose, provide, watch, type ComputedRef, type InjectionKey } from 'vue'
+import { computed, inject, provide, type ComputedRef, type InjectionKey } from 'vue'
 import { ApiError, OfflineError, request } from '@/shared/api/client'
-import { away, tryServer } from '@/shared/api/source'
+import { away } from '@/shared/api/source'
 import type { Part2Settings } from '@/shared/url/part2Query'
-import { loadBuiltInPlans } from './builtInPlans'
-import { live } from './live'
 import { useCatalogue, type Catalogue } from './useCatalogue'
 import { useFallback, useModelChoice, type Choice } from './useModelChoice'
 import { useMemory, type Memory } from './useMemory'
@@ -30,13 +28,6 @@ export interface Answers extends Catalogue, Choice, Memory {
 
 const KEY: InjectionKey<Answers> = Symbol('answers')
 
-/** Something for later, when the browser has nothing else to do. */
-function whenIdle(work: () => void): void {
-  const { requestIdleCallback: idle } = window as Partial<Pick<Window, 'requestIdleCallback'>>
-  const timer = setTimeout(() => (idle ? idle(work) : work()), 2000)
-  onScopeDispose(() => clearTimeout(timer))
-}
-
 export function provideAnswers(settings: Part2Settings): Answers {
   const { queries: lists, ...catalogue } = useCatalogue(settings)
   const choice = useModelChoice(settings)
@@ -44,7 +35,6 @@ export function provideAnswers(settings: Part2Settings): Answers {
   const { refusal, queries: full, ...answered } = useMemory(settings, choice)
 
   const queries = [plans, ...full, ...lists]
-  const builtIn = computed(() => standing.value === 'current' && shown.value?.builtIn === true)
   const error = computed(() => {
     const found = [plans.error.value, refusal.value].find((item) => item instanceof ApiError)
     return (found as ApiError | undefined) ?? null
@@ -65,27 +55,15 @@ export function provideAnswers(settings: Part2Settings): Answers {
       if (config) return String(config._name_or_path ?? config.model_type ?? 'config.json')
       return catalogue.models.value.find((row) => row.id === settings.model)?.name ?? settings.model
     }),
-    offline: computed(
-      () => away.value || builtIn.value || queries.some((query) => query.error.value instanceof OfflineError),
-    ),
+    offline: computed(() => away.value || queries.some((query) => query.error.value instanceof OfflineError)),
     error,
     retry: () => {
-      tryServer()
       // What the engine answered need not be asked again; whether the server is back is known by its next answer.
       if (away.value) void request('GET', '/api/health').catch(() => undefined)
-      for (const query of queries) if (query.error.value || builtIn.value) void query.refetch()
+      for (const query of queries) if (query.error.value) void query.refetch()
     },
   }
   useFallback(settings, choice, error)
-  // The server has the plans for the time without it, so they are fetched while it answers.
-  const stop = watch(
-    () => live.value && plans.isSuccess.value && !builtIn.value,
-    (ready) => {
-      if (!ready) return
-      stop()
-      whenIdle(() => void loadBuiltInPlans().catch(() => undefined))
-    },
-  )
   provide(KEY, answers)
   return answers
 }

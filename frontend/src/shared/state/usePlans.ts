@@ -2,10 +2,9 @@
 import { useQuery } from '@tanstack/vue-query'
 import defaultPlans from 'virtual:default-plans'
 import { computed, ref, toRaw, watch } from 'vue'
-import { ApiError, OfflineError, request } from '@/shared/api/client'
+import { ApiError, request } from '@/shared/api/client'
 import { covers, evaluate, type Plan, type PlanValues, type Variables } from '@/shared/api/plan'
 import type { Part2Settings } from '@/shared/url/part2Query'
-import { builtInPlans } from './builtInPlans'
 import { live } from './live'
 import { withWord } from '@/shared/recipe/set'
 import { WORD, type JsonObject } from '@/shared/recipe/words'
@@ -24,8 +23,6 @@ export interface Shown {
   values: ReadonlyMap<string, PlanValues>
   /** The method that is compared with full fine-tuning. */
   light: string
-  /** The page's own plans, because no server answers. */
-  builtIn: boolean
   /** Values at other numbers, where the plans at hand cover them. */
   valuesAt: (other: Partial<Variables>) => ReadonlyMap<string, PlanValues> | null
 }
@@ -40,14 +37,12 @@ interface PlanAnswer {
   /** The request it answers. */
   key: string
   plans: Plan[]
-  builtIn: boolean
 }
 
 /** The default model's plans come with the page: its first numbers need no answer, and the API's replace them. */
 export const FIRST: PlanAnswer = {
   key: JSON.stringify([defaultPlans.body]),
   plans: defaultPlans.plans as Plan[],
-  builtIn: false,
 }
 
 const place = (settings: Part2Settings): Variables => ({
@@ -60,15 +55,10 @@ const place = (settings: Part2Settings): Variables => ({
 export async function askPlans(key: string, signal: AbortSignal): Promise<PlanAnswer> {
   const bodies = JSON.parse(key) as JsonObject[]
   const ask = async (body: JsonObject) => (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans
-  try {
-    return { key, plans: (await Promise.all(bodies.map(ask))).flat(), builtIn: false }
-  } catch (error) {
-    if (!(error instanceof OfflineError)) throw error
-    return { key, plans: (await Promise.all(bodies.map(builtInPlans))).flat(), builtIn: true }
-  }
+  return { key, plans: (await Promise.all(bodies.map(ask))).flat() }
 }
 
-function shownOf({ plans, builtIn }: PlanAnswer, settings: Part2Settings): Shown {
+function shownOf({ plans }: PlanAnswer, settings: Part2Settings): Shown {
   const at = place(settings)
   const evaluated = (where: Variables) => new Map(plans.map((plan) => [plan.method, evaluate(plan, where)]))
   return {
@@ -76,7 +66,6 @@ function shownOf({ plans, builtIn }: PlanAnswer, settings: Part2Settings): Shown
     settings: { ...toRaw(settings) },
     values: evaluated(at),
     light: lightMethod(settings),
-    builtIn,
     valuesAt(other) {
       const there = { ...at, ...other }
       return plans.every((plan) => covers(plan, there)) ? evaluated(there) : null
