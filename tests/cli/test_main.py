@@ -100,7 +100,7 @@ EXAMPLES = [
 def test_every_verb_teaches_by_three_examples():
     for verb in VERBS:
         examples = import_module(f"loralens.cli.{verb}").EXAMPLES
-        assert len(examples) >= 3
+        assert len(examples) >= (1 if verb == "mcp" else 3)  # mcp has neither arguments nor options
         for command, meaning in examples:
             assert command.split()[:2] == ["loralens", verb]
             assert meaning
@@ -121,7 +121,7 @@ def test_an_example_works(run, words):
 
 
 def test_every_calculating_verb_has_json(run):
-    for verb in set(VERBS) - {"serve", "adapter", "lessons"}:
+    for verb in set(VERBS) - {"serve", "mcp", "adapter", "lessons"}:
         assert "--json" in run(verb, "--help")[1], verb
 
 

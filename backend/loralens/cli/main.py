@@ -37,7 +37,7 @@ VERBS = {
     "measure": "Real steps on this machine's device, next to what is computed.",
     "validate": "Computed against measured, for published or own runs.",
     "serve": "Serve the page and the API.",
-    "mcp": "Serve estimate, fit, check and explain to programs, over stdio.",
+    "mcp": "The same for programs, over stdio (MCP).",
 }
 """Verb to one line of help. `loralens.cli.VERB` has a function `command`, or a typer `app` with subcommands."""
 

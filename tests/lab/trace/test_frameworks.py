@@ -44,6 +44,7 @@ def estimated(method: str, framework: str, config_: dict[str, object], **words: 
         "sequence_length": LENGTH,
         "autocast": None,
         "optimizer": "sgd",
+        "gradient_checkpointing": False,
         "stack": {"framework": framework},
         **words,
     }
