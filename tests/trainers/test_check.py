@@ -226,7 +226,7 @@ def test_torchtunes_own_model_code_is_judged():
 def test_what_stays_frozen_of_a_tower_is_a_word(keys, word):
     r = read({"files": {"t.yaml": FACTORY + keys}})
     assert r.words.get("freeze_tower") == word
-    assert [says for _, says in r.approximate] == (
-        ["pictures of a sample, which no key counts: say images"] if word else []
+    assert [says for _, says in r.blocks] == (
+        ["no key says how many pictures a sample has: `loralens memory --images` counts them"] if word else []
     )
     assert r.unknown == []

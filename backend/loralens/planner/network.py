@@ -109,7 +109,7 @@ def _attention(root: Root, config: Mapping[str, Any], recipe: Recipe) -> tuple[i
     if spans is None:
         return _attention_width(config, root), _average_keys(config, _shape(root, config), recipe)
     width = sum(wide for wide, _ in spans)
-    return width, added(wide * keys for wide, keys in spans) / width
+    return width, added(wide * keys for wide, keys in spans) / width if width else 0.0
 
 
 def _attention_width(config: Mapping[str, Any], root: Root) -> int:

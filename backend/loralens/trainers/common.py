@@ -145,7 +145,7 @@ def towers(r: Reading, tower: str, projector: str) -> None:
     if joint and not held:
         r.near("the projector is frozen and the tower is not", projector, tower)
     r.say("freeze_tower", "tower+projector" if held and joint else "tower" if held else "none", *given)
-    r.near("pictures of a sample, which no key counts: say images", *given)
+    r.block("no key says how many pictures a sample has: `loralens memory --images` counts them", given[0])
 
 
 def dtype(value: Any) -> str | None:

@@ -26,7 +26,10 @@ def test_counts_are_pefts(row):
 
 def test_every_family_with_a_list_of_experts_has_a_row():
     walked = {name for name, walks in families().items() if walks}
-    assert (set(SEPARATE) & walked) - {row["config"]["model_type"] for row in ROWS} <= {"flex_olmo"}
+    assert (set(SEPARATE) & walked) - {row["config"]["model_type"] for row in ROWS} <= {
+        "flex_olmo",
+        "phimoe",
+    }  # walked since; not counted on transformers 4.57
 
 
 def asked(**stack):

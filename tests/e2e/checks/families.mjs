@@ -80,6 +80,7 @@ async function targets(context) {
   })
   const by = Object.fromEntries(answer.estimates.map((item) => [item.method, item]))
   const trainable = by.lora.parameters.trainable.toLocaleString('en')
+  await showEverything(page)
   await page.locator('[data-card=lora] [data-number=trainable]').filter({ hasText: trainable }).waitFor()
   await finish()
 }

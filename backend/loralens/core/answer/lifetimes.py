@@ -198,7 +198,7 @@ def lifetimes(model: Model, method: str, recipe: Recipe) -> Lives:
     forward = [mark for mark in ledger.marks if mark[2] <= ledger.begins["backward"]]
     lives = Lives(places=list(dict.fromkeys(label for _, label, _, _ in forward)))
     _book_tensors(lives, ledger, forward, at)
-    del batch  # alive until the step's end
+    tape.end(*batch)  # alive until the step's end
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
     if any(temporary):
         kind = lives.kind(at(temporary), "temporaries", "optimizer step", formula(temporary))

@@ -242,7 +242,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
         regime=prepared.regime,
         assumptions=[
             *prepared.assumptions,
-            *_of_model(root, recipe),
+            *_of_model(root, prepared.recipe),
             *objective_of(recipe).assumptions(recipe),
             *left_out_note(model.config),
             *of_cut(recipe),

@@ -85,6 +85,10 @@ class Mamba(CausalDecoder):
         """Numbers of a layer that its fallback never reads."""
         return 0
 
+    def attention_spans(self, recipe: Recipe) -> list[tuple[int, float]]:
+        """None: no layer attends."""
+        return []
+
     def unreached(self) -> list[Parameter]:
         """Adapters of `dt_proj`, whose weight alone is read."""
         return unread_adapters(self)

@@ -92,6 +92,7 @@ def hide_padding(t: Tape, x: Tensor, call: Call) -> Tensor:
 class SelectiveMixer(Module):
     """Mamba's selective state space. Shapes: A_log (inner, state), D (inner)."""
 
+    multiplies = False  # its own matrix is weighed element by element
     packs_step = False  # its weight is multiplied as it is, which a packed one does not allow
 
     def __init__(
