@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { assert, equal, openPage, post, ROOT, settled } from '../lib.mjs'
 
-const LIMIT = 91_000
+const LIMIT = 90_000
 const DEFAULT = {
   model: 'llama-2-7b',
   gpu: 'rtx-4090',
