@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import fsum
 from typing import Final
 
 import numpy as np
@@ -80,7 +81,7 @@ def _machine(run: TimedRun) -> str:
 
 def _former(run: TimedRun) -> float:
     peak = run.gpu.dense_flops_per_second.get(run.dtype) or 1
-    work = sum(flops for rate, flops in run.flops.items() if rate not in ("nf4", "gptq", "gptq_triton", "int8", "fp8"))
+    work = fsum(flops for rate, flops in run.flops.items() if rate not in ("nf4", "gptq", "gptq_triton", "int8", "fp8"))
     return run.accumulation * run.padding * work / (peak * FORMER_SHARE)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from math import fsum
 from typing import Any
 
 from loralens.core import catalogue
@@ -149,4 +150,5 @@ def _unknown(row: Mapping[str, Any], gpu: Gpu, why: str) -> TimedRun:
 
 
 def _at(size: Size, values: tuple[float, ...]) -> float:
-    return sum(coefficient * value for coefficient, value in zip(size, values, strict=True))
+    """The value of a polynomial; `sum` of floats rounds otherwise from Python 3.12 on, `fsum` alike on all."""
+    return fsum(coefficient * value for coefficient, value in zip(size, values, strict=True))
