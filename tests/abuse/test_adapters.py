@@ -43,7 +43,7 @@ def test_the_server_imports_no_torch_for_an_upload(tmp_path):
         assert "pickle" in problem(broken, 422)["detail"]
         assert httpx.delete(kept, timeout=60).status_code == 204
         assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
-        assert not list(tmp_path.glob("arriving-*"))
+        assert not list(tmp_path.glob(".arriving-*"))
     finally:
         server.close()
 
@@ -51,7 +51,7 @@ def test_the_server_imports_no_torch_for_an_upload(tmp_path):
 def test_what_takes_too_long_is_ended_and_the_next_is_served(work):
     with pytest.raises(Unavailable, match="longer than") as late:
         work.run("job_functions:endless", {}, seconds=0.2)
-    assert "loralens adapter inspect" in late.value.hint
+    assert "loralens adapter" in late.value.hint
     with pytest.raises(Unavailable, match="longer than"):
         work.run("job_functions:deaf", {}, seconds=0.2)
 

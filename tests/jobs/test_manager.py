@@ -190,3 +190,15 @@ def test_two_servers_share_a_store_and_a_device(tmp_path, manager, wait):
         assert wait(manager, second.id).status == "finished"
     finally:
         other.close()
+
+
+def test_of_a_kind_that_runs_once_the_running_job_is_answered(manager, wait):
+    first = submit(manager, "endless", once=True, visitor="me")
+    assert submit(manager, "endless", once=True, visitor="me").id == first.id
+    assert manager.active("test", visitor="me").id == first.id and manager.active("test", visitor="you") is None
+    with pytest.raises(DeviceBusy, match="somebody else"):
+        submit(manager, "endless", once=True, visitor="you")
+    manager.cancel(first.id)
+    wait(manager, first.id)
+    again = submit(manager, "counting", {"count": 1}, once=True)
+    assert again.id != first.id and wait(manager, again.id).status == "finished"

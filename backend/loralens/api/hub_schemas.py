@@ -134,6 +134,8 @@ class HubState(Documented):
     storage: HubStorage | None
     last_switch: SwitchAnswer | None
     measured: SwitchMeasurement | None
+    training: str | None = Field(description="Id of the job that trains the hub, while it waits or runs.")
+    measuring: str | None = Field(description="The same of the job that measures switching on Llama-2-7B shapes.")
 
 
 class SwitchRequest(Documented):

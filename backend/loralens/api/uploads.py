@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -15,7 +16,7 @@ from loralens.core.errors import InputTooLarge, InvalidInput
 OVERHEAD = 2 * 2**20
 """Room for the config, the form's boundaries and headers beside the weights."""
 
-PATHS = frozenset({"/api/adapters/inspect", "/api/adapters/uploads"})
+PATHS = frozenset(f"/api/adapters/{name}" for name in ("inspect", "uploads", "doctor", "compare", "merge", "convert"))
 """Where bodies may be larger than elsewhere; the route itself stops reading at the setting's limit."""
 
 MAX_UPLOAD_BYTES = 2**30 + OVERHEAD
@@ -35,17 +36,9 @@ async def read_upload(request: Request) -> tuple[bytes, bytes]:
         HTTPException: 415 another content type, 400 a form that cannot be read.
         InputTooLarge, InvalidInput: over the limit, or a file is missing.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise HTTPException(415, "send the two files as multipart/form-data with the fields config and weights")
-    limit = request.app.state.settings.max_adapter_bytes + OVERHEAD
-    try:
-        parser = MultiPartParser(request.headers, _bounded(request.stream(), limit), max_files=4, max_fields=4)
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise HTTPException(400, f"the form cannot be read: {error.message[:200]}") from None
-    async with _closing(form.multi_items()):
+    async with parsed_form(request, files=4, fields=4) as parts:
         found: dict[str, bytes] = {}
-        for name, part in form.multi_items():
+        for name, part in parts:
             kind = _kind(name, part)
             if kind is None or isinstance(part, str):
                 raise InvalidInput(
@@ -65,6 +58,38 @@ async def read_upload(request: Request) -> tuple[bytes, bytes]:
 Upload = Annotated[tuple[bytes, bytes], Depends(read_upload)]
 
 
+@asynccontextmanager
+async def parsed_form(
+    request: Request, *, files: int, fields: int
+) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
+    """The parts of a form, (name, file or text); the files are closed at the end.
+
+    Args:
+        request: whose body is read, up to the setting's limit.
+        files: how many files there may be.
+        fields: how many texts.
+
+    Raises:
+        HTTPException: 415 another content type, 400 a form that cannot be read.
+        InputTooLarge: over the limit.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise HTTPException(415, "send the files as multipart/form-data with the fields config and weights")
+    limit = request.app.state.settings.max_adapter_bytes + OVERHEAD
+    try:
+        stream = _bounded(request.stream(), limit)
+        form = await MultiPartParser(request.headers, stream, max_files=files, max_fields=fields).parse()
+    except MultiPartException as error:
+        raise HTTPException(400, f"the form cannot be read: {error.message[:200]}") from None
+    parts = form.multi_items()
+    try:
+        yield parts
+    finally:
+        for _, part in parts:
+            if isinstance(part, UploadFile):
+                await part.close()
+
+
 def _kind(name: str, part: UploadFile | str) -> str | None:
     file = part.filename or "" if isinstance(part, UploadFile) else ""
     if name == "config" or file.endswith(CONFIG_NAME):
@@ -79,17 +104,3 @@ async def _bounded(stream: AsyncIterator[bytes], limit: int) -> AsyncGenerator[b
         if received > limit:
             raise InputTooLarge(f"the upload is larger than {limit} bytes", field="weights")
         yield chunk
-
-
-class _closing:
-    """Closes the parts' temporary files, whatever happens in between."""
-
-    def __init__(self, parts: list[tuple[str, UploadFile | str]]) -> None:
-        self._parts = [part for _, part in parts if isinstance(part, UploadFile)]
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, *_: object) -> None:
-        for part in self._parts:
-            await part.close()

@@ -20,20 +20,31 @@ class VisitorJobs:
     most: int
 
     def submit(
-        self, kind: str, function: str, spec: Mapping[str, Any], device: str = "cpu", *, queue: bool = True
+        self,
+        kind: str,
+        function: str,
+        spec: Mapping[str, Any],
+        device: str = "cpu",
+        *,
+        queue: bool = True,
+        once: bool = False,
     ) -> Job:
         """See `JobManager.submit`; in shared use the job is the visitor's, who may have so many at a time."""
         if self.visitor is None:
-            return self.manager.submit(kind, function, spec, device, queue=queue)
+            return self.manager.submit(kind, function, spec, device, queue=queue, once=once)
         name, address = self.visitor.name, self.visitor.address
         return self.manager.submit(
-            kind, function, spec, device, queue=queue, visitor=name, address=address, most=self.most
+            kind, function, spec, device, queue=queue, once=once, visitor=name, address=address, most=self.most
         )
 
     def jobs(self, *, kind: str | None = None, limit: int = 50, before: str | None = None) -> list[Job]:
         """The newest jobs first: in shared use the visitor's own."""
         visitor = None if self.visitor is None else self.visitor.name
         return self.manager.jobs(kind=kind, limit=limit, before=before, visitor=visitor)
+
+    def active(self, kind: str) -> Job | None:
+        """See `JobManager.active`: in shared use only the visitor's own."""
+        return self.manager.active(kind, visitor=None if self.visitor is None else self.visitor.name)
 
     def job(self, job_id: str) -> Job:
         """See `JobManager.job`: whoever has the id may read it."""

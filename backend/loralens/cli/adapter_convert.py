@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -35,21 +34,20 @@ def convert(
 ) -> None:  # fmt: skip
     """Convert an adapter into another tool's format, a tensor at a time; what was written is read back and compared."""
     require(Settings().state_directory())
-    from loralens.lab.adapters.formats.torchtune import FAMILIES, Heads
+    from loralens.lab.adapters.formats.torchtune import Heads
     from loralens.lab.adapters.formats.writing import convert as converted
 
     found = None if base is None else base_named(base)
-    needs_heads = found is not None and found.inner.get("model_type") in FAMILIES
     answer = converted(
         source,
         output,
         target,
-        heads=Heads.of(found.config) if found is not None and needs_heads else None,
+        heads=None if found is None else Heads.known(found.config),
         alpha=alpha,
         layers=None if found is None else found.layers,
     )
     if json:
-        return print_json(asdict(answer))
+        return print_json(answer.to_dict())
     same = "bit for bit" if answer.exact else f"within {answer.largest_error:.1e} of each factor's largest number"
     line(f"{answer.source} to {answer.target}: {answer.modules} modules, {answer.file_bytes:,} bytes in {output}")
     line(f"read back: {same}")

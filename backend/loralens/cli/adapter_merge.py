@@ -54,7 +54,7 @@ def merge(
         adapters, given, combination, rank=rank, density=density, signs=cast(Signs, signs), seed=seed
     )
     size = write_adapter(result.adapter, output)
-    answer: dict[str, Any] = result.to_dict() | {"file_bytes": size}
+    answer = result.to_dict(size)
     if json:
         return print_json(answer)
     line(

@@ -103,6 +103,7 @@ class JobManager:
         device: str = "cpu",
         *,
         queue: bool = True,
+        once: bool = False,
         visitor: str = "",
         address: str = "",
         most: int | None = None,
@@ -115,12 +116,13 @@ class JobManager:
             spec: JSON-able, without NaN.
             device: "cpu", "cuda:0", "mps".
             queue: False refuses when the device has anything to do.
+            once: of this kind one job waits or runs at a time: it is returned in place of a second one.
             visitor: see `JobSpec`.
             address: see `JobSpec`.
             most: how many jobs of the address may wait or run.
 
         Raises:
-            DeviceBusy: queueing was refused, or too many jobs wait already.
+            DeviceBusy: queueing was refused, too many jobs wait already, or the one job of the kind is another visitor's.
             StorageFull: the store cannot be written.
         """
         if not _DEVICE.fullmatch(device):
@@ -128,6 +130,13 @@ class JobManager:
         job_spec = JobSpec(kind, function, spec, device, visitor=visitor, address=address)
         with self._lock:
             store = self._store()
+            if once and store.active_specs(kind):
+                there = self.active(kind, visitor=visitor or None)
+                if there is None:
+                    raise DeviceBusy(
+                        "somebody else has started this already", hint="it is there for all when it is done"
+                    )
+                return there
             if most is not None and address and store.waiting_of(address) >= most:
                 raise DeviceBusy(f"{most} jobs of your address wait or run already", hint="wait, or cancel one")
             waiting = store.waiting(device)
@@ -158,6 +167,10 @@ class JobManager:
         """The data of the job's `result` event, if it came that far."""
         event = self._store().last_of_type(job_id, "result")
         return None if event is None else event.data
+
+    def active(self, kind: str, *, visitor: str | None = None) -> Job | None:
+        """The newest job of a kind that waits or runs; only a visitor's, where one is named."""
+        return next((job for job in self.jobs(kind=kind, visitor=visitor) if job.active), None)
 
     def active_specs(self, kind: str) -> list[Mapping[str, Any]]:
         """The specs of all jobs of a kind that wait or run, on whichever server."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,3 +265,17 @@ def test_serving(client: httpx.Client) -> None:
 def test_train_request_is_checked(client: httpx.Client) -> None:
     assert client.post("/adapters/train", json={"preset": "huge"}).status_code == 422
     assert client.post("/adapters/bench", json={"layers": 99}).status_code == 422
+
+
+def test_a_training_is_found_again_and_is_one(client: httpx.Client, state: Path) -> None:
+    assert client.get("/adapters").json()["training"] is None
+    first = client.post("/adapters/train", json={}).json()
+    assert client.get("/adapters").json()["training"] == first["id"]
+    assert client.post("/adapters/train", json={"preset": "quick"}).json()["id"] == first["id"]
+    client.delete(f"/jobs/{first['id']}")
+    deadline = time.monotonic() + 30
+    while client.get("/adapters").json()["training"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    now = client.get("/adapters").json()
+    assert (now["training"], now["measuring"]) == (None, None)
+    assert client.get(f"/jobs/{first['id']}").json()["status"] == "cancelled"

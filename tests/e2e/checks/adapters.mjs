@@ -39,6 +39,50 @@ function adapterFiles(folder) {
   return files
 }
 
+/** The doctor, comparing, merging and converting, with the keyboard alone. */
+async function toolsWork(page, files) {
+  const tools = page.locator('[data-adapter-tools]')
+  const press = async (name) => {
+    await tools.getByRole('button', { name, exact: true }).last().focus()
+    await page.keyboard.press('Enter')
+  }
+  await tools.locator('input[type=file]').setInputFiles([files.config, files.weights])
+  await press('Examine')
+  await tools.locator('[data-finding=other_names], [data-finding=shape]').first().waitFor({ timeout: 60000 })
+  assert((await tools.locator('[data-diagnosis]').innerText()).includes('What to do'), 'a finding has its repair')
+  await tools.locator('input[type=file]').setInputFiles([])
+  await tools.locator('input[type=file]').setInputFiles([files.config, files.weights])
+  await tools.getByRole('button', { name: 'Compare two' }).click()
+  await press('Compare')
+  await tools.locator('[data-comparison]').waitFor()
+  assert((await tools.locator('[data-comparison]').innerText()).includes('Cosine of the updates 1'), 'the same twice')
+  await tools.getByRole('button', { name: 'Merge', exact: true }).first().click()
+  await press('Merge')
+  await tools.locator('[data-merged] a').waitFor()
+  const [merged] = await Promise.all([page.waitForEvent('download'), tools.locator('[data-merged] a').click()])
+  equal(merged.suggestedFilename(), 'merged.zip', 'the merged adapter is handed out')
+  await tools.getByRole('button', { name: 'Convert', exact: true }).first().click()
+  await press('Convert')
+  await tools.locator('[data-converted] a').waitFor()
+  const [converted] = await Promise.all([page.waitForEvent('download'), tools.locator('[data-converted] a').click()])
+  equal(converted.suggestedFilename(), 'mlx.zip', 'the converted adapter is handed out')
+}
+
+/** A training that is under way is there after a reload, is one, and can be stopped. */
+async function trainingSurvivesReload(context, page) {
+  const hub = page.locator('[data-real-hub]')
+  await hub.getByRole('button', { name: 'Train base and adapters' }).click()
+  await hub.getByRole('button', { name: 'Stop' }).waitFor()
+  const running = async () => (await (await fetch(`${context.url}/api/adapters`)).json()).training
+  const job = await running()
+  await page.reload()
+  await settled(page)
+  await hub.getByRole('button', { name: 'Stop' }).waitFor({ timeout: 20000 })
+  equal(await running(), job, 'the same job runs')
+  await hub.getByRole('button', { name: 'Stop' }).click()
+  await hub.getByRole('button', { name: 'Train base and adapters' }).waitFor({ timeout: 20000 })
+}
+
 export default async function adapters(context) {
   const folder = mkdtempSync(join(tmpdir(), 'loralens-adapter-'))
   const { page, finish } = await openPage(context, { lang: 'en', path: '/part2#adapters', expected: ['422'] })
@@ -62,6 +106,7 @@ export default async function adapters(context) {
     const [file] = await Promise.all([page.waitForEvent('download'), inspector.locator('[data-resized] a').click()])
     equal(file.suggestedFilename(), 'adapter.zip', 'the resized adapter is handed out')
 
+    await toolsWork(page, files)
     const total = page.locator('[data-serving-total]')
     await total.waitFor({ timeout: 20000 })
     const before = await total.innerText()
@@ -70,8 +115,8 @@ export default async function adapters(context) {
 
     const state = await (await fetch(`${context.url}/api/adapters`)).json()
     if (state.status !== 'ready') {
-      await page.locator('[data-real-hub]').getByRole('button', { name: 'Train base and adapters' }).waitFor()
-      return 'hub not trained on this server: inspector and serving only'
+      await trainingSurvivesReload(context, page)
+      return 'hub not trained on this server: files, serving, and a training that a reload finds again'
     }
     const cards = page.locator('[data-real-hub] .adapter')
     equal(await cards.count(), state.adapters.length + 1, 'a card for each adapter and the base')

@@ -8,7 +8,7 @@ Events of bench: `timing` (`SwitchTimingAnswer`), `drift` (`DriftAnswer`), `resu
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
@@ -21,12 +21,20 @@ from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.core.errors import InvalidInput
 
 router = APIRouter(tags=["adapters"], route_class=JsonRoute)
+TRAINING: Final = "adapters"
+MEASURING: Final = "switching"
+"""Kinds of the hub's two jobs."""
+
+
+def _state(service: Service, jobs: Jobs) -> Response:
+    running = {name: jobs.active(kind) for name, kind in (("training", TRAINING), ("measuring", MEASURING))}
+    return respond(service.state() | {name: None if job is None else job.id for name, job in running.items()})
 
 
 @router.get("/adapters", summary="The hub as it is", response_model=schemas.HubState, responses=documented(503))
-def read_hub(service: Service) -> Response:
-    """Base, loaded adapters, what is active, bytes on disk, last and measured switch times, and what can be loaded."""
-    return respond(service.state())
+def read_hub(service: Service, jobs: Jobs) -> Response:
+    """Base, loaded adapters, what is active, bytes on disk, last and measured switch times, what can be loaded, what runs."""
+    return _state(service, jobs)
 
 
 @router.post(
@@ -37,9 +45,9 @@ def read_hub(service: Service) -> Response:
     responses=documented(400, 409, 413, 422, 503),
 )
 def train_hub(body: schemas.TrainRequest, service: Service, jobs: Jobs) -> dict[str, Any]:
-    """A job of some minutes on two cores; what was trained before is found and kept."""
+    """A job of some minutes on two cores, one at a time: asked again, the one that runs is answered. Trained hubs are kept."""
     spec = {"preset": body.preset, "folder": str(service.hubs)}
-    return started(jobs.submit("adapters", "loralens.lab.adapters.job:train", spec))
+    return started(jobs.submit(TRAINING, "loralens.lab.adapters.job:train", spec, once=True))
 
 
 @router.post(
@@ -55,7 +63,7 @@ def train_hub(body: schemas.TrainRequest, service: Service, jobs: Jobs) -> dict[
 def bench_switching(body: schemas.BenchRequest, service: Service, jobs: Jobs) -> dict[str, Any]:
     """Real sizes, random weights, a real file to reload; removed at the end."""
     spec = {"layers": body.layers, "rank": body.rank, "folder": str(service.hubs.parent / "shapes")}
-    return started(jobs.submit("switching", "loralens.lab.adapters.job:switching", spec))
+    return started(jobs.submit(MEASURING, "loralens.lab.adapters.job:switching", spec))
 
 
 @router.post(
@@ -97,10 +105,10 @@ def verify_hub(body: schemas.VerifyRequest, service: Service) -> Response:
     response_model=schemas.HubState,
     responses=documented(400, 404, 413, 422, 503),
 )
-def use_base(body: schemas.BaseRequest, service: Service) -> Response:
+def use_base(body: schemas.BaseRequest, service: Service, jobs: Jobs) -> Response:
     """One of `bases`: the tiny one, or a folder below LORALENS_MODELS_DIR. Loaded adapters are dropped."""
     service.use(body.base)
-    return respond(service.state())
+    return _state(service, jobs)
 
 
 @router.post(
@@ -120,9 +128,9 @@ def load_adapter(body: schemas.LoadRequest, service: Service) -> Response:
     response_model=schemas.HubState,
     responses=documented(400, 404, 413, 422, 503),
 )
-def unload_adapter(body: schemas.SwitchRequest, service: Service) -> Response:
+def unload_adapter(body: schemas.SwitchRequest, service: Service, jobs: Jobs) -> Response:
     """Running streams that use it finish first; its files stay."""
     if body.adapter is None:
         raise InvalidInput("the base cannot be unloaded", field="adapter")
     service.unload(body.adapter)
-    return respond(service.state())
+    return _state(service, jobs)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import Adapter
+from loralens.lab.adapters.answers import ComparisonAnswer, ModuleComparisonAnswer
 from loralens.lab.adapters.spectrum import ENERGY_SHARE, Decomposition, decompose, rank_for_energy
 
 
@@ -29,6 +29,18 @@ class ModuleComparison:
     output_angles: list[float]
     similarity: float
 
+    def to_dict(self) -> ModuleComparisonAnswer:
+        """As it is printed and sent."""
+        return {
+            "module": self.module,
+            "norms": list(self.norms),
+            "cosine": self.cosine,
+            "relative_difference": self.relative_difference,
+            "input_angles": self.input_angles,
+            "output_angles": self.output_angles,
+            "similarity": self.similarity,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -44,9 +56,15 @@ class Comparison:
     only_second: list[str]
     modules: list[ModuleComparison]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The comparison as JSON-able values."""
-        return asdict(self)
+    def to_dict(self) -> ComparisonAnswer:
+        """The comparison as it is printed and sent."""
+        return {
+            "cosine": self.cosine,
+            "relative_difference": self.relative_difference,
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+            "modules": [module.to_dict() for module in self.modules],
+        }
 
 
 def compare_adapters(first: Adapter, second: Adapter, energy: float = ENERGY_SHARE) -> Comparison:

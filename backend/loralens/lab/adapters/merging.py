@@ -14,6 +14,7 @@ import torch
 
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.lab.adapters.adapter import Adapter
+from loralens.lab.adapters.answers import MergeAnswer
 from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.config import MAX_RANK
 from loralens.lab.adapters.spectrum import decompose
@@ -39,8 +40,8 @@ class Merged:
     relative_error: float
     notes: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the adapter itself, as JSON-able values."""
+    def to_dict(self, file_bytes: int) -> MergeAnswer:
+        """Everything but the adapter itself, with the bytes that it has on disk."""
         return {
             "combination": self.combination,
             "rank": self.rank,
@@ -48,6 +49,7 @@ class Merged:
             "parameters": self.adapter.parameters,
             "modules": len(self.adapter.factors),
             "notes": self.notes,
+            "file_bytes": file_bytes,
         }
 
 

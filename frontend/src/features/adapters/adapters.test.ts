@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { doctorSays } from './doctorSaid'
+import { formOf, givenOf } from './forms'
 import { WAYS } from './useAdapters'
 import { withToken, type Row } from './useGeneration'
 import { pairOf } from './useInspector'
@@ -28,6 +30,28 @@ describe('pairOf', () => {
     expect(pairOf([file('adapter_config.json'), file('lora.safetensors')])?.weights.name).toBe('lora.safetensors')
     expect(pairOf([file('adapter_config.json'), file('adapter_model.bin')])).toBeNull()
     expect(pairOf([file('adapter_model.safetensors')])).toBeNull()
+  })
+})
+
+describe('forms', () => {
+  it('take one file alone, and no pickle', () => {
+    expect(givenOf([file('style.safetensors')])).toMatchObject({ name: 'style.safetensors', config: null, id: null })
+    expect(givenOf([file('adapter_config.json')])?.weights).toBeNull()
+    expect(givenOf([file('adapter_model.bin'), file('README.md')])).toBeNull()
+  })
+  it('number the adapters after the first', () => {
+    const one = givenOf([file('adapter_config.json'), file('adapter_model.safetensors')])!
+    const form = formOf([one, { ...one, config: null, weights: null, id: 'abc' }], '{}')
+    expect([...form.keys()]).toEqual(['config', 'weights', 'id_2', 'base_config'])
+  })
+})
+
+describe('doctorSays', () => {
+  it('puts the values into the Chinese sentence, and leaves English and unknown sentences as they are', () => {
+    const sentence = '2 of 6 modules have an update of zero'
+    expect(doctorSays('zh-CN', sentence)).toBe('6 个模块中有 2 个的改动为零')
+    expect(doctorSays('en', sentence)).toBe(sentence)
+    expect(doctorSays('zh-CN', 'something else')).toBe('something else')
   })
 })
 

@@ -1,6 +1,6 @@
 /** The server's hub: its state, and everything that changes it. What is shown is what the last answer said. */
 import { useQuery, useQueryClient } from '@tanstack/vue-query'
-import { computed, ref, shallowRef, type ComputedRef, type Ref } from 'vue'
+import { computed, ref, shallowRef, watch, type ComputedRef, type Ref } from 'vue'
 import { ApiError, OfflineError, request, type Problem } from '@/shared/api/client'
 import { useRunEvents, type RunEvents } from '@/shared/api/useRunEvents'
 
@@ -56,6 +56,9 @@ export interface HubState {
   storage: { base_bytes: number; adapters_bytes: number; shared_bytes: number; separate_bytes: number } | null
   last_switch: { adapter: string | null; way: Way; seconds: number } | null
   measured: Measured | null
+  /** Ids of jobs that wait or run: a reader who comes back follows them on. */
+  training: string | null
+  measuring: string | null
 }
 export interface Verified {
   distinct_outputs: number
@@ -118,6 +121,18 @@ export function useAdapters(ready: Ref<boolean>): Adapters {
   const bench = useRunEvents(['progress', 'timing', 'drift', 'result'], (type, data) => {
     if (type === 'result') benched.value = data as Measured
   })
+  const followed = ['starting', 'queued', 'running', 'reconnecting']
+  watch(
+    query.data,
+    (now) => {
+      for (const [run, job] of [
+        [training, now?.training],
+        [bench, now?.measuring],
+      ] as const)
+        if (job && run.id.value !== job && !followed.includes(run.status.value)) run.join(job)
+    },
+    { immediate: true },
+  )
 
   return {
     state: computed(() => query.data.value),

@@ -1,6 +1,7 @@
 /** An adapter's two files, looked into by the server on this machine; kept there only when it is to be resized. */
 import { ref, shallowRef, type Ref } from 'vue'
-import { ApiError, OfflineError, request, type Problem } from '@/shared/api/client'
+import { ApiError, request, type Problem } from '@/shared/api/client'
+import { formOf, post } from './forms'
 import { asProblem } from './useAdapters'
 
 export interface ModuleReport {
@@ -51,46 +52,9 @@ export function pairOf(files: readonly File[]): Pair | null {
   return config && weights ? { config, weights } : null
 }
 
-/** Files of a drop, one level of folders opened. */
-export async function dropped(event: DragEvent): Promise<File[]> {
-  const entries = [...(event.dataTransfer?.items ?? [])]
-    .map((item) => item.webkitGetAsEntry())
-    .filter((entry) => entry !== null)
-  const plain = [...(event.dataTransfer?.files ?? [])]
-  const folders = entries.filter((entry) => entry.isDirectory) as FileSystemDirectoryEntry[]
-  const inside = await Promise.all(
-    folders.map(async (folder) => {
-      const children = await new Promise<FileSystemEntry[]>((resolve, reject) =>
-        folder.createReader().readEntries(resolve, reject),
-      )
-      return await Promise.all(
-        children
-          .filter((child) => child.isFile)
-          .map((child) => new Promise<File>((resolve, reject) => (child as FileSystemFileEntry).file(resolve, reject))),
-      )
-    }),
-  )
-  return [...plain, ...inside.flat()]
-}
-
 async function send<T>(path: string, pair: Pair): Promise<T> {
-  const form = new FormData()
-  form.append('config', pair.config, 'adapter_config.json')
-  form.append('weights', pair.weights, 'adapter_model.safetensors')
-  let response: Response
-  try {
-    response = await fetch(path, { method: 'POST', body: form, headers: { accept: 'application/json' } })
-  } catch {
-    throw new OfflineError()
-  }
-  const json: unknown = await response.json().catch(() => null)
-  if (!response.ok)
-    throw new ApiError(
-      json !== null && typeof json === 'object' && 'title' in json
-        ? (json as Problem)
-        : { title: `HTTP ${response.status}`, status: response.status },
-    )
-  return json as T
+  const response = await post(path, formOf([{ name: '', id: null, ...pair }]))
+  return (await response.json()) as T
 }
 
 export interface Inspector {

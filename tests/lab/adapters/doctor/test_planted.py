@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from loralens.lab.adapters.doctor import diagnose
 from loralens.lab.adapters.doctor.base import Base, base_of
+from loralens.lab.adapters.doctor.finding import Finding
 
 LLAMA = {
     "model_type": "llama",
@@ -141,6 +143,38 @@ PLANTED: list[tuple[str, str, Tensors | None, dict[str, Any] | None, str | None]
 ]  # fmt: skip
 
 
+RULES = json.loads((Path(__file__).parents[4] / "frontend/src/features/adapters/doctor.zh-CN.json").read_text("utf-8"))
+
+
+def spoken(found: Finding) -> None:
+    """The page has a Chinese sentence for it; what the strict reader refuses is in the reader's own words."""
+    for sentence in (found.what, found.cause, found.repair):
+        by_reader = found.stage in ("config", "structure")
+        is_command = re.match(r"loralens |vllm |sglang |PeftModel\.|model\.", sentence)
+        if sentence and not by_reader and not is_command:
+            assert any(re.fullmatch(pattern, sentence, re.DOTALL) for pattern, _ in RULES), sentence
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llama.cpp", "mlx"])
+def test_what_engines_refuse_is_said_in_chinese_too(engine: str, tmp_path: Path, base: Base) -> None:
+    everything = config(
+        use_dora=True, use_rslora=True, bias="all", modules_to_save=["score"], alpha_pattern={"q_proj": 9}, r=600,
+        target_modules=[*config()["target_modules"], "lm_head"],
+    )  # fmt: skip
+    tensors = healthy(rank=600) | {f"{PREFIX}score.weight": torch.ones(2, 16)}
+    tensors |= {
+        f"{PREFIX}lm_head.lora_A.weight": torch.ones(4, 16),
+        f"{PREFIX}lm_head.lora_B.weight": torch.ones(64, 4),
+    }
+    folder = write(tmp_path / "all", tensors, everything)
+    (folder / "added_tokens.json").write_text('{"<new>": 64}')
+    tied = base_of(config=LLAMA | {"tie_word_embeddings": True})
+    found = diagnose(folder, tied, engine).findings
+    assert any(one.stage == "engine" for one in found)
+    for one in found:
+        spoken(one)
+
+
 @pytest.fixture(scope="module")
 def base() -> Base:
     return base_of(config=LLAMA)
@@ -166,6 +200,8 @@ def test_the_planted_fault_is_named_first(
     assert first.code == code, answer.findings
     assert answer.verdict == ("doubtful" if code == "dead" else "broken")
     assert first.repair
+    for found in answer.findings:
+        spoken(found)
 
 
 @pytest.mark.parametrize(

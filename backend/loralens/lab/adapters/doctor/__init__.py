@@ -7,17 +7,15 @@ Reads safetensors alone, a module at a time, and writes nothing.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
+from loralens.lab.adapters.answers import DiagnosisAnswer, Verdict
 from loralens.lab.adapters.doctor import engines, numbers, size
 from loralens.lab.adapters.doctor.base import Base
 from loralens.lab.adapters.doctor.finding import Finding, ordered
 from loralens.lab.adapters.doctor.fit import fit
 from loralens.lab.adapters.doctor.patient import open_patient
-
-Verdict = Literal["healthy", "doubtful", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +28,27 @@ class Diagnosis:
     engine: str | None
     findings: list[Finding]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as JSON-able values."""
-        return asdict(self)
+    def to_dict(self) -> DiagnosisAnswer:
+        """The diagnosis as it is printed and sent."""
+        return {
+            "verdict": self.verdict,
+            "modules": self.modules,
+            "base": self.base,
+            "engine": self.engine,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
 
 
-def diagnose(folder: Path, base: Base | None = None, engine: str | None = None) -> Diagnosis:
+def diagnose(
+    folder: Path, base: Base | None = None, engine: str | None = None, *, called: str | None = None
+) -> Diagnosis:
     """Look at an adapter's folder; with a base, whether it fits; with an engine, what that refuses.
+
+    `called` is what repairs call the folder in commands, its own path by default.
 
     Raises: `NotFound` where there is no such folder, `InvalidInput` for an engine not known here.
     """
-    patient = open_patient(folder)
+    patient = open_patient(folder, called)
     found = list(patient.findings)
     if base is not None:
         found += fit(patient, base)

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from loralens.core.answer.adapter_serving import VLLM_DEFAULT_RANK, VLLM_RANKS
 from loralens.core.errors import InvalidInput
+from loralens.lab.adapters.answers import Severity
 from loralens.lab.adapters.doctor.base import Base
-from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding, Severity
+from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding
 from loralens.lab.adapters.doctor.patient import Patient
 
 _VLLM_CONFIG: Final = "vllm-project/vllm 01230b4 vllm/config/lora.py"
@@ -125,7 +126,7 @@ def _llama_cpp(patient: Patient, base: Base | None) -> list[Finding]:
 
 def _mlx(patient: Patient, base: Base | None) -> list[Finding]:
     what = "MLX reads adapters.safetensors and a config of its own, not PEFT's folder"
-    repair = f"loralens adapter convert {patient.folder} MLX_FOLDER --to mlx"
+    repair = f"loralens adapter convert {patient.called} MLX_FOLDER --to mlx"
     findings = [_refused("format", what, repair, _MLX)]
     if patient.config.get("use_dora"):
         findings.append(_refused("dora", "DoRA is not converted to MLX here", _MERGE, _MLX))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-Severity = Literal["fault", "warning", "advice"]
+from loralens.lab.adapters.answers import FindingAnswer, Severity, Stage
+
 SEVERITIES: Final[tuple[Severity, ...]] = ("fault", "warning", "advice")
 """Does not load or computes something else; loads, but is hardly what was meant; works, and could be better."""
 
-Stage = Literal["files", "format", "config", "structure", "fit", "numbers", "engine", "size"]
 STAGES: Final[tuple[Stage, ...]] = ("files", "format", "config", "structure", "fit", "numbers", "engine", "size")
 """In the order of looking: what is wrong early makes what comes later meaningless."""
 
@@ -30,6 +30,19 @@ class Finding:
     """The first of the modules that it is about."""
     source: str | None = None
     """Where the rule stands that says so."""
+
+    def to_dict(self) -> FindingAnswer:
+        """As it is printed and sent."""
+        return {
+            "severity": self.severity,
+            "stage": self.stage,
+            "code": self.code,
+            "what": self.what,
+            "cause": self.cause,
+            "repair": self.repair,
+            "modules": self.modules,
+            "source": self.source,
+        }
 
 
 def ordered(findings: list[Finding]) -> list[Finding]:

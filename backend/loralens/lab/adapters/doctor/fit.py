@@ -9,8 +9,9 @@ from typing import Final
 
 from loralens.core.errors import LoraLensError
 from loralens.core.question.model import resolve
+from loralens.lab.adapters.answers import Severity
 from loralens.lab.adapters.doctor.base import Base, Place, bases_that_fit, in_tower
-from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding, Severity
+from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding
 from loralens.lab.adapters.doctor.patient import Pair, Patient
 
 FUSED: Final[tuple[tuple[str, frozenset[str]], ...]] = (

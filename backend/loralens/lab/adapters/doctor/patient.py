@@ -11,8 +11,9 @@ from loralens.core.errors import InvalidInput, NotFound
 from loralens.core.jsontext import from_json
 from loralens.lab.adapters import foreign
 from loralens.lab.adapters.adapter import FACTOR, Layout, Spec, layout
+from loralens.lab.adapters.answers import Stage
 from loralens.lab.adapters.config import CHANGES_THE_MODEL, MAX_CONFIG_BYTES, AdapterConfig, config_from_mapping
-from loralens.lab.adapters.doctor.finding import Finding, Stage
+from loralens.lab.adapters.doctor.finding import Finding
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.stream import TensorFile
 from loralens.lab.factors import PREFIX
@@ -42,6 +43,8 @@ class Patient:
     """What could be read; `checked` is None where the strict reader refuses the config."""
 
     folder: Path
+    called: str
+    """What commands in repairs call the folder."""
     config: dict[str, Any] = field(default_factory=dict)
     checked: AdapterConfig | None = None
     plan: Layout | None = None
@@ -56,16 +59,16 @@ class Patient:
         return [] if self.file is None else [name for name in self.file.entries if name not in of_pairs]
 
 
-def open_patient(folder: Path) -> Patient:
+def open_patient(folder: Path, called: str | None = None) -> Patient:
     """Open an adapter's folder. Nothing raises but a folder that is not there: it all becomes findings."""
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder", field="folder", hint="name the folder with adapter_config.json")
-    patient = Patient(folder)
+    patient = Patient(folder, str(folder) if called is None else called)
     names = [path.name for path in folder.iterdir()]
     instead = foreign.of_files(names)
     if WEIGHTS_FILE not in names:
-        what, repair = instead or (f"{WEIGHTS_FILE} is missing", "copy it from where the adapter was trained")
-        _add(patient, "files", "no_weights", f"{WEIGHTS_FILE} is missing: {what}", repair)
+        what, repair = instead or ("", "copy it from where the adapter was trained")
+        _add(patient, "files", "no_weights", f"{WEIGHTS_FILE} is missing" + (what and f": {what}"), repair)
     if CONFIG_FILE not in names:
         repair = "" if instead else "copy it from where the adapter was trained; rank and alpha cannot be guessed"
         _add(patient, "files", "no_config", f"{CONFIG_FILE} is missing", repair)

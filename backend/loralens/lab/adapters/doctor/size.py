@@ -32,7 +32,7 @@ def _rank(patient: Patient, numbers: list[Numbers]) -> list[Finding]:
         Finding(
             "advice", "size", "rank", f"rank {wanted} keeps {ENERGY_SHARE:.0%} of every module's energy; it has rank {rank}",
             "energy is not quality: measure before and after",
-            f"loralens adapter resize {patient.folder} SMALLER --rank {wanted} saves {saved:,} bytes",
+            f"loralens adapter resize {patient.called} SMALLER --rank {wanted} saves {saved:,} bytes",
             source="Eckart and Young 1936: truncated SVD is the best approximation of its rank",
         )
     ]  # fmt: skip

@@ -40,6 +40,11 @@ class Heads:
     head_dim: int
 
     @staticmethod
+    def known(config: Mapping[str, Any]) -> Heads | None:
+        """Those of a config.json, None for a family that torchtune's names are not known for."""
+        return Heads.of(config) if text_config(config).text("model_type", "") in FAMILIES else None
+
+    @staticmethod
     def of(config: Mapping[str, Any]) -> Heads:
         """Those of a config.json. Raises: `InvalidInput` for another family than Llama's."""
         inner = text_config(config)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from loralens.core.errors import InvalidInput
+from loralens.lab.adapters.answers import ConvertAnswer
 from loralens.lab.adapters.config import AdapterConfig
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.formats import names
@@ -45,6 +46,18 @@ class Converted:
     largest_error: float
     notes: list[str]
 
+    def to_dict(self) -> ConvertAnswer:
+        """As it is printed and sent."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "modules": self.modules,
+            "file_bytes": self.file_bytes,
+            "exact": self.exact,
+            "largest_error": self.largest_error,
+            "notes": self.notes,
+        }
+
 
 def convert(
     place: Path,
@@ -71,7 +84,7 @@ def convert(
         raise InvalidInput(f"unknown format {target[:40]!r}", field="to", hint=f"one of {', '.join(FORMATS)}")
     source = read(place, heads=heads, alpha=alpha)
     if source.format == target:
-        raise InvalidInput(f"{place} is in {target}'s format already", field="to")
+        raise InvalidInput(f"it is in {target}'s format already", field="to")
     notes = list(source.notes)
     modules = _named_for(source, target)
     writer = {"peft": _peft, "mlx": _mlx, "kohya": _kohya, "diffusers": _diffusers, "torchtune": _torchtune}[target]

@@ -1,0 +1,78 @@
+"""What is answered of adapters: the shapes of reports that the command line prints and the API sends. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+Severity = Literal["fault", "warning", "advice"]
+Stage = Literal["files", "format", "config", "structure", "fit", "numbers", "engine", "size"]
+Verdict = Literal["healthy", "doubtful", "broken"]
+
+
+class FindingAnswer(TypedDict):
+    """One thing that the doctor found: what it is, why it is so, and what to do about it."""
+
+    severity: Severity
+    stage: Stage
+    code: str
+    what: str
+    cause: str
+    repair: str
+    modules: Annotated[list[str], "The first of the modules that it is about."]
+    source: Annotated[str | None, "Where the rule stands that says so."]
+
+
+class DiagnosisAnswer(TypedDict):
+    """All that was found, the gravest first."""
+
+    verdict: Annotated[Verdict, "healthy: nothing worse than advice; doubtful: a warning; broken: a fault."]
+    modules: Annotated[int, "Modules with a pair of factors."]
+    base: str | None
+    engine: str | None
+    findings: list[FindingAnswer]
+
+
+class ModuleComparisonAnswer(TypedDict):
+    """One module that both adapters have. Angles are principal angles in degrees, smallest first."""
+
+    module: str
+    norms: Annotated[list[float], "Frobenius norms of the two updates."]
+    cosine: float
+    relative_difference: float
+    input_angles: Annotated[list[float], "Between the spaces that are read."]
+    output_angles: Annotated[list[float], "Between the spaces that are written."]
+    similarity: Annotated[float, "Subspace similarity of the written directions, 0 to 1."]
+
+
+class ComparisonAnswer(TypedDict):
+    """Two adapters beside each other; modules that differ most come first."""
+
+    cosine: Annotated[float, "Of all updates together as one vector."]
+    relative_difference: Annotated[float, "Norm of the difference over the root of the product of the norms."]
+    only_first: list[str]
+    only_second: list[str]
+    modules: list[ModuleComparisonAnswer]
+
+
+class MergeAnswer(TypedDict):
+    """What came of merging."""
+
+    combination: str
+    rank: int
+    relative_error: Annotated[float, "Distance to the weighted sum of the updates, Frobenius norm."]
+    parameters: int
+    modules: int
+    notes: list[str]
+    file_bytes: int
+
+
+class ConvertAnswer(TypedDict):
+    """What was written in another format."""
+
+    source: str
+    target: str
+    modules: int
+    file_bytes: int
+    exact: Annotated[bool, "Every factor reads back bit for bit."]
+    largest_error: Annotated[float, "Otherwise: relative to the factor's largest number."]
+    notes: list[str]

@@ -1,0 +1,10 @@
+/** What the doctor says, in the reader's language; what no rule has stays as the API says it. */
+import type { Locale } from '@/shared/lib/format'
+import chinese from './doctor.zh-CN.json'
+
+const RULES = chinese.map(([pattern, text]) => [new RegExp(`^${pattern!}$`, 's'), text!] as const)
+
+export function doctorSays(locale: Locale, sentence: string): string {
+  const found = locale === 'en' ? undefined : RULES.find(([pattern]) => pattern.test(sentence))
+  return found ? sentence.replace(found[0], found[1]) : sentence
+}
