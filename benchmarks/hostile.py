@@ -1,8 +1,11 @@
-"""What a server keeps of hostile requests: resident memory and open files before and after, and no answer of 500.
+"""What a server keeps of hostile requests to every operation that it has: resident memory and open files before and after.
 
     python benchmarks/hostile.py --requests 10000 --seed 1
 
-Starts a server of its own in a temporary folder. The same seed sends the same requests. Linux only: /proc is read.
+Starts a server of its own in a temporary folder. The operations are read from its OpenAPI document (`hostile_requests`), so that
+none is forgotten. The same seed sends the same requests, but for ids that the server has made up. No answer may be 500, none may
+be missing. Jobs are called off as soon as they are accepted; the process that ran them is measured by itself. Linux only: /proc
+is read.
 """
 
 from __future__ import annotations
@@ -11,91 +14,86 @@ import argparse
 import collections
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
-
-from loralens.core import catalogue
-from loralens.core.question.recipe import WORDS
+from hostile_requests import Asked, Requests
 
 WARM = 500
-PATHS = ("/api/memory", "/api/plan", "/api/parameters", "/api/fit", "/api/serving", "/api/models/resolve")
-VALUES: list[Any] = [0, -1, 1, 2**31, 2**63, 10**99, 10**400, 0.5, 1e308, 5e-324, True, None, "", "8", "\ud800", [], {},
-                     "(a+)+$", ["q_proj"] * 300, {"a": {"b": [1]}}, "\x00", "../../etc/passwd"]  # fmt: skip
-CONFIGS = [catalogue.model(name).config for name in ("7B", "qwen2.5-0.5b", "gpt2", "mixtral-8x7b", "t5-base")]
+LONGEST_STREAM_SECONDS = 2.0
 
 
-class Hostile:
-    """Requests of one seed, one after the other."""
+class Client:
+    """Sends requests one after the other and counts what comes back."""
 
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
+    def __init__(self, http: httpx.Client, requests: Requests) -> None:
+        self._http, self._requests = http, requests
+        self.statuses = collections.Counter[int]()
+        self.asked = collections.Counter[str]()
+        self.answered = collections.Counter[str]()
+        self.faults: list[str] = []
 
-    def request(self, client: httpx.Client) -> int:
-        """Send one; returns the status, 0 where the connection was closed without one."""
-        kind = self._random.choice((self._config, self._recipe, self._query, self._garbage, self._upload, self._large))
-        method, path, content, headers = kind()
+    def send(self) -> None:
+        """One request."""
+        asked = self._requests.next()
+        name = f"{asked.operation.method} {asked.operation.path}"
+        self.asked[name] += 1
+        status = self._answer(asked)
+        self.statuses[status] += 1
+        self.answered[name] += status in range(200, 300)
+        if status in (0, 500):
+            self.faults.append(f"{status}: {asked.operation.method} {asked.path[:200]} {asked.content[:300]!r}")
+
+    def _answer(self, asked: Asked) -> int:
+        body, begun = b"", time.monotonic()
         try:
-            return client.request(method, path, content=content, headers=headers).status_code
+            with self._http.stream(
+                asked.operation.method, asked.path, content=asked.content, headers=asked.headers
+            ) as answer:
+                for part in answer.iter_bytes():
+                    body += part
+                    if (
+                        time.monotonic() - begun > LONGEST_STREAM_SECONDS
+                        and "event-stream" in answer.headers["content-type"]
+                    ):
+                        break
         except httpx.TransportError:
             return 0
+        if answer.status_code in (200, 201, 202) and answer.headers.get("content-type") == "application/json":
+            self._remember(json.loads(body), cancel=answer.status_code == 202)
+        return answer.status_code
 
-    def _config(self) -> tuple[str, str, bytes, dict[str, str]]:
-        config = dict(self._random.choice(CONFIGS))
-        for _ in range(self._random.randint(1, 3)):
-            config[self._random.choice([*config, "unknown", "rope_scaling"])] = self._random.choice(VALUES)
-        return self._json({"config": config, "method": self._random.choice(("lora", "qlora", "full"))})
-
-    def _recipe(self) -> tuple[str, str, bytes, dict[str, str]]:
-        recipe = {self._random.choice(WORDS).name: self._random.choice(VALUES) for _ in range(3)}
-        return self._json({"model": "qwen2.5-0.5b", "method": "lora", "recipe": recipe, "gpu": "a100"})
-
-    def _query(self) -> tuple[str, str, bytes, dict[str, str]]:
-        word, value = self._random.choice(WORDS).name, self._random.choice(VALUES)
-        text = httpx.QueryParams({"model": "gpt2", word: ascii(value)[:5000]})
-        return "GET", f"/api/memory?{text}", b"", {}
-
-    def _garbage(self) -> tuple[str, str, bytes, dict[str, str]]:
-        method = self._random.choice(("GET", "POST", "PUT", "OPTIONS", "DELETE"))
-        path = self._random.choice((*PATHS, "/api/jobs/x/events?after=" + "9" * 30, "/api/nothing", "/%00", "//x"))
-        return method, path, self._random.randbytes(200), {"content-type": "application/json"}
-
-    def _upload(self) -> tuple[str, str, bytes, dict[str, str]]:
-        header = json.dumps({f"a{n}": self._random.choice(VALUES) for n in range(20)}).encode()
-        weights = len(header).to_bytes(8, "little") + header + self._random.randbytes(50)
-        parts = (("config", b'{"peft_type":"LORA","r":4}'), ("weights", weights))
-        body = b"".join(
-            b'--b\r\ncontent-disposition: form-data; name="%s"; filename="f"\r\n\r\n%s\r\n' % (name.encode(), part)
-            for name, part in parts
-        )
-        kind = {"content-type": "multipart/form-data; boundary=b"}
-        return "POST", "/api/adapters/uploads", body + b"--b--\r\n", kind
-
-    def _large(self) -> tuple[str, str, bytes, dict[str, str]]:
-        config = {**CONFIGS[1], "x": [self._random.randint(0, 9)] * self._random.randint(1, 40_000)}
-        return self._json({"config": config, "method": "lora"})
-
-    def _json(self, body: Any) -> tuple[str, str, bytes, dict[str, str]]:
-        path = self._random.choice(PATHS)
-        return "POST", path, json.dumps(body).encode(), {"content-type": "application/json"}
+    def _remember(self, found: Any, *, cancel: bool) -> None:
+        name = found.get("id") if isinstance(found, dict) else None
+        if isinstance(name, str):
+            self._requests.known.append(name)
+            if cancel:
+                self._http.delete(f"/api/jobs/{name}")
 
 
-def footprint(process: int) -> tuple[int, int]:
-    """Resident bytes and open descriptors of the server's process and of all that it started (shared pages count each time)."""
-    pages = descriptors = 0
+def footprint(process: int) -> tuple[int, int, int]:
+    """Resident bytes and open descriptors of the server's process and its workers, and resident bytes of its job's process.
+
+    Shared pages count each time.
+    """
+    pages = descriptors = of_jobs = 0
     for one in family(process):
         try:
+            if b"loralens.jobs.child" in Path(f"/proc/{one}/cmdline").read_bytes():
+                of_jobs += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+                continue
             pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
             descriptors += len(list(Path(f"/proc/{one}/fd").iterdir()))
         except (FileNotFoundError, PermissionError):  # ended meanwhile
             continue
-    return pages * os.sysconf("SC_PAGE_SIZE"), descriptors
+    size = os.sysconf("SC_PAGE_SIZE")
+    return pages * size, descriptors, of_jobs * size
 
 
 def family(process: int) -> list[int]:
@@ -134,20 +132,36 @@ def main() -> None:
 
 
 def _run(process: int, address: str, count: int, seed: int) -> None:
-    hostile, statuses = Hostile(seed), collections.Counter[int]()
-    with httpx.Client(base_url=address, timeout=120) as client:
-        for _ in range(WARM):
-            hostile.request(client)
-        warm = footprint(process)
+    with httpx.Client(base_url=address, timeout=120) as http:
+        document = http.get("/api/openapi.json").json()
+        client = Client(http, Requests(seed, document))
+        for _ in range(max(WARM, 3 * sum(map(len, document["paths"].values())))):
+            client.send()
+        warm, own = footprint(process), _own(process)
+        client.statuses.clear()
+        client.asked.clear()
         for _ in range(count):
-            statuses[hostile.request(client)] += 1
-        after = footprint(process)
-    faults = statuses[500] + statuses[0]
-    print(f"seed {seed}, {count} requests after {WARM} to warm up: {dict(sorted(statuses.items()))}")
-    print(f"resident {warm[0] / 2**20:.0f} -> {after[0] / 2**20:.0f} MiB, descriptors {warm[1]} -> {after[1]}")
-    fine = faults == 0 and after[0] - warm[0] <= 100 * 2**20 and after[1] - warm[1] <= 10
-    print("as promised" if fine else f"NOT as promised: {faults} faults")
+            client.send()
+        after, own_after = footprint(process), _own(process)
+    least, times = client.asked.most_common()[-1]
+    print(f"seed {seed}, {count} requests: {dict(sorted(client.statuses.items()))}")
+    print(f"{len(client.asked)} operations, each at least {times} times ({least})")
+    print(
+        f"server and workers: resident {warm[0] / 2**20:.0f} -> {after[0] / 2**20:.0f} MiB, descriptors {warm[1]} -> {after[1]}"
+    )
+    print(
+        f"the server alone: {own / 2**20:.0f} -> {own_after / 2**20:.0f} MiB; the process of its jobs: {after[2] / 2**20:.0f} MiB"
+    )
+    never = [name for name, times in client.answered.items() if not times]
+    print(f"never answered with 2xx: {', '.join(never) or 'none'}")
+    print(*client.faults[:20], sep="\n")
+    fine = not client.faults and after[0] - warm[0] <= 100 * 2**20 and after[1] - warm[1] <= 10
+    print("as promised" if fine else f"NOT as promised: {len(client.faults)} faults")
     sys.exit(not fine)
+
+
+def _own(process: int) -> int:
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

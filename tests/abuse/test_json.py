@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from api.checks import problem
@@ -10,26 +11,18 @@ from api.checks import problem
 from loralens.core import catalogue
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import MAX_DIGITS, from_json
+from loralens.core.question.recipe import GROUPS, Recipe
+from loralens.endpoints.table import compute
 
 JSON_TYPE = {"content-type": "application/json"}
 HALF = "\ud800"
 HUGE = 10**400
 LLAMA = catalogue.model("qwen2.5-0.5b").config
+OPENAPI = json.loads((Path(__file__).parents[2] / "frontend" / "openapi.json").read_text(encoding="utf-8"))
 WITH_BODY = [
-    "/api/memory",
-    "/api/plan",
-    "/api/lifetimes",
-    "/api/parameters",
-    "/api/fit",
-    "/api/sweep",
-    "/api/serving",
-    "/api/benchmarks",
-    "/api/forgetting",
-    "/api/traces",
-    "/api/models/resolve",
-    "/api/adapters/switch",
-    "/api/adapters/train",
-    "/api/adapters/verify",
+    path
+    for path, operations in OPENAPI["paths"].items()
+    if "{" not in path and "application/json" in operations.get("post", {}).get("requestBody", {}).get("content", {})
 ]
 
 
@@ -164,3 +157,36 @@ def test_the_reader_leaves_honest_json_alone(text):
 def test_half_a_pair_that_is_not_even_escaped_is_no_json(raw):
     with pytest.raises(ValueError):
         from_json(raw)
+
+
+FILES = {"train.yaml": "base_model: Qwen/Qwen2.5-7B\nadapter: qlora\nlora_r: 16\nmicro_batch_size: 2\n"}
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 1.16 GiB"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "field"),
+    [
+        ("memory", {"model": "gpt2", "trainers": 0}, "trainers"),
+        ("check", {"files": FILES, "config": [None, None]}, "config"),
+        ("check", {"files": FILES, "config": ""}, "config"),
+        ("check", {"files": FILES, "model": 5}, "model"),
+        ("explain", {"text": OUT_OF_MEMORY, "recipe": 5}, "recipe"),
+        ("explain", {"text": OUT_OF_MEMORY, "model": "gpt2", "gpus": {"a": 1}}, "gpus"),
+        ("explain", {"text": OUT_OF_MEMORY, "files": FILES, "method": "lora"}, "method"),
+        ("fit", {"model": "gpt2", "gpu": "t4", "utilization": "much"}, "utilization"),
+    ],
+)
+def test_what_no_schema_allows_is_refused_where_it_would_have_no_effect_too(endpoint, body, field):
+    with pytest.raises(InvalidInput) as refused:
+        compute(endpoint, body)
+    assert refused.value.field == field
+    assert refused.value.hint
+
+
+def test_null_leaves_a_word_open_and_the_schema_says_so():
+    for name in ("Recipe", *(group.capitalize() for group in GROUPS)):
+        for word, schema in OPENAPI["components"]["schemas"][name]["properties"].items():
+            kinds = [schema.get("type"), *(one.get("type") for one in schema.get("anyOf", ()))]
+            assert "null" in kinds or any("null" in kind for kind in kinds if isinstance(kind, list)), (name, word)
+            assert "enum" not in schema or None in schema["enum"], (name, word)
+    assert Recipe.from_mapping({"evaluation": {"metrics": None}, "attention": None}) == Recipe()

@@ -46,6 +46,28 @@ def test_a_simulation_that_costs_too_much_is_refused_before_it_begins(base: str)
     assert "--allocator simulated" in problem["hint"]
 
 
+def hybrid(layers: int) -> dict[str, Any]:
+    """A model whose layers loop over the sequence."""
+    config: dict[str, Any] = dict(catalogue.model("qwen3-next-80b-a3b").config)
+    return {name: value for name, value in config.items() if name != "layer_types"} | {"num_hidden_layers": layers}
+
+
+def test_to_write_down_more_tensors_than_is_allowed_is_refused_before_it_begins(base: str) -> None:
+    asked = {"config": hybrid(2_000), "method": "lora"}
+    answer = httpx.post(f"{base}/api/lifetimes", json=asked, timeout=60)
+    assert answer.status_code == 413
+    problem = answer.json()
+    assert problem["code"] == "input_too_large"
+    assert "70,000 layer passes" in problem["detail"]
+    assert "num_hidden_layers" in problem["hint"]
+    text = "CUDA out of memory. Tried to allocate 1.16 GiB"
+    explained = httpx.post(f"{base}/api/explain", json=asked | {"text": text}, timeout=60)
+    assert explained.status_code == 200
+    assert "70,000 layer passes" in " ".join(explained.json()["notes"])
+    assert explained.json()["tensors"] == []
+    assert explained.json()["peak_allocated_bytes"] > 0
+
+
 def test_a_sweep_over_numbers_that_no_machine_has_is_bounded(base: str) -> None:
     huge = {"micro_batch_size": list(range(60_000, 60_100)), "sequence_length": list(range(16_000_000, 16_000_100))}
     answer = httpx.post(f"{base}/api/sweep", json={"model": "70b", "method": "full", "sweep": huge}, timeout=60)

@@ -36,7 +36,9 @@ def _in_text(word: Word) -> dict[str, Any]:
 
 
 def _in_body(word: Word) -> dict[str, Any]:
-    return {"description": word.help} | word.kind.schema() | {"default": word.default}
+    """The schema of a word in a recipe; null leaves it open, as if it were not there, where it is no value of its own."""
+    schema = word.kind.schema()
+    return {"description": word.help} | (schema if word.kind.nullable else or_null(schema)) | {"default": word.default}
 
 
 def components() -> dict[str, Any]:
@@ -101,7 +103,10 @@ def _in_query(name: str, description: str, schema: dict[str, Any]) -> dict[str, 
 def or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of something for which null says the same as leaving it out."""
     if isinstance(schema.get("type"), str):
-        return schema | {"type": [schema["type"], "null"]}
+        choices = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+        return schema | {"type": [schema["type"], "null"]} | choices
+    if set(schema) == {"anyOf"}:
+        return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
     return {"anyOf": [schema, {"type": "null"}]}
 
 

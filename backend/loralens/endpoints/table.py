@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loralens.core.answer.shapes import MemoryAnswer
-
 
 COMPUTED: Final = {
-    "memory": "loralens.endpoints.table:memory_answer",
+    "memory": "loralens.core.answer.answers:memory_answer",
     "parameters": "loralens.core.answer.answers:parameters_answer",
     "plan": "loralens.core.answer.answers:plan_answer",
     "lifetimes": "loralens.core.answer.lifetimes:lifetimes_answer",
@@ -27,20 +25,16 @@ COMPUTED: Final = {
 """POST /api/NAME: the body's answer. Imported when asked for."""
 BY_QUERY: Final = ("memory", "parameters", "plan")
 """Those that a query string can ask too."""
-MOST_PASSES: Final = 16_000  # of a simulated allocator: about ten seconds (`core.answer.cost`)
-
-
-def memory_answer(body: Any) -> MemoryAnswer:
-    """`/api/memory`, within what a request may cost."""
-    from loralens.core.answer import answers
-
-    return answers.memory_answer(body, most_passes=MOST_PASSES)
+BOUNDED: Final = frozenset({"memory", "lifetimes", "explain"})
+"""Those that may walk every layer: they are told how many layer passes a request may cost (`core.answer.cost`)."""
+MOST_PASSES: Final = 16_000  # about ten seconds
 
 
 def compute(name: str, body: Any) -> Mapping[str, object]:
     """The answer of one endpoint to a body; raises `LoraLensError` where the question is at fault."""
     module, function = COMPUTED[name].split(":")
-    answer: Mapping[str, object] = getattr(import_module(module), function)(body)
+    limits = {"most_passes": MOST_PASSES} if name in BOUNDED else {}
+    answer: Mapping[str, object] = getattr(import_module(module), function)(body, **limits)
     return answer
 
 

@@ -41,6 +41,12 @@ def fit_answer(body: Any) -> FitAnswer:
             "no GPU was named", field="gpu", hint="try gpu=rtx-4090 or custom:24GiB; GET /api/gpus lists all names"
         )
     device = catalogue.gpu(own["gpu"])
+    if own.get("utilization") is not None and own.get("tokens") is None:
+        raise InvalidInput(
+            "utilization says how long tokens take, and no tokens are given",
+            field="utilization",
+            hint="try tokens=10000000",
+        )
     time: Time | None = None
     if own.get("tokens") is not None:
         one = training_time(question, device, own["tokens"], own.get("utilization"))

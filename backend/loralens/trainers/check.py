@@ -10,7 +10,7 @@ from loralens.core.answer.answers import on_card
 from loralens.core.answer.estimate import Estimate
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput, LoraLensError, UnknownModel
-from loralens.core.question.model import Model, resolve
+from loralens.core.question.model import Model, given, resolve
 from loralens.core.question.presets import preset
 from loralens.planner.advice import advise
 from loralens.planner.question import Question
@@ -49,6 +49,7 @@ def check_answer(body: Any) -> CheckAnswer:
                 f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(BODY)}"
             )
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
+    _refuse_unlike(body)
     r = read(body)
     title = preset(r.table.trainer)
     answer: CheckAnswer = {
@@ -75,6 +76,15 @@ def check_answer(body: Any) -> CheckAnswer:
         answer["lines"] = _lines(r, advice["changes"])
         answer["change"] = None if answer["verdict"] == "fits" else changed_file(r, question, advice["path"])
     return answer
+
+
+def _refuse_unlike(body: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` where model or config is nothing of the kind: the body's fault, and no blocker of the file's."""
+    if body.get("config") is not None:
+        given(body["config"])
+    model = body.get("model")
+    if model is not None and not (isinstance(model, str) and model.strip()):
+        raise InvalidInput(f"model must be a name, got {model!r:.40}", field="model", hint="try 7B, or send config")
 
 
 def _question(r: Reading, body: Mapping[str, Any], answer: CheckAnswer) -> Question | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.answers import read_body
+from loralens.core.answer.cost import check_written
 from loralens.core.answer.named_requests import NamedRequest, named_requests
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput, LoraLensError
@@ -23,11 +24,18 @@ from loralens.trainers.guess import COMMON, guessed
 from loralens.trainers.oom import OutOfMemoryText, read_message
 
 if TYPE_CHECKING:
+    from loralens.core.question.recipe import Recipe
     from loralens.trainers.shapes import ExplainAnswer, ExplainedTensor, GuessedTensor, OutOfMemoryFigures
 
 
 BODY: Final = ("text", "model", "config", "method", "recipe", "files", "gpu", "gpus", "stack")
 MOST_TENSORS: Final = 5
+GOES_WITH: Final = {"method": "model", "recipe": "model", "gpus": "files", "stack": "files"}
+SAID_BY: Final = {
+    "model": "say the model too; a trainer's files say method and recipe themselves",
+    "files": "in place of files, model and recipe say it: recipe.parallelism.gpus, recipe.stack",
+}
+NO_LIMIT: Final = "`loralens explain` has no limit"
 NEVER: Final = (True, 1 << 62)
 ANY_TENSOR: Final = "a segment of this size serves many small tensors: the card was full, whichever asked"
 LEAST_CARD: Final = 512 * 2**20
@@ -36,8 +44,10 @@ FRAGMENTED: Final = 0.5
 """Assumption: where what is cached would hold half of the request or more, fragmentation is named as a reason."""
 
 
-def explain_answer(body: Any) -> ExplainAnswer:
+def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswer:
     """The figures of the message, the tensors of that size, the phase, and what would help.
+
+    `most_passes`: where the tensors would cost more, a note says so in their place, see `core.answer.cost`.
 
     Raises:
         InvalidInput, InputTooLarge: no such message, or a set-up that cannot be read.
@@ -65,7 +75,7 @@ def explain_answer(body: Any) -> ExplainAnswer:
     answer["model"], answer["method"] = question.model_dict(), question.method
     answer["recipe"] = found.recipe.to_dict()
     answer["peak_allocated_bytes"] = found.allocated_bytes
-    answer["tensors"] = _tensors(question, found.recipe, message, answer["notes"])
+    answer["tensors"] = _tensors(question, found.recipe, message, answer["notes"], most_passes)
     capacity = message.capacity_bytes
     if capacity is not None and capacity >= LEAST_CARD:
         device = catalogue.gpu(f"custom:{max(1, capacity // 2**20)}MiB")
@@ -89,9 +99,14 @@ def _guesses(message: OutOfMemoryText) -> tuple[list[GuessedTensor], list[str]]:
 
 def set_up(body: Mapping[str, Any]) -> Question | None:
     """The training that the files, or a model with its recipe, describe; None where neither is given."""
-    if body.get("files") is not None:
+    named = body.get("model") is not None or body.get("config") is not None
+    asked = "files" if body.get("files") is not None else "model" if named else None
+    for name, partner in GOES_WITH.items():
+        if body.get(name) is not None and partner != asked:
+            raise InvalidInput(f"{name} says something only beside {partner}", field=name, hint=SAID_BY[partner])
+    if asked == "files":
         return question_of({name: body[name] for name in ("files", "gpus", "model", "config", "stack") if name in body})
-    if body.get("model") is None and body.get("config") is None:
+    if asked is None:
         return None
     given = {name: body[name] for name in ("model", "config", "method", "recipe") if body.get(name) is not None}
     model, methods, recipe, _ = read_body({"method": "lora", **given})
@@ -121,12 +136,16 @@ def _reason(message: OutOfMemoryText) -> str:
     return "need"
 
 
-def _tensors(question: Question, recipe: Any, message: OutOfMemoryText, notes: list[str]) -> list[ExplainedTensor]:
+def _tensors(
+    question: Question, recipe: Recipe, message: OutOfMemoryText, notes: list[str], most_passes: int | None
+) -> list[ExplainedTensor]:
     """Requests whose segment prints as the message has it; those come first at which about as much is alive as the message says."""
     try:
+        if most_passes is not None:
+            check_written(question.model, 1, recipe, most_passes, NO_LIMIT)
         requests = named_requests(question.model, question.method, recipe)
     except LoraLensError as error:  # too large to walk layer by layer
-        notes.append(error.message)
+        notes.append(f"{error.message}: {error.hint}" if error.hint else error.message)
         return []
     low, high = message.tried.low, message.tried.high
     near = message.allocated_bytes

@@ -147,7 +147,7 @@ def _trainers(body: Any) -> tuple[tuple[str, ...], Any]:
         return (), body
     asked = body["trainers"]
     names = TRAINERS if asked is True else asked if isinstance(asked, (list, tuple)) else None
-    if asked in (False, None):
+    if asked is False or asked is None:  # 0 is neither
         names = ()
     if names is None or len(names) > len(TRAINERS) or any(name not in TRAINERS for name in names):
         raise InvalidInput(

@@ -22,6 +22,21 @@ TURNS_PER_PASS: Final = 5
 """Turns of a loop inside a layer that make as many tensors as a layer (assumption: about twenty each, and a hundred)."""
 
 
+WRITTEN: Final = 5
+"""Layer passes that a layer's tensors take which are written down by name (assumption: 2 to 4 ms were seen)."""
+
+
+def _layers(model: Model, recipe: Recipe) -> int:
+    """Layers, each as many times as its loop over the sequence makes it longer.
+
+    Raises:
+        InvalidInput, UnsupportedArchitecture: as `build`.
+    """
+    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
+    turns = 0 if root.turn is None else -(-recipe.sequence_length // root.turn)
+    return sum(len(stack) for _, stack in root.stacks()) * (1 + turns // TURNS_PER_PASS)
+
+
 def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe, *, lengths: bool = False) -> int:
     """Layer passes of `allocator=simulated`: recorded once, run for one length, for varying ones, and for the least memory.
 
@@ -30,13 +45,10 @@ def simulation_passes(model: Model, methods: tuple[str, ...], recipe: Recipe, *,
     Raises:
         InvalidInput, UnsupportedArchitecture: as `build`.
     """
-    root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
-    layers = sum(len(stack) for _, stack in root.stacks())
     micro_batches = 2 if recipe.gradient_accumulation_steps > 1 else 1
     steps = 1 + STEPS + (VARYING_STEPS if recipe.padded else 0) + SEARCHES * (5 if recipe.padded else STEPS)
     steps += 1 + DRAWS * BATCHES if lengths else 0
-    turns = 0 if root.turn is None else -(-recipe.sequence_length // root.turn)
-    return len(methods) * layers * (1 + turns // TURNS_PER_PASS) * micro_batches * steps
+    return len(methods) * _layers(model, recipe) * micro_batches * steps
 
 
 def check_simulation(
@@ -50,4 +62,15 @@ def check_simulation(
             field="allocator",
             hint="ask for one method at a time, leave out allocator=simulated, or run "
             "`loralens memory … --allocator simulated`, which has no limit",
+        )
+
+
+def check_written(model: Model, methods: int, recipe: Recipe, most: int, ask: str) -> None:
+    """Raise `InputTooLarge` where to write down every tensor of a step needs more than `most` layer passes. `ask`: what to do."""
+    passes = WRITTEN * methods * _layers(model, recipe)
+    if passes > most:
+        raise InputTooLarge(
+            f"to write down every tensor of this step needs {passes:,} layer passes, a request may have {most:,}",
+            field="model",
+            hint=ask,
         )

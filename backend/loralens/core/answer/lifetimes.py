@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core.answer.answers import model_object, read_body
+from loralens.core.answer.cost import check_written
 from loralens.core.answer.explain import formula
 from loralens.core.answer.named_requests import NamedLedger
 from loralens.core.answer.plan import plan_for
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from loralens.core.tape.graph import Node, Tensor
     from loralens.core.tape.parameter import Parameter
 
+FEWER: Final = (
+    "ask for one method, for a shorter sequence or for a model of the same kind with fewer layers (num_hidden_layers); "
+    "loralens.core.answer.lifetimes in Python has no limit"
+)
 ELSEWHERE: Final = "elsewhere"
 """The place of what belongs to no stretch of the model: buffers, shared parts, another model's weights."""
 
@@ -273,15 +278,18 @@ def _by_place(root: Root, places: list[str]) -> Iterable[tuple[int, Parameter]]:
             yield 0 if isinstance(module, Embedding) else last, parameter
 
 
-def lifetimes_answer(body: Mapping[str, Any]) -> LifetimesAnswer:
-    """`POST /api/lifetimes`: one list of tensors per method.
+def lifetimes_answer(body: Mapping[str, Any], *, most_passes: int | None = None) -> LifetimesAnswer:
+    """`POST /api/lifetimes`: one list of tensors per method. `most_passes` bounds what it may cost, see `core.answer.cost`.
 
     Raises:
         InvalidInput: the body, or a step of too many tensors.
+        InputTooLarge: it would cost more.
         UnknownModel, UnknownGpu: nothing has that name.
         UnsupportedArchitecture: the step of this family is not modelled.
     """
     model, names, recipe, _ = read_body(body)
+    if most_passes is not None:
+        check_written(model, len(names), recipe, most_passes, FEWER)
     found: list[Lifetimes] = []
     for name in names:
         asked = trained(model, name, recipe)
