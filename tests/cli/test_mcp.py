@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from loralens.cli.mcp import TOOLS, server
+from loralens.cli.mcp import TOOLS, refuse_unknown, server
 from loralens.core.answer.answers import memory_answer
 from loralens.core.errors import DependencyMissing, InvalidInput
 
@@ -42,13 +42,23 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch):
         server()
 
 
+def test_an_argument_that_a_tool_does_not_take_is_refused():
+    with pytest.raises(InvalidInput, match="no argument 'sequence_length'") as refused:
+        refuse_unknown("estimate", BODY | {"sequence_length": 8192})
+    assert "belong into recipe" in refused.value.hint
+
+
 def test_through_the_official_sdk():
     pytest.importorskip("mcp.server")
+    from mcp.server.mcpserver.exceptions import ToolError
+
     made = server()
 
     async def ask():
         listed = await made.list_tools()
         answer = await made.call_tool("estimate", BODY)
+        with pytest.raises(ToolError, match="no argument 'sequence_length'"):
+            await made.call_tool("estimate", BODY | {"sequence_length": 8192})
         return listed, answer
 
     listed, answer = asyncio.run(ask())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,13 +31,39 @@ def server() -> MCPServer:
     Raises:
         DependencyMissing: the package mcp is not installed.
     """
+    from loralens.core.errors import LoraLensError
+    from loralens.endpoints.problem import from_error, problem_bytes
+
     with needing("mcp", "loralens mcp"):
         from mcp.server import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
-    made = MCPServer("loralens", version=loralens.__version__, instructions=INSTRUCTIONS)
+
+    class Strict(MCPServer):
+        """Refuses arguments that a tool does not take; the SDK would leave them out."""
+
+        async def call_tool(self, name: str, arguments: Object, context: Any = None) -> Any:
+            """Run a tool."""
+            try:
+                refuse_unknown(name, arguments)
+            except LoraLensError as error:
+                raise ToolError(problem_bytes(from_error(error)).decode()) from None
+            return await super().call_tool(name, arguments, context)
+
+    made = Strict("loralens", version=loralens.__version__, instructions=INSTRUCTIONS)
     for name, tool in TOOLS.items():
         made.add_tool(_told(tool, ToolError), name=name, description=tool.__doc__)
     return made
+
+
+def refuse_unknown(tool: str, arguments: Object) -> None:
+    """Raise `InvalidInput` for an argument that a tool does not take."""
+    from loralens.core.errors import InvalidInput
+
+    taken = list(inspect.signature(TOOLS[tool]).parameters) if tool in TOOLS else list(arguments)
+    for name in arguments:
+        if name not in taken:
+            hint = f"it takes {', '.join(taken)}; words such as sequence_length belong into recipe"
+            raise InvalidInput(f"{tool} takes no argument {name[:60]!r}", field=name[:60], hint=hint)
 
 
 def _told(tool: Callable[..., Object], failure: type[Exception]) -> Callable[..., Object]:
