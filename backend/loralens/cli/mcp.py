@@ -38,18 +38,18 @@ def server() -> MCPServer:
         from mcp.server import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
 
-    class Strict(MCPServer):
-        """Refuses arguments that a tool does not take; the SDK would leave them out."""
+    made = MCPServer("loralens", version=loralens.__version__, instructions=INSTRUCTIONS)
+    call = made.call_tool
 
-        async def call_tool(self, name: str, arguments: Object, context: Any = None) -> Any:
-            """Run a tool."""
-            try:
-                refuse_unknown(name, arguments)
-            except LoraLensError as error:
-                raise ToolError(problem_bytes(from_error(error)).decode()) from None
-            return await super().call_tool(name, arguments, context)
+    async def strictly(name: str, arguments: Object, context: Any = None) -> Any:
+        """Run a tool, unless it is given what it does not take: the SDK would leave that out."""
+        try:
+            refuse_unknown(name, arguments)
+        except LoraLensError as error:
+            raise ToolError(problem_bytes(from_error(error)).decode()) from None
+        return await call(name, arguments, context)
 
-    made = Strict("loralens", version=loralens.__version__, instructions=INSTRUCTIONS)
+    made.call_tool = strictly
     for name, tool in TOOLS.items():
         made.add_tool(_told(tool, ToolError), name=name, description=tool.__doc__)
     return made
