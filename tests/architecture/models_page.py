@@ -19,7 +19,7 @@ from loralens.core.question.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "models.md"
-ORACLES = ("traced-grid", "traced-more", "traced-models", "traced-steps")
+ORACLES = ("traced-grid", "traced-more", "traced-models", "traced-text", "traced-steps")
 HEAD = """\
 # Models
 

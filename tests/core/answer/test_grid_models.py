@@ -1,7 +1,7 @@
 """Traced steps of the families walked last: the engine against the second method, to a hundredth of a percent.
 
-tests/oracles/traced-models.jsonl is written by `python -m loralens.lab.trace.grid FILE --grid models`. Hybrids ran
-transformers' own PyTorch code there.
+tests/oracles/traced-models.jsonl is written by `python -m loralens.lab.trace.grid FILE --grid models`, traced-text.jsonl by the
+same with `--grid text`. Hybrids ran transformers' own PyTorch code there.
 """
 
 import json
@@ -14,9 +14,11 @@ from loralens.core.errors import LoraLensError
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 
+ORACLES = Path(__file__).parents[2] / "oracles"
 CASES = [
     json.loads(line)
-    for line in (Path(__file__).parents[2] / "oracles" / "traced-models.jsonl").read_text(encoding="utf-8").splitlines()
+    for name in ("traced-models", "traced-text")
+    for line in (ORACLES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 FAMILIES = sorted({case["request"]["config"]["model_type"] for case in CASES})
 

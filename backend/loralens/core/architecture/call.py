@@ -26,6 +26,7 @@ class Between:
     """What one layer of a stack makes for those after it; a second run of the layer makes it for itself."""
 
     biases: tuple[PositionBias, ...] = ()  # received
+    received: Tensor | None = None  # what the layer before chose, which has no gradient
     made: list[Tensor] = field(default_factory=list)  # by the layer that runs
     following: Between | None = None  # the next layer's, until it is taken
     handed_on: bool = False
@@ -38,6 +39,11 @@ class Between:
             self.following = Between(tuple(biases))
             self.handed_on = True
         return first
+
+    def hand_on_chosen(self, chosen: Tensor) -> None:
+        """What the next layer receives; a second run of the layer chooses for itself alone."""
+        if not self.handed_on:
+            self.following, self.handed_on = Between(received=chosen), True
 
 
 class Beside(Protocol):
@@ -131,4 +137,4 @@ class Call:
         for value in self.shared.values():
             for each in value.values() if isinstance(value, dict) else [value]:
                 found.extend(each if isinstance(each, tuple) else [each])
-        return [*found, *(bias.tensor for bias in self.between.biases)]
+        return [*found, *(bias.tensor for bias in self.between.biases), self.between.received]

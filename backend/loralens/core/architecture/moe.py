@@ -27,6 +27,9 @@ ROUTING: Final = (
 class Router(Module):
     """Scores of all experts in float32, of which the best `chosen` stay. Shapes: weight (experts, hidden)."""
 
+    linear = False  # a linear layer of its own, which quantizers pack
+    label = "router: logits"
+
     def __init__(
         self,
         hidden: int,
@@ -41,6 +44,7 @@ class Router(Module):
         self.bias = Parameter((experts,)) if bias else None
         self.adapter: Any = None
         self.hidden, self.chosen = hidden, chosen
+        self.in_features, self.out_features = hidden, experts
         self._experts, self._float32, self._casts_back = experts, float32, casts_back
 
     def forward(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor]:

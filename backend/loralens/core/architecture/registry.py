@@ -57,6 +57,8 @@ FAMILIES: Final[dict[str, str]] = {
     "gpt_oss": "gpt_oss:GptOss",
     "deepseek_v2": "deepseek:DeepSeekV2",
     "deepseek_v3": "deepseek:DeepSeek",
+    "deepseek_v32": "deepseek_sparse:DeepSeekV32",
+    "glm_moe_dsa": "deepseek_sparse:GlmMoeDsa",
     "llama4_text": "llama4:Llama4",
     "glm4_moe": "glm4_moe:Glm4Moe",
     # more decoders
@@ -74,6 +76,8 @@ FAMILIES: Final[dict[str, str]] = {
     "ernie4_5_moe": "ernie4_5:ErnieMoe",
     "hunyuan_v1_dense": "hunyuan:HunyuanDense",
     "exaone4": "exaone4:Exaone4",
+    "exaone_moe": "exaone_moe:ExaoneMoe",
+    "afmoe": "afmoe:Afmoe",
     "ministral": "ministral:Ministral",
     "ministral3": "ministral:Ministral3",
     "cwm": "ministral:Cwm",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.architecture.heads import owned
 from loralens.core.architecture.module import Linear, Module
-from loralens.core.architecture.moe import Experts
+from loralens.core.architecture.moe import Experts, Router
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.methods.adapters import settled
 from loralens.core.methods.base import (
@@ -136,6 +136,8 @@ def pack(root: Root, recipe: Recipe, quantization: Quantization) -> set[int]:
     for name, module, _ in root.distinct():
         if quantization.pack_experts and isinstance(module, Experts):
             module.gate_up_proj.packing = module.down_proj.packing = packing
+        if isinstance(module, Router) and module.linear:
+            module.weight.packing = packing
         if not isinstance(module, Linear) or id(module) in skipped or module.weight.role != "base":
             continue
         if keeps_float32(root, name):

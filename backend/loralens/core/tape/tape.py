@@ -227,7 +227,11 @@ class Tape:
 
     def saving(self, inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None]) -> None:
         """An operator saves its inputs before it runs: a region's second run may end here, without the result."""
-        if self.refilling is None or not any(tensor is not None and tensor.node for tensor in inputs):
+        if (
+            self.refilling is None
+            or not self.grad_enabled
+            or not any(tensor is not None and tensor.node for tensor in inputs)
+        ):
             return
         held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None]
         if any(tensor is not None for tensor in saved):

@@ -106,7 +106,7 @@ def _keep_in_float32(model: Any) -> None:
     """
     whole = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     for name, parameter in model.named_parameters():
-        if whole.intersection(name.split(".")):
+        if quantize.kept_wide(name, whole):
             parameter.data = parameter.data.to(torch.float32)
 
 

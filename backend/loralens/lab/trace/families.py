@@ -11,7 +11,7 @@ from loralens.core.architecture.heads import EMBEDDING, LM, no_such_head
 from loralens.core.errors import UnsupportedArchitecture
 
 # families with parameters that train in name and no gradient ever reaches
-UNREACHED: Final = frozenset({"jamba", "mamba", "falcon_mamba"})
+UNREACHED: Final = frozenset({"jamba", "mamba", "falcon_mamba", "deepseek_v32", "glm_moe_dsa", "deepseek_v4"})
 
 
 def model_class(config: Any, head: str = LM) -> Any:

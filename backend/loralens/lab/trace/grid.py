@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from loralens.core.errors import LoraLensError
-from loralens.lab.trace import grid_cases, grid_media, grid_models, grid_more, grid_run
+from loralens.lab.trace import grid_cases, grid_media, grid_models, grid_more, grid_run, grid_text
 
 GRIDS: Final = {
     "first": grid_cases.cases,
     "more": grid_more.cases,
     "models": grid_models.cases,
+    "text": grid_text.cases,
     "run": grid_run.cases,
     "media": grid_media.cases,
 }

@@ -14,8 +14,9 @@ _ATTENTION: Final = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _SLIDING, _FULL, _LINEAR = "sliding_attention", "full_attention", "linear_attention"
 
 
-def _decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, heads: int, keys: int, layers: int = 2,
-             **more: Any) -> dict[str, Any]:  # fmt: skip
+def decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, heads: int, keys: int, layers: int = 2,
+            **more: Any) -> dict[str, Any]:  # fmt: skip
+    """A decoder's config."""
     return {
         "model_type": model_type, "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": intermediate,
         "num_attention_heads": heads, "num_key_value_heads": keys, "num_hidden_layers": layers, "pad_token_id": 0,
@@ -28,40 +29,40 @@ _GRANITE: Final[dict[str, Any]] = {
 }  # fmt: skip
 # name -> config, names for a small LoRA, target for a large one (all-linear takes in the experts where PEFT adapts them)
 CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
-    "internlm3": (_decoder("internlm3", 128512, 4096, 10240, 32, 2, head_dim=128), _QUERY_VALUE, "all-linear"),
-    "apertus": (_decoder("apertus", 131072, 4096, 21504, 32, 8), _QUERY_VALUE, "all-linear"),
+    "internlm3": (decoder("internlm3", 128512, 4096, 10240, 32, 2, head_dim=128), _QUERY_VALUE, "all-linear"),
+    "apertus": (decoder("apertus", 131072, 4096, 21504, 32, 8), _QUERY_VALUE, "all-linear"),
     "minimax-m2": (
-        _decoder("minimax_m2", 32000, 3072, 1536, 48, 8, head_dim=128, num_local_experts=32, num_experts_per_tok=8,
+        decoder("minimax_m2", 32000, 3072, 1536, 48, 8, head_dim=128, num_local_experts=32, num_experts_per_tok=8,
                  rope_parameters={"rope_type": "default", "rope_theta": 5e6, "partial_rotary_factor": 0.5}),
         _QUERY_VALUE, "all-linear",
     ),
     "hunyuan-3": (
-        _decoder("hy_v3", 32000, 4096, 13312, 64, 8, head_dim=128, num_experts=32, num_experts_per_tok=8,
+        decoder("hy_v3", 32000, 4096, 13312, 64, 8, head_dim=128, num_experts=32, num_experts_per_tok=8,
                  num_shared_experts=1, moe_intermediate_size=1536, enable_moe_fp32_combine=True),
         _QUERY_VALUE, "all-linear",
     ),
     "hunyuan-3-narrow": (
-        _decoder("hy_v3", 32000, 2048, 4096, 16, 4, head_dim=128, num_experts=16, num_experts_per_tok=4,
+        decoder("hy_v3", 32000, 2048, 4096, 16, 4, head_dim=128, num_experts=16, num_experts_per_tok=4,
                  num_shared_experts=2, moe_intermediate_size=1024, enable_moe_fp32_combine=False),
         _QUERY_VALUE, "all-linear",
     ),
     "dots1": (
-        _decoder("dots1", 32000, 4096, 10944, 32, 32, n_routed_experts=32, num_experts_per_tok=6, n_shared_experts=2,
+        decoder("dots1", 32000, 4096, 10944, 32, 32, n_routed_experts=32, num_experts_per_tok=6, n_shared_experts=2,
                  moe_intermediate_size=1408, first_k_dense_replace=1, norm_topk_prob=True),
         _QUERY_VALUE, "all-linear",
     ),
     "lfm2": (
-        _decoder("lfm2", 65536, 2048, 12288, 32, 8, 4, layer_types=["conv", "conv", "full_attention", "conv"]),
+        decoder("lfm2", 65536, 2048, 12288, 32, 8, 4, layer_types=["conv", "conv", "full_attention", "conv"]),
         _QUERY_VALUE, "all-linear",
     ),
     "lfm2-moe": (
-        _decoder("lfm2_moe", 65536, 2048, 7168, 32, 8, 4, layer_types=["conv", "conv", "full_attention", "conv"],
+        decoder("lfm2_moe", 65536, 2048, 7168, 32, 8, 4, layer_types=["conv", "conv", "full_attention", "conv"],
                  num_dense_layers=2, num_experts=32, num_experts_per_tok=4, moe_intermediate_size=1792),
         _QUERY_VALUE, "all-linear",
     ),
     # as E2B: inputs for each layer, the last layers take keys and values from earlier ones
     "gemma-4-sharing": (
-        _decoder("gemma4_text", 32768, 1536, 6144, 8, 1, 10, head_dim=256, global_head_dim=512, sliding_window=512,
+        decoder("gemma4_text", 32768, 1536, 6144, 8, 1, 10, head_dim=256, global_head_dim=512, sliding_window=512,
                  hidden_size_per_layer_input=256, vocab_size_per_layer_input=32768, num_kv_shared_layers=4,
                  use_double_wide_mlp=True, final_logit_softcapping=30.0,
                  layer_types=([_SLIDING] * 4 + [_FULL]) * 2),
@@ -69,70 +70,70 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
     ),
     # as 31B: one matrix makes key and value in full layers
     "gemma-4-dense": (
-        _decoder("gemma4_text", 32768, 2688, 8192, 16, 8, 6, head_dim=256, global_head_dim=512, sliding_window=512,
+        decoder("gemma4_text", 32768, 2688, 8192, 16, 8, 6, head_dim=256, global_head_dim=512, sliding_window=512,
                  num_global_key_value_heads=2, attention_k_eq_v=True, hidden_size_per_layer_input=0,
                  num_kv_shared_layers=0, final_logit_softcapping=30.0, layer_types=[_SLIDING] * 5 + [_FULL]),
         _QUERY_VALUE, "all-linear",
     ),
     "gemma-4-unified": (
-        _decoder("gemma4_unified_text", 32768, 2560, 8192, 16, 8, 6, head_dim=256, global_head_dim=512,
+        decoder("gemma4_unified_text", 32768, 2560, 8192, 16, 8, 6, head_dim=256, global_head_dim=512,
                  sliding_window=512, num_global_key_value_heads=2, attention_k_eq_v=True, num_kv_shared_layers=0,
                  final_logit_softcapping=30.0, layer_types=[_SLIDING] * 5 + [_FULL]),
         _QUERY_VALUE, "all-linear",
     ),
     "gemma-4-experts": (
-        _decoder("gemma4_text", 32768, 2816, 2112, 16, 8, 3, head_dim=256, global_head_dim=512, sliding_window=512,
+        decoder("gemma4_text", 32768, 2816, 2112, 16, 8, 3, head_dim=256, global_head_dim=512, sliding_window=512,
                  hidden_size_per_layer_input=0, num_kv_shared_layers=0, enable_moe_block=True, num_experts=32,
                  top_k_experts=8, moe_intermediate_size=704, layer_types=[_SLIDING, _SLIDING, _FULL]),
         _QUERY_VALUE, "all-linear",
     ),
     "granite-4-h": (
-        _decoder("granitemoehybrid", 49160, 2048, 8192, 32, 8, 4, **_GRANITE, num_local_experts=0,
+        decoder("granitemoehybrid", 49160, 2048, 8192, 32, 8, 4, **_GRANITE, num_local_experts=0,
                  shared_intermediate_size=8192, mamba_n_heads=64, mamba_d_state=128, mamba_d_head=64,
                  layer_types=["linear_attention", "linear_attention", _FULL, "linear_attention"]),
         _QUERY_VALUE, "all-linear",
     ),
     "granite-4-h-experts": (
-        _decoder("granitemoehybrid", 49160, 1536, 512, 12, 4, 3, **_GRANITE, num_local_experts=16, num_experts_per_tok=6,
+        decoder("granitemoehybrid", 49160, 1536, 512, 12, 4, 3, **_GRANITE, num_local_experts=16, num_experts_per_tok=6,
                  shared_intermediate_size=1024, mamba_n_heads=48, mamba_d_state=128, mamba_d_head=64,
                  position_embedding_type="rope", layer_types=["linear_attention", _FULL, "linear_attention"]),
         _QUERY_VALUE, "all-linear",
     ),
     "nemotron-h": (
-        _decoder("nemotron_h", 32768, 2688, 10752, 32, 8, 5, head_dim=128, hybrid_override_pattern="M-M*E",
+        decoder("nemotron_h", 32768, 2688, 10752, 32, 8, 5, head_dim=128, hybrid_override_pattern="M-M*E",
                  mamba_num_heads=64, mamba_head_dim=64, ssm_state_size=128, n_groups=8, n_routed_experts=16,
                  num_experts_per_tok=6, moe_intermediate_size=1856, moe_shared_expert_intermediate_size=3712),
         _QUERY_VALUE, ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"],
     ),
     "falcon-h1": (
-        _decoder("falcon_h1", 32784, 1024, 2048, 8, 2, 3, head_dim=64, mamba_d_ssm=1536, mamba_n_heads=24,
+        decoder("falcon_h1", 32784, 1024, 2048, 8, 2, 3, head_dim=64, mamba_d_ssm=1536, mamba_n_heads=24,
                  mamba_d_head=64, mamba_d_state=128, mamba_chunk_size=128),
         _QUERY_VALUE, ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     ),
     "falcon-h1-normed": (
-        _decoder("falcon_h1", 32784, 2048, 4096, 8, 2, 2, head_dim=128, mamba_d_ssm=2048, mamba_n_heads=32,
+        decoder("falcon_h1", 32784, 2048, 4096, 8, 2, 2, head_dim=128, mamba_d_ssm=2048, mamba_n_heads=32,
                  mamba_d_head=64, mamba_d_state=256, mamba_n_groups=2, mamba_rms_norm=True),
         _QUERY_VALUE, ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     ),
     "bamba": (
-        _decoder("bamba", 128256, 4096, 14336, 32, 8, 3, mamba_n_heads=128, mamba_d_head=64, mamba_d_state=128,
+        decoder("bamba", 128256, 4096, 14336, 32, 8, 3, mamba_n_heads=128, mamba_d_head=64, mamba_d_state=128,
                  attn_layer_indices=[1]),
         _QUERY_VALUE, "all-linear",
     ),
     # shapes of Qwen3.5-9B and of its mixture, narrower, and of Qwen3-Next with fewer experts
     "qwen3.5": (
-        _decoder("qwen3_5_text", 32768, 2560, 9216, 16, 4, 4, head_dim=256, linear_num_key_heads=16,
+        decoder("qwen3_5_text", 32768, 2560, 9216, 16, 4, 4, head_dim=256, linear_num_key_heads=16,
                  linear_num_value_heads=32, layer_types=[_LINEAR, _LINEAR, _LINEAR, _FULL]),
         _QUERY_VALUE, "all-linear",
     ),
     "qwen3.5-experts": (
-        _decoder("qwen3_5_moe_text", 32768, 2048, 512, 16, 2, 4, head_dim=256, num_experts=32, num_experts_per_tok=8,
+        decoder("qwen3_5_moe_text", 32768, 2048, 512, 16, 2, 4, head_dim=256, num_experts=32, num_experts_per_tok=8,
                  moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_key_heads=16,
                  linear_num_value_heads=32, layer_types=[_LINEAR, _LINEAR, _LINEAR, _FULL]),
         _QUERY_VALUE, "all-linear",
     ),
     "qwen3-next": (
-        _decoder("qwen3_next", 32768, 2048, 5632, 16, 2, 4, head_dim=256, num_experts=32, num_experts_per_tok=10,
+        decoder("qwen3_next", 32768, 2048, 5632, 16, 2, 4, head_dim=256, num_experts=32, num_experts_per_tok=10,
                  moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_key_heads=16,
                  linear_num_value_heads=32, layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
         _QUERY_VALUE, "all-linear",
@@ -147,27 +148,27 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
         ["in_proj"], ["in_proj", "x_proj"],
     ),
     "jamba": (
-        _decoder("jamba", 32768, 1024, 3584, 16, 8, 4, num_experts=4, num_experts_per_tok=2, attn_layer_period=4,
+        decoder("jamba", 32768, 1024, 3584, 16, 8, 4, num_experts=4, num_experts_per_tok=2, attn_layer_period=4,
                  attn_layer_offset=2),
         _QUERY_VALUE, "all-linear",
     ),
     "minimax": (
-        _decoder("minimax", 32768, 2048, 3072, 32, 8, 4, head_dim=128, num_local_experts=8, num_experts_per_tok=2,
+        decoder("minimax", 32768, 2048, 3072, 32, 8, 4, head_dim=128, num_local_experts=8, num_experts_per_tok=2,
                  layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
         _QUERY_VALUE, "all-linear",
     ),
     "mimo-v2-flash": (
-        _decoder("mimo_v2_flash", 32768, 2048, 6144, 32, 4, 3, n_routed_experts=16, num_experts_per_tok=4,
+        decoder("mimo_v2_flash", 32768, 2048, 6144, 32, 4, 3, n_routed_experts=16, num_experts_per_tok=4,
                  moe_intermediate_size=1024, layer_types=[_FULL, _SLIDING, _FULL]),
         _QUERY_VALUE, "all-linear",
     ),
     "phi-3.5-moe": (
-        _decoder("phimoe", 32064, 2048, 3200, 16, 8, num_local_experts=16, attention_bias=True, lm_head_bias=True),
+        decoder("phimoe", 32064, 2048, 3200, 16, 8, num_local_experts=16, attention_bias=True, lm_head_bias=True),
         _QUERY_VALUE, _ATTENTION,
     ),
-    "bitnet": (_decoder("bitnet", 32768, 2560, 6912, 20, 5, hidden_act="relu2"), _QUERY_VALUE, "all-linear"),
+    "bitnet": (decoder("bitnet", 32768, 2560, 6912, 20, 5, hidden_act="relu2"), _QUERY_VALUE, "all-linear"),
     "minicpm3": (
-        _decoder("minicpm3", 73448, 2560, 6400, 40, 40, q_lora_rank=768, kv_lora_rank=256, qk_nope_head_dim=64,
+        decoder("minicpm3", 73448, 2560, 6400, 40, 40, q_lora_rank=768, kv_lora_rank=256, qk_nope_head_dim=64,
                  qk_rope_head_dim=32, v_head_dim=64),
         ["q_b_proj", "kv_b_proj"], "all-linear",
     ),
@@ -186,13 +187,13 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
         _QUERY_VALUE, "all-linear",
     ),
     "mistral-4": (
-        _decoder("mistral4", 32768, 4096, 12288, 32, 32, n_routed_experts=16, num_experts_per_tok=4, n_shared_experts=1,
+        decoder("mistral4", 32768, 4096, 12288, 32, 32, n_routed_experts=16, num_experts_per_tok=4, n_shared_experts=1,
                  moe_intermediate_size=2048, first_k_dense_replace=0, q_lora_rank=1024, kv_lora_rank=256,
                  qk_rope_head_dim=64, qk_nope_head_dim=64, v_head_dim=128),
         ["q_b_proj", "kv_b_proj"], "all-linear",
     ),
     "hunyuan-moe": (
-        _decoder("hunyuan_v1_moe", 32768, 4096, 3072, 32, 8, head_dim=128, num_experts=16, moe_topk=8),
+        decoder("hunyuan_v1_moe", 32768, 4096, 3072, 32, 8, head_dim=128, num_experts=16, moe_topk=8),
         _QUERY_VALUE, "all-linear",
     ),
     "mt5": (
@@ -203,14 +204,15 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
 }  # fmt: skip
 
 
-_BY_POSITION: Final = ("mamba", "falcon_mamba", "jamba")
+_BY_POSITION: Final = ("mamba", "falcon_mamba", "jamba", "rwkv", "recurrent_gemma")
 
 
 def _shape(batch: int, length: int, *, checkpointing: bool = False) -> Recipe:
     return {"micro_batch_size": batch, "sequence_length": length, "gradient_checkpointing": checkpointing}
 
 
-def _recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
+def recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
+    """Method and recipe of each case, by name."""
     experts = any("expert" in name and config[name] for name in config)
     small = {"rank": 8, "dropout": 0.1, "target_modules": few}
     # PEFT has no dropout on experts, and what k-bit preparation makes of them cannot run
@@ -238,5 +240,5 @@ def _recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> d
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and request (config, method, recipe) of every case."""
     for name, (config, few, many) in CONFIGS.items():
-        for word, (method, recipe) in _recipes(config, few, many).items():
+        for word, (method, recipe) in recipes(config, few, many).items():
             yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}

@@ -8,7 +8,7 @@ fake GPU with bitsandbytes' own functions, so the tables are those that it reall
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Final
@@ -71,11 +71,19 @@ def quantize(model: Any, quantization: Quantization) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dtype != dtypes[name] and type(parameter) is torch.nn.Parameter:  # new biases, made in float32
             parameter.data = parameter.data.to(dtypes[name])
-        if any(part in whole for part in name.split(".")):
+        if kept_wide(name, whole):
             parameter.data = parameter.data.to(torch.float32)
     model.is_loaded_in_8bit = eight
     model.is_loaded_in_4bit = not eight
     model.is_quantized = True
+
+
+def kept_wide(name: str, modules: Iterable[str]) -> bool:
+    """Whether a parameter lies in one of the modules that stay float32, named by one part of its path or by several.
+
+    Source: transformers 5.23 modeling_utils.py, `_get_dtype_plan`.
+    """
+    return any(f".{module}." in f".{name}." for module in modules)
 
 
 def is_packed(tensor: torch.Tensor) -> bool:
