@@ -33,10 +33,12 @@ CONFIGS = {
         "vocab_size": 200,
     },
     "modernbert": {**SMALL, "model_type": "modernbert"},
+    "electra": {**SMALL, "model_type": "electra"},
+    "mpnet": {**SMALL, "model_type": "mpnet"},
 }
 TARGETS = {
     "llama": ["q_proj"], "gpt_neox": ["query_key_value"], "gpt2": ["c_attn"], "bert": ["query"], "roberta": ["query"],
-    "distilbert": ["q_lin"], "modernbert": ["Wqkv"],
+    "distilbert": ["q_lin"], "modernbert": ["Wqkv"], "electra": ["query"], "mpnet": ["q"],
 }  # fmt: skip
 CLASSES = {
     "sequence_classification": ("AutoModelForSequenceClassification", "SEQ_CLS", 5),

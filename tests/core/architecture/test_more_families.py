@@ -180,27 +180,8 @@ MIXTURES["glm4_moe_lite"] = {
     **SIX, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "q_lora_rank": 24,
     "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16,
 }  # fmt: skip
-LATENT = {
-    "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 12,
-    "index_n_heads": 4, "index_head_dim": 16,
-}  # fmt: skip
-SPARSE = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
-DSA = {**SIX, **LATENT, **SPARSE, "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}
 BIASED = {"attention_bias": True, "mlp_bias": True}
 SWITCHED: dict[str, list[dict[str, Any]]] = {
-    "deepseek_v32": [DSA, {**DSA, "mlp_layer_types": ["sparse", "dense"] * 2 + ["sparse"]}],
-    "glm_moe_dsa": [
-        {**DSA, "index_topk_pattern": "FSFFS", "attention_bias": True},
-        {**DSA, "index_topk_freq": 3, "index_skip_topk_offset": 1, "tie_word_embeddings": True},
-    ],
-    "exaone_moe": [
-        {**S, **E4, "head_dim": 16, "moe_intermediate_size": 48, "num_shared_experts": 2},
-        {**S, "first_k_dense_replace": 5, "tie_word_embeddings": True},
-    ],
-    "afmoe": [
-        {**S, **E4, "head_dim": 16, "moe_intermediate_size": 48, "num_dense_layers": 2},
-        {**S, "num_experts": 4, "attention_bias": True, "global_attn_every_n_layers": 2},
-    ],
     "olmo": [{**S, "attention_bias": True, "tie_word_embeddings": True}],
     "mpt": [
         {"d_model": 96, "n_heads": 6, "n_layers": 3, "vocab_size": 200},

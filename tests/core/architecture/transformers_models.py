@@ -18,6 +18,12 @@ HEADS = {
     "roberta": "RobertaForMaskedLM",
     "camembert": "CamembertForMaskedLM",
     "xlm-roberta": "XLMRobertaForMaskedLM",
+    "electra": "ElectraForMaskedLM",
+    "mpnet": "MPNetForMaskedLM",
+    "bart": "BartForConditionalGeneration",
+    "mbart": "MBartForConditionalGeneration",
+    "pegasus": "PegasusForConditionalGeneration",
+    "m2m_100": "M2M100ForConditionalGeneration",
 }
 NO_MODEL = {"qwen"}  # its code lives on the Hub, not in transformers
 

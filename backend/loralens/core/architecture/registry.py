@@ -78,6 +78,7 @@ FAMILIES: Final[dict[str, str]] = {
     "exaone4": "exaone4:Exaone4",
     "exaone_moe": "exaone_moe:ExaoneMoe",
     "afmoe": "afmoe:Afmoe",
+    "laguna": "laguna:Laguna",
     "ministral": "ministral:Ministral",
     "ministral3": "ministral:Ministral3",
     "cwm": "ministral:Cwm",
@@ -97,12 +98,19 @@ FAMILIES: Final[dict[str, str]] = {
     "mpt": "mpt:Mpt",
     "codegen": "codegen:CodeGen",
     "gpt_neo": "gpt_neo:GPTNeo",
+    # encoders with decoders
+    "bart": "bart:Bart",
+    "mbart": "bart:MBart",
+    "pegasus": "bart:Pegasus",
+    "m2m_100": "bart:M2M100",
     # encoders
     "roberta": "roberta:Roberta",
     "xlm-roberta": "roberta:Roberta",
     "camembert": "roberta:Roberta",
     "distilbert": "distilbert:DistilBert",
     "modernbert": "modernbert:ModernBert",
+    "electra": "electra:Electra",
+    "mpnet": "mpnet:MPNet",
     # language models of multimodal ones
     "qwen2_vl_text": "qwen_vl:Qwen2VLText",
     "qwen2_5_vl_text": "qwen_vl:Qwen2VLText",

@@ -1,4 +1,7 @@
-"""Generated cases of the text models walked after those of `grid_models`, with its recipes: sparse attention, more mixtures."""
+"""Generated cases of the text models walked after those of `grid_models`, with its recipes.
+
+Sparse attention, more mixtures, encoders with decoders, more encoders.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,21 @@ _LATENT: Final[dict[str, Any]] = {
 _SPARSE: Final[dict[str, Any]] = {
     "n_routed_experts": 16, "num_experts_per_tok": 4, "n_shared_experts": 1, "moe_intermediate_size": 1024,
 }  # fmt: skip
+
+
+def _encoder_decoder(model_type: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": model_type, "vocab_size": vocabulary, "d_model": 1024, "encoder_layers": 3, "decoder_layers": 3,
+        "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096, "encoder_attention_heads": 16, "decoder_attention_heads": 16,
+        "max_position_embeddings": 1024, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "pad_token_id": 1, **more,
+    }  # fmt: skip
+
+
+def _encoder(model_type: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": model_type, "vocab_size": vocabulary, "hidden_size": 768, "intermediate_size": 3072,
+        "num_attention_heads": 12, "num_hidden_layers": 3, "max_position_embeddings": 1026, "pad_token_id": 0, **more,
+    }  # fmt: skip
 
 
 # name -> config, names for a small LoRA, target for a large one (all-linear takes in the experts where PEFT adapts them)
@@ -45,6 +63,26 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
                 layer_types=[_SLIDING, _SLIDING, _SLIDING, _FULL]),
         _QUERY_VALUE, "all-linear",
     ),
+    "laguna": (
+        decoder("laguna", 32768, 2048, 6144, 16, 4, 4, head_dim=128, num_experts=16, num_experts_per_tok=4,
+                moe_intermediate_size=512, shared_expert_intermediate_size=512, sliding_window=512,
+                num_attention_heads_per_layer=[16, 24, 24, 16], layer_types=[_FULL, _SLIDING, _SLIDING, _FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "bart": (_encoder_decoder("bart", 50265), _QUERY_VALUE, "all-linear"),
+    "mbart": (_encoder_decoder("mbart", 250027, scale_embedding=True), _QUERY_VALUE, "all-linear"),
+    "pegasus": (
+        _encoder_decoder("pegasus", 96103, scale_embedding=True, activation_function="relu", pad_token_id=0),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "m2m-100": (_encoder_decoder("m2m_100", 128112), _QUERY_VALUE, "all-linear"),
+    "electra": (_encoder("electra", 30522, embedding_size=768), ["query", "value"], "all-linear"),
+    "electra-small": (
+        {**_encoder("electra", 30522), "hidden_size": 256, "embedding_size": 128, "intermediate_size": 1024,
+         "num_attention_heads": 4},
+        ["query", "value"], "all-linear",
+    ),
+    "mpnet": (_encoder("mpnet", 30527), ["q", "v"], "all-linear"),
 }  # fmt: skip
 
 
@@ -52,4 +90,6 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and request (config, method, recipe) of every case."""
     for name, (config, few, many) in CONFIGS.items():
         for word, (method, recipe) in recipes(config, few, many).items():
+            if config["model_type"] == "mpnet" and recipe["gradient_checkpointing"]:
+                continue  # transformers has none for it
             yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}

@@ -36,18 +36,27 @@ def _quiet_collector() -> Iterator[None]:
 
 
 @contextmanager
-def _transformers_as_eager() -> Iterator[None]:
-    """transformers takes other paths when it sees fake tensors; a real step takes the eager ones."""
+def _transformers_as_eager(config: Any) -> Iterator[None]:
+    """transformers takes other paths when it sees fake tensors; a real step takes the eager ones.
+
+    A decoder behind an encoder makes a mask of ones for its own tokens, which transformers leaves out when it has read it.
+    """
     from transformers import masking_utils
     from transformers.utils import import_utils
 
-    before = (import_utils.is_fake_tensor, masking_utils.find_packed_sequence_indices)
+    names = ("find_packed_sequence_indices", "_ignore_causal_mask_sdpa")
+    before = (import_utils.is_fake_tensor, *(getattr(masking_utils, name) for name in names))
     import_utils.is_fake_tensor = lambda _tensor: False
     masking_utils.find_packed_sequence_indices = lambda _position_ids: None  # the batch is not packed by positions
+    ignores = masking_utils._ignore_causal_mask_sdpa
+    if config.is_encoder_decoder:
+        masking_utils._ignore_causal_mask_sdpa = lambda _mask, *rest: ignores(None, *rest)
     try:
         yield
     finally:
-        import_utils.is_fake_tensor, masking_utils.find_packed_sequence_indices = before
+        import_utils.is_fake_tensor = before[0]
+        for name, original in zip(names, before[1:], strict=True):
+            setattr(masking_utils, name, original)
 
 
 def run(
@@ -77,7 +86,7 @@ def run(
         model.train()
         counts = count(model)
         stack.enter_context(cuda_on_cpu.cuda_words())
-        stack.enter_context(_transformers_as_eager())
+        stack.enter_context(_transformers_as_eager(config))
         stack.enter_context(optimizers.bitsandbytes_on_fakes())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         # in this thread: autograd's own still holds Python objects when its work is done, and a process that ends

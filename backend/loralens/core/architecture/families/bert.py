@@ -169,17 +169,21 @@ class Bert(Root):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, head, and cross entropy in the logits' own dtype."""
-        encoder = getattr(self, self.inner)
-        hidden = encoder.embeddings(t, call, self._dropout)
+        hidden = self.embedded(t, call)
         call.masks["full"] = padding_mask(t, call)
         t.ledger.mark("embeddings")
-        name, layers = f"{self.inner}.encoder.layer", encoder.encoder.layer.layers
+        name, layers = f"{self.inner}.encoder.layer", getattr(self, self.inner).encoder.layer.layers
         hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
         after = call.after()
         t.section = "logits"
         loss = self.loss(t, hidden, after)
         t.section = "activations"
         return loss
+
+    def embedded(self, t: Tape, call: Call) -> Tensor:
+        """What the first layer is given."""
+        found: Tensor = getattr(self, self.inner).embeddings(t, call, self._dropout)
+        return found
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """The masked language model's, or another head's."""

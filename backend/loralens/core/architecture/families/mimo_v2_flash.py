@@ -99,10 +99,10 @@ class MiMoV2Flash(CausalDecoder):
         self.buffer_bytes = sum(turned // 2 * 4 * 2 for turned in self._rotated.values())
 
     @staticmethod
-    def _turned(config: Config, kind: str, head_dim: int) -> int:
+    def _turned(config: Config, kind: str, head_dim: int, default: float = _ROTATED) -> int:
         tables = config.nested("rope_parameters")
         own = None if tables is None else tables.nested(kind)
-        return rotated(Config({}, config.transformers) if own is None else own, head_dim, _ROTATED)
+        return rotated(Config({}, config.transformers) if own is None else own, head_dim, default)
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Rotary tables by the kind of layer."""

@@ -99,14 +99,14 @@ class T5Attention(Module):
         query = t.new(SEQUENCE, "int64", 1, "position biases: queries")
         key = t.new(SEQUENCE, "int64", 1, "position biases: keys")
         distance = t.new(SEQUENCE_SQUARED, "int64", 1, "position biases: distances")
-        buckets = self._buckets(t)
+        buckets = self.buckets(t)
         assert self.relative_attention_bias is not None
         table = self.relative_attention_bias(t, SEQUENCE_SQUARED, "position biases", buckets)
         t.end(query, key, distance)
         return PositionBias(table, self._w.heads, SEQUENCE, SEQUENCE, True, self._causal)
 
     @staticmethod
-    def _buckets(t: Tape) -> Tensor:
+    def buckets(t: Tape) -> Tensor:
         """A bucket for every distance: small ones exactly, large ones by their logarithm."""
 
         def step(dtype: str = "int64") -> Tensor:
