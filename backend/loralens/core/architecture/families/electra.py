@@ -12,7 +12,14 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.families.bert import Bert, BertEmbeddings
 from loralens.core.architecture.families.roberta import RobertaClassifier
-from loralens.core.architecture.heads import REWARD, SEQUENCE_CLASSIFICATION, Head, attach, first_token
+from loralens.core.architecture.heads import (
+    EMBEDDING,
+    REWARD,
+    SEQUENCE_CLASSIFICATION,
+    Head,
+    attach,
+    first_token,
+)
 from loralens.core.architecture.loss import plain_cross_entropy
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.tape import ops
@@ -91,6 +98,8 @@ class Electra(Bert):
     def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:
         """BERT's, but for one label: two layers on the first token, without a pooler."""
         del self.generator_predictions, self.generator_lm_head
+        if kind == EMBEDDING:
+            return attach(self, "", Head(kind, None))
         if kind not in (SEQUENCE_CLASSIFICATION, REWARD):
             return self._attach(kind, labels, config, pooler=False)
         dropout = config.number("classifier_dropout", self._dropout, 0, 1)
