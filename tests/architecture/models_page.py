@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loralens.core.answer.estimate import estimate_model
-from loralens.core.architecture.registry import FAMILIES, families, text_config
+from loralens.core.architecture.registry import FAMILIES, MEDIA, families, text_config
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 
@@ -30,11 +30,20 @@ phase of the peak are equal in all of them. Where a walked type has no traced st
 or it says so.
 
 Hybrids (state-space and linear-attention layers) are walked, and traced, as transformers' own PyTorch code runs them, without
-flash-linear-attention, mamba-ssm and causal-conv1d; their fused kernels keep less, and each answer says so. For a multimodal
-model see what its answer says of the towers.
+flash-linear-attention, mamba-ssm and causal-conv1d; their fused kernels keep less, and each answer says so.
 
 | model type | step | traced steps | median error | largest error | written after |
 | --- | --- | --: | --: | --: | --- |
+"""
+
+WHOLE = """
+## Multimodal models, whole
+
+Walked with tower and projector, frozen or trained, and traced with the shapes that the processors make. Of any other multimodal
+model the language part is walked where its type stands above, and the answer names the tower that it leaves out.
+
+| model type | traced steps | median error | largest error | written after |
+| --- | --: | --: | --: | --- |
 """
 
 
@@ -47,13 +56,28 @@ class Evidence(NamedTuple):
 
 
 def traced() -> dict[str, list[dict[str, Any]]]:
-    """The recorded cases with a result, by the model type that is walked."""
+    """The recorded cases with a result, by the model type that is walked; those with towers by the whole model's."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in ORACLES:
-        for line in (ROOT / "tests" / "oracles" / f"{file}.jsonl").read_text(encoding="utf-8").splitlines():
-            case = json.loads(line)
-            if "expected" in case:
-                found[text_config(case["request"]["config"]).text("model_type", "")].append(case)
+        for case in recorded(file):
+            found[text_config(case["request"]["config"]).text("model_type", "")].append(case)
+    for case in recorded("traced-media"):
+        found[case["request"]["config"]["model_type"]].append(case)
+    return found
+
+
+def recorded(file: str) -> list[dict[str, Any]]:
+    """The cases of a file that have a result."""
+    lines = (ROOT / "tests" / "oracles" / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [case for case in map(json.loads, lines) if "expected" in case]
+
+
+def parts() -> dict[str, set[str]]:
+    """The types of language models that are traced as a part of whole ones, which are named."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for case in recorded("traced-media"):
+        config = case["request"]["config"]
+        found[text_config(config).text("model_type", "")].add(config["model_type"])
     return found
 
 
@@ -71,20 +95,34 @@ def measured(cases: list[dict[str, Any]]) -> Evidence:
 
 def page(evidence: dict[str, Evidence]) -> str:
     """The whole document."""
-    return HEAD + "".join(row(name, walked, evidence) for name, walked in families().items())
+    within = parts()
+    rows = [row(name, walked, evidence, within.get(name, set())) for name, walked in families().items()]
+    return HEAD + "".join(rows) + WHOLE + "".join(whole(name, evidence.get(name)) for name in sorted(MEDIA))
 
 
-def row(name: str, walked: bool, evidence: dict[str, Evidence]) -> str:
-    """One line of the table."""
-    module = FAMILIES[name].split(":")[0]
+def whole(name: str, found: Evidence | None) -> str:
+    """One line of the second table."""
+    sources = dict.fromkeys(written_after(place.split(":")[0]) for place in MEDIA[name].split())
+    cells = found or ("", "", "")
+    return f"| {name} | {' | '.join(map(str, cells))} | {'; '.join(sources)} |\n"
+
+
+def written_after(module: str) -> str:
+    """The source that a family's file names."""
+    about = (import_module(f"loralens.core.architecture.families.{module}").__doc__ or "").split("Source:")
+    return " ".join(about[1].split("\n\n")[0].split()).rstrip(".") if len(about) > 1 else ""
+
+
+def row(name: str, walked: bool, evidence: dict[str, Evidence], within: set[str]) -> str:
+    """One line of the table. `within`: whole models of which it is a traced part."""
     like = [
         other for other, place in FAMILIES.items() if place == FAMILIES[name] and other in evidence and other != name
     ]
     found = evidence.get(name)
-    about = (import_module(f"loralens.core.architecture.families.{module}").__doc__ or "").split("Source:")
-    source = " ".join(about[1].split("\n\n")[0].split()).rstrip(".") if len(about) > 1 else ""
+    source = written_after(FAMILIES[name].split(":")[0])
     if found is None and walked:
-        source = f"{f'the code of {like[0]}' if like else 'no traced step'}; {source}"
+        whole = f"traced as a part of {', '.join(sorted(within))}" if within else "no traced step"
+        source = f"{f'the code of {like[0]}' if like else whole}; {source}"
     cells = (found.cases, found.median, found.worst) if found else ("", "", "")
     return f"| {name} | {'walked' if walked else 'counted'} | {' | '.join(map(str, cells))} | {source} |\n"
 
@@ -94,8 +132,9 @@ def written() -> dict[str, Evidence]:
     found = {}
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 6 and cells[2].isdigit():
-            found[cells[0]] = Evidence(int(cells[2]), cells[3], cells[4])
+        first = len(cells) - 4  # the last column names the source
+        if first in (1, 2) and cells[first].isdigit():
+            found[cells[0]] = Evidence(int(cells[first]), cells[first + 1], cells[first + 2])
     return found
 
 

@@ -74,6 +74,23 @@ CASES: dict[str, dict[str, Any]] = {
         "text_config": {**TEXT, "model_type": "llama"},
         "vision_config": {**VIT, "image_size": 56},
     },
+    "smolvlm": {
+        "text_config": {**TEXT, "model_type": "llama"},
+        "vision_config": {**VIT, "image_size": 84},
+        "scale_factor": 3,
+    },
+    "mllama": {
+        "text_config": {**TEXT, "model_type": "mllama_text_model", "cross_attention_layers": [1]},
+        "vision_config": {
+            "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3, "num_global_layers": 2, "attention_heads": 4,
+            "image_size": 56, "patch_size": 14, "vision_output_dim": 144, "intermediate_layers_indices": [0, 2],
+        },
+    },
+    "llava, with two feature layers": {
+        "text_config": {**TEXT, "model_type": "llama", "tie_word_embeddings": False},
+        "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},
+        "vision_feature_layer": [-2, -1],
+    },
 }  # fmt: skip
 
 
@@ -130,9 +147,9 @@ def test_the_published_total_of_gemma_3_4b_is_language_model_and_siglip() -> Non
 
 
 def test_a_tower_that_is_not_walked_is_named_and_counted() -> None:
-    config = config_of("idefics3")
+    config = config_of("llava, with two feature layers")
     (note,) = left_out_note(config)
-    assert "the vision tower is left out with its projector" in note
+    assert "the vision tower (clip_vision_model) is left out with its projector" in note
     memory = memory_answer({"config": config, "method": "lora"})
     assert memory["model"]["left_out"] == left_out_note(config)
 
@@ -142,7 +159,7 @@ def test_a_tower_of_another_kind_is_named_and_not_counted() -> None:
     vision, audio = left_out_note(config)
     assert "vision tower (somebodys_tower) is left out, and its parameters are not counted" in vision
     assert "audio tower is left out, and its parameters are not counted" in audio
-    broken = {**config_of("idefics3"), "vision_config": {**VIT, "hidden_size": "wide"}}
+    broken = {**config_of("llava, with two feature layers"), "vision_config": {**VIT, "hidden_size": "wide"}}
     assert "not counted" in left_out_note(broken)[0]
 
 
@@ -156,6 +173,6 @@ def test_text_fields_beside_the_tower_are_understood() -> None:
 
 
 def test_cross_attention_to_pictures_is_not_guessed() -> None:
-    text = {**TEXT, "model_type": "mllama_text_model", "cross_attention_layers": [1]}
-    with pytest.raises(UnsupportedArchitecture, match="mllama_text_model"):
-        count_parameters({"model_type": "mllama", "text_config": text, "vision_config": {}})
+    text = {**TEXT, "model_type": "somebodys_text", "cross_attention_layers": [1]}
+    with pytest.raises(UnsupportedArchitecture, match="somebodys_text"):
+        count_parameters({"model_type": "somebodys_model", "text_config": text, "vision_config": {}})

@@ -15,7 +15,9 @@ from loralens.lab.trace.media import media_of
 
 SIZES = ([31, 400], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
-         "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224")  # fmt: skip
+         "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224", "llama-3.2-11b-vision", "smolvlm2-2.2b",
+         "idefics3-8b")  # fmt: skip
+PER_TILE = {"llava-v1.6-mistral-7b": 577, "smolvlm2-2.2b": 729, "idefics3-8b": 676}  # rows in the tower
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,13 +37,41 @@ def test_values_and_rows_are_the_processors(name: str) -> None:
         if "image_grid_thw" in given.values:
             assert own.rows == given.values["image_grid_thw"].prod(-1).sum() == pixels[0]
             assert own.rows == own.tokens * 4
-        if len(pixels) == 5:  # tiles of each picture
-            assert own.rows == pixels[0] * pixels[1] * 577
+        if name in PER_TILE:
+            assert own.rows == pixels[0] * pixels[1] * PER_TILE[name]
         elif "image_sizes" in given.values:
             patch = config["vision_config"]["patch_size"]
             assert own.rows == (given.values["image_sizes"] // patch).prod(dim=-1).sum()
         if name == "internvl3-2b":
             assert (own.rows, own.tokens) == (pixels[0] * 1025, pixels[0] * 256)
+
+
+def test_tiles_are_those_of_llama_4_s_processor() -> None:
+    import ast
+    from collections import defaultdict
+    from functools import lru_cache
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    import torch
+    import transformers
+
+    from loralens.core.architecture.families.llama4_vision import MOST_TILES, best_fit
+
+    path = Path(transformers.__file__).parent / "models" / "llama4" / "image_processing_llama4.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    wanted = [node for node in functions if node.name in ("get_factors", "find_supported_resolutions", "get_best_fit")]
+    names: dict[str, object] = {"torch": torch, "defaultdict": defaultdict, "lru_cache": lru_cache, "SizeDict": object}
+    exec(
+        compile(ast.Module(wanted, []), "llama4", "exec"), names
+    )  # its module needs torchvision, its arithmetic does not
+    square = SimpleNamespace(height=336, width=336)
+    possible = torch.tensor(names["find_supported_resolutions"].__wrapped__(MOST_TILES, square))  # type: ignore[attr-defined]
+    for size in ((600, 900), (31, 400), (1000, 301), (336, 336), (4000, 4000), (200, 3000)):
+        high, wide = names["get_best_fit"](size, possible).tolist()  # type: ignore[operator]
+        down, across = best_fit(size, 336, MOST_TILES)
+        assert down * across == high * wide // 336**2
 
 
 @pytest.mark.parametrize("frames", [4, 9, 64])

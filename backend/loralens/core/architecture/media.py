@@ -53,6 +53,7 @@ class Media:
     tower: str = ""  # where transformers has them, below the model: `visual`, `vision_tower`
     projector: str = ""  # empty: a part of the tower
     language: str = "language_model"
+    below: str = "model."  # what these three stand in, with its dot
     words: tuple[str, ...] = ("images", "image_size", "freeze_tower")  # those of `question.media` that it takes
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
@@ -72,8 +73,9 @@ class Media:
         setattr(outer, self.language, root.inner)
         delattr(root, root._inner)
         head = vars(root).pop("lm_head")  # stands behind the model
+        del root.head
         root.model = outer
-        root.lm_head = head
+        root.lm_head = root.head = head
         root._inner = f"model.{self.language}"
         root.media = self
         root.buffer_bytes += self.buffer_bytes()
@@ -85,17 +87,24 @@ class Media:
     @property
     def places(self) -> tuple[str, ...]:
         """Where tower and projector stand, each with its dot."""
-        return tuple(f"model.{name}." for name in (self.tower, self.projector) if name)
+        return tuple(f"{self.below}{name}." for name in (self.tower, self.projector) if name)
+
+    def part(self, name: str) -> Module:
+        """Tower or projector."""
+        found: Module = self.root
+        for step in f"{self.below}{name}".split("."):
+            found = getattr(found, step)
+        return found
 
     def parameters(self) -> list[Parameter]:
         """Those of tower and projector, adapters included."""
-        parts = [getattr(self.root.model, name) for name in (self.tower, self.projector) if name]
+        parts = [self.part(name) for name in (self.tower, self.projector) if name]
         return [parameter for part in parts for parameter in part.all_parameters()]
 
     def frozen(self, recipe: Recipe) -> list[Parameter]:
         """Those that the recipe's `freeze_tower` keeps from training."""
         parts = {NO_TOWER: (), "tower": (self.tower,)}.get(recipe.freeze_tower, (self.tower, self.projector))
-        return [parameter for name in parts if name for parameter in getattr(self.root.model, name).all_parameters()]
+        return [parameter for name in parts if name for parameter in self.part(name).all_parameters()]
 
     # -- the batch ----------------------------------------------------------------------------------------------
 
@@ -128,7 +137,7 @@ class Media:
             return hidden
         call.held.clear()
         hidden = self.run(t, hidden, call, found)
-        call.held.append(hidden)
+        call.held.insert(0, hidden)  # the embeddings, whose dtype a mask takes
         return hidden
 
     def run(self, t: Tape, hidden: Tensor, call: Call, pictures: Pictures) -> Tensor:
@@ -151,7 +160,7 @@ class Media:
         found = self.pictures(recipe)
         if found is None:
             return 0.0
-        rows = found.tokens if self.projector and name.startswith(f"model.{self.projector}.") else found.rows
+        rows = found.tokens if self.projector and name.startswith(f"{self.below}{self.projector}.") else found.rows
         return rows / recipe.sequence_length
 
     def assumptions(self, recipe: Recipe) -> list[str]:

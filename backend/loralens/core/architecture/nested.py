@@ -19,6 +19,7 @@ _TEXT: Final = {
     "mistral3": "mistral",
     "paligemma": "gemma",
     "internvl": "qwen2",
+    "mllama": "mllama_text_model",
 }
 _FLAT: Final = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}  # text fields at the top level
 _FIELDS: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -36,6 +37,7 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "qwen3_vl_moe_text": (2048, 5632, 24, 16, 151936),
     "qwen3_5_text": (4096, 12288, 32, 16, 248320),
     "llama4_text": (5120, 8192, 48, 40, 202048),
+    "mllama_text_model": (4096, 14336, 40, 32, 128256),
 }
 _SIBLINGS: Final = ("vision_config", "audio_config")
 

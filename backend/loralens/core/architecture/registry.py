@@ -116,6 +116,7 @@ FAMILIES: Final[dict[str, str]] = {
     "qwen2_5_vl_text": "qwen_vl:Qwen2VLText",
     "qwen3_vl_text": "qwen_vl:Qwen3VLText",
     "qwen3_vl_moe_text": "qwen_vl:Qwen3VLMoeText",
+    "mllama_text_model": "mllama:MllamaText",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -149,14 +150,18 @@ MEDIA: Final[dict[str, str]] = {
     "qwen2_vl": "qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
     "gemma3": "projected:Gemma3Media",
+    "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",
     "llava_next": "llava_next:LlavaNextMedia",
     "mistral3": "pixtral:Mistral3Media",
+    "mllama": "mllama:MllamaMedia",
+    "llama4": "llama4_vision:Llama4Media",
     "qwen3_5": "qwen3_vl:Qwen35VL",
     "qwen3_5_moe": "qwen3_vl:Qwen35VL",
     "qwen3_vl": "qwen3_vl:Qwen3VL",
     "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
+    "smolvlm": "idefics3:SmolVLMMedia",
 }
 
 # parts of field names that no Llama has: a guess would be wrong by far

@@ -1,7 +1,7 @@
 """How many parameters a vision tower that is not walked has, and the layers that join it to the language model.
 
-Source: transformers 5.23, models/{siglip,clip,pixtral,qwen3_5,llama4,idefics3}/modeling_*.py for the towers,
-models/{llava,mistral3,llama4,idefics3}/modeling_*.py for the projectors.
+Source: transformers 5.23, models/{siglip,clip,pixtral,qwen3_5}/modeling_*.py for the towers,
+models/{llava,mistral3}/modeling_*.py for the projectors.
 """
 
 from __future__ import annotations
@@ -52,11 +52,6 @@ def siglip(v: Config) -> int:
     return total
 
 
-def idefics(v: Config) -> int:
-    """SmolVLM's and Idefics 3's tower: SigLIP without the head."""
-    return siglip(v.over({"vision_use_head": False}, {"hidden_size": 1152, "patch_size": 32}))
-
-
 def clip(v: Config) -> int:
     """CLIP: a class token, norms before and after the layers."""
     hidden, intermediate, layers = _sizes(v, 768, 3072, 12)
@@ -98,34 +93,19 @@ def _merger(v: Config, hidden: int) -> int:
     return _linear(merged, merged) + _linear(merged, v.integer("out_hidden_size", default=3584))
 
 
-def llama4(v: Config) -> int:
-    """Llama 4: patches unfolded, a class token, an adapter that shuffles pixels."""
-    hidden, intermediate, layers = _sizes(v, 768, 5632, 34)
-    patches, pixels = _grid(v, 448, 14)
-    embeddings = v.integer("num_channels", default=3) * pixels * hidden + hidden + (patches + 1) * hidden
-    into, out = v.integer("projector_input_dim", default=4096), v.integer("projector_output_dim", default=4096)
-    return embeddings + _encoder(hidden, intermediate, layers) + 4 * hidden + intermediate * into + out * out
-
-
 TOWERS: Final[dict[str, Count]] = {
     "siglip_vision_model": siglip,
-    "idefics3_vision": idefics,
-    "idefics3": idefics,
-    "smolvlm_vision": idefics,
-    "smolvlm": idefics,
     "clip_vision_model": clip,
     "pixtral": pixtral,
     "qwen3_5": qwen3_5,
     "qwen3_5_vision": qwen3_5,
     "qwen3_5_moe": qwen3_5,
     "qwen3_5_moe_vision": qwen3_5,
-    "llama4_vision_model": llama4,
 }
 # the tower of a wrapper that does not name one
 USUAL: Final = {
     "llava": "clip_vision_model",
     "mistral3": "pixtral",
-    "llama4": "llama4_vision_model",
 }
 
 
@@ -140,11 +120,6 @@ def projector(outer: Config, v: Config, text_hidden: int) -> int | None:
         case "mistral3":
             hidden = v.integer("hidden_size", default=1024)
             return hidden + _merged(outer, hidden) * hidden + _two_layers(outer, v, text_hidden, bias=False)
-        case "llama4":
-            return v.integer("vision_output_dim", default=7680) * text_hidden
-        case "idefics3" | "smolvlm":
-            scale = outer.integer("scale_factor", default=2, high=1_024)
-            return v.integer("hidden_size", default=1152) * scale**2 * text_hidden
     return None
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch.utils.checkpoint import DefaultDeviceType
 
 from loralens.core.errors import DependencyMissing
 
@@ -196,6 +197,7 @@ def cuda_words() -> Iterator[None]:
         (torch.cuda, "is_bf16_supported", lambda including_emulation=True: True),
         (torch.cuda, "current_device", lambda: 0),
         (torch.cuda, "get_device_capability", lambda device=None: (8, 0)),
+        (DefaultDeviceType, "_default_device_type", "cuda"),  # of layers that are called with keywords alone
     ]
     before = [(where, name, getattr(where, name)) for where, name, _ in answers]
     for where, name, answer in answers:

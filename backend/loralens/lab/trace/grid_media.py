@@ -9,6 +9,7 @@ from loralens.lab.trace.grid_cases import shortened, small_config
 
 Recipe = dict[str, Any]
 LANGUAGE: Final = r".*language_model.*\.(q_proj|v_proj|down_proj)"  # as trainers that leave the tower alone write it
+TEXT: Final = r".*text_model.*\.(q_proj|v_proj|down_proj)"  # where the language model has this name
 # name; layers of the language model and of the tower; a picture; a longest sequence
 _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("qwen2.5-vl-3b", 4, 6, (364, 500), 1024),
@@ -23,12 +24,67 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("paligemma-3b-224", 3, 5, (224, 224), 512),
     ("llava-v1.6-mistral-7b", 2, 5, (500, 700), 3072),
     ("llava-1.5-7b", 3, 6, (336, 336), 1024),
+    ("llama-3.2-11b-vision", 5, 5, (560, 560), 256),
+    ("paligemma2-3b-224", 4, 5, (224, 224), 512),
+    ("llama-4-scout-whole", 4, 5, (600, 900), 1536),
+    ("smolvlm2-2.2b", 3, 5, (500, 700), 1536),
+    ("idefics3-8b", 2, 5, (300, 1200), 1536),
 )  # fmt: skip
 _EVERY_RECIPE: Final = "qwen2.5-vl-3b"
+_ALSO: Final = {"llama-3.2-11b-vision": ("full-text", "lora-text"), "llama-4-scout-whole": ("full-text",),
+                "paligemma2-3b-224": ("full-fp32-autocast",)}  # fmt: skip
 _CORE: Final = ("full", "full-tower-frozen", "lora-everywhere", "lora-everywhere-checkpointing", "lora-language-checkpointing",
                 "qlora-checkpointing")  # fmt: skip
 # published members that the catalogue does not list
 _EXTRA: Final[dict[str, dict[str, Any]]] = {
+    "smolvlm2-2.2b": {
+        "model_type": "smolvlm", "scale_factor": 3, "image_token_id": 49190, "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,
+                        "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 64, "vocab_size": 49280,
+                        "pad_token_id": 2, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "smolvlm_vision", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384, "patch_size": 14},
+    },
+    "idefics3-8b": {
+        "model_type": "idefics3", "scale_factor": 2, "image_token_id": 128257, "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128259, "pad_token_id": 128002,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "idefics3_vision", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 364, "patch_size": 14},
+    },
+    # narrower than Scout, and fewer experts: every expert computes every token
+    "llama-4-scout-whole": {
+        "model_type": "llama4",
+        "text_config": {"model_type": "llama4_text", "hidden_size": 2048, "intermediate_size": 2048,
+                        "intermediate_size_mlp": 4096, "num_hidden_layers": 48, "num_attention_heads": 16,
+                        "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 202048, "num_local_experts": 4,
+                        "num_experts_per_tok": 1, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "llama4_vision_model", "hidden_size": 1408, "intermediate_size": 5632,
+                          "num_hidden_layers": 34, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+                          "vision_output_dim": 4096, "pixel_shuffle_ratio": 0.5, "projector_input_dim": 4096,
+                          "projector_output_dim": 4096},
+    },
+    "paligemma2-3b-224": {
+        "model_type": "paligemma", "image_token_index": 257152, "projection_dim": 2304,
+        "text_config": {"model_type": "gemma2", "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+                        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "num_image_tokens": 256,
+                        "vocab_size": 257216},
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_attention_heads": 16, "num_hidden_layers": 27, "image_size": 224, "patch_size": 14,
+                          "projection_dim": 2304, "vision_use_head": False},
+    },
+    # two of five language layers look at the picture, one of the tower's is global
+    "llama-3.2-11b-vision": {
+        "model_type": "mllama", "image_token_index": 128256, "tie_word_embeddings": False,
+        "text_config": {"model_type": "mllama_text_model", "hidden_size": 4096, "intermediate_size": 14336,
+                        "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+                        "cross_attention_layers": [1, 3], "tie_word_embeddings": False},
+        "vision_config": {"model_type": "mllama_vision_model", "hidden_size": 1280, "intermediate_size": 5120,
+                          "num_hidden_layers": 32, "num_global_layers": 2, "attention_heads": 16, "image_size": 224,
+                          "patch_size": 14, "max_num_tiles": 4, "vision_output_dim": 3840,
+                          "intermediate_layers_indices": [1, 3]},
+    },
     "qwen3.5-9b": {
         "model_type": "qwen3_5", "tie_word_embeddings": False,
         "text_config": {"model_type": "qwen3_5_text", "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 32,
@@ -116,12 +172,22 @@ def media_config(name: str, layers: int, tower: int) -> dict[str, Any]:
             for indices in ("fullatt_block_indexes", "deepstack_visual_indexes"):
                 if config[part].get(indices):
                     config[part][indices] = [1, tower // 2]
+            if config[part].get("intermediate_layers_indices"):
+                config[part]["intermediate_layers_indices"] = [1, tower - 2]
     return config
 
 
-def _recipes(size: tuple[int, int], length: int) -> dict[str, tuple[str, Recipe]]:
+_LANGUAGE: Final = dict.fromkeys(("smolvlm2-2.2b", "idefics3-8b"), TEXT)
+# PEFT cannot adapt Llama 4's router, which all-linear takes in
+_NAMED: Final = {"llama-4-scout-whole": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "fc1",
+                                         "fc2", "linear_1", "linear"]}  # fmt: skip
+
+
+def _recipes(
+    size: tuple[int, int], length: int, targets: Any = "all-linear", language_targets: str = LANGUAGE
+) -> dict[str, tuple[str, Recipe]]:
     lora = {"rank": 16, "alpha": 32, "dropout": 0.05}
-    everywhere, language = ({**lora, "target_modules": targets} for targets in ("all-linear", LANGUAGE))
+    everywhere, language = ({**lora, "target_modules": names} for names in (targets, language_targets))
     one = {"micro_batch_size": 1, "sequence_length": length, "images": 1, "image_size": list(size)}
     two = {**one, "micro_batch_size": 2, "images": 2, "sequence_length": 2 * length}
     nf4 = {"type": "nf4", "double_quant": True, "prepare_kbit": True}
@@ -145,8 +211,10 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and request (config, method, recipe) of every case."""
     for name, layers, tower, size, length in _FAMILIES:
         config = media_config(name, layers, tower)
-        for word, (method, recipe) in _recipes(size, length).items():
-            if name != _EVERY_RECIPE and word not in _CORE:
+        for word, (method, recipe) in _recipes(
+            size, length, _NAMED.get(name, "all-linear"), _LANGUAGE.get(name, LANGUAGE)
+        ).items():
+            if name != _EVERY_RECIPE and word not in (*_CORE, *_ALSO.get(name, ())):
                 continue
             yield (
                 f"{name}/{word}",

@@ -193,11 +193,23 @@ def masked_select_scratch(gradient: torch.Tensor, mask: torch.Tensor, sizes: Any
     return (8 * gradient.dim() * math.prod(sizes),)
 
 
+def index(func: Any, x: torch.Tensor, indices: Any) -> Any:
+    """`x[mask]` chooses everything: a mask of pictures hides only those that fill a batch up."""
+    chosen = [
+        torch.empty(mask.numel(), dtype=torch.int64, device=mask.device)
+        if mask is not None and mask.dtype == torch.bool and mask.dim() == 1
+        else mask
+        for mask in indices
+    ]
+    return func(x, chosen)
+
+
 def equip(ledger: Any) -> None:
     """Teach a ledger the operators whose CUDA kernels differ from what a fake tensor shows."""
     aten = torch.ops.aten
     ledger.overrides[aten._local_scalar_dense.default] = known_values
     ledger.overrides[aten._grouped_mm.default] = grouped_mm
+    ledger.overrides[aten.index.Tensor] = index
     ledger.workspaces[aten.embedding_dense_backward.default] = embedding_scratch
     ledger.workspaces[aten._safe_softmax.default] = safe_softmax_scratch
     ledger.workspaces[aten.masked_scatter.default] = masked_scatter_scratch

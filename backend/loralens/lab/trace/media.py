@@ -6,38 +6,21 @@ functions whose results depend on the values of the grid get the grid as NumPy a
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
-from loralens.core.errors import InvalidInput
 from loralens.core.question.recipe import Recipe
+from loralens.lab.trace import media_more
+from loralens.lab.trace.media_batch import Media, pictures, processor
 
-Shape = tuple[int, ...]
 TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower")
 PROJECTORS: Final = ("multi_modal_projector", "connector")
-
-
-@dataclass(slots=True)
-class Media:
-    """What a batch holds beside its tokens: shapes of float and of int64 tensors, and values that are read as they are."""
-
-    floats: dict[str, Shape] = field(default_factory=dict)
-    integers: dict[str, Shape] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    instead: dict[str, Any] = field(default_factory=dict)  # functions of the model's module, replaced
-
-    def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, Any]:
-        """On the fake GPU."""
-        found: dict[str, Any] = {name: torch.empty(s, device=device, dtype=dtype) for name, s in self.floats.items()}
-        found |= {name: torch.empty(s, device=device, dtype=torch.int64) for name, s in self.integers.items()}
-        return found | self.values
 
 
 def has_tower(config: Any) -> bool:
@@ -68,7 +51,8 @@ def _frozen(model: torch.nn.Module, recipe: Recipe) -> list[str]:
     if recipe.freeze_tower == "none":
         return []
     wanted = TOWERS + (PROJECTORS if recipe.freeze_tower == "tower+projector" else ())
-    return [name for name, _ in model.model.named_children() if name in wanted]  # type: ignore[union-attr]
+    inner: torch.nn.Module = getattr(model, "model", model)  # Llama 4 has its parts beside a causal model
+    return [name for name, _ in inner.named_children() if name in wanted]
 
 
 @contextmanager
@@ -77,6 +61,9 @@ def told(model: torch.nn.Module, media: Media | None) -> Iterator[None]:
     if media is None:
         yield
         return
+    listed = FakeTensor.tolist
+    if media.listed is not None:
+        FakeTensor.tolist = lambda _self: media.listed  # type: ignore[method-assign,assignment]
     instead = {"torch_compilable_check": lambda *_, **__: None, **media.instead}
     code = {
         sys.modules[type(part).__module__] for part in model.modules() if "transformers.models" in type(part).__module__
@@ -90,23 +77,11 @@ def told(model: torch.nn.Module, media: Media | None) -> Iterator[None]:
     try:
         yield
     finally:
+        FakeTensor.tolist = listed  # type: ignore[method-assign]
         for place, name, old in before:
             setattr(place, name, old)
         for part, name in methods:
             delattr(part, name)
-
-
-def _pictures(recipe: Recipe) -> list[numpy.ndarray]:
-    """Every picture of a batch, empty."""
-    if recipe.image_size is None:
-        raise InvalidInput("image_size is missing", field="recipe.image_size", hint="try image_size=448,672")
-    picture = numpy.zeros((*recipe.image_size, 3), dtype=numpy.uint8)
-    return [picture] * (recipe.images * recipe.micro_batch_size)
-
-
-def _processor(path: str, **words: Any) -> Any:
-    module, name = path.rsplit(".", 1)
-    return getattr(importlib.import_module(f"transformers.models.{module}"), name)(**words)
 
 
 def _qwen(config: Any, recipe: Recipe) -> Media:
@@ -115,14 +90,14 @@ def _qwen(config: Any, recipe: Recipe) -> Media:
     limits = {"shortest_edge": 56 * 56, "longest_edge": 14 * 14 * 4 * 16384}
     if vision.patch_size == 16:
         limits = {"shortest_edge": 65536, "longest_edge": 16777216}
-    processor = _processor(
+    made = processor(
         "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
         size=limits,
         patch_size=vision.patch_size,
         temporal_patch_size=vision.temporal_patch_size,
         merge_size=vision.spatial_merge_size,
     )
-    given = processor(_pictures(recipe), return_tensors="np")
+    given = made(pictures(recipe), return_tensors="np")
     grid = numpy.asarray(given["image_grid_thw"])
     batch, length, patches = recipe.micro_batch_size, recipe.sequence_length, int(grid.prod(-1).sum())
 
@@ -185,7 +160,7 @@ def _fixed(config: Any, recipe: Recipe) -> Media:
         ),
     }[vision.model_type]
     more = {} if "shortest_edge" not in size else {"crop_size": words}
-    given = _processor(path, size=size, **more)(_pictures(recipe), return_tensors="np")
+    given = processor(path, size=size, **more)(pictures(recipe), return_tensors="np")
     media = Media(floats={"pixel_values": tuple(given["pixel_values"].shape)})
     if config.model_type in ("gemma3", "paligemma"):
         media.integers["token_type_ids"] = (recipe.micro_batch_size, recipe.sequence_length)
@@ -195,12 +170,12 @@ def _fixed(config: Any, recipe: Recipe) -> Media:
 def _tiled(config: Any, recipe: Recipe) -> Media:
     """InternVL: tiles and a thumbnail."""
     height, width = config.vision_config.image_size
-    processor = _processor(
+    made = processor(
         "got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil",
         size={"height": height, "width": width},
         crop_to_patches=True,
     )
-    given = processor(_pictures(recipe), return_tensors="np")
+    given = made(pictures(recipe), return_tensors="np")
     return Media(floats={"pixel_values": tuple(given["pixel_values"].shape)})
 
 
@@ -228,12 +203,12 @@ def _pixtral(config: Any, recipe: Recipe) -> Media:
     vision = config.vision_config
     merge = getattr(config, "spatial_merge_size", 1)
     side = vision.patch_size * merge
-    processor = _processor(
+    made = processor(
         "pixtral.image_processing_pil_pixtral.PixtralImageProcessorPil",
         size={"longest_edge": vision.image_size},
         patch_size={"height": side, "width": side},
     )
-    given = processor(_pictures(recipe), return_tensors="np")
+    given = made(pictures(recipe), return_tensors="np")
     sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object).view(_Sizes)
     return Media(
         floats={"pixel_values": tuple(given["pixel_values"].shape)},
@@ -245,13 +220,13 @@ def _pixtral(config: Any, recipe: Recipe) -> Media:
 def _next(config: Any, recipe: Recipe) -> Media:
     """LLaVA-NeXT: a picture's tiles, and its own size."""
     side = config.vision_config.image_size
-    processor = _processor(
+    made = processor(
         "llava_next.image_processing_pil_llava_next.LlavaNextImageProcessorPil",
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
         image_grid_pinpoints=config.image_grid_pinpoints,
     )
-    given = processor(_pictures(recipe), return_tensors="np")
+    given = made(pictures(recipe), return_tensors="np")
     sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object)
     return Media(floats={"pixel_values": tuple(given["pixel_values"].shape)}, values={"image_sizes": sizes})
 
@@ -269,4 +244,5 @@ _MAKERS: Final[dict[str, Callable[[Any, Recipe], Media]]] = {
     "qwen3_5_moe": _qwen,
     "qwen3_vl": _qwen,
     "qwen3_vl_moe": _qwen,
+    **media_more.MAKERS,
 }

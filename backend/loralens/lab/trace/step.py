@@ -12,7 +12,18 @@ import torch
 
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import build, cuda_on_cpu, families, kernels, limits, loops, media, optimizers, quantize
+from loralens.lab.trace import (
+    build,
+    cuda_on_cpu,
+    families,
+    kernels,
+    limits,
+    loops,
+    media,
+    media_batch,
+    optimizers,
+    quantize,
+)
 from loralens.lab.trace.ledger import TraceLedger
 
 Loss = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
@@ -137,7 +148,7 @@ class _Step:
         recipe: Recipe,
         ledger: TraceLedger,
         loss_of: Loss | None,
-        pictures: media.Media | None,
+        pictures: media_batch.Media | None,
     ) -> None:
         self.model = model
         self.loss_of = loss_of or loops.Plain(keeps=recipe.keep_outputs)

@@ -252,7 +252,28 @@ class Llama4(CausalDecoder):
             return Llama4Layer(s, Llama4Attention(s, kind, tuning, bias), mlp)
 
         self._kinds = kinds(config, s.layers)
+        self._outside: list[Tensor] = []
         self.assemble(s, layer, self._kinds)
+
+    def embed(self, t: Tape, call: Call) -> Tensor:
+        """With a tower this model stands in another one, whose forward holds the embeddings until the loss is there."""
+        hidden = super().embed(t, call)
+        if call.media is not None:
+            self._outside = list(call.held)
+        return hidden
+
+    def logits(self, t: Tape, hidden: Tensor) -> Tensor:
+        """The head; a model that stands in another one returns before the loss is computed."""
+        logits = super().logits(t, hidden)
+        if self.media is not None:
+            hidden.storage = None
+        return logits
+
+    def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
+        """Head and loss."""
+        loss = super().loss(t, hidden, call)
+        self._outside = []
+        return loss
 
     def masks(self, t: Tape, call: Call) -> None:
         """Both masks, whether or not layers use both."""

@@ -1,6 +1,6 @@
 """Towers behind a projector: pictures of one size, a row of patches each, whose projections take placeholders' places.
 
-Source: transformers 5.23, models/{gemma3,llava}/modeling_*.py and their image processors.
+Source: transformers 5.23, models/{gemma3,llava,paligemma}/modeling_*.py and their image processors.
 """
 
 from __future__ import annotations

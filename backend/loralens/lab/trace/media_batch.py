@@ -1,0 +1,46 @@
+"""What a batch of pictures or sound is: shapes for the fake GPU, and what the processors of transformers are run on."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+import torch
+
+from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import Recipe
+
+Shape = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Media:
+    """What a batch holds beside its tokens: shapes of float and of int64 tensors, and values that are read as they are."""
+
+    floats: dict[str, Shape] = field(default_factory=dict)
+    integers: dict[str, Shape] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    instead: dict[str, Any] = field(default_factory=dict)  # functions of the model's module, replaced
+    listed: list[int] | None = None  # what `Tensor.tolist` gives
+
+    def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, Any]:
+        """On the fake GPU."""
+        found: dict[str, Any] = {name: torch.empty(s, device=device, dtype=dtype) for name, s in self.floats.items()}
+        found |= {name: torch.empty(s, device=device, dtype=torch.int64) for name, s in self.integers.items()}
+        return found | self.values
+
+
+def pictures(recipe: Recipe) -> list[numpy.ndarray]:
+    """Every picture of a batch, empty."""
+    if recipe.image_size is None:
+        raise InvalidInput("image_size is missing", field="recipe.image_size", hint="try image_size=448,672")
+    picture = numpy.zeros((*recipe.image_size, 3), dtype=numpy.uint8)
+    return [picture] * (recipe.images * recipe.micro_batch_size)
+
+
+def processor(path: str, **words: Any) -> Any:
+    """One of transformers' own, by its place below `transformers.models`."""
+    module, name = path.rsplit(".", 1)
+    return getattr(importlib.import_module(f"transformers.models.{module}"), name)(**words)

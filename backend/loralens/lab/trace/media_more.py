@@ -1,0 +1,67 @@
+"""Pictures for a traced step, continued: families whose batch has parts of its own beside the pixels.
+
+See `media`, which puts these behind its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from loralens.core.architecture.families.idefics3 import LONGEST
+from loralens.core.architecture.families.llama4_vision import MOST_TILES, best_fit
+from loralens.core.question.recipe import Recipe
+from loralens.lab.trace.media_batch import Media, pictures, processor
+
+
+def _mllama(config: Any, recipe: Recipe) -> Media:
+    """Llama 3.2 Vision: every picture as the most tiles that it may have, and which text looks at which of them."""
+    import numpy
+
+    vision = config.vision_config
+    side, most = vision.image_size, vision.max_num_tiles
+    made = processor(
+        "mllama.image_processing_pil_mllama.MllamaImageProcessorPil",
+        size={"height": side, "width": side},
+        max_image_tiles=most,
+    )
+    picture = numpy.zeros((*(recipe.image_size or (side, side)), 3), dtype=numpy.uint8)
+    given = made([[picture] * recipe.images] * recipe.micro_batch_size, return_tensors="np")
+    shapes = {name: tuple(given[name].shape) for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}
+    looks = (recipe.micro_batch_size, recipe.sequence_length, recipe.images, most)
+    return Media({"pixel_values": shapes.pop("pixel_values")}, {**shapes, "cross_attention_mask": looks})
+
+
+def _llama4(config: Any, recipe: Recipe) -> Media:
+    """Llama 4: tiles of all pictures in one row. Its processor needs torchvision: the rule here is our own."""
+    side = config.vision_config.image_size
+    down, across = best_fit(recipe.image_size or (side, side), side, MOST_TILES)
+    tiles = recipe.images * recipe.micro_batch_size * (down * across + (down * across > 1))
+    return Media({"pixel_values": (tiles, config.vision_config.num_channels, side, side)})
+
+
+def _idefics(config: Any, recipe: Recipe) -> Media:
+    """Idefics 3 and SmolVLM: tiles and the whole picture, each of the tower's size, and which pixels are there: all of them."""
+    side, kind = config.vision_config.image_size, config.model_type
+    name = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[kind]
+    made = processor(
+        f"{kind}.image_processing_pil_{kind}.{name}ImageProcessorPil",
+        size={"longest_edge": LONGEST * side},
+        max_image_size={"longest_edge": side},
+    )
+    given = made([pictures(recipe)[: recipe.images]] * recipe.micro_batch_size, return_tensors="np")
+    pixels = tuple(given["pixel_values"].shape)
+    return Media(
+        {"pixel_values": pixels},
+        {"pixel_attention_mask": tuple(given["pixel_attention_mask"].shape)},
+        instead={"create_bidirectional_mask": lambda **_: None},
+        listed=[pixels[1]] * pixels[0],
+    )
+
+
+MAKERS: Final[dict[str, Callable[[Any, Recipe], Media]]] = {
+    "idefics3": _idefics,
+    "llama4": _llama4,
+    "mllama": _mllama,
+    "smolvlm": _idefics,
+}
