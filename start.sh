@@ -369,7 +369,9 @@ dev() {
 
 run_tests() {
   check_node
-  if has_npm all; then setup test; else setup test setup_npm_all; fi
+  mkdir -p "$LOGS"
+  find_python
+  has_npm all || lock
   . tests/run-all.sh
 }
 

@@ -1,4 +1,4 @@
-# Sourced by ./start.sh test after everything is installed: runs every check and test, keeps going after a failure, and
+# Sourced by ./start.sh test: installs what is missing, runs every check and test, keeps going after a failure, and
 # closes with one line in pytest's form. Each check counts as one; test runners count their own tests.
 # shellcheck shell=bash
 passed=0 failed=0 skipped=0 failures=()
@@ -48,6 +48,16 @@ then_counted() {
     cat "$(log_of "${beside_labels[index]}")"
     counted "${beside_labels[index]}" "$code" "$begun"
   done
+  beside=() beside_labels=()
+}
+
+# listed NAME COMMAND…: one line of a list that `counted` reads, below the command's own output.
+listed() {
+  local name=$1 begun=$SECONDS code=0
+  shift
+  "$@" || code=$?
+  if [ "$code" = 0 ]; then printf 'ok    %s (%s s)\n' "$name" $((SECONDS - begun)); else printf 'FAIL  %s (exit code %s)\n' "$name" "$code"; fi
+  return "$code"
 }
 
 # counted LABEL CODE BEGUN: adds what a test runner's log says to the sums.
@@ -64,11 +74,11 @@ counted() {
       *) failed=$((failed + ${count:-0})) ;;
     esac
   done
-  if [ -z "$summary" ]; then # a list of "ok NAME" and "FAIL NAME"
+  if ! [[ "$summary" =~ ^[0-9]+\ passed ]]; then # a list of "ok NAME" and "FAIL NAME" that nothing has summed up yet
     passed=$((passed + $(grep -cE '^ok +' "$log" || true)))
     count=$(grep -cE '^FAIL +' "$log" || true)
     failed=$((failed + count))
-    ((count == 0)) || summary=failed
+    ((count == 0)) || summary="$summary failed"
   fi
   if [ "$code" != 0 ]; then
     failures+=("$label (exit code $code)")
@@ -94,31 +104,41 @@ browser_is_there() {
   return 1
 }
 
+# The page's checks need Node alone: they run beside the installation of Python's packages, and beside Python's checks.
+page_checks() {
+  local code=0
+  setup_npm_all
+  listed "page: lint" npm --prefix frontend run --silent lint || code=1
+  listed "page: types" npm --prefix frontend run --silent typecheck || code=1
+  listed "page: build" npm --prefix frontend run --silent build && sources_of_the_page >frontend/dist/.stamp || code=1
+  listed "page: build without a server" npm --prefix frontend run --silent build:static || code=1
+  npm --prefix frontend run --silent test || code=1
+  return "$code"
+}
+
+meanwhile "page: lint, types, builds, unit tests" page_checks
+setup test
 bin=$VENV/bin
 check "ruff format" "$bin/ruff" format --check --output-format concise .
 check "ruff" "$bin/ruff" check --quiet .
 check "mypy --strict" "$bin/mypy"
 check "layers (import-linter)" env PYTHONPATH=backend "$bin/lint-imports" --no-logo
-check "page: lint" npm --prefix frontend run --silent lint
-check "page: types" npm --prefix frontend run --silent typecheck
-check "page: build" npm --prefix frontend run --silent build
-sources_of_the_page >frontend/dist/.stamp
-check "page: build without a server" npm --prefix frontend run --silent build:static
-tests "page: unit tests" npm --prefix frontend run --silent test
 # CPython 3.14 as it is compiled for Node (14 MB); without the network its one test is skipped and says so.
 [ -d tests/interpreters/node_modules/pyodide ] || npm --prefix tests/interpreters ci >"$LOGS/interpreters.log" 2>&1 ||
   say "CPython 3.14 for Node could not be fetched: see $LOGS/interpreters.log"
+then_counted
 if [ $# -gt 0 ]; then # a choice of one's own
   tests "Python tests" "$bin/python" -m pytest "$@"
   check "browser and fonts" browser_is_there
   tests "page in the browser" npm --prefix frontend run --silent e2e
 else
-  # Two lanes of the same length for two cores, and a third that mostly waits: for clocks, killed servers, Ray's nodes.
+  # Two lanes of the same length for two cores (the page in the browser ends the second), and a third that mostly waits: for
+  # clocks, killed servers, Ray's nodes.
   waiting=(tests/abuse tests/jobs tests/installation tests/huggingface)
-  second=(tests/lab tests/code tests/validation tests/api)
+  second=(tests/lab tests/api)
   meanwhile "Python tests: all others" "$bin/python" -m pytest "${second[@]/#/--ignore=}" "${waiting[@]/#/--ignore=}"
   meanwhile "Python tests: abuse, jobs, installation, Hub" "$bin/python" -m pytest "${waiting[@]}"
-  tests "Python tests: lab, lessons, validation, API" "$bin/python" -m pytest "${second[@]}"
+  tests "Python tests: lab, API" "$bin/python" -m pytest "${second[@]}"
   check "browser and fonts" browser_is_there
   tests "page in the browser" npm --prefix frontend run --silent e2e
   then_counted

@@ -9,7 +9,7 @@ from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.planner import textbook
 from loralens.planner.course import course_answer
 from loralens.planner.course_markdown import markdown
-from loralens.planner.course_texts import KINDS
+from loralens.planner.course_verdicts import OF_KIND
 
 ROWS = {row["id"]: row for row in course_answer()["rows"]}
 PARAMETERS = 6_738_415_616
@@ -49,7 +49,7 @@ def test_every_printed_figure_has_a_row_with_its_rule_and_a_verdict(figure: text
     assert row["is_reproduced"] == (figure.id != "faster-100x")
     if row["is_reproduced"]:
         assert row["reproduced"] == row["printed_value"]
-    assert row["verdict"] in KINDS
+    assert row["verdict"] in OF_KIND
     for language in ("zh", "en"):
         text = row["text"][language]
         assert row["exact"]["text"][language] in text

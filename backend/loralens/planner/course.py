@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from loralens.core.answer.estimate import Estimate, estimate
 from loralens.core.catalogue import gpu, model
 from loralens.core.tape.ledger import CATEGORIES
+from loralens.core.texts import Both
 from loralens.planner import textbook
 from loralens.planner.course_chinese import in_chinese
-from loralens.planner.course_names import NAMES
-from loralens.planner.course_texts import KINDS, VERDICTS
+from loralens.planner.course_verdicts import VERDICTS
 from loralens.planner.textbook import Figure
+from loralens.planner.texts import TEXTS
 from loralens.planner.time import gpu_hours
 from loralens.planner.work import Network, training_work
 
 if TYPE_CHECKING:
-    from loralens.planner.course_shapes import Both, CourseAnswer, CourseNumber
+    from loralens.planner.course_shapes import CourseAnswer, CourseNumber
 
 
 GIB: Final = 2**30
@@ -42,8 +43,7 @@ class ExactValue(NamedTuple):
 
     value: float | None
     unit: str
-    zh: str
-    en: str
+    text: Both
     regime: str
     basis: str = "computed"
 
@@ -58,11 +58,11 @@ def course_answer() -> CourseAnswer:
 def _row(figure: Figure, exact: ExactValue) -> CourseNumber:
     verdict = VERDICTS[figure.id]
     name = figure.printed.partition("(")[2].rstrip(")")
-    names = {"name": model(name).name if figure.id.startswith("adapter-") and name else ""}
+    whose = model(name).name if figure.id.startswith("adapter-") and name else ""
     rounded = None if figure.value is None else textbook.round_half_up(figure.value, figure.decimals)
     return {
         "id": figure.id,
-        "what": _said(NAMES[figure.id]),
+        "what": TEXTS(f"course.name.{figure.id}"),
         "printed": figure.printed,
         "printed_value": figure.printed_value,
         "rule": figure.rule,
@@ -77,20 +77,15 @@ def _row(figure: Figure, exact: ExactValue) -> CourseNumber:
         "exact": {
             "value": exact.value,
             "unit": exact.unit,
-            "text": {"zh": exact.zh, "en": exact.en},
+            "text": exact.text,
             "regime": exact.regime,
             "regime_text": _both(exact.regime),
             "basis": exact.basis,
         },
         "verdict": verdict.kind,
-        "verdict_text": _said(KINDS[verdict.kind]),
-        "text": {"zh": verdict.zh.format(exact=exact.zh, **names), "en": verdict.en.format(exact=exact.en, **names)},
+        "verdict_text": TEXTS(f"course.kind.{verdict.kind}"),
+        "text": TEXTS(f"course.remark.{verdict.remark}", exact=exact.text, name=whose),
     }
-
-
-def _said(texts: tuple[str, str]) -> Both:
-    chinese, english = texts
-    return {"zh": chinese, "en": english}
 
 
 def _both(text: str) -> Both:
@@ -99,7 +94,7 @@ def _both(text: str) -> Both:
 
 def _same(value: float, unit: str, text: str, regime: str) -> ExactValue:
     """A value that reads alike in both languages."""
-    return ExactValue(value, unit, text, text, regime)
+    return ExactValue(value, unit, {"zh": text, "en": text}, regime)
 
 
 def _size(size: int, regime: str) -> ExactValue:
@@ -120,10 +115,7 @@ def _memory() -> dict[str, ExactValue]:
     small, large = _peak(lora), _peak(full)
     ratio = full.allocated_bytes / lora.allocated_bytes
     saved = 100 * (1 - lora.allocated_bytes / full.allocated_bytes)
-    both = {
-        "zh": f"{small}（梯度检查点：{_peak(checkpointed)}）",
-        "en": f"{small} ({_peak(checkpointed)} with gradient checkpointing)",
-    }
+    both = TEXTS("course.exact.checkpointed", peak=small, checkpointed=_peak(checkpointed))
     compared = f"{REGIME}: {full.plan.regime} against {lora.plan.regime}"
     return {
         "full-98": _same(full.allocated_bytes, "bytes", large, usual),
@@ -134,7 +126,7 @@ def _memory() -> dict[str, ExactValue]:
         "full-total-117": _size(wide.allocated_bytes, floats),
         "lora-weights-13": _size(lora.breakdown["weights_bytes"], f"{REGIME}, {lora.plan.regime}"),
         "lora-own-0.04": _same(own, "bytes", f"{own / GIB:.5f} GiB = {own:,} B", "q_proj alone, rank 8, fp32 adapter"),
-        "lora-26": ExactValue(lora.allocated_bytes, "bytes", both["zh"], both["en"], f"{REGIME}, {lora.plan.regime}"),
+        "lora-26": ExactValue(lora.allocated_bytes, "bytes", both, f"{REGIME}, {lora.plan.regime}"),
         "memory-3.8x": _same(ratio, "x", f"{ratio:.2f}×", compared),
         "saved-73.5": _same(saved, "%", f"{saved:.1f}%", compared),
     }
@@ -143,13 +135,7 @@ def _memory() -> dict[str, ExactValue]:
 def _activations(regime: str) -> ExactValue:
     """The most that autograd holds at any moment, for two batch sizes: it moves with the tokens alone."""
     one, four = (_most_activations(estimate("7B", method="full", micro_batch_size=batch, **KEPT)) for batch in (1, 4))
-    return ExactValue(
-        one,
-        "bytes",
-        f"{one / GIB:.2f} GiB（批量 4：{four / GIB:.2f} GiB）",
-        f"{one / GIB:.2f} GiB ({four / GIB:.2f} GiB at batch 4)",
-        regime,
-    )
+    return ExactValue(one, "bytes", TEXTS("course.exact.activations", one=one / GIB, four=four / GIB), regime)
 
 
 def _most_activations(found: Estimate) -> int:
@@ -205,7 +191,7 @@ def _mechanism() -> dict[str, ExactValue]:
 
 def _measured() -> dict[str, ExactValue]:
     """What no formula gives: this ledger says so, and the lessons measure it."""
-    missing = ExactValue(None, "", "这里尚未测量", "Not measured here yet", "measured on your machine", "not measured")
+    missing = ExactValue(None, "", TEXTS("course.exact.not measured"), "measured on your machine", "not measured")
     return {"faster-100x": missing, "knowledge-47.5": missing}
 
 
@@ -220,16 +206,9 @@ def _training() -> dict[str, ExactValue]:
     dollars = hours * price.usd_per_gpu_hour
     source = f"{price.usd_per_gpu_hour} USD per GPU hour: {price.source}"
     return {
-        "hours-17500": ExactValue(
-            hours, "GPU hours", f"约 {hours:.1f} GPU 小时", f"about {hours:.1f} GPU hours", EXAMPLE, ASSUMED
-        ),
+        "hours-17500": ExactValue(hours, "GPU hours", TEXTS("course.exact.hours", hours=hours), EXAMPLE, ASSUMED),
         "dollars-1.75m": ExactValue(
-            dollars,
-            "US dollars",
-            f"约 {dollars:.1f} 美元",
-            f"about {dollars:.1f} US dollars",
-            f"{EXAMPLE}; {source}",
-            ASSUMED,
+            dollars, "US dollars", TEXTS("course.exact.dollars", dollars=dollars), f"{EXAMPLE}; {source}", ASSUMED
         ),
     }
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-
-class Both(TypedDict):
-    """One text in both languages."""
-
-    zh: str
-    en: str
+from loralens.core.texts import Both
 
 
 class Exact(TypedDict):

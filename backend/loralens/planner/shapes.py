@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from loralens.core.answer.pace_shapes import StepSeconds, TokensPerSecond
 from loralens.core.answer.shapes import Peak
 from loralens.core.question.shapes import ModelSummary, RecipeWords
-from loralens.planner.course_shapes import Both
+from loralens.core.texts import Both
 
 
 class Said(TypedDict):

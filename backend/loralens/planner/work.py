@@ -17,12 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from loralens.planner.course_shapes import Both
-
+from loralens.core.texts import Both
 from loralens.core.time.floats import added
+from loralens.planner.texts import TEXTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +106,11 @@ def keys_per_token(sequence_length: int, window: int | None, *, causal: bool) ->
 
 def reasons(method: str, *, gradient_checkpointing: bool = False) -> Both:
     """Why a method costs what it costs, for people."""
-    said = _TRAINED if method == "full" else _FROZEN
-    again = _AGAIN if gradient_checkpointing else {"zh": "", "en": ""}
+    said = TEXTS("work.trained" if method == "full" else "work.frozen")
+    if not gradient_checkpointing:
+        return said
+    again = TEXTS("work.again")
     return {"zh": said["zh"] + again["zh"], "en": said["en"] + again["en"]}
-
-
-_TRAINED: Final = {
-    "zh": "前向 2、输入的梯度 2、权重的梯度 2：每个参数每个词元 6 次运算。",
-    "en": "Forward 2, gradient of the input 2, gradient of the weight 2: six operations per parameter and token.",
-}
-_FROZEN: Final = {
-    "zh": "冻结的权重没有权重梯度：前向 2、输入的梯度 2，共 4 次，而不是 6 次。梯度仍要穿过每一层，所以最多省三分之一。",
-    "en": "A frozen weight has no weight gradient: forward 2 and gradient of the input 2 make four operations, not "
-    "six. The gradient still passes through every layer, so a third is the most that is saved.",
-}
-_AGAIN: Final = {
-    "zh": "梯度检查点在反向传播时再做一次前向，另加 2 次。",
-    "en": " Gradient checkpointing runs the forward pass again: two more.",
-}
 
 
 def text_config(config: Mapping[str, object]) -> Mapping[str, object]:

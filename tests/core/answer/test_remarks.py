@@ -137,7 +137,9 @@ def test_so_do_the_words_of_objectives_of_cut_models_and_of_pictures(model, meth
 
 def said_or_changed(model, method, beside, rows):
     def answer(words):
-        return memory_answer({"model": model, "method": method, "recipe": nested(words)})
+        # a verdict per card walks the step for older ones too; only an engine's words show nowhere else
+        asked = {"model": model, "method": method, "recipe": nested(words)}
+        return memory_answer(asked, verdicts="rollout" in beside)
 
     plain = answer(beside)
     packed = answer({**beside, "quantization": "nf4"}) if method == "lora" else plain

@@ -42,8 +42,8 @@ def test_the_recipe_of_every_model_prepares_the_same_model(method):
 def test_posting_an_answers_recipe_back_gives_the_same_answer(entry):
     for method in ("qlora",) if "q_proj" in str(build(entry.config).default_targets) else methods.METHODS:
         body = {"model": entry.id, "method": method}
-        first = memory_answer(body)
-        assert memory_answer({**body, "recipe": back(first["estimates"][0]["recipe"])}) == first
+        first = memory_answer(body, verdicts=False)
+        assert memory_answer({**body, "recipe": back(first["estimates"][0]["recipe"])}, verdicts=False) == first
 
 
 @pytest.mark.parametrize("model", ["gpt2", "phi-2"])
