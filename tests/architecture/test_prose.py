@@ -143,6 +143,12 @@ def bilingual() -> tuple[tuple[str, str], ...]:
     return tuple(text for path in [*modules, *lessons] for text in literals(path))
 
 
+def tables(name: str) -> Iterator[tuple[str, str]]:
+    """What Python says by key (`core/texts.py`)."""
+    for path in PACKAGE.rglob(f"locales/{name}.json"):
+        yield from json.loads(path.read_text(encoding="utf-8")).items()
+
+
 def documents(language: str) -> Iterator[tuple[str, str]]:
     name = {"en": "README.md", "zh": "README.zh-CN.md"}[language]
     chinese, english = (ROOT / "code/part2/README.md").read_text(encoding="utf-8").split("\n---\n\n# ")
@@ -156,12 +162,14 @@ def documents(language: str) -> Iterator[tuple[str, str]]:
 
 def english() -> Iterator[tuple[str, str]]:
     yield from locale("en").items()
+    yield from tables("en")
     yield from documents("en")
     yield from ((where, text) for where, text in bilingual() if not re.search(HAN, text) and " " in text)
 
 
 def chinese() -> Iterator[tuple[str, str]]:
     yield from locale("zh-CN").items()
+    yield from tables("zh-CN")
     yield from documents("zh")
     yield from ((where, text) for where, text in bilingual() if re.search(HAN, text))
 
@@ -198,12 +206,12 @@ def test_both_languages_of_the_page_name_the_same_things() -> None:
     assert parted((key, text, locale("zh-CN")[key]) for key, text in locale("en").items()) == []
 
 
-def test_both_languages_of_the_course_name_the_same_things() -> None:
-    from loralens.planner.course_names import NAMES
-    from loralens.planner.course_texts import VERDICTS
+@pytest.mark.parametrize("package", ["loralens.planner", "loralens.lab.forgetting"])
+def test_both_languages_of_python_name_the_same_things(package: str) -> None:
+    from loralens.core.texts import Texts
 
-    assert parted((key, verdict.en, verdict.zh) for key, verdict in VERDICTS.items()) == []
-    assert parted((key, en, zh) for key, (zh, en) in NAMES.items()) == []
+    table = Texts(package).table
+    assert parted((key, text, table["zh"][key]) for key, text in table["en"].items()) == []
 
 
 def test_only_what_is_measured_on_it_speaks_of_this_machine() -> None:
