@@ -41,7 +41,7 @@ export default defineConfig(({ mode }) => ({
     // Whoever serves files compresses them in its own way.
     mode !== ALONE && compress(),
   ],
-  resolve: { alias: { '@': here('./src') } },
+  resolve: { alias: { '@': here('./src'), '@loralens': here('../backend/loralens') } },
   define: {
     __LORALENS_VERSION__: JSON.stringify(version),
     __LORALENS_ALONE__: JSON.stringify(mode === ALONE),
@@ -52,8 +52,14 @@ export default defineConfig(({ mode }) => ({
   },
   build: { target: 'es2022', modulePreload: { polyfill: false }, outDir: mode === ALONE ? 'dist-static' : 'dist' },
   // The server knows the engine's worker by its name: it alone may compile WebAssembly (api/policy.py).
-  worker: { format: 'es', rolldownOptions: { output: { entryFileNames: 'assets/engine-worker-[hash].js' } } },
+  worker: {
+    format: 'es',
+    rolldownOptions: {
+      output: { entryFileNames: ({ name }) => `assets/${name === 'worker' ? 'engine-worker' : name}-[hash].js` },
+    },
+  },
   server: {
+    fs: { allow: ['..'] },
     port: 5173,
     proxy: { '/api': { target: process.env.LORALENS_API ?? 'http://127.0.0.1:8000' } },
   },

@@ -1,6 +1,7 @@
 """Lengths of samples in a file: counted as the tokenizers package counts, and guessed from bytes with the error said."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
@@ -50,6 +51,15 @@ def test_bytes_are_a_guess_and_say_so(data):
     assert sum(found.counts.values()) == 5
     assert found.counts[4] == 1  # "one two\nthree": 13 bytes
     assert BYTES_ERROR in found.notes
+
+
+def test_the_page_counts_the_same(tmp_path):
+    """The page's unit test reads the same rows."""
+    rows = json.loads((Path(__file__).parent / "oracles" / "sample-lengths.json").read_text("utf-8"))
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(rows["lines"]), encoding="utf-8")
+    found = sample_lengths(path)
+    assert (found.pairs, found.left_out) == (rows["lengths"], rows["left_out"])
 
 
 def test_text_beyond_english_is_counted_in_bytes(tmp_path):

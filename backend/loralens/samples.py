@@ -5,9 +5,11 @@ Nothing in the file is run. Lines without a text that is known are counted as le
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,16 +18,15 @@ from loralens.core.jsontext import from_json
 from loralens.extras import needing
 
 BYTES: Final = "bytes"
-BYTES_PER_TOKEN: Final = 4
+_TABLE: Final = json.loads(resources.files("loralens").joinpath("sample_texts.json").read_text("utf-8"))
+"""What the page counts by too (frontend/src/features/fit/samples.ts)."""
+BYTES_PER_TOKEN: Final = int(_TABLE["bytes_per_token"])
 BYTES_ERROR: Final = "lengths are bytes / 4: 30 % too short to 40 % too long, by language and vocabulary (assumption); a tokenizer.json is exact"
-LONGEST_LINE: Final = 64 * 2**20
-MOST_SAMPLES: Final = 20_000_000
+LONGEST_LINE: Final = int(_TABLE["longest_line"])
+MOST_SAMPLES: Final = int(_TABLE["most_samples"])
 LARGEST_TOKENIZER: Final = 256 * 2**20
 AT_ONCE: Final = 256
-TEXTS: Final = (
-    ("messages",), ("conversations",), ("conversation",), ("text",), ("prompt", "completion"), ("prompt", "response"), ("prompt", "chosen"),
-    ("instruction", "input", "output"), ("instruction", "output"), ("question", "answer"), ("query", "response"), ("chosen",), ("content",),
-)  # fmt: skip
+TEXTS: Final[tuple[tuple[str, ...], ...]] = tuple(map(tuple, _TABLE["texts"]))
 """Keys of a sample's text, as TRL, Axolotl, LLaMA-Factory and ms-swift document their data sets; the first that are all there count."""
 
 

@@ -52,9 +52,19 @@ const KINDS = [
       sweep: { sequence_length: [256, 2048], rank: [1, 8] },
     }),
   ],
+  ['check', ({ model, gpu, index }) => ({ files: { 'train.yaml': trainerFile(model, index) }, gpu })],
+  ['export', ({ model, method, index }) => ({ model, method, to: TRAINERS[index % TRAINERS.length] })],
+  ['explain', ({ model, method, index }) => ({ text: outOfMemory(1 + (index % 7)), model, method })],
   ['memory', ({ model, index }) => ({ model, recipe: { sequence_length: -index } })],
   ['plan', ({ model }) => ({ model: `${model}-${model}` })],
 ]
+const TRAINERS = ['axolotl', 'llama-factory', 'trl', 'ms-swift', 'torchtune', 'transformers']
+const trainerFile = (model, index) =>
+  `# a run of mine\nbase_model: ${model}\nadapter: qlora   # four bits\nlora_r: ${8 << (index % 4)}\n` +
+  `micro_batch_size: ${1 + (index % 5)}\nsequence_len: 4096\ngradient_checkpointing: ${index % 2 === 0}\n`
+const outOfMemory = (gib) =>
+  `torch.OutOfMemoryError: CUDA out of memory. Tried to allocate ${gib}.16 GiB. GPU 0 has a total capacity of 23.99 GiB ` +
+  'of which 0.42 GiB is free.'
 const own = (index) => ({
   model_type: 'qwen2',
   hidden_size: 64 * (1 + (index % 5)),

@@ -24,8 +24,6 @@ LISTS: Final[dict[str, Callable[[], Mapping[str, object]]]] = {
     "course-numbers": course_answer,
     "forgetting/recorded": recorded_answer,
 }
-NEED_YAML: Final = frozenset({"check", "export", "explain"})
-"""Endpoints that read or write files of trainers: PyYAML is no part of the page."""
 
 
 def ask(method: str, target: str, body: str = "") -> tuple[int, str]:
@@ -48,7 +46,7 @@ def ask(method: str, target: str, body: str = "") -> tuple[int, str]:
 def _answer(method: str, target: str, body: str) -> Mapping[str, object]:
     address = urlsplit(target)
     name = unquote(address.path.removeprefix("/api/"))
-    if method == "POST" and name in COMPUTED and name not in NEED_YAML:
+    if method == "POST" and name in COMPUTED:
         return compute(name, read_object(body.encode()))
     if method == "POST" and name == "models/resolve":
         return _resolved(read_object(body.encode()))

@@ -8,6 +8,7 @@ figures themselves say can be told.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
@@ -15,12 +16,11 @@ from loralens.core.answer.answers import read_body
 from loralens.core.answer.cost import check_written
 from loralens.core.answer.named_requests import NamedRequest, named_requests
 from loralens.core.answer.trainer import trained
-from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.core.errors import InvalidInput, LoraLensError, NeedsServer
 from loralens.core.step.allocator import LARGE_SEGMENT, SMALL_SEGMENT, round_size, segment_size
 from loralens.planner.advice import advise
 from loralens.planner.question import Question
 from loralens.trainers.check import question_of
-from loralens.trainers.guess import COMMON, guessed
 from loralens.trainers.oom import OutOfMemoryText, read_message
 
 if TYPE_CHECKING:
@@ -85,6 +85,14 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
 
 def _guesses(message: OutOfMemoryText) -> tuple[list[GuessedTensor], list[str]]:
     """What it may have been where only the message is known, with how much that says."""
+    if find_spec("numpy") is None:
+        raise NeedsServer(
+            "guessing the set-up needs a server: it compares some hundred of them",
+            field="model",
+            hint="give model and recipe, or the trainer's file",
+        )
+    from loralens.trainers.guess import COMMON, guessed  # the one module here that needs NumPy
+
     ask = "give --model and the recipe, or the trainer's file: then it is known and not guessed"
     if message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
         return [], [ANY_TENSOR]

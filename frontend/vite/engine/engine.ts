@@ -14,17 +14,22 @@ import { answers, FILES, FOLDER, NO_PACKAGES, standardLibrary, VERSION } from '.
 import { tar } from './tar.ts'
 
 const NAME = 'virtual:engine'
-/** Of the package: what computes, and nothing that needs more than the standard library. */
+/** Of the package: what computes, and nothing that needs more than the standard library and the wheels. */
 const PARTS = [
   'core',
   'planner',
+  'trainers',
   'endpoints',
   'huggingface/ids.py',
   'huggingface/named.py',
   'lab/forgetting/recorded.py',
 ]
+/** Needs NumPy. */
+const LEFT_OUT = ['trainers/guess.py']
 const SHELLS = ['__init__.py', 'huggingface/__init__.py', 'lab/__init__.py', 'lab/forgetting/__init__.py']
 const RECORDED = 'lab/forgetting/recorded'
+/** PyYAML as Python alone, for the files of trainers: `pip wheel --no-deps --no-binary pyyaml pyyaml==6.0.3` (MIT). */
+const WHEELS = new URL('wheels/', import.meta.url)
 
 const digest = (...parts: (string | Uint8Array)[]): string => {
   const hash = createHash('sha256')
@@ -39,9 +44,16 @@ function collected(source: string, parts: readonly string[]): Map<string, Uint8A
       ? [part]
       : readdirSync(join(source, part), { recursive: true, encoding: 'utf8' })
           .filter((name) => /\.(py|json)$/.test(name))
-          .map((name) => join(part, name)),
+          .map((name) => join(part, name))
+          .filter((name) => !LEFT_OUT.includes(name)),
   )
   return new Map(names.sort().map((name) => [`loralens/${name}`, new Uint8Array(readFileSync(join(source, name)))]))
+}
+
+/** Python imports from a wheel as it is. */
+function wheels(): Map<string, Uint8Array> {
+  const names = readdirSync(WHEELS).filter((name) => name.endsWith('.whl'))
+  return new Map(names.sort().map((name) => [`wheels/${name}`, new Uint8Array(readFileSync(new URL(name, WHEELS)))]))
 }
 
 /** A file that is made once. */
@@ -72,7 +84,7 @@ async function build(source: string, cache: string): Promise<Engine> {
     `python-${VERSION}-${digest(readFileSync(new URL('python.ts', import.meta.url)))}.zip`,
     standardLibrary,
   )
-  const code = collected(source, [...PARTS, ...SHELLS])
+  const code = new Map([...collected(source, [...PARTS, ...SHELLS]), ...wheels()])
   const archive = gzipSync(tar(code), { level: 9 })
   const everything = new Map([...code, ...collected(source, [RECORDED])])
   const questions = FIRST_QUESTIONS.map(

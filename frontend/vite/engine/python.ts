@@ -55,7 +55,8 @@ export async function answers(
     python.FS.mkdirTree(dirname(`/engine/${name}`))
     python.FS.writeFile(`/engine/${name}`, content)
   }
-  python.runPython('import sys; sys.path.insert(0, "/engine")')
+  const wheels = [...files.keys()].filter((name) => name.endsWith('.whl')).map((name) => `/engine/${name}`)
+  python.runPython(`import sys; sys.path[:0] = ${JSON.stringify(['/engine', ...wheels])}`)
   const modules = [...files.keys()].filter((name) => name.endsWith('.py'))
   for (const name of modules) python.pyimport(name.replace(/(\/__init__)?\.py$/, '').replaceAll('/', '.'))
   const ask = python.pyimport('loralens.endpoints.ask').ask as (...question: string[]) => { toJs: () => unknown }

@@ -21,6 +21,41 @@ const reach = (page, id) =>
     return section !== null && !document.querySelector(`.lazy > span[id="${name}"]`)
   }, id)
 
+/** Six adapters of the shipped hub answer one prompt in this browser; a trainer's file is judged; a file of samples is counted. */
+async function withoutAsking(page) {
+  await reach(page, 'hub')
+  await page.waitForFunction(() => {
+    document.getElementById('adapters')?.scrollIntoView()
+    return document.querySelector('[data-hub-in-browser]') !== null
+  })
+  const hub = page.locator('[data-hub-in-browser]')
+  await hub
+    .locator('[data-answer-of-one] p')
+    .filter({ hasText: /^Summary: .*\.$/ })
+    .waitFor({ timeout: 60_000 })
+  await hub.locator('.adapter').nth(4).click()
+  await hub
+    .locator('[data-answer-of-one] p')
+    .filter({ hasText: /^SELECT .*;$/ })
+    .waitFor()
+  await hub.locator('form button').click()
+  await hub.locator('[data-answers][aria-busy=false]').waitFor({ timeout: 60_000 })
+  const said = await hub.locator('[data-answers] dd').allTextContents()
+  equal(new Set(said.map((text) => text.trim())).size, 7, 'different answers of the base and six adapters')
+
+  await reach(page, 'check')
+  await page.locator('#check textarea').fill('base_model: Qwen/Qwen2.5-7B\nadapter: qlora\nmicro_batch_size: 2\n')
+  await page.locator('#check .btn.primary').click()
+  await page.locator('[data-check]').waitFor({ timeout: 60_000 })
+
+  await reach(page, 'fit')
+  equal(await page.locator('[data-moment]').count(), 3, 'moments of a run')
+  const lines = ['{"text": "one two three"}', '{"text": "a longer text, of a few more words"}', 'no JSON']
+  const file = { name: 'train.jsonl', mimeType: 'application/json', buffer: Buffer.from(lines.join('\n')) }
+  await page.locator('[data-own-data] input[type=file]').setInputFiles(file)
+  await page.locator('[data-own-data] tbody tr').nth(4).waitFor({ timeout: 60_000 })
+}
+
 const kept = (page) =>
   page.evaluate(async () => {
     await navigator.serviceWorker.ready
@@ -80,6 +115,7 @@ export default async function alone(context) {
     await page.locator('#fit .advice').scrollIntoViewIfNeeded()
     await page.locator('#fit .advice li, #fit [data-advice]').first().waitFor()
 
+    await withoutAsking(page)
     const different = await differing(page, server.url, context.url, 12)
     equal(different.join('\n'), '', 'answers that are not the bytes of the server')
     assert(page.url().startsWith(`${server.url}/part2`), 'the page stays below its path')

@@ -48,11 +48,13 @@ async function start(places: Places): Promise<Ask> {
     lockFileContents: places.packages,
     packageBaseUrl: places.pyodide,
   })
+  const path = ['/engine']
   for (const [name, content] of await code) {
     python.FS.mkdirTree(`/engine/${name.slice(0, name.lastIndexOf('/'))}`)
     python.FS.writeFile(`/engine/${name}`, content)
+    if (name.endsWith('.whl')) path.push(`/engine/${name}`)
   }
-  python.runPython('import sys; sys.path.insert(0, "/engine"); sys.dont_write_bytecode = True')
+  python.runPython(`import sys; sys.path[:0] = ${JSON.stringify(path)}; sys.dont_write_bytecode = True`)
   return python.pyimport('loralens.endpoints.ask').ask as Ask
 }
 
