@@ -91,6 +91,8 @@ function stateOf(active: string | null): HubState {
       separate_bytes: base * adapters.length,
     },
     last_switch: null,
+    training: null,
+    measuring: null,
     measured: null,
   }
 }
