@@ -24,7 +24,8 @@ HEAD = """\
 # Models
 
 Every model type that LoRA Lens knows by name, from the registry (`core/architecture/registry.py`). **Walked**: the training step is
-computed operator by operator. **Counted**: parameters and adapters are exact, and memory is refused. The evidence is traced steps
+computed operator by operator. **Counted**: parameters and adapters are exact, and memory is refused. For these, and for every type
+that is not here, `loralens trace --plan` makes an answer of traces, where transformers can build the model. The evidence is traced steps
 of the real transformers model (tests/oracles): how many, and how far the computed peak is from the traced one. Counts and the
 phase of the peak are equal in all of them. Where a walked type has no traced steps, the code of another type that has is named,
 or it says so.

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from loralens.cli.options import Body, Json, takes_recipe
-from loralens.cli.render import gib, line, print_json, table
+from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.words import Option
+from loralens.core.errors import InvalidInput
+from loralens.core.jsontext import to_json
 
 PARTS = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
+Plan = Annotated[
+    str | None,
+    Option(
+        "--plan",
+        help="Make a plan of several traces and write it: the config.json that every verb and the page take in MODEL's place.",
+        metavar="FILE",
+    ),
+]
 Output = Annotated[bool, Option("--quiet", help="Say nothing on stderr while it runs.")]
 EXAMPLES = (
     ("loralens trace gpt2", "LoRA, next to what is computed"),
     ("loralens trace gpt2 -m full,lora,qlora --sequence-length 256", "three methods"),
     ("loralens trace 8B -m qlora --gradient-checkpointing --json", "as JSON"),
+    ("loralens trace --config config.json --plan traced.json", "a model type that is not known here"),
+    ("loralens memory --config traced.json", "and then every answer"),
 )
 
 
 @takes_recipe
-def command(body: Body, quiet: Output = False, json: Json = False) -> None:
+def command(body: Body, plan: Plan = None, quiet: Output = False, json: Json = False) -> None:
     r"""Run the real transformers model, PEFT and optimizer for one step on fake tensors: no GPU, no weights.
 
-    Without --method LoRA is traced. The real libraries must be there: `LORALENS_EXTRAS=trace ./start.sh lab`.
+    Without --method LoRA is traced; with --plan all three methods that are compared. The real libraries must be there: `LORALENS_EXTRAS=trace ./start.sh lab`.
     """
+    if plan is not None:
+        return _plan(body, plan, quiet=quiet, json=json)
     from loralens.lab.trace.answer import trace_events
 
     answer: dict[str, Any] = {}
@@ -35,6 +50,47 @@ def command(body: Body, quiet: Output = False, json: Json = False) -> None:
     if json:
         return print_json(answer)
     _show(answer)
+
+
+def _plan(body: Body, path: str, *, quiet: bool, json: bool) -> None:
+    from loralens.lab.trace.plan.file import plan_events
+
+    file = Path(path)
+    if file.is_dir() or not file.parent.is_dir():
+        raise InvalidInput(f"{path} is no place for a file", field="plan", hint="name a file in a folder that is there")
+    answer: dict[str, Any] = {}
+    for event in plan_events(body):
+        if event["type"] == "progress" and not quiet:
+            print(f"tracing {event['method']} at several settings", file=sys.stderr)
+        elif event["type"] == "result":
+            answer = {name: value for name, value in event.items() if name != "type"}
+    config = answer.pop("config")
+    file.write_text(to_json(config) + "\n", encoding="utf-8")
+    if json:
+        return print_json({**answer, "file": path})
+    line(f"{config['_name_or_path']}  {config['traced_plan']['parameters']:,} parameters")
+    table(
+        ["traced", "batch", "length", "rank", "fitted at", "checked at", "moments"],
+        [_row(one) for one in answer["plans"]],
+        left=1,
+    )
+    for one in answer["plans"]:
+        for note in one["notes"][1:]:
+            wrapped(f"{one['method']}: {note}")
+    for one in answer["refused"]:
+        wrapped(f"{one['method']} is left out: {one['detail']}")
+    line(f"written to {path}: loralens memory --config {path}")
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    spans = []
+    for name in ("micro_batch_size", "sequence_length", "rank"):
+        low, high = one["valid"][name]
+        left = one["remainders"].get(name)
+        spans.append((f"{low:,}" if low == high else f"{low:,} to {high:,}") + (f" by {left[0]}" if left else ""))
+    if one["method"] == "full":
+        spans[2] = ""
+    return one["method"], *spans, f"{len(one['fitted'])} settings", str(len(one["checked"])), str(one["moments"])
 
 
 def _show(answer: dict[str, Any]) -> None:

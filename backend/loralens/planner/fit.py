@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.pace import NEARLY_FULL
+from loralens.core.answer.traced import covered
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import InvalidInput
 from loralens.planner.advice import advise
@@ -112,13 +113,16 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
     Found by bisection: a step never needs less memory for a larger batch, length or rank. `value` is None where not
     even 1 fits; `bounded_by` says whether memory or the range of the question ended the search.
     """
-    high = _upper(question, variable)
+    values = _values(question, variable)
+    high = len(values)
     low = 0
 
-    def fits(value: int) -> bool:
-        return needed_bytes(question.with_(variable, value)) <= device.memory_bytes
+    def fits(place: int) -> bool:
+        return needed_bytes(question.with_(variable, values[place - 1])) <= device.memory_bytes
 
-    if fits(high):
+    if not values:
+        pass
+    elif fits(high):
         low = high
     else:
         # Gallop first: the answer is usually near the value asked for, and large values cost a new plan each.
@@ -130,18 +134,25 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
     result: Largest = {
-        "value": low or None,
+        "value": values[low - 1] if low else None,
         "asked": question.get(variable),
-        "bounded_by": "range" if low == _upper(question, variable) else "memory",
+        "bounded_by": "range" if low == len(values) else "memory",
     }
     if low:
-        found = question.with_(variable, low).estimate()
+        found = question.with_(variable, values[low - 1]).estimate()
         result["peak_allocated_bytes"] = found.allocated_bytes
         result["needed_bytes"] = found.overhead.needed[1]
     context = question.model.config.get("max_position_embeddings")
     if variable == "sequence_length" and isinstance(context, int):
         result["model_context"] = context
     return result
+
+
+def _values(question: Question, variable: str) -> range:
+    """From 1 upwards; of a traced model, what its plans cover."""
+    if question.model.traced is None:
+        return range(1, _upper(question, variable) + 1)
+    return covered(question.model.traced, question.method, question.recipe, variable)
 
 
 def _upper(question: Question, variable: str) -> int:

@@ -8,7 +8,8 @@ from itertools import product
 from math import prod
 from typing import Final
 
-from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.answer.plan import plan_for
+from loralens.core.answer.planned import Plan
 from loralens.core.errors import InputTooLarge
 from loralens.core.tape.size import VARIABLES
 from loralens.planner.question import Question

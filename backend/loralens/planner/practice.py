@@ -14,6 +14,7 @@ from loralens.core.errors import LoraLensError
 from loralens.core.question.model import resolve
 from loralens.core.question.presets import preset
 from loralens.core.question.recipe import NO_TRAINER, TRAINERS
+from loralens.core.question.traced import TracedPlans
 
 METHOD: Final = "qlora"
 NAMED: Final = ("gradient_checkpointing",)
@@ -24,13 +25,13 @@ LORA: Final[Mapping[str, Any]] = {"rank": 16, "target_modules": "all-linear"}
 def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The body with what most people mean filled in where it says nothing, and the flat names that were not said.
 
-    A model to which PEFT refuses adapters on every linear layer keeps PEFT's own targets. Where the recipe names a trainer,
+    A model to which PEFT refuses adapters on every linear layer keeps PEFT's own targets, a traced one those of its plan. Where the recipe names a trainer,
     its defaults come first, and nothing that it says is filled in here.
     """
     filled: list[str] = []
     result = dict(body)
     if "method" not in body and "methods" not in body:
-        result["method"] = METHOD
+        result["method"] = _method(body)
         filled.append("method")
     recipe = dict(body.get("recipe") or {})
     trainer = recipe.get("trainer", NO_TRAINER)
@@ -47,8 +48,21 @@ def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return result | {"recipe": recipe}, filled
 
 
+def _method(body: Mapping[str, Any]) -> str:
+    """QLoRA, or what a traced model has in its place."""
+    traced = _traced(body)
+    return METHOD if traced is None or METHOD in traced.methods else traced.methods[-1]
+
+
+def _traced(body: Mapping[str, Any]) -> TracedPlans | None:
+    try:
+        return resolve(body.get("model"), body.get("config")).traced
+    except LoraLensError:  # the question itself says what is wrong
+        return None
+
+
 def _refuses_all(body: Mapping[str, Any]) -> bool:
     try:
-        return refuses_all_linear(resolve(body.get("model"), body.get("config")).config)
-    except LoraLensError:  # the question itself says what is wrong
+        return _traced(body) is not None or refuses_all_linear(resolve(body.get("model"), body.get("config")).config)
+    except LoraLensError:
         return False

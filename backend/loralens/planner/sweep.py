@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from loralens.core import catalogue
 from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.overhead import needed_by_rule
-from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.answer.plan import plan_for
+from loralens.core.answer.planned import Plan
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.recipe import Recipe

@@ -15,7 +15,7 @@ from loralens.core.answer.remarks import remarks
 from loralens.core.answer.trainer import trained
 from loralens.core.architecture.module import Linear
 from loralens.core.architecture.multimodal import left_out_note
-from loralens.core.architecture.registry import build, count_parameters, is_known
+from loralens.core.architecture.registry import Count, build, count_parameters, is_known
 from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
 from loralens.core.methods import COMPARED, check
 from loralens.core.question.accelerator import accelerator_of
@@ -57,7 +57,7 @@ def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...
     model = resolve(body.get("model"), body.get("config"))
     gpu = body.get("gpu")
     gpus = SHOWN_GPUS if gpu is None else (catalogue.gpu(gpu).id,)
-    methods = _methods(body)
+    methods = _methods(body, COMPARED if model.traced is None else model.traced.methods)
     recipe = on_card(Recipe.from_mapping(body.get("recipe")), body.get("recipe"), gpu)
     return model, methods, model.packed(recipe, methods), gpus
 
@@ -70,14 +70,14 @@ def on_card(recipe: Recipe, said: Any, gpu: Any) -> Recipe:
     return replace(recipe, accelerator=known)
 
 
-def _methods(body: Mapping[str, Any]) -> tuple[str, ...]:
+def _methods(body: Mapping[str, Any], usual: tuple[str, ...]) -> tuple[str, ...]:
     one, several = body.get("method"), body.get("methods")
     if one is not None and several is not None:
         raise InvalidInput("give either method or methods, not both", field="methods")
     if one is not None:
         return (check(one),)
     if several is None:
-        return COMPARED
+        return tuple(check(name) for name in usual)
     if not isinstance(several, (list, tuple)) or not 0 < len(several) <= 16:
         raise InvalidInput("methods must be a list of 1 to 16 names", field="methods", hint='try ["full", "lora"]')
     return tuple(check(name) for name in several)
@@ -165,6 +165,8 @@ def model_object(model: Model, parameters: int | None = None) -> ModelSummary:
 
 def base_parameters(model: Model) -> int:
     """The model's own parameters, exactly."""
+    if model.traced is not None:
+        return model.traced.parameters
     return estimate_model(model, "full", Recipe()).total_parameters
 
 
@@ -175,15 +177,17 @@ def parameters_answer(body: Any) -> ParametersAnswer:
     """
     model, names, recipe, _ = read_body(body)
     name = names[0] if len(names) == 1 else "lora"
+    if model.traced is not None and name not in model.traced.methods:
+        return _counted(model, Count(model.traced.parameters, True, f"{name} was not traced"))
     counts, notes = _counts(model, name, recipe)
     if counts is None:
-        return _guessed(model)
+        return _counted(model, count_parameters(model.config))
     rank = recipe.lora.rank
     total, trainable = (size.at(1, 1, rank) for size in (counts.total, counts.trainable))
     return {
         "exact": True,
         "note": "; ".join([*model.assumptions(name, recipe), *notes, *left_out_note(model.config)]),
-        "model": model_object(model, count_parameters(model.config).total),
+        "model": model_object(model, _own(model)),
         "method": name,
         "parameters": {
             "total": total,
@@ -191,7 +195,7 @@ def parameters_answer(body: Any) -> ParametersAnswer:
             "trainable_percent": round(100 * trainable / total, 4) if total else 0.0,
         },
         "tensors": _tensors(counts, rank),
-        "target_modules_available": _linear_names(model),
+        "target_modules_available": _linear_names(model) if model.traced is None else [],
         "by_rank": [
             {
                 "rank": r,
@@ -240,9 +244,12 @@ def _tensors(counts: Counts, rank: int) -> list[TensorRow]:
     return list(rows.values())
 
 
-def _guessed(model: Model) -> ParametersAnswer:
-    """The count alone, of an unknown model type; raises if the shapes do not allow even that."""
-    count = count_parameters(model.config)
+def _own(model: Model) -> int:
+    return count_parameters(model.config).total if model.traced is None else model.traced.parameters
+
+
+def _counted(model: Model, count: Count) -> ParametersAnswer:
+    """The count alone, of an unknown model type or a method that was not traced."""
     return {
         "model": model_object(model, count.total),
         "method": "full",

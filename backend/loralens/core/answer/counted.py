@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.kept import KeptByModel, switches
-from loralens.core.answer.plan import named_at
+from loralens.core.answer.planned import named_at
 from loralens.core.objectives.assembled import assemble
 from loralens.core.step.step import Held, trained_tensors, walk_step
 from loralens.core.tape.work import WorkLog

@@ -21,11 +21,13 @@ from loralens.core.answer.overhead import (
     overhead_of,
     simulated_overhead,
 )
-from loralens.core.answer.plan import Plan, plan_for
+from loralens.core.answer.plan import plan_for
+from loralens.core.answer.planned import Plan
 from loralens.core.answer.remarks import idle_words, remarks
 from loralens.core.answer.trainer import trained
 from loralens.core.answer.verdict import verdict, worst
 from loralens.core.architecture.multimodal import left_out_bytes
+from loralens.core.errors import InvalidInput
 from loralens.core.methods import check
 from loralens.core.question.accelerator import BEFORE_8, CUDA, accelerator_of
 from loralens.core.question.model import Model, resolve
@@ -112,6 +114,8 @@ class Estimate:
     @property
     def left_out_bytes(self) -> int | None:
         """Weights that stand on the device and are no part of the peak; None: there are some of unknown size."""
+        if self.plan.traced_with:  # the whole model ran
+            return 0
         return left_out_bytes(self.model.config, ITEM_BYTES[self.recipe.weights_dtype])
 
     @property
@@ -138,6 +142,12 @@ class Estimate:
         """Reserved and device bands: by `rule`, or around what is `simulated`."""
         if allocator == "rule":
             return self.overhead
+        if self.plan.traced_with:
+            raise InvalidInput(
+                "allocator simulated runs a computed step's requests, and this plan was traced",
+                field="allocator",
+                hint="leave it out for bands by rule",
+            )
         from loralens.core.answer.reserved import needed
 
         least = needed(self.model, self.method, self.recipe, self.allocated_bytes)
@@ -146,7 +156,7 @@ class Estimate:
 
     def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: Allocator = "rule") -> list[Fit]:
         """Verdict per GPU: see `verdict`. What is left out and has no known size keeps it from being `fits`."""
-        cards = [catalogue.gpu(name) for name in gpus]
+        cards = self._cards(gpus)
         bands = dict.fromkeys((card.id for card in cards), self.bands(allocator))
         if len(cards) > 1 and self.recipe.accelerator == CUDA:  # a card that is named alone is in the recipe already
             older = [card.id for card in cards if accelerator_of(card.compute_capability) == BEFORE_8]
@@ -163,6 +173,15 @@ class Estimate:
                 card["headroom_bytes"],
             )  # the engine has to fit too
         return found
+
+    def _cards(self, gpus: Iterable[str]) -> list[catalogue.Gpu]:
+        """The cards by these names; of several, those whose attention kernels were traced."""
+        cards = [catalogue.gpu(name) for name in gpus]
+        if len(cards) > 1 and self.plan.traced_with:
+            cards = [
+                card for card in cards if accelerator_of(card.compute_capability) in (self.recipe.accelerator, None)
+            ]
+        return cards
 
     def verdicts(self, needed: Iterable[tuple[int, int]], gpu: catalogue.Gpu) -> list[str] | None:
         """Verdicts of steps that differ from this one in size alone, by their (least, safe) bytes; see `fits`.
@@ -234,12 +253,12 @@ class Estimate:
     def to_dict(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: Allocator = "rule") -> MemoryEstimate:
         """One entry of the contract's `estimates`."""
         trainable, total = self.trainable_parameters, self.total_parameters
-        cards = [catalogue.gpu(name) for name in gpus]
+        cards = self._cards(gpus)
         bands = self.bands(allocator)
         answer: MemoryEstimate = {
             "method": self.method,
             "regime": self.plan.regime,
-            "basis": "computed",
+            "basis": self.plan.basis,
             "recipe": self.recipe.to_dict(),
             "parameters": {
                 "total": total,
@@ -261,7 +280,7 @@ class Estimate:
             "breakdown": self.breakdown,
             "communication": self.communication,
             "phases": [{"phase": name, "peak_bytes": size} for name, size in self.phases.items()],
-            "terms": terms(self.moment, *self.point),
+            "terms": terms(self.moment, *self.point, traced_with=self.plan.traced_with),
             "storage": {"checkpoint_bytes": self.checkpoint_bytes, "adapter_file_bytes": self.adapter_file_bytes},
             "assumptions": self.assumptions(allocator) + (unified_note(cards[0]) if len(cards) == 1 else []),
             "attention": [{"kernel": name, "because": why} for name, why in self.plan.attention.items()],

@@ -65,8 +65,8 @@ def substituted(size: Size, batch: int, sequence: int, rank: int) -> str:
     return f"{' + '.join(parts) or '0'} = {size.at(batch, sequence, rank):,}"
 
 
-def terms(moment: Moment, batch: int, sequence: int, rank: int) -> list[Term]:
-    """The entries held at a moment, largest first; their bytes add up to the moment's."""
+def terms(moment: Moment, batch: int, sequence: int, rank: int, *, traced_with: str = "") -> list[Term]:
+    """The entries held at a moment, largest first; their bytes add up to the moment's. `traced_with`: of a traced plan."""
     values = monomial_values(batch, sequence, rank)
     rows: list[Term] = []
     for (category, label), size in moment.entries.items():
@@ -79,7 +79,7 @@ def terms(moment: Moment, batch: int, sequence: int, rank: int) -> list[Term]:
                     "bytes": count,
                     "formula": formula(size),
                     "substituted": substituted(size, batch, sequence, rank),
-                    "source": source_of(category, label),
+                    "source": f"traced: {traced_with}" if traced_with else source_of(category, label),
                 }
             )
     rows.sort(key=lambda row: -row["bytes"])

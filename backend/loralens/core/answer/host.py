@@ -19,7 +19,7 @@ from loralens.core.parallel.table import strategy_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loralens.core.answer.plan import Plan
+    from loralens.core.answer.planned import Plan
     from loralens.core.question.recipe import Recipe
 
 GIB: Final = 2**30

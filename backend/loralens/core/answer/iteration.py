@@ -21,7 +21,7 @@ from loralens.core.question.precision import ITEM_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from loralens.core.answer.plan import Plan
+    from loralens.core.answer.planned import Plan
     from loralens.core.answer.shapes import Iteration, IterationCard, IterationEngine, IterationPhase
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model

@@ -13,7 +13,7 @@ from loralens.core.question.shapes import Pair
 if TYPE_CHECKING:
     from loralens.core.answer.evaluated import Evaluated
     from loralens.core.answer.host import Phases
-    from loralens.core.answer.plan import Plan
+    from loralens.core.answer.planned import Plan
     from loralens.core.answer.shapes import RunMoment
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe

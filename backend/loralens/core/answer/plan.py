@@ -1,18 +1,15 @@
-"""A plan: the whole step as integer coefficients, for one model, method and set of switches.
-
-Evaluated with numbers it is the estimate; with NumPy arrays a sweep; as JSON the browser evaluates it while a slider
-moves. `bytes = sum over monomials of coefficient * B^i * S^j * r^k`; a peak is the largest of a phase's moments. It holds
-within the ranges `valid`, and where `remainders` names a variable only for values that leave the same remainder.
-"""
+"""The plan of a model, a method and a recipe: compiled by walking the step, or read where it was traced."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel, switches
+from loralens.core.answer.planned import Plan
+from loralens.core.answer.traced import traced_plan
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.moe import ROUTING
 from loralens.core.architecture.moe_looped import EQUAL_SHARES
@@ -28,106 +25,15 @@ from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.step.counts import Counts
 from loralens.core.step.rank import of_rank
-from loralens.core.step.step import Held, Step, held_parameters, walk_step
-from loralens.core.tape.ledger import CATEGORIES, Moment, Point
-from loralens.core.tape.size import MONOMIALS, VARIABLES, Size, monomial_values
-from loralens.core.tape.traffic import Traffic
+from loralens.core.step.step import Step, held_parameters, walk_step
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
-    from loralens.core.answer.plan_shapes import PlanNumbers, PlanRanges, PlanRemainders
     from loralens.core.architecture.causal import Root
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
 
 MOST_BYTES: Final = 64 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
-
-
-@dataclass(slots=True)
-class Plan:
-    """See the module's docstring. `moments` are the candidates for a peak, `points` the timeline."""
-
-    method: str
-    recipe: Recipe  # that it was compiled for, with everything named that the method chose itself
-    regime: str
-    assumptions: list[str]
-    total: Size
-    trainable: Size
-    checkpoint_bytes: Size
-    adapter_bytes: Size
-    host_bytes: Size
-    moments: list[Moment]
-    points: list[Point]
-    validity: Validity
-    held: list[Held]
-    attention: dict[str, str] = field(default_factory=dict)  # kernels that were picked, and why
-    traffic: Traffic = field(default_factory=Traffic)
-    positions: int | None = None  # places in a learned table of positions
-    media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
-    base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
-    terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
-
-    def used(self, recipe: Recipe) -> Recipe:
-        """A recipe that the plan covers, with everything named that the method chose itself: its target modules, its packing."""
-        return named_at(self.recipe, recipe)
-
-    @property
-    def phases(self) -> list[str]:
-        """The phases in the order in which they begin."""
-        return list(dict.fromkeys(point.phase for point in self.points if point.phase != "setup"))
-
-    def peaks(self, batch: int, sequence: int, rank: int) -> tuple[dict[str, int], Moment, int]:
-        """Peak bytes by phase, and the moment of the overall peak with its bytes."""
-        values = monomial_values(batch, sequence, rank)
-        phases = dict.fromkeys(self.phases, 0)
-        best, best_bytes = self.moments[0], -1
-        for moment, terms in zip(self.moments, self.terms, strict=True):
-            size = sum([coefficient * values[index] for index, coefficient in terms])
-            if size > phases[moment.phase]:
-                phases[moment.phase] = size
-                if size > best_bytes:
-                    best, best_bytes = moment, size
-        return phases, best, best_bytes
-
-    def to_dict(self) -> PlanNumbers:
-        """The plan's own part of the contract's JSON."""
-        return {
-            "variables": list(VARIABLES),
-            "valid": cast("PlanRanges", {name: list(bounds) for name, bounds in self.validity.ranges.items()}),
-            "remainders": cast("PlanRemainders", {name: list(pair) for name, pair in self.validity.remainders.items()}),
-            "monomials": [list(exponents) for exponents in MONOMIALS],
-            "categories": list(CATEGORIES),
-            "parameters": {"total": list(self.total), "trainable": list(self.trainable)},
-            "storage": {
-                "checkpoint_bytes": list(self.checkpoint_bytes),
-                "adapter_file_bytes": list(self.adapter_bytes),
-            },
-            "host_bytes": list(self.host_bytes),
-            "moments": [
-                {"phase": moment.phase, "label": moment.label, "bytes": _rows(moment)} for moment in self.moments
-            ],
-            "timeline": [
-                {
-                    "phase": point.phase,
-                    "label": point.label,
-                    "repeat": point.repeat,
-                    "first": _rows(point.first),
-                    "last": _rows(point.last),
-                }
-                for point in self.points
-            ],
-        }
-
-
-def named_at(named: Recipe, recipe: Recipe) -> Recipe:
-    """A recipe in which everything is named, at another one's batch, length and rank."""
-    lora = replace(named.lora, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
-    batch, sequence = recipe.micro_batch_size, recipe.sequence_length
-    return replace(named, micro_batch_size=batch, sequence_length=sequence, lora=lora)
-
-
-def _rows(moment: Moment) -> list[list[int]]:
-    return [list(size) for size in moment.by_category()]
 
 
 def _weight(plan: Plan) -> int:
@@ -146,6 +52,8 @@ _plans: KeptByModel[Plan] = KeptByModel(MOST_BYTES, _weight, _covers)
 
 def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
     """The plan that covers a recipe; compiled once per model, method and switches. Of stages, the fullest one's."""
+    if model.traced is not None:
+        return traced_plan(model.traced, method, recipe)
     p = recipe.parallelism
     if p.pp > 1 and p.pipeline_rank is None:
         return _fullest(model, method, recipe)

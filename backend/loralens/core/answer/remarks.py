@@ -9,7 +9,7 @@ from loralens.core.question.recipe import ALL_WORDS
 from loralens.core.tape.size import MONOMIALS, VARIABLES
 
 if TYPE_CHECKING:
-    from loralens.core.answer.plan import Plan
+    from loralens.core.answer.planned import Plan
     from loralens.core.answer.shapes import IdleWords
     from loralens.core.question.recipe import Recipe
     from loralens.core.question.words import Word

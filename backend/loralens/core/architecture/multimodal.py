@@ -10,6 +10,7 @@ from loralens.core.architecture.nested import filled_fields
 from loralens.core.architecture.registry import media_class, text_config
 from loralens.core.architecture.towers import TOWERS, USUAL, projector
 from loralens.core.errors import LoraLensError
+from loralens.core.question.traced import TRACED
 
 _PARTS: Final = {"vision_config": "vision tower", "audio_config": "audio tower", "speech_config": "speech encoder"}
 
@@ -36,7 +37,9 @@ def left_out_parameters(entries: Mapping[str, Any], text_hidden: int | None = No
 
 def left_out_note(entries: Mapping[str, Any]) -> list[str]:
     """One sentence on each thing that the config has and the count has not; empty for a plain language model."""
-    notes = []
+    notes: list[str] = []
+    if TRACED in entries:  # the whole model ran
+        return notes
     whole = media_class(entries) is not None
     for field, name in _PARTS.items():
         part = entries.get(field)

@@ -319,7 +319,7 @@ def _unknown(model_type: str) -> UnsupportedArchitecture:
         field="config.model_type",
         hint=(f"did you mean {', '.join(near)}? " if near else "")
         + f"`loralens models --families` lists the {len(FAMILIES)} that are (GET /api/families); "
-        "`loralens trace` can trace any other one that transformers has",
+        "`loralens trace --plan` makes a plan of any other one that transformers has",
     )
 
 

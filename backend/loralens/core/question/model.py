@@ -11,6 +11,7 @@ from loralens.core import catalogue
 from loralens.core.errors import InvalidInput
 from loralens.core.question.packings import said_by
 from loralens.core.question.recipe import Quantization, Recipe
+from loralens.core.question.traced import TracedPlans, traced_plans
 
 if TYPE_CHECKING:
     from loralens.core.question.shapes import ModelSummary
@@ -36,6 +37,11 @@ class Model:
     key: str | None
     read_as: tuple[str, ...] = ()
     packing: str | None = None
+
+    @property
+    def traced(self) -> TracedPlans | None:
+        """The plans that were traced of this model; None where it is computed."""
+        return traced_plans(self.config) if self.key is None else None
 
     def to_dict(self, parameters: int, left_out: list[str]) -> ModelSummary:
         """The contract's `model` object; `read_as` is there only where a name had to be understood."""

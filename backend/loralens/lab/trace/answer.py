@@ -64,7 +64,7 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "model": {"id": model.id, "name": model.name, "family": model.family},
         "recipe": asked.to_dict(),
         "traces": traces,
-        "versions": _versions(),
+        "versions": versions(),
         "leaves_out": list(LEAVES_OUT),
     }
 
@@ -100,7 +100,8 @@ def _computed(model: Model, method: str, recipe: Recipe, traced: TraceResult) ->
     }
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """The installed libraries that a trace runs; None for one that is not there."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:

@@ -87,4 +87,5 @@ def _understood(answer: Mapping[str, Any]) -> tuple[Recorded, dict[str, int]]:
         raise kind(told["message"], field=told["field"], hint=told["hint"])
     storages = [TracedStorage(**{**storage, "shape": tuple(storage["shape"])}) for storage in answer["storages"]]
     marks = [(phase, event) for phase, event in answer["marks"]]
-    return Recorded(storages, answer["events"], marks), answer["counts"]
+    parameters = [(name, tuple(shape), trains) for name, shape, trains in answer["parameters"]]
+    return Recorded(storages, answer["events"], marks, parameters), answer["counts"]

@@ -134,7 +134,8 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         _checkpoint(model, recipe)
         model.enable_input_require_grads()  # type: ignore[operator]  # transformers types it as a module
     lora = recipe.lora
-    targets = lora.target_modules  # None: PEFT's own default for the family
+    usual = usual_targets(getattr(model.config, "model_type", None))
+    targets = usual if lora.target_modules is None else lora.target_modules
     config = LoraConfig(
         task_type=_TASK_TYPES.get(head_for(model.config, recipe)),
         r=lora.rank,
@@ -162,6 +163,13 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         if parameter.requires_grad and "lora_" in name:
             parameter.data = parameter.data.to(DTYPES[lora.adapter_dtype])
     return adapted
+
+
+def usual_targets(model_type: str | None) -> str | None:
+    """None where PEFT has a default for the family; else every linear layer."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+    return None if model_type in KNOWN else "all-linear"
 
 
 def _all_conv1d(model: torch.nn.Module) -> bool:

@@ -50,14 +50,19 @@ def trace(
         UnsupportedArchitecture: transformers has no such family, or none with a loss.
         DependencyMissing: transformers, PEFT or bitsandbytes is missing, or this build of torch cannot trace.
     """
+    return summarize(*recorded(config, method, recipe))
+
+
+def recorded(
+    config: Mapping[str, Any], method: str, recipe: Recipe | Mapping[str, Any] | None
+) -> tuple[Recorded, dict[str, int]]:
+    """As `record`, where need be in a process that sees no card."""
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(recipe or {})
     with needing("trace", "tracing"):
         from loralens.lab.trace import apart, cuda_on_cpu
 
         elsewhere = cuda_on_cpu.card_is_visible()
-    if elsewhere:
-        return summarize(*apart.record(config, method, recipe.to_dict()))
-    return summarize(*record(config, method, recipe))
+    return apart.record(config, method, recipe.to_dict()) if elsewhere else record(config, method, recipe)
 
 
 def record(

@@ -8,10 +8,17 @@ from typing import Any, Final
 import torch
 
 from loralens.core.architecture.heads import EMBEDDING, LM, no_such_head
+from loralens.core.architecture.registry import families as walked
 from loralens.core.errors import UnsupportedArchitecture
 
 # families with parameters that train in name and no gradient ever reaches
 UNREACHED: Final = frozenset({"jamba", "mamba", "falcon_mamba", "deepseek_v32", "glm_moe_dsa", "deepseek_v4"})
+
+
+def reaches_all(config: Any) -> bool:
+    """Is it known that every parameter that trains gets a gradient? A tower without pictures does not, nor does who nobody knows."""
+    towers = any(hasattr(config, name) for name in ("vision_config", "audio_config"))
+    return not towers and config.model_type not in UNREACHED and walked().get(config.model_type, False)
 
 
 def model_class(config: Any, head: str = LM) -> Any:

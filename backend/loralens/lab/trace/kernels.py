@@ -204,12 +204,32 @@ def index(func: Any, x: torch.Tensor, indices: Any) -> Any:
     return func(x, chosen)
 
 
+class EqualShares:
+    """`nonzero` in a loop over experts, whose result depends on the router: every expert is hit, by an equal share of tokens.
+
+    Source: transformers 5.23, models/{dbrx,nllb_moe,switch_transformers}/modeling_*.py (`expert_hit`).
+    """
+
+    def __init__(self, ledger: Any) -> None:
+        self._ledger = ledger
+
+    def __call__(self, func: Any, mask: torch.Tensor) -> Any:
+        """Indices with the shape that equal shares give; anywhere else what the operator itself says."""
+        inside = self._ledger.owners.inside
+        if not inside or not type(inside[-1]).__name__.endswith("Experts"):
+            return func(mask)
+        experts = getattr(inside[-1], "num_experts", None) or len(inside[-1])
+        rows = min(experts, mask.numel()) if mask.dim() == 1 else mask.numel() // experts
+        return torch.empty_strided((rows, mask.dim()), (1, rows), dtype=torch.int64, device=mask.device)
+
+
 def equip(ledger: Any) -> None:
     """Teach a ledger the operators whose CUDA kernels differ from what a fake tensor shows."""
     aten = torch.ops.aten
     ledger.overrides[aten._local_scalar_dense.default] = known_values
     ledger.overrides[aten._grouped_mm.default] = grouped_mm
     ledger.overrides[aten.index.Tensor] = index
+    ledger.overrides[aten.nonzero.default] = EqualShares(ledger)
     ledger.workspaces[aten.embedding_dense_backward.default] = embedding_scratch
     ledger.workspaces[aten._safe_softmax.default] = safe_softmax_scratch
     ledger.workspaces[aten.masked_scatter.default] = masked_scatter_scratch

@@ -6,7 +6,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -36,6 +36,10 @@ class TracedStorage:
         return -(-self.size_bytes // ROUNDING_BYTES) * ROUNDING_BYTES
 
 
+WeightRow = tuple[str, tuple[int, ...], bool]
+"""A parameter's name, its shape (before packing), and whether it trains."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What a finished ledger holds: see `TraceLedger`."""
@@ -43,6 +47,7 @@ class Recorded:
     storages: list[TracedStorage]
     events: list[int]
     marks: list[tuple[str, int]]
+    parameters: list[WeightRow] = field(default_factory=list)
 
 
 class Owners:
@@ -51,6 +56,7 @@ class Owners:
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
         self.running: list[str] = []
+        self.inside: list[torch.nn.Module] = []  # the modules behind those names
         self.of_node: dict[int, str] = {}
         self._handles: list[Any] = []
 
@@ -71,10 +77,12 @@ class Owners:
 
     def _enter(self, module: torch.nn.Module, _inputs: Any) -> None:
         self.running.append(self.names.get(id(module), ""))
+        self.inside.append(module)
 
     def _leave(self, _module: torch.nn.Module, _inputs: Any, _output: Any) -> None:
         if self.running:
             self.running.pop()
+            self.inside.pop()
 
     def current(self, phase: str) -> str:
         """The owner of the operator that runs now."""
@@ -127,6 +135,7 @@ class TraceLedger(TorchDispatchMode):
         self.storages: list[TracedStorage] = []
         self.events: list[int] = []  # index + 1 when born, -(index + 1) when released
         self.marks: list[tuple[str, int]] = []  # a phase and the event at which it begins
+        self.parameters: list[WeightRow] = []
         self.overrides: dict[Any, Callable[..., Any]] = {}
         self.workspaces: dict[Any, Callable[..., Iterable[int]]] = {}
         self._live: dict[int, tuple[int, Any]] = {}
@@ -134,7 +143,7 @@ class TraceLedger(TorchDispatchMode):
 
     def recorded(self) -> Recorded:
         """What is left when the tensors are gone."""
-        return Recorded(self.storages, self.events, self.marks)
+        return Recorded(self.storages, self.events, self.marks, self.parameters)
 
     def begin(self, phase: str) -> None:
         """A new phase starts here."""

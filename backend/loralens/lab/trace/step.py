@@ -96,6 +96,7 @@ def run(
             model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
         model.train()
         counts = count(model)
+        ledger.parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
         stack.enter_context(cuda_on_cpu.cuda_words())
         stack.enter_context(_transformers_as_eager(config))
         stack.enter_context(optimizers.bitsandbytes_on_fakes())
@@ -179,8 +180,7 @@ class _Step:
             )
             if pictures is not None:
                 self.batch |= pictures.tensors(dtype)
-        everywhere = not media.has_tower(config) and config.model_type not in families.UNREACHED
-        self._warm_up(self.trained if everywhere else self._reached())
+        self._warm_up(self.trained if families.reaches_all(config) else self._reached())
         if recipe.optimizer_in_backward:
             self._step_in_backward()
 
