@@ -116,6 +116,39 @@ def test_encoders_and_experts_that_see_everything(family: str) -> None:
     assert work.total * BATCH * tokens - BATCH * needless == pytest.approx(counter.get_total_flops(), rel=1e-5)
 
 
+HYBRIDS = {
+    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "attn_layer_indices": [1], "mamba_chunk_size": 16},
+    "qwen3_5_text": {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+                     "linear_value_head_dim": 16, "full_attention_interval": 3},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    "mamba": {"state_size": 8, "expand": 2, "intermediate_size": 128},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_what_a_hybrid_multiplies_is_what_torch_counts(family: str) -> None:
+    """Attention in the layers that have it, and the products of scans; torch counts a depthwise convolution as a whole one."""
+    import transformers
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from loralens.lab.trace import families
+
+    config = {**COMMON, "model_type": family, "num_key_value_heads": 2, "pad_token_id": 0, **HYBRIDS[family]}
+    entries = {name: value for name, value in config.items() if name != "model_type"}
+    real = transformers.AutoConfig.for_model(family, **entries)
+    built = families.model_class(real)._from_config(real, attn_implementation="eager").train()
+    tokens = families.inputs(real, BATCH, LENGTH, padded=False, dtype=None, device="cpu")
+    ids = {name: value.zero_() for name, value in tokens.items()}
+    with FlopCounterMode(display=False) as counter:
+        built(**ids, use_cache=False).loss.backward()
+    recipe = {"sequence_length": LENGTH, "attention": "eager", "autocast": None, "weights_dtype": "float32"}
+    question, _ = read_question({"config": config, "method": "full", "recipe": recipe})
+    work = training_work(network_of(question))
+    products = sum(done for name, done in counter.get_flop_counts()["Global"].items() if "convolution" not in str(name))
+    assert work.total * BATCH * LENGTH == pytest.approx(products, rel=0.03)
+
+
 def test_a_causal_kernel_meets_half_of_the_keys() -> None:
     assert keys_per_token(1000, None, causal=True) == 500.5
     assert keys_per_token(1000, None, causal=False) == 1000

@@ -24,7 +24,8 @@ def command(body: Body, json: Json = False) -> None:
     if json:
         return print_json(answer)
     counts = answer["parameters"]
-    line(f"{answer['model']['name']}  {answer['model']['parameters']:,} parameters")
+    number = f"{answer['model']['parameters']:,}" if answer["exact"] else f"about {answer['model']['parameters']:.3g}"
+    line(f"{answer['model']['name']}  {number} parameters")
     rows = [
         (
             row["name"],

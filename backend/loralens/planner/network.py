@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core import methods
+from loralens.core.answer.counted import counted_for
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.module import Embedding, Linear, Module
@@ -14,6 +15,7 @@ from loralens.core.architecture.registry import build
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
+from loralens.core.tape.cost import ATTENTION, NARROW, PRODUCTS
 from loralens.core.time.floats import added
 from loralens.planner.question import Question
 from loralens.planner.work import Network, keys_per_token, text_config
@@ -31,7 +33,7 @@ def network_of(question: Question) -> Network:
     root = build(question.model.config)
     methods.prepare(question.method, root, recipe)
     config = text_config(question.model.config)
-    matrices = trained = in_layers = 0.0
+    matrices = trained = in_layers = convolved = 0.0
     adapters = 0
     visited = None  # experts that a token visits, as the router beside them says
     for name, module in root.walk():
@@ -43,10 +45,11 @@ def network_of(question: Question) -> Network:
         if not weights:
             continue
         matrices += weights
+        convolved += weights if module.multiplies else 0
         in_layers += 0 if module is root.head else weights
         trained += weights if any(one.trainable for _, one in module.own_parameters()) else 0
         adapters += _adapter_parameters(module, recipe) if isinstance(module, Linear) else 0
-    width, keys = _attention(root, config, recipe)
+    width, keys = (0, 0.0) if root.mixes else _attention(root, config, recipe)
     return Network(
         matrix_parameters=round(matrices),
         trained_matrix_parameters=round(trained),
@@ -54,7 +57,27 @@ def network_of(question: Question) -> Network:
         layer_matrix_parameters=round(in_layers),
         attention_width=width,
         keys_per_token=keys,
+        mixing=_mixing(question, matrices - convolved) if root.mixes else 0.0,
     )
+
+
+def _mixing(question: Question, matrices: float) -> float:
+    """Operations per token of attention, scans and linear attention in forward, as the walk counts them for its time.
+
+    What the forward pass multiplies beside the weights that a token is multiplied with.
+    """
+    asked = question.recipe
+    words = {
+        "micro_batch_size": 1, "sequence_length": asked.sequence_length, "attention": asked.attention, "padded": asked.padded,
+        "weights_dtype": asked.weights_dtype, "autocast": asked.autocast, "gradient_checkpointing": False,
+    }  # fmt: skip
+    counted = counted_for(question.model, "full", Recipe.from_mapping(words))
+    done = added(
+        float(work.flops.at(1, asked.sequence_length, 1))
+        for phase, cause, _, work in counted.work.rows()
+        if phase == "forward" and cause in (PRODUCTS, NARROW, ATTENTION)
+    )
+    return max(0.0, float(done) / asked.sequence_length - 2 * matrices)
 
 
 def compute_dtype(recipe: Recipe) -> str:

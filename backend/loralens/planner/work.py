@@ -35,6 +35,7 @@ class Network:
         layer_matrix_parameters: the part of `matrix_parameters` inside the layers (not the head).
         attention_width: query heads × head width, summed over the layers.
         keys_per_token: how many keys a query meets on average (half the sequence under a causal kernel).
+        mixing: operations of what else brings positions together in forward; of attention too, where layers differ.
     """
 
     matrix_parameters: int
@@ -43,6 +44,7 @@ class Network:
     layer_matrix_parameters: int
     attention_width: int
     keys_per_token: float
+    mixing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def training_work(network: Network, *, gradient_checkpointing: bool = False) -> 
     (6000.0, 4000.0)
     """
     # Scores q·k and the weighted sum of v: one multiply-add each per key and unit of width.
-    attention = 4 * network.attention_width * network.keys_per_token
+    attention = 4 * network.attention_width * network.keys_per_token + network.mixing
     return Work(
         forward=2 * network.matrix_parameters,
         input_gradients=2 * network.matrix_parameters,

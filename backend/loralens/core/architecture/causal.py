@@ -57,6 +57,7 @@ class Root(Module):
     default_targets: tuple[str, ...] | str
     float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
+    mixes = False  # layers bring positions together by other means than attention too
     turn: int | None = None  # positions of a turn of the loops in its layers; None: they have none
     buffer_bytes = 0  # of what a model holds beside its weights
     buffer_numbers = 0  # ... in the dtype of its weights

@@ -119,6 +119,7 @@ class LoopedExperts(Module):
 class _Statics(Module):
     def __init__(self, experts: int) -> None:
         self.e_score_correction_bias = Parameter((1, experts))
+        self.multiplies = False  # added to scores
 
 
 def separate(root: Root, model_type: str) -> None:
@@ -131,6 +132,9 @@ def separate(root: Root, model_type: str) -> None:
             if not isinstance(stacked, Experts):
                 continue
             module.experts = SeparateExperts(*stacked.sizes, names)
+            for part in vars(module).values():
+                if isinstance(part, Linear):
+                    part.packable = True
             for name, part in list(vars(module).items()):
                 if linear and isinstance(part, Router):
                     setattr(module, name, LinearRouter(part.hidden, stacked.sizes[2], part.chosen))
@@ -140,4 +144,6 @@ def separate(root: Root, model_type: str) -> None:
     for _, stack in root.stacks():
         stack.changed(change)
     root.expert_targets = None
+    if model_type == "phimoe":  # its router was a linear layer like any other
+        root.refused_targets = frozenset()
     root.experts_in_turn = True

@@ -14,6 +14,7 @@ from loralens.core.architecture.heads import LM, head_of, labels_of
 from loralens.core.architecture.media import Media
 from loralens.core.architecture.moe_looped import FUSED_SINCE, SEPARATE, separate
 from loralens.core.architecture.nested import text_part
+from loralens.core.architecture.remote import NO_LOSS, SAME, reason
 from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.versions import CURRENT
@@ -170,7 +171,7 @@ _UNLIKE_LLAMA: Final = ("expert", "state_size", "cross_attention", "lora_rank", 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Parameters of a config. `exact` is false where the shape had to be guessed; `note` then says so."""
+    """Parameters of a config. `exact` is false where the shape had to be guessed: three digits of `total` hold then, and `note` says why."""
 
     total: int
     exact: bool
@@ -180,7 +181,7 @@ class Count:
 def count_parameters(entries: Mapping[str, Any]) -> Count:
     """How many parameters a model has, tied ones once, also where its training step is not modelled.
 
-    An unknown family whose config has Llama's fields is counted as if it were one, and says that this is a guess.
+    An unknown family whose config has Llama's fields is counted as if it were one, to three digits, and says why.
 
     Raises:
         InvalidInput: a field is missing, malformed or out of range.
@@ -191,13 +192,17 @@ def count_parameters(entries: Mapping[str, Any]) -> Count:
         return Count(_total(_whole(entries, CURRENT["transformers"], _make(config, model_type))), True, "")
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [name for name in needed if not config.has(name)]
-    if missing or any(word in str(name) for name in config.entries for word in _UNLIKE_LLAMA):
+    unlike = any(word in str(name) for name in config.entries for word in _UNLIKE_LLAMA)
+    if missing or unlike or model_type in NO_LOSS:
         raise _unknown(model_type)
-    return Count(
-        _total(_make(config, "llama")),
-        False,
-        f"model_type {model_type!r} is not modelled: counted as if it were Llama, which is a guess",
-    )
+    why = reason(model_type) or f"model_type {shown(model_type)} is not modelled"
+    return Count(_about(_total(_make(config, "llama"))), False, f"about: {why}; counted as if it were Llama")
+
+
+def _about(total: int) -> int:
+    """Three digits of a number; the others would say more than is known."""
+    unit = 10 ** max(0, len(str(total)) - 3)
+    return (total + unit // 2) // unit * unit
 
 
 def _total(root: Root) -> int:
@@ -268,6 +273,7 @@ def _family_of(
     entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]
 ) -> tuple[Config, str]:
     config, model_type = text_part(Config(entries, transformers), FAMILIES)
+    model_type = SAME.get(model_type, model_type)
     if not model_type:
         raise InvalidInput(
             "config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like'
@@ -314,8 +320,9 @@ def media_class(entries: Mapping[str, Any]) -> type[Media] | None:
 def _unknown(model_type: str) -> UnsupportedArchitecture:
     spelled = {key(name): name for name in FAMILIES}
     near = [spelled[name] for name in closest(model_type, spelled)]
+    why = reason(model_type)
     return UnsupportedArchitecture(
-        f"model_type {shown(model_type)} is not modelled",
+        f"model_type {shown(model_type)} is not modelled{f': {why}' if why else ''}",
         field="config.model_type",
         hint=(f"did you mean {', '.join(near)}? " if near else "")
         + f"`loralens models --families` lists the {len(FAMILIES)} that are (GET /api/families); "

@@ -43,16 +43,24 @@ def running_sum(t: Tape, x: Tensor, label: str) -> Tensor:
 
 
 def contract(
-    t: Tape, a: Tensor, b: Tensor, numel: Size, width: int, label: str, *, copies: tuple[bool, bool] = (True, True)
+    t: Tape,
+    a: Tensor,
+    b: Tensor,
+    numel: Size,
+    width: int,
+    label: str,
+    *,
+    flops: Size,
+    copies: tuple[bool, bool] = (True, True),
 ) -> Tensor:
-    """`einsum` of two tensors as one batched product; `copies`: which has to be laid out anew for it."""
+    """`einsum` of two tensors as one batched product of so many operations; `copies`: which has to be laid out anew for it."""
     if t.autocast is not None:
         a = ops.cast(t, a, t.autocast, f"{label}: input cast by autocast")
         b = ops.cast(t, b, t.autocast, f"{label}: input cast by autocast")
     first = ops.copy(t, a, f"{label}: input laid out") if copies[0] else a
     second = ops.copy(t, b, f"{label}: input laid out") if copies[1] else b
     outside, t.autocast = t.autocast, None
-    out = ops.matmul(t, first, second, numel, width, label)
+    out = ops.matmul(t, first, second, numel, width, label, flops=flops)
     t.autocast = outside
     return out
 

@@ -12,7 +12,7 @@ from loralens.core.tape import ops
 from loralens.core.tape.folding import contract, masked_fill, pad, running_sum
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.selecting import exp, softplus
-from loralens.core.tape.size import BATCH, TOKENS, Size
+from loralens.core.tape.size import BATCH, SEQUENCE, TOKENS, Size
 from loralens.core.tape.tape import Tape
 
 
@@ -55,19 +55,26 @@ class Scan:
         pairs, states = rows * (self.chunk * self.heads), self._states(rows)
         several = t.validity.exceeds("sequence_length", self.chunk)  # one chunk lies as a product needs it
         mask = exp(t, self._segments(t, a, pairs), "scan: decay between positions")
-        scores = contract(t, c, b, pairs, self.chunk, "scan: C B")
+        within, across_state = x.numel * (2 * self.chunk), x.numel * (2 * self.state)
+        scores = contract(t, c, b, pairs, self.chunk, "scan: C B", flops=pairs * (2 * self.state))
         weights = ops.mul(t, scores, mask, "scan: C B, decayed")
-        inside = contract(t, weights, x, x.numel, self.inner, "scan: output of the chunk", copies=(False, several))
+        inside = contract(
+            t, weights, x, x.numel, self.inner, "scan: output of the chunk", flops=within, copies=(False, several)
+        )
         last = exp(t, ops.shift(t, decay, "scan: sums to the end"), "scan: decay to the end")
         decayed = ops.mul(t, b, last, "scan: B, decayed")
-        own = contract(t, decayed, x, states, self.state, "scan: states of the chunks", copies=(True, several))
+        own = contract(
+            t, decayed, x, states, self.state, "scan: states of the chunks", flops=across_state, copies=(True, several)
+        )
         one = BATCH * (self.inner * self.state)
         before = t.new(one, own.dtype, self.state, "scan: first state")
         own = ops.cat(t, [before, own], self.state, "scan: states, with the first")
         passed = self._passed_on(t, decay, own, states + one)
         start = ops.cut(t, passed, "scan: states at the start", numel=states)
         first = exp(t, decay, "scan: decay from the start")
-        read = contract(t, c, start, x.numel, self.inner, "scan: C * states", copies=(True, several))
+        read = contract(
+            t, c, start, x.numel, self.inner, "scan: C * states", flops=across_state, copies=(True, several)
+        )
         across = ops.mul(t, read, first, "scan: output of earlier chunks")
         output = ops.add(t, inside, across, "scan: output")
         output = ops.copy(t, output, "scan: output, laid out")
@@ -100,4 +107,7 @@ class Scan:
     def _passed_on(self, t: Tape, decay: Tensor, own: Tensor, numel: Size) -> Tensor:
         """A product with a small table: every state is a sum of those before it."""
         table = ops.indexed(t, decay, None, BATCH * self.heads, 1, "scan: decay between chunks")
-        return contract(t, table, own, numel, self.state, "scan: states at the start", copies=(False, False))
+        flops = numel.times(SEQUENCE) * 2 // self.chunk  # over all chunks
+        return contract(
+            t, table, own, numel, self.state, "scan: states at the start", flops=flops, copies=(False, False)
+        )

@@ -116,6 +116,7 @@ class SharingAttention(SparseAttention):
 class DeepSeekV32(CausalDecoder):
     """The causal language model."""
 
+    mixes = True
     caches = False
     default_targets: tuple[str, ...] | str = ("q_a_proj", "kv_a_proj_with_mqa")
     expert_targets = EXPERT_TARGETS

@@ -210,6 +210,7 @@ class DeltaLayer(Module):
 class DeltaDecoder(CausalDecoder):
     """Delta layers and attention layers."""
 
+    mixes = True
     kv_heads, key_heads, value_heads = 4, 16, 32
     linear: type[DeltaNet] = DeltaNet
     turn = CHUNK

@@ -142,7 +142,15 @@ class _Sweep:
         t.end(both)
         decay = ops.cut(t, self._decay, "delta rule: a chunk's decay", numel=BATCH * r.value_heads)
         decayed = ops.mul(t, state, decay, "delta rule: state, decayed")
-        added = ops.matmul(t, self._of_chunk(self._k), new, state.numel, r.value, "delta rule: added to the state")
+        added = ops.matmul(
+            t,
+            self._of_chunk(self._k),
+            new,
+            state.numel,
+            r.value,
+            "delta rule: added to the state",
+            flops=state.numel * (2 * CHUNK),
+        )
         return ops.add(t, decayed, added, "delta rule: state")
 
     def _of_chunk(self, x: Tensor) -> Tensor:

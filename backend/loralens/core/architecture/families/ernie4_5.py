@@ -69,6 +69,7 @@ class ErnieRouter(Router):
     def __init__(self, hidden: int, experts: int, chosen: int) -> None:
         super().__init__(hidden, experts, chosen, float32=True)
         self.moe_statics = Module()
+        self.moe_statics.multiplies = False  # added to scores
         self.moe_statics.e_score_correction_bias = bias = Parameter((1, experts))
         bias.frozen = True
         self.weight.held_in = bias.held_in = "float32"

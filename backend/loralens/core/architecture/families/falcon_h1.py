@@ -124,6 +124,7 @@ class FalconH1Layer(Module):
 class FalconH1(Granite):
     """The causal language model; embeddings and logits are scaled as Granite's are."""
 
+    mixes = True
     caches = False
     refused_targets = REFUSED
 

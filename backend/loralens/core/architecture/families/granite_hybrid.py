@@ -67,6 +67,7 @@ class GraniteHybridLayer(Module):
 class GraniteHybrid(Granite):
     """The causal language model."""
 
+    mixes = True
     caches = False
 
     def __init__(self, config: Config) -> None:

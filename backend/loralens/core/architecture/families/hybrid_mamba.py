@@ -67,6 +67,7 @@ class JambaAttention(SelfAttention):
 class Jamba(CausalDecoder):
     """Mamba with norms on its parameters, attention every eighth layer, experts every second."""
 
+    mixes = True
     caches = False
     turn = 1
 
@@ -112,6 +113,7 @@ def _pattern(config: Config, name: str, period: int, offset: int) -> tuple[int, 
 class Bamba(CausalDecoder):
     """Mamba 2, and attention in the layers that the config lists."""
 
+    mixes = True
     caches = False
 
     def __init__(self, config: Config) -> None:

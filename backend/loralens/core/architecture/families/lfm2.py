@@ -84,6 +84,7 @@ class LfmLayer(Module):
 class Lfm2(CausalDecoder):
     """The causal language model."""
 
+    mixes = True
     intermediate: int = 12288
 
     def __init__(self, config: Config) -> None:

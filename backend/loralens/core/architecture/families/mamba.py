@@ -54,6 +54,7 @@ class MambaBlock(Module):
 class Mamba(CausalDecoder):
     """The causal language model."""
 
+    mixes = True
     caches = False
     turn = 1
     default_targets = ("in_proj", "x_proj")

@@ -96,7 +96,8 @@ class _Blocks:
         self._given.add(ops.add(t, self._before, self._inside, "attention: output of a block, whole"))
         decayed = ops.mul(t, k, self._buffer(by_position, 1), "attention: key, decayed")
         laid = self._laid_out(decayed), self._laid_out(v)
-        self._added = ops.matmul(t, *laid, state.numel, s.head_dim, "attention: added to the state")
+        flops = state.numel * (2 * size)
+        self._added = ops.matmul(t, *laid, state.numel, s.head_dim, "attention: added to the state", flops=flops)
         t.end(decayed)
         t.end(*laid)
         kept = ops.mul(t, state, self._buffer(ONE * s.heads, 1), "attention: state, decayed")
@@ -126,6 +127,7 @@ class MiniMaxLayer(DecoderLayer):
 class MiniMax(CausalDecoder):
     """The causal language model."""
 
+    mixes = True
     caches = False
     expert_targets = MIXTRAL_TARGETS
 

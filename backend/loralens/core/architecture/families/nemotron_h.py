@@ -110,6 +110,7 @@ class NemotronMoe(Module):
 class NemotronH(CausalDecoder):
     """The causal language model. The list of layers says how many there are."""
 
+    mixes = True
     caches = False
     default_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     refused_targets = REFUSED

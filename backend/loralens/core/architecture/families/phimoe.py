@@ -31,10 +31,6 @@ class SparseMixer(Linear):
         super().__init__(hidden, experts, name="router: logits")
         self.packable = False
 
-    def forward(self, t: Tape, x: Tensor) -> Tensor:
-        """Shapes: (rows, hidden) to (rows, experts)."""
-        return self.base(t, x)
-
     def drawn(self, t: Tape, logits: Tensor) -> Tensor:
         """The weights of both experts. Shapes: (rows, experts) to (rows, 2)."""
         first = self._one(t, logits)

@@ -7,6 +7,7 @@ counts w1 and w2 together, c_attn has a bias, nothing else does.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
@@ -14,9 +15,12 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import Shape
+from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.tape import Tape
+
+UNTRACED: Final = "about: this family's code lives on the Hub, not in transformers; it is walked as that code reads, and no traced step holds it"
 
 
 class QwenAttention(SelfAttention):
@@ -84,3 +88,7 @@ class Qwen(CausalDecoder):
         s = replace(s, intermediate=s.intermediate // 2)
         names = PartNames("transformer", "wte", "h", "ln_f")
         self.assemble(s, lambda _: QwenLayer(s), (None,) * s.layers, names=names)
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """What holds its figures."""
+        return [*super().assumptions(recipe), UNTRACED]

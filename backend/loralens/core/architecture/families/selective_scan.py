@@ -63,6 +63,6 @@ class _Sweep:
         t.end(kept)
         low = ops.cast(t, state, self._dtype, "scan: state in the input's dtype")
         c = ops.cut(t, self._c, "scan: C of a position", numel=BATCH * self._state)
-        out = ops.matmul(t, low, c, one, 1, "scan: C * state")
+        out = ops.matmul(t, low, c, one, 1, "scan: C * state", flops=one * (2 * self._state))
         self._given.add(ops.cut(t, out, "scan: output of a position", numel=one))
         return state
