@@ -49,6 +49,10 @@ contract: ## Schemathesis against the OpenAPI schema, nothing may fail: make con
 roundtrip: ## 500 random recipes to each trainer's config or script and back (some minutes)
 	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/roundtrip.py 500
 
+.PHONY: trl-steps
+trl-steps: ## Exported TRL scripts run a real step: make trl-steps TRL=path/to/python (of an environment with trl and datasets)
+	PYTHONPATH=backend:tests $(TRL) tests/trainers/trl_steps.py
+
 .PHONY: oom-events
 oom-events: ## 200 made-up out-of-memory messages: how often the tensor is named, with the set-up and without (a quarter of an hour)
 	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/oom_events.py 200

@@ -1,4 +1,5 @@
-"""Random recipes, exported and read again: `python tests/trainers/roundtrip.py 500` prints a row for each trainer.
+"""Random recipes, exported and read again: `python tests/trainers/roundtrip.py 500` prints a row for each trainer
+(`roundtrip.py 500 litgpt trl`: for these).
 
 A recipe that a trainer can say must come back as it was: the same peak, the same trainable parameters, and the same text when
 it is exported once more. One that it cannot say must be refused by a word's name.
@@ -46,8 +47,33 @@ def some(chance: random.Random, words: dict[str, list[Any]], share: float) -> di
     return {name: chance.choice(values) for name, values in words.items() if chance.random() < share}
 
 
-def bodies(chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Questions without end; a few words each, so that every trainer can say a part of them."""
+OTHER: dict[str, dict[str, list[Any]]] = {
+    "dpo": {"reference": ["copy", "precomputed", None]}, "kto": {"reference": ["precomputed", None]}, "orpo": {},
+    "grpo": {"reference": [None, "adapter"]},
+}  # fmt: skip
+ROLLOUTS: list[dict[str, Any]] = [
+    {"engine": "transformers"}, {"engine": "server"}, {"engine": "vllm", "utilization": 0.4, "sleep_level": 0},
+    {"engine": "vllm", "sleep_level": 2}, {"engine": "transformers", "rows": 16}, {"engine": "vllm", "sleep_level": 1},
+]  # fmt: skip
+OTHERS = {"trl": 0.4, "trl-script": 0.5}
+"""Share of other objectives than supervised fine-tuning, for trainers that have some."""
+
+
+def another(chance: random.Random) -> dict[str, Any]:
+    """Words of another objective than supervised fine-tuning."""
+    kind = chance.choice(list(OTHER))
+    words: dict[str, Any] = {"objective": {"type": kind, **some(chance, OTHER[kind], 0.5)}}
+    if kind == "grpo":
+        words |= {"sequence_length": 768, "labelled_tokens": chance.choice([256, 512])}
+        words |= {"rollout": chance.choice(ROLLOUTS), "micro_batch_size": chance.choice([2, 8, 16])}
+    return words
+
+
+def bodies(chance: random.Random, others: float = 0.0) -> Iterator[dict[str, Any]]:
+    """Questions without end, a few words each, so that every trainer can say a part of them.
+
+    `others`: the share of other objectives.
+    """
     while True:
         method = chance.choice(["full", "lora", "lora", "qlora"])
         recipe = some(chance, OWN, 0.2)
@@ -57,6 +83,8 @@ def bodies(chance: random.Random) -> Iterator[dict[str, Any]]:
                 recipe["quantization"] = some(chance, PACKED, 0.4) | {"type": "nf4" if method == "qlora" else "int8"}
         if chance.random() < 0.2:
             recipe["parallelism"] = chance.choice(SHARED)
+        if chance.random() < others:
+            recipe |= another(chance)
         yield {"model": MODEL, "method": method, "recipe": recipe}
 
 
@@ -85,12 +113,12 @@ def refused_word(body: dict[str, Any], name: str) -> str | None:
     return None
 
 
-def main(count: int) -> None:
+def main(count: int, names: list[str]) -> None:
     """Until so many have come back, for each trainer."""
     print("| trainer | came back | refused by name | words refused most |\n| --- | ---: | ---: | --- |")
-    for name in TARGETS:
+    for name in names or TARGETS:
         chance, refused, back = random.Random(7), Counter[str](), 0
-        for body in bodies(chance):
+        for body in bodies(chance, OTHERS.get(name, 0.0)):
             word = refused_word(body, name)
             if word is None:
                 back += 1
@@ -103,4 +131,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500, sys.argv[2:])

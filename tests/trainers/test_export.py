@@ -48,6 +48,25 @@ def test_several_gpus_are_said(name):
     assert read.items() >= recipe["parallelism"].items()
 
 
+@pytest.mark.parametrize("name", ["trl", "trl-script"])
+@pytest.mark.parametrize("kind", ["dpo", "kto", "orpo", "grpo"])
+def test_other_objectives_have_a_script_and_what_trl_runs_a_file(name, kind):
+    body = {"model": "qwen2.5-0.5b", "method": "lora", "recipe": {"objective": kind, "micro_batch_size": 4}}
+    if (name, kind) == ("trl", "orpo"):  # experimental: no command runs it
+        with pytest.raises(InvalidInput, match="objective=orpo"):
+            export_answer({**body, "to": name})
+        return
+    answer = export_answer({**body, "to": name})
+    assert answer["command"] == ("python train.py" if name == "trl-script" else f"trl {kind} --config {kind}.yaml")
+    assert refused_word({**body, "recipe": answer["recipe"]}, name) is None
+
+
+def test_groups_of_completions_that_cannot_be_are_refused():
+    recipe = {"objective": "grpo", "micro_batch_size": 3}
+    with pytest.raises(InvalidInput, match="3 at a time"):
+        export_answer({"model": "qwen2.5-0.5b", "method": "lora", "recipe": recipe, "to": "trl"})
+
+
 def test_words_without_a_key_are_refused_by_name():
     with pytest.raises(InvalidInput, match="TRL cannot say: loss=kernel") as refused:
         export_answer({"model": "7B", "method": "lora", "recipe": {"loss": "kernel"}, "to": "trl"})

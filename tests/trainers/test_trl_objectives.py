@@ -46,3 +46,50 @@ def test_grpo_alone_generates_with_transformers():
     recipe = read("GRPO", "beta=0.04")
     assert recipe["rollout"]["engine"] == "transformers"
     assert recipe["objective"]["reference"] == "adapter"
+
+
+CONFIG = "model_name_or_path: Qwen/Qwen3-8B\nuse_peft: true\nlora_r: 16\nlora_dropout: 0.1\nmax_length: 512\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "objective", "dropout"),
+    [
+        ("dpo.yaml", "", "dpo", 0.0),
+        ("train.yaml", "precompute_ref_log_probs: true\n", "dpo", 0.0),
+        ("qwen-kto-8b.yaml", "beta: 0.2\n", "kto", 0.0),
+        ("train.yaml", "desirable_weight: 1.0\ndisable_dropout: false\n", "kto", 0.1),
+        ("train.yaml", "num_generations: 4\nmax_completion_length: 128\n", "grpo", 0.1),
+        ("sft.yaml", "", "sft", 0.1),
+    ],
+)
+def test_a_yaml_file_names_its_objective_or_a_key_does(name, own, objective, dropout):
+    answer = check_answer({"files": {name: CONFIG + own}})
+    assert (answer["recipe"]["objective"]["type"], answer["recipe"]["lora"]["dropout"]) == (objective, dropout)
+    assert (answer["unknown"], answer["blockers"]) == ([], [])
+
+
+def test_a_command_line_names_its_objective():
+    text = "trl kto --model_name_or_path Qwen/Qwen3-8B --use_peft --max_length 256 --per_device_train_batch_size 4\n"
+    recipe = check_answer({"files": {"train.sh": text}})["recipe"]
+    assert (recipe["objective"]["type"], recipe["sequence_length"], recipe["micro_batch_size"]) == ("kto", 256, 4)
+
+
+def test_an_objective_that_nothing_names_is_a_blocker():
+    blockers = check_answer({"files": {"train.yaml": CONFIG + "beta: 0.1\n"}})["blockers"]
+    assert [row["key"] for row in blockers] == ["beta"]
+
+
+def test_prompts_have_the_length_that_something_says():
+    words = "num_generations: 4\nmax_completion_length: 128\n"
+    answer = check_answer({"files": {"grpo.yaml": CONFIG + words}})
+    assert answer["recipe"]["sequence_length"] == 640
+    assert any("prompts" in question for question in answer["questions"])
+    engine = "use_vllm: true\nvllm_max_model_length: 2048\nsteps_per_generation: 2\n"
+    answer = check_answer({"files": {"grpo.yaml": CONFIG + words + engine}})
+    assert (answer["recipe"]["sequence_length"], answer["recipe"]["rollout"]["rows"]) == (2048, 16)
+    assert answer["questions"] == []
+
+
+def test_orpo_builds_whole_logits():
+    recipe = read("ORPO", "max_length=512")
+    assert (recipe["objective"]["type"], recipe["loss"], recipe["lora"]["dropout"]) == ("orpo", "full", 0.0)

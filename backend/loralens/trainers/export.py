@@ -17,6 +17,8 @@ from loralens.core.question.recipe import ALL_WORDS, Recipe
 from loralens.planner.question import Question, read_question
 from loralens.trainers.reader import read, recipe_of
 from loralens.trainers.targets import TARGETS, Target
+from loralens.trainers.trl_objectives import COMPLETION, PROMPT
+from loralens.trainers.write_objectives import completion_tokens
 
 if TYPE_CHECKING:
     from loralens.trainers.shapes import ExportAnswer
@@ -42,18 +44,32 @@ def export_answer(body: Any) -> ExportAnswer:
         body = {**body, "recipe": {"trainer": target.trainer}}
     question, _ = read_question(body, ("to",))
     model = _hub_name(question, body.get("model"))
-    used = question.estimate().recipe
-    gpus, title = used.parallelism.gpus, preset(target.trainer)
-    text, file = written(question, target, model), target.file(question.method, gpus)
+    question = _said(question, body["recipe"])
+    used, title = question.estimate().recipe, preset(target.trainer)
+    text, file = written(question, target, model), target.file(question.method, used)
     line, against = (None, None) if question.method == "full" else vllm_line(model, used)
     return {
         "trainer": {"name": title.name, "title": title.title, "version": title.version},
         "file": file,
         "text": text,
-        "command": target.command(question.method, file, gpus),
+        "command": target.command(question.method, file, used),
         "serve": {"command": line, "says": against},
         "recipe": used.to_dict(),
     }
+
+
+def _said(question: Question, given: Mapping[str, Any]) -> Question:
+    """With what GRPO's trainer always has, where the question leaves it open: how long completions are, and what writes them."""
+    recipe = question.recipe
+    if recipe.objective.type != "grpo":
+        return question
+    if recipe.labelled_tokens is None and given.get("sequence_length") is None:
+        question = question.with_("labelled_tokens", COMPLETION).with_("sequence_length", PROMPT + COMPLETION)
+    elif recipe.labelled_tokens is None:
+        question = question.with_("labelled_tokens", completion_tokens(recipe))
+    if given.get("rollout") is None and recipe.rollout.engine == "none":
+        question = question.with_("rollout", "transformers")
+    return question
 
 
 def _hub_name(question: Question, given: Any) -> str:
@@ -91,8 +107,10 @@ def _value(question: Question, recipe: Recipe, word: str) -> Any:
 def lost_words(question: Question, recipe: Recipe, target: Target, text: str) -> list[str]:
     """The words that come back different when the text is read."""
     gpus = recipe.parallelism.gpus
-    file = target.file(question.method, gpus)
+    file = target.file(question.method, recipe)
     r = read({"files": {file: text}} | ({"gpus": gpus} if gpus > 1 else {}))
+    if r.approximate:  # what is written has a meaning there that no word has
+        return ["quantization" if recipe.quantization is not None else "objective"]
     if r.table.name != target.table or r.blocks or r.method != _base(question.method, recipe):
         return ["method"]
     back = trained(question.model, question.method, recipe_of(r))

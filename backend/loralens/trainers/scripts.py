@@ -1,6 +1,6 @@
 """A recipe as a Python script that runs: TRL's, Unsloth's, or transformers' own Trainer with PEFT.
 
-Random tokens of full length stand in for the data, so that the first step is the one with the most memory.
+Made-up rows of full length stand in for the data, so that the first step is the one with the most memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core.question.recipe import Recipe
-from loralens.trainers.writing import FLASH, cards, checkpointing_keys, nested, optimizer_name, targets_of
+from loralens.trainers.write_objectives import completion_tokens
+from loralens.trainers.writing import FLASH, cards, checkpointing_keys, nested, optimizer_name, rows_of, targets_of
 
 TOKENS: Final = "tokens = torch.randint(0, model.get_input_embeddings().num_embeddings, (ROWS, LENGTH)).tolist()\n"
 ROWS: Final = TOKENS + 'data = Dataset.from_dict({"input_ids": tokens, "labels": tokens})\n'
@@ -17,6 +18,23 @@ MASKED_ROWS: Final = TOKENS + (
     'columns = {"input_ids": tokens, "labels": tokens, "attention_mask": [[1] * LENGTH] * ROWS}\n'
     "data = Dataset.from_dict(columns)\n"
 )
+PAIRS: Final = (
+    'prompts, chosen, rejected = ["a"] * ROWS, [" b" * LENGTH] * ROWS, [" c" * LENGTH] * ROWS  # cut at max_length\n'
+    'data = Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})\n'
+)
+JUDGED: Final = (
+    'prompts, completions = ["a"] * ROWS, [" b" * LENGTH] * ROWS  # cut at max_length\n'
+    "labels = [row % 2 == 0 for row in range(ROWS)]\n"
+    'data = Dataset.from_dict({"prompt": prompts, "completion": completions, "label": labels})\n'
+)
+PROMPTS: Final = 'data = Dataset.from_dict({{"prompt": ["a" + " b" * ({prompt} - 1)] * ROWS}})\n'
+REWARD: Final = (
+    "\ndef reward(completions, **_):\n"
+    '    """Longer is better: any reward does where memory is looked at."""\n'
+    "    return [float(len(text)) for text in completions]\n\n"
+)
+DATA: Final = {"sft": ROWS, "dpo": PAIRS, "orpo": PAIRS, "kto": JUDGED, "grpo": PROMPTS}
+"""Rows of each objective that a script is written for."""
 COUNT: Final = (
     "trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)\n"
     'print(f"trainable parameters: {trainable:,}")\n'
@@ -29,17 +47,33 @@ class _Code(str):
 
 
 def write_trl_script(model: str, method: str, recipe: Recipe) -> str:
-    """`SFTTrainer` with `LoraConfig`. See `trl.read_python`."""
-    arguments = _arguments(recipe) | {"max_length": recipe.sequence_length, "packing": not recipe.padded}
+    """`SFTTrainer`, or another objective's trainer, with `LoraConfig`. See `trl.read_python`."""
+    kind = recipe.objective.type if recipe.objective.type in DATA else "sft"
+    module, name = ("trl.experimental.orpo" if kind == "orpo" else "trl"), kind.upper()
+    arguments = _arguments(recipe) | rows_of(method, recipe)
     arguments |= {"bf16": recipe.autocast == "bfloat16", "fp16": recipe.autocast == "float16"}
     arguments |= {"activation_offloading": True} if recipe.parallelism.offload == "activations" else {}
     arguments |= {"use_liger_kernel": True} if recipe.fused_kernels == "yes" else {}
     trainer = {"model": _Code("model"), "args": _Code("args"), "train_dataset": _Code("data")}
-    parts = [_head(model, recipe, "trl import SFTConfig, SFTTrainer", method), _loaded(recipe)]
+    parts = [_head(model, recipe, f"{module} import {name}Config, {name}Trainer", method), _loaded(recipe)]
     if method != "full":
         parts.append(_adapter(recipe))
         trainer["peft_config"] = _Code("adapter")
-    parts += ["args = " + _call("SFTConfig", arguments), ROWS, "trainer = " + _call("SFTTrainer", trainer), COUNT]
+        if kind in ("dpo", "kto") and recipe.objective.reference == "copy":
+            parts.append(_loaded(recipe, "reference"))
+            trainer["ref_model"] = _Code("reference")
+    if kind == "grpo":
+        parts.append(REWARD)
+        trainer["reward_funcs"] = _Code("reward")
+        rows = DATA[kind].format(prompt=recipe.sequence_length - completion_tokens(recipe))
+    else:
+        rows = DATA[kind]
+    parts += [
+        f"args = {_call(f'{name}Config', arguments)}",
+        rows,
+        f"trainer = {_call(f'{name}Trainer', trainer)}",
+        COUNT,
+    ]
     return "\n".join(parts)
 
 
@@ -119,7 +153,7 @@ def _head(model: str, recipe: Recipe, last: str, method: str, prepared: bool = F
     return first + "\n".join(lines) + "\n\n" + constants
 
 
-def _loaded(recipe: Recipe) -> str:
+def _loaded(recipe: Recipe, name: str = "model") -> str:
     loaded: dict[str, Any] = {
         "dtype": _Code(f"torch.{recipe.weights_dtype}"),
         "attn_implementation": FLASH[recipe.attention],
@@ -131,9 +165,9 @@ def _loaded(recipe: Recipe) -> str:
             own = {"load_in_4bit": True, "bnb_4bit_quant_type": packing.type,
                    "bnb_4bit_use_double_quant": packing.double_quant,
                    "bnb_4bit_compute_dtype": _Code(f"torch.{packing.compute_dtype}")}  # fmt: skip
-        text = "packing = " + _call("BitsAndBytesConfig", own)
+        text = "packing = " + _call("BitsAndBytesConfig", own) if name == "model" else ""
         loaded["quantization_config"] = _Code("packing")
-    return text + "model = " + _call("AutoModelForCausalLM.from_pretrained", loaded, before="MODEL,")
+    return text + f"{name} = " + _call("AutoModelForCausalLM.from_pretrained", loaded, before="MODEL,")
 
 
 def _adapter(recipe: Recipe) -> str:

@@ -10,13 +10,13 @@ from loralens.trainers.common import attention, batch, checkpointing, clip, dtyp
 from loralens.trainers.files import Setting, flat
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
-from loralens.trainers.trl_objectives import CONFIGS, objective
+from loralens.trainers.trl_objectives import SFT, file_objective, objective, script_objective
 
 OTHER_CONFIGS = ("DPOConfig", "GRPOConfig", "KTOConfig", "ORPOConfig", "RewardConfig")
 
 
 def read_trl(r: Reading) -> None:
-    """`trl sft`, its scripts and its YAML files: words of SFTConfig, ModelConfig and TrainingArguments side by side."""
+    """`trl sft`, `dpo`, `kto`, `grpo` and their YAML files: the trainer's config, ModelConfig and TrainingArguments side by side."""
     if r.source.program == "trl other":
         r.blocks.append((next(iter(r.source.settings.values())), "another objective than supervised fine-tuning"))
     r.model, r.model_setting = r.get("model_name_or_path"), r.setting("model_name_or_path")
@@ -38,13 +38,15 @@ def read_trl(r: Reading) -> None:
         r.say("weights_dtype", held or "bfloat16", "dtype", "torch_dtype")
         if four:
             r.say("compute_dtype", held or "bfloat16", "dtype", "torch_dtype")
-    arguments(r, "")
+    kind = file_objective(r)
+    arguments(r, "", kind=kind)
+    objective(r, kind)
     attention(r, "attn_implementation")
     parallelism(r, r.whole("num_processes", None))
 
 
-def arguments(r: Reading, group: str, *, size: int = 8, steps: int = 1, optimizer: bool = True) -> None:
-    """SFTConfig's words under `group`; `size` and `steps`: micro batch and accumulation where nothing is said."""
+def arguments(r: Reading, group: str, *, size: int = 8, steps: int = 1, kind: str = SFT) -> None:
+    """The config's words under `group`; `size` and `steps`: micro batch and accumulation where nothing is said."""
     batch(r, f"{group}per_device_train_batch_size", size, steps, group)
     lengths = (f"{group}max_length", f"{group}max_seq_length")
     length = next((found for key in lengths if (found := r.whole(key, None)) is not None), None)
@@ -63,24 +65,25 @@ def arguments(r: Reading, group: str, *, size: int = 8, steps: int = 1, optimize
         r.say("fused_kernels", True, f"{group}use_liger_kernel")
         if read_version(r.stack.get("trl", "1.16")) < (1, 15):
             r.say("loss", "fused", f"{group}use_liger_kernel")
-    _loss(r, f"{group}loss_type")
-    if optimizer:
-        r.optimizer(f"{group}optim")
+    _loss(r, f"{group}loss_type", kind)
+    r.optimizer(f"{group}optim")
     clip(r, f"{group}max_grad_norm")
     if r.true(f"{group}torch_compile"):
         r.say("compile", True, f"{group}torch_compile")
 
 
-def _loss(r: Reading, key: str) -> None:
+def _loss(r: Reading, key: str, objective_: str) -> None:
     """`nll` and `chunked_nll`, which have become one; the preset has what runs where nothing is said."""
-    kind, known = r.get(key), read_version(r.stack.get("trl", "1.16"))
-    if any(r.setting(f"call.{name}") for name in CONFIGS):
-        return  # another objective's losses, which hold the same tensors
-    if kind not in (None, "nll", "chunked_nll", "dft"):
-        r.near("another loss", key)
-    if kind is None or known >= (1, 15) or r.words.get("loss") == "fused":
+    named, known = r.get(key), read_version(r.stack.get("trl", "1.16"))
+    if objective_ != SFT:  # whose losses all hold the same tensors
+        if known < (1, 15):
+            r.say("loss", "full", key)
         return
-    if kind == "chunked_nll":
+    if named not in (None, "nll", "chunked_nll", "dft"):
+        r.near("another loss", key)
+    if named is None or known >= (1, 15) or r.words.get("loss") == "fused":
+        return
+    if named == "chunked_nll":
         r.say("loss", "chunked_nll", key)
     elif known >= (1, 7):
         r.say("loss", "full", key)
@@ -88,12 +91,11 @@ def _loss(r: Reading, key: str) -> None:
 
 def read_python(r: Reading) -> None:
     """SFTConfig or another trainer's with LoraConfig and from_pretrained, as scripts and notebooks have them."""
-    if r.setting("call.ORPOConfig"):
-        r.block("another objective than supervised fine-tuning", "call.ORPOConfig")
     python_model(r)
     attention(r, "load.attn_implementation")
-    arguments(r, "args.")
-    objective(r)
+    kind = script_objective(r)
+    arguments(r, "args.", kind=kind)
+    objective(r, kind, "args.")
     python_cards(r)
 
 

@@ -15,6 +15,7 @@ from loralens.core.question.recipe import Recipe
 from loralens.trainers.axolotl import KERNELS, LIGER
 from loralens.trainers.litgpt import write_litgpt
 from loralens.trainers.table import optimizers
+from loralens.trainers.write_objectives import objective_keys
 from loralens.trainers.write_torchtune import write_torchtune
 
 Keys = dict[str, Any]
@@ -175,6 +176,15 @@ def write_llama_factory(model: str, method: str, recipe: Recipe) -> Keys:
     return keys | cards(recipe)
 
 
+def rows_of(method: str, recipe: Recipe) -> Keys:
+    """What the rows of a step are, and what is learned from them, in the words of TRL's configs."""
+    kind = recipe.objective.type
+    if kind == "grpo":
+        return objective_keys(method, recipe)
+    packing = {"packing": not recipe.padded} if kind == "sft" else {}
+    return {"max_length": recipe.sequence_length, **packing, **objective_keys(method, recipe)}
+
+
 def write_trl(model: str, method: str, recipe: Recipe) -> Keys:
     """See `trl.read_trl`."""
     lora, packing = recipe.lora, recipe.quantization
@@ -193,11 +203,7 @@ def write_trl(model: str, method: str, recipe: Recipe) -> Keys:
                 "bnb_4bit_quant_type": packing.type,
                 "use_bnb_nested_quant": packing.double_quant,
             }
-    keys |= (
-        _arguments(recipe)
-        | {"max_length": recipe.sequence_length, "packing": not recipe.padded}
-        | checkpointing_keys(recipe)
-    )
+    keys |= _arguments(recipe) | rows_of(method, recipe) | checkpointing_keys(recipe)
     keys |= {"fp16": True} if recipe.autocast == "float16" else {"bf16": recipe.autocast is not None}
     keys |= {"activation_offloading": True} if recipe.parallelism.offload == "activations" else {}
     keys |= {"use_liger_kernel": True} if recipe.fused_kernels == "yes" else {}

@@ -13,6 +13,10 @@ from loralens.core.question.words import read_group, word
 
 SFT: Final = "sft"
 OBJECTIVES: Final = (SFT, "dpo", "kto", "orpo", "cpo", "simpo", "reward", "distillation", "contrastive", "grpo")
+STILL: Final = ("dpo", "kto", "orpo", "cpo", "simpo", "reward")
+"""TRL's trainers that switch every dropout off. Source: trl 1.16.0, `disable_dropout` of their configs."""
+WHOLE_LOGITS: Final = ("orpo", "cpo", "simpo")
+"""TRL's trainers that build whole logits. Source: trl 1.16.0 experimental/orpo, experimental/cpo."""
 ENGINES: Final = ("none", "transformers", "vllm", "server")
 DTYPES: Final = ("float32", "bfloat16", "float16")
 

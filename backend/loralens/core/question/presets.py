@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
+from loralens.core.question.objectives import STILL, WHOLE_LOGITS
 from loralens.core.question.recipe import ALL_WORDS, NO_TRAINER, TRAINERS, Quantization, Recipe
 from loralens.core.question.versions import read_version, version
 from loralens.core.question.words import Word
@@ -39,6 +40,10 @@ CONDITIONS: Final[Mapping[str, Callable[[str, Recipe], bool]]] = {
     "not_flash": lambda _, recipe: recipe.attention != "flash",
     "pictured": lambda _, recipe: recipe.images > 0 or recipe.video_frames > 0,
     "ddp": lambda _, recipe: recipe.parallelism.strategy == "ddp",
+    "still": lambda _, recipe: recipe.objective.type in STILL,
+    "not_still": lambda _, recipe: recipe.objective.type not in STILL,
+    "whole_logits": lambda _, recipe: recipe.objective.type in WHOLE_LOGITS,
+    "not_whole_logits": lambda _, recipe: recipe.objective.type not in WHOLE_LOGITS,
     "not_ddp": lambda _, recipe: recipe.parallelism.strategy != "ddp",
 }
 
