@@ -35,7 +35,7 @@ class Question:
 
     def model_dict(self) -> ModelSummary:
         """The contract's `model` object."""
-        return model_object(self.model)
+        return model_object(self.model, self.estimate().plan.base_parameters)
 
     def get(self, field: str) -> Any:
         """The value of a flat word (`rank` is inside `lora`), or of `method`."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.size import Size
     from loralens.core.tape.validity import Validity
 
-MOST_BYTES: Final = 16 * 2**20  # of all counted steps that are kept; one takes some 30 kB
+MOST_BYTES: Final = 8 * 2**20  # of all counted steps that are kept; one takes some 30 kB
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from loralens.core.answer.overhead import (
     overhead_of,
     simulated_overhead,
 )
+from loralens.core.answer.peaks import peak_bytes
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.planned import Plan
 from loralens.core.answer.remarks import idle_words, remarks
@@ -160,7 +161,7 @@ class Estimate:
         bands = dict.fromkeys((card.id for card in cards), self.bands(allocator))
         if len(cards) > 1 and self.recipe.accelerator == CUDA:  # a card that is named alone is in the recipe already
             older = [card.id for card in cards if accelerator_of(card.compute_capability) == BEFORE_8]
-            bands |= dict.fromkeys(older, self._elsewhere(BEFORE_8).bands(allocator)) if older else {}
+            bands |= dict.fromkeys(older, self._bands_on(BEFORE_8, allocator)) if older else {}
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
         found = [_row(card, bands[card.id], unknown=unknown) for card in cards]
         moments = self.moments
@@ -218,8 +219,13 @@ class Estimate:
         """Loading, step, evaluation and saving, each with what it takes of a GPU and of a machine."""
         return Moments(self.plan, self.recipe, (self.allocated_bytes, self.overhead.needed), self.host, self.evaluation)
 
-    def _elsewhere(self, accelerator: str) -> Estimate:
-        return estimate_model(self.model, self.method, replace(self.recipe, accelerator=accelerator))
+    def _bands_on(self, accelerator: str, allocator: Allocator) -> Overhead:
+        """Bands on cards with other attention kernels."""
+        recipe = replace(self.recipe, accelerator=accelerator)
+        if allocator == "simulated":
+            return estimate_model(self.model, self.method, recipe).bands(allocator)
+        recipe = trained(self.model, self.method, recipe)
+        return overhead_of(recipe, peak_bytes(self.model, self.method, recipe)).beside(self.left_out_bytes or 0)
 
     def assumptions(self, allocator: Allocator = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import fields
+from operator import attrgetter
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
+from loralens.core.question.lora import Lora
 from loralens.core.question.model import Model
 from loralens.core.question.reading import Looks, NotedConfig, found
 from loralens.core.question.recipe import Recipe
@@ -137,7 +138,11 @@ class KeptByModel(Generic[T]):
             self._readings.clear()
 
 
-@lru_cache(maxsize=128)
-def switches(recipe: Recipe) -> Recipe:
+_OPEN = ("micro_batch_size", "sequence_length", "lora")
+_of_step = attrgetter(*(one.name for one in fields(Recipe) if one.compare and one.name not in _OPEN))
+_of_adapter = attrgetter(*(one.name for one in fields(Lora) if one.name not in ("rank", "alpha")))
+
+
+def switches(recipe: Recipe) -> Hashable:
     """The recipe without what a plan or a recording leaves open: batch, length, rank and alpha."""
-    return replace(recipe, micro_batch_size=1, sequence_length=1, lora=replace(recipe.lora, rank=1, alpha=1))
+    return _of_step(recipe), _of_adapter(recipe.lora)

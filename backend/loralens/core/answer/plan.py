@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
 
-MOST_BYTES: Final = 64 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
+MOST_BYTES: Final = 24 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
 
 
 def _weight(plan: Plan) -> int:

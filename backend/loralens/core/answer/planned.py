@@ -66,7 +66,9 @@ class Plan:
         phases = dict.fromkeys(self.phases, 0)
         best, best_bytes = self.moments[0], -1
         for moment, terms in zip(self.moments, self.terms, strict=True):
-            size = sum([coefficient * values[index] for index, coefficient in terms])
+            size = 0
+            for index, coefficient in terms:
+                size += coefficient * values[index]
             if size > phases[moment.phase]:
                 phases[moment.phase] = size
                 if size > best_bytes:
@@ -105,7 +107,9 @@ class Plan:
 
 def named_at(named: Recipe, recipe: Recipe) -> Recipe:
     """A recipe in which everything is named, at another one's batch, length and rank."""
-    lora = replace(named.lora, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
+    lora, rank, alpha = named.lora, recipe.lora.rank, recipe.lora.alpha
+    if (lora.rank, lora.alpha) != (rank, alpha):
+        lora = replace(lora, rank=rank, alpha=alpha)
     batch, sequence = recipe.micro_batch_size, recipe.sequence_length
     return replace(named, micro_batch_size=batch, sequence_length=sequence, lora=lora)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
 
-MOST_BYTES: Final = 48 * 2**20  # of all recordings that are kept; one of 80 layers takes some 3 MB
+MOST_BYTES: Final = 24 * 2**20  # of all recordings that are kept; one of 80 layers takes some 3 MB
 FEW: Final = 5  # of the varying lengths, the longest among them: each of them costs several runs where the least memory is sought
 
 

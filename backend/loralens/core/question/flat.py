@@ -42,8 +42,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def merged_recipe(words: Mapping[str, Any]) -> dict[str, Any]:
     """Recipe words that may be nested or flat, as one nested recipe."""
-    flat = set(flat_names())
-    plain = {name: value for name, value in words.items() if name in flat and not isinstance(value, Mapping)}
+    plain = {name: value for name, value in words.items() if name in WORD and not isinstance(value, Mapping)}
     rest = {name: value for name, value in words.items() if name not in plain}
     result = nested(plain)
     for name, value in rest.items():

@@ -5,7 +5,7 @@ Every typed value that the project reads from outside is checked by one of these
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -36,7 +36,7 @@ class Place:
         return InvalidInput(f"{self.path} must be {allowed}, got {shown}", field=self.path, hint=self.hint or hint)
 
 
-def mapping(given: Any, where: str, known: Iterable[str], what: str = "field") -> Mapping[str, Any]:
+def mapping(given: Any, where: str, known: Collection[str], what: str = "field") -> Mapping[str, Any]:
     """`given` as an object that holds only known names.
 
     Raises:
@@ -44,7 +44,6 @@ def mapping(given: Any, where: str, known: Iterable[str], what: str = "field") -
     """
     if not isinstance(given, Mapping):
         raise InvalidInput(f"{where} must be an object, got {type(given).__name__}", field=where)
-    known = list(known)
     for name in given:
         if name not in known:
             raise unknown(str(name), known, "" if where in ("recipe", "body") else where, what)

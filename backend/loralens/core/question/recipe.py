@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
@@ -285,8 +285,7 @@ class Recipe:
         Raises:
             InvalidInput: an unknown word, or a value of the wrong type or out of range.
         """
-        names = [*(row.field for row in words_of(Recipe)), *GROUPS]
-        entries = mapping(said_plainly(given), "recipe", names, "recipe field") if given is not None else {}
+        entries = mapping(said_plainly(given), "recipe", _names(), "recipe field") if given is not None else {}
         try:
             return _cached(frozen(entries))
         except TypeError:  # something unhashable inside: read it uncached, the reader will say what is wrong
@@ -336,6 +335,12 @@ WORDS: Final = tuple(row for row in ALL_WORDS if row.kind.flat)
 WORD: Final = {row.name: row for row in WORDS}
 ALIASES: Final = {alias: row.name for row in WORDS for alias in row.aliases}
 """What other programs call some words; the command line understands these too."""
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """What a nested recipe may hold."""
+    return (*(row.field for row in words_of(Recipe)), *GROUPS)
 
 
 @lru_cache(maxsize=1024)

@@ -103,6 +103,7 @@ def walk_step(
     recipe: Recipe,
     beside: Mapping[str, Root] | None = None,
     work: WorkLog | None = None,
+    ledger: Ledger | None = None,
 ) -> Step:
     """Walk one training step and return its ledger.
 
@@ -112,9 +113,10 @@ def walk_step(
         recipe: as asked; the walk counts rows.
         beside: the models of the objective that do not learn.
         work: counts what the operators do, which takes half as long again.
+        ledger: where to book it; a new one that keeps everything if none is given.
     """
     rows, beside, recipe = objective_of(recipe).rows, beside or {}, in_rows(recipe)
-    ledger = Ledger()
+    ledger = Ledger() if ledger is None else ledger
     validity = Validity(recipe)
     held = held_parameters(root)
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))

@@ -63,8 +63,8 @@ class Ledger:
 
     def book(self, size: Size, category: str, label: str) -> int:
         """Add `size` to an entry; the number is the storage's where a ledger tells them apart (see `events`)."""
-        key = (category, label)
-        self.entries[key] = self.entries.get(key, ZERO) + size
+        key, entries = (category, label), self.entries
+        entries[key] = entries[key] + size if key in entries else size
         self.total = self.total + size
         self._rising = True
         return 0
@@ -73,12 +73,12 @@ class Ledger:
         """Take `size` off an entry, keeping the moment before if memory had been rising."""
         if self._rising:
             self.settle()
-        key = (category, label)
-        left = self.entries[key] - size
-        if left != ZERO:
-            self.entries[key] = left
+        key, entries = (category, label), self.entries
+        held = entries[key]
+        if held == size:
+            del entries[key]
         else:
-            del self.entries[key]
+            entries[key] = held - size
         self.total = self.total - size
 
     def rename(self, size: Size, old: Entry, new: Entry, number: int = 0) -> None:
@@ -147,6 +147,44 @@ class Ledger:
         self.settle()
 
 
+class Totals(Ledger):
+    """Keeps sums alone, without what they are made of and without a timeline: for who asks how high the peak is and no more.
+
+    For steps in which nothing asks the ledger for its entries.
+    """
+
+    def book(self, size: Size, category: str, label: str) -> int:
+        """Add `size`."""
+        self.total = self.total + size
+        self._rising = True
+        return 0
+
+    def release(self, size: Size, category: str, label: str, number: int = 0) -> None:
+        """Take `size` off."""
+        if self._rising:
+            self.settle()
+        self.total = self.total - size
+
+    def rename(self, size: Size, old: Entry, new: Entry, number: int = 0) -> None:
+        """No sum changes."""
+
+    def snapshot(self, label: str | None = None) -> Moment:
+        """The present sum."""
+        return Moment(self.phase, "", self.total, {})
+
+    def mark(self, label: str) -> None:
+        """No timeline."""
+
+    def difference(self, before: Moment) -> dict[Entry, Size]:
+        """What has been added since `before`, under no name."""
+        return {("", ""): self.total - before.total}
+
+    def apply(self, change: dict[Entry, Size], times: int) -> None:
+        """Add a change `times` over."""
+        for size in change.values():
+            self.total = self.total + size * times
+
+
 class Storage:
     """A block of memory; allocated when made, released once, when nothing holds it any more.
 
@@ -185,8 +223,9 @@ class Storage:
 
     def release(self) -> None:
         """Give the memory back, unless that has been done."""
-        if any(self.size):
-            size, self.size = self.size, ZERO
+        size = self.size
+        if size is not ZERO and any(size):
+            self.size = ZERO
             self.ledger.release(size, self.category, self.label, self.number)
 
     __del__ = release  # the last name of the forward pass is gone

@@ -48,8 +48,9 @@ class Validity:
     def covers(self, batch: int, sequence: int, rank: int) -> bool:
         """Is a setting inside?"""
         values = (batch, sequence, rank)
-        if not all(low <= value <= high for (low, high), value in zip(self.ranges.values(), values, strict=True)):
-            return False
+        for (low, high), value in zip(self.ranges.values(), values, strict=True):
+            if not low <= value <= high:
+                return False
         if not self.remainders:
             return True
         named = dict(zip(self.ranges, values, strict=True))
