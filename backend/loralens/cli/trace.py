@@ -27,6 +27,7 @@ EXAMPLES = (
     ("loralens trace gpt2 -m full,lora,qlora --sequence-length 256", "three methods"),
     ("loralens trace 8B -m qlora --gradient-checkpointing --json", "as JSON"),
     ("loralens trace --config config.json --plan traced.json", "a model type that is not known here"),
+    ("loralens trace my_model.py:build -m full --plan traced.json", "a model of your own, whose file is run"),
     ("loralens memory --config traced.json", "and then every answer"),
 )
 
@@ -37,8 +38,14 @@ def command(body: Body, plan: Plan = None, quiet: Output = False, json: Json = F
 
     Without --method LoRA is traced; with --plan all three methods that are compared. The real libraries must be there: `LORALENS_EXTRAS=trace ./start.sh lab`.
     """
+    named = body.get("model")
+    if isinstance(named, str) and ".py:" in named:
+        body = {**body, "config": {"model_type": named, "_name_or_path": named}}
+        del body["model"]
+        if plan is None:
+            raise InvalidInput(f"{named} is traced for a plan", field="plan", hint="add --plan FILE")
     if plan is not None:
-        return _plan(body, plan, quiet=quiet, json=json)
+        return _plan(body, plan, named, quiet=quiet, json=json)
     from loralens.lab.trace.answer import trace_events
 
     answer: dict[str, Any] = {}
@@ -52,14 +59,15 @@ def command(body: Body, plan: Plan = None, quiet: Output = False, json: Json = F
     _show(answer)
 
 
-def _plan(body: Body, path: str, *, quiet: bool, json: bool) -> None:
+def _plan(body: Body, path: str, named: Any, *, quiet: bool, json: bool) -> None:
+    from loralens.lab.trace.local import names_a_file
     from loralens.lab.trace.plan.file import plan_events
 
     file = Path(path)
     if file.is_dir() or not file.parent.is_dir():
         raise InvalidInput(f"{path} is no place for a file", field="plan", hint="name a file in a folder that is there")
     answer: dict[str, Any] = {}
-    for event in plan_events(body):
+    for event in plan_events(body, named if names_a_file(named) else None):
         if event["type"] == "progress" and not quiet:
             print(f"tracing {event['method']} at several settings", file=sys.stderr)
         elif event["type"] == "result":

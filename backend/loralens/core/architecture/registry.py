@@ -274,6 +274,12 @@ def _family_of(
 ) -> tuple[Config, str]:
     config, model_type = text_part(Config(entries, transformers), FAMILIES)
     model_type = SAME.get(model_type, model_type)
+    if not model_type and isinstance(entries.get("_class_name"), str):
+        raise UnsupportedArchitecture(
+            f"{shown(entries['_class_name'])} is a model of diffusers, whose step is not modelled",
+            field="config._class_name",
+            hint="`loralens trace --config config.json --plan FILE` makes a plan of its transformer: Flux, SD3, Qwen-Image, Wan",
+        )
     if not model_type:
         raise InvalidInput(
             "config.model_type is missing", field="config.model_type", hint='add "model_type": "llama" or the like'

@@ -24,14 +24,16 @@ _lock = threading.Lock()
 _children: list[subprocess.Popen[str]] = []
 
 
-def record(config: Mapping[str, Any], method: str, recipe: Mapping[str, Any]) -> tuple[Recorded, dict[str, int]]:
+def record(
+    config: Mapping[str, Any], method: str, recipe: Mapping[str, Any], file: str | None = None
+) -> tuple[Recorded, dict[str, int]]:
     """As `case.record`, in a process without a card; it is kept for the next trace, and ends with this one.
 
     Raises:
         InvalidInput, UnsupportedArchitecture, DependencyMissing: as in that process.
         JobFailed: that process ended without an answer.
     """
-    request = json.dumps({"config": config, "method": method, "recipe": recipe})
+    request = json.dumps({"config": config, "method": method, "recipe": recipe, "file": file})
     with _lock:
         line = _asked(request) if _children else ""
         if not line:  # none was kept, or it had ended since

@@ -54,7 +54,7 @@ def trace(
 
 
 def recorded(
-    config: Mapping[str, Any], method: str, recipe: Recipe | Mapping[str, Any] | None
+    config: Mapping[str, Any], method: str, recipe: Recipe | Mapping[str, Any] | None, file: str | None = None
 ) -> tuple[Recorded, dict[str, int]]:
     """As `record`, where need be in a process that sees no card."""
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(recipe or {})
@@ -62,13 +62,17 @@ def recorded(
         from loralens.lab.trace import apart, cuda_on_cpu
 
         elsewhere = cuda_on_cpu.card_is_visible()
-    return apart.record(config, method, recipe.to_dict()) if elsewhere else record(config, method, recipe)
+    if elsewhere:
+        return apart.record(config, method, recipe.to_dict(), file)
+    return record(config, method, recipe, file)
 
 
 def record(
-    config: Mapping[str, Any], method: str, recipe: Recipe | Mapping[str, Any]
+    config: Mapping[str, Any], method: str, recipe: Recipe | Mapping[str, Any], file: str | None = None
 ) -> tuple[Recorded, dict[str, int]]:
     """The step's storages and events, and the parameters' counts; in this process, which must see no card.
+
+    `file`: `FILE.py:FUNCTION` that builds the model in the config's place, from the command line alone.
 
     Raises:
         InvalidInput, UnsupportedArchitecture, DependencyMissing: see `trace`.
@@ -79,8 +83,14 @@ def record(
         import transformers  # noqa: F401
 
         from loralens.lab.trace import build, step
+        from loralens.lab.trace.diffusion import CLASS, Diffusion
+        from loralens.lab.trace.local import Local
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(recipe)
-    ledger, counts = step.run(build.read_config(config), method, recipe)
+    if file is not None:
+        subject: Any = Local(file)
+    else:
+        subject = Diffusion(config) if CLASS in config else build.read_config(config)
+    ledger, counts = step.run(subject, method, recipe)
     return ledger.recorded(), counts
 
 

@@ -23,7 +23,7 @@ IDLE_SECONDS: Final = 120.0  # to import the libraries takes some ten seconds, t
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        recorded, counts = case.record(request["config"], request["method"], request["recipe"])
+        recorded, counts = case.record(request["config"], request["method"], request["recipe"], request["file"])
     except errors.LoraLensError as problem:
         told = {
             "kind": type(problem).__name__,

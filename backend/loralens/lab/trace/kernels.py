@@ -207,7 +207,7 @@ def index(func: Any, x: torch.Tensor, indices: Any) -> Any:
 class EqualShares:
     """`nonzero` in a loop over experts, whose result depends on the router: every expert is hit, by an equal share of tokens.
 
-    Source: transformers 5.23, models/{dbrx,nllb_moe,switch_transformers}/modeling_*.py (`expert_hit`).
+    Source: transformers 5.23, models/{dbrx,longcat_flash,nllb_moe,switch_transformers}/modeling_*.py (`expert_hit`).
     """
 
     def __init__(self, ledger: Any) -> None:
@@ -218,7 +218,8 @@ class EqualShares:
         inside = self._ledger.owners.inside
         if not inside or not type(inside[-1]).__name__.endswith("Experts"):
             return func(mask)
-        experts = getattr(inside[-1], "num_experts", None) or len(inside[-1])
+        counted = (getattr(inside[-1], name, None) for name in ("total_experts", "num_experts"))
+        experts = next(filter(None, counted), None) or len(inside[-1])
         rows = min(experts, mask.numel()) if mask.dim() == 1 else mask.numel() // experts
         return torch.empty_strided((rows, mask.dim()), (1, rows), dtype=torch.int64, device=mask.device)
 

@@ -24,6 +24,7 @@ from loralens.lab.trace import (
     optimizers,
     quantize,
 )
+from loralens.lab.trace.foreign import Foreign
 from loralens.lab.trace.ledger import TraceLedger
 
 Loss = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
@@ -75,6 +76,8 @@ def run(
 ) -> tuple[TraceLedger, dict[str, int]]:
     """Build, warm the optimizer up, run one step; the ledger holds all that happened.
 
+    `config`: a transformers config, or a `Foreign` model.
+
     `loss_of`: the training loop's own way from model and batch to the loss (`loops`). `act`: what is done in place of a step.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -93,7 +96,10 @@ def run(
         stack.enter_context(_quiet_collector())
         stack.enter_context(quantize.dequantized_for_peft())
         with _said_plainly("the real libraries cannot build this model"):
-            model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
+            if isinstance(config, Foreign):
+                model = config.adapted(method, recipe)
+            else:
+                model = build.adapt(build.build_on_meta(config, recipe), method, recipe)
         model.train()
         counts = count(model)
         ledger.parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
@@ -152,7 +158,8 @@ class _Step:
         pictures: media_batch.Media | None,
     ) -> None:
         self.model = model
-        self.loss_of = loss_of or loops.Plain(keeps=recipe.keep_outputs)
+        own = config.loss if isinstance(config, Foreign) else loops.Plain(keeps=recipe.keep_outputs)
+        self.loss_of: Loss = loss_of or own
         self.recipe = recipe
         self.ledger = ledger
         self.trained = [p for p in model.parameters() if p.requires_grad]
@@ -170,14 +177,7 @@ class _Step:
         with ledger.naming("input", "batch"):
             # autocast takes float32 pictures as a collator makes them; without it they must have the weights' dtype
             dtype = torch.float32 if recipe.autocast else build.DTYPES[recipe.weights_dtype]
-            self.batch = families.inputs(
-                config,
-                recipe.micro_batch_size,
-                recipe.sequence_length,
-                padded=recipe.padded,
-                dtype=dtype,
-                head=build.head_for(config, recipe),
-            )
+            self.batch = config.batch(recipe, dtype) if isinstance(config, Foreign) else _tokens(config, recipe, dtype)
             if pictures is not None:
                 self.batch |= pictures.tensors(dtype)
         self._warm_up(self.trained if families.reaches_all(config) else self._reached())
@@ -260,6 +260,17 @@ class _Step:
         index = self.ledger.live_index(parameter.grad)
         if index is not None and not self.ledger.storages[index].kind:
             self.ledger.storages[index].kind = "gradient"
+
+
+def _tokens(config: Any, recipe: Recipe, dtype: torch.dtype) -> dict[str, Any]:
+    return families.inputs(
+        config,
+        recipe.micro_batch_size,
+        recipe.sequence_length,
+        padded=recipe.padded,
+        dtype=dtype,
+        head=build.head_for(config, recipe),
+    )
 
 
 def classify(ledger: TraceLedger, model: torch.nn.Module) -> None:

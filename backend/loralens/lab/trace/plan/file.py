@@ -47,8 +47,10 @@ def check(body: Mapping[str, Any]) -> tuple[Model, tuple[str, ...], Recipe]:
     return model, methods, recipe
 
 
-def plan_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def plan_events(body: Mapping[str, Any], file: str | None = None) -> Iterator[dict[str, Any]]:
     """`progress` before each trace, then one `result`: {config, plans, refused, seconds}.
+
+    `file`: `FILE.py:FUNCTION` of the command line, which builds the model in the config's place.
 
     A method that the real libraries refuse is left out, and named in `refused` with their reason.
 
@@ -59,7 +61,11 @@ def plan_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     model, methods, asked = check(body)
     with needing("trace", "tracing"):
         from loralens.lab.trace import case
+        from loralens.lab.trace.build import usual_targets
+        from loralens.lab.trace.diffusion import CLASS, KNOWN
         from loralens.lab.trace.plan.made import plans, setting_of
+    kind = str(model.config.get(CLASS))
+    usual = KNOWN[kind][1] if kind in KNOWN else usual_targets(model.config.get("model_type"))
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
@@ -71,10 +77,10 @@ def plan_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         recipe = trained(model, method, asked)
 
         def trace(setting: Setting, method: str = method, recipe: Recipe = recipe) -> Recorded:
-            return case.recorded(model.config, method, setting_of(recipe, setting))[0]
+            return case.recorded(model.config, method, setting_of(recipe, setting), file)[0]
 
         try:
-            found = plans(model.config, method, replace(recipe, left_open=frozenset()), trace)
+            found = plans(model.config, method, replace(recipe, left_open=frozenset()), trace, usual)
         except LoraLensError as problem:
             first = first or problem
             refused.append({"method": method, "code": problem.code, "detail": problem.message})
@@ -90,7 +96,7 @@ def plan_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     plain = {name: value for name, value in model.config.items() if name not in _OWN_KEYS}
     source = ", ".join(f"{name} {text}" for name, text in versions().items() if text and name in PACKAGES)
     traced = {"format": FORMAT, "source": source, "parameters": parameters, "plans": rows}
-    config = {**plain, "_name_or_path": model.name, TRACED: traced}
+    config = {**plain, "_name_or_path": kind if kind in KNOWN else model.name, TRACED: traced}
     yield {
         "type": "result",
         "config": config,

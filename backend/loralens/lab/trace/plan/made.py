@@ -15,7 +15,6 @@ from loralens.core.step.counts import Counts
 from loralens.core.step.step import Held
 from loralens.core.tape.size import RANK, ZERO
 from loralens.core.tape.validity import Validity
-from loralens.lab.trace.build import usual_targets
 from loralens.lab.trace.ledger import Recorded
 from loralens.lab.trace.plan.aligned import Aligned, Misfit, align, check, in_order, same_step
 from loralens.lab.trace.plan.boxes import STEP, Box, Boxes
@@ -54,8 +53,12 @@ class Tracer:
         return self.seen[setting]
 
 
-def plans(config: Mapping[str, Any], method: str, recipe: Recipe, trace: Trace) -> list[Fitted]:
+def plans(
+    config: Mapping[str, Any], method: str, recipe: Recipe, trace: Trace, usual: str | tuple[str, ...] | None = None
+) -> list[Fitted]:
     """Plans of a method: for two samples and more, and for one where PyTorch takes other ways.
+
+    `usual`: the adapters' target modules where the recipe names none; None: PEFT's own, which the trace shows.
 
     Raises:
         InvalidInput: the step cannot be traced.
@@ -73,7 +76,7 @@ def plans(config: Mapping[str, Any], method: str, recipe: Recipe, trace: Trace) 
             box = ladder.narrower(box, resident=misfit.resident, grows=misfit.grows)
     else:
         raise InvalidInput(f"no plan fits this model's traces: {said}", field="model")
-    make = _Maker(method, recipe, tracer, config.get("model_type"), said, ranked)
+    make = _Maker(method, recipe, tracer, usual, said, ranked)
     several = make.plan(box, found, checked, eights)
     if box.batch[0] != 2:
         return [several]
@@ -123,7 +126,7 @@ class _Maker:
     method: str
     recipe: Recipe
     tracer: Tracer
-    model_type: str | None
+    usual: str | tuple[str, ...] | None
     narrowed: str  # why the widest box did not do; empty where it did
     ranked: bool
 
@@ -175,7 +178,7 @@ class _Maker:
         lora = self.recipe.lora
         if self.method == "full" or lora.target_modules is not None:
             return self.recipe
-        targets = usual_targets(self.model_type) or _targets(aligned.record)
+        targets = self.usual or _targets(aligned.record)
         return replace(self.recipe, lora=replace(lora, target_modules=targets))
 
 
