@@ -7,7 +7,7 @@ from typing import Any
 
 from loralens.lab.bench import point
 from loralens.lab.device import Device
-from loralens.lab.matmul.roofline import Measured
+from loralens.lab.matmul.roofline import MeasuredRates
 from loralens.lab.timing import quantile
 from loralens.lab.words import BenchmarkRequest
 
@@ -48,7 +48,7 @@ class PointResult:
         return dict(zip(row["rounds"], row["seconds"]["samples"], strict=True))
 
 
-def measured(device: Device, roofline: Measured, seconds: float, **settings: Any) -> PointResult:
+def measured(device: Device, roofline: MeasuredRates, seconds: float, **settings: Any) -> PointResult:
     """Measure one point; see `BenchmarkRequest` for the settings."""
     request = BenchmarkRequest(device=device.name, **settings)
     for kind, data in point.measure(request, device, roofline, seconds):

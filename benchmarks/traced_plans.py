@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "backend"))
 
 from loralens.core.answer.estimate import estimate_model
-from loralens.core.answer.planned import Plan
+from loralens.core.answer.planned import CompiledPlan
 from loralens.core.question.model import given
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.case import recorded
@@ -42,7 +42,9 @@ UNSEEN: tuple[Setting, ...] = (
 )
 
 
-def compared(config: dict[str, Any], method: str, found: list[Plan], recipe: Recipe) -> Iterator[tuple[float, bool]]:
+def compared(
+    config: dict[str, Any], method: str, found: list[CompiledPlan], recipe: Recipe
+) -> Iterator[tuple[float, bool]]:
     """Difference in percent and whether phase and counts agree, for each unseen setting that the plans cover."""
     model = given(config)
     for setting in UNSEEN:

@@ -34,7 +34,9 @@ def installing(tmp_path_factory):
     folder = tmp_path_factory.mktemp("state")
     holder = state.lock(folder)
     assert holder.acquire()
-    state.write(folder, state.Progress(downloaded_bytes=412_000_000, file="torch", file_bytes=1, file_total_bytes=2))
+    state.write(
+        folder, state.InstallProgress(downloaded_bytes=412_000_000, file="torch", file_bytes=1, file_total_bytes=2)
+    )
     server = subprocess.Popen(
         [sys.executable, "-m", "loralens", "serve", "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -85,7 +87,7 @@ def test_it_comes_alive_without_a_restart(tmp_path, installing):
         assert client.get("/api/adapters").json()["status"] == "not_trained"
     finally:
         assert holder.acquire()
-        state.write(folder, state.Progress(downloaded_bytes=412_000_000, file="torch"))
+        state.write(folder, state.InstallProgress(downloaded_bytes=412_000_000, file="torch"))
 
 
 def test_nothing_of_it_and_nobody_who_installs_it(tmp_path, monkeypatch):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from loralens.api.shape import Documented
-from loralens.lab.words import Exact
+from loralens.lab.words import ExactNumbers
 
 
-class ResizeRequest(Exact, Documented):
+class ResizeRequest(ExactNumbers, Documented):
     """Give either `rank` or `energy`."""
 
     rank: int | None = None

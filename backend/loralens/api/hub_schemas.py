@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from loralens.api.shape import Documented
-from loralens.lab.words import Exact
+from loralens.lab.words import ExactNumbers
 
 Way = Literal["index", "pointer", "file", "merge"]
 
@@ -151,7 +151,7 @@ class TrainRequest(Documented):
     preset: Literal["standard", "quick"] = "standard"
 
 
-class BenchRequest(Exact, Documented):
+class BenchRequest(ExactNumbers, Documented):
     """Switching measured on real Llama-2-7B shapes; each layer takes 405 MB of disk and memory for a while."""
 
     layers: int = Field(4, ge=1, le=8)

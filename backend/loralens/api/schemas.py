@@ -11,7 +11,7 @@ from loralens.api.shape import Documented
 Bytes = int
 
 
-class Device(Documented):
+class HostDevice(Documented):
     """Something in this machine that can run jobs."""
 
     id: str = Field(description="cpu, cuda:0, mps, …")
@@ -45,7 +45,7 @@ class SystemAnswer(Documented):
     platform: str
     cpu_cores: int
     memory_bytes: Bytes | None
-    devices: list[Device]
+    devices: list[HostDevice]
     packages: dict[str, str | None] = Field(description="Versions of the optional packages; null: not installed.")
     lab: LabAnswer
 

@@ -13,7 +13,7 @@ from loralens.cli.words import Option
 from loralens.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from loralens.core.answer.shapes import MemoryAnswer, MemoryEstimate, Part, RunMoment, Storage, TrainerRow
+    from loralens.core.answer.shapes import MemoryAnswer, MemoryEstimate, Part, RunMoment, StoredBytes, TrainerRow
     from loralens.core.question.shapes import Pair
 
 
@@ -247,7 +247,7 @@ def _paces(body: Body, estimates: list[MemoryEstimate]) -> list[tuple[str, ...]]
     ]
 
 
-def _kept(storage: Storage) -> int:
+def _kept(storage: StoredBytes) -> int:
     return storage["adapter_file_bytes"] or storage["checkpoint_bytes"]
 
 

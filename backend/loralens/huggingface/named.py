@@ -50,7 +50,7 @@ def same_architecture(model: str) -> ResolvedModel:
     return listed(found)
 
 
-def listed(found: catalogue.Reading) -> ResolvedModel:
+def listed(found: catalogue.NameReading) -> ResolvedModel:
     """A model of the catalogue as an answer."""
     model = replace(named(found.id), read_as=found.notes)
     return {

@@ -15,7 +15,7 @@ FRESH: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredConfig:
     """A config and when it was fetched (ISO 8601, UTC)."""
 
     config: dict[str, Any]
@@ -33,18 +33,18 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, model: str) -> Kept | None:
+    def get(self, model: str) -> StoredConfig | None:
         """What was fetched for this model, or None."""
         try:
             row = json.loads(self._path(model).read_text("utf-8"))
-            kept = Kept(row["config"], row["fetched_at"])
+            kept = StoredConfig(row["config"], row["fetched_at"])
             return kept if isinstance(kept.config, dict) and datetime.fromisoformat(kept.fetched_at).tzinfo else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def put(self, model: str, config: dict[str, Any]) -> Kept:
+    def put(self, model: str, config: dict[str, Any]) -> StoredConfig:
         """Keep a config; the oldest ones go when there are too many. A full disk only means that nothing is kept."""
-        kept = Kept(config, datetime.now(UTC).isoformat(timespec="seconds"))
+        kept = StoredConfig(config, datetime.now(UTC).isoformat(timespec="seconds"))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")

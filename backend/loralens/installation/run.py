@@ -36,7 +36,7 @@ class Output:
     """What pip prints, line by line: how far it is, and why it fails."""
 
     def __init__(self, started_seconds: float) -> None:
-        self.progress = state.Progress(started_seconds=started_seconds)
+        self.progress = state.InstallProgress(started_seconds=started_seconds)
         self._finished_bytes = 0
         self._error: str | None = None
         self._unreachable = False
@@ -59,7 +59,7 @@ class Output:
         if any(words in text for words in _UNREACHABLE):
             self._unreachable = True
 
-    def failed(self, code: int) -> state.Progress:
+    def failed(self, code: int) -> state.InstallProgress:
         """Why pip ended with an exit code."""
         error = (self._error or f"pip ended with exit code {code}")[:200]
         failure: state.Failure = "other"
@@ -119,7 +119,7 @@ def _read(lines: IO[str], log: IO[str], output: Output) -> None:
         output.line(line.rstrip())
 
 
-def _said(progress: state.Progress) -> str:
+def _said(progress: state.InstallProgress) -> str:
     if progress.phase == "unpacking":
         return "unpacking"
     return f"{progress.downloaded_bytes // 10**6} MB downloaded" + (f", now {progress.file}" if progress.file else "")

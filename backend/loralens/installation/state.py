@@ -28,7 +28,7 @@ Failure = Literal["unreachable", "disk_full", "no_build", "stopped", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class InstallProgress:
     """How far an installation is, or why it ended.
 
     Args:
@@ -54,7 +54,7 @@ def lock(folder: Path) -> FileLock:
     return FileLock(folder / "lab.lock")
 
 
-def write(folder: Path, progress: Progress) -> None:
+def write(folder: Path, progress: InstallProgress) -> None:
     """Replace what is known; a reader sees the old or the new, never a part."""
     new = folder / "lab.json.new"
     new.write_text(json.dumps(asdict(progress)), encoding="utf-8")
@@ -81,7 +81,7 @@ def answer(folder: Path, *, wanted: bool = True) -> dict[str, Any]:
     told = _read(folder)
     status: Status
     if is_held(folder / "lab.lock"):
-        status, told = "installing", told or Progress()
+        status, told = "installing", told or InstallProgress()
     elif installed():
         status, told = "ready", None
     elif not wanted:
@@ -137,9 +137,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _read(folder: Path) -> Progress | None:
+def _read(folder: Path) -> InstallProgress | None:
     try:
         told = json.loads((folder / "lab.json").read_text(encoding="utf-8"))
-        return Progress(**told)
+        return InstallProgress(**told)
     except (OSError, ValueError, TypeError):  # none, or of another version of this program
         return None

@@ -33,7 +33,7 @@ _WIDTH = Annotated[int, Field(ge=16, le=8192)]
 _NUMBERS: Final = (int, float, int | None, float | None)
 
 
-class Exact(BaseModel):
+class ExactNumbers(BaseModel):
     """A request whose numbers are numbers: neither `true` nor `"8"`, as its schema says."""
 
     @field_validator("*", mode="before")
@@ -46,7 +46,7 @@ class Exact(BaseModel):
         return value
 
 
-class _Model(Exact):
+class _Model(ExactNumbers):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 

@@ -9,7 +9,7 @@ from math import prod
 from typing import Final
 
 from loralens.core.answer.plan import plan_for
-from loralens.core.answer.planned import Plan
+from loralens.core.answer.planned import CompiledPlan
 from loralens.core.errors import InputTooLarge
 from loralens.core.tape.size import VARIABLES
 from loralens.planner.question import Question
@@ -37,7 +37,7 @@ def peaks_one_by_one(question: Question, axes: Mapping[str, list[int]]) -> tuple
         "sequence_length": recipe.sequence_length,
         "rank": recipe.lora.rank,
     }
-    plans: list[Plan] = []
+    plans: list[CompiledPlan] = []
     sizes: list[int] = []
     phases: list[int] = []
     for values in product(*axes.values()):

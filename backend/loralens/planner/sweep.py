@@ -16,7 +16,7 @@ from loralens.core import catalogue
 from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.overhead import needed_by_rule
 from loralens.core.answer.plan import plan_for
-from loralens.core.answer.planned import Plan
+from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.recipe import Recipe
@@ -155,7 +155,7 @@ def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[An
     return (sizes.astype(np.int64) if narrow else sizes), phases
 
 
-def _evaluate(plan: Plan, points: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _evaluate(plan: CompiledPlan, points: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
     import numpy as np
 
     largest = max(plan.peaks(*(int(values.max()) for values in points))[0].values())
@@ -179,7 +179,7 @@ def _evaluate(plan: Plan, points: list[NDArray[Any]]) -> tuple[NDArray[Any], NDA
     return best, phases
 
 
-def _covered(plan: Plan, points: list[NDArray[Any]]) -> NDArray[np.bool_]:
+def _covered(plan: CompiledPlan, points: list[NDArray[Any]]) -> NDArray[np.bool_]:
     import numpy as np
 
     inside = np.ones(len(points[0]), dtype=bool)

@@ -48,7 +48,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TrainingWork:
     """Operations per token, by cause."""
 
     forward: float
@@ -68,7 +68,7 @@ class Work:
         return {**asdict(self), "total": self.total}
 
 
-def training_work(network: Network, *, gradient_checkpointing: bool = False) -> Work:
+def training_work(network: Network, *, gradient_checkpointing: bool = False) -> TrainingWork:
     """Operations per token of one step.
 
     >>> full = training_work(Network(1000, 1000, 0, 900, 0, 0.0))
@@ -78,7 +78,7 @@ def training_work(network: Network, *, gradient_checkpointing: bool = False) -> 
     """
     # Scores q·k and the weighted sum of v: one multiply-add each per key and unit of width.
     attention = 4 * network.attention_width * network.keys_per_token + network.mixing
-    return Work(
+    return TrainingWork(
         forward=2 * network.matrix_parameters,
         input_gradients=2 * network.matrix_parameters,
         weight_gradients=2 * network.trained_matrix_parameters,

@@ -14,7 +14,7 @@ from loralens.core.question.model import Model, given, resolve
 from loralens.core.question.presets import preset
 from loralens.planner.advice import advise
 from loralens.planner.question import Question
-from loralens.trainers.files import Setting
+from loralens.trainers.files import FileSetting
 from loralens.trainers.patch import changed_file
 from loralens.trainers.reader import is_config, read, recipe_of
 from loralens.trainers.reading import Reading
@@ -94,7 +94,7 @@ def _question(r: Reading, body: Mapping[str, Any], answer: CheckAnswer) -> Quest
         question.estimate()
     except LoraLensError as error:
         named = r.model_setting if isinstance(error, UnknownModel) else None
-        place = _at(named or Setting(error.field or "", None, r.source.name, 0))
+        place = _at(named or FileSetting(error.field or "", None, r.source.name, 0))
         answer["blockers"].append({**place, "says": error.message + (f" ({error.hint})" if error.hint else "")})
         return None
     answer["method"], answer["model"] = question.method, question.model_dict()
@@ -151,13 +151,13 @@ def _word(r: Reading, name: str) -> ReadWord:
     return {"word": name, "value": r.words[name], "from": [_at(one) for one in r.because[name]]}
 
 
-def _at(setting: Setting) -> FileKey:
+def _at(setting: FileSetting) -> FileKey:
     value = setting.value
     short = value if isinstance(value, (int, float, bool, type(None))) else str(value)[:120]
     return {"key": setting.key, "value": short, "file": setting.file, "line": setting.line}
 
 
-def _said(setting: Setting, says: str) -> SaidKey:
+def _said(setting: FileSetting, says: str) -> SaidKey:
     return {**_at(setting), "says": says}
 
 

@@ -15,7 +15,7 @@ MAX_FILE_BYTES: Final = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TextPlace:
     """Where a value stands: its text from one position to another, lines and columns from 0."""
 
     line: int
@@ -25,14 +25,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class FileSetting:
     """One key with its value. Keys inside an object are dotted; `place` is None for what cannot be replaced as text."""
 
     key: str
     value: Any
     file: str
     line: int  # from 1; 0: nowhere
-    place: Place | None = None
+    place: TextPlace | None = None
 
     @property
     def where(self) -> str:
@@ -41,26 +41,26 @@ class Setting:
 
 
 @dataclass(slots=True)
-class Source:
+class SourceFile:
     """A file that was read: its settings by dotted key, and what kind of file it is."""
 
     name: str
     kind: str  # yaml, json, shell, python, notebook
     text: str
-    settings: dict[str, Setting] = field(default_factory=dict)
+    settings: dict[str, FileSetting] = field(default_factory=dict)
     whole: Mapping[str, Any] = field(default_factory=dict)
     program: str = ""  # of a command line: `swift sft`
     indent: str = ""  # of a command line's arguments
-    first: Place | None = None  # of a command line: its first argument
+    first: TextPlace | None = None  # of a command line: its first argument
     notes: list[str] = field(default_factory=list)
 
-    def put(self, key: str, value: Any, line: int, place: Place | None = None) -> None:
+    def put(self, key: str, value: Any, line: int, place: TextPlace | None = None) -> None:
         """Keep a setting; one that is given twice counts as it stands last, and is noted."""
         if len(self.settings) >= MAX_SETTINGS:
             raise InputTooLarge(f"{self.name} has more than {MAX_SETTINGS:,} keys", field="files")
         if key in self.settings:
             self.notes.append(f"{key} is given twice: the last one counts")
-        self.settings[key] = Setting(key, value, self.name, line, place)
+        self.settings[key] = FileSetting(key, value, self.name, line, place)
 
 
 def text_of(name: str, content: str | bytes) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from loralens.trainers.files import Source, flat
+from loralens.trainers.files import SourceFile, flat
 from loralens.trainers.reading import Reading
 
 _STAGE = re.compile(r"z(?:ero)?[-_]?([0-3])", re.IGNORECASE)
@@ -106,16 +106,16 @@ def _zero(config: Mapping[str, Any]) -> tuple[str, str]:
     return _by_stage(stage if stage in (0, 1, 2, 3) else 2, states, parameters)
 
 
-def _named(r: Reading, path: str) -> Source | None:
+def _named(r: Reading, path: str) -> SourceFile | None:
     name = PurePath(path).name
     return next((found for key, found in r.files.items() if PurePath(key).name == name), None)
 
 
-def _accelerate(r: Reading) -> Source | None:
+def _accelerate(r: Reading) -> SourceFile | None:
     return next((one for one in r.files.values() if "distributed_type" in one.settings), None)
 
 
-def _from_accelerate(r: Reading, found: Source, strategy: str, offload: str) -> tuple[str, str, int | None]:
+def _from_accelerate(r: Reading, found: SourceFile, strategy: str, offload: str) -> tuple[str, str, int | None]:
     words = {key: one.value for key, one in found.settings.items()}
     kind = str(words.get("distributed_type", "NO")).upper()
     gpus = words.get("num_processes")

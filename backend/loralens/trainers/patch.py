@@ -11,7 +11,7 @@ import yaml
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import LoraLensError
 from loralens.planner.question import Question
-from loralens.trainers.files import Place, Setting, Source
+from loralens.trainers.files import FileSetting, SourceFile, TextPlace
 from loralens.trainers.reader import read, recipe_of
 from loralens.trainers.reading import Reading
 from loralens.trainers.writing import WRITERS, render
@@ -119,10 +119,10 @@ def _reads_back(r: Reading, text: str, after: Question) -> bool:
     return again.method == after.method and found.recipe == after.estimate().recipe
 
 
-def edited(source: Source, keys: dict[str, Any]) -> str | None:
+def edited(source: SourceFile, keys: dict[str, Any]) -> str | None:
     """The text with these keys set; None where one stands in a form that is not rewritten."""
     lines = source.text.split("\n")
-    edits: list[tuple[Place, str]] = []
+    edits: list[tuple[TextPlace, str]] = []
     added: dict[str, Any] = {}
     for key, value in keys.items():
         found = source.settings.get(key)
@@ -140,13 +140,13 @@ def edited(source: Source, keys: dict[str, Any]) -> str | None:
     return _with_added(source, "\n".join(lines), added)
 
 
-def _after_colon(lines: list[str], found: Setting) -> Place:
+def _after_colon(lines: list[str], found: FileSetting) -> TextPlace:
     line = found.line - 1
     column = lines[line].index(":") + 1
-    return Place(line, column, line, column)
+    return TextPlace(line, column, line, column)
 
 
-def _with_added(source: Source, text: str, added: dict[str, Any]) -> str | None:
+def _with_added(source: SourceFile, text: str, added: dict[str, Any]) -> str | None:
     added = {key: value for key, value in added.items() if value is not None}
     if not added:
         return text

@@ -10,7 +10,7 @@ import warnings
 from typing import Any, Final
 
 from loralens.core.errors import InputTooLarge, InvalidInput
-from loralens.trainers.files import Place, Source
+from loralens.trainers.files import SourceFile, TextPlace
 from loralens.trainers.yamlfile import read_json_text
 
 MAX_NODES: Final = 100_000
@@ -40,13 +40,13 @@ LOADERS: Final = ("AutoModelForCausalLM", "FastLanguageModel", "FastModel", "Fas
                   "AutoModelForSequenceClassification", "AutoModelForImageTextToText")  # fmt: skip
 
 
-def read_python(name: str, text: str, *, notebook: bool = False) -> Source:
+def read_python(name: str, text: str, *, notebook: bool = False) -> SourceFile:
     """Settings as `GROUP.keyword`, groups as `CALLS` has them; `call.NAME` for every call of `CALLS`.
 
     Raises:
         InvalidInput: it is no Python, or there is too much of it.
     """
-    source = Source(name, "notebook" if notebook else "python", text)
+    source = SourceFile(name, "notebook" if notebook else "python", text)
     code = _cells(name, text) if notebook else text
     if len(code) > MAX_CODE:
         raise InputTooLarge(f"{name} has {len(code):,} characters of code, allowed are {MAX_CODE:,}", field="files")
@@ -108,7 +108,7 @@ def _cells(name: str, text: str) -> str:
     return "\n".join(code)
 
 
-def _call(source: Source, node: ast.Call, constants: dict[str, Any], lines: list[str], notebook: bool) -> None:
+def _call(source: SourceFile, node: ast.Call, constants: dict[str, Any], lines: list[str], notebook: bool) -> None:
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     owner = getattr(node.func, "value", None)
     owner_name = getattr(owner, "id", "")
@@ -165,10 +165,10 @@ def constant(node: ast.AST, constants: dict[str, Any]) -> Any:
     return _UNKNOWN
 
 
-def _place(node: ast.expr, lines: list[str]) -> Place | None:
+def _place(node: ast.expr, lines: list[str]) -> TextPlace | None:
     """Columns of `ast` count bytes."""
     if node.end_lineno is None or node.end_col_offset is None:
         return None
     start = len(lines[node.lineno - 1].encode()[: node.col_offset].decode("utf-8", "ignore"))
     end = len(lines[node.end_lineno - 1].encode()[: node.end_col_offset].decode("utf-8", "ignore"))
-    return Place(node.lineno - 1, start, node.end_lineno - 1, end)
+    return TextPlace(node.lineno - 1, start, node.end_lineno - 1, end)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from loralens.core.errors import InvalidInput
 from loralens.core.question.kinds import Place as WordPlace
 from loralens.core.question.recipe import ALL_WORDS
-from loralens.trainers.files import Setting, Source
+from loralens.trainers.files import FileSetting, SourceFile
 from loralens.trainers.table import APPROXIMATE, BLOCKS, IGNORED, UNKNOWN, Table, optimizers
 
 WORDS: Final = {row.name: row for row in ALL_WORDS}
@@ -25,24 +25,24 @@ class Reading:
     OTHER_PROGRAMS: ClassVar[tuple[str, ...]] = ("megatron", "swift rlhf", "trl other")
 
     table: Table
-    source: Source
-    files: Mapping[str, Source] = field(default_factory=dict)
+    source: SourceFile
+    files: Mapping[str, SourceFile] = field(default_factory=dict)
     stack: dict[str, str] = field(default_factory=dict)
     gpus: int | None = None  # as the user says
     model: str | None = None
-    model_setting: Setting | None = None
+    model_setting: FileSetting | None = None
     method: str = "full"
     words: dict[str, Any] = field(default_factory=dict)
-    because: dict[str, tuple[Setting, ...]] = field(default_factory=dict)
-    approximate: list[tuple[Setting, str]] = field(default_factory=list)
-    blocks: list[tuple[Setting, str]] = field(default_factory=list)
-    unknown: list[Setting] = field(default_factory=list)
+    because: dict[str, tuple[FileSetting, ...]] = field(default_factory=dict)
+    approximate: list[tuple[FileSetting, str]] = field(default_factory=list)
+    blocks: list[tuple[FileSetting, str]] = field(default_factory=list)
+    unknown: list[FileSetting] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: int = 0
     said: int = 0
 
-    def setting(self, key: str) -> Setting | None:
+    def setting(self, key: str) -> FileSetting | None:
         """The setting of a key, if the file has it."""
         return self.source.settings.get(key)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from loralens.core.errors import InvalidInput
 from loralens.trainers.axolotl import read_axolotl
-from loralens.trainers.files import MAX_FILES, Source, text_of
+from loralens.trainers.files import MAX_FILES, SourceFile, text_of
 from loralens.trainers.litgpt import read_litgpt
 from loralens.trainers.llama_factory import read_llama_factory, read_llama_factory_v1
 from loralens.trainers.ms_swift import read_ms_swift
@@ -46,11 +46,11 @@ BESIDE: Final = ("distributed_type", "zero_optimization.stage")
 class Recognised:
     """The training file, and whose it is."""
 
-    source: Source
+    source: SourceFile
     table: Table
 
 
-def read_files(files: object) -> dict[str, Source]:
+def read_files(files: object) -> dict[str, SourceFile]:
     """Every file as settings.
 
     Raises:
@@ -65,7 +65,7 @@ def read_files(files: object) -> dict[str, Source]:
     return {str(name)[:200]: read_file(str(name)[:200], content) for name, content in files.items()}
 
 
-def read_file(name: str, content: object) -> Source:
+def read_file(name: str, content: object) -> SourceFile:
     """One file, by its name's ending, else by how it begins."""
     if not isinstance(content, (str, bytes)):
         raise InvalidInput(f"{name} must be text", field="files")
@@ -82,7 +82,7 @@ def read_file(name: str, content: object) -> Source:
     return read_yaml(name, text)
 
 
-def _script(name: str, text: str) -> Source:
+def _script(name: str, text: str) -> SourceFile:
     """A Python script: what it sets itself, else the command that its first comment shows."""
     found = python_source(name, text)
     if any(key.startswith("args.") for key in found.settings):
@@ -95,7 +95,7 @@ def _script(name: str, text: str) -> Source:
     return shown
 
 
-def recognise(files: Mapping[str, Source]) -> Recognised:
+def recognise(files: Mapping[str, SourceFile]) -> Recognised:
     """The file that sets the training up.
 
     Raises:
@@ -121,7 +121,7 @@ def recognise(files: Mapping[str, Source]) -> Recognised:
     return Recognised(source, table(name))
 
 
-def _whose(source: Source) -> str:
+def _whose(source: SourceFile) -> str:
     keys = source.settings.keys()
     if source.kind == "shell":
         return BY_PROGRAM[source.program.split()[0]]

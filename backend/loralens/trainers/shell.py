@@ -13,7 +13,7 @@ import shlex
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.trainers.files import Place, Source
+from loralens.trainers.files import SourceFile, TextPlace
 from loralens.trainers.yamlfile import number
 
 MAX_WORDS: Final = 4_000
@@ -32,7 +32,7 @@ PROGRAMS: Final = (
 )
 
 
-def read_shell(name: str, text: str) -> Source:
+def read_shell(name: str, text: str) -> SourceFile:
     """The first training command's arguments as settings; `CUDA_VISIBLE_DEVICES` and the like as `env.NAME`.
 
     Raises:
@@ -49,7 +49,7 @@ def read_shell(name: str, text: str) -> Source:
                 if match:
                     variables[match[1]] = _resolved(match[2].strip("'\""), variables)
             continue
-        source = Source(name, "shell", text, program=program)
+        source = SourceFile(name, "shell", text, program=program)
         _settings(source, command, variables)
         return source
     raise InvalidInput(
@@ -59,10 +59,10 @@ def read_shell(name: str, text: str) -> Source:
     )
 
 
-def _commands(text: str) -> list[list[tuple[int, str, Place]]]:
+def _commands(text: str) -> list[list[tuple[int, str, TextPlace]]]:
     """Each command as words with their places; a comment inside a continued command is left out."""
-    commands: list[list[tuple[int, str, Place]]] = []
-    words: list[tuple[int, str, Place]] = []
+    commands: list[list[tuple[int, str, TextPlace]]] = []
+    words: list[tuple[int, str, TextPlace]] = []
     total = 0
     for number_, line in enumerate(text.split("\n")):
         if len(line) > MAX_LINE:
@@ -89,17 +89,17 @@ def _commands(text: str) -> list[list[tuple[int, str, Place]]]:
 _WORD: Final = re.compile(r"""(?:\$\((?:[^()]|\([^()]*\))*\)|'[^']*'|"[^"]*"|[^\s'"$]|\$)+""")
 
 
-def _words(line: str, number_: int) -> list[tuple[int, str, Place]]:
+def _words(line: str, number_: int) -> list[tuple[int, str, TextPlace]]:
     found = []
     for match in _WORD.finditer(line):
         word = match[0]
         if word.startswith("#"):
             break
-        found.append((number_, word, Place(number_, match.start(), number_, match.end())))
+        found.append((number_, word, TextPlace(number_, match.start(), number_, match.end())))
     return found
 
 
-def _settings(source: Source, command: list[tuple[int, str, Place]], variables: dict[str, str]) -> None:
+def _settings(source: SourceFile, command: list[tuple[int, str, TextPlace]], variables: dict[str, str]) -> None:
     rest = list(command)
     while rest:
         line, word, place = rest.pop(0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from loralens.core.question.versions import read_version
 from loralens.trainers.common import adapter as lora
 from loralens.trainers.common import attention, batch, checkpointing, clip, dtype, packed_rows, parts, targets
-from loralens.trainers.files import Setting, flat
+from loralens.trainers.files import FileSetting, flat
 from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
 from loralens.trainers.trl_objectives import SFT, file_objective, objective, script_objective
@@ -136,7 +136,7 @@ def python_cards(r: Reading) -> None:
     """How many GPUs share the work, from the config's own keywords."""
     given = {key.removeprefix("args."): one for key, one in r.source.settings.items() if key.startswith("args.")}
     whole = {key: one.value for key, one in given.items()}
-    settings: dict[str, Setting] = {}
+    settings: dict[str, FileSetting] = {}
     for key, one in given.items():
         inside = flat(one.value, key) if isinstance(one.value, dict) else {key: one.value}
         settings |= {name: replace(one, key=name, value=value) for name, value in inside.items()}

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 
 from loralens.core.errors import InputTooLarge, InvalidInput
-from loralens.trainers.files import Place, Source
+from loralens.trainers.files import SourceFile, TextPlace
 
 MAX_EVENTS: Final = 50_000
 MAX_DEPTH: Final = 32
@@ -22,14 +22,14 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG: Final = "tag:yaml.org,2002:"
 
 
-def read_yaml(name: str, text: str) -> Source:
+def read_yaml(name: str, text: str) -> SourceFile:
     """The file's settings.
 
     Raises:
         InvalidInput: no YAML, no object, a tag that is not data, or nested too deeply.
         InputTooLarge: more values than a training config has, by aliases for instance.
     """
-    source = Source(name, "json" if text.lstrip().startswith("{") else "yaml", text)
+    source = SourceFile(name, "json" if text.lstrip().startswith("{") else "yaml", text)
     try:
         _count(name, text)
         root = yaml.compose(text, Loader=_LOADER)
@@ -75,7 +75,7 @@ def _hint(text: str, error: yaml.YAMLError) -> str:
 class _Builder:
     """Values of nodes; every one that is built counts, however often an alias brings it back."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceFile) -> None:
         self.source = source
         self.built = 0
 
@@ -150,12 +150,12 @@ def number(text: str) -> Any:
     return text
 
 
-def _place(node: yaml.Node) -> Place | None:
+def _place(node: yaml.Node) -> TextPlace | None:
     """Where the value is written; an empty value has no place of its own."""
     start, end = node.start_mark, node.end_mark
     if (start.line, start.column) == (end.line, end.column):
         return None
-    return Place(start.line, start.column, end.line, end.column)
+    return TextPlace(start.line, start.column, end.line, end.column)
 
 
 def read_json_text(name: str, text: str) -> dict[str, Any]:

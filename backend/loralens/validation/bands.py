@@ -30,7 +30,7 @@ End = Callable[[Outcome, float], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class BandForm:
     """A kind of band: of which figure, on what it stands, and how an end follows from a residual."""
 
     figure: str
@@ -80,12 +80,12 @@ _BESIDE_CONTEXT = _pool()
 _PEAK, _POOL = "the allocated peak (rule)", "the simulated pool"
 _SEVERAL = "device, several GPUs"
 FORMS: Final = (
-    Form("reserved, varying lengths", _POOL, _reserved, overhead.SIMULATED_RESERVED, _FIXED, _VARYING),
-    Form("device, one GPU", _POOL, _device, overhead.SIMULATED_POOL, _BESIDE_CONTEXT, _BESIDE_CONTEXT),
-    Form(_SEVERAL, _POOL, _device_several, overhead.SIMULATED_POOL_SEVERAL, _BESIDE_CONTEXT, _BESIDE_CONTEXT),
-    Form("reserved, varying lengths", _PEAK, _reserved, overhead.RULE_RESERVED, _ALLOCATED, _ALLOCATED),
-    Form("device, one GPU", _PEAK, _device, overhead.RULE_DEVICE, _ALLOCATED, _ALLOCATED),
-    Form(_SEVERAL, _PEAK, _device_several, overhead.RULE_DEVICE_SEVERAL, _ALLOCATED, _ALLOCATED),
+    BandForm("reserved, varying lengths", _POOL, _reserved, overhead.SIMULATED_RESERVED, _FIXED, _VARYING),
+    BandForm("device, one GPU", _POOL, _device, overhead.SIMULATED_POOL, _BESIDE_CONTEXT, _BESIDE_CONTEXT),
+    BandForm(_SEVERAL, _POOL, _device_several, overhead.SIMULATED_POOL_SEVERAL, _BESIDE_CONTEXT, _BESIDE_CONTEXT),
+    BandForm("reserved, varying lengths", _PEAK, _reserved, overhead.RULE_RESERVED, _ALLOCATED, _ALLOCATED),
+    BandForm("device, one GPU", _PEAK, _device, overhead.RULE_DEVICE, _ALLOCATED, _ALLOCATED),
+    BandForm(_SEVERAL, _PEAK, _device_several, overhead.RULE_DEVICE_SEVERAL, _ALLOCATED, _ALLOCATED),
 )  # fmt: skip
 
 
@@ -98,10 +98,10 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class BandCalibration:
     """A form's ends from all rows, and how such ends hold rows that had no part in them."""
 
-    form: Form
+    form: BandForm
     rows: int
     sources: int
     level: float
@@ -111,7 +111,7 @@ class Calibration:
     without_source: Coverage
 
 
-def calibrate(outcomes: Iterable[Outcome]) -> list[Calibration]:
+def calibrate(outcomes: Iterable[Outcome]) -> list[BandCalibration]:
     """Every form's ends, at the narrowest level that holds enough rows out of sample.
 
     Where no level does with whole sources left out (they are few, and differ), it is enough that it does with single rows.
@@ -120,7 +120,7 @@ def calibrate(outcomes: Iterable[Outcome]) -> list[Calibration]:
     return [_calibrate(form, rows) for form in FORMS if (rows := [o for o in known if form.applies(o)])]
 
 
-def _calibrate(form: Form, rows: list[Outcome]) -> Calibration:
+def _calibrate(form: BandForm, rows: list[Outcome]) -> BandCalibration:
     def tried(level: float) -> tuple[float, Coverage, Coverage]:
         by_row = _left_out(form, rows, level, lambda outcome: outcome.row.id)
         return level, by_row, _left_out(form, rows, level, lambda outcome: outcome.row.project)
@@ -133,10 +133,10 @@ def _calibrate(form: Form, rows: list[Outcome]) -> Calibration:
     low, high = _ends(form, rows, level)
     printed = _held([_band(form, row, (form.printed[0], form.printed[2])) for row in rows], rows)
     sources = len({row.row.project for row in rows})
-    return Calibration(form, len(rows), sources, level, (low, middle, high), printed, without_row, without_source)
+    return BandCalibration(form, len(rows), sources, level, (low, middle, high), printed, without_row, without_source)
 
 
-def _left_out(form: Form, rows: list[Outcome], level: float, group: Callable[[Outcome], Any]) -> Coverage:
+def _left_out(form: BandForm, rows: list[Outcome], level: float, group: Callable[[Outcome], Any]) -> Coverage:
     """Bands for each group of rows from the rows of all other groups (from its own where there is no other)."""
     bands, judged = [], []
     for one in dict.fromkeys(group(row) for row in rows):
@@ -147,14 +147,14 @@ def _left_out(form: Form, rows: list[Outcome], level: float, group: Callable[[Ou
     return _held(bands, judged)
 
 
-def _ends(form: Form, rows: list[Outcome], level: float) -> tuple[float, float]:
+def _ends(form: BandForm, rows: list[Outcome], level: float) -> tuple[float, float]:
     return (
         quantile([form.low[0](row) for row in rows], level),
         quantile([form.high[0](row) for row in rows], 1 - level),
     )
 
 
-def _band(form: Form, row: Outcome, ends: tuple[float, float]) -> tuple[float, float]:
+def _band(form: BandForm, row: Outcome, ends: tuple[float, float]) -> tuple[float, float]:
     return form.low[1](row, ends[0]), form.high[1](row, ends[1])
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from loralens.validation.bands import Calibration, Coverage, calibrate
+from loralens.validation.bands import BandCalibration, Coverage, calibrate
 from loralens.validation.rows import Outcome
 
 GIB: Final = 2**30
@@ -195,7 +195,7 @@ BANDS: Final = (
 )
 
 
-def _bands(found: list[Calibration]) -> list[str]:
+def _bands(found: list[BandCalibration]) -> list[str]:
     lines = list(BANDS) if found else []
     for one in found:
         form = one.form

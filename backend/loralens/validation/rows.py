@@ -28,7 +28,7 @@ METRICS: Final = ("allocated", "reserved", "device", "unclear")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MeasuredRow:
     """One measured run."""
 
     id: str
@@ -85,7 +85,7 @@ class Row:
 class Outcome:
     """A row beside its estimate; `estimate` is None where `refused` says why there is none."""
 
-    row: Row
+    row: MeasuredRow
     estimate: Estimate | None
     refused: str | None
     predicted_bytes: int = 0
@@ -114,13 +114,13 @@ class Outcome:
         return self.low_bytes <= self.row.measured_bytes <= self.high_bytes
 
 
-def read_rows(lines: Iterable[str]) -> list[Row]:
+def read_rows(lines: Iterable[str]) -> list[MeasuredRow]:
     """Rows of a JSON-lines file.
 
     Raises:
         InvalidInput: a line is not a row; it names the line.
     """
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue
@@ -133,15 +133,15 @@ def read_rows(lines: Iterable[str]) -> list[Row]:
     return rows
 
 
-def _device_row(row: Row) -> list[Row]:
+def _device_row(row: MeasuredRow) -> list[MeasuredRow]:
     """A second figure of the same run: what the monitor showed, where it is published beside what was allocated."""
     shown = row.data.get("device_peak_bytes")
     if row.metric != "allocated" or isinstance(shown, bool) or not isinstance(shown, int) or shown <= 0:
         return []
-    return [Row(f"{row.id} on the device", {**row.data, "metric": "device", "peak_bytes": shown})]
+    return [MeasuredRow(f"{row.id} on the device", {**row.data, "metric": "device", "peak_bytes": shown})]
 
 
-def _row(number: int, text: str) -> Row:
+def _row(number: int, text: str) -> MeasuredRow:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -155,10 +155,10 @@ def _row(number: int, text: str) -> Row:
         raise InvalidInput(f"line {number}: peak_bytes must be a positive whole number", field="peak_bytes")
     if not isinstance(data.get("recipe"), Mapping):
         raise InvalidInput(f"line {number}: recipe must be an object", field="recipe")
-    return Row(str(data.get("id") or f"line {number}"), data)
+    return MeasuredRow(str(data.get("id") or f"line {number}"), data)
 
 
-def judge(row: Row) -> Outcome:
+def judge(row: MeasuredRow) -> Outcome:
     """Estimate a row's run and lay the figure that its metric asks for beside it; those above the allocator are simulated."""
     try:
         found = _estimate(row)
@@ -188,7 +188,7 @@ def judge(row: Row) -> Outcome:
     )
 
 
-def _varies(row: Row, found: Estimate) -> bool:
+def _varies(row: MeasuredRow, found: Estimate) -> bool:
     """Did the batches' lengths vary? Padded ones do, unless the row says where all are seen to have the full length."""
     return found.recipe.padded and not row.data.get("one_length")
 
@@ -201,11 +201,11 @@ def _memory_of(gpu: str) -> int | None:
         return None
 
 
-def _estimate(row: Row) -> Estimate:
+def _estimate(row: MeasuredRow) -> Estimate:
     return estimate_model(model_of(row), str(row.data.get("method") or "lora"), Recipe.from_mapping(words_of(row)))
 
 
-def model_of(row: Row) -> Model:
+def model_of(row: MeasuredRow) -> Model:
     """The model of a row.
 
     Raises:
@@ -217,7 +217,7 @@ def model_of(row: Row) -> Model:
     return resolve(name) if name else resolve(config=config)
 
 
-def words_of(row: Row) -> dict[str, Any]:
+def words_of(row: MeasuredRow) -> dict[str, Any]:
     """A row's recipe, with the framework whose code ran."""
     words = dict(row.data["recipe"])
     if row.stack in FRAMEWORKS:
@@ -225,7 +225,7 @@ def words_of(row: Row) -> dict[str, Any]:
     return words
 
 
-def _config(row: Row) -> Any:
+def _config(row: MeasuredRow) -> Any:
     """The row's config; first-generation Qwen is published as `qwen2` with half its intermediate size and is put back."""
     config = row.data.get("config")
     targets = (row.data["recipe"].get("lora") or {}).get("target_modules") or ()

@@ -39,7 +39,7 @@ STEPS: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class TimeFit:
     """Constants, shares by card, processors by machine, links by machine and card."""
 
     constants: Constants
@@ -48,7 +48,7 @@ class Fit:
     links: dict[str, float]
 
 
-class Table:
+class RunColumns:
     """The runs as columns, and the parameters as one vector of logs."""
 
     def __init__(self, runs: Sequence[TimedRun]) -> None:
@@ -98,12 +98,12 @@ class Table:
         start = len(PRIORS) + len(self.cards)
         return slice(start, start + len(self.machines))
 
-    def read(self, vector: Array) -> Fit:
+    def read(self, vector: Array) -> TimeFit:
         """The parameters by name."""
         values = [float(value) for value in np.exp(vector)]
         cut = np.cumsum([len(PRIORS), len(self.cards), len(self.machines)])
         constants, shares, hosts, links = (values[a:b] for a, b in zip([0, *cut], [*cut, None], strict=True))
-        return Fit(
+        return TimeFit(
             replace(known().constants, **dict(zip(PRIORS, constants, strict=True))),
             {card: min(share, MOST_SHARE) for card, share in zip(self.cards, shares, strict=True)},
             dict(zip(self.machines, hosts, strict=True)),
@@ -147,7 +147,7 @@ class Table:
 
     def fit(self, chosen: Sequence[int]) -> Array:
         """The vector that predicts the chosen runs best: damped Gauss-Newton with numerical derivatives."""
-        part = Table([self.runs[index] for index in chosen])
+        part = RunColumns([self.runs[index] for index in chosen])
         vector, damping = part.prior.copy(), 1e-2
         cost = part.cost(vector)
         for _ in range(STEPS):
@@ -170,7 +170,7 @@ class Table:
                 break
         return self.spread_out(part, vector)
 
-    def spread_out(self, part: Table, vector: Array) -> Array:
+    def spread_out(self, part: RunColumns, vector: Array) -> Array:
         """A part's parameters among all: what the part says nothing about keeps its prior."""
         found = dict(zip(part.names, vector, strict=True))
         return np.array([found.get(name, prior) for name, prior in zip(self.names, self.prior, strict=True)])

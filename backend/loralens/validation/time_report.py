@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from loralens.core.time.rates import DATA, known
-from loralens.validation.time_fit import PRIORS, Array, Fit, Table, chip
+from loralens.validation.time_fit import PRIORS, Array, RunColumns, TimeFit, chip
 from loralens.validation.time_scores import (
     FEW_TOKENS,
     Judged,
@@ -168,7 +168,7 @@ def _all(judged: Judged) -> list[str]:
 def rates(judged: Judged, runs: Sequence[TimedRun], data: dict[str, Any]) -> dict[str, Any]:
     """`rates.json` with what all runs give."""
     kept = [run for run in runs if run.excluded is None]
-    table = Table(kept)
+    table = RunColumns(kept)
     found = table.read(table.fit(range(len(kept))))
     constants = {
         name: row | {"value": _rounded(asdict(found.constants)[name])} if name in PRIORS else row
@@ -191,7 +191,7 @@ def rates(judged: Judged, runs: Sequence[TimedRun], data: dict[str, Any]) -> dic
     }
 
 
-def _shares(kept: Sequence[TimedRun], found: Fit) -> dict[str, Any]:
+def _shares(kept: Sequence[TimedRun], found: TimeFit) -> dict[str, Any]:
     rows = Counter(chip(run) for run in kept)
     ids = {run.gpu.id: chip(run) for run in kept}
     return {

@@ -13,7 +13,7 @@ import numpy as np
 from loralens.core.time.communication import NVLINK_HIDES, link_of
 from loralens.core.time.rates import known
 from loralens.validation.bands import quantile
-from loralens.validation.time_fit import Array, Table, chip
+from loralens.validation.time_fit import Array, RunColumns, chip
 from loralens.validation.timed_runs import TimedRun
 
 FEW_TOKENS: Final = 1000
@@ -48,7 +48,7 @@ class Judged:
 def judge_times(runs: Sequence[TimedRun]) -> Judged:
     """Fit again and again, each time without some runs, and predict those."""
     kept = [run for run in runs if run.excluded is None]
-    table = Table(kept)
+    table = RunColumns(kept)
     half, machine, card, low, high = (np.empty(len(kept)) for _ in range(5))
     for chosen in halves(kept):
         rest = [index for index in range(len(kept)) if index not in set(chosen)]

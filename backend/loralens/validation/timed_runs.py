@@ -24,7 +24,7 @@ from loralens.core.time.communication import communication
 from loralens.core.time.rates import known
 from loralens.core.time.step_time import launches
 from loralens.core.time.update import update_bytes, update_kernels
-from loralens.validation.rows import Row, model_of, words_of
+from loralens.validation.rows import MeasuredRow, model_of, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def _read(row: dict[str, Any], published: Mapping[str, dict[str, Any]]) -> Timed
 
 
 def _counted(row: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[Counted, Recipe]:
-    run = Row(row["id"], data)
+    run = MeasuredRow(row["id"], data)
     words = words_of(run) | row.get("words", {})
     if words.get("lora"):
         words["lora"] = {name: value for name, value in words["lora"].items() if value is not None}

@@ -59,7 +59,7 @@ def test_every_name_that_is_not_in_the_catalogue_says_how_it_was_read() -> None:
 @pytest.mark.parametrize(("name", "id_"), [("7B", "llama-2-7b"), ("13b", "llama-2-13b"), ("30B", "llama-30b"),
                                            ("70B", "llama-2-70b"), ("qwen2.5-7b", "qwen2.5-7b")])  # fmt: skip
 def test_a_name_of_the_catalogue_is_read_without_a_word(name: str, id_: str) -> None:
-    assert reading(name) == catalogue.Reading(id_)
+    assert reading(name) == catalogue.NameReading(id_)
 
 
 @given(st.sampled_from([row for row in CORPUS if row["id"]]), st.sampled_from([str.upper, str.lower, str.title]))

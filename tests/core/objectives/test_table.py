@@ -4,13 +4,13 @@ from loralens.core.answer.answers import memory_answer
 from loralens.core.answer.estimate import estimate_model
 from loralens.core.objectives import table
 from loralens.core.objectives.logprobs import log_probabilities, of_rows
-from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.objective import BaseObjective
 from loralens.core.question import objectives as words
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 
 
-class Twice(Objective):
+class Twice(BaseObjective):
     """Learns from triples: a chosen row and two rejected ones, after the model has scored them without its adapter."""
 
     rows = 3

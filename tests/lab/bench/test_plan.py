@@ -1,13 +1,13 @@
 from loralens.lab.bench.plan import plan
 from loralens.lab.device import Device
-from loralens.lab.matmul.roofline import Measured
+from loralens.lab.matmul.roofline import MeasuredRates
 from loralens.lab.words import request_from
 
 
 def planned(free=2**40, **body):
     device = Device("cpu")
     device.free_bytes = lambda: free
-    return plan(request_from(body), device, Measured(device, 1e11, "", 2e10, ""))
+    return plan(request_from(body), device, MeasuredRates(device, 1e11, "", 2e10, ""))
 
 
 def test_a_sweep_drops_what_does_not_fit_and_says_so():

@@ -8,7 +8,7 @@ import pytest
 from lab.forgetting.small import SMALL
 
 from loralens.lab.forgetting.job import run_plan
-from loralens.lab.forgetting.source import Source, tiny_source
+from loralens.lab.forgetting.source import ExperimentSource, tiny_source
 from loralens.lab.tiny.checkpoints import ensure_base
 from loralens.lab.tiny.corpus import code_corpus, prose_corpus
 from loralens.lab.tiny.train import one_thread
@@ -33,6 +33,6 @@ def events(state_dir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def source(events: list[dict[str, Any]], state_dir: Path) -> Source:
+def source(events: list[dict[str, Any]], state_dir: Path) -> ExperimentSource:
     """The base that the run was made with, and its texts."""
     return tiny_source(ensure_base(SMALL.preset, prose_corpus(), state_dir), prose_corpus(), code_corpus(), SMALL)

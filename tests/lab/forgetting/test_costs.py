@@ -7,11 +7,13 @@ import torch
 from lab.forgetting.small import SMALL
 
 from loralens.lab.forgetting.costs import measure_cost, peak_bytes, tensor_bytes
-from loralens.lab.forgetting.source import Source
+from loralens.lab.forgetting.source import ExperimentSource
 
 
 @pytest.mark.parametrize("index", range(len(SMALL.arms)), ids=[arm.id for arm in SMALL.arms])
-def test_gradients_and_optimizer_state_are_what_the_trainable_weights_need(source: Source, index: int) -> None:
+def test_gradients_and_optimizer_state_are_what_the_trainable_weights_need(
+    source: ExperimentSource, index: int
+) -> None:
     arm = SMALL.arms[index]
     cost = measure_cost(source, arm, SMALL)
     trainable, measured = cost["trainable_parameters"], cost["measured"]
@@ -33,7 +35,7 @@ def test_shared_storages_are_counted_once() -> None:
     assert tensor_bytes([x, x[2:], x.T, torch.zeros(3)]) == 400 + 12
 
 
-def test_peak_sees_memory_that_is_given_back(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_sees_memory_that_is_given_back(source: ExperimentSource, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = source.trainer(SMALL.arms[0], learning_rate=1e-3, seed=0, plan=SMALL)
     trainer.advance()
     plain = peak_bytes(trainer)

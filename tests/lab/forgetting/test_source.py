@@ -4,12 +4,12 @@ import pytest
 from lab.forgetting.small import SMALL
 
 from loralens.lab.forgetting.plan import Arm
-from loralens.lab.forgetting.source import Source, delta
+from loralens.lab.forgetting.source import ExperimentSource, delta
 from loralens.lab.tiny.lora import base_hash
 from loralens.lab.tiny.model import LINEAR_NAMES
 
 
-def own(source: Source, arm: Arm) -> tuple[set[str], set[str]]:
+def own(source: ExperimentSource, arm: Arm) -> tuple[set[str], set[str]]:
     """Names of the parameters that train, and of the base's that were copied."""
     model = source.adapted(arm, 0)
     shared = {id(p) for p in source.base.parameters()}
@@ -18,13 +18,13 @@ def own(source: Source, arm: Arm) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.parametrize("arm", SMALL.arms, ids=lambda arm: arm.id)
-def test_what_does_not_train_is_shared_with_the_base(source: Source, arm: Arm) -> None:
+def test_what_does_not_train_is_shared_with_the_base(source: ExperimentSource, arm: Arm) -> None:
     trains, copied = own(source, arm)
     assert trains == copied
     assert trains
 
 
-def test_each_arm_trains_what_it_says(source: Source) -> None:
+def test_each_arm_trains_what_it_says(source: ExperimentSource) -> None:
     arms = {arm.id: own(source, arm)[0] for arm in SMALL.arms}
     everything = {n for n, _ in source.base.named_parameters()}
     assert arms["full"] == arms["mixed"] == everything
@@ -35,12 +35,12 @@ def test_each_arm_trains_what_it_says(source: Source) -> None:
     assert rest == everything - arms["linear"]
 
 
-def test_every_arm_sees_the_same_new_text(source: Source) -> None:
+def test_every_arm_sees_the_same_new_text(source: ExperimentSource) -> None:
     full, lora = (source.trainer(arm, learning_rate=0.1, seed=5, plan=SMALL) for arm in (SMALL.arms[0], SMALL.arms[3]))
     assert full.batch().equal(lora.batch())
 
 
-def test_training_leaves_the_base_alone(source: Source) -> None:
+def test_training_leaves_the_base_alone(source: ExperimentSource) -> None:
     before = base_hash(source.base)
     for arm in SMALL.arms:
         for _ in source.trainer(arm, learning_rate=0.1, seed=0, plan=SMALL).steps(2):
@@ -48,7 +48,7 @@ def test_training_leaves_the_base_alone(source: Source) -> None:
     assert base_hash(source.base) == before
 
 
-def test_delta_is_after_minus_before(source: Source) -> None:
+def test_delta_is_after_minus_before(source: ExperimentSource) -> None:
     trained = {n: p + 1 for n, p in source.base.named_parameters()}
     changes = delta(source.base, trained, source.linear_names)
     assert {path.split(".")[-1] for path in changes} == set(LINEAR_NAMES)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loralens.lab.forgetting.source import Source, delta
+from loralens.lab.forgetting.source import ExperimentSource, delta
 from loralens.lab.forgetting.spectrum import effective_rank, energy_share, rank_for, spectrum, truncated_losses
 
 
@@ -48,7 +48,7 @@ def test_effective_rank_counts_equal_values() -> None:
     assert energy_share(torch.zeros(4), 0) == 1.0
 
 
-def test_truncating_a_low_rank_change_at_its_rank_loses_nothing(source: Source) -> None:
+def test_truncating_a_low_rank_change_at_its_rank_loses_nothing(source: ExperimentSource) -> None:
     torch.manual_seed(2)
     trained = dict(source.base.named_parameters())
     name = next(n for n in trained if n.endswith("q_proj.weight"))

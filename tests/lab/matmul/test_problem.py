@@ -1,13 +1,13 @@
 import torch
 
 from loralens.lab.device import Device
-from loralens.lab.matmul.problem import Problem, relative_error
+from loralens.lab.matmul.problem import ProductTensors, relative_error
 from loralens.lab.words import BenchmarkRequest
 
 
 def problem(**settings):
     about = {"in_features": 48, "out_features": 32, "tokens": 3, "rank": 4, "cache": "hot", **settings}
-    return Problem(BenchmarkRequest(**about), Device("cpu"))
+    return ProductTensors(BenchmarkRequest(**about), Device("cpu"))
 
 
 def test_work_is_counted_by_hand():

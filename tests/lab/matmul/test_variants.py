@@ -3,7 +3,7 @@ import torch
 
 from loralens.lab.device import Device
 from loralens.lab.matmul.catalogue import VARIANTS
-from loralens.lab.matmul.problem import Problem, relative_error
+from loralens.lab.matmul.problem import ProductTensors, relative_error
 from loralens.lab.matmul.variants.registry import REGISTRY
 from loralens.lab.words import BenchmarkRequest
 
@@ -21,7 +21,7 @@ def cases(*, slow=False):
 
 def check(mode, name, dtype, **sizes):
     about = {"tokens": 5, "in_features": 96, "out_features": 160, "rank": 8, "cache": "hot", "requests": 7, **sizes}
-    problem = Problem(BenchmarkRequest(mode=mode, dtype=dtype, **about), Device("cpu"))
+    problem = ProductTensors(BenchmarkRequest(mode=mode, dtype=dtype, **about), Device("cpu"))
     kind = REGISTRY[mode, name]
     if reason := kind.why_not(problem):
         assert len(reason) > 10
@@ -74,7 +74,7 @@ def test_the_catalogue_and_the_classes_name_the_same_variants():
 
 
 def test_merging_back_and_forth_says_what_it_did_to_the_weights():
-    problem = Problem(
+    problem = ProductTensors(
         BenchmarkRequest(mode="adapters", dtype="bfloat16", in_features=64, out_features=64, cache="hot"),
         Device("cpu"),
     )
@@ -89,9 +89,9 @@ def test_merging_back_and_forth_says_what_it_did_to_the_weights():
 
 
 def test_what_cannot_run_says_why():
-    problem = Problem(BenchmarkRequest(mode="adapters", in_features=32, out_features=32, rank=3), Device("cpu"))
+    problem = ProductTensors(BenchmarkRequest(mode="adapters", in_features=32, out_features=32, rank=3), Device("cpu"))
     assert "multiple of 4" in REGISTRY["adapters", "grouped_mm"].why_not(problem)
     assert "CUDA" in REGISTRY["forward", "triton_split"].why_not(problem)
-    half = Problem(BenchmarkRequest(dtype="float16", in_features=32, out_features=32), Device("cpu"))
+    half = ProductTensors(BenchmarkRequest(dtype="float16", in_features=32, out_features=32), Device("cpu"))
     reason = REGISTRY["forward", "dense"].why_not(half)
     assert reason is None or "float16" in reason

@@ -37,7 +37,10 @@ def test_the_engine_agrees(case):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case["name"] in AGAIN], ids=lambda case: case["name"])
 def test_a_loop_is_traced_again(case):
-    assert traced(case, loops.Plain(keeps=True) if case["loop"] == "plain" else loops.Trainer()) == case["expected"]
+    assert (
+        traced(case, loops.PlainLoop(keeps=True) if case["loop"] == "plain" else loops.TrainerLoop())
+        == case["expected"]
+    )
 
 
 def test_trls_step_is_traced_again():

@@ -23,7 +23,7 @@ from loralens.core.answer.overhead import (
 )
 from loralens.core.answer.peaks import peak_bytes
 from loralens.core.answer.plan import plan_for
-from loralens.core.answer.planned import Plan
+from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.remarks import idle_words, remarks
 from loralens.core.answer.trainer import trained
 from loralens.core.answer.verdict import verdict, worst
@@ -70,7 +70,7 @@ class Estimate:
     model: Model
     method: str
     recipe: Recipe
-    plan: Plan
+    plan: CompiledPlan
     phases: dict[str, int]
     moment: Moment
     allocated_bytes: int

@@ -19,7 +19,7 @@ from loralens.core.parallel.table import strategy_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loralens.core.answer.planned import Plan
+    from loralens.core.answer.planned import CompiledPlan
     from loralens.core.question.recipe import Recipe
 
 GIB: Final = 2**30
@@ -59,13 +59,13 @@ class Phases:
         return "does_not_fit" if least > room else "tight" if safe > room else "fits"
 
 
-def host_of(plan: Plan, recipe: Recipe, evaluated: Span = (0, 0)) -> Phases:
+def host_of(plan: CompiledPlan, recipe: Recipe, evaluated: Span = (0, 0)) -> Phases:
     """Host memory of a machine; `evaluated`: what an evaluation keeps in each process."""
     return _Machine(plan, recipe).phases(evaluated)
 
 
 class _Machine:
-    def __init__(self, plan: Plan, recipe: Recipe) -> None:
+    def __init__(self, plan: CompiledPlan, recipe: Recipe) -> None:
         self.plan, self.recipe = plan, recipe
         self.strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in plan.held))
         self.at = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)

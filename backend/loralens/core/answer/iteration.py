@@ -21,7 +21,7 @@ from loralens.core.question.precision import ITEM_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from loralens.core.answer.planned import Plan
+    from loralens.core.answer.planned import CompiledPlan
     from loralens.core.answer.shapes import Iteration, IterationCard, IterationEngine, IterationPhase
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model
@@ -60,7 +60,7 @@ class Engine:
 
 
 def iteration(
-    model: Model, plan: Plan, recipe: Recipe, phases: dict[str, int], gpus: Iterable[str]
+    model: Model, plan: CompiledPlan, recipe: Recipe, phases: dict[str, int], gpus: Iterable[str]
 ) -> Iteration | None:
     """The block of an answer; None for objectives without a rollout."""
     if recipe.objective.type != "grpo":

@@ -13,7 +13,7 @@ from loralens.core.question.shapes import Pair
 if TYPE_CHECKING:
     from loralens.core.answer.evaluated import Evaluated
     from loralens.core.answer.host import Phases
-    from loralens.core.answer.planned import Plan
+    from loralens.core.answer.planned import CompiledPlan
     from loralens.core.answer.shapes import RunMoment
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
@@ -30,7 +30,7 @@ EVALUATION_NOTE: Final = (
 class Moments:
     """What a run takes of the fullest GPU and of a machine, moment by moment. `step`: allocated, and what a card must have."""
 
-    plan: Plan
+    plan: CompiledPlan
     recipe: Recipe
     step: tuple[int, tuple[int, int]]
     host: Phases

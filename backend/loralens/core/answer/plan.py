@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel, switches
-from loralens.core.answer.planned import Plan
+from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.traced import traced_plan
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.moe import ROUTING
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 24 * 2**20  # of all plans that are kept; one of Llama-2-7B with LoRA takes 0.2 MiB
 
 
-def _weight(plan: Plan) -> int:
+def _weight(plan: CompiledPlan) -> int:
     """Bytes of a plan in memory, from above: on the catalogue 1.3 to 1.6 times what tracemalloc counts."""
     held = sum(len(moment.entries) for moment in plan.moments)
     held += sum(len(point.first.entries) + len(point.last.entries) for point in plan.points)
     return 20_000 + 90 * held + 1_000 * len(plan.held)
 
 
-def _covers(plan: Plan, setting: tuple[int, int, int]) -> bool:
+def _covers(plan: CompiledPlan, setting: tuple[int, int, int]) -> bool:
     return plan.validity.covers(*setting)
 
 
-_plans: KeptByModel[Plan] = KeptByModel(MOST_BYTES, _weight, _covers)
+_plans: KeptByModel[CompiledPlan] = KeptByModel(MOST_BYTES, _weight, _covers)
 
 
-def plan_for(model: Model, method: str, recipe: Recipe) -> Plan:
+def plan_for(model: Model, method: str, recipe: Recipe) -> CompiledPlan:
     """The plan that covers a recipe; compiled once per model, method and switches. Of stages, the fullest one's."""
     if model.traced is not None:
         return traced_plan(model.traced, method, recipe)
@@ -95,7 +95,7 @@ def _of_kernels(attention: Mapping[str, str], recipe: Recipe) -> list[str]:
     return said
 
 
-def _fullest(model: Model, method: str, recipe: Recipe) -> Plan:
+def _fullest(model: Model, method: str, recipe: Recipe) -> CompiledPlan:
     """The plan of the stage that needs most with these very numbers, for which alone it is then said to hold."""
     p = recipe.parallelism
     point = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
@@ -132,7 +132,7 @@ def _walk_rank(model: Model, method: str, recipe: Recipe) -> Step:
     return of_rank(walk_step(root, prepared, own), recipe, root.s.hidden if isinstance(root, CausalDecoder) else 0)
 
 
-def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
+def compile_plan(model: Model, method: str, recipe: Recipe) -> CompiledPlan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
     root = build_root(model.config, recipe)
     own = _own_parameters(root, recipe)
@@ -144,7 +144,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> Plan:
     )
     counts = Counts.of(held_parameters(root), recipe.weights_dtype)
     moments = step.ledger.moments
-    return Plan(
+    return CompiledPlan(
         method=method,
         recipe=prepared.recipe,
         regime=prepared.regime,

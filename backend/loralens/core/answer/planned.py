@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from loralens.core.tape.ledger import CATEGORIES, Moment, Point
+from loralens.core.tape.ledger import CATEGORIES, Moment, TimelinePoint
 from loralens.core.tape.size import MONOMIALS, VARIABLES, Size, monomial_values
 from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Plan:
+class CompiledPlan:
     """See the module's docstring. `moments` are the candidates for a peak, `points` the timeline."""
 
     method: str
@@ -35,7 +35,7 @@ class Plan:
     adapter_bytes: Size
     host_bytes: Size
     moments: list[Moment]
-    points: list[Point]
+    points: list[TimelinePoint]
     validity: Validity
     held: list[Held]
     attention: dict[str, str] = field(default_factory=dict)  # kernels that were picked, and why

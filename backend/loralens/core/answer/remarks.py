@@ -9,7 +9,7 @@ from loralens.core.question.recipe import ALL_WORDS
 from loralens.core.tape.size import MONOMIALS, VARIABLES
 
 if TYPE_CHECKING:
-    from loralens.core.answer.planned import Plan
+    from loralens.core.answer.planned import CompiledPlan
     from loralens.core.answer.shapes import IdleWords
     from loralens.core.question.recipe import Recipe
     from loralens.core.question.words import Word
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SEQUENCE = VARIABLES.index("sequence_length")
 
 
-def idle_words(plan: Plan, recipe: Recipe) -> list[IdleWords]:
+def idle_words(plan: CompiledPlan, recipe: Recipe) -> list[IdleWords]:
     """The words that were set and change nothing, by reason; empty for a recipe whose every word counts."""
     reasons: dict[str, list[str]] = {}
     for row in ALL_WORDS:
@@ -26,7 +26,7 @@ def idle_words(plan: Plan, recipe: Recipe) -> list[IdleWords]:
     return [{"words": names, "reason": reason} for reason, names in reasons.items()]
 
 
-def remarks(plan: Plan, recipe: Recipe) -> list[str]:
+def remarks(plan: CompiledPlan, recipe: Recipe) -> list[str]:
     """`idle_words` in sentences, and what is to be said of the length."""
     idle = idle_words(plan, recipe)
     said = [f"without effect on memory: {', '.join(row['words'])} ({row['reason']})" for row in idle]
@@ -48,7 +48,7 @@ def _is_set(row: Word, recipe: Recipe) -> bool:
     return bool(value != usual)
 
 
-def _why_idle(row: Word, plan: Plan, recipe: Recipe) -> str | None:
+def _why_idle(row: Word, plan: CompiledPlan, recipe: Recipe) -> str | None:
     if row.name in MEDIA_WORDS and row.name not in plan.media:
         return "the model as it is counted takes text alone" if not plan.media else "this model has no use for it"
     for need in row.needs:
@@ -64,6 +64,6 @@ def _why_idle(row: Word, plan: Plan, recipe: Recipe) -> str | None:
     return None
 
 
-def _depends_on_length(plan: Plan) -> bool:
+def _depends_on_length(plan: CompiledPlan) -> bool:
     with_length = {index for index, exponents in enumerate(MONOMIALS) if exponents[_SEQUENCE]}
     return any(index in with_length for terms in plan.terms for index, _ in terms)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core.answer.card import CONTEXT_TYPICAL, workspace_of
 from loralens.core.answer.kept import Kept, KeptByModel, switches
 from loralens.core.step import simulate
-from loralens.core.step.events import Events, record
+from loralens.core.step.events import MemoryRequests, record
 
 if TYPE_CHECKING:
     from loralens.core.question.model import Model
@@ -36,7 +36,7 @@ class Reserved:
         return max(self.fixed_bytes, self.varying_bytes or 0)
 
 
-def _weight(events: Events) -> int:
+def _weight(events: MemoryRequests) -> int:
     """Bytes of a recording, from above: an event and a storage are integers in lists."""
     batches = [batch for batch in (events.first, events.later) if batch is not None]
     return (
@@ -44,11 +44,11 @@ def _weight(events: Events) -> int:
     )
 
 
-def _covers(events: Events, setting: tuple[int, int, int]) -> bool:
+def _covers(events: MemoryRequests, setting: tuple[int, int, int]) -> bool:
     return events.validity.covers(*setting)
 
 
-_recordings: KeptByModel[Events] = KeptByModel(MOST_BYTES, _weight, _covers, most=4)
+_recordings: KeptByModel[MemoryRequests] = KeptByModel(MOST_BYTES, _weight, _covers, most=4)
 _results: Kept[Any] = Kept(2 * 2**20, lambda _: 300)
 
 
@@ -103,7 +103,7 @@ def needed(model: Model, method: str, recipe: Recipe, allocated_bytes: int, *, g
     return min(found, simulated(model, method, recipe, gpu=gpu).largest_bytes)
 
 
-def _program(model: Model, method: str, recipe: Recipe, gpu: str) -> tuple[Events, dict[str, Any]]:
+def _program(model: Model, method: str, recipe: Recipe, gpu: str) -> tuple[MemoryRequests, dict[str, Any]]:
     settings = {
         "batch": recipe.micro_batch_size,
         "rank": recipe.lora.rank,
@@ -112,7 +112,7 @@ def _program(model: Model, method: str, recipe: Recipe, gpu: str) -> tuple[Event
     return recording(model, method, recipe), settings
 
 
-def _lengths(program: Events, recipe: Recipe) -> list[int]:
+def _lengths(program: MemoryRequests, recipe: Recipe) -> list[int]:
     """Varying lengths, as far as the recording covers them."""
     batch, rank = recipe.micro_batch_size, recipe.lora.rank
     return [
@@ -130,7 +130,7 @@ def _once(key: Any, find: Callable[[], Any]) -> Any:
     return found
 
 
-def recording(model: Model, method: str, recipe: Recipe) -> Events:
+def recording(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
     """The recorded step that covers a recipe."""
     return _recordings.find(
         model,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class RestingBlock:
     """Tensors of one size and category. `bytes`: of one of them."""
 
     name: str
@@ -23,7 +23,7 @@ class Block:
     count: int
 
 
-def resting_blocks(model: Model, method: str, recipe: Recipe) -> list[Block]:
+def resting_blocks(model: Model, method: str, recipe: Recipe) -> list[RestingBlock]:
     """One row for each size within a category; of packed weights the codes alone, which are most of their bytes.
 
     Raises:
@@ -47,4 +47,4 @@ def resting_blocks(model: Model, method: str, recipe: Recipe) -> list[Block]:
         add("gradient", "gradients", tensor.bytes.at(1, 1, rank), tensor.count)
         for part in optimizer.state_blocks(optimizer.state(tensor).at(1, 1, rank)):
             add("optimizer state", "optimizer_state", part, tensor.count)
-    return [Block(name, category, size, count) for (name, category, size), count in rows.items()]
+    return [RestingBlock(name, category, size, count) for (name, category, size), count in rows.items()]

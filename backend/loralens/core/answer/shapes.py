@@ -77,7 +77,7 @@ class Term(TypedDict):
     source: str
 
 
-class Storage(TypedDict):
+class StoredBytes(TypedDict):
     """What is written to disk."""
 
     checkpoint_bytes: Bytes
@@ -231,7 +231,7 @@ class MemoryEstimate(TypedDict):
     communication: list[Collective]
     phases: list[Phase]
     terms: list[Term]
-    storage: Storage
+    storage: StoredBytes
     assumptions: list[str]
     attention: Annotated[list[AttentionKernel], "Which of PyTorch's attention kernels run; empty: none of them."]
     without_effect: Annotated[list[IdleWords], "The `assumptions` about words, by word."]

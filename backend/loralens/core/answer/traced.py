@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from loralens.core.answer.planned import Plan
+from loralens.core.answer.planned import CompiledPlan
 from loralens.core.errors import InvalidInput
 from loralens.core.question.media import MEDIA_WORDS
 from loralens.core.question.recipe import Recipe
 from loralens.core.question.traced import TracedPlans, differing, malformed
 from loralens.core.step.counts import Counts
 from loralens.core.step.step import Held
-from loralens.core.tape.ledger import CATEGORIES, Entry, Moment, Point
+from loralens.core.tape.ledger import CATEGORIES, Entry, Moment, TimelinePoint
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import MONOMIALS, RANK, VARIABLES, ZERO, Dim, Size
 from loralens.core.tape.validity import Validity
@@ -39,7 +39,7 @@ class TracedParameter(Parameter):
         return self.held_bytes
 
 
-def traced_plan(traced: TracedPlans, method: str, recipe: Recipe) -> Plan:
+def traced_plan(traced: TracedPlans, method: str, recipe: Recipe) -> CompiledPlan:
     """The plan of a method that covers a recipe.
 
     Raises:
@@ -106,7 +106,7 @@ def _reach(validity: Validity) -> str:
     return ", ".join(said)
 
 
-def plan_row(plan: Plan, *, targets_open: bool) -> dict[str, Any]:
+def plan_row(plan: CompiledPlan, *, targets_open: bool) -> dict[str, Any]:
     """A plan as JSON, which `traced_plan` reads. `targets_open`: did nobody name the adapters' target modules?"""
     labels: dict[Entry, int] = {}
     sizes: dict[Size, int] = {}
@@ -155,7 +155,7 @@ def _parameter_row(item: Held) -> list[Any]:
     ]
 
 
-def _read(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> Plan:
+def _read(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> CompiledPlan:
     """A row of the file; raises `InvalidInput` where it is none."""
     try:
         return _plan(row, traced, recipe)
@@ -165,7 +165,7 @@ def _read(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> Plan:
         raise malformed("a plan in it cannot be read") from problem
 
 
-def _plan(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> Plan:
+def _plan(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> CompiledPlan:
     sizes = [_size(one) for one in row["sizes"]]
     labels = [(_one_of(category, CATEGORIES), str(label)[:300]) for category, label in row["labels"]]
 
@@ -174,7 +174,7 @@ def _plan(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> Plan:
 
     moments = [_moment(phase, label, entries(places)) for phase, label, places in row["moments"]]
     points = [
-        Point(
+        TimelinePoint(
             str(phase),
             str(label)[:300],
             _whole(repeat),
@@ -188,7 +188,7 @@ def _plan(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> Plan:
         raise malformed("a plan in it has no moments")
     given = Recipe.from_mapping(row["recipe"])
     counts = Counts.of(held, given.weights_dtype)
-    return Plan(
+    return CompiledPlan(
         method=str(row["method"]),
         recipe=given,
         regime=str(row["regime"])[:200],

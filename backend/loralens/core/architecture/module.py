@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
 
 
-class Adapter(Protocol):
+class LayerAdapter(Protocol):
     """What a method adds to one linear layer: parameters, and ops around the layer's own product."""
 
     def parameters(self) -> dict[str, Parameter]:
@@ -113,7 +113,7 @@ class Linear(Module):
         self.transposed = transposed
         self.weight = Parameter((in_features, out_features) if transposed else (out_features, in_features))
         self.bias = Parameter((out_features,)) if bias else None
-        self.adapter: Adapter | None = None
+        self.adapter: LayerAdapter | None = None
         self.label = name
         self.packable = True  # quantizers replace plain linear layers, not subclasses of them
 

@@ -36,7 +36,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LayerRun:
     """`repeat` equal units of layers, beginning at layer `start`."""
 
     start: int
@@ -44,12 +44,12 @@ class Run:
     repeat: int
 
 
-def runs(layers: list[Placed]) -> list[Run]:
+def runs(layers: list[Placed]) -> list[LayerRun]:
     """Cut a stack into runs of repeating units (one layer, or a pattern such as five sliding and one full)."""
     result = []
     position = 0
     while position < len(layers):
-        best = Run(position, (layers[position],), 1)
+        best = LayerRun(position, (layers[position],), 1)
         saved = 0
         for length in range(1, LONGEST_UNIT + 1):
             unit = layers[position : position + length]
@@ -57,7 +57,7 @@ def runs(layers: list[Placed]) -> list[Run]:
             while layers[position + repeat * length : position + (repeat + 1) * length] == unit:
                 repeat += 1
             if len(unit) == length and (repeat - SIMULATED) * length > saved:
-                best, saved = Run(position, tuple(unit), repeat), (repeat - SIMULATED) * length
+                best, saved = LayerRun(position, tuple(unit), repeat), (repeat - SIMULATED) * length
         result.append(best)
         position += best.repeat * len(best.unit)
     return result
@@ -78,7 +78,7 @@ def walk_stack(
     for run in runs(placed):
         skipped = 0 if t.every_layer else max(0, run.repeat - SIMULATED)
         index = run.start
-        gap = _Gap(
+        gap = _UnwalkedLayers(
             t,
             skipped,
             f"{name}.{first + run.start + 2 * len(run.unit)}..{first + run.start + (2 + skipped) * len(run.unit) - 1}",
@@ -153,7 +153,7 @@ def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, li
         t.returned_weights = None
 
 
-class _Gap:
+class _UnwalkedLayers:
     """The layers of a run that are not simulated: repeats, in backward, what the unit after them released."""
 
     def __init__(self, t: Tape, skipped: int, label: str) -> None:
@@ -170,7 +170,9 @@ class _Gap:
             self.t.ledger.repeat(self.t.ledger.difference(self.before), self.skipped, self.label)
 
 
-def _boundary(t: Tape, hidden: Tensor, weights: list[Parameter], label: str, gap: _Gap | None, copy: int) -> Tensor:
+def _boundary(
+    t: Tape, hidden: Tensor, weights: list[Parameter], label: str, gap: _UnwalkedLayers | None, copy: int
+) -> Tensor:
     """A view with a node that tells when backward has passed a layer."""
     inside = hidden.view()
     number = t.layer

@@ -11,15 +11,15 @@ from loralens.core.catalogue._gpus import Gpu, Price, gpus, known_gpu
 from loralens.core.catalogue._models import ModelEntry, entry, models
 from loralens.core.catalogue._names import closest, key, shown
 from loralens.core.catalogue._own_gpu import OWN_VENDOR, is_own, own_gpu
-from loralens.core.catalogue._resolution import Reading, read, refused
+from loralens.core.catalogue._resolution import NameReading, read, refused
 from loralens.core.errors import UnknownModel
 
 __all__ = [
     "OWN_VENDOR",
     "Gpu",
     "ModelEntry",
+    "NameReading",
     "Price",
-    "Reading",
     "closest",
     "entry",
     "gpu",
@@ -59,7 +59,7 @@ def model(name: str) -> ModelEntry:
     return entry(reading(name).id)
 
 
-def reading(name: str) -> Reading:
+def reading(name: str) -> NameReading:
     """Which model a name means, how it was read, and how its weights are packed.
 
     Raises:

@@ -33,7 +33,7 @@ _WORDS: Final = {"nf4": "bitsandbytes' NF4", "int8": "bitsandbytes' 8 bits", "gp
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class NameReading:
     """What a name means.
 
     Attributes:
@@ -47,7 +47,7 @@ class Reading:
     packing: str | None = None
 
 
-def read(name: object) -> Reading | None:
+def read(name: object) -> NameReading | None:
     """What a name means, or None where no rule covers it.
 
     >>> read("Llama-3.1-8B-Instruct").id, read("8B").id, read("unsloth/Qwen3-8B-bnb-4bit").packing
@@ -56,11 +56,11 @@ def read(name: object) -> Reading | None:
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or "://" in name:
         return None
     known = index().get(key(name))
-    return Reading(known) if known is not None else _by_rule(name.strip())
+    return NameReading(known) if known is not None else _by_rule(name.strip())
 
 
 @lru_cache(maxsize=1024)
-def _by_rule(name: str) -> Reading | None:
+def _by_rule(name: str) -> NameReading | None:
     if not re.fullmatch(r"[\w .:()/,+-]+", name) or name.count("/") > 1:
         return None
     said = spelt(name)
@@ -71,7 +71,7 @@ def _by_rule(name: str) -> Reading | None:
         return None
     id_, because = found
     notes = [f"{name} is read as {_title(id_)}: {because}"]
-    return Reading(id_, (*notes, *_packed(said)), said.packing if said.packing != INFERENCE else None)
+    return NameReading(id_, (*notes, *_packed(said)), said.packing if said.packing != INFERENCE else None)
 
 
 def refused(name: str) -> str | None:

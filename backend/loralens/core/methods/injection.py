@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.size import Dim
 
 
-class Change(Hashable, Protocol):
+class ModuleChange(Hashable, Protocol):
     """What is done to a module."""
 
     def make(self, name: str, module: Any, lora: Lora) -> None:
@@ -96,7 +96,7 @@ class Copy:
         module.saved = trainable_copy(module)
 
 
-class Selection:
+class ModuleSelection:
     """Decides for every module, and remembers what was met on the way."""
 
     def __init__(self, root: Root, recipe: Recipe) -> None:
@@ -141,13 +141,13 @@ class Selection:
         keys = (*listed, *self.lora.modules_to_save, *self.lora.target_parameters)
         return not any(part.isdigit() for key in keys for part in key.split("."))
 
-    def change(self, name: str, module: Module) -> Change | None:
+    def change(self, name: str, module: Module) -> ModuleChange | None:
         """What the recipe does to this module; None: nothing."""
         if isinstance(module, FusedLinear):
             return self._parts(name, module)
         return self._adapter(name, module) or self._copy(name)
 
-    def _parts(self, name: str, module: FusedLinear) -> Change | None:
+    def _parts(self, name: str, module: FusedLinear) -> ModuleChange | None:
         around, own = name.rpartition(".")[::2]
         self._linears.update(dict.fromkeys([own, *module.parts]))
         parts = tuple(part for part in module.parts if self._wanted(f"{around}.{part}", module))
@@ -155,7 +155,7 @@ class Selection:
             self._met(f"{around}.{part}")
         return AdaptParts(parts) if parts else None
 
-    def _adapter(self, name: str, module: Module) -> Change | None:
+    def _adapter(self, name: str, module: Module) -> ModuleChange | None:
         if self._root.media is not None and self._root.media.keeps_out(name, self._frozen):
             self._spared = self._spared or self._wanted(name, module)
             return None
@@ -170,7 +170,7 @@ class Selection:
             self._met(f"{name}.{own}")
         return AdaptExperts(stacked) if stacked else None
 
-    def _embedding(self, name: str) -> Change:
+    def _embedding(self, name: str) -> ModuleChange:
         if self.lora.use_dora:
             raise UnsupportedArchitecture(
                 f"DoRA on the embedding {name} is not modelled",
@@ -182,7 +182,7 @@ class Selection:
         )
         return AdaptEmbedding(rank_of(name, self.lora))
 
-    def _copy(self, name: str) -> Change | None:
+    def _copy(self, name: str) -> ModuleChange | None:
         for key in self.lora.modules_to_save:
             if name.endswith(
                 key
@@ -262,9 +262,9 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             field="lora.target_modules",
             hint=f"name layers: {', '.join(_names_of_linears(root))}",
         )
-    selection = Selection(root, recipe)
+    selection = ModuleSelection(root, recipe)
 
-    def apply(name: str, module: Module, change: Change | None) -> None:
+    def apply(name: str, module: Module, change: ModuleChange | None) -> None:
         if change is not None:
             change.make(name, module, selection.lora)
 

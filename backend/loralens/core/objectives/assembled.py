@@ -22,7 +22,7 @@ MODELLED: Final = ("full", "kernel", "fused_head")
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.methods.base import Prepared
-    from loralens.core.objectives.objective import Objective
+    from loralens.core.objectives.objective import BaseObjective
     from loralens.core.question.recipe import Recipe
 
 
@@ -99,7 +99,7 @@ def _frozen(name: str, config: Mapping[str, Any], recipe: Recipe) -> Root:
     return root
 
 
-def _with_reference(objective: Objective, method: str, recipe: Recipe) -> Recipe:
+def _with_reference(objective: BaseObjective, method: str, recipe: Recipe) -> Recipe:
     if not objective.references:
         return recipe  # a word that is set all the same is remarked upon
     allowed = [name for name in objective.references if method != "full" or name != "adapter"]

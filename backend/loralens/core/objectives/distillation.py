@@ -13,7 +13,7 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.losses.rows import labelled
 from loralens.core.architecture.tiled import TILE_WORDS, counted_states, grown, reduced, tile_rows
 from loralens.core.objectives.divergences import of_whole
-from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.objective import BaseObjective
 from loralens.core.tape import ops
 from loralens.core.tape.size import TOKENS
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.validity import Validity
 
 
-class Distillation(Objective):
+class Distillation(BaseObjective):
     """The student's pass, the teacher's without gradients while the student's graph is alive, then the divergence."""
 
     teaches = True

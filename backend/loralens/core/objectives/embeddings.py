@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.architecture.heads import EMBEDDING
 from loralens.core.architecture.tiled import reduced
-from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.objective import BaseObjective
 from loralens.core.tape import ops
 from loralens.core.tape.size import BATCH, TOKENS
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.validity import Validity
 
 
-class Contrastive(Objective):
+class Contrastive(BaseObjective):
     """Pairs; a micro batch of B pairs is two passes of B rows."""
 
     head = EMBEDDING

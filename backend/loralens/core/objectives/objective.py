@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.validity import Validity
 
 
-class Objective:
+class BaseObjective:
     """One way to learn. An instance holds nothing; everything it needs comes with the passes."""
 
     rows = 1  # rows of a micro batch for each of the recipe's micro_batch_size: two where it counts pairs
@@ -36,7 +36,7 @@ class Objective:
         return []
 
 
-class Supervised(Objective):
+class Supervised(BaseObjective):
     """The model's own loss on the micro batch."""
 
     reads_head = False

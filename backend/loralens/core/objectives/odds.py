@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.architecture.loss import cross_entropy
 from loralens.core.objectives.logprobs import of_rows, of_whole, selected
-from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.objective import BaseObjective
 from loralens.core.tape import ops
 from loralens.core.tape.size import BATCH, TOKENS
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.validity import Validity
 
 
-class SimPO(Objective):
+class SimPO(BaseObjective):
     """Both rows' mean log-probabilities, and nothing else."""
 
     rows = 2

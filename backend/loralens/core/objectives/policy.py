@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loralens.core.objectives.logprobs import log_probabilities, of_rows
-from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.objective import BaseObjective
 from loralens.core.objectives.rollouts import generated, rows_of
 from loralens.core.tape.size import SEQUENCE
 
@@ -27,7 +27,7 @@ _NO_ROLLOUT = (
 )
 
 
-class GRPO(Objective):
+class GRPO(BaseObjective):
     """Rollout, log-probabilities before learning, the learner's pass. Without a reference unless one is named (beta 0)."""
 
     references = ("adapter", "copy")

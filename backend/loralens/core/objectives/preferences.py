@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.objectives.logprobs import log_probabilities, of_rows, preference_inputs
-from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.objective import BaseObjective
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -32,7 +32,7 @@ def referred(passes: Passes) -> None:
     )
 
 
-class DPO(Objective):
+class DPO(BaseObjective):
     """Pairs of a chosen and a rejected row, stacked in one pass of the policy; then the reference."""
 
     rows = 2
@@ -50,7 +50,7 @@ class DPO(Objective):
         return of_rows(passes.tape, scores)
 
 
-class KTO(Objective):
+class KTO(BaseObjective):
     """Rows judged one by one, and as many mismatched ones whose mean says how far the policy has moved."""
 
     references = REFERENCES

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.heads import REWARD
-from loralens.core.objectives.objective import Objective
+from loralens.core.objectives.objective import BaseObjective
 from loralens.core.tape.size import TOKENS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.validity import Validity
 
 
-class Reward(Objective):
+class Reward(BaseObjective):
     """The loss touches one number per row, as the head's own does."""
 
     rows = 2

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.objectives.distillation import Distillation
 from loralens.core.objectives.embeddings import Contrastive
-from loralens.core.objectives.objective import Objective, Supervised
+from loralens.core.objectives.objective import BaseObjective, Supervised
 from loralens.core.objectives.odds import ORPO, SimPO
 from loralens.core.objectives.policy import GRPO
 from loralens.core.objectives.preferences import DPO, KTO
@@ -15,7 +15,7 @@ from loralens.core.objectives.rewards import Reward
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
 
-_OBJECTIVES: Final[dict[str, Objective]] = {
+_OBJECTIVES: Final[dict[str, BaseObjective]] = {
     "sft": Supervised(),
     "dpo": DPO(),
     "kto": KTO(),
@@ -29,6 +29,6 @@ _OBJECTIVES: Final[dict[str, Objective]] = {
 }
 
 
-def objective_of(recipe: Recipe) -> Objective:
+def objective_of(recipe: Recipe) -> BaseObjective:
     """The recipe's objective."""
     return _OBJECTIVES[recipe.objective.type]

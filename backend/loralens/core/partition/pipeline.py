@@ -103,7 +103,7 @@ def cut(root: Root, p: Parallelism) -> None:
     stack.remake(stack.make, kinds)
     if rank == p.pp - 1 and p.schedule != "sequential":
         root.head.around = _holding(root.head.around)
-    part = Part(root, first=rank == FIRST, last=rank == p.pp - 1)
+    part = RankLayers(root, first=rank == FIRST, last=rank == p.pp - 1)
     root.part = part
     if not part.first:
         delattr(root.inner, root.names.embedding)
@@ -124,7 +124,7 @@ def _holding(inside: Callable[..., Any] | None) -> Callable[..., Tensor]:
     return around
 
 
-class Part:
+class RankLayers:
     """Forward of one rank's layers, in place of the whole model's."""
 
     def __init__(self, root: CausalDecoder, *, first: bool, last: bool) -> None:

@@ -104,7 +104,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class MemoryRequests:
     """What a program asks memory for: its weights in the order of loading, and its micro batches.
 
     `first` is the micro batch that makes the gradients; `later` the ones that add to them (with accumulation).
@@ -120,7 +120,7 @@ class Events:
     number: int = field(default_factory=count(1).__next__)  # no two recordings of a process have the same
 
 
-def record(model: Model, method: str, recipe: Recipe) -> Events:
+def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
     """Walk the micro batches of a step, every layer of them."""
     refuse_cut(recipe)
     assembled = assemble(model.config, method, recipe)
@@ -172,6 +172,6 @@ def record(model: Model, method: str, recipe: Recipe) -> Events:
     book_static(Ledger(), root, held_parameters(root), recipe, validity, strategy)
     kept = any(parameter.gradient_kept for parameter in weights)
     loaded = [*weights, *(parameter for other in assembled.beside.values() for parameter in placed_parameters(other))]
-    return Events(
+    return MemoryRequests(
         recipe, strategy, loaded, root.buffers(recipe.weights_dtype), first, walk() if kept else None, validity
     )

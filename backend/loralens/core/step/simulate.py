@@ -23,7 +23,7 @@ from loralens.core.step.optimizer import OPTIMIZERS, Optimizer, Trained
 from loralens.core.step.step import step_temporaries
 
 if TYPE_CHECKING:
-    from loralens.core.step.events import Events, MicroBatch
+    from loralens.core.step.events import MemoryRequests, MicroBatch
     from loralens.core.tape.parameter import Parameter
 
 STEPS: Final = 2  # the first one makes the optimizer's states; with one length, a third one reserves nothing more (38 published settings)
@@ -48,7 +48,7 @@ class Simulation:
 class Process:
     """Sends a recorded program's requests to a memory: any object with `allocate(bytes)`, which returns a block, and `free(block)`."""
 
-    def __init__(self, program: Events, memory: Any, *, rank: int, workspace_bytes: int = 0) -> None:
+    def __init__(self, program: MemoryRequests, memory: Any, *, rank: int, workspace_bytes: int = 0) -> None:
         self._program = program
         self._memory = memory
         self._rank = rank
@@ -197,7 +197,7 @@ def varying_lengths(longest: int, count: int = VARYING_STEPS, seed: int = SEED) 
 
 
 def run(
-    program: Events,
+    program: MemoryRequests,
     lengths: Sequence[int],
     *,
     batch: int,
@@ -221,7 +221,7 @@ def run(
     return Simulation(memory.peak_allocated, memory.peak_reserved, loaded, memory.limit)
 
 
-def least_limit(program: Events, lengths: Sequence[int], least: int, **settings: Any) -> int:
+def least_limit(program: MemoryRequests, lengths: Sequence[int], least: int, **settings: Any) -> int:
     """Memory with which the simulated process runs to its end: near the smallest, and shown to be enough.
 
     Starts from `least` (what is allocated at the peak), and takes more only where even an emptied cache leaves too little;

@@ -38,7 +38,7 @@ class Moment:
 
 
 @dataclass(slots=True)
-class Point:
+class TimelinePoint:
     """A point of the timeline, or `repeat` of them on a straight line from `first` to `last`."""
 
     phase: str
@@ -57,7 +57,7 @@ class Ledger:
     total: Size = ZERO
     entries: dict[Entry, Size] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)  # of the timeline
+    points: list[TimelinePoint] = field(default_factory=list)  # of the timeline
     _rising: bool = False
     _highest: dict[str, list[Size]] = field(default_factory=dict)  # the totals of `moments`, by phase
 
@@ -109,7 +109,7 @@ class Ledger:
     def mark(self, label: str) -> None:
         """Keep the present moment as a point of the timeline."""
         here = self.snapshot(label)
-        self.points.append(Point(self.phase, label, 1, here, here))
+        self.points.append(TimelinePoint(self.phase, label, 1, here, here))
 
     def difference(self, before: Moment) -> dict[Entry, Size]:
         """What has been added (or, negative, released) since `before`."""
@@ -126,7 +126,7 @@ class Ledger:
         first = self.snapshot(label)
         self.apply(change, times - 1)
         self.settle()
-        self.points.append(Point(self.phase, label, times, first, self.snapshot(label)))
+        self.points.append(TimelinePoint(self.phase, label, times, first, self.snapshot(label)))
 
     def apply(self, change: dict[Entry, Size], times: int) -> None:
         """Book a change `times` over, without keeping a moment."""

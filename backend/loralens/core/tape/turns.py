@@ -39,7 +39,7 @@ def run_turns(t: Tape, chunk: int, state: Tensor, turn: Callable[[Tensor, int], 
     """
     walked, skipped = _turns(t, chunk)
     rows, left = padded_rows(t, chunk), _left(t, chunk)
-    gap = _Gap(t, rows, chunk, skipped)
+    gap = _UnwalkedTurns(t, rows, chunk, skipped)
     alone = t.stands_for.get(t.layer, 0)
     for number in range(walked):
         before = t.ledger.snapshot()
@@ -97,7 +97,7 @@ def _turns(t: Tape, chunk: int) -> tuple[int, int]:
     return WALKED, turns - WALKED
 
 
-class _Gap:
+class _UnwalkedTurns:
     """The turns that are not walked."""
 
     def __init__(self, t: Tape, rows: Size, chunk: int, skipped: int) -> None:
@@ -131,7 +131,7 @@ class _Gap:
         return Size([value * each // self._chunk for value in self._rows]) - BATCH * (WALKED * each)
 
 
-def _boundary(t: Tape, state: Tensor, gap: _Gap, number: int) -> Tensor:
+def _boundary(t: Tape, state: Tensor, gap: _UnwalkedTurns, number: int) -> Tensor:
     """A view with a node that tells when backward has passed a turn."""
     inside = state.view()
 

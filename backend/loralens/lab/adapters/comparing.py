@@ -43,7 +43,7 @@ class ModuleComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AdapterComparison:
     """Two adapters beside each other; modules that differ most come first.
 
     `cosine` is that of all updates together as one vector, `relative_difference` the norm of the difference over the
@@ -67,7 +67,7 @@ class Comparison:
         }
 
 
-def compare_adapters(first: Adapter, second: Adapter, energy: float = ENERGY_SHARE) -> Comparison:
+def compare_adapters(first: Adapter, second: Adapter, energy: float = ENERGY_SHARE) -> AdapterComparison:
     """Compare two adapters; `energy` is the share of squared norm that the compared directions carry.
 
     `similarity` is the subspace similarity of the written directions, from 0 to 1.
@@ -92,7 +92,7 @@ def compare_adapters(first: Adapter, second: Adapter, energy: float = ENERGY_SHA
     for place, (adapter, other) in enumerate(((first, second), (second, first))):
         alone = (f for name, f in adapter.factors.items() if name not in other.factors)
         squares[place] += sum(float(decompose(factors).values.square().sum()) for factors in alone)
-    return Comparison(
+    return AdapterComparison(
         _cosine(products, *squares),
         _difference(products, *squares),
         [module for module in first.factors if module not in second.factors],

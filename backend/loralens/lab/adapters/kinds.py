@@ -20,7 +20,7 @@ from loralens.lab.adapters.stream import DTYPES, TensorFile
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class AdapterKind:
     """One of PEFT's types. `frozen`: tensors that are stored and not trained. `counted`: held against PEFT's own count."""
 
     says: str
@@ -29,51 +29,51 @@ class Kind:
 
 
 KINDS: Final = {
-    "LORA": Kind("LoRA: a product of two factors is added to each weight"),
-    "ADALORA": Kind("AdaLoRA: LoRA with trained singular values between the factors (lora_E); unimportant ones are pruned"),
-    "ADAMSS": Kind("AdaMSS: updates within clustered subspaces of each weight's SVD", counted=False),
-    "ADAPTION_PROMPT": Kind("LLaMA-Adapter: learned prompts enter the upper layers' attention through a gate", counted=False),
-    "BEFT": Kind("BEFT: trained biases on the targeted layers"),
-    "BOFT": Kind("BOFT: each weight is turned by butterfly factors of an orthogonal matrix, and scaled (boft_s)"),
-    "C3A": Kind("C3A: block-circular convolutions are added to each weight"),
-    "CARTRIDGE": Kind("Cartridge: a trained key and value cache stands before the text", counted=False),
-    "CPT": Kind("Context-aware prompt tuning: the tokens of examples become trained embeddings"),
-    "DEFT": Kind("DEFT: a low-rank direction is projected out of each weight and other knowledge put in its place"),
-    "DELORA": Kind("DeLoRA: LoRA with normalised factors and a trained strength for each layer", r".*\.delora_w_norm"),
-    "FOURIERFT": Kind("FourierFT: trained coefficients of each update's spectrum at fixed places"),
-    "FROD": Kind("FRoD: sparse and diagonal parts are trained in a shared frozen basis", r".*\bfrod_V\..*"),
-    "GLORA": Kind("GLoRA: W + W·A + B, with the bias scaled and moved besides", r".*\.zeros"),
-    "GRALORA": Kind("GraLoRA: each weight is cut into blocks with LoRA factors of their own"),
-    "HIRA": Kind("HiRA: the low-rank product multiplies the weight, entry by entry"),
-    "HRA": Kind("HRA: each weight is reflected by a chain of Householder reflections"),
-    "IA3": Kind("(IA)³: vectors multiply keys, values and the inner activations of the MLP"),
-    "LILY": Kind("Lily: factors shared between layers, mixed by a router; shared ones are stored at each place", counted=False),
-    "LN_TUNING": Kind("LN tuning: the norms' own weights, trained"),
-    "LOHA": Kind("LoHa: two low-rank products, multiplied entry by entry, are added to each weight"),
-    "LOKR": Kind("LoKr: a Kronecker product of two small matrices is added to each weight"),
-    "MISS": Kind("MiSS: one small matrix, repeated along the rows, is added to each weight"),
-    "MULTITASK_PROMPT_TUNING": Kind("Multitask prompt tuning: virtual tokens, shared and adapted to each task"),
-    "OFT": Kind("OFT: each weight is turned by a block-diagonal orthogonal matrix (Cayley transform of oft_R)"),
-    "OSF": Kind("OSF: the lower singular directions of each weight train, the upper ones are frozen"),
-    "P_TUNING": Kind("P-tuning: virtual tokens made by an encoder; the file holds its outcome, not the encoder", counted=False),
-    "PEANUT": Kind("PEANuT: a small network of the weight itself gives its update"),
-    "POLY": Kind("Poly: several LoRAs for each layer, mixed by a router of tasks"),
-    "PREFIX_TUNING": Kind("Prefix tuning: trained keys and values before the text, in every layer"),
-    "PROMPT_TUNING": Kind("Prompt tuning: trained embeddings of virtual tokens before the text"),
-    "PSOFT": Kind("PSOFT: an orthogonal turn within each weight's principal subspace", counted=False),
-    "PVERA": Kind("PVeRA: VeRA with a probabilistic latent", r"base_model\.pvera_[AB]"),
-    "RANDLORA": Kind("RandLoRA: many frozen random products, scaled by trained vectors", r".*randlora_[AB]"),
-    "ROAD": Kind("RoAd: pairs of outputs are turned and scaled", counted=False),
-    "SHADOW": Kind("ShadowPEFT: a small network beside the base hands states to its blocks"),
-    "SHIRA": Kind("SHiRA: a sparse set of each weight's entries, trained; the file holds their places and changes"),
-    "SUPERTUNING": Kind("Supertuning: few entries of each weight, trained; the file holds their places and values"),
-    "TINYLORA": Kind("TinyLoRA: a few trained numbers steer fixed low-rank directions", r".*\.tinylora_[ABP]"),
-    "TRAINABLE_TOKENS": Kind("Trainable tokens: single rows of an embedding, as changes"),
-    "UNILORA": Kind("Uni-LoRA: all factors are projections of one trained vector"),
-    "VBLORA": Kind("VB-LoRA: factors are mixed from a shared bank of vectors by trained logits"),
-    "VERA": Kind("VeRA: frozen random factors, shared by all layers, between two trained vectors", r"base_model\.vera_[AB]"),
-    "WAVEFT": Kind("WaveFT: trained coefficients of each update's wavelets at fixed places"),
-    "XLORA": Kind("X-LoRA: several LoRAs, mixed token by token by a trained classifier", counted=False),
+    "LORA": AdapterKind("LoRA: a product of two factors is added to each weight"),
+    "ADALORA": AdapterKind("AdaLoRA: LoRA with trained singular values between the factors (lora_E); unimportant ones are pruned"),
+    "ADAMSS": AdapterKind("AdaMSS: updates within clustered subspaces of each weight's SVD", counted=False),
+    "ADAPTION_PROMPT": AdapterKind("LLaMA-Adapter: learned prompts enter the upper layers' attention through a gate", counted=False),
+    "BEFT": AdapterKind("BEFT: trained biases on the targeted layers"),
+    "BOFT": AdapterKind("BOFT: each weight is turned by butterfly factors of an orthogonal matrix, and scaled (boft_s)"),
+    "C3A": AdapterKind("C3A: block-circular convolutions are added to each weight"),
+    "CARTRIDGE": AdapterKind("Cartridge: a trained key and value cache stands before the text", counted=False),
+    "CPT": AdapterKind("Context-aware prompt tuning: the tokens of examples become trained embeddings"),
+    "DEFT": AdapterKind("DEFT: a low-rank direction is projected out of each weight and other knowledge put in its place"),
+    "DELORA": AdapterKind("DeLoRA: LoRA with normalised factors and a trained strength for each layer", r".*\.delora_w_norm"),
+    "FOURIERFT": AdapterKind("FourierFT: trained coefficients of each update's spectrum at fixed places"),
+    "FROD": AdapterKind("FRoD: sparse and diagonal parts are trained in a shared frozen basis", r".*\bfrod_V\..*"),
+    "GLORA": AdapterKind("GLoRA: W + W·A + B, with the bias scaled and moved besides", r".*\.zeros"),
+    "GRALORA": AdapterKind("GraLoRA: each weight is cut into blocks with LoRA factors of their own"),
+    "HIRA": AdapterKind("HiRA: the low-rank product multiplies the weight, entry by entry"),
+    "HRA": AdapterKind("HRA: each weight is reflected by a chain of Householder reflections"),
+    "IA3": AdapterKind("(IA)³: vectors multiply keys, values and the inner activations of the MLP"),
+    "LILY": AdapterKind("Lily: factors shared between layers, mixed by a router; shared ones are stored at each place", counted=False),
+    "LN_TUNING": AdapterKind("LN tuning: the norms' own weights, trained"),
+    "LOHA": AdapterKind("LoHa: two low-rank products, multiplied entry by entry, are added to each weight"),
+    "LOKR": AdapterKind("LoKr: a Kronecker product of two small matrices is added to each weight"),
+    "MISS": AdapterKind("MiSS: one small matrix, repeated along the rows, is added to each weight"),
+    "MULTITASK_PROMPT_TUNING": AdapterKind("Multitask prompt tuning: virtual tokens, shared and adapted to each task"),
+    "OFT": AdapterKind("OFT: each weight is turned by a block-diagonal orthogonal matrix (Cayley transform of oft_R)"),
+    "OSF": AdapterKind("OSF: the lower singular directions of each weight train, the upper ones are frozen"),
+    "P_TUNING": AdapterKind("P-tuning: virtual tokens made by an encoder; the file holds its outcome, not the encoder", counted=False),
+    "PEANUT": AdapterKind("PEANuT: a small network of the weight itself gives its update"),
+    "POLY": AdapterKind("Poly: several LoRAs for each layer, mixed by a router of tasks"),
+    "PREFIX_TUNING": AdapterKind("Prefix tuning: trained keys and values before the text, in every layer"),
+    "PROMPT_TUNING": AdapterKind("Prompt tuning: trained embeddings of virtual tokens before the text"),
+    "PSOFT": AdapterKind("PSOFT: an orthogonal turn within each weight's principal subspace", counted=False),
+    "PVERA": AdapterKind("PVeRA: VeRA with a probabilistic latent", r"base_model\.pvera_[AB]"),
+    "RANDLORA": AdapterKind("RandLoRA: many frozen random products, scaled by trained vectors", r".*randlora_[AB]"),
+    "ROAD": AdapterKind("RoAd: pairs of outputs are turned and scaled", counted=False),
+    "SHADOW": AdapterKind("ShadowPEFT: a small network beside the base hands states to its blocks"),
+    "SHIRA": AdapterKind("SHiRA: a sparse set of each weight's entries, trained; the file holds their places and changes"),
+    "SUPERTUNING": AdapterKind("Supertuning: few entries of each weight, trained; the file holds their places and values"),
+    "TINYLORA": AdapterKind("TinyLoRA: a few trained numbers steer fixed low-rank directions", r".*\.tinylora_[ABP]"),
+    "TRAINABLE_TOKENS": AdapterKind("Trainable tokens: single rows of an embedding, as changes"),
+    "UNILORA": AdapterKind("Uni-LoRA: all factors are projections of one trained vector"),
+    "VBLORA": AdapterKind("VB-LoRA: factors are mixed from a shared bank of vectors by trained logits"),
+    "VERA": AdapterKind("VeRA: frozen random factors, shared by all layers, between two trained vectors", r"base_model\.vera_[AB]"),
+    "WAVEFT": AdapterKind("WaveFT: trained coefficients of each update's wavelets at fixed places"),
+    "XLORA": AdapterKind("X-LoRA: several LoRAs, mixed token by token by a trained classifier", counted=False),
 }  # fmt: skip
 """Every type that PEFT 0.21.2 lists and has a tuner for."""
 
@@ -122,7 +122,7 @@ def identify(folder: Path) -> Identified | None:
     return _counted(TensorFile(folder / WEIGHTS_FILE), str(name), kind, config, besides)
 
 
-def _counted(file: TensorFile, name: str, kind: Kind, config: dict[str, Any], besides: list[str]) -> Identified:
+def _counted(file: TensorFile, name: str, kind: AdapterKind, config: dict[str, Any], besides: list[str]) -> Identified:
     frozen = re.compile(kind.frozen) if kind.frozen else None
     trained = still = 0
     for entry in file.header.tensors:

@@ -26,7 +26,7 @@ MAX_LABEL: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ShelvedAdapter:
     """An adapter on the shelf; `source` is "upload" or "registry"."""
 
     id: str
@@ -43,15 +43,16 @@ class Shelf:
         self._registry = registry
         self._lock = threading.Lock()
 
-    def list(self) -> list[Kept]:
+    def list(self) -> list[ShelvedAdapter]:
         """Everything on the shelf, uploads first."""
         uploads = [
-            Kept(path.name, self._label(path.name), "upload", stored_bytes(path)) for path in self._uploads().values()
+            ShelvedAdapter(path.name, self._label(path.name), "upload", stored_bytes(path))
+            for path in self._uploads().values()
         ]
-        local = [Kept(name, name, "registry", stored_bytes(path)) for name, path in self._local().items()]
+        local = [ShelvedAdapter(name, name, "registry", stored_bytes(path)) for name, path in self._local().items()]
         return uploads + local
 
-    def add(self, adapter: Adapter, label: str = "") -> Kept:
+    def add(self, adapter: Adapter, label: str = "") -> ShelvedAdapter:
         """Keep an adapter; the same content is kept once.
 
         Raises: `InputTooLarge` when the shelf is full, `InvalidInput` for a label that is not one line of text.
@@ -74,7 +75,7 @@ class Shelf:
                     )
                 write_adapter(adapter, self._root / digest)
             (self._root / f"{digest}.json").write_text(json.dumps({"label": label}, ensure_ascii=False), "utf-8")
-        return Kept(digest, label, "upload", stored_bytes(self._root / digest))
+        return ShelvedAdapter(digest, label, "upload", stored_bytes(self._root / digest))
 
     def folder(self, id_: str) -> Path:
         """The folder of an adapter on the shelf; `NotFound` for an id that is not listed."""
@@ -83,7 +84,7 @@ class Shelf:
             raise NotFound(f"no adapter {id_[:80]!r} is kept here", field="id", hint="GET /api/adapters lists them")
         return found
 
-    def find(self, id_: str) -> Kept:
+    def find(self, id_: str) -> ShelvedAdapter:
         """One entry of `list`."""
         folder = self.folder(id_)
         return next(

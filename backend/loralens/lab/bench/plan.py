@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from loralens.lab.bench.schema import Remark
 from loralens.lab.device import Device
 from loralens.lab.matmul.catalogue import of_mode
-from loralens.lab.matmul.problem import Work, copies_for, leaves_cache
-from loralens.lab.matmul.roofline import Measured
+from loralens.lab.matmul.problem import LeastWork, copies_for, leaves_cache
+from loralens.lab.matmul.roofline import MeasuredRates
 from loralens.lab.timing import MIN_ROUNDS, WARM_UP_CALLS
 from loralens.lab.words import BYTES, BenchmarkRequest
 
@@ -42,7 +42,7 @@ class Planned:
         return None if self.left_out is None else self.left_out.text
 
 
-def plan(request: BenchmarkRequest, device: Device, roofline: Measured) -> list[Planned]:
+def plan(request: BenchmarkRequest, device: Device, roofline: MeasuredRates) -> list[Planned]:
     """Give every point its share of the budget; leave out, dearest first, what cannot be fitted in."""
     values = [None] if request.sweep is None else list(request.sweep.points())
     pairs = zip(request.points(), values, strict=True)
@@ -77,10 +77,10 @@ def plan(request: BenchmarkRequest, device: Device, roofline: Measured) -> list[
     return points
 
 
-def _least(request: BenchmarkRequest, device: Device, roofline: Measured) -> float:
+def _least(request: BenchmarkRequest, device: Device, roofline: MeasuredRates) -> float:
     rows, size = request.rows, BYTES[request.dtype]
     weights = request.in_features * request.out_features
-    work = Work(2 * rows * weights, (weights + rows * (request.in_features + request.out_features)) * size)
+    work = LeastWork(2 * rows * weights, (weights + rows * (request.in_features + request.out_features)) * size)
     call = roofline.floor_seconds(work) / EFFICIENCY
     count = len(of_mode(request.mode)) if request.variants is None else len(request.variants) + 3
     checked = 2 * min(rows, 128) * weights / FLOAT64_FLOPS_PER_SECOND * (2 if request.mode == "training" else 1)

@@ -16,8 +16,8 @@ from loralens.lab.device import Device
 from loralens.lab.matmul import cost
 from loralens.lab.matmul.catalogue import EAGER, NOISE, REFERENCE, of_mode
 from loralens.lab.matmul.counts import count, saved_bytes
-from loralens.lab.matmul.problem import Problem, relative_error
-from loralens.lab.matmul.roofline import Measured
+from loralens.lab.matmul.problem import ProductTensors, relative_error
+from loralens.lab.matmul.roofline import MeasuredRates
 from loralens.lab.matmul.variants.base import Variant
 from loralens.lab.matmul.variants.registry import REGISTRY
 from loralens.lab.timing import Timings, interval, race
@@ -30,7 +30,9 @@ PREPARED_SHARE = 0.5
 """Assumption: copies that variants derive from W may take this share of the free memory."""
 
 
-def measure(request: BenchmarkRequest, device: Device, roofline: Measured, seconds: float) -> Iterator[tuple[str, Any]]:
+def measure(
+    request: BenchmarkRequest, device: Device, roofline: MeasuredRates, seconds: float
+) -> Iterator[tuple[str, Any]]:
     """Yields ("progress", {label, share, ratios}) while it works and ("point", data) at the end.
 
     Raises:
@@ -38,7 +40,7 @@ def measure(request: BenchmarkRequest, device: Device, roofline: Measured, secon
     """
     yield "progress", {"label": "making the tensors", "share": 0.0, "ratios": {}}
     with torch.inference_mode(request.mode != "training"):
-        problem = Problem(request, device)
+        problem = ProductTensors(request, device)
         rows, runs = {}, {}
         for info in _wanted(request):
             yield "progress", {"label": f"preparing {info.name}", "share": 0.0, "ratios": {}}
@@ -80,7 +82,7 @@ def _wanted(request: BenchmarkRequest) -> list[VariantInfo]:
     return [info for info in known if info.id in needed]
 
 
-def _prepare(info: VariantInfo, problem: Problem) -> tuple[dict[str, Any], Variant | None]:
+def _prepare(info: VariantInfo, problem: ProductTensors) -> tuple[dict[str, Any], Variant | None]:
     row: dict[str, Any] = {"id": info.id, "name": info.name, "group": info.group, "available": False, "reason": None}
     kind = REGISTRY[info.mode, info.id]
     row["reason"] = kind.why_not(problem) or _no_room(kind, problem) or _takes_too_long(kind, problem.request)
@@ -115,7 +117,7 @@ def _takes_too_long(kind: type[Variant], request: BenchmarkRequest) -> str | Non
     )
 
 
-def _no_room(kind: type[Variant], problem: Problem) -> str | None:
+def _no_room(kind: type[Variant], problem: ProductTensors) -> str | None:
     weights = problem.copies * problem.in_features * problem.out_features * problem.element_bytes
     needed, free = int(kind.copies_of_weight * weights), problem.device.free_bytes()
     if needed > free * PREPARED_SHARE:
@@ -123,7 +125,7 @@ def _no_room(kind: type[Variant], problem: Problem) -> str | None:
     return None
 
 
-def _check(problem: Problem, runs: Mapping[str, Variant], rows: dict[str, dict[str, Any]]) -> None:
+def _check(problem: ProductTensors, runs: Mapping[str, Variant], rows: dict[str, dict[str, Any]]) -> None:
     """Errors against float64, and what one call does."""
     expected = problem.expected()
     exact = problem.expected_gradients() if problem.request.mode == "training" else {}
@@ -185,13 +187,13 @@ def _counts(run: Variant) -> tuple[int | None, int | None]:
     return counts.operations, counts.materialised_bytes
 
 
-def _saved(problem: Problem, run: Variant) -> int | None:
+def _saved(problem: ProductTensors, run: Variant) -> int | None:
     if run.id == "compiled" or not hasattr(run, "forward"):
         return None
     return saved_bytes(lambda: run.forward(0), [problem.x, *problem.weights, *run.parameters()])  # type: ignore[attr-defined]
 
 
-def _rows_of(key: str, value: Tensor, problem: Problem) -> Tensor:
+def _rows_of(key: str, value: Tensor, problem: ProductTensors) -> Tensor:
     return value[problem.checked.to(value.device)] if key == "dx" else value
 
 
@@ -209,11 +211,11 @@ def _median(values: list[float]) -> float:
 
 
 def _point(
-    problem: Problem,
+    problem: ProductTensors,
     runs: Mapping[str, Variant],
     rows: dict[str, dict[str, Any]],
     timings: Timings,
-    roofline: Measured,
+    roofline: MeasuredRates,
 ) -> dict[str, Any]:
     for name, run in runs.items():
         samples = timings.of(name)

@@ -17,7 +17,7 @@ from loralens.lab.forgetting.costs import measure_cost
 from loralens.lab.forgetting.plan import Arm, Design
 from loralens.lab.forgetting.runs import Run, advance_all, measure
 from loralens.lab.forgetting.sentences import findings
-from loralens.lab.forgetting.source import Source, delta
+from loralens.lab.forgetting.source import ExperimentSource, delta
 from loralens.lab.forgetting.spectrum import spectrum, truncated_losses
 from loralens.lab.forgetting.summary import rank_curve, summarise
 from loralens.lab.forgetting.uncertainty import spread
@@ -29,14 +29,14 @@ Event = dict[str, Any]
 SPECTRUM_ARMS = ("full", "linear")
 
 
-def experiment(source: Source, plan: Design, folder: Path, deadline: float) -> Iterator[Event]:
+def experiment(source: ExperimentSource, plan: Design, folder: Path, deadline: float) -> Iterator[Event]:
     """All phases; the last event is the result. `deadline` (time.monotonic) ends the training early if it must."""
     # Many small runs share the cores between them; one large model takes them all.
     with one_thread() if plan.resident else nullcontext():
         yield from _experiment(source, plan, folder, deadline)
 
 
-def _experiment(source: Source, plan: Design, folder: Path, deadline: float) -> Iterator[Event]:
+def _experiment(source: ExperimentSource, plan: Design, folder: Path, deadline: float) -> Iterator[Event]:
     before = base_hash(source.base)
     base = {"type": "point", "phase": "base", "arm": "base", "step": 0, **measure(source.base, source, "test")}
     sweep_base = measure(source.base, source, "validation")
@@ -98,7 +98,7 @@ def _experiment(source: Source, plan: Design, folder: Path, deadline: float) -> 
     yield result | {"findings": findings(result)}
 
 
-def _sweep(source: Source, plan: Design, folder: Path) -> Iterator[Event]:
+def _sweep(source: ExperimentSource, plan: Design, folder: Path) -> Iterator[Event]:
     runs = [
         Run("sweep", arm, rate, plan.sweep_seed, part="validation")
         for family, arm in plan.families().items()
@@ -122,7 +122,9 @@ def choose_rates(plan: Design, sweep: Sequence[Mapping[str, Any]]) -> dict[str, 
     return chosen
 
 
-def _spectrum_of(arm_id: str, runs: Sequence[Run], source: Source, plan: Design, folder: Path) -> dict[str, Any]:
+def _spectrum_of(
+    arm_id: str, runs: Sequence[Run], source: ExperimentSource, plan: Design, folder: Path
+) -> dict[str, Any]:
     """Spectrum of the first seed in detail; energies and truncated losses as spreads over all seeds."""
     weights = {name.removesuffix(".weight"): p for name, p in source.base.named_parameters()}
     details: list[dict[str, Any]] = []
@@ -158,7 +160,7 @@ def _spectrum_of(arm_id: str, runs: Sequence[Run], source: Source, plan: Design,
     }
 
 
-def _rank_zero_is_base(source: Source, plan: Design, base: Mapping[str, Any]) -> bool:
+def _rank_zero_is_base(source: ExperimentSource, plan: Design, base: Mapping[str, Any]) -> bool:
     """Train LoRA of rank 0 for two steps: its figures must be the base's to the last bit."""
     arm = Arm("lora-r0", "lora", rank=0, targets=source.linear_names)
     trainer = source.trainer(arm, learning_rate=1.0, seed=0, plan=plan)

@@ -34,7 +34,7 @@ from loralens.lab.forgetting.experiment import experiment
 from loralens.lab.forgetting.job import about, describe, machine
 from loralens.lab.forgetting.plan import BUDGETS, Arm, Design
 from loralens.lab.forgetting.request import check_request
-from loralens.lab.forgetting.source import Source, make_texts
+from loralens.lab.forgetting.source import ExperimentSource, make_texts
 from loralens.lab.tiny.checkpoints import default_state_dir
 from loralens.lab.tiny.corpus import Corpus
 
@@ -42,7 +42,7 @@ Event = dict[str, Any]
 MAX_STEPS = 100_000
 
 
-class Logits(nn.Module):
+class LogitsAlone(nn.Module):
     """A transformers model that answers logits alone, as the trainer and the evaluation want them."""
 
     def __init__(self, inner: nn.Module) -> None:
@@ -77,7 +77,7 @@ def run_real(
     model, encode, config = load(name, chosen)
     linear = linear_names(model)
     plan = plan_for_real(request, linear, steps)
-    source = Source(
+    source = ExperimentSource(
         base=model.requires_grad_(False),
         linear_names=linear,
         config=config,
@@ -124,7 +124,7 @@ def run_real(
         ) from error
 
 
-def load(name: str, device: str) -> tuple[Logits, Any, dict[str, object]]:
+def load(name: str, device: str) -> tuple[LogitsAlone, Any, dict[str, object]]:
     """The model in float32 on `device`, a function from text to token ids, and its config.json."""
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -151,7 +151,7 @@ def load(name: str, device: str) -> tuple[Logits, Any, dict[str, object]]:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.int64, device=device)
 
-    return Logits(model.to(device).eval()), encode, dict(model.config.to_dict())
+    return LogitsAlone(model.to(device).eval()), encode, dict(model.config.to_dict())
 
 
 def linear_names(model: nn.Module) -> tuple[str, ...]:

@@ -23,9 +23,9 @@ from typing import Any
 from torch import nn
 
 from loralens.lab.forgetting.plan import Arm, Design
-from loralens.lab.forgetting.source import Source
+from loralens.lab.forgetting.source import ExperimentSource
 from loralens.lab.tiny.checkpoints import load_tensors, save_tensors
-from loralens.lab.tiny.train import Evaluation, Trainer, evaluate
+from loralens.lab.tiny.train import HeldOutScore, Trainer, evaluate
 
 Point = dict[str, Any]
 
@@ -58,10 +58,10 @@ class Run:
         return int(self.points[-1]["step"]) if self.points else -1
 
 
-def measure(model: nn.Module, source: Source, part: str) -> dict[str, dict[str, float]]:
+def measure(model: nn.Module, source: ExperimentSource, part: str) -> dict[str, dict[str, float]]:
     """Held-out loss and accuracy on both texts."""
 
-    def figures(result: Evaluation) -> dict[str, float]:
+    def figures(result: HeldOutScore) -> dict[str, float]:
         return {"loss": result.loss, "accuracy": result.accuracy}
 
     return {
@@ -70,7 +70,7 @@ def measure(model: nn.Module, source: Source, part: str) -> dict[str, dict[str, 
     }
 
 
-def advance(run: Run, source: Source, plan: Design, stop: int, folder: Path) -> list[Point]:
+def advance(run: Run, source: ExperimentSource, plan: Design, stop: int, folder: Path) -> list[Point]:
     """Bring a run to step `stop`, measure there and save; returns the points not returned before."""
     if run.trainer is None:
         run.trainer = source.trainer(run.arm, learning_rate=run.learning_rate, seed=run.seed, plan=plan)
@@ -99,7 +99,7 @@ def advance(run: Run, source: Source, plan: Design, stop: int, folder: Path) -> 
 
 
 def advance_all(
-    runs: Sequence[Run], source: Source, plan: Design, stops: Sequence[int], folder: Path, deadline: float
+    runs: Sequence[Run], source: ExperimentSource, plan: Design, stops: Sequence[int], folder: Path, deadline: float
 ) -> Iterator[Point]:
     """Advance all runs through all stops; yields points as they are measured.
 

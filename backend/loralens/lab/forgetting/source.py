@@ -21,7 +21,7 @@ from loralens.lab.tiny.train import TrainConfig, Trainer, encode_text, held_out_
 
 
 @dataclass(frozen=True)
-class Texts:
+class TokenTexts:
     """Tokens to train on and windows to measure on; validation chooses rates, test gives the figures."""
 
     train: Tensor
@@ -30,14 +30,14 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Source:
+class ExperimentSource:
     """A frozen base model, its linear layers' names, the old text and the new one."""
 
     base: nn.Module
     linear_names: tuple[str, ...]
     config: Mapping[str, object]
-    old: Texts
-    new: Texts
+    old: TokenTexts
+    new: TokenTexts
     device: str = "cpu"
 
     def trainer(self, arm: Arm, *, learning_rate: float, seed: int, plan: Design) -> Trainer:
@@ -81,21 +81,21 @@ def _trains(arm: Arm, linear_names: tuple[str, ...]) -> Callable[[str], bool]:
     return lambda name: any(f".{target}." in name for target in targets)
 
 
-def make_texts(corpus: Corpus, encode: Callable[[str], Tensor], plan: Design) -> Texts:
+def make_texts(corpus: Corpus, encode: Callable[[str], Tensor], plan: Design) -> TokenTexts:
     """Encode a corpus and cut its held-out windows."""
 
     def windows(part: str) -> Tensor:
         return held_out_windows(encode(corpus.text(part)), count=plan.windows, length=plan.sequence_length)
 
-    return Texts(encode(corpus.text("train")), windows("validation"), windows("test"))
+    return TokenTexts(encode(corpus.text("train")), windows("validation"), windows("test"))
 
 
-def tiny_source(base: TinyLM, old: Corpus, new: Corpus, plan: Design) -> Source:
+def tiny_source(base: TinyLM, old: Corpus, new: Corpus, plan: Design) -> ExperimentSource:
     """Our small model, frozen, with both texts."""
     base.requires_grad_(False)
     from loralens.lab.tiny.model import LINEAR_NAMES
 
-    return Source(
+    return ExperimentSource(
         base=base,
         linear_names=LINEAR_NAMES,
         config=base.config.to_hf(),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from loralens.lab.forgetting.runs import measure
-from loralens.lab.forgetting.source import Source
+from loralens.lab.forgetting.source import ExperimentSource
 
 RANDOM_SEED = 0
 
@@ -94,7 +94,7 @@ def _together(spectra: Sequence[Tensor], rank: int) -> float:
 
 @torch.no_grad()
 def truncated_losses(
-    source: Source, trained: Mapping[str, Tensor], deltas: Mapping[str, Tensor], ranks: Sequence[int]
+    source: ExperimentSource, trained: Mapping[str, Tensor], deltas: Mapping[str, Tensor], ranks: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Held-out figures of the base plus each update cut to each rank; other trained weights keep their change.
 

@@ -17,12 +17,12 @@ from loralens.lab.matmul.catalogue import of_mode
 from loralens.lab.words import Mode
 
 if TYPE_CHECKING:
-    from loralens.lab.matmul.problem import Problem
-    from loralens.lab.matmul.roofline import Measured
+    from loralens.lab.matmul.problem import ProductTensors
+    from loralens.lab.matmul.roofline import MeasuredRates
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class AssumedRates:
     """Speed of a kind of device; assumptions until a run has measured them."""
 
     flops_per_second: float
@@ -31,9 +31,9 @@ class Rates:
 
 
 ASSUMED: Final = {
-    "cpu": Rates(1e11, 2e10, 3e-6),
-    "cuda": Rates(7e14, 4e12, 4e-6),
-    "mps": Rates(1e13, 2e11, 1e-5),
+    "cpu": AssumedRates(1e11, 2e10, 3e-6),
+    "cuda": AssumedRates(7e14, 4e12, 4e-6),
+    "mps": AssumedRates(1e13, 2e11, 1e-5),
 }
 
 
@@ -100,7 +100,7 @@ def choose(
     rank: int,
     adapters: int = 1,
     available: set[str] | None = None,
-    rates: Rates | None = None,
+    rates: AssumedRates | None = None,
 ) -> str:
     """The form that should be fastest for these sizes, among those that can run.
 
@@ -140,7 +140,9 @@ def _usual(name: str, kind: str) -> bool:
     return name not in ("graph_addmm", "triton_split", "grouped_mm")
 
 
-def recommend(problem: Problem, rows: Mapping[str, dict[str, Any]], roofline: Measured) -> dict[str, Any] | None:
+def recommend(
+    problem: ProductTensors, rows: Mapping[str, dict[str, Any]], roofline: MeasuredRates
+) -> dict[str, Any] | None:
     """The recommended variant: the fastest measured one that keeps the adapter separate and passes the error bound.
 
     Where several lie within the noise floor of the fastest, the one with the fewest operations is taken.
@@ -169,7 +171,7 @@ def recommend(problem: Problem, rows: Mapping[str, dict[str, Any]], roofline: Me
         rank=problem.rank,
         adapters=problem.request.adapters,
         available=set(rows) & {name for name, row in rows.items() if row["available"]},
-        rates=Rates(
+        rates=AssumedRates(
             roofline.flops_per_second, roofline.read_bytes_per_second, ASSUMED[problem.device.kind].operation_seconds
         ),
     ) if set(FORMS[mode]) & {name for name, row in rows.items() if row["available"]} else None  # fmt: skip

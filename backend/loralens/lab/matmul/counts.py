@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 @dataclass(slots=True)
-class Counts:
+class CallCounts:
     """Operations by name (views are none), and bytes of the storages that they made."""
 
     names: list[str] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Counts:
 class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.counts = Counts()
+        self.counts = CallCounts()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -42,7 +42,7 @@ class _Counter(TorchDispatchMode):
         return result
 
 
-def count(call: Callable[[], object]) -> Counts:
+def count(call: Callable[[], object]) -> CallCounts:
     """Count the ATen operations of one call and the bytes it allocates for their results."""
     with _Counter() as counter:
         call()

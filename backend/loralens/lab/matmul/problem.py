@@ -42,17 +42,17 @@ def leaves_cache(weight_bytes: int, cache_bytes: int, cache: str) -> bool:
 
 
 @dataclass(slots=True)
-class Work:
+class LeastWork:
     """What a way of computing needs at least: operations and bytes that cross memory."""
 
     flops: int
     bytes: int
 
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
+    def __add__(self, other: LeastWork) -> LeastWork:
+        return LeastWork(self.flops + other.flops, self.bytes + other.bytes)
 
 
-class Problem:
+class ProductTensors:
     """Tensors of one point.
 
     Shapes: x (rows, in), each weight (out, in), lora_a (rank, in), lora_b (out, rank), grad (rows, out). With several
@@ -135,15 +135,15 @@ class Problem:
 
     # What the parts need. Bytes: each tensor once, at its own width.
 
-    def base_work(self) -> Work:
+    def base_work(self) -> LeastWork:
         """x·Wᵀ alone."""
         elements = self.in_features * self.out_features + self.rows * (self.in_features + self.out_features)
-        return Work(2 * self.rows * self.in_features * self.out_features, elements * self.element_bytes)
+        return LeastWork(2 * self.rows * self.in_features * self.out_features, elements * self.element_bytes)
 
-    def adapter_work(self, adapters: int = 1) -> Work:
+    def adapter_work(self, adapters: int = 1) -> LeastWork:
         """What an ideal adapter adds to the base: its own factors and products, no further pass over x or y."""
         factors = self.rank * (self.in_features + self.out_features)
-        return Work(2 * self.rows * factors, adapters * factors * self.element_bytes)
+        return LeastWork(2 * self.rows * factors, adapters * factors * self.element_bytes)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float | None:

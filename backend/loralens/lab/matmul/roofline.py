@@ -14,7 +14,7 @@ import torch
 
 from loralens.lab.device import Device
 from loralens.lab.matmul import packed
-from loralens.lab.matmul.problem import DTYPES, Work
+from loralens.lab.matmul.problem import DTYPES, LeastWork
 
 GEMM_SIZE = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 READ_BYTES = {"cpu": 256 * 2**20, "cuda": 2**31, "mps": 2**29}
@@ -22,7 +22,7 @@ CALLS = 4
 
 
 @dataclass(slots=True)
-class Measured:
+class MeasuredRates:
     """Best rates so far, each with what reached it."""
 
     device: Device
@@ -31,14 +31,14 @@ class Measured:
     read_bytes_per_second: float
     read_from: str
 
-    def saw(self, work: Work, seconds: float, what: str) -> None:
+    def saw(self, work: LeastWork, seconds: float, what: str) -> None:
         """A variant ran: if it was faster than all before, it is the new yardstick."""
         if work.flops / seconds > self.flops_per_second:
             self.flops_per_second, self.flops_from = work.flops / seconds, what
         if work.bytes / seconds > self.read_bytes_per_second:
             self.read_bytes_per_second, self.read_from = work.bytes / seconds, what
 
-    def floor_seconds(self, work: Work) -> float:
+    def floor_seconds(self, work: LeastWork) -> float:
         """The shortest time in which this work could be done here."""
         return max(work.flops / self.flops_per_second, work.bytes / self.read_bytes_per_second)
 
@@ -54,11 +54,11 @@ class Measured:
         }
 
 
-def measure(device: Device, dtype_name: str) -> Measured:
+def measure(device: Device, dtype_name: str) -> MeasuredRates:
     """Best of a few square products (stock and prepacked) and of reading a buffer larger than every cache."""
     dtype, size = DTYPES[dtype_name], GEMM_SIZE[device.kind]
     a = torch.randn(size, size, device=device.torch).to(dtype)
-    work = Work(2 * size**3, 0)
+    work = LeastWork(2 * size**3, 0)
     rates = {f"product of {size}³": work.flops / _best(device, lambda _: a @ a)}
     if packed.why_not(dtype, device.kind) is None:
         weight = packed.PackedWeight(a)
@@ -70,7 +70,7 @@ def measure(device: Device, dtype_name: str) -> Measured:
         "product of a matrix and a vector": 4 * count / _best(device, _matrix_vector(buffer)),
     }
     flops_from, read_from = max(rates, key=lambda k: rates[k]), max(reads, key=lambda k: reads[k])
-    return Measured(device, rates[flops_from], flops_from, reads[read_from], read_from)
+    return MeasuredRates(device, rates[flops_from], flops_from, reads[read_from], read_from)
 
 
 def _matrix_vector(buffer: torch.Tensor) -> Callable[[int], object]:

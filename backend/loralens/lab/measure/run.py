@@ -103,7 +103,7 @@ def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.d
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedStep:
     """A model with its optimizer and its batch, ready to step."""
 
     network: Any
@@ -121,7 +121,7 @@ class Prepared:
             _step(self.network, self.optimizer, self.trained, self.batch, self.recipe, self.device, meter, self.loss_of)
 
 
-def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> Prepared:
+def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> PreparedStep:
     """Build a model with random weights on a device."""
     with needing("trace", "measuring"):
         from loralens.lab.trace import build, loops, optimizers
@@ -134,7 +134,7 @@ def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torc
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = optimizers.make(recipe.optimizer, trained)
         batch = _batch(settings, recipe, device)
-    return Prepared(network, optimizer, trained, batch, recipe, device, loops.Plain(keeps=recipe.keep_outputs))
+    return PreparedStep(network, optimizer, trained, batch, recipe, device, loops.PlainLoop(keeps=recipe.keep_outputs))
 
 
 def _step(

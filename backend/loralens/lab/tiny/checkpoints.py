@@ -30,7 +30,7 @@ from loralens.core.errors import InvalidInput
 from loralens.lab.tiny.corpus import Corpus
 from loralens.lab.tiny.model import TinyConfig, TinyLM
 from loralens.lab.tiny.tokenizer import load_tokenizer
-from loralens.lab.tiny.train import Step, TrainConfig, Trainer, encode_text, one_thread
+from loralens.lab.tiny.train import FinishedStep, TrainConfig, Trainer, encode_text, one_thread
 
 FORMAT = 1
 SAVE_EVERY_SECONDS = 5.0
@@ -102,7 +102,7 @@ def is_cached(preset: BasePreset, corpus: Corpus, state_dir: Path) -> bool:
     return base_path(preset, corpus, state_dir).is_file()
 
 
-def base_steps(preset: BasePreset, corpus: Corpus, state_dir: Path) -> Generator[Step, None, TinyLM]:
+def base_steps(preset: BasePreset, corpus: Corpus, state_dir: Path) -> Generator[FinishedStep, None, TinyLM]:
     """Train the base, or yield nothing when it is cached; the generator's return value is the model (`yield from`)."""
     if preset.config.vocab_size != load_tokenizer().vocab_size:
         raise InvalidInput(f"vocab_size must be {load_tokenizer().vocab_size}", field="vocab_size")

@@ -27,7 +27,7 @@ from loralens.lab.factors import factor_names
 from loralens.lab.tensors import hash_tensors
 
 
-class LoRALinear(nn.Module):
+class TrainableLora(nn.Module):
     """A frozen linear layer plus a trainable low-rank update; (..., in_features) -> (..., out_features)."""
 
     def __init__(self, base_layer: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
@@ -50,7 +50,7 @@ class LoRALinear(nn.Module):
 
 def inject_lora(
     model: nn.Module, *, rank: int, alpha: float | None = None, targets: Sequence[str], seed: int = 0
-) -> dict[str, LoRALinear]:
+) -> dict[str, TrainableLora]:
     """Freeze `model` and wrap each linear layer whose last name is in `targets`; in place.
 
     Args: alpha defaults to 2 * rank (scaling 2); seed draws the A factors, whatever else was drawn before.
@@ -72,18 +72,18 @@ def inject_lora(
         raise InvalidInput(f"rank must be between 0 and {full_rank} for these layers, got {rank}", field="rank")
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    adapted: dict[str, LoRALinear] = {}
+    adapted: dict[str, TrainableLora] = {}
     for path, linear in found.items():
-        layer = LoRALinear(linear, rank, 2.0 * rank if alpha is None else alpha, generator)
+        layer = TrainableLora(linear, rank, 2.0 * rank if alpha is None else alpha, generator)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer)
         adapted[path] = layer
     return adapted
 
 
-def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+def lora_layers(model: nn.Module) -> dict[str, TrainableLora]:
     """The adapted layers by path, as PEFT counts paths (without `base_layer`)."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
+    return {path: module for path, module in model.named_modules() if isinstance(module, TrainableLora)}
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:

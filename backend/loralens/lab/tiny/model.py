@@ -74,7 +74,7 @@ class TinyConfig:
         }
 
 
-class RMSNorm(nn.Module):
+class TinyRMSNorm(nn.Module):
     """Scale each vector to unit root mean square, times a learned weight (hidden_size,)."""
 
     def __init__(self, size: int, eps: float) -> None:
@@ -104,7 +104,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-class Attention(nn.Module):
+class TinyAttention(nn.Module):
     """Causal self-attention with rotary positions; (batch, length, hidden) -> the same shape."""
 
     def __init__(self, config: TinyConfig) -> None:
@@ -160,10 +160,10 @@ class Layer(nn.Module):
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
-        self.self_attn = Attention(config)
+        self.self_attn = TinyAttention(config)
         self.mlp = MLP(config)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = TinyRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = TinyRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None = None
@@ -183,7 +183,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = TinyRMSNorm(config.hidden_size, config.rms_norm_eps)
         cos, sin = rotary_tables(config)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)

@@ -46,7 +46,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Step:
+class FinishedStep:
     """One finished optimizer step: its training loss in nats per token, tokens seen and wall time."""
 
     step: int
@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class HeldOutScore:
     """Held-out loss in nats per token and share of next tokens that were the model's first choice."""
 
     loss: float
@@ -96,7 +96,7 @@ def language_loss(model: nn.Module, windows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, windows: Tensor, *, batch_size: int = 32) -> Evaluation:
+def evaluate(model: nn.Module, windows: Tensor, *, batch_size: int = 32) -> HeldOutScore:
     """Mean loss and accuracy over all windows; no randomness, no change to the model."""
     loss, hits, count = 0.0, 0, 0
     for part in torch.split(windows, batch_size):
@@ -105,7 +105,7 @@ def evaluate(model: nn.Module, windows: Tensor, *, batch_size: int = 32) -> Eval
         loss += functional.cross_entropy(logits, targets, reduction="sum").item()
         hits += int((logits.argmax(-1) == targets).sum().item())
         count += targets.numel()
-    return Evaluation(loss / count, hits / count, count)
+    return HeldOutScore(loss / count, hits / count, count)
 
 
 class Trainer:
@@ -144,7 +144,7 @@ class Trainer:
             parts.append(draw_batch(second, others, config.sequence_length, self._generator))
         return torch.cat(parts)
 
-    def advance(self) -> Step:
+    def advance(self) -> FinishedStep:
         """One optimizer step."""
         started = time.perf_counter()
         windows = self.batch()
@@ -158,9 +158,9 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         value = loss.item()
-        return Step(self.step, value, windows[:, 1:].numel(), time.perf_counter() - started)
+        return FinishedStep(self.step, value, windows[:, 1:].numel(), time.perf_counter() - started)
 
-    def steps(self, until: int | None = None) -> Iterator[Step]:
+    def steps(self, until: int | None = None) -> Iterator[FinishedStep]:
         """Steps up to number `until` (default: the config's)."""
         last = self.config.steps if until is None else until
         while self.step < last:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-class Plain:
+class PlainLoop:
     """`out = model(**batch); out.loss.backward()`; `keeps`: is `out` still named in backward and step?"""
 
     def __init__(self, *, keeps: bool) -> None:
@@ -36,7 +36,7 @@ def _of_vectors(output: Any) -> torch.Tensor:
     return total
 
 
-class Trainer:
+class TrainerLoop:
     """`Trainer.compute_loss` of transformers, as `training_step` calls it."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Trainer:
 
     def __call__(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The loss of one micro batch."""
-        from transformers import Trainer as Real
+        from transformers import TrainerLoop as Real
 
         loss: torch.Tensor = Real.compute_loss(self._bare, model, batch)
         return loss

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import media_more
-from loralens.lab.trace.media_batch import Media, pictures, processor
+from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
 
 TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower")
 PROJECTORS: Final = ("multi_modal_projector", "connector")
@@ -28,7 +28,7 @@ def has_tower(config: Any) -> bool:
     return any(hasattr(config, name) for name in ("vision_config", "audio_config"))
 
 
-def media_of(config: Any, recipe: Recipe) -> Media | None:
+def media_of(config: Any, recipe: Recipe) -> MediaInputs | None:
     """The media of one batch; None for a model of text alone, or a recipe without any."""
     make = _MAKERS.get(config.model_type)
     if make is None or not recipe.images:
@@ -56,7 +56,7 @@ def _frozen(model: torch.nn.Module, recipe: Recipe) -> list[str]:
 
 
 @contextmanager
-def told(model: torch.nn.Module, media: Media | None) -> Iterator[None]:
+def told(model: torch.nn.Module, media: MediaInputs | None) -> Iterator[None]:
     """Replace the functions and methods of the model's code that read values, and its checks, which would too."""
     if media is None:
         yield
@@ -84,7 +84,7 @@ def told(model: torch.nn.Module, media: Media | None) -> Iterator[None]:
             delattr(part, name)
 
 
-def _qwen(config: Any, recipe: Recipe) -> Media:
+def _qwen(config: Any, recipe: Recipe) -> MediaInputs:
     """Qwen2-VL and its successors: patches of all pictures in one row, and a grid."""
     vision = config.vision_config
     limits = {"shortest_edge": 56 * 56, "longest_edge": 14 * 14 * 4 * 16384}
@@ -126,7 +126,7 @@ def _qwen(config: Any, recipe: Recipe) -> Media:
         return hidden
 
     taps = (patches, 4)
-    return Media(
+    return MediaInputs(
         floats={"pixel_values": tuple(given["pixel_values"].shape)},
         integers={"mm_token_type_ids": (batch, length)},
         values={"image_grid_thw": grid},
@@ -144,11 +144,11 @@ def _qwen(config: Any, recipe: Recipe) -> Media:
     )
 
 
-def _llava(config: Any, recipe: Recipe) -> Media:
+def _llava(config: Any, recipe: Recipe) -> MediaInputs:
     return (_pixtral if config.vision_config.model_type == "pixtral" else _fixed)(config, recipe)
 
 
-def _fixed(config: Any, recipe: Recipe) -> Media:
+def _fixed(config: Any, recipe: Recipe) -> MediaInputs:
     """Towers of one size of picture, to which their processors resize everything."""
     vision = config.vision_config
     words = {"height": vision.image_size, "width": vision.image_size}
@@ -161,13 +161,13 @@ def _fixed(config: Any, recipe: Recipe) -> Media:
     }[vision.model_type]
     more = {} if "shortest_edge" not in size else {"crop_size": words}
     given = processor(path, size=size, **more)(pictures(recipe), return_tensors="np")
-    media = Media(floats={"pixel_values": tuple(given["pixel_values"].shape)})
+    media = MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)})
     if config.model_type in ("gemma3", "paligemma"):
         media.integers["token_type_ids"] = (recipe.micro_batch_size, recipe.sequence_length)
     return media
 
 
-def _tiled(config: Any, recipe: Recipe) -> Media:
+def _tiled(config: Any, recipe: Recipe) -> MediaInputs:
     """InternVL: tiles and a thumbnail."""
     height, width = config.vision_config.image_size
     made = processor(
@@ -176,7 +176,7 @@ def _tiled(config: Any, recipe: Recipe) -> Media:
         crop_to_patches=True,
     )
     given = made(pictures(recipe), return_tensors="np")
-    return Media(floats={"pixel_values": tuple(given["pixel_values"].shape)})
+    return MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)})
 
 
 class _Sizes(numpy.ndarray):
@@ -198,7 +198,7 @@ class _Torch:
         return value
 
 
-def _pixtral(config: Any, recipe: Recipe) -> Media:
+def _pixtral(config: Any, recipe: Recipe) -> MediaInputs:
     """Pixtral: pictures padded to the largest of the batch, and their sizes."""
     vision = config.vision_config
     merge = getattr(config, "spatial_merge_size", 1)
@@ -210,14 +210,14 @@ def _pixtral(config: Any, recipe: Recipe) -> Media:
     )
     given = made(pictures(recipe), return_tensors="np")
     sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object).view(_Sizes)
-    return Media(
+    return MediaInputs(
         floats={"pixel_values": tuple(given["pixel_values"].shape)},
         values={"image_sizes": sizes},
         instead={"torch": _Torch()},
     )
 
 
-def _next(config: Any, recipe: Recipe) -> Media:
+def _next(config: Any, recipe: Recipe) -> MediaInputs:
     """LLaVA-NeXT: a picture's tiles, and its own size."""
     side = config.vision_config.image_size
     made = processor(
@@ -228,10 +228,10 @@ def _next(config: Any, recipe: Recipe) -> Media:
     )
     given = made(pictures(recipe), return_tensors="np")
     sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object)
-    return Media(floats={"pixel_values": tuple(given["pixel_values"].shape)}, values={"image_sizes": sizes})
+    return MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)}, values={"image_sizes": sizes})
 
 
-_MAKERS: Final[dict[str, Callable[[Any, Recipe], Media]]] = {
+_MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "gemma3": _fixed,
     "internvl": _tiled,
     "llava": _llava,

@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(slots=True)
-class Media:
+class MediaInputs:
     """What a batch holds beside its tokens: shapes of float and of int64 tensors, and values that are read as they are."""
 
     floats: dict[str, Shape] = field(default_factory=dict)

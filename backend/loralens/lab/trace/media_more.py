@@ -11,10 +11,10 @@ from typing import Any, Final
 from loralens.core.architecture.families.idefics3 import LONGEST
 from loralens.core.architecture.families.llama4_vision import MOST_TILES, best_fit
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace.media_batch import Media, pictures, processor
+from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
 
 
-def _mllama(config: Any, recipe: Recipe) -> Media:
+def _mllama(config: Any, recipe: Recipe) -> MediaInputs:
     """Llama 3.2 Vision: every picture as the most tiles that it may have, and which text looks at which of them."""
     import numpy
 
@@ -29,18 +29,18 @@ def _mllama(config: Any, recipe: Recipe) -> Media:
     given = made([[picture] * recipe.images] * recipe.micro_batch_size, return_tensors="np")
     shapes = {name: tuple(given[name].shape) for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}
     looks = (recipe.micro_batch_size, recipe.sequence_length, recipe.images, most)
-    return Media({"pixel_values": shapes.pop("pixel_values")}, {**shapes, "cross_attention_mask": looks})
+    return MediaInputs({"pixel_values": shapes.pop("pixel_values")}, {**shapes, "cross_attention_mask": looks})
 
 
-def _llama4(config: Any, recipe: Recipe) -> Media:
+def _llama4(config: Any, recipe: Recipe) -> MediaInputs:
     """Llama 4: tiles of all pictures in one row. Its processor needs torchvision: the rule here is our own."""
     side = config.vision_config.image_size
     down, across = best_fit(recipe.image_size or (side, side), side, MOST_TILES)
     tiles = recipe.images * recipe.micro_batch_size * (down * across + (down * across > 1))
-    return Media({"pixel_values": (tiles, config.vision_config.num_channels, side, side)})
+    return MediaInputs({"pixel_values": (tiles, config.vision_config.num_channels, side, side)})
 
 
-def _idefics(config: Any, recipe: Recipe) -> Media:
+def _idefics(config: Any, recipe: Recipe) -> MediaInputs:
     """Idefics 3 and SmolVLM: tiles and the whole picture, each of the tower's size, and which pixels are there: all of them."""
     side, kind = config.vision_config.image_size, config.model_type
     name = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[kind]
@@ -51,7 +51,7 @@ def _idefics(config: Any, recipe: Recipe) -> Media:
     )
     given = made([pictures(recipe)[: recipe.images]] * recipe.micro_batch_size, return_tensors="np")
     pixels = tuple(given["pixel_values"].shape)
-    return Media(
+    return MediaInputs(
         {"pixel_values": pixels},
         {"pixel_attention_mask": tuple(given["pixel_attention_mask"].shape)},
         instead={"create_bidirectional_mask": lambda **_: None},
@@ -59,7 +59,7 @@ def _idefics(config: Any, recipe: Recipe) -> Media:
     )
 
 
-MAKERS: Final[dict[str, Callable[[Any, Recipe], Media]]] = {
+MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "idefics3": _idefics,
     "llama4": _llama4,
     "mllama": _mllama,

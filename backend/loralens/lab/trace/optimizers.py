@@ -25,7 +25,7 @@ class Steps(Protocol):
         """Drop the gradients."""
 
 
-class Pair:
+class TwoOptimizers:
     """Two optimizers that share the parameters between them."""
 
     def __init__(self, *parts: Any) -> None:
@@ -73,7 +73,7 @@ def _muon(chosen: list[Any]) -> Any:
     if not matrices:
         raise InvalidInput("muon needs matrices to train", field="recipe.optimizer")
     muon = torch.optim.Muon(matrices, lr=_RATE)
-    return Pair(muon, torch.optim.AdamW(others, lr=_RATE, fused=True)) if others else muon
+    return TwoOptimizers(muon, torch.optim.AdamW(others, lr=_RATE, fused=True)) if others else muon
 
 
 def _bitsandbytes(name: str, chosen: list[Any]) -> Any:

@@ -155,10 +155,10 @@ class _Step:
         recipe: Recipe,
         ledger: TraceLedger,
         loss_of: Loss | None,
-        pictures: media_batch.Media | None,
+        pictures: media_batch.MediaInputs | None,
     ) -> None:
         self.model = model
-        own = config.loss if isinstance(config, Foreign) else loops.Plain(keeps=recipe.keep_outputs)
+        own = config.loss if isinstance(config, Foreign) else loops.PlainLoop(keeps=recipe.keep_outputs)
         self.loss_of: Loss = loss_of or own
         self.recipe = recipe
         self.ledger = ledger

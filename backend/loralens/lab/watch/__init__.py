@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loralens.lab.watch.ahead import Ahead
-from loralens.lab.watch.meters import CudaMeter, Meter, ProcessMeter, meter_here
+from loralens.lab.watch.meters import CudaWatch, PeakWatch, ProcessMeter, meter_here
 from loralens.lab.watch.watch import Watch
 
-__all__ = ["Ahead", "CudaMeter", "Meter", "ProcessMeter", "Watch", "meter_here"]
+__all__ = ["Ahead", "CudaWatch", "PeakWatch", "ProcessMeter", "Watch", "meter_here"]

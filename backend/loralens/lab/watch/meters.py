@@ -11,7 +11,7 @@ import psutil
 import torch
 
 
-class Meter(Protocol):
+class PeakWatch(Protocol):
     """`exact`: what is read is what is predicted, tensors; else it is more than that, and is shown without a verdict."""
 
     exact: bool
@@ -27,7 +27,7 @@ class Meter(Protocol):
         """What tensors can take on this device; None: nothing says."""
 
 
-class CudaMeter:
+class CudaWatch:
     """`torch.cuda.max_memory_allocated`, which is reset at each phase: read your own peak from `Watch.report`.
 
     Source: torch 2.13 torch/cuda/memory.py.
@@ -75,6 +75,6 @@ class ProcessMeter:
         return psutil.virtual_memory().available + self.peak_bytes()
 
 
-def meter_here() -> Meter:
+def meter_here() -> PeakWatch:
     """The allocator's where there is a CUDA device."""
-    return CudaMeter() if torch.cuda.is_available() else ProcessMeter()
+    return CudaWatch() if torch.cuda.is_available() else ProcessMeter()

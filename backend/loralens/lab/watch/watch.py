@@ -32,7 +32,7 @@ from loralens.core.answer.estimate import Estimate, estimate, estimate_model
 from loralens.core.answer.pace import pace_on
 from loralens.core.errors import InvalidInput
 from loralens.lab.watch.ahead import Ahead
-from loralens.lab.watch.meters import Meter, meter_here
+from loralens.lab.watch.meters import PeakWatch, meter_here
 
 PHASES: Final = ("forward", "backward", "optimizer")
 BAND: Final = 0.05
@@ -78,7 +78,7 @@ class Watch:
         *,
         gpu: str | None = None,
         limit_bytes: int | None = None,
-        meter: Meter | None = None,
+        meter: PeakWatch | None = None,
         warn: Callable[[Warned], None] | None = None,
         **recipe: Any,
     ) -> None:

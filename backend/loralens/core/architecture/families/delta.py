@@ -38,7 +38,7 @@ from loralens.core.tape.tape import Tape
 KINDS = ("linear_attention", "full_attention")
 
 
-class Widths:
+class DeltaWidths:
     """Sizes of a delta layer: heads and their widths for keys and for values."""
 
     def __init__(self, key_heads: int, value_heads: int, key: int, value: int, kernel: int) -> None:
@@ -47,11 +47,11 @@ class Widths:
         self.keys, self.values = key_heads * key, value_heads * value
 
     @staticmethod
-    def read(config: Config, key_heads: int, value_heads: int, key: int, value: int | None) -> Widths:
+    def read(config: Config, key_heads: int, value_heads: int, key: int, value: int | None) -> DeltaWidths:
         """From a config; the numbers are the family's defaults, values twice as wide as keys where it has none."""
         key_heads = config.integer("linear_num_key_heads", default=key_heads, high=MAX_HEADS)
         key = config.integer("linear_key_head_dim", default=key, high=MAX_GROUPS)
-        return Widths(
+        return DeltaWidths(
             key_heads,
             config.integer("linear_num_value_heads", default=value_heads, high=MAX_HEADS),
             key,
@@ -79,7 +79,7 @@ class GatedNorm(RMSNorm):
 class DeltaNet(Module):
     """A gated delta net. Qwen3.5: query, key and value in one matrix, gates in three."""
 
-    def __init__(self, hidden: int, w: Widths, act: str) -> None:
+    def __init__(self, hidden: int, w: DeltaWidths, act: str) -> None:
         self.conv1d = DepthwiseConvolution(2 * w.keys + w.values, w.kernel, False)
         self.dt_bias = Parameter((w.value_heads,))
         self.A_log = Parameter((w.value_heads,))
@@ -89,7 +89,7 @@ class DeltaNet(Module):
             setattr(self, f"in_proj_{name}", Linear(hidden, width, name=f"linear attention {name}"))
         self._w, self._act = w, act
 
-    def widths(self, w: Widths) -> dict[str, int]:
+    def widths(self, w: DeltaWidths) -> dict[str, int]:
         """The projections."""
         return {"qkv": 2 * w.keys + w.values, "z": w.values, "b": w.value_heads, "a": w.value_heads}
 
@@ -122,7 +122,7 @@ class DeltaNet(Module):
 class JoinedDeltaNet(DeltaNet):
     """Qwen3-Next: two matrices, whose results are in groups of a key's head and its values' heads."""
 
-    def widths(self, w: Widths) -> dict[str, int]:
+    def widths(self, w: DeltaWidths) -> dict[str, int]:
         """The projections."""
         return {"qkvz": 2 * w.keys + 2 * w.values, "ba": 2 * w.value_heads}
 
@@ -222,7 +222,7 @@ class DeltaDecoder(CausalDecoder):
         every = config.integer("full_attention_interval", default=4, high=MAX_LAYERS)
         default = ["linear_attention" if (index + 1) % every else "full_attention" for index in range(s.layers)]
         kinds = layer_kinds(config, ("layer_types",), default, KINDS)
-        w = Widths.read(config, self.key_heads, self.value_heads, 128, 128)
+        w = DeltaWidths.read(config, self.key_heads, self.value_heads, 128, 128)
         bias = config.flag("attention_bias", False)
         sparse = self.sparse(config, s.layers)
 
@@ -306,7 +306,7 @@ class Qwen3Next(DeltaDecoder):
 class OlmoDelta(Module):
     """OLMo-Hybrid's delta layer: everything has a projection of its own."""
 
-    def __init__(self, hidden: int, w: Widths) -> None:
+    def __init__(self, hidden: int, w: DeltaWidths) -> None:
         for name, width in (("q", w.keys), ("k", w.keys), ("v", w.values), ("g", w.values)):
             setattr(self, f"{name}_proj", Linear(hidden, width, name=f"linear attention {name}"))
         for name in ("a", "b"):
@@ -330,7 +330,7 @@ class OlmoHybrid(CountedDecoder):
             default[-1] = "full_attention"
         kinds = layer_kinds(config, ("layer_types",), default, KINDS)
         heads = config.integer("linear_num_key_heads", default=s.heads, high=MAX_HEADS)
-        w = Widths.read(config, s.heads, s.heads, max(1, int(0.75 * s.hidden / heads)), None)
+        w = DeltaWidths.read(config, s.heads, s.heads, max(1, int(0.75 * s.hidden / heads)), None)
         bias = config.flag("attention_bias", False)
 
         def layer(kind: str) -> Module:

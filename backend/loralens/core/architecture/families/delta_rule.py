@@ -85,7 +85,7 @@ class DeltaRule:
         k = ops.mul(t, k, self._to_end(t, sums), "delta rule: key, decayed")
         last = Size([value * self.value_heads // CHUNK for value in rows])  # whole numbers: below 64 heads, none
         of_chunk = exp(t, ops.cut(t, sums, "delta rule: last sums", numel=last, width=1), "delta rule: chunks' decay")
-        sweep = _Sweep(t, self, values, keys, q, inside, of_chunk, k, out)
+        sweep = _ChunkSweep(t, self, values, keys, q, inside, of_chunk, k, out)
         run_turns(t, CHUNK, state, sweep.turn)
         return sweep.out
 
@@ -112,7 +112,7 @@ class DeltaRule:
         return ops.mul(t, product, decay, label)
 
 
-class _Sweep:
+class _ChunkSweep:
     """The chunks one after the other: each reads the state of those before it and hands its own on."""
 
     def __init__(self, t: Tape, rule: DeltaRule, values: Tensor, keys: Tensor, q: Tensor, inside: Tensor, decay: Tensor,

@@ -72,7 +72,7 @@ class FalconMixer(HeadedMixer):
         return ops.mul(t, x, ops.silu(t, gate, "state space: activated gate"), "state space: gated result")
 
 
-class FalconAttention(SelfAttention):
+class FalconH1Attention(SelfAttention):
     """The key is scaled."""
 
     def project(self, t: Tape, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,7 +83,7 @@ class FalconAttention(SelfAttention):
         return q, k, self.v_proj(t, x).view(width)
 
 
-class FalconMLP(GatedMLP):
+class FalconH1MLP(GatedMLP):
     """Gate and result are scaled; up comes first."""
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
@@ -99,9 +99,9 @@ class FalconH1Layer(Module):
     """Mixer and attention on one norm, then the MLP."""
 
     def __init__(self, s: Shape, mixer: Module, bias: bool, mlp_bias: bool) -> None:
-        self.feed_forward = FalconMLP(s.hidden, s.intermediate, mlp_bias, s.act)
+        self.feed_forward = FalconH1MLP(s.hidden, s.intermediate, mlp_bias, s.act)
         self.mamba = mixer
-        self.self_attn = FalconAttention(s, bias=bias, output_bias=bias)
+        self.self_attn = FalconH1Attention(s, bias=bias, output_bias=bias)
         self.input_layernorm = RMSNorm(s.hidden)
         self.pre_ff_layernorm = RMSNorm(s.hidden)
 

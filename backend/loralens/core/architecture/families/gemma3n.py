@@ -20,7 +20,7 @@ from loralens.core.tape.parameter import Parameter
 _NORMS = ("input", "post_attention", "pre_feedforward", "post_feedforward")
 
 
-class Kind(NamedTuple):
+class Gemma3nLayerKind(NamedTuple):
     """What tells one layer from another."""
 
     head_dim: int
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 class SharedAttention(SelfAttention):
     """Norms on query and key; no projections of its own for what another layer makes."""
 
-    def __init__(self, s: Shape, kind: Kind, bias: bool) -> None:
+    def __init__(self, s: Shape, kind: Gemma3nLayerKind, bias: bool) -> None:
         own = replace(s, head_dim=kind.head_dim, kv_heads=kind.kv_heads)
         super().__init__(own, bias=bias, output_bias=bias)
         self.q_norm = RMSNorm(kind.head_dim)
@@ -71,7 +71,7 @@ class PerLayerInputs:
 class SandwichedLayer(Module):
     """Attention and MLP with norms before and after each."""
 
-    def __init__(self, s: Shape, kind: Kind, bias: bool, inputs: PerLayerInputs) -> None:
+    def __init__(self, s: Shape, kind: Gemma3nLayerKind, bias: bool, inputs: PerLayerInputs) -> None:
         self.self_attn = SharedAttention(s, kind, bias)
         self.mlp = GatedMLP(s.hidden, kind.intermediate, act=s.act)
         for name in _NORMS:
@@ -131,12 +131,14 @@ class Gemma3n(CountedDecoder):
         bias, inputs = config.flag("attention_bias", False), PerLayerInputs(config, s.layers)
         first = first_sharing(config, s.layers, 15)
 
-        def layer(kind: Kind) -> SandwichedLayer:
+        def layer(kind: Gemma3nLayerKind) -> SandwichedLayer:
             made = SandwichedLayer(s, kind, bias, inputs)
             made.altup, made.laurel = AltUp(s.hidden, copies), Laurel(s.hidden, rank)
             return made
 
-        kinds = [Kind(s.head_dim, s.kv_heads, index >= first, False, width) for index, width in enumerate(widths)]
+        kinds = [
+            Gemma3nLayerKind(s.head_dim, s.kv_heads, index >= first, False, width) for index, width in enumerate(widths)
+        ]
         inner = self.assemble(s, layer, kinds, norm=RMSNorm)
         inputs.into_model(inner, s.hidden)
         for name in ("altup_projections", "altup_unembed_projections"):

@@ -33,7 +33,7 @@ from loralens.core.tape.tape import Tape
 _KINDS = ("sliding_attention", "full_attention")
 
 
-class Kind(NamedTuple):
+class Gemma4LayerKind(NamedTuple):
     """What tells one layer from another."""
 
     mask: str  # sliding or full
@@ -77,7 +77,7 @@ class Gemma4Norm(RMSNorm):
 class Gemma4Attention(SelfAttention):
     """Norms on query, key and value; some layers make key and value with one matrix."""
 
-    def __init__(self, s: Shape, kind: Kind, bias: bool) -> None:
+    def __init__(self, s: Shape, kind: Gemma4LayerKind, bias: bool) -> None:
         own = replace(s, head_dim=kind.head_dim, kv_heads=kind.kv_heads)
         super().__init__(own, bias=bias, output_bias=bias)
         self.mask = kind.mask
@@ -138,7 +138,9 @@ class Gemma4Router(Module):
 class Gemma4Layer(Module):
     """Attention and MLP with norms before and after each, experts beside the MLP, and the layer's own input."""
 
-    def __init__(self, s: Shape, kind: Kind, bias: bool, inputs: PerLayerInputs, sparse: tuple[int, int, int]) -> None:
+    def __init__(
+        self, s: Shape, kind: Gemma4LayerKind, bias: bool, inputs: PerLayerInputs, sparse: tuple[int, int, int]
+    ) -> None:
         self.self_attn = Gemma4Attention(s, kind, bias)
         self.mlp = GatedMLP(s.hidden, kind.intermediate, act=s.act)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
@@ -283,7 +285,7 @@ class Gemma4Unified(Gemma4):
         super().__init__(config.over(own, {"sliding_window": 1024}))
 
 
-def _kind(config: Config, s: Shape, index: int, kind: str, *, shares: bool, stores: bool) -> Kind:
+def _kind(config: Config, s: Shape, index: int, kind: str, *, shares: bool, stores: bool) -> Gemma4LayerKind:
     full = kind == "full_attention"
     both = config.flag("attention_k_eq_v", False)
     own = config.nested("per_layer_config")
@@ -298,7 +300,7 @@ def _kind(config: Config, s: Shape, index: int, kind: str, *, shares: bool, stor
     kv_heads = own.integer("num_key_value_heads", default=s.kv_heads, high=MAX_HEADS)
     config.divides("num_attention_heads", s.heads, kv_heads)
     wide = 2 if config.flag("use_double_wide_mlp", False) and shares else 1
-    return Kind(
+    return Gemma4LayerKind(
         "full" if full else "sliding",
         own.integer("head_dim", default=s.head_dim, high=MAX_HEADS),
         kv_heads,

@@ -29,7 +29,7 @@ EVERY_TOKEN: Final = "every expert computes every token (the model's own code): 
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Llama4LayerKind:
     """What tells layers apart."""
 
     sparse: bool
@@ -53,7 +53,7 @@ class Tuning:
 class Llama4Attention(SelfAttention):
     """Complex rotary and a norm without weight, or neither and a query scaled by its position."""
 
-    def __init__(self, s: Shape, kind: Kind, tuning: Tuning, bias: bool) -> None:
+    def __init__(self, s: Shape, kind: Llama4LayerKind, tuning: Tuning, bias: bool) -> None:
         super().__init__(s, bias=bias, output_bias=bias)
         self.mask = "chunked" if kind.chunked else "full"
         self._kind, self._tuning = kind, tuning
@@ -247,7 +247,7 @@ class Llama4(CausalDecoder):
         bias, tuning = config.flag("attention_bias", False), Tuning.read(config)
         self._chunk = config.integer("attention_chunk_size", default=8192, high=2**31)
 
-        def layer(kind: Kind) -> Llama4Layer:
+        def layer(kind: Llama4LayerKind) -> Llama4Layer:
             mlp: Module = Llama4Moe(s, experts, chosen) if kind.sparse else GatedMLP(s.hidden, dense, act=s.act)
             return Llama4Layer(s, Llama4Attention(s, kind, tuning, bias), mlp)
 
@@ -311,7 +311,7 @@ class Llama4(CausalDecoder):
         return [*super().assumptions(recipe), EVERY_TOKEN]
 
 
-def kinds(config: Config, layers: int) -> list[Kind]:
+def kinds(config: Config, layers: int) -> list[Llama4LayerKind]:
     """Which layers are sparse, which turn query and key, and which see chunks.
 
     Raises:
@@ -330,4 +330,4 @@ def kinds(config: Config, layers: int) -> list[Kind]:
         )
     types = config.words("layer_types", layers)
     chunked = [bool(turns) for turns in rotary] if types is None else [kind == "chunked_attention" for kind in types]
-    return [Kind(index in sparse, bool(rotary[index]), chunked[index]) for index in range(layers)]
+    return [Llama4LayerKind(index in sparse, bool(rotary[index]), chunked[index]) for index in range(layers)]

@@ -76,7 +76,7 @@ class TurnedLayer(Module):
         return ops.add(t, residual, hidden, "residual stream after the layer")
 
 
-class Adapter(Module):
+class Llama4VisionAdapter(Module):
     """Neighbouring patches side by side, and two layers."""
 
     def __init__(self, v: Config, intermediate: int, shuffled: int) -> None:
@@ -123,7 +123,7 @@ class Llama4Tower(Module):
         self.layernorm_pre, self.layernorm_post = LayerNorm(hidden), LayerNorm(hidden)
         self.model = Module()
         self.model.layers = Stack(lambda _: TurnedLayer(hidden, wide, heads, self.tokens, dropout), [None] * layers)
-        self.vision_adapter = Adapter(v, wide, hidden * shuffle)
+        self.vision_adapter = Llama4VisionAdapter(v, wide, hidden * shuffle)
         self.unread: list[Module] = []
 
     def forward(self, t: Tape, pixels: Tensor, call: Call, images: Size, several: bool) -> Tensor:

@@ -40,7 +40,7 @@ class NemotronNorm(RMSNorm):
         return ops.cast(t, ops.mul(t, x, weight, "norm: output in float32"), dtype, "norm: output")
 
 
-class OneMixer(Module):
+class NemotronLayer(Module):
     """A norm and one mixer of whatever kind."""
 
     def __init__(self, hidden: int, mixer: Module, *, called: bool) -> None:
@@ -127,16 +127,18 @@ class NemotronH(CausalDecoder):
             config.integer("mamba_head_dim", default=64),
         )
 
-        def layer(kind: str) -> OneMixer:
+        def layer(kind: str) -> NemotronLayer:
             match kind:
                 case "linear_attention":
-                    return OneMixer(s.hidden, self.state_space(config, s.hidden, heads, heads * width), called=True)
+                    return NemotronLayer(
+                        s.hidden, self.state_space(config, s.hidden, heads, heads * width), called=True
+                    )
                 case "full_attention":
-                    return OneMixer(s.hidden, UnturnedAttention(s), called=True)
+                    return NemotronLayer(s.hidden, UnturnedAttention(s), called=True)
                 case "moe":
-                    return OneMixer(s.hidden, NemotronMoe(config, s, bias), called=False)
+                    return NemotronLayer(s.hidden, NemotronMoe(config, s, bias), called=False)
             mlp = PlainMLP(s.hidden, s.intermediate, ("up_proj", "down_proj"), s.act, bias)
-            return OneMixer(s.hidden, mlp, called=False)
+            return NemotronLayer(s.hidden, mlp, called=False)
 
         self._sparse = "moe" in kinds
         self.assemble(s, layer, kinds, norm=NemotronNorm, names=PartNames(embedding="embeddings", norm="norm_f"))

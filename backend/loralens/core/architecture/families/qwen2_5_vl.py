@@ -70,7 +70,7 @@ class Windows:
         return [min(self.side, length - start) for start in range(0, length, self.side)]
 
 
-class VisionTransformer(Module):
+class Qwen25VisionTransformer(Module):
     """The tower with its merger."""
 
     def __init__(self, v: Config) -> None:
@@ -120,4 +120,4 @@ class Qwen25VL(QwenMedia):
 
     def made(self, v: Config) -> Module:
         """From the vision config."""
-        return VisionTransformer(v)
+        return Qwen25VisionTransformer(v)

@@ -41,7 +41,7 @@ class PlainVisionBlock(Module):
         return ops.add(t, hidden, self.mlp(t, self.norm2(t, hidden)), "residual stream after the layer")
 
 
-class VisionTransformer(Module):
+class Qwen2VisionTransformer(Module):
     """The tower with its merger; `embed_dim` is its width, `hidden_size` the language model's."""
 
     def __init__(self, v: Config) -> None:
@@ -74,4 +74,4 @@ class Qwen2VL(QwenMedia):
 
     def made(self, v: Config) -> Module:
         """From the vision config."""
-        return VisionTransformer(v)
+        return Qwen2VisionTransformer(v)

@@ -45,7 +45,7 @@ class Merger(Module):
         return x
 
 
-class VisionTransformer(Module):
+class Qwen3VisionTransformer(Module):
     """The tower with its mergers."""
 
     def __init__(self, v: Config) -> None:
@@ -125,14 +125,14 @@ class Qwen3VL(QwenMedia):
 
     def made(self, v: Config) -> Module:
         """From the vision config."""
-        return VisionTransformer(v)
+        return Qwen3VisionTransformer(v)
 
     def received(self, t: Tape, call: Call, features: dict[str, list[Tensor]]) -> None:
         """The early features, joined, wait for the language model's layers."""
         call.beside = [joined(t, early, "early features, joined") for found in features.values() for early in found[2:]]
 
 
-class PlainVisionTransformer(VisionTransformer):
+class PlainVisionTransformer(Qwen3VisionTransformer):
     """The tower without early features."""
 
     def taken(self, v: Config) -> list[int]:

@@ -30,13 +30,13 @@ def selective_scan(
     wide = ops.cast(t, x.view(), "float32", "scan: input in float32")
     added = ops.mul(t, steps, wide, "scan: B * step * input")
     t.end(wide)
-    sweep = _Sweep(t, decay, added, c, x.dtype, inner, state)
+    sweep = _PositionSweep(t, decay, added, c, x.dtype, inner, state)
     out = sweep.run()
     out = ops.add(t, out, ops.mul(t, x, d, "scan: D * input"), "scan: output and D * input")
     return ops.mul(t, out, ops.silu(t, z, "scan: activated gate"), "scan: gated output")
 
 
-class _Sweep:
+class _PositionSweep:
     """The positions one after the other; what they give is collected, and stacked when the last one has run."""
 
     def __init__(self, t: Tape, decay: Tensor, added: Tensor, c: Tensor, dtype: str, inner: int, state: int) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import Root, causal_mask, padding_mask
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
-from loralens.core.architecture.families.t5_layers import T5Block, T5Norm, Widths
+from loralens.core.architecture.families.t5_layers import T5Block, T5Norm, T5Widths
 from loralens.core.architecture.loss import plain_cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
@@ -30,7 +30,7 @@ BOTH_LENGTHS: Final = "sequence_length is the length of the encoder's input and 
 class T5Stack(Module):
     """Encoder or decoder."""
 
-    def __init__(self, tokens: Parameter, w: Widths, layers: int, *, decodes: bool) -> None:
+    def __init__(self, tokens: Parameter, w: T5Widths, layers: int, *, decodes: bool) -> None:
         self.embed_tokens = Embedding(tokens.shape[0], w.hidden)  # type: ignore[arg-type]
         self.embed_tokens.weight = tokens
         firsts = [index == 0 for index in range(layers)]
@@ -70,7 +70,7 @@ class T5(Root):
     own_loss = current_code = True
 
     def __init__(self, config: Config) -> None:
-        w = Widths.read(config)
+        w = T5Widths.read(config)
         layers = config.integer("num_layers", "num_hidden_layers", high=MAX_LAYERS)
         decoder_layers = config.integer("num_decoder_layers", default=layers, high=MAX_LAYERS)
         vocabulary = config.integer("vocab_size", high=MAX_VOCABULARY)

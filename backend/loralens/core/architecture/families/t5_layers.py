@@ -22,7 +22,7 @@ from loralens.core.tape.tape import Tape
 
 
 @dataclass(frozen=True, slots=True)
-class Widths:
+class T5Widths:
     """What the config says of every layer."""
 
     hidden: int
@@ -35,10 +35,10 @@ class Widths:
     gated: bool
 
     @staticmethod
-    def read(config: Config) -> Widths:
+    def read(config: Config) -> T5Widths:
         """Read a config, with the family's defaults."""
         gate, _, act = config.text("feed_forward_proj", "relu").rpartition("-")
-        return Widths(
+        return T5Widths(
             config.integer("d_model", "hidden_size"),
             config.integer("num_heads", "num_attention_heads", high=MAX_HEADS),
             config.integer("d_kv", default=64, high=65_536),
@@ -71,7 +71,7 @@ class T5Norm(RMSNorm):
 class T5Attention(Module):
     """q, k, v, o without bias; the first layer of a stack holds the position biases."""
 
-    def __init__(self, w: Widths, *, biased: bool, causal: bool) -> None:
+    def __init__(self, w: T5Widths, *, biased: bool, causal: bool) -> None:
         inner = w.heads * w.width
         self.q = Linear(w.hidden, inner, name="attention query")
         self.k = Linear(w.hidden, inner, name="attention key")
@@ -134,7 +134,7 @@ class T5Attention(Module):
 class Branch(Module):
     """One residual branch of attention with its norm."""
 
-    def __init__(self, name: str, attention: T5Attention, w: Widths) -> None:
+    def __init__(self, name: str, attention: T5Attention, w: T5Widths) -> None:
         setattr(self, name, attention)
         self.layer_norm = T5Norm(w.hidden)
         self._name, self._dropout = name, w.dropout
@@ -157,7 +157,7 @@ class Branch(Module):
 class FeedForward(Module):
     """`wi`, or gate and up, and `wo`."""
 
-    def __init__(self, w: Widths) -> None:
+    def __init__(self, w: T5Widths) -> None:
         for name in ("wi_0", "wi_1") if w.gated else ("wi",):
             setattr(self, name, Linear(w.hidden, w.intermediate, name="mlp gate" if name == "wi_0" else "mlp up"))
         self.wo = Linear(w.intermediate, w.hidden, name="mlp down")
@@ -183,7 +183,7 @@ class FeedForward(Module):
 class FeedForwardBranch(Module):
     """The residual branch of the feed-forward layer."""
 
-    def __init__(self, w: Widths) -> None:
+    def __init__(self, w: T5Widths) -> None:
         self.DenseReluDense = FeedForward(w)
         self.layer_norm = T5Norm(w.hidden)
         self._dropout = w.dropout
@@ -198,7 +198,7 @@ class FeedForwardBranch(Module):
 class T5Block(Module):
     """Self-attention, cross-attention in the decoder, feed-forward."""
 
-    def __init__(self, w: Widths, *, first: bool, decodes: bool) -> None:
+    def __init__(self, w: T5Widths, *, first: bool, decodes: bool) -> None:
         branches: list[Module] = [Branch("SelfAttention", T5Attention(w, biased=first, causal=decodes), w)]
         if decodes:
             branches.append(Branch("EncDecAttention", T5Attention(w, biased=False, causal=False), w))

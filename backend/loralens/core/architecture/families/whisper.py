@@ -39,7 +39,7 @@ NO_LAYERDROP: Final = "no layer is dropped (LayerDrop {share}): the most that a 
 
 
 @dataclass(frozen=True, slots=True)
-class Widths:
+class WhisperWidths:
     """What the config says of every layer."""
 
     hidden: int
@@ -50,9 +50,9 @@ class Widths:
     activation_dropout: float
 
     @staticmethod
-    def read(config: Config) -> Widths:
+    def read(config: Config) -> WhisperWidths:
         """Read a config, with the family's defaults."""
-        return Widths(
+        return WhisperWidths(
             config.integer("d_model", "hidden_size"),
             config.integer("max_source_positions", default=1500),
             known(config.text("activation_function", "gelu"), "config.activation_function"),
@@ -99,7 +99,7 @@ class WhisperAttention(Module):
 class WhisperLayer(Module):
     """Encoder layer, or decoder layer with cross-attention."""
 
-    def __init__(self, w: Widths, intermediate: int, heads: int, crosses: bool) -> None:
+    def __init__(self, w: WhisperWidths, intermediate: int, heads: int, crosses: bool) -> None:
         hidden = w.hidden
         self.self_attn = WhisperAttention(hidden, heads, w.attention_dropout)
         self.self_attn_layer_norm = LayerNorm(hidden)
@@ -150,7 +150,7 @@ class WhisperLayer(Module):
 class WhisperEncoder(Module):
     """Two convolutions, sinusoids that never train, layers."""
 
-    def __init__(self, w: Widths, bins: int, intermediate: int, heads: int, layers: int) -> None:
+    def __init__(self, w: WhisperWidths, bins: int, intermediate: int, heads: int, layers: int) -> None:
         self.conv1 = Convolution(bins, w.hidden, 3, name="sound: first convolution")
         self.conv2 = Convolution(w.hidden, w.hidden, 3, name="sound: second convolution")
         self.embed_positions = Embedding(w.places, w.hidden)
@@ -187,7 +187,9 @@ class WhisperEncoder(Module):
 class WhisperDecoder(Module):
     """Tokens and learned positions, layers that look at the sound."""
 
-    def __init__(self, w: Widths, vocabulary: int, longest: int, intermediate: int, heads: int, layers: int) -> None:
+    def __init__(
+        self, w: WhisperWidths, vocabulary: int, longest: int, intermediate: int, heads: int, layers: int
+    ) -> None:
         self.embed_tokens = Embedding(vocabulary, w.hidden)
         self.embed_positions = Embedding(longest, w.hidden)
         self.layers = Stack(partial(WhisperLayer, w, intermediate, heads), [True] * layers)
@@ -228,7 +230,7 @@ class Whisper(Root):
     own_loss = current_code = True
 
     def __init__(self, config: Config) -> None:
-        w, vocabulary = Widths.read(config), config.integer("vocab_size", high=MAX_VOCABULARY)
+        w, vocabulary = WhisperWidths.read(config), config.integer("vocab_size", high=MAX_VOCABULARY)
         layers = {side: config.integer(f"{side}_layers", high=MAX_LAYERS) for side in ("encoder", "decoder")}
         widths = {side: config.integer(f"{side}_ffn_dim") for side in ("encoder", "decoder")}
         heads = {side: config.integer(f"{side}_attention_heads", high=MAX_HEADS) for side in ("encoder", "decoder")}

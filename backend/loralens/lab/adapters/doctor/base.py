@@ -24,7 +24,7 @@ def in_tower(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WeightedModule:
     """A module that holds weights. An embedding's in_features are its entries, as in PEFT's lora_embedding_A."""
 
     kind: Literal["linear", "embedding", "other"]
@@ -41,17 +41,17 @@ class Base:
     config: Mapping[str, Any]
 
     @cached_property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, WeightedModule]:
         """Every module with weights of its own, by full name."""
         found = {}
         for name, module in build(self.config).walk():
             if isinstance(module, Linear):
-                found[name] = Place("linear", module.in_features, module.out_features)
+                found[name] = WeightedModule("linear", module.in_features, module.out_features)
             elif isinstance(module, Embedding):
                 entries = module.weight.shape[0]
-                found[name] = Place("embedding", entries if isinstance(entries, int) else 0, module.width)
+                found[name] = WeightedModule("embedding", entries if isinstance(entries, int) else 0, module.width)
             elif any(module.own_parameters()):
-                found[name] = Place("other", 0, 0)
+                found[name] = WeightedModule("other", 0, 0)
         return found
 
     @property

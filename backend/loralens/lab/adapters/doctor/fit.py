@@ -10,7 +10,7 @@ from typing import Final
 from loralens.core.errors import LoraLensError
 from loralens.core.question.model import resolve
 from loralens.lab.adapters.answers import Severity
-from loralens.lab.adapters.doctor.base import Base, Place, bases_that_fit, in_tower
+from loralens.lab.adapters.doctor.base import Base, WeightedModule, bases_that_fit, in_tower
 from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding
 from loralens.lab.adapters.doctor.patient import Pair, Patient
 
@@ -74,11 +74,11 @@ def _inside(pairs: Mapping[str, Pair], base: Base) -> dict[str, Pair]:
     return renamed
 
 
-def _takes(place: Place | None, pair: Pair) -> bool:
+def _takes(place: WeightedModule | None, pair: Pair) -> bool:
     return place is not None and place.kind == ("embedding" if pair.is_embedding else "linear")
 
 
-def _shape(of: Pair | Place) -> tuple[int, int]:
+def _shape(of: Pair | WeightedModule) -> tuple[int, int]:
     return of.in_features, of.out_features
 
 

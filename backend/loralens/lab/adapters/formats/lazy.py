@@ -27,7 +27,7 @@ class Lazy:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LazySource:
     """Modules in the order of their names, and what the files say besides."""
 
     format: str

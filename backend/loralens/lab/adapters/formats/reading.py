@@ -19,7 +19,7 @@ from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.config import MAX_CONFIG_BYTES, config_from_mapping
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.formats import names
-from loralens.lab.adapters.formats.lazy import Lazy, Source
+from loralens.lab.adapters.formats.lazy import Lazy, LazySource
 from loralens.lab.adapters.formats.torchtune import Heads, from_torchtune, turned_back
 from loralens.lab.adapters.stream import DTYPES, TensorFile
 
@@ -32,7 +32,7 @@ _EMBEDDINGS: Final = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 Loaded = tuple[TensorFile, Mapping[str, Any]]
 
 
-def read(place: Path, *, heads: Heads | None = None, alpha: float | None = None) -> Source:
+def read(place: Path, *, heads: Heads | None = None, alpha: float | None = None) -> LazySource:
     """Read an adapter from a folder, or from a single safetensors file.
 
     Args:
@@ -98,7 +98,7 @@ def _format_of(file: TensorFile, config: Mapping[str, Any]) -> str:
                        field="folder", hint="PEFT, MLX, kohya, diffusers and torchtune are read")  # fmt: skip
 
 
-def _peft(file: TensorFile, config: Mapping[str, Any]) -> Source:
+def _peft(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
     checked = config_from_mapping(config)
     needs_its_base(checked, "in another format nothing would rebuild it")
     if checked.use_dora or checked.lora_bias:
@@ -121,10 +121,10 @@ def _peft(file: TensorFile, config: Mapping[str, Any]) -> Source:
         _lazy(file, part.module, part.lora_a, part.lora_b, part.scaling, is_embedding=part.is_embedding)
         for part in plan.parts
     ]
-    return Source("peft", modules, checked.base_model, ["Copies of embeddings are left out."] if plan.extra else [])
+    return LazySource("peft", modules, checked.base_model, ["Copies of embeddings are left out."] if plan.extra else [])
 
 
-def _mlx(file: TensorFile, config: Mapping[str, Any]) -> Source:
+def _mlx(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
     """MLX: lora_a is (in_features, rank), lora_b (rank, out_features), and `scale` multiplies their product.
 
     Source: ml-explore/mlx-lm 200af25 mlx_lm/tuner/lora.py, LoRALinear.fuse and LoRAEmbedding.fuse.
@@ -142,10 +142,10 @@ def _mlx(file: TensorFile, config: Mapping[str, Any]) -> Source:
         embedding = module.rpartition(".")[2] in _EMBEDDINGS
         modules.append(_lazy(file, module, own["lora_a"], own["lora_b"], scale, turned=True, is_embedding=embedding))
     model = config.get("model")
-    return Source("mlx", modules, model if isinstance(model, str) else None)
+    return LazySource("mlx", modules, model if isinstance(model, str) else None)
 
 
-def _kohya(file: TensorFile) -> Source:
+def _kohya(file: TensorFile) -> LazySource:
     """kohya: underscores for dots, lora_down is A, lora_up is B, alpha a tensor of one number.
 
     Source: kohya-ss/sd-scripts networks/lora.py, LoRAModule: scale = alpha / lora_dim, alpha the rank where there is none.
@@ -159,10 +159,10 @@ def _kohya(file: TensorFile) -> Source:
         modules.append(
             _lazy(file, names.from_kohya(flat), own["lora_down.weight"], own["lora_up.weight"], alpha / rank)
         )
-    return Source("kohya", modules)
+    return LazySource("kohya", modules)
 
 
-def _diffusers(file: TensorFile, config: Mapping[str, Any]) -> Source:
+def _diffusers(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
     """diffusers: PEFT's roles below the name of the component; alpha in the file's metadata, else it equals the rank.
 
     Source: huggingface/diffusers loaders/lora_base.py, LORA_ADAPTER_METADATA_KEY and pack_weights.
@@ -181,10 +181,10 @@ def _diffusers(file: TensorFile, config: Mapping[str, Any]) -> Source:
         alpha = said.get(f"{module.partition('.')[0]}.lora_alpha")
         scaling = 1.0 if alpha is None else _number(alpha, "lora_alpha") / rank
         modules.append(_lazy(file, module, own["lora_A.weight"], own["lora_B.weight"], scaling))
-    return Source("diffusers", modules)
+    return LazySource("diffusers", modules)
 
 
-def _torchtune(file: TensorFile, config: Mapping[str, Any], heads: Heads | None, alpha: float | None) -> Source:
+def _torchtune(file: TensorFile, config: Mapping[str, Any], heads: Heads | None, alpha: float | None) -> LazySource:
     given = config.get("lora_alpha", alpha)
     if given is None:
         raise InvalidInput(
@@ -197,7 +197,7 @@ def _torchtune(file: TensorFile, config: Mapping[str, Any], heads: Heads | None,
         scaling = _number(given, "lora_alpha") / _shape(file, own["lora_a.weight"])[0]
         found = _lazy(file, name, own["lora_a.weight"], own["lora_b.weight"], scaling)
         modules.append(turned_back(found, heads))
-    return Source("torchtune", modules)
+    return LazySource("torchtune", modules)
 
 
 def _lazy(

@@ -18,7 +18,7 @@ from loralens.lab.adapters.answers import ConvertAnswer
 from loralens.lab.adapters.config import AdapterConfig
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.formats import names
-from loralens.lab.adapters.formats.lazy import Lazy, Source
+from loralens.lab.adapters.formats.lazy import Lazy, LazySource
 from loralens.lab.adapters.formats.reading import DIFFUSERS_FILE, MLX_FILE, read
 from loralens.lab.adapters.formats.torchtune import Heads, to_torchtune, turned
 from loralens.lab.adapters.stream import new_folder, write_tensors
@@ -105,7 +105,7 @@ def _one_by_one(tensors: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
         yield name, make()
 
 
-def _named_for(source: Source, target: str) -> list[Lazy]:
+def _named_for(source: LazySource, target: str) -> list[Lazy]:
     """The modules under the names of the target: diffusion formats name the component, a PEFT folder is one component's."""
     diffusion = source.format in ("kohya", "diffusers")
     if diffusion and target in ("mlx", "torchtune"):
@@ -133,7 +133,9 @@ def _alpha(modules: list[Lazy]) -> float | None:
 Written = tuple[str, Tensors, dict[str, Any] | None, dict[str, str]]
 
 
-def _peft(modules: list[Lazy], source: Source, notes: list[str], heads: Heads | None, layers: int | None) -> Written:
+def _peft(
+    modules: list[Lazy], source: LazySource, notes: list[str], heads: Heads | None, layers: int | None
+) -> Written:
     rank = Counter(one.rank for one in modules).most_common(1)[0][0]
     alpha = Counter(one.scaling * one.rank for one in modules).most_common(1)[0][0]
     config = AdapterConfig(
@@ -152,7 +154,7 @@ def _peft(modules: list[Lazy], source: Source, notes: list[str], heads: Heads | 
     return WEIGHTS_FILE, tensors, config.to_peft(), {}
 
 
-def _mlx(modules: list[Lazy], source: Source, notes: list[str], heads: Heads | None, layers: int | None) -> Written:
+def _mlx(modules: list[Lazy], source: LazySource, notes: list[str], heads: Heads | None, layers: int | None) -> Written:
     """One rank and one scale for all: smaller ranks get zeros, other scalings are folded into lora_b."""
     rank = max(one.rank for one in modules)
     scale = Counter(one.scaling for one in modules).most_common(1)[0][0]
@@ -193,7 +195,9 @@ def _up(one: Lazy, more: int, factor: float) -> Callable[[], torch.Tensor]:
     return up
 
 
-def _kohya(modules: list[Lazy], source: Source, notes: list[str], heads: Heads | None, layers: int | None) -> Written:
+def _kohya(
+    modules: list[Lazy], source: LazySource, notes: list[str], heads: Heads | None, layers: int | None
+) -> Written:
     two = any(one.module.startswith("text_encoder_2.") for one in modules)
     tensors: Tensors = []
     for one in modules:
@@ -208,7 +212,7 @@ def _scalar(value: float) -> Callable[[], torch.Tensor]:
 
 
 def _diffusers(
-    modules: list[Lazy], source: Source, notes: list[str], heads: Heads | None, layers: int | None
+    modules: list[Lazy], source: LazySource, notes: list[str], heads: Heads | None, layers: int | None
 ) -> Written:
     said: dict[str, Any] = {}
     for component in _COMPONENTS:
@@ -228,7 +232,7 @@ def _diffusers(
 
 
 def _torchtune(
-    modules: list[Lazy], source: Source, notes: list[str], heads: Heads | None, layers: int | None
+    modules: list[Lazy], source: LazySource, notes: list[str], heads: Heads | None, layers: int | None
 ) -> Written:
     ranks, alphas = {one.rank for one in modules}, {one.scaling * one.rank for one in modules}
     if len(ranks) > 1 or len(alphas) > 1 or any(one.is_embedding for one in modules):
@@ -249,7 +253,7 @@ def _two(one: Lazy, stem: str, ends: tuple[str, str]) -> Tensors:
     ]
 
 
-def _compared(wanted: list[Lazy], got: Source) -> float:
+def _compared(wanted: list[Lazy], got: LazySource) -> float:
     """The largest difference of a factor times its scaling, relative to the factor's largest number; 0 is bit for bit."""
     there = {one.module: one for one in got.modules}
     worst = 0.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from loralens.lab.matmul.packed import PackedWeight
-from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.problem import LeastWork, ProductTensors
 from loralens.lab.words import Mode
 
 REGISTRY: dict[tuple[Mode, str], type[Variant]] = {}
@@ -37,7 +37,7 @@ class Variant:
         if "id" in cls.__dict__:
             REGISTRY[cls.mode, cls.id] = cls
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ProductTensors) -> None:
         self.problem = problem
         self.notes: list[str] = []
         self.shared_seconds = 0.0
@@ -51,7 +51,7 @@ class Variant:
         return copies
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         """None if it can run at this point, else the reason in words."""
         return None
 
@@ -62,7 +62,7 @@ class Variant:
         """One call on the copy of the weights with that index; the output (rows, out_features)."""
         raise NotImplementedError
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         """Operations and bytes that this way needs."""
         return self.problem.base_work() + self.problem.adapter_work()
 
@@ -74,12 +74,12 @@ class Variant:
         """After the last call: notes about what it did to the weights."""
 
 
-def on_cpu_with(problem: Problem, reason: str) -> str | None:
+def on_cpu_with(problem: ProductTensors, reason: str) -> str | None:
     """The reason, unless the problem lies on a CPU."""
     return None if problem.device.kind == "cpu" else reason
 
 
-def half_on_cpu(problem: Problem) -> str | None:
+def half_on_cpu(problem: ProductTensors) -> str | None:
     """Whether float16 products exist on this processor; PyTorch emulates them where they do not, slowly."""
     if problem.device.kind != "cpu" or problem.dtype is not torch.float16:
         return None

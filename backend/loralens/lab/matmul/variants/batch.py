@@ -8,7 +8,7 @@ from torch.nn.functional import linear
 
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.factors import folded
-from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.problem import LeastWork, ProductTensors
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
 
@@ -18,13 +18,13 @@ class BatchForm(Variant):
     mode = "adapters"
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return half_on_cpu(problem)
 
     def prepare(self) -> None:
         self.all_bt = self.problem.all_b.transpose(1, 2).contiguous()  # (adapters, rank, out)
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         # Every adapter in use is read once; rows without pattern use nearly all of them.
         p = self.problem
         return p.base_work() + p.adapter_work(len(set(p.request_ids)))
@@ -85,7 +85,7 @@ class GroupedMm(BatchForm):
     id = "grouped_mm"
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         if not hasattr(torch.nn.functional, "grouped_mm"):
             return "this PyTorch has no grouped_mm"
         if problem.rank * problem.element_bytes % 16:
@@ -132,10 +132,10 @@ class StackedMask(BatchForm):
         y = linear(self.problem.x, self.problem.weight(index))
         return y.addmm_(self.hidden(), self.stacked_bt, alpha=self.left)
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         p = self.problem
         adapter = p.adapter_work(p.request.adapters)
-        return p.base_work() + Work(adapter.flops * p.request.adapters, adapter.bytes)
+        return p.base_work() + LeastWork(adapter.flops * p.request.adapters, adapter.bytes)
 
 
 class PackedStacked(StackedMask):
@@ -145,7 +145,7 @@ class PackedStacked(StackedMask):
     copies_of_weight = 1.0
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return half_on_cpu(problem) or packed.why_not(problem.dtype, problem.device.kind)
 
     def prepare(self) -> None:
@@ -201,8 +201,8 @@ class MergeSwitch(BatchForm):
         switches = max(1, self.calls // self.problem.copies) * len(self.rows)
         self.notes.append(f"after about {switches} merges and unmerges W is off by {drift:.1e}, relative")
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         p = self.problem
         size, times = p.in_features * p.out_features, len(self.rows)
-        merge = Work(4 * times * p.rank * size, 4 * times * size * p.element_bytes)
+        merge = LeastWork(4 * times * p.rank * size, 4 * times * size * p.element_bytes)
         return p.base_work() + merge

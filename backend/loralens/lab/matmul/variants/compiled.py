@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from loralens.lab.matmul.problem import Problem
+from loralens.lab.matmul.problem import ProductTensors
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 from loralens.lab.matmul.variants.training import Training
 
 
-def why_not(problem: Problem) -> str | None:
+def why_not(problem: ProductTensors) -> str | None:
     """TorchInductor needs a C++ compiler on CPUs and Triton on GPUs."""
     if sys.platform == "win32":
         return "torch.compile needs more than a plain Windows installation has"
@@ -39,7 +39,7 @@ class Compiled(Variant):
     setup_seconds = 30.0
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return why_not(problem)
 
     def prepare(self) -> None:
@@ -60,7 +60,7 @@ class CompiledTraining(Training):
     setup_seconds = 30.0
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return why_not(problem)
 
     def prepare(self) -> None:

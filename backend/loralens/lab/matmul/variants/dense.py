@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.problem import LeastWork, ProductTensors
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
 
@@ -16,13 +16,13 @@ class Dense(Variant):
     id = "dense"
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return half_on_cpu(problem)
 
     def __call__(self, index: int) -> Tensor:
         return linear(self.problem.x, self.problem.weight(index))
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         return self.problem.base_work()
 
 
@@ -46,7 +46,7 @@ class DenseAgainForAdapters(Dense):
     mode = "adapters"
 
 
-class Merged(Variant):
+class MergedWeight(Variant):
     """W + s·B·A, added once: the speed of dense, for one adapter at a time."""
 
     id = "merged"
@@ -60,5 +60,5 @@ class Merged(Variant):
     def __call__(self, index: int) -> Tensor:
         return linear(self.problem.x, self.merged[index % self.problem.copies])
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         return self.problem.base_work()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from loralens.lab.matmul.factors import folded, transposed
-from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.problem import LeastWork, ProductTensors
 from loralens.lab.matmul.variants.base import Variant
 
 
@@ -17,7 +17,7 @@ class GraphDense(Variant):
     id = "graph_dense"
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return None if problem.device.kind == "cuda" else "CUDA graphs need a CUDA device"
 
     def compute(self, index: int) -> Tensor:
@@ -43,7 +43,7 @@ class GraphDense(Variant):
         graph.replay()
         return output
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         return self.problem.base_work()
 
 
@@ -60,5 +60,5 @@ class GraphAddmm(GraphDense):
         p = self.problem
         return linear(p.x, p.weight(index)).addmm_(linear(p.x, p.lora_a), self.lora_bt, alpha=self.left)
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         return self.problem.base_work() + self.problem.adapter_work()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from loralens.lab.matmul.factors import folded, transposed
-from loralens.lab.matmul.problem import Work
+from loralens.lab.matmul.problem import LeastWork
 from loralens.lab.matmul.variants.base import Variant
 
 
@@ -43,7 +43,7 @@ class WrongOrder(Variant):
         p = self.problem
         return linear(p.x, torch.addmm(p.weight(index), p.lora_b, p.lora_a, alpha=p.scaling))
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         p = self.problem
         size = p.in_features * p.out_features
-        return p.base_work() + Work(2 * p.rank * size, 2 * size * p.element_bytes)
+        return p.base_work() + LeastWork(2 * p.rank * size, 2 * size * p.element_bytes)

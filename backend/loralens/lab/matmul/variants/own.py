@@ -7,7 +7,7 @@ from torch import Tensor
 
 from loralens.lab.matmul import cost, packed
 from loralens.lab.matmul.layer import Join, LoraLinear
-from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.problem import LeastWork, ProductTensors
 from loralens.lab.matmul.table import Rows
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
@@ -25,7 +25,7 @@ class Own(Variant):
     copies_of_weight = 1.0
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return half_on_cpu(problem)
 
     def prepare(self) -> None:
@@ -70,7 +70,7 @@ class OwnAdapters(Own):
         result: Tensor = self.layers[index % self.problem.copies](self.problem.x, self.rows)
         return result
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         return self.problem.base_work() + self.problem.adapter_work(self.problem.request.adapters)
 
 
@@ -108,6 +108,6 @@ class OwnTraining(Own):
     def gradients(self) -> dict[str, Tensor]:
         return {"dx": self.found[0], "da": self.found[1], "db": self.found[2].t()}
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         base, adapter = self.problem.base_work(), self.problem.adapter_work()
-        return Work(2 * base.flops + 3 * adapter.flops, 2 * base.bytes + 3 * adapter.bytes)
+        return LeastWork(2 * base.flops + 3 * adapter.flops, 2 * base.bytes + 3 * adapter.bytes)

@@ -8,7 +8,7 @@ from torch.nn.functional import linear
 
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.factors import folded, transposed, widened
-from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.problem import LeastWork, ProductTensors
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
 
@@ -19,7 +19,7 @@ class Packed(Variant):
     hint = packed.DEFAULT_HINT
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return half_on_cpu(problem) or packed.why_not(problem.dtype, problem.device.kind)
 
     def prepare(self) -> None:
@@ -39,7 +39,7 @@ class PackedDense(Packed):
     def __call__(self, index: int) -> Tensor:
         return self.base(index)
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         return self.problem.base_work()
 
 
@@ -91,7 +91,7 @@ class PackedFloat32(Packed):
     id = "packed_float32"
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         if problem.dtype is torch.float32:
             return "the same as addmm after the packed base when W is float32"
         return super().why_not(problem)
@@ -124,9 +124,9 @@ class PackedTouch(Packed):
             factor.sum()
         return y
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         p = self.problem
-        return p.base_work() + Work(0, p.adapter_work().bytes)
+        return p.base_work() + LeastWork(0, p.adapter_work().bytes)
 
 
 def _as_integers(factor: Tensor) -> Tensor:

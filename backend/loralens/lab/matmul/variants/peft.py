@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from loralens.extras import how_to_install
-from loralens.lab.matmul.problem import Problem
+from loralens.lab.matmul.problem import ProductTensors
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 from loralens.lab.matmul.variants.training import Training
 
 IMPORT_SECONDS = 8.0
 
 
-def why_not(problem: Problem) -> str | None:
+def why_not(problem: ProductTensors) -> str | None:
     """PEFT is optional."""
     if importlib.util.find_spec("peft") is None:
         return f"PEFT is not installed ({how_to_install('trace')})"
@@ -33,7 +33,7 @@ class _Host(nn.Module):
         self.layer.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def peft_layers(problem: Problem, *, autocast: bool, adapters: list[tuple[Tensor, Tensor]]) -> list[Any]:
+def peft_layers(problem: ProductTensors, *, autocast: bool, adapters: list[tuple[Tensor, Tensor]]) -> list[Any]:
     """One PEFT linear layer per copy of W, all with the same adapters, named by their number."""
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.tuners_utils import cast_adapter_dtype
@@ -69,7 +69,7 @@ class Peft(Variant):
     autocast: ClassVar[bool] = True
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return why_not(problem)
 
     def prepare(self) -> None:
@@ -88,7 +88,7 @@ class PeftSameDtype(Peft):
     autocast = False
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         if problem.dtype is torch.float32:
             return "the same as PEFT's default when W is float32"
         return why_not(problem)
@@ -101,7 +101,7 @@ class PeftTraining(Training):
     setup_seconds = IMPORT_SECONDS
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return why_not(problem)
 
     def prepare(self) -> None:
@@ -129,7 +129,7 @@ class PeftMixed(Variant):
     mode = "adapters"
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return why_not(problem)
 
     def prepare(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from loralens.lab.matmul.problem import Problem, Work
+from loralens.lab.matmul.problem import LeastWork, ProductTensors
 from loralens.lab.matmul.variants.base import Variant, half_on_cpu
 
 
@@ -18,7 +18,7 @@ class Training(Variant):
     mode = "training"
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         return half_on_cpu(problem)
 
     def prepare(self) -> None:
@@ -47,11 +47,11 @@ class Training(Variant):
     def gradients(self) -> dict[str, Tensor]:
         return dict(zip(("dx", "da", "db"), self.found, strict=False))
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         # dx repeats the base product with Wᵀ; LoRA's backward is twice its forward.
         p = self.problem
         base, adapter = p.base_work(), p.adapter_work()
-        return Work(2 * base.flops + 3 * adapter.flops, 2 * base.bytes + 3 * adapter.bytes)
+        return LeastWork(2 * base.flops + 3 * adapter.flops, 2 * base.bytes + 3 * adapter.bytes)
 
 
 class Frozen(Training):
@@ -65,7 +65,7 @@ class Frozen(Training):
     def wanted(self, index: int) -> Sequence[Tensor]:
         return [self.x]
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         base = self.problem.base_work()
         return base + base
 
@@ -95,7 +95,7 @@ class FullGradient(Frozen):
     def parameters(self) -> list[Tensor]:
         return self.trained
 
-    def work(self) -> Work:
+    def work(self) -> LeastWork:
         base = self.problem.base_work()
         return base + base + base
 

@@ -7,7 +7,7 @@ import importlib.util
 from torch import Tensor
 from torch.nn.functional import linear
 
-from loralens.lab.matmul.problem import Problem
+from loralens.lab.matmul.problem import ProductTensors
 from loralens.lab.matmul.variants.base import Variant
 
 
@@ -18,7 +18,7 @@ class TritonSplit(Variant):
     warm = True
 
     @classmethod
-    def why_not(cls, problem: Problem) -> str | None:
+    def why_not(cls, problem: ProductTensors) -> str | None:
         if problem.device.kind != "cuda":
             return "the Triton kernel needs a CUDA device"
         return None if importlib.util.find_spec("triton") else "Triton is not installed"

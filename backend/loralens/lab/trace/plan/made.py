@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from loralens.core.answer.planned import Plan
+from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.traced import TracedParameter
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.base import precision_text
@@ -34,7 +34,7 @@ _ANY: Final = (1, 65_536)
 class Fitted:
     """A plan with the settings that were traced for it: fitted, and checked without a part in the fit."""
 
-    plan: Plan
+    plan: CompiledPlan
     fitted: list[Setting]
     checked: list[Setting]
 
@@ -143,7 +143,7 @@ class _Maker:
             validity.remainders["sequence_length"] = remainder
         held = list(_held([self.tracer.at(setting) for setting in settings], settings, aligned))
         counts = Counts.of(held, self.recipe.weights_dtype)
-        plan = Plan(
+        plan = CompiledPlan(
             method=self.method,
             recipe=self._named(aligned),
             regime=_regime(self.method, self.recipe),

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loralens.core.tape.ledger import Ledger, Point
+from loralens.core.tape.ledger import Ledger, TimelinePoint
 from loralens.core.tape.size import ZERO
 from loralens.lab.trace.categories import CATEGORY_OF
 
@@ -58,9 +58,9 @@ def replay(aligned: Aligned) -> Ledger:
     return ledger
 
 
-def _at_rest(ledger: Ledger) -> Point:
+def _at_rest(ledger: Ledger) -> TimelinePoint:
     here = replace(ledger.snapshot("setup"), phase="setup")
-    return Point("setup", "setup", 1, here, here)
+    return TimelinePoint("setup", "setup", 1, here, here)
 
 
 def _layer(owner: str) -> str:
@@ -81,21 +81,21 @@ def _entry(storage: TracedStorage) -> Entry:
     return category, f"{starred(storage.owner) or 'model'}: {operator}"
 
 
-def _folded(points: list[Point]) -> list[Point]:
+def _folded(points: list[TimelinePoint]) -> list[TimelinePoint]:
     """Layers of a kind on a straight line as one segment of the timeline."""
-    folded: list[Point] = []
+    folded: list[TimelinePoint] = []
     for point in points:
         label = starred(point.label)
-        point = Point(point.phase, label, 1, _named(point.first, label), _named(point.last, label))
+        point = TimelinePoint(point.phase, label, 1, _named(point.first, label), _named(point.last, label))
         before = folded[-1] if folded else None
         if before is not None and (before.phase, before.label) == (point.phase, label) and _in_line(before, point):
-            folded[-1] = Point(point.phase, label, before.repeat + 1, before.first, point.last)
+            folded[-1] = TimelinePoint(point.phase, label, before.repeat + 1, before.first, point.last)
         else:
             folded.append(point)
     return folded
 
 
-def _in_line(before: Point, point: Point) -> bool:
+def _in_line(before: TimelinePoint, point: TimelinePoint) -> bool:
     if before.repeat == 1:
         return True
     step = point.last.total - before.last.total
