@@ -8,6 +8,7 @@ from typing import Any, Final
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import MAX_DEPTH, depth, from_json
 from loralens.core.question.flat import nested
+from loralens.core.question.kinds import request_body
 
 MAX_QUERY_PARAMETERS: Final = 100
 SUBJECT_NAMES: Final = ("model", "method", "gpu", "allocator")
@@ -64,9 +65,7 @@ def read_named(body: dict[str, Any]) -> tuple[Any, bool]:
     Raises:
         InvalidInput: another field, or a `from_hub` that is neither true nor false.
     """
-    for name in body:
-        if name not in ("model", "from_hub"):
-            raise InvalidInput(f"unknown field {name[:60]!r}", field=name[:60], hint="allowed: model, from_hub")
+    request_body(body, ("model", "from_hub"), '{"model": "7B"}')
     from_hub = body.get("from_hub", False)
     if not isinstance(from_hub, bool):
         raise InvalidInput("from_hub must be true or false", field="from_hub")

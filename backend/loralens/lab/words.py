@@ -5,7 +5,7 @@ Times are seconds, sizes bytes, counts integers. No torch here: the API checks a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -26,8 +26,13 @@ SWEEPS: Final[dict[str, tuple[int | str, ...]]] = {
 """Values of each axis when a sweep names none. A sweep varies one axis and holds the others."""
 
 _LIMITS: Final = {"rank": (1, 512), "width": (16, 8192), "tokens": (1, 8192), "adapters": (1, 64)}
-MAX_SAMPLES_BYTES: Final = 4 * 2**30
-_WIDTH = Annotated[int, Field(ge=16, le=8192)]
+"""Of each axis, swept or held."""
+
+
+def _held(axis: str, default: int, description: str | None = None) -> Any:
+    """The field of an axis that is held."""
+    low, high = _LIMITS[axis]
+    return Field(default, ge=low, le=high, description=description)
 
 
 _NUMBERS: Final = (int, float, int | None, float | None)
@@ -83,12 +88,12 @@ class BenchmarkRequest(_Model):
     mode: Mode = Field("forward", description="forward; training: forward + backward; adapters: a batch over several.")
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d{1,2})?)$", description="cpu, cuda:0 or mps.")
     dtype: Dtype = "float32"
-    tokens: int = Field(16, ge=1, le=8192, description="Rows of x; with mode adapters: rows of each request.")
-    in_features: _WIDTH = 4096
-    out_features: _WIDTH = 4096
-    rank: int = Field(8, ge=1, le=512)
+    tokens: int = _held("tokens", 16, "Rows of x; with mode adapters: rows of each request.")
+    in_features: int = _held("width", 4096)
+    out_features: int = _held("width", 4096)
+    rank: int = _held("rank", 8)
     alpha: float = Field(16.0, gt=0, le=4096)
-    adapters: int = Field(6, ge=1, le=64, description="Mode adapters: how many the requests share.")
+    adapters: int = _held("adapters", 6, "Mode adapters: how many the requests share.")
     requests: int = Field(8, ge=1, le=256, description="Mode adapters: how many requests are in the batch.")
     variants: tuple[str, ...] | None = Field(
         None, max_length=40, description="Ids of GET /api/benchmarks/variants; default: all. Dense is always measured."

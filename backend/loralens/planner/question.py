@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from loralens.core.answer.estimate import Estimate, estimate_model
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput
 from loralens.core.methods import METHODS
+from loralens.core.question.kinds import request_body
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import WORD, Quantization, Recipe
 
@@ -62,18 +63,7 @@ def read_question(body: Any, own: Iterable[str] = ()) -> tuple[Question, dict[st
         InvalidInput: the body is no object, several methods are named, or something in it is unknown or malformed.
         UnknownModel: nothing has that name.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(
-            f"the request must be an object, got {type(body).__name__}",
-            field="body",
-            hint='{"model": "7B", "gpu": "rtx-4090"}',
-        )
-    allowed = SUBJECT | set(own)
-    for name in body:
-        if name not in allowed:
-            raise InvalidInput(
-                f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(sorted(allowed))}"
-            )
+    body = request_body(body, sorted(SUBJECT | set(own)), '{"model": "7B", "gpu": "rtx-4090"}')
     subject = {name: body[name] for name in body if name in SUBJECT}
     if "methods" not in subject:
         subject.setdefault("method", "lora")

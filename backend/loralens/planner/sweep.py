@@ -19,6 +19,7 @@ from loralens.core.answer.plan import plan_for
 from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InputTooLarge, InvalidInput
+from loralens.core.question.kinds import request_body
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES, monomial_values
 from loralens.planner.points import peaks_one_by_one
@@ -50,13 +51,7 @@ def sweep_answer(body: Any) -> SweepAnswer:
         InvalidInput: no sweep, a value out of range, too many points, or anything else in the body that is malformed.
         UnknownModel, UnknownGpu: nothing has that name.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(f"the request must be an object, got {type(body).__name__}", field="body", hint=_HINT)
-    allowed = SUBJECT | {"gpu", "sweep"}
-    for name in body:
-        if name not in allowed:
-            hint = f"allowed: {', '.join(sorted(allowed))}"
-            raise InvalidInput(f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=hint)
+    body = request_body(body, sorted(SUBJECT | {"gpu", "sweep"}), _HINT)
     axes = _axes(body.get("sweep"))
     model, methods, recipe, _ = read_body(
         {name: value for name, value in body.items() if name != "sweep" and (name, value) != ("gpu", None)}

@@ -10,6 +10,7 @@ from loralens.core.answer.answers import on_card
 from loralens.core.answer.estimate import Estimate
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput, LoraLensError, UnknownModel
+from loralens.core.question.kinds import request_body
 from loralens.core.question.model import Model, given, resolve
 from loralens.core.question.presets import preset
 from loralens.planner.advice import advise
@@ -39,15 +40,7 @@ def check_answer(body: Any) -> CheckAnswer:
         InvalidInput, InputTooLarge: the body, a file or a value in it cannot be read; no known trainer's file is among them.
         UnknownGpu: there is no such GPU.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(
-            "the request must be an object", field="body", hint='{"files": {"train.yaml": "…"}, "gpu": "24GB"}'
-        )
-    for name in body:
-        if name not in BODY:
-            raise InvalidInput(
-                f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(BODY)}"
-            )
+    body = request_body(body, BODY, '{"files": {"train.yaml": "…"}, "gpu": "24GB"}')
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
     _refuse_unlike(body)
     r = read(body)

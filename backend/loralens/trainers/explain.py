@@ -17,6 +17,7 @@ from loralens.core.answer.cost import check_written
 from loralens.core.answer.named_requests import NamedRequest, named_requests
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput, LoraLensError, NeedsServer
+from loralens.core.question.kinds import request_body
 from loralens.core.step.allocator import LARGE_SEGMENT, SMALL_SEGMENT, round_size, segment_size
 from loralens.planner.advice import advise
 from loralens.planner.question import Question
@@ -53,13 +54,7 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
         InvalidInput, InputTooLarge: no such message, or a set-up that cannot be read.
         UnknownModel: nothing has that name.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput("the request must be an object", field="body", hint='{"text": "CUDA out of memory. …"}')
-    for name in body:
-        if name not in BODY:
-            raise InvalidInput(
-                f"unknown field {str(name)[:60]!r}", field=str(name)[:60], hint=f"allowed: {', '.join(BODY)}"
-            )
+    body = request_body(body, BODY, '{"text": "CUDA out of memory. …"}')
     message = read_message(body.get("text"))
     question = set_up(body)
     answer: ExplainAnswer = {

@@ -19,6 +19,7 @@ from loralens.core.architecture.registry import Count, build, count_parameters, 
 from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
 from loralens.core.methods import COMPARED, check
 from loralens.core.question.accelerator import accelerator_of
+from loralens.core.question.kinds import request_body
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.presets import said_of_trainer
 from loralens.core.question.recipe import TRAINERS, Recipe
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 ONLY_COUNTED = "only counted: the training step of this family is not modelled"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-_BODY = {"model", "config", "method", "methods", "recipe", "gpu"}
+_BODY = ("config", "gpu", "method", "methods", "model", "recipe")
 
 
 def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...]]:
@@ -43,17 +44,7 @@ def read_body(body: Any) -> tuple[Model, tuple[str, ...], Recipe, tuple[str, ...
         InvalidInput: the body is not an object, or a field of it is unknown or malformed.
         UnknownModel, UnknownGpu: nothing has that name.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(
-            f"the request must be an object, got {type(body).__name__}", field="body", hint='{"model": "7B"}'
-        )
-    for name in body:
-        if name not in _BODY:
-            raise InvalidInput(
-                f"unknown field {str(name)[:60]!r}",
-                field=str(name)[:60],
-                hint=f"allowed: {', '.join(sorted(_BODY))}; everything else belongs into recipe",
-            )
+    body = request_body(body, _BODY, '{"model": "7B"}', "; everything else belongs into recipe")
     model = resolve(body.get("model"), body.get("config"))
     gpu = body.get("gpu")
     gpus = SHOWN_GPUS if gpu is None else (catalogue.gpu(gpu).id,)

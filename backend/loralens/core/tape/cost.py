@@ -35,6 +35,9 @@ Costs = tuple[Sequence[Cost] | None, Sequence[Cost] | None]
 """Of an operator's forward and of its backward; None: what it reads and allocates."""
 Asked = Costs | Callable[[], Costs]
 """Costs, or what makes them where they are asked for: a walk for memory alone does not."""
+Counted = tuple[int, Sequence[Cost] | None]
+"""In how many layers an operator runs, and its costs in backward (None: what it reads and allocates)."""
+ONCE: Final[Counted] = (1, None)
 NOTHING: Final[Costs] = ((), ())
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.tape.cost import Asked
-from loralens.core.tape.graph import Backward, Leaf, Node, Tensor
+from loralens.core.tape.cost import Asked, Counted
+from loralens.core.tape.graph import Leaf, Node, Tensor
 from loralens.core.tape.size import Size
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.work import WorkLog
@@ -32,22 +32,11 @@ class CountingTape(Tape):
         self.work.fresh.append(numel * ITEM_BYTES[dtype])
         return super().new(numel, dtype, width, label, section)
 
-    def record(
-        self,
-        label: str,
-        outputs: Sequence[Tensor],
-        inputs: Sequence[Tensor | None],
-        saved: Sequence[Tensor | None],
-        apply: Backward,
-        costs: Asked | None = None,
-    ) -> None:
-        """Count an operator, and put a node behind `outputs` that knows what its backward costs."""
-        known, before = costs() if callable(costs) else costs, self._sequence
+    def _count(self, inputs: Sequence[Tensor | None], costs: Asked | None) -> Counted:
+        known = costs() if callable(costs) else costs
         phase = "recomputation" if self.ledger.phase == "backward" else "forward"
         self.work.forward(phase, self.section, inputs, known, self._layers)
-        super().record(label, outputs, inputs, saved, apply)
-        if self._sequence > before and (node := outputs[0].node) is not None:
-            node.times, node.costs = self._layers, None if known is None else known[1]
+        return self._layers, None if known is None else known[1]
 
     def parameter(self, parameter: Leaf) -> Tensor:
         """A parameter as a tensor."""

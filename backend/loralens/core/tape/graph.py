@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from loralens.core.tape.cost import Cost
+from loralens.core.tape.cost import ONCE, Counted
 from loralens.core.tape.ledger import Storage
 from loralens.core.tape.size import Dim, Size
 
@@ -99,6 +99,7 @@ class Node:
         saved: list[Storage],
         apply: Backward,
         outputs: int = 1,
+        counted: Counted = ONCE,
     ) -> None:
         self.sequence = sequence
         self.label = label
@@ -107,8 +108,7 @@ class Node:
         self.saved = saved
         self.apply = apply
         self.outputs = outputs
-        self.costs: Sequence[Cost] | None = None  # what running it takes; None: what it reads and allocates
-        self.times = 1  # in how many layers
+        self.times, self.costs = counted
         self.kept: Storage | None = None  # held as an attribute: until the graph goes, whatever checkpointing does
         self.owning = False  # takes the list of gradients itself
         self.region: Refilled | None = None  # the checkpointed region that still has to bring back what was saved

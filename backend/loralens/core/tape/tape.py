@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from loralens.core.question.accelerator import CUDA
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import CURRENT
-from loralens.core.tape.cost import Asked
+from loralens.core.tape.cost import ONCE, Asked, Counted
 from loralens.core.tape.graph import (
     LEAF,
     Backward,
@@ -207,15 +207,16 @@ class Tape:
         costs: Asked | None = None,
     ) -> None:
         """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes (`counting`)."""
-        if not self.grad_enabled:
-            return
-        edges = [None if x is None or x.node is None else (x.node, x.output) for x in inputs]
+        counted = self._count(inputs, costs)
+        known = inputs if self.grad_enabled else ()
+        edges = [None if x is None or x.node is None else (x.node, x.output) for x in known]
         if not any(edges):
             return
         self._sequence += 1
         kept = [tensor for tensor in saved if tensor is not None]
         held = [tensor.storage for tensor in kept if tensor.storage is not None]
-        node = Node(self._sequence, label, self.section, edges, [] if self.region else held, apply, len(outputs))
+        held_here = [] if self.region else held
+        node = Node(self._sequence, label, self.section, edges, held_here, apply, len(outputs), counted)
         for index, output in enumerate(outputs):
             output.node = node
             output.output = index
@@ -224,6 +225,9 @@ class Tape:
             self.region.forget(node)
         elif kept and self.refilling is not None:
             self.refilling.refill(held)
+
+    def _count(self, inputs: Sequence[Tensor | None], costs: Asked | None) -> Counted:
+        return ONCE  # a plain tape counts nothing
 
     def saving(self, inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None]) -> None:
         """An operator saves its inputs before it runs: a region's second run may end here, without the result."""

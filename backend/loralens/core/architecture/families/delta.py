@@ -5,14 +5,13 @@ Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe,olmo_hybrid}/m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from loralens.core.architecture.blocks import GatedMLP, GemmaRMSNorm, LateCastRMSNorm, RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.families.delta_rule import CHUNK, DeltaRule
+from loralens.core.architecture.families.mixed_layer import MixedLayer
 from loralens.core.architecture.families.olmo2 import Olmo2Layer
 from loralens.core.architecture.families.qwen_vl import section_tables
 from loralens.core.architecture.families.state_space import (
@@ -175,38 +174,6 @@ class GatedAttention(SelfAttention):
         return self.o_proj(t, out)
 
 
-class DeltaLayer(Module):
-    """`linear_attn` or `self_attn`, then the MLP."""
-
-    def __init__(
-        self,
-        s: Shape,
-        linear: Module | None,
-        attention: Module | None,
-        mlp: Module,
-        norm: Callable[[int], Module] = GemmaRMSNorm,
-    ) -> None:
-        if linear is not None:
-            self.linear_attn = linear
-        if attention is not None:
-            self.self_attn = attention
-        self.mlp = mlp
-        self.input_layernorm = norm(s.hidden)
-        self.post_attention_layernorm = norm(s.hidden)
-        self._mixer = "linear_attn" if attention is None else "self_attn"
-
-    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
-        """Shapes: (rows, hidden) to the same."""
-        residual = hidden
-        hidden = self.input_layernorm(t, hidden)
-        hidden = getattr(self, self._mixer)(t, hidden, call)
-        hidden = ops.add(t, residual, hidden, "residual stream after attention")
-        residual = hidden
-        hidden = self.post_attention_layernorm(t, hidden)
-        hidden = self.mlp(t, hidden)
-        return ops.add(t, residual, hidden, "residual stream after the layer")
-
-
 class DeltaDecoder(CausalDecoder):
     """Delta layers and attention layers."""
 
@@ -226,11 +193,11 @@ class DeltaDecoder(CausalDecoder):
         bias = config.flag("attention_bias", False)
         sparse = self.sparse(config, s.layers)
 
-        def layer(kind: tuple[str, bool]) -> DeltaLayer:
+        def layer(kind: tuple[str, bool]) -> MixedLayer:
             mlp = self.experts(config, s) if kind[1] else GatedMLP(s.hidden, s.intermediate, act=s.act)
             if kind[0] == "linear_attention":
-                return DeltaLayer(s, self.linear(s.hidden, w, s.act), None, mlp)
-            return DeltaLayer(s, None, GatedAttention(s, bias), mlp)
+                return MixedLayer(s, "linear_attn", self.linear(s.hidden, w, s.act), mlp, GemmaRMSNorm)
+            return MixedLayer(s, "self_attn", GatedAttention(s, bias), mlp, GemmaRMSNorm)
 
         self._sparse = any(sparse)
         self.assemble(s, layer, list(zip(kinds, sparse, strict=True)), norm=GemmaRMSNorm)
@@ -336,7 +303,7 @@ class OlmoHybrid(CountedDecoder):
         def layer(kind: str) -> Module:
             if kind == "linear_attention":
                 mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
-                return DeltaLayer(s, OlmoDelta(s.hidden, w), None, mlp, RMSNorm)
+                return MixedLayer(s, "linear_attn", OlmoDelta(s.hidden, w), mlp)
             return Olmo2Layer(s, bias)
 
         self.assemble(s, layer, kinds, norm=LateCastRMSNorm)

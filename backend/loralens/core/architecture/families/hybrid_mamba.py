@@ -5,17 +5,17 @@ Source: transformers 5.23, models/{jamba,bamba}/modeling_*.py.
 
 from __future__ import annotations
 
-from loralens.core.architecture.blocks import GatedMLP, RMSNorm
+from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
+from loralens.core.architecture.families.mixed_layer import MixedLayer
 from loralens.core.architecture.families.nemotron import NemotronAttention
 from loralens.core.architecture.families.state_space import FALLBACK, NormedMixer, headed_mixer, unread_adapters
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.shape import Shape
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.tape import Tape
@@ -23,29 +23,10 @@ from loralens.core.tape.tape import Tape
 _FINAL = PartNames(norm="final_layernorm")
 
 
-class HybridLayer(Module):
-    """A mixer or attention, then an MLP; two norms."""
+class HybridLayer(MixedLayer):
+    """Mamba or attention, then an MLP."""
 
-    def __init__(self, s: Shape, mixer: Module | None, attention: Module | None, mlp: Module) -> None:
-        if mixer is not None:
-            self.mamba = mixer
-        if attention is not None:
-            self.self_attn = attention
-        self.feed_forward = mlp
-        self.input_layernorm = RMSNorm(s.hidden)
-        self.pre_ff_layernorm = RMSNorm(s.hidden)
-        self._mixer = "mamba" if attention is None else "self_attn"
-
-    def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
-        """Shapes: (rows, hidden) to the same."""
-        residual = hidden
-        hidden = self.input_layernorm(t, hidden)
-        hidden = getattr(self, self._mixer)(t, hidden, call)
-        hidden = ops.add(t, residual, hidden, "residual stream after attention")
-        residual = hidden
-        hidden = self.pre_ff_layernorm(t, hidden)
-        hidden = self.feed_forward(t, hidden)
-        return ops.add(t, residual, hidden, "residual stream after the layer")
+    mlp_name, mlp_norm_name = "feed_forward", "pre_ff_layernorm"
 
 
 class JambaRouter(Router):
@@ -89,8 +70,9 @@ class Jamba(CausalDecoder):
                 router = JambaRouter(s.hidden, experts, chosen, casts_back=True)
                 mlp = SparseMLP(router, Experts(s.hidden, s.intermediate, experts, s.act), router_name="router")
             if kind[0]:
-                return HybridLayer(s, None, JambaAttention(s), mlp)
-            return HybridLayer(s, NormedMixer(s.hidden, inner, state, rank, kernel, bias, conv_bias), None, mlp)
+                return HybridLayer(s, "self_attn", JambaAttention(s), mlp)
+            mixer = NormedMixer(s.hidden, inner, state, rank, kernel, bias, conv_bias)
+            return HybridLayer(s, "mamba", mixer, mlp)
 
         kinds = [(index % attention[0] == attention[1], index % sparse[0] == sparse[1]) for index in range(s.layers)]
         self._sparse = experts > 1 and any(kind[1] for kind in kinds)
@@ -124,8 +106,8 @@ class Bamba(CausalDecoder):
         def layer(attends: bool) -> Module:
             mlp = GatedMLP(s.hidden, s.intermediate, mlp_bias, s.act)
             if attends:
-                return HybridLayer(s, None, NemotronAttention(s, bias=bias, output_bias=bias), mlp)
-            return HybridLayer(s, headed_mixer(config, s.hidden), None, mlp)
+                return HybridLayer(s, "self_attn", NemotronAttention(s, bias=bias, output_bias=bias), mlp)
+            return HybridLayer(s, "mamba", headed_mixer(config, s.hidden), mlp)
 
         self.assemble(s, layer, [index in listed for index in range(s.layers)], names=_FINAL)
 
