@@ -23,13 +23,14 @@ from torch import Tensor
 
 from loralens.core.errors import LoraLensError
 from loralens.lab.forgetting.plan import Arm, Design
+from loralens.lab.forgetting.shapes import ArmCost, NoPrediction, PredictedCost, Samples
 from loralens.lab.forgetting.source import ExperimentSource
 from loralens.lab.tiny.train import Trainer, language_loss
 
 WARMUP_STEPS = 3
 
 
-def measure_cost(source: ExperimentSource, arm: Arm, plan: Design) -> dict[str, Any]:
+def measure_cost(source: ExperimentSource, arm: Arm, plan: Design) -> ArmCost:
     """Bytes and seconds of one steady-state training step of `arm`, measured and predicted."""
     trainer = source.trainer(arm, learning_rate=1e-4, seed=plan.sweep_seed, plan=plan)
     for _ in range(WARMUP_STEPS):
@@ -60,7 +61,7 @@ def measure_cost(source: ExperimentSource, arm: Arm, plan: Design) -> dict[str, 
     }
 
 
-def _samples(values: list[float]) -> dict[str, float]:
+def _samples(values: list[float]) -> Samples:
     return {"median": statistics.median(values), "low": min(values), "high": max(values), "samples": len(values)}
 
 
@@ -104,7 +105,7 @@ def peak_bytes(trainer: Trainer) -> int:
     return held + top
 
 
-def predict(source: ExperimentSource, arm: Arm, plan: Design) -> dict[str, Any] | None:
+def predict(source: ExperimentSource, arm: Arm, plan: Design) -> PredictedCost | NoPrediction | None:
     """The calculator's figures for this arm; None where only some of the base's own weights train."""
     if arm.train_rest or (arm.targets is not None and arm.rank is None):
         return None

@@ -7,7 +7,7 @@ Everything that enters the figures is deterministic; times and peaks are measure
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from loralens.lab.forgetting.costs import measure_cost
 from loralens.lab.forgetting.plan import Arm, Design
 from loralens.lab.forgetting.runs import Run, advance_all, measure
 from loralens.lab.forgetting.sentences import findings
+from loralens.lab.forgetting.shapes import ArmCost, ArmSpectrum, MeasuredPoint, RunSpectrum, RunTruncated, Scores
 from loralens.lab.forgetting.source import ExperimentSource, delta
 from loralens.lab.forgetting.spectrum import spectrum, truncated_losses
-from loralens.lab.forgetting.summary import rank_curve, summarise
+from loralens.lab.forgetting.summary import at_start, rank_curve, summarise
 from loralens.lab.forgetting.uncertainty import spread
 from loralens.lab.tiny.checkpoints import load_tensors
 from loralens.lab.tiny.lora import base_hash
@@ -38,23 +39,23 @@ def experiment(source: ExperimentSource, plan: Design, folder: Path, deadline: f
 
 def _experiment(source: ExperimentSource, plan: Design, folder: Path, deadline: float) -> Iterator[Event]:
     before = base_hash(source.base)
-    base = {"type": "point", "phase": "base", "arm": "base", "step": 0, **measure(source.base, source, "test")}
+    base = at_start(measure(source.base, source, "test"))
     sweep_base = measure(source.base, source, "validation")
-    yield base
+    yield {**base}
 
     yield {"type": "progress", "phase": "sweep", "done": 0, "total": plan.sweep_steps}
-    sweep: list[Event] = []
+    sweep: list[MeasuredPoint] = []
     for point in _sweep(source, plan, folder):
         sweep.append(point)
-        yield point
+        yield {**point}
     rates = choose_rates(plan, sweep)
     yield {"type": "choice", "learning_rates": rates, "chosen_by": "lowest validation loss on the new text"}
 
-    points: list[Event] = []
+    points: list[MeasuredPoint] = []
     runs = [Run("main", arm, rates[arm.family], seed) for seed in plan.seeds for arm in plan.arms]
     for point in advance_all(runs, source, plan, plan.evaluation_steps, folder, deadline):
         points.append(point)
-        yield point
+        yield {**point}
         yield {
             "type": "progress",
             "phase": "main",
@@ -64,14 +65,14 @@ def _experiment(source: ExperimentSource, plan: Design, folder: Path, deadline: 
 
     summary = summarise(plan, base, points, sweep, sweep_base)
     yield {"type": "progress", "phase": "spectrum", "done": 0, "total": len(SPECTRUM_ARMS)}
-    spectra: dict[str, Any] = {}
+    spectra: dict[str, ArmSpectrum] = {}
     for arm_id in SPECTRUM_ARMS:
         spectra[arm_id] = _spectrum_of(arm_id, runs, source, plan, folder)
         yield {"type": "spectrum", "arm": arm_id, **spectra[arm_id]}
     for run in runs:
         run.trainer = None  # the costs below are measured with nothing else held
 
-    costs: list[Event] = []
+    costs: list[ArmCost] = []
     for arm in plan.arms:
         costs.append(measure_cost(source, arm, plan))
         yield {"type": "cost", **costs[-1]}
@@ -98,7 +99,7 @@ def _experiment(source: ExperimentSource, plan: Design, folder: Path, deadline: 
     yield result | {"findings": findings(result)}
 
 
-def _sweep(source: ExperimentSource, plan: Design, folder: Path) -> Iterator[Event]:
+def _sweep(source: ExperimentSource, plan: Design, folder: Path) -> Iterator[MeasuredPoint]:
     runs = [
         Run("sweep", arm, rate, plan.sweep_seed, part="validation")
         for family, arm in plan.families().items()
@@ -109,7 +110,7 @@ def _sweep(source: ExperimentSource, plan: Design, folder: Path) -> Iterator[Eve
     yield from advance_all(runs, source, plan, stops, folder, math.inf)
 
 
-def choose_rates(plan: Design, sweep: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def choose_rates(plan: Design, sweep: Sequence[MeasuredPoint]) -> dict[str, float]:
     """The rate of each family whose last point has the lowest new-text loss; a run that diverged never wins."""
     chosen: dict[str, float] = {}
     for family, arm in plan.families().items():
@@ -122,13 +123,11 @@ def choose_rates(plan: Design, sweep: Sequence[Mapping[str, Any]]) -> dict[str, 
     return chosen
 
 
-def _spectrum_of(
-    arm_id: str, runs: Sequence[Run], source: ExperimentSource, plan: Design, folder: Path
-) -> dict[str, Any]:
+def _spectrum_of(arm_id: str, runs: Sequence[Run], source: ExperimentSource, plan: Design, folder: Path) -> ArmSpectrum:
     """Spectrum of the first seed in detail; energies and truncated losses as spreads over all seeds."""
     weights = {name.removesuffix(".weight"): p for name, p in source.base.named_parameters()}
-    details: list[dict[str, Any]] = []
-    cut: list[list[dict[str, Any]]] = []
+    details: list[RunSpectrum] = []
+    cut: list[list[RunTruncated]] = []
     for run in runs:
         if run.arm.id != arm_id:
             continue
@@ -160,7 +159,7 @@ def _spectrum_of(
     }
 
 
-def _rank_zero_is_base(source: ExperimentSource, plan: Design, base: Mapping[str, Any]) -> bool:
+def _rank_zero_is_base(source: ExperimentSource, plan: Design, base: Scores) -> bool:
     """Train LoRA of rank 0 for two steps: its figures must be the base's to the last bit."""
     arm = Arm("lora-r0", "lora", rank=0, targets=source.linear_names)
     trainer = source.trainer(arm, learning_rate=1.0, seed=0, plan=plan)

@@ -18,16 +18,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from loralens.lab.forgetting.plan import Arm, Design
+from loralens.lab.forgetting.shapes import MeasuredPoint, Score, Scores
 from loralens.lab.forgetting.source import ExperimentSource
 from loralens.lab.tiny.checkpoints import load_tensors, save_tensors
 from loralens.lab.tiny.train import HeldOutScore, Trainer, evaluate
-
-Point = dict[str, Any]
 
 
 @dataclass
@@ -39,7 +37,7 @@ class Run:
     learning_rate: float
     seed: int
     part: str = "test"
-    points: list[Point] = field(default_factory=list)
+    points: list[MeasuredPoint] = field(default_factory=list)
     trainer: Trainer | None = None
     reported: int = 0
 
@@ -58,10 +56,10 @@ class Run:
         return int(self.points[-1]["step"]) if self.points else -1
 
 
-def measure(model: nn.Module, source: ExperimentSource, part: str) -> dict[str, dict[str, float]]:
+def measure(model: nn.Module, source: ExperimentSource, part: str) -> Scores:
     """Held-out loss and accuracy on both texts."""
 
-    def figures(result: HeldOutScore) -> dict[str, float]:
+    def figures(result: HeldOutScore) -> Score:
         return {"loss": result.loss, "accuracy": result.accuracy}
 
     return {
@@ -70,7 +68,7 @@ def measure(model: nn.Module, source: ExperimentSource, part: str) -> dict[str, 
     }
 
 
-def advance(run: Run, source: ExperimentSource, plan: Design, stop: int, folder: Path) -> list[Point]:
+def advance(run: Run, source: ExperimentSource, plan: Design, stop: int, folder: Path) -> list[MeasuredPoint]:
     """Bring a run to step `stop`, measure there and save; returns the points not returned before."""
     if run.trainer is None:
         run.trainer = source.trainer(run.arm, learning_rate=run.learning_rate, seed=run.seed, plan=plan)
@@ -100,7 +98,7 @@ def advance(run: Run, source: ExperimentSource, plan: Design, stop: int, folder:
 
 def advance_all(
     runs: Sequence[Run], source: ExperimentSource, plan: Design, stops: Sequence[int], folder: Path, deadline: float
-) -> Iterator[Point]:
+) -> Iterator[MeasuredPoint]:
     """Advance all runs through all stops; yields points as they are measured.
 
     Ends early, with all runs at the same step, when the next round would not be over by `deadline` (of

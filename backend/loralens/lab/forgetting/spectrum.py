@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loralens.lab.forgetting.runs import measure
+from loralens.lab.forgetting.shapes import ModuleSpectrum, RunSpectrum, RunTruncated
 from loralens.lab.forgetting.source import ExperimentSource
 
 RANDOM_SEED = 0
@@ -51,13 +51,13 @@ def effective_rank(values: Tensor) -> float:
 
 
 @torch.no_grad()
-def spectrum(deltas: Mapping[str, Tensor], weights: Mapping[str, Tensor], ranks: Sequence[int]) -> dict[str, Any]:
+def spectrum(deltas: Mapping[str, Tensor], weights: Mapping[str, Tensor], ranks: Sequence[int]) -> RunSpectrum:
     """Singular values per module and the energy that each rank keeps, over all modules together and for random ones.
 
     Shapes: deltas and weights map a module path to (out_features, in_features).
     """
     generator = torch.Generator().manual_seed(RANDOM_SEED)
-    modules: list[dict[str, Any]] = []
+    modules: list[ModuleSpectrum] = []
     real: list[Tensor] = []
     random: list[Tensor] = []
     for path, change in deltas.items():
@@ -95,7 +95,7 @@ def _together(spectra: Sequence[Tensor], rank: int) -> float:
 @torch.no_grad()
 def truncated_losses(
     source: ExperimentSource, trained: Mapping[str, Tensor], deltas: Mapping[str, Tensor], ranks: Sequence[int]
-) -> list[dict[str, Any]]:
+) -> list[RunTruncated]:
     """Held-out figures of the base plus each update cut to each rank; other trained weights keep their change.
 
     Rank 0 is the base with only these other changes; the largest rank is the trained model up to rounding.
@@ -109,7 +109,7 @@ def truncated_losses(
     for name in own:
         parameters[name].copy_(trained[name])
     factors = {path: torch.linalg.svd(change.float(), full_matrices=False) for path, change in deltas.items()}
-    result: list[dict[str, Any]] = []
+    result: list[RunTruncated] = []
     for rank in ranks:
         for path, (u, s, vh) in factors.items():
             weight = base[f"{path}.weight"]

@@ -8,30 +8,46 @@ paired: the same seed sees the same batches in every arm, so their differences a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from loralens.lab.forgetting.plan import Arm, Design
+from loralens.lab.forgetting.shapes import (
+    AgainstFull,
+    ArmFigures,
+    BestOfFamily,
+    MeasuredPoint,
+    RankPoint,
+    Scores,
+    Spread,
+    Summary,
+    SweepAtEqualLearning,
+    Truncated,
+)
 from loralens.lab.forgetting.uncertainty import old_loss_at, spread
 
-Points = Sequence[Mapping[str, Any]]
+Points = Sequence[MeasuredPoint]
+Text = Literal["old", "new"]
 
 
-def curves_by_run(points: Points, base: Mapping[str, Any]) -> dict[tuple[str, float, int], list[Mapping[str, Any]]]:
+def at_start(base: Scores) -> MeasuredPoint:
+    """The base's own scores as the point where every curve begins."""
+    return {"type": "point", "phase": "base", "arm": "base", "step": 0, "old": base["old"], "new": base["new"]}
+
+
+def curves_by_run(points: Points, base: Scores) -> dict[tuple[str, float, int], list[MeasuredPoint]]:
     """Points of each (arm, learning rate, seed) in order of steps, the base's at step 0 first."""
-    runs: dict[tuple[str, float, int], list[Mapping[str, Any]]] = {}
+    runs: dict[tuple[str, float, int], list[MeasuredPoint]] = {}
     for point in points:
-        runs.setdefault((point["arm"], point["learning_rate"], point["seed"]), [{**base, "step": 0}]).append(point)
+        runs.setdefault((point["arm"], point["learning_rate"], point["seed"]), [at_start(base)]).append(point)
     return runs
 
 
-def summarise(
-    plan: Design, base: Mapping[str, Any], points: Points, sweep: Points, sweep_base: Mapping[str, Any]
-) -> dict[str, Any]:
+def summarise(plan: Design, base: Scores, points: Points, sweep: Points, sweep_base: Scores) -> Summary:
     """Every arm's figures at the last step that all runs reached, with intervals, and the paired comparisons."""
     runs = curves_by_run(points, base)
     last = min(run[-1]["step"] for run in runs.values())
     runs = {key: [p for p in run if p["step"] <= last] for key, run in runs.items()}
-    by_arm: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    by_arm: dict[str, dict[int, list[MeasuredPoint]]] = {}
     rates: dict[str, float] = {}
     for (arm, rate, seed), run in runs.items():
         by_arm.setdefault(arm, {})[seed] = run
@@ -47,13 +63,13 @@ def summarise(
     }
 
 
-def _arm_figures(arm: Arm, rate: float, runs: Mapping[int, Points], base: Mapping[str, Any]) -> dict[str, Any]:
+def _arm_figures(arm: Arm, rate: float, runs: Mapping[int, Points], base: Scores) -> ArmFigures:
     ends = [runs[seed][-1] for seed in sorted(runs)]
 
-    def over_seeds(text: str, what: str, sign: int, scale: float, minus: float) -> dict[str, Any]:
+    def over_seeds(text: Text, what: Literal["loss", "accuracy"], sign: int, scale: float, minus: float) -> Spread:
         return spread([sign * scale * (end[text][what] - minus) for end in ends])
 
-    figures: dict[str, Any] = {
+    return {
         "arm": arm.id,
         "method": arm.method,
         "rank": arm.rank,
@@ -61,18 +77,18 @@ def _arm_figures(arm: Arm, rate: float, runs: Mapping[int, Points], base: Mappin
         "train_rest": arm.train_rest,
         "mix": arm.mix,
         "learning_rate": rate,
+        "old_loss": over_seeds("old", "loss", 1, 1.0, 0.0),
+        "old_accuracy": over_seeds("old", "accuracy", 1, 1.0, 0.0),
+        "new_loss": over_seeds("new", "loss", 1, 1.0, 0.0),
+        "new_accuracy": over_seeds("new", "accuracy", 1, 1.0, 0.0),
+        "forgetting_nats": over_seeds("old", "loss", 1, 1.0, base["old"]["loss"]),
+        "forgetting_points": over_seeds("old", "accuracy", -1, 100.0, base["old"]["accuracy"]),
+        "learned_nats": over_seeds("new", "loss", -1, 1.0, base["new"]["loss"]),
+        "learned_points": over_seeds("new", "accuracy", 1, 100.0, base["new"]["accuracy"]),
     }
-    for text in ("old", "new"):
-        figures[f"{text}_loss"] = over_seeds(text, "loss", 1, 1.0, 0.0)
-        figures[f"{text}_accuracy"] = over_seeds(text, "accuracy", 1, 1.0, 0.0)
-    figures["forgetting_nats"] = over_seeds("old", "loss", 1, 1.0, base["old"]["loss"])
-    figures["forgetting_points"] = over_seeds("old", "accuracy", -1, 100.0, base["old"]["accuracy"])
-    figures["learned_nats"] = over_seeds("new", "loss", -1, 1.0, base["new"]["loss"])
-    figures["learned_points"] = over_seeds("new", "accuracy", 1, 100.0, base["new"]["accuracy"])
-    return figures
 
 
-def _compare(arm: str, runs: Mapping[int, Points], full: Mapping[int, Points]) -> dict[str, Any]:
+def _compare(arm: str, runs: Mapping[int, Points], full: Mapping[int, Points]) -> AgainstFull:
     """Arm minus full fine-tuning, seed by seed: positive forgetting means that the arm forgot more."""
     seeds = sorted(runs)
     equal = [at_equal_learning(runs[seed], full[seed]) for seed in seeds]
@@ -98,7 +114,7 @@ def at_equal_learning(run: Points, full: Points) -> float | None:
     return None if one is None or other is None else one - other
 
 
-def sweep_at_equal_learning(plan: Design, sweep: Points, base: Mapping[str, Any]) -> dict[str, Any] | None:
+def sweep_at_equal_learning(plan: Design, sweep: Points, base: Scores) -> SweepAtEqualLearning | None:
     """The least forgetting of each family over its learning rates, at one and the same new-text loss (validation).
 
     One seed: it shows how far the rate decides, not how certain that is.
@@ -112,7 +128,7 @@ def sweep_at_equal_learning(plan: Design, sweep: Points, base: Mapping[str, Any]
     if not all(of_family.values()):
         return None
     target = max(min(run[-1]["new"]["loss"] for _, run in group) for group in of_family.values())
-    best: dict[str, Any] = {}
+    best: dict[str, BestOfFamily] = {}
     for family, group in of_family.items():
         reached = [(old_loss_at(run, target), rate) for rate, run in group]
         values = [(old - base["old"]["loss"], rate) for old, rate in reached if old is not None]
@@ -122,22 +138,22 @@ def sweep_at_equal_learning(plan: Design, sweep: Points, base: Mapping[str, Any]
     return {"new_loss": target, "families": best}
 
 
-def rank_curve(plan: Design, summary: Mapping[str, Any], truncated: Points) -> list[dict[str, Any]]:
+def rank_curve(plan: Design, summary: Summary, truncated: Sequence[Truncated]) -> list[RankPoint]:
     """LoRA's loss by rank beside the truncated update's: what the rank costs, and what LoRA loses beyond it.
 
     `truncated` are the figures of the linear layers' own fine-tuning, cut to each rank, one list entry per rank with
     spreads; the gap is LoRA's new-text loss minus that at the same rank.
     """
     by_rank = {entry["rank"]: entry for entry in truncated}
-    result: list[dict[str, Any]] = []
+    result: list[RankPoint] = []
     for arm in plan.arms:
         if arm.id != f"lora-r{arm.rank}":
             continue
         figures = next(a for a in summary["arms"] if a["arm"] == arm.id)
-        cut = by_rank.get(arm.rank)
+        cut = None if arm.rank is None else by_rank.get(arm.rank)
         gap = None
         if cut is not None:
             pairs = zip(figures["new_loss"]["values"], cut["new_loss"]["values"], strict=False)
             gap = spread([lora - truncation for lora, truncation in pairs])
         result.append({"rank": arm.rank, "arm": arm.id, "new_loss": figures["new_loss"], "gap_to_truncation": gap})
-    return sorted(result, key=lambda entry: entry["rank"])
+    return sorted(result, key=lambda entry: entry["rank"] or 0)

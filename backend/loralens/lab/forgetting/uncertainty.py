@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from loralens.lab.forgetting.shapes import Scores, Spread
 
 # Two-sided 95 % quantiles of Student's t for 1..9 degrees of freedom. Source: Student 1908; any table.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
+def spread(values: Sequence[float]) -> Spread:
     """Mean over seeds with its 95 % confidence interval (Student's t) and whether all seeds agree in sign.
 
     With fewer than two values there is no interval: low and high are None.
@@ -30,7 +31,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high, "values": list(values), "same_sign": same_sign}
 
 
-def old_loss_at(points: Sequence[Mapping[str, Any]], new_loss: float) -> float | None:
+def old_loss_at(points: Sequence[Scores], new_loss: float) -> float | None:
     """Old-text loss of a run when its new-text loss first came down to `new_loss`, between points interpolated.
 
     Shapes: points in order of steps, the base's own at step 0 first.
@@ -40,6 +41,6 @@ def old_loss_at(points: Sequence[Mapping[str, Any]], new_loss: float) -> float |
         high, low = before["new"]["loss"], after["new"]["loss"]
         if low <= new_loss <= high:
             share = (high - new_loss) / (high - low) if high > low else 0.0
-            start, end = float(before["old"]["loss"]), float(after["old"]["loss"])
+            start, end = before["old"]["loss"], after["old"]["loss"]
             return start + share * (end - start)
     return None
