@@ -13,9 +13,10 @@ import os
 import sys
 import threading
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO
 
 from loralens.jobs import work
+from loralens.jobs.model import Command, RunCommand
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     # Whatever a library prints must not get between the events: they keep the old standard output to themselves.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    jobs: SimpleQueue[RunCommand] = SimpleQueue()
     cancelled = threading.Event()
     threading.Thread(target=_listen, args=(sys.stdin, jobs, cancelled), daemon=True).start()
     _say(out, work.line({"ready": True}))
@@ -35,9 +36,9 @@ def main() -> None:
         gc.collect()
 
 
-def _listen(commands: IO[str], jobs: SimpleQueue[dict[str, Any]], cancelled: threading.Event) -> None:
+def _listen(commands: IO[str], jobs: SimpleQueue[RunCommand], cancelled: threading.Event) -> None:
     for line in commands:
-        command = json.loads(line)
+        command: Command = json.loads(line)
         if "cancel" in command:
             cancelled.set()
         else:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
-from typing import Any
 
 from loralens.core.errors import DeviceUnavailable, JobFailed, LoraLensError, OutOfMemory
+from loralens.jobs.model import ToldError
 
 # Texts with which PyTorch reports that memory is short (RuntimeError on CPU, its own class on GPUs).
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
@@ -22,8 +21,8 @@ class DeviceLost(DeviceUnavailable):
     title = "Device lost"
 
 
-def record(error: LoraLensError) -> dict[str, Any]:
-    """What a problem body needs: code, title, status, detail, field, hint."""
+def record(error: LoraLensError) -> ToldError:
+    """What a problem body needs."""
     return {
         "code": error.code,
         "title": error.title,
@@ -62,6 +61,6 @@ def from_exit(code: int | None) -> LoraLensError:
     return JobFailed(f"the job's process ended with exit code {code}", hint="start the job again")
 
 
-def is_fatal(error: Mapping[str, Any]) -> bool:
+def is_fatal(error: ToldError) -> bool:
     """Whether the process that reported this error must not be used again."""
     return error["code"] in ("device_lost", "out_of_memory")

@@ -11,11 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from loralens.core.errors import JobFailed
 from loralens.jobs import errors
-from loralens.jobs.model import JobSpec
+from loralens.jobs.model import Command, Event, JobSpec, Message
 from loralens.jobs.runner import JobCancelled
 from loralens.jobs.work import Reported, python_path
 
@@ -49,7 +48,7 @@ class LocalRunner:
         """Let the child keep a lock's file open: if this process is killed, the lock holds until the child is gone."""
         self._inherited = (descriptor,)
 
-    def start(self, spec: JobSpec) -> Iterator[dict[str, Any] | None]:
+    def start(self, spec: JobSpec) -> Iterator[Event | None]:
         """See `Runner.start`."""
         with self._lock:
             self._cancelled_at = None
@@ -78,7 +77,7 @@ class LocalRunner:
                 self._child.kill()
                 self._reap(self._child)
 
-    def _follow(self, child: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> Iterator[dict[str, Any] | None]:
+    def _follow(self, child: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> Iterator[Event | None]:
         while True:
             try:
                 line = lines.get(timeout=TICK_SECONDS)
@@ -95,7 +94,7 @@ class LocalRunner:
                     raise JobCancelled
                 raise errors.from_exit(code)
             try:
-                message: dict[str, Any] = json.loads(line)
+                message: Message = json.loads(line)
             except ValueError:  # the process died in the middle of a line; its exit code follows
                 continue
             if "event" in message:
@@ -131,7 +130,7 @@ class LocalRunner:
         threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
         return child, self._lines
 
-    def _send(self, command: dict[str, Any]) -> bool:
+    def _send(self, command: Command) -> bool:
         child = self._child
         if child is None or child.stdin is None:
             return False

@@ -19,7 +19,7 @@ from loralens.jobs import errors
 from loralens.jobs.database import StorageFull
 from loralens.jobs.local import LocalRunner
 from loralens.jobs.locks import FileLock, holder_lives
-from loralens.jobs.model import Job, JobEvent, JobSpec, Status
+from loralens.jobs.model import Event, Job, JobEvent, JobSpec, Status, ToldError
 from loralens.jobs.runner import JobCancelled, Runner
 from loralens.jobs.store import JobStore
 from loralens.jobs.work import Reported
@@ -68,7 +68,7 @@ class JobManager:
         self._runners: dict[str, Runner] = {}
         self._running: dict[str, str] = {}
         self._cancelled: set[str] = set()
-        self._unsaved: dict[str, tuple[Status, dict[str, Any] | None]] = {}
+        self._unsaved: dict[str, tuple[Status, ToldError | None]] = {}
 
     def start(self) -> None:
         """Open the store and mark what dead servers left. A full disk is logged: calculators need no store."""
@@ -201,7 +201,7 @@ class JobManager:
             raise DeviceBusy(f"{job_id} has not ended", field="id", hint="cancel it first: DELETE /api/jobs/{id}")
 
     @staticmethod
-    def record(state_dir: Path, kind: str, spec: Mapping[str, Any], device: str, events: list[dict[str, Any]]) -> str:
+    def record(state_dir: Path, kind: str, spec: Mapping[str, Any], device: str, events: list[Event]) -> str:
         """Keep a job that ran elsewhere, such as in the command line's own process; returns its id."""
         store = JobStore(state_dir / "jobs.sqlite")
         try:

@@ -5,7 +5,46 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
+
+Event = dict[str, Any]
+"""One thing that a job tells: `type`, and whatever belongs to it; JSON-able."""
+
+
+class ToldError(TypedDict):
+    """What a problem body needs."""
+
+    code: str
+    title: str
+    status: int
+    detail: str
+    field: str | None
+    hint: str | None
+
+
+class RunCommand(TypedDict):
+    """Which job a runner's process is to run."""
+
+    function: str
+    spec: dict[str, Any]
+
+
+class Command(TypedDict, total=False):
+    """A line to a runner's process; one of the two."""
+
+    run: RunCommand
+    cancel: bool
+
+
+class Message(TypedDict, total=False):
+    """A line from it; one of these."""
+
+    ready: bool
+    event: Event
+    done: bool
+    cancelled: bool
+    error: ToldError
+
 
 Status = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 ACTIVE: Final = ("queued", "running")
@@ -55,7 +94,7 @@ class Job:
 
     Args:
         place: 0 when nothing is ahead of it on its device, None when it is no longer active.
-        error: None, or what a problem body needs: code, title, status, detail, field, hint.
+        error: why it failed; None where it did not.
     """
 
     id: str
@@ -66,7 +105,7 @@ class Job:
     created_seconds: float
     started_seconds: float | None
     ended_seconds: float | None
-    error: Mapping[str, Any] | None
+    error: ToldError | None
     last_event: int
     place: int | None = None
 

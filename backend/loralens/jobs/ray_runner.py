@@ -22,7 +22,7 @@ from typing import Any
 from loralens.core.errors import DependencyMissing, JobFailed, LoraLensError, OutOfMemory, Unavailable
 from loralens.extras import how_to_install
 from loralens.jobs import errors, work
-from loralens.jobs.model import JobSpec
+from loralens.jobs.model import Event, JobSpec, Message
 from loralens.jobs.runner import JobCancelled
 
 log = logging.getLogger("loralens.jobs")
@@ -50,7 +50,7 @@ class RayRunner:
         self._connected = False
         self._unfinished = True
 
-    def start(self, spec: JobSpec) -> Iterator[dict[str, Any] | None]:
+    def start(self, spec: JobSpec) -> Iterator[Event | None]:
         """See `Runner.start`; None also while the job waits for a place in the cluster."""
         ray = _imported(self._address)
         with self._lock:
@@ -99,7 +99,7 @@ class RayRunner:
             self._connected = False
         _CONNECTION.close(ray)
 
-    def _follow(self, ray: Any, task: Any) -> Iterator[dict[str, Any] | None]:
+    def _follow(self, ray: Any, task: Any) -> Iterator[Event | None]:
         while True:
             ready, _ = ray.wait([task], timeout=TICK_SECONDS)
             # A cancelled task's stream ends at once, and then `next` would wait for the task itself.
@@ -110,7 +110,7 @@ class RayRunner:
                 yield None
                 continue
             try:
-                message: dict[str, Any] = json.loads(ray.get(next(task)))
+                message: Message = json.loads(ray.get(next(task)))
             except StopIteration:
                 raise JobFailed("the job ended without saying how", hint="start it again") from None
             if "event" in message:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-from loralens.jobs.model import JobSpec
+from loralens.jobs.model import Event, JobSpec
 
 
 class Runner(Protocol):
     """Runs one job at a time."""
 
-    def start(self, spec: JobSpec) -> Iterator[dict[str, Any] | None]:
+    def start(self, spec: JobSpec) -> Iterator[Event | None]:
         """Run a job; yields what it tells, and None now and then while it tells nothing.
 
         Raises:

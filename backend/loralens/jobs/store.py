@@ -17,7 +17,7 @@ from typing import Any
 
 from loralens.core.errors import JobNotFound, Unavailable
 from loralens.jobs.database import Database, StoreDamaged, not_writable
-from loralens.jobs.model import Job, JobEvent, JobSpec, Status
+from loralens.jobs.model import Job, JobEvent, JobSpec, Status, ToldError
 
 VERSION = 1
 KEPT_JOBS = 1000
@@ -110,7 +110,7 @@ class JobStore:
             )
             return cursor.rowcount == 1
 
-    def end(self, job_id: str, status: Status, error: Mapping[str, Any] | None = None) -> bool:
+    def end(self, job_id: str, status: Status, error: ToldError | None = None) -> bool:
         """Give an active job its last state; False if it had one already."""
         with self._database.writing() as db:
             cursor = db.execute(
@@ -248,7 +248,7 @@ def _prepare(db: sqlite3.Connection) -> None:
             db.execute(f"ALTER TABLE jobs ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _json(value: Mapping[str, Any] | ToldError) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import loralens
 from loralens.core.errors import JobFailed, LoraLensError
 from loralens.jobs import errors
+from loralens.jobs.model import Event, Message, ToldError
 
 
 class Reported(LoraLensError):
     """An error as the job's process told it; code, title and status are those of the original."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(str(told["detail"]), field=told["field"], hint=told["hint"])
+    def __init__(self, told: ToldError) -> None:
+        super().__init__(told["detail"], field=told["field"], hint=told["hint"])
         self.told = told
 
 
@@ -52,7 +53,7 @@ def lines(function: str, spec: Mapping[str, Any], stopped: Callable[[], bool]) -
     yield line({"done": True})
 
 
-def line(message: Mapping[str, Any]) -> str:
+def line(message: Message) -> str:
     """One message; NaN and infinity are refused, since JSON has none."""
     return json.dumps(message, allow_nan=False, ensure_ascii=False)
 
@@ -63,7 +64,7 @@ def python_path() -> str:
     return os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
 
 
-def _checked(event: Any) -> Any:
+def _checked(event: Any) -> Event:
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise JobFailed(f"a job must yield dicts with a type, got {type(event).__name__}")
     return event
