@@ -208,18 +208,15 @@ class Tape:
     ) -> None:
         """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes (`counting`)."""
         counted = self._count(inputs, costs)
-        known = inputs if self.grad_enabled else ()
-        edges = [None if x is None or x.node is None else (x.node, x.output) for x in known]
+        edges = [None if x is None or x.node is None else (x.node, x.output) for x in inputs if self.grad_enabled]
         if not any(edges):
             return
         self._sequence += 1
         kept = [tensor for tensor in saved if tensor is not None]
-        held = [tensor.storage for tensor in kept if tensor.storage is not None]
-        held_here = [] if self.region else held
-        node = Node(self._sequence, label, self.section, edges, held_here, apply, len(outputs), counted)
+        held = [] if self.region else [tensor.storage for tensor in kept if tensor.storage is not None]
+        node = Node(self._sequence, label, self.section, edges, held, apply, len(outputs), counted)
         for index, output in enumerate(outputs):
-            output.node = node
-            output.output = index
+            output.node, output.output = node, index
         if kept and self.region is not None:
             node.region = self.region
             self.region.forget(node)
@@ -378,8 +375,7 @@ class Tape:
 
     def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor, target: Node) -> None:
         """A gradient's way into an input buffer, where it is added to one that came before."""
-        first = buffer[index]
-        if first is None:
+        if (first := buffer[index]) is None:
             buffer[index] = value
             return
         if not first.is_view and first.storage is not None and first.storage.slots == 1:
