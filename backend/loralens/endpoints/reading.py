@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import MAX_DEPTH, depth, from_json
+from loralens.core.question.bodies import request_body
 from loralens.core.question.flat import nested
-from loralens.core.question.kinds import request_body
 
 MAX_QUERY_PARAMETERS: Final = 100
 SUBJECT_NAMES: Final = ("model", "method", "gpu", "allocator")

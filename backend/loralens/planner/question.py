@@ -11,7 +11,7 @@ from loralens.core.answer.estimate import Estimate, estimate_model
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput
 from loralens.core.methods import METHODS
-from loralens.core.question.kinds import request_body
+from loralens.core.question.bodies import request_body
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import WORD, Quantization, Recipe
 

@@ -19,7 +19,7 @@ from loralens.core.answer.plan import plan_for
 from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InputTooLarge, InvalidInput
-from loralens.core.question.kinds import request_body
+from loralens.core.question.bodies import request_body
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES, monomial_values
 from loralens.planner.points import peaks_one_by_one

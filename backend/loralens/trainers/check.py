@@ -10,7 +10,7 @@ from loralens.core.answer.answers import on_card
 from loralens.core.answer.estimate import Estimate
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput, LoraLensError, UnknownModel
-from loralens.core.question.kinds import request_body
+from loralens.core.question.bodies import request_body
 from loralens.core.question.model import Model, given, resolve
 from loralens.core.question.presets import preset
 from loralens.planner.advice import advise

@@ -17,7 +17,7 @@ from loralens.core.answer.cost import check_written
 from loralens.core.answer.named_requests import NamedRequest, named_requests
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InvalidInput, LoraLensError, NeedsServer
-from loralens.core.question.kinds import request_body
+from loralens.core.question.bodies import request_body
 from loralens.core.step.allocator import LARGE_SEGMENT, SMALL_SEGMENT, round_size, segment_size
 from loralens.planner.advice import advise
 from loralens.planner.question import Question

@@ -19,7 +19,7 @@ from loralens.core.architecture.registry import Count, build, count_parameters, 
 from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
 from loralens.core.methods import COMPARED, check
 from loralens.core.question.accelerator import accelerator_of
-from loralens.core.question.kinds import request_body
+from loralens.core.question.bodies import request_body
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.presets import said_of_trainer
 from loralens.core.question.recipe import TRAINERS, Recipe

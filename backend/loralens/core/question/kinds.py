@@ -50,24 +50,6 @@ def mapping(given: Any, where: str, known: Collection[str], what: str = "field")
     return given
 
 
-def request_body(body: Any, known: Iterable[str], example: str, otherwise: str = "") -> Mapping[str, Any]:
-    """The body of a request as an object that holds only known names.
-
-    `example`: a small body that would do. `otherwise`: where any other name belongs.
-
-    Raises:
-        InvalidInput: it is no object, or a name in it is not known; the hint lists those that are.
-    """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(f"the request must be an object, got {type(body).__name__}", field="body", hint=example)
-    known = list(known)
-    for name in body:
-        if name not in known:
-            shown = str(name)[:60]
-            raise InvalidInput(f"unknown field {shown!r}", field=shown, hint=f"allowed: {', '.join(known)}{otherwise}")
-    return body
-
-
 def entry(given: Mapping[str, Any], name: str, kind: Kind, default: Any = None, *, where: str = "") -> Any:
     """The value under a name of an object, or the default, checked; `where`: the object's own place."""
     return kind.read(given.get(name, default), Place(f"{where}.{name}" if where else name, default))

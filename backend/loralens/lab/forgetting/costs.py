@@ -23,7 +23,7 @@ from torch import Tensor
 
 from loralens.core.errors import LoraLensError
 from loralens.lab.forgetting.plan import Arm, Design
-from loralens.lab.forgetting.shapes import ArmCost, NoPrediction, PredictedCost, Samples
+from loralens.lab.forgetting.shapes import ArmCost, NoPrediction, PredictedCost, TimedSteps
 from loralens.lab.forgetting.source import ExperimentSource
 from loralens.lab.tiny.train import Trainer, language_loss
 
@@ -61,7 +61,7 @@ def measure_cost(source: ExperimentSource, arm: Arm, plan: Design) -> ArmCost:
     }
 
 
-def _samples(values: list[float]) -> Samples:
+def _samples(values: list[float]) -> TimedSteps:
     return {"median": statistics.median(values), "low": min(values), "high": max(values), "samples": len(values)}
 
 

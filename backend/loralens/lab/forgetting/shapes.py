@@ -169,7 +169,7 @@ class ArmSpectrum(TypedDict):
     truncated: list[Truncated]
 
 
-class Samples(TypedDict):
+class TimedSteps(TypedDict):
     """Seconds of some steps."""
 
     median: float
@@ -186,8 +186,8 @@ class MeasuredCost(TypedDict):
     gradients_bytes: int
     optimizer_state_bytes: int
     peak_bytes: int
-    step_seconds: Samples
-    step_processor_seconds: Samples | None
+    step_seconds: TimedSteps
+    step_processor_seconds: TimedSteps | None
 
 
 class PredictedCost(TypedDict):
