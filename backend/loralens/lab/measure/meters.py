@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from loralens.lab.measure.profile import Peaks, read
+from loralens.lab.measure.profile import ProfiledPeaks, read
 
 PREFIX = "loralens: "
 
@@ -73,7 +73,7 @@ class CpuMeter:
     """Sums the profiler's allocation events; everything must be allocated while it watches."""
 
     def __init__(self) -> None:
-        self._found = Peaks({}, 0)
+        self._found = ProfiledPeaks({}, 0)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -34,14 +34,14 @@ class Event(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Peaks:
+class ProfiledPeaks:
     """Bytes. `tensors`: the largest sum of live tensors by phase; `scratch`: the most that kernels took beyond it."""
 
     tensors: dict[str, int]
     scratch: int
 
 
-def read(events: Sequence[Event], prefix: str) -> Peaks:
+def read(events: Sequence[Event], prefix: str) -> ProfiledPeaks:
     """Peaks of the spans whose names begin with `prefix`, over everything that was allocated while the profiler ran."""
     changes = sorted((e for e in events if e.name() == MEMORY), key=lambda e: e.start_ns())
     spans = sorted((e for e in events if e.name() != MEMORY), key=lambda e: (e.start_ns(), -e.duration_ns()))
@@ -63,7 +63,7 @@ def read(events: Sequence[Event], prefix: str) -> Peaks:
             highest, with_scratch = max(highest, live), max(with_scratch, live + taken)
         tensors[name] = max(tensors.get(name, 0), highest)
         beyond = max(beyond, with_scratch - highest)
-    return Peaks(tensors, beyond)
+    return ProfiledPeaks(tensors, beyond)
 
 
 def _end(event: Event) -> int:

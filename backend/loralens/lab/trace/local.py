@@ -19,7 +19,7 @@ import torch
 from loralens.core.errors import InvalidInput
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.foreign import Foreign
-from loralens.lab.trace.loops import Plain
+from loralens.lab.trace.loops import PlainLoop
 
 _FORM = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 
@@ -75,5 +75,5 @@ class Local(Foreign):
     def loss(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """The file's own `loss`, or the one in the model's output."""
         own = getattr(self._module, "loss", None)
-        loss: torch.Tensor = own(model, batch) if callable(own) else Plain(keeps=False)(model, batch)
+        loss: torch.Tensor = own(model, batch) if callable(own) else PlainLoop(keeps=False)(model, batch)
         return loss
