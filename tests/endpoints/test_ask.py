@@ -40,6 +40,7 @@ QUESTIONS = [
     ("POST", "/api/plan", {"config": CONFIG, "methods": ["full", "qlora"]}),
     ("POST", "/api/parameters", {"config": CONFIG | {"hidden_size": 65}}),
     ("POST", "/api/fit", FIT),
+    ("POST", "/api/ranks", {"model": "llama-3.2-3b", "recipe": {"lora": {"rank": 32}}}),
     ("POST", "/api/sweep", {"config": CONFIG, "sweep": {"rank": [1, 8], "sequence_length": [64, 128]}}),
     ("POST", "/api/serving", {"model": "7B", "adapters": [{"rank": 8, "count": 6}]}),
     ("POST", "/api/check", {"files": {"train.yaml": CHECKED}, "gpu": "rtx-4090"}),

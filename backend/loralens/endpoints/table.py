@@ -17,6 +17,7 @@ COMPUTED: Final = {
     "serving": "loralens.core.answer.serving:serving_answer",
     "fit": "loralens.planner.fit:fit_answer",
     "plans": "loralens.planner.plans:plans_answer",
+    "ranks": "loralens.planner.ranks:ranks_answer",
     "sweep": "loralens.planner.sweep:sweep_answer",
     "check": "loralens.trainers.check:check_answer",
     "export": "loralens.trainers.export:export_answer",

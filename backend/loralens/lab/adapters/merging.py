@@ -91,6 +91,7 @@ def merge_adapters(
         own = [(a.factors[module], w) for a, w in zip(adapters, weights, strict=True) if module in a.factors]
         _one_shape(module, [factors for factors, _ in own])
         whole = _together(own)
+        _held(module, whole.lora_a)
         if combination == "cat":
             factors = _padded(whole, wanted)
         elif combination == "svd":
@@ -99,6 +100,7 @@ def merge_adapters(
             factors = _by_factors(own, weighing)
         else:
             factors = _by_updates(own, weighing, wanted)
+        _held(module, factors.lora_a, factors.lora_b)
         merged[module] = factors
         squared += _distance(whole, factors) ** 2
         total += float(decompose(whole).values.square().sum())
@@ -169,6 +171,13 @@ def _together(own: list[tuple[Factors, float]]) -> Factors:
     )
 
 
+def _held(module: str, *tensors: torch.Tensor) -> None:
+    """Refuse what its number format cannot hold. Raises: `InvalidInput`."""
+    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+        raise InvalidInput(f"{module}: the updates' numbers are too large to be added", field="adapters",
+                           hint="loralens adapter doctor says which adapter they are of")  # fmt: skip
+
+
 def _padded(factors: Factors, rank: int) -> Factors:
     """Zeros up to a rank: modules that not all adapters have."""
     more = rank - factors.rank
@@ -204,6 +213,7 @@ def _by_updates(own: list[tuple[Factors, float]], weighing: Weighing, rank: int)
     if first.is_embedding:
         updates = [update.T.contiguous() for update in updates]  # PEFT weighs a table as it stands
     whole = weighing.of(updates, [weight for _, weight in own])
+    _held(first.module, whole)
     left, values, right = torch.linalg.svd(whole.T if first.is_embedding else whole, full_matrices=False)
     kept = min(rank, len(values))
     dtype = first.lora_a.dtype

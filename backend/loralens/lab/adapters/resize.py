@@ -109,6 +109,9 @@ def _truncated(factors: Factors, part: Decomposition, rank: int) -> Factors:
     lora_a[:kept] = root[:, None] * part.right[:kept]
     lora_b[:, :kept] = part.left[:, :kept] * root
     dtype = factors.lora_a.dtype
+    if lora_a.abs().max() > torch.finfo(dtype).max or lora_b.abs().max() > torch.finfo(dtype).max:
+        raise InvalidInput(f"{factors.module}: its numbers are too large for {dtype} once the scaling is folded in",
+                           field="adapter", hint="loralens adapter doctor says whether its training diverged")  # fmt: skip
     # PEFT scales what lora_B gives, its bias included.
     bias = None if factors.bias is None else (factors.bias.double() * factors.scaling).to(factors.bias.dtype)
     return replace(factors, lora_a=lora_a.to(dtype), lora_b=lora_b.to(dtype), bias=bias, scaling=1.0)

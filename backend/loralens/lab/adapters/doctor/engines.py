@@ -44,8 +44,9 @@ def _vllm(patient: Patient, base: Base | None) -> list[Finding]:
     findings = []
     if config.get("use_dora"):
         findings.append(_refused("dora", "vLLM does not load DoRA", _MERGE, _VLLM_HELPER))
-    if config.get("modules_to_save"):
-        what = f"vLLM loads no modules_to_save ({', '.join(map(str, config['modules_to_save']))[:80]})"
+    saved = config.get("modules_to_save")
+    if saved and isinstance(saved, list):  # anything else is no config of PEFT's, which is said already
+        what = f"vLLM loads no modules_to_save ({', '.join(map(str, saved))[:80]})"
         findings.append(_refused("modules_to_save", what, _MERGE, _VLLM_HELPER))
     if config.get("bias", "none") != "none":
         findings.append(_refused("bias", "vLLM loads no trained biases", _MERGE, _VLLM_HELPER))

@@ -1,0 +1,199 @@
+"""What rank would do, from data: PEFT's own comparison of methods, and no word beyond what it measured.
+
+Source: huggingface/peft 5d602fd method_comparison/MetaMathQA/results: one run for each row, with the figures of its file;
+right answers are the test accuracy times the 1,319 questions of GSM8K.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from loralens.core.architecture.registry import build
+from loralens.core.methods.adapters import settled
+from loralens.core.question.lora import Lora
+from loralens.planner.question import Question, read_question
+
+if TYPE_CHECKING:
+    from loralens.planner.course_shapes import Both
+    from loralens.planner.rank_shapes import RankAnswer, RankRow, RankSetting
+
+DATA: Final = Path(__file__).with_name("ranks.json")
+CLEAR: Final = 2.0
+"""Standard errors from which on a difference is called one: about 95 % of chance's own differences are smaller."""
+
+
+def ranks_answer(body: Any) -> RankAnswer:
+    """`POST /api/ranks`: what is known of the quality of the question's rank.
+
+    Raises:
+        InvalidInput: something in the body is unknown or malformed.
+        UnknownModel: nothing has that name.
+    """
+    question, _ = read_question(body)
+    setting, rows = _published()
+    targets = _targets(question)
+    measured = next((row for row in rows if _is(row, question, targets)), None) if _as_run(question, setting) else None
+    verdict = [_unknown(question, setting, rows, targets)] if measured is None else _said(measured, rows, setting)
+    adapted = question.method != "full"
+    return {
+        "model": question.model.name,
+        "method": question.method,
+        "rank": question.recipe.lora.rank if adapted else None,
+        "target_modules": targets if adapted else [],
+        "known": measured is not None,
+        "verdict": verdict,
+        "limits": _limits(setting),
+        "measured": measured,
+        "rows": rows,
+        "setting": setting,
+        "source": _raw()["source"],
+    }
+
+
+@cache
+def _raw() -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(DATA.read_text("utf-8")))
+
+
+def _published() -> tuple[RankSetting, list[RankRow]]:
+    raw = _raw()
+    setting: RankSetting = raw["setting"]
+    questions = setting["test_questions"]
+    rows: list[RankRow] = []
+    for row in raw["rows"]:
+        share = row["right_answers"] / questions
+        added = {"accuracy": share, "standard_error": math.sqrt(share * (1 - share) / questions)}
+        rows.append(cast("RankRow", row | added))
+    return setting, rows
+
+
+def _as_run(question: Question, setting: RankSetting) -> bool:
+    """Whether all that the runs have in common holds for the question."""
+    lora = question.recipe.lora
+    same = replace(Lora(), rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules,
+                   adapter_dtype=lora.adapter_dtype, use_dora=lora.use_dora, use_rslora=lora.use_rslora)  # fmt: skip
+    plain = question.recipe.quantization is None and lora == same
+    return question.model.id == setting["model"] and question.method in ("full", "lora", "dora") and plain
+
+
+def _is(row: RankRow, question: Question, targets: list[str]) -> bool:
+    if question.method == "full":
+        return row["peft_type"] is None
+    lora = question.recipe.lora
+    asked = (lora.rank, lora.alpha, targets, _variant(question))
+    return row["peft_type"] == "LORA" and asked == (row["rank"], row["alpha"], row["target_modules"], row["variant"])
+
+
+def _targets(question: Question) -> list[str]:
+    """The layers as the last part of their names; a pattern or `all-linear` as it was given."""
+    targets = settled(build(question.model.config), question.recipe.lora).target_modules or ()
+    return [targets] if isinstance(targets, str) else sorted(targets)
+
+
+def _variant(question: Question) -> list[str]:
+    lora = question.recipe.lora
+    flags = (("rslora", lora.use_rslora), ("dora", lora.use_dora or question.method == "dora"))
+    return [name for name, on in flags if on]
+
+
+def _unknown(question: Question, setting: RankSetting, rows: list[RankRow], targets: list[str]) -> Both:
+    if not _as_run(question, setting):
+        return {
+            "en": f"Unknown for {question.model.name}, {question.method}: the comparison was run on {setting['model_name']} "
+            "alone, unquantized. Whether its ranks carry over to another model, other data or another base is not measured.",
+            "zh": f"{question.model.name}，{question.method}：未知。这次对比只在未量化的 {setting['model_name']} 上做过；它的秩能否用到别的"
+            "模型、数据或底座上，没有测过。",
+        }
+    there = "; ".join(_name(row) for row in rows if row["peft_type"] == "LORA" and _comparable(row))
+    lora = question.recipe.lora
+    asked = " ".join(["LoRA", *_variant(question), f"r = {lora.rank}, alpha {lora.alpha:g}, {', '.join(targets)}"])
+    return {
+        "en": f"Unknown: {asked} was not run, and nothing is interpolated. Run were: {there}.",
+        "zh": f"未知：没有跑过 {asked}，这里也不插值。跑过的有：{there}。",
+    }
+
+
+def _said(measured: RankRow, rows: list[RankRow], setting: RankSetting) -> list[Both]:
+    share, error = _percent(measured["accuracy"]), _percent(measured["standard_error"])
+    questions = setting["test_questions"]
+    said: list[Both] = [
+        {
+            "en": f"Measured: {measured['right_answers']} of {questions} questions right, {share} (standard error {error}), with "
+            f"alpha {measured['alpha']}." if measured["alpha"] else f"Measured: {measured['right_answers']} of {questions} questions "
+            f"right, {share} (standard error {error}).",
+            "zh": f"测得：{questions} 道题答对 {measured['right_answers']} 道，即 {share}（标准误 {error}）"
+            + (f"，alpha 为 {measured['alpha']}。" if measured["alpha"] else "。"),
+        }
+    ]  # fmt: skip
+    for other in rows:
+        if (
+            other["name"] != measured["name"]
+            and other["peft_type"] == "LORA" == measured["peft_type"]
+            and _comparable(other)
+        ):
+            said.append(_beside(measured, other))
+    return said
+
+
+def _comparable(row: RankRow) -> bool:
+    return set(row["variant"]) <= {"rslora", "dora"}
+
+
+def _beside(one: RankRow, other: RankRow) -> Both:
+    difference = other["accuracy"] - one["accuracy"]
+    error = math.hypot(one["standard_error"], other["standard_error"])
+    clear = abs(difference) >= CLEAR * error
+    name = _name(other)
+    points, noise = f"{100 * difference:+.1f}", f"{100 * error:.1f}"
+    parameters = other["trainable_parameters"] / one["trainable_parameters"]
+    memory = other["reserved_bytes"] / one["reserved_bytes"] - 1
+    seconds = other["train_seconds"] / one["train_seconds"] - 1
+    costs = f"{parameters:.2g} ×", _change(memory), _change(seconds)
+    return {
+        "en": f"{name}: {points} points (standard error {noise}: {'more than chance' if clear else 'may be chance'}); parameters "
+        f"{costs[0]}, memory {costs[1]}, time {costs[2]}.",
+        "zh": f"{name}：{points} 个百分点（标准误 {noise}：{'超出偶然' if clear else '可能只是偶然'}）；参数 {costs[0]}，显存 {costs[1]}，"
+        f"时间 {costs[2]}。",
+    }
+
+
+def _name(row: RankRow) -> str:
+    kind = "".join(f" {one}" for one in row["variant"])
+    return f"LoRA{kind} r = {row['rank']}, alpha {row['alpha']}, {', '.join(row['target_modules'])}"
+
+
+def _change(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f} %"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _limits(setting: RankSetting) -> list[Both]:
+    model, gpu, questions = setting["model_name"], setting["gpu"], setting["test_questions"]
+    return [
+        {
+            "en": f"One model ({model}), one task ({setting['train_data']}, tested on {setting['test_data']}), {setting['steps']:,} steps of "
+            f"{setting['micro_batch_size']} rows.",
+            "zh": f"一个模型（{model}），一个任务（{setting['train_data']}，在 GSM8K 全部测试题上测试），{setting['steps']:,} 步，每步 "
+            f"{setting['micro_batch_size']} 行。",
+        },
+        {
+            "en": f"One seed for each run: the standard error is that of {questions:,} questions, and training again would add to it.",
+            "zh": f"每个设置只跑了一个种子：标准误只来自 {questions:,} 道题，重新训练的差别还要加上去。",
+        },
+        {
+            "en": "Each method with the learning rate that its authors or PEFT's chose, not with its best one.",
+            "zh": "每种方法用的是其作者或 PEFT 选的学习率，不一定是最好的。",
+        },
+        {
+            "en": f"Memory is what the allocator reserved on an {gpu}, evaluation included; time is that card's.",
+            "zh": f"显存是 {gpu} 上分配器保留的最大值，包括评估；时间是这块卡的。",
+        },
+    ]  # fmt: skip
