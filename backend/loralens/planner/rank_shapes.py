@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-from loralens.planner.course_shapes import Both
+from loralens.core.texts import Both
 
 
 class RankRow(TypedDict):

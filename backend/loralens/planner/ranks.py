@@ -19,7 +19,7 @@ from loralens.core.question.lora import Lora
 from loralens.planner.question import Question, read_question
 
 if TYPE_CHECKING:
-    from loralens.planner.course_shapes import Both
+    from loralens.core.texts import Both
     from loralens.planner.rank_shapes import RankAnswer, RankRow, RankSetting
 
 DATA: Final = Path(__file__).with_name("ranks.json")
