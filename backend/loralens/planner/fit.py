@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.pace import NEARLY_FULL
-from loralens.core.answer.traced import covered
+from loralens.core.answer.traced import covered, holds
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import InvalidInput
 from loralens.planner.advice import advise
@@ -49,7 +49,7 @@ def fit_answer(body: Any) -> FitAnswer:
             hint="try tokens=10000000",
         )
     time: Time | None = None
-    if own.get("tokens") is not None:
+    if own.get("tokens") is not None and question.model.traced is None:  # a trace counts no operations
         one = training_time(question, device, own["tokens"], own.get("utilization"))
         known = one["gpu_hours"]["expected"] is not None
         time = {**one, "alike": [] if known else pace(question, device, own["tokens"])}
@@ -84,10 +84,12 @@ def batch_by_length(body: Any, lengths: Iterable[int]) -> list[tuple[int, int | 
     device = catalogue.gpu(own["gpu"])
     context = question.model.config.get("max_position_embeddings")
     longest = context if isinstance(context, int) else LARGEST["sequence_length"]
+    traced = question.model.traced
     return [
         (length, largest(question.with_("sequence_length", length), device, "micro_batch_size")["value"])
         for length in lengths
         if length <= longest
+        and (traced is None or holds(traced, question.method, question.recipe, "sequence_length", length))
     ]
 
 

@@ -6,7 +6,7 @@ to the next plan, until every point is covered. The numbers are the ones that si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from math import prod
@@ -17,6 +17,7 @@ from loralens.core.answer.answers import model_object, read_body
 from loralens.core.answer.overhead import needed_by_rule
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.planned import CompiledPlan
+from loralens.core.answer.traced import holds
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.bodies import request_body
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from loralens.core.question.traced import TracedPlans
     from loralens.planner.shapes import Sweep, SweepAnswer
 
 MAX_POINTS: Final = 100_000
@@ -44,7 +46,9 @@ def sweep_answer(body: Any) -> SweepAnswer:
     """`POST /api/sweep`: `sweep` names one list of values per variable; the answer's arrays run over their product.
 
     Arrays are flat, in C order: the last variable of `variables` changes fastest. `phases` holds indices into
-    `phase_names`. With a `gpu`, `verdicts` judges every point as `/api/memory` would, and `fits` says for which the verdict is
+    `phase_names`. Of a traced model the values that no plan of it covers are left out.
+
+    With a `gpu`, `verdicts` judges every point as `/api/memory` would, and `fits` says for which the verdict is
     `fits`; neither is known where an engine that generates has to fit beside the step.
 
     Raises:
@@ -56,6 +60,9 @@ def sweep_answer(body: Any) -> SweepAnswer:
     model, methods, recipe, _ = read_body(
         {name: value for name, value in body.items() if name != "sweep" and (name, value) != ("gpu", None)}
     )
+    if model.traced is not None:
+        axes = _traced_axes(axes, model.traced, methods, recipe)
+        recipe = _at(recipe, *_first(axes, recipe))  # the recipe's own setting need not have been traced
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
     sweeps: list[Sweep] = []
     names: list[str] = []  # an objective has its phases with every method
@@ -189,6 +196,23 @@ def _covered(plan: CompiledPlan, points: list[NDArray[Any]]) -> NDArray[np.bool_
 
 def _at(recipe: Recipe, batch: int, length: int, rank: int) -> Recipe:
     return replace(recipe, micro_batch_size=batch, sequence_length=length, lora=replace(recipe.lora, rank=rank))
+
+
+def _first(axes: Mapping[str, list[int]], recipe: Recipe) -> tuple[int, int, int]:
+    base = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
+    batch, length, rank = (axes.get(name, [value])[0] for name, value in zip(VARIABLES, base, strict=True))
+    return batch, length, rank
+
+
+def _traced_axes(
+    axes: dict[str, list[int]], traced: TracedPlans, methods: Iterable[str], recipe: Recipe
+) -> dict[str, list[int]]:
+    """The values that were traced; all of an axis where none was, and the answer then says what was."""
+    kept = {}
+    for name, values in axes.items():
+        there = [value for value in values if all(holds(traced, method, recipe, name, value) for method in methods)]
+        kept[name] = there or values
+    return kept
 
 
 def _axes(given: Any) -> dict[str, list[int]]:

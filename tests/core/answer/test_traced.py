@@ -15,7 +15,7 @@ from loralens.core.errors import InvalidInput
 from loralens.core.question.model import given, resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.question.traced import TRACED
-from loralens.planner.fit import fit_answer
+from loralens.planner.fit import batch_by_length, fit_answer
 from loralens.planner.sweep import sweep_answer
 
 WORDS: dict[str, Any] = {"micro_batch_size": 2, "sequence_length": 512, "lora": {"target_modules": "all-linear"}}
@@ -68,6 +68,9 @@ def test_every_answer_knows_it() -> None:
         {**body, "method": "lora", "sweep": {"micro_batch_size": [2, 3, 4], "sequence_length": [128, 256]}}
     )
     assert swept["shape"] == [3, 2]
+    wider = {"micro_batch_size": [1, 2, 100], "sequence_length": [64, 128, 129, 16_384]}
+    swept = sweep_answer({**body, "method": "lora", "recipe": {**WORDS, "sequence_length": 64}, "sweep": wider})
+    assert [axis["values"] for axis in swept["variables"]] == [[2], [128]]
     largest = fit_answer({**body, "method": "lora", "gpu": "rtx-4090"})["largest"]
     known = fit_answer({"model": "qwen2.5-0.5b", "method": "lora", "recipe": WORDS, "gpu": "rtx-4090"})["largest"]
     assert largest["micro_batch_size"]["value"] == known["micro_batch_size"]["value"] < 64
@@ -136,3 +139,9 @@ def _changed(*path: Any, to: Any) -> dict[str, Any]:
 def test_a_file_that_nobody_wrote_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         memory_answer({"config": config, "method": "full", "recipe": WORDS})
+
+
+def test_time_and_lengths_that_were_not_traced_stay_unknown() -> None:
+    body = {"config": CONFIG, "method": "lora", "recipe": WORDS, "gpu": "rtx-4090"}
+    assert fit_answer({**body, "tokens": 1_000_000})["time"] is None
+    assert [length for length, _ in batch_by_length(body, (64, 512, 16_384))] == [512]

@@ -1,6 +1,7 @@
 """Plans that were made by tracing, as the rows of a file: written by the lab, read for every answer.
 
-A size is a list of [monomial, coefficient]; moments and timeline name their entries by place in `labels` and `sizes`.
+A size is a list of [monomial, coefficient]. Moments and timeline name entries by place in `labels` and `sizes`, each what differs
+from the moment before it in the file: little does, and the file stays small.
 """
 
 from __future__ import annotations
@@ -85,6 +86,17 @@ def covered(traced: TracedPlans, method: str, recipe: Recipe, variable: str) -> 
     return range(low, high + 1, step)
 
 
+def holds(traced: TracedPlans, method: str, recipe: Recipe, variable: str, value: int) -> bool:
+    """Does any of a method's plans cover this value, whatever the others are?"""
+    for row in traced.plans:
+        validity = _validity(row, recipe)
+        low, high = validity.ranges[variable]
+        modulus, left = validity.remainders.get(variable, (1, 0))
+        if row["method"] == method and low <= value <= high and value % modulus == left % modulus:
+            return True
+    return False
+
+
 def _same_words(row: Mapping[str, Any], method: str, recipe: Recipe) -> None:
     given = Recipe.from_mapping(row["recipe"])
     if other := differing(recipe, given, method, targets_open=row["targets_open"] is True):
@@ -111,10 +123,16 @@ def plan_row(plan: CompiledPlan, *, targets_open: bool) -> dict[str, Any]:
     labels: dict[Entry, int] = {}
     sizes: dict[Size, int] = {}
 
+    before: dict[Entry, Size] = {}
+
     def entries(moment: Moment) -> list[int]:
+        nonlocal before
         places: list[int] = []
-        for entry, size in moment.entries.items():
-            places += (labels.setdefault(entry, len(labels)), sizes.setdefault(size, len(sizes)))
+        for entry in dict.fromkeys((*before, *moment.entries)):
+            size = moment.entries.get(entry, ZERO)
+            if size != before.get(entry, ZERO):
+                places += (labels.setdefault(entry, len(labels)), sizes.setdefault(size, len(sizes)))
+        before = moment.entries
         return places
 
     moments = [[moment.phase, moment.label, entries(moment)] for moment in plan.moments]
@@ -169,8 +187,12 @@ def _plan(row: Mapping[str, Any], traced: TracedPlans, recipe: Recipe) -> Compil
     sizes = [_size(one) for one in row["sizes"]]
     labels = [(_one_of(category, CATEGORIES), str(label)[:300]) for category, label in row["labels"]]
 
+    held_then: dict[Entry, Size] = {}
+
     def entries(places: list[int]) -> dict[Entry, Size]:
-        return {labels[label]: sizes[size] for label, size in zip(places[::2], places[1::2], strict=True)}
+        for label, size in zip(places[::2], places[1::2], strict=True):
+            held_then[labels[label]] = sizes[size]
+        return {entry: size for entry, size in held_then.items() if size != ZERO}
 
     moments = [_moment(phase, label, entries(places)) for phase, label, places in row["moments"]]
     points = [
