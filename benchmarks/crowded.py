@@ -33,6 +33,13 @@ SWEEP = {
 }
 
 
+OUT_OF_MEMORY = (
+    "CUDA out of memory. Tried to allocate 1.16 GiB. GPU 0 has a total capacity of 23.69 GiB of which 512.00 MiB is free. Of the "
+    "allocated memory 22.00 GiB is allocated by PyTorch, and 700.00 MiB is reserved by PyTorch but unallocated."
+)
+AXOLOTL = "base_model: someone/llama\nadapter: lora\nlora_r: 16\nmicro_batch_size: 8\nsequence_len: 4096\ndatasets: x\n"
+
+
 def crowd(number: int) -> tuple[str, dict[str, object]]:
     """One of the kinds of long work; the number makes each a question that was not asked before."""
     config = LLAMA | {"vocab_size": 40_000 + 8 * number}
@@ -40,7 +47,11 @@ def crowd(number: int) -> tuple[str, dict[str, object]]:
         ("/api/memory", {"config": config | {"num_hidden_layers": 130}, "method": "lora", "allocator": "simulated", "recipe": PADDED}),
         ("/api/sweep", {"config": config, "method": "lora", "sweep": SWEEP}),
         ("/api/fit", {"config": config | {"num_hidden_layers": 2000}, "gpu": "t4"}),
-        ("/api/memory", {"config": config | {"num_hidden_layers": 2000, "vocab_size": 40_000 + 8 * number}}),
+        ("/api/memory", {"config": config | {"num_hidden_layers": 2000}}),
+        ("/api/lifetimes", {"config": config | {"num_hidden_layers": 2000}, "method": "lora"}),
+        ("/api/plans", {"config": config | {"num_hidden_layers": 2000}, "method": "full", "gpu": "h100", "gpus": 1024, "nodes": 128}),
+        ("/api/explain", {"text": OUT_OF_MEMORY, "config": config | {"num_hidden_layers": 2000}, "method": "full"}),
+        ("/api/check", {"files": {"train.yaml": AXOLOTL}, "config": config | {"num_hidden_layers": 2000}, "gpu": "t4"}),
     ]  # fmt: skip
     return kinds[number % len(kinds)]
 

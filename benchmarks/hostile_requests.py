@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import struct
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -31,7 +33,6 @@ NAMES: Final[dict[str, list[Any]]] = {
 }  # fmt: skip
 """Values that get further than a schema's own, or not as far, by the field's name."""
 _MOST_DEEP: Final = 5
-BOUNDARY: Final = b"b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,21 +193,34 @@ class Requests:
         return Asked(operation, operation.path, json.dumps(body).encode(), {"content-type": "application/json"})
 
     def _parts(self, schema: Any) -> bytes:
-        tensors: dict[str, Any] = {f"a{n}": self._random.choice(VALUES) for n in range(20)}
-        if self._random.random() < 0.3:  # an adapter in good order
-            tensors = {f"base_model.model.q_proj.lora_{name}.weight": {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 128]}
-                       for name, shape, at in (("A", [4, 8], 0), ("B", [8, 4], 128))}  # fmt: skip
-        header = json.dumps(tensors).encode()
-        given = {"config": b'{"peft_type":"LORA","r":4,"lora_alpha":8,"target_modules":["q_proj"]}',
-                 "weights": len(header).to_bytes(8, "little") + header + bytes(256)}  # fmt: skip
-        parts = [(name, given.get(name, b"x")) for name in schema.get("properties", {})]
-        if self._random.random() < 0.3:
-            parts[0] = (parts[0][0], self._random.randbytes(self._random.choice((0, 10, 5000))))
-        lines = [
+        """A form: some of its fields, most adapters with both of their files."""
+        names = list(schema.get("properties", {}))
+        left_out = {name for name in names if "id" in name.split("_") or self._random.random() < 0.1}
+        parts = [(name, self._part(name)) for name in names if name not in left_out]
+        if left_out and self._random.random() < 0.2:
+            parts.append((self._random.choice(sorted(left_out)), self._identifier().encode()))
+        made = [
             b'--b\r\ncontent-disposition: form-data; name="%s"; filename="f"\r\n\r\n%s\r\n' % (name.encode(), part)
             for name, part in parts
         ]
-        return b"".join(lines) + b"--b--\r\n"
+        return b"".join(made) + b"--b--\r\n"
+
+    def _part(self, name: str) -> bytes:
+        if self._random.random() < 0.1:
+            return self._random.randbytes(self._random.choice((0, 10, 5000)))
+        if name == "base_config":
+            return json.dumps(self._spoiled(self._random.choice(CONFIGS), self._random.choice((0, 2)))).encode()
+        if name.startswith("config"):
+            config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+            return json.dumps(self._spoiled(config, self._random.choice((0, 0, 0, 1)))).encode()
+        tensors: dict[str, Any] = {f"a{n}": self._random.choice(VALUES) for n in range(20)}
+        if self._random.random() < 0.7:  # an adapter in good order, whose numbers may not be
+            tensors = {
+                f"base_model.model.q_proj.lora_{name}.weight": {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 128]}
+                for name, shape, at in (("A", [4, 8], 0), ("B", [8, 4], 128))
+            }  # fmt: skip
+        header, number = json.dumps(tensors).encode(), self._random.choice((0.0, 0.01, 1e-45, 3e38, math.inf))
+        return len(header).to_bytes(8, "little") + header + struct.pack("<64f", *[number] * 64)
 
     def _text(self, value: Any) -> str:
         return value if isinstance(value, str) else ascii(value)[:5000]

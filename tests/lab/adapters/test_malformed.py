@@ -12,8 +12,12 @@ import torch
 from safetensors.torch import save
 
 from loralens.core.errors import InvalidInput
+from loralens.lab.adapters.adapter import Adapter
+from loralens.lab.adapters.comparing import compare_adapters
 from loralens.lab.adapters.files import read_adapter_bytes
 from loralens.lab.adapters.header import MAX_HEADER_BYTES, read_header
+from loralens.lab.adapters.merging import merge_adapters
+from loralens.lab.adapters.resize import resize_adapter
 
 from .helpers import container, files, peft_config, random_tensors
 
@@ -223,3 +227,30 @@ def test_every_truncation_and_every_flipped_length_byte_is_refused() -> None:
         flipped[index] ^= 0x55
         with pytest.raises(InvalidInput):
             read_header(bytes(flipped))
+
+
+def _sized(value: float, dtype: torch.dtype = torch.float32) -> Adapter:
+    """An adapter whose every number is finite and of this size."""
+    config, _ = files()
+    size = torch.tensor(value, dtype=dtype)
+    tensors = {name: torch.where(tensor < 0, -size, size) for name, tensor in random_tensors().items()}
+    return read_adapter_bytes(config, save(tensors))
+
+
+@pytest.mark.parametrize("combination", ["svd", "linear", "cat", "ties_svd", "magnitude_prune"])
+@pytest.mark.parametrize(("value", "weight"), [(3e38, 1.0), (1.0, 1e308)])
+def test_finite_numbers_that_grow_beyond_floats_are_refused(combination: str, value: float, weight: float) -> None:
+    with pytest.raises(InvalidInput, match="too large"):
+        merge_adapters([_sized(value), _sized(value)], [weight, weight], combination)
+
+
+def test_sizes_that_floats_hold_are_compared_and_others_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="too large"):
+        resize_adapter(_sized(3e38), rank=2)
+    for value in (3e38, 1e-45):
+        found = compare_adapters(_sized(value), _sized(value))
+        assert found.cosine == pytest.approx(1)
+        assert found.relative_difference == pytest.approx(0, abs=1e-6)
+        assert compare_adapters(_sized(value), _sized(1.0)).relative_difference > 1e6
+    with pytest.raises(InvalidInput, match="beyond what floating point holds"):
+        compare_adapters(_sized(1e300, torch.float64), _sized(1.0))

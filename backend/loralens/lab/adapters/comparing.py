@@ -126,12 +126,12 @@ def _product(one: Decomposition, two: Decomposition) -> float:
 
 
 def _cosine(product: float, first: float, second: float) -> float:
-    return product / math.sqrt(first * second) if first and second else 0.0
+    return product / (math.sqrt(first) * math.sqrt(second)) if first and second else 0.0
 
 
 def _difference(product: float, first: float, second: float) -> float:
     squared = max(0.0, first + second - 2 * product)
-    return math.sqrt(squared / math.sqrt(first * second)) if first and second else float(squared > 0)
+    return math.sqrt(squared / math.sqrt(first) / math.sqrt(second)) if first and second else float(squared > 0)
 
 
 def _angles(cosines: torch.Tensor) -> list[float]:
