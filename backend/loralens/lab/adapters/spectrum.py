@@ -30,22 +30,11 @@ class Decomposition:
     right: torch.Tensor
 
 
-def finite(matrix: torch.Tensor) -> torch.Tensor:
-    """The matrix itself; raises `InvalidInput` where finite factors and weights have given what no float holds."""
-    if not torch.isfinite(matrix).all():
-        raise InvalidInput(
-            "numbers grow beyond what floating point holds",
-            field="weights",
-            hint="the factors, lora_alpha or the weights of the sum are too large: no trained adapter has such",
-        )
-    return matrix
-
-
 def decompose(factors: Factors) -> Decomposition:
     """Singular value decomposition of `scaling * lora_b @ lora_a` in float64."""
     left_basis, left_small = torch.linalg.qr(factors.lora_b.to(torch.float64))
     right_basis, right_small = torch.linalg.qr(factors.lora_a.to(torch.float64).T)
-    u, values, vh = torch.linalg.svd(finite(factors.scaling * left_small @ right_small.T), full_matrices=False)
+    u, values, vh = torch.linalg.svd(factors.scaling * left_small @ right_small.T, full_matrices=False)
     return Decomposition(left_basis @ u, values, vh @ right_basis.T)
 
 
@@ -53,7 +42,7 @@ def singular_values(factors: Factors) -> torch.Tensor:
     """Singular values of the update, descending, float64. Shape (min(rank, in_features, out_features),)."""
     left_small = torch.linalg.qr(factors.lora_b.to(torch.float64), mode="r").R
     right_small = torch.linalg.qr(factors.lora_a.to(torch.float64).T, mode="r").R
-    values: torch.Tensor = torch.linalg.svdvals(finite(factors.scaling * left_small @ right_small.T))
+    values: torch.Tensor = torch.linalg.svdvals(factors.scaling * left_small @ right_small.T)
     return values
 
 
