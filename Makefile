@@ -90,6 +90,10 @@ docs: ## Write the output of every command in the READMEs and docs/cli.md anew
 	PYTHONPATH=backend:. $(PY)/python -m tests.architecture.models_page
 	PYTHONPATH=backend $(PY)/python -m loralens.planner.course_markdown docs/course-numbers.md
 
+.PHONY: notebooks
+notebooks: ## Run the four lessons and write them as notebooks with their output, zh and en (some minutes)
+	OMP_NUM_THREADS=2 $(PY)/python code/part2/notebooks.py --lesson "$(LESSON)"
+
 .PHONY: image
 image: ## Build the container image
 	docker compose build

@@ -11,6 +11,7 @@ import { lessons } from './vite/lessons.ts'
 import { messages } from './vite/messages.ts'
 import { offline } from './vite/offline.ts'
 import { prerender } from './vite/prerender.ts'
+import { repository } from './vite/repository.ts'
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 /** The one place of the version is the Python package. */
@@ -44,6 +45,7 @@ export default defineConfig(({ mode }) => ({
   resolve: { alias: { '@': here('./src'), '@loralens': here('../backend/loralens') } },
   define: {
     __LORALENS_VERSION__: JSON.stringify(version),
+    __LORALENS_REPOSITORY__: JSON.stringify(repository(here('.'))),
     __LORALENS_ALONE__: JSON.stringify(mode === ALONE),
     __VUE_OPTIONS_API__: false,
     __VUE_PROD_DEVTOOLS__: false,

@@ -1,4 +1,6 @@
 declare const __LORALENS_VERSION__: string
+/** The address of the project's repository, where the build knows one. */
+declare const __LORALENS_REPOSITORY__: string | null
 /** Whether the page is built to stand alone, without a server. */
 declare const __LORALENS_ALONE__: boolean
 

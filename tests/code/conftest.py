@@ -59,3 +59,21 @@ def tiny_experiment(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, 
     )
     old, new = (text_corpus(one.name, one.text("train")[:20_000]) for one in (prose_corpus(), code_corpus()))
     return list(job.run_plan(plan, old, new, tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture
+def quick_forgetting(monkeypatch: pytest.MonkeyPatch, tiny_experiment: list[dict[str, object]]) -> None:
+    """Lesson 1 asks for the quick experiment; the tests answer with a smaller one that was really run."""
+    from loralens.lab.forgetting import job
+
+    def run(spec: dict[str, object]) -> list[dict[str, object]]:
+        assert spec["budget"] == "quick"
+        return tiny_experiment
+
+    monkeypatch.setattr(job, "run", run)
+
+
+@pytest.fixture(scope="session")
+def hubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where lesson 4 keeps what it trains: script and notebook find the same hub."""
+    return tmp_path_factory.mktemp("lessons")

@@ -27,18 +27,6 @@ def cells(line: str) -> list[str]:
     return re.split(r"\s{2,}", line.strip())
 
 
-@pytest.fixture
-def quick_forgetting(monkeypatch: pytest.MonkeyPatch, tiny_experiment: list[dict[str, object]]) -> None:
-    """Lesson 1 asks for the quick experiment; the tests answer with a smaller one that was really run."""
-    from loralens.lab.forgetting import job
-
-    def run(spec: dict[str, object]) -> list[dict[str, object]]:
-        assert spec["budget"] == "quick"
-        return tiny_experiment
-
-    monkeypatch.setattr(job, "run", run)
-
-
 @pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize("model", MODELS)
 def test_lesson_1_prints_the_numbers_of_the_api(lesson: Lesson, quick_forgetting: None, model: str, rank: int) -> None:
@@ -154,17 +142,17 @@ def test_lesson_3_without_any_chinese_font_draws_in_english(
 
 
 def test_lesson_4_makes_switches_and_proves_six_adapters(
-    lesson: Lesson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lesson: Lesson, hubs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LORALENS_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("LORALENS_STATE_DIR", str(hubs))
     out = lesson("04_lora_adapters_demo.py", "--preset", "test", "--lang", "en")
     assert "6 different outputs from six adapters" in out
     assert "equal bit for bit: True" in out
     assert "bytes are unchanged: True" in out
-    files = sorted(tmp_path.glob("hubs/*/adapters/*/adapter_model.safetensors"))
+    files = sorted(hubs.glob("hubs/*/adapters/*/adapter_model.safetensors"))
     assert len(files) == 6
     rows = [cells(line) for line in out.splitlines()]
-    base = next(tmp_path.glob("hubs/*/model.safetensors")).stat().st_size
+    base = next(hubs.glob("hubs/*/model.safetensors")).stat().st_size
     on_disk = sum(path.stat().st_size for file in files for path in file.parent.iterdir())
     (row,) = [row for row in rows if row[0] == "this tiny model (bytes)"]
     assert row[1:3] == [f"{6 * base:,}", f"{base + on_disk:,}"]

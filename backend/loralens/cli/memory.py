@@ -99,7 +99,7 @@ def _show(answer: MemoryAnswer, body: Body, explain: bool) -> None:
         ("trainable parameters", *(f"{e['parameters']['trainable']:,}" for e in estimates)),
         ("share of all", *(f"{e['parameters']['trainable_percent']:.4g}%" for e in estimates)),
         *(
-            (part.removesuffix("_bytes").replace("_", " "), *(gib(e["breakdown"][part]) for e in estimates))
+            (part.removesuffix("_bytes").replace("_", " "), *(_part(e["breakdown"][part]) for e in estimates))
             for part in PARTS
         ),
         ("peak allocated memory", *(gib(e["peak"]["allocated_bytes"]) for e in estimates)),
@@ -124,6 +124,11 @@ def _show(answer: MemoryAnswer, body: Body, explain: bool) -> None:
             _explain(estimate)
     else:
         line("--explain shows every term with its formula, --json everything.")
+
+
+def _part(size: int) -> str:
+    """A part of the peak, in the unit of the peak: what is almost nothing there shall not look like much."""
+    return "0" if size == 0 else "< 0.01 GiB" if size < 2**30 // 100 else f"{size / 2**30:.2f} GiB"
 
 
 def _trainers(rows: list[TrainerRow] | None, methods: list[str]) -> None:

@@ -319,8 +319,8 @@ class Tape:
         unwanted: list[Tensor | None] = []  # results that no input asked for stay until others are there
         while ready:
             node = heapq.heappop(ready)[2]
-            arrived = buffers.pop(node)
-            results = self._run(node, arrived)
+            arrived = buffers.pop(node, [])
+            results = self._run(node, arrived) if arrived else self._pass_by(node)
             if arrived is filled:
                 spent = arrived
             else:
@@ -366,6 +366,11 @@ class Tape:
         hold(results)
         node.saved = []
         return results
+
+    def _pass_by(self, node: Node) -> list[Tensor | None]:
+        """No gradient came from anywhere: a backward function then gives none to its inputs, and lets go what it saved."""
+        node.saved, node.region = [], None
+        return [None] * len(node.inputs)
 
     def _apply(self, node: Node, arrived: list[Tensor | None]) -> Any:
         return node.apply(arrived) if node.owning else node.apply(*arrived)

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { webAddress } from '../../../vite/repository'
 import { toCsv } from './download'
 import {
   formatBytes,
@@ -107,4 +108,15 @@ describe('a table as a file', () => {
       ]),
     ).toBe('a,"b,c"\r\n\'=1+1,-2\r\n"say ""hi""",3\r\n')
   })
+})
+
+describe('the address of the repository', () => {
+  it.each([
+    ['git@github.com:someone/lora-lens.git\n', 'https://github.com/someone/lora-lens'],
+    ['ssh://git@gitlab.example.org/group/lora-lens.git', 'https://gitlab.example.org/group/lora-lens'],
+    ['https://name:secret@gitee.com/someone/lora-lens.git', 'https://gitee.com/someone/lora-lens'],
+    ['https://github.com/someone/lora-lens', 'https://github.com/someone/lora-lens'],
+    ['/srv/git/lora-lens.git', null],
+    ['', null],
+  ])('%s', (remote, address) => expect(webAddress(remote)).toBe(address))
 })
