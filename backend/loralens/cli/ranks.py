@@ -6,7 +6,7 @@ from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.render import gib, line, print_json, table
 
 EXAMPLES = (
-    ("loralens ranks llama-3.2-3b --rank 32", "the runs that PEFT published, beside rank 32"),
+    ("loralens ranks llama-3.2-3b --rank 32", "the runs that PEFT published, next to rank 32"),
     ("loralens ranks qwen3-8b --rank 16", "what was not measured is unknown"),
     ("loralens ranks llama-3.2-3b --rank 64 --json", "every run, as JSON"),
 )

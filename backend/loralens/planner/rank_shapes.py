@@ -7,7 +7,7 @@ from typing import Annotated, TypedDict
 from loralens.core.texts import Both
 
 
-class RankRow(TypedDict):
+class RankRun(TypedDict):
     """One run of the comparison."""
 
     name: str
@@ -56,7 +56,7 @@ class RankAnswer(TypedDict):
     known: Annotated[bool, "Whether this very setting was measured."]
     verdict: Annotated[list[Both], "What the measurements say of it; where they say nothing, that it is unknown."]
     limits: list[Both]
-    measured: Annotated[RankRow | None, "The run with this model, method, rank and these layers."]
-    rows: Annotated[list[RankRow], "All runs, the most right answers first."]
+    measured: Annotated[RankRun | None, "The run with this model, method, rank and these layers."]
+    rows: Annotated[list[RankRun], "All runs, the most right answers first."]
     setting: RankSetting
     source: str

@@ -20,7 +20,7 @@ from loralens.planner.question import Question, read_question
 
 if TYPE_CHECKING:
     from loralens.core.texts import Both
-    from loralens.planner.rank_shapes import RankAnswer, RankRow, RankSetting
+    from loralens.planner.rank_shapes import RankAnswer, RankRun, RankSetting
 
 DATA: Final = Path(__file__).with_name("ranks.json")
 CLEAR: Final = 2.0
@@ -60,15 +60,15 @@ def _raw() -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(DATA.read_text("utf-8")))
 
 
-def _published() -> tuple[RankSetting, list[RankRow]]:
+def _published() -> tuple[RankSetting, list[RankRun]]:
     raw = _raw()
     setting: RankSetting = raw["setting"]
     questions = setting["test_questions"]
-    rows: list[RankRow] = []
+    rows: list[RankRun] = []
     for row in raw["rows"]:
         share = row["right_answers"] / questions
         added = {"accuracy": share, "standard_error": math.sqrt(share * (1 - share) / questions)}
-        rows.append(cast("RankRow", row | added))
+        rows.append(cast("RankRun", row | added))
     return setting, rows
 
 
@@ -81,7 +81,7 @@ def _as_run(question: Question, setting: RankSetting) -> bool:
     return question.model.id == setting["model"] and question.method in ("full", "lora", "dora") and plain
 
 
-def _is(row: RankRow, question: Question, targets: list[str]) -> bool:
+def _is(row: RankRun, question: Question, targets: list[str]) -> bool:
     if question.method == "full":
         return row["peft_type"] is None
     lora = question.recipe.lora
@@ -101,7 +101,7 @@ def _variant(question: Question) -> list[str]:
     return [name for name, on in flags if on]
 
 
-def _unknown(question: Question, setting: RankSetting, rows: list[RankRow], targets: list[str]) -> Both:
+def _unknown(question: Question, setting: RankSetting, rows: list[RankRun], targets: list[str]) -> Both:
     if not _as_run(question, setting):
         return {
             "en": f"Unknown for {question.model.name}, {question.method}: the comparison was run on {setting['model_name']} "
@@ -118,7 +118,7 @@ def _unknown(question: Question, setting: RankSetting, rows: list[RankRow], targ
     }
 
 
-def _said(measured: RankRow, rows: list[RankRow], setting: RankSetting) -> list[Both]:
+def _said(measured: RankRun, rows: list[RankRun], setting: RankSetting) -> list[Both]:
     share, error = _percent(measured["accuracy"]), _percent(measured["standard_error"])
     questions = setting["test_questions"]
     said: list[Both] = [
@@ -140,11 +140,11 @@ def _said(measured: RankRow, rows: list[RankRow], setting: RankSetting) -> list[
     return said
 
 
-def _comparable(row: RankRow) -> bool:
+def _comparable(row: RankRun) -> bool:
     return set(row["variant"]) <= {"rslora", "dora"}
 
 
-def _beside(one: RankRow, other: RankRow) -> Both:
+def _beside(one: RankRun, other: RankRun) -> Both:
     difference = other["accuracy"] - one["accuracy"]
     error = math.hypot(one["standard_error"], other["standard_error"])
     clear = abs(difference) >= CLEAR * error
@@ -162,7 +162,7 @@ def _beside(one: RankRow, other: RankRow) -> Both:
     }
 
 
-def _name(row: RankRow) -> str:
+def _name(row: RankRun) -> str:
     kind = "".join(f" {one}" for one in row["variant"])
     return f"LoRA{kind} r = {row['rank']}, alpha {row['alpha']}, {', '.join(row['target_modules'])}"
 
@@ -193,7 +193,7 @@ def _limits(setting: RankSetting) -> list[Both]:
             "zh": "每种方法用的是其作者或 PEFT 选的学习率，不一定是最好的。",
         },
         {
-            "en": f"Memory is what the allocator reserved on an {gpu}, evaluation included; time is that card's.",
+            "en": f"Memory is what the allocator reserved on {gpu}, evaluation included; time is of that card.",
             "zh": f"显存是 {gpu} 上分配器保留的最大值，包括评估；时间是这块卡的。",
         },
     ]  # fmt: skip
