@@ -22,7 +22,6 @@ EXPLAINED = {
     ),
     "deepseek-r1": (-58 * 256, "as DeepSeek-V3"),
     "flan-t5-xl": (-32_128 * 2_048, "transformers 5 ties T5's head to its embedding; the published file holds both"),
-    "llama-4-scout": (107_769_861_120 - 108_641_793_536, "the text model; the published total holds the vision tower"),
     "vit-large-patch16-224": (1_024 * 2 + 2, "with a classifier for two labels, transformers' default"),
     "whisper-large-v3": (0, ""),
 }

@@ -86,6 +86,27 @@ CASES: dict[str, dict[str, Any]] = {
             "image_size": 56, "patch_size": 14, "vision_output_dim": 144, "intermediate_layers_indices": [0, 2],
         },
     },
+    "gemma4": {
+        "text_config": {
+            **TEXT, "model_type": "gemma4_text", "head_dim": 32, "global_head_dim": 48, "hidden_size_per_layer_input": 16,
+            "vocab_size_per_layer_input": 150,
+        },
+        "vision_config": {
+            "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "head_dim": 16, "position_embedding_size": 30, "use_clipped_linears": True,
+        },
+        "audio_config": {"hidden_size": 64, "num_hidden_layers": 2, "output_proj_dims": 40},
+    },
+    "gemma4, without sound": {
+        "text_config": {**TEXT, "model_type": "gemma4_text", "head_dim": 32, "hidden_size_per_layer_input": 0},
+        "vision_config": {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "audio_config": None,
+    },
+    "gemma4_unified": {
+        "text_config": {**TEXT, "model_type": "gemma4_unified_text", "head_dim": 32},
+        "vision_config": {"patch_size": 4, "mm_embed_dim": 48, "output_proj_dims": 48, "mm_posemb_size": 30},
+        "audio_config": {"audio_embed_dim": 60},
+    },
     "llava, with two feature layers": {
         "text_config": {**TEXT, "model_type": "llama", "tie_word_embeddings": False},
         "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},

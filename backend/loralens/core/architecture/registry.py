@@ -151,6 +151,8 @@ MEDIA: Final[dict[str, str]] = {
     "qwen2_vl": "qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
     "gemma3": "projected:Gemma3Media",
+    "gemma4": "gemma4_vision:Gemma4Media",
+    "gemma4_unified": "gemma4_unified:UnifiedMedia",
     "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",

@@ -54,6 +54,24 @@ def where(t: Tape, condition: Tensor, a: Tensor, b: Tensor, label: str) -> Tenso
     return out
 
 
+def hidden_places(t: Tape, x: Tensor, mask: Tensor, label: str) -> Tensor:
+    """x, with a number where the mask holds. Shapes: x (rows, width), mask (rows)."""
+    out = t.new(x.numel, x.dtype, x.width, label)
+    numel, dtype, width = x.numel, x.dtype, x.width
+    saved = derivatives.MASKED_FILL.kept(self=x, mask=mask)
+    t.record(label, [out], [x], saved, lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
+    return out
+
+
+def clamp_by(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`clamp(x, low, high)` with limits that are tensors of one value and have no gradient."""
+    out = t.new(x.numel, x.dtype, x.width, label)
+    numel, dtype, width = x.numel, x.dtype, x.width
+    saved = derivatives.CLAMP_TENSOR.kept(self=x)
+    t.record(label, [out], [x], saved, lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
+    return out
+
+
 def minimum(t: Tape, x: Tensor, label: str) -> Tensor:
     """`min(x, limit)` with a limit that is a tensor of one value and has no gradient."""
     out = t.new(x.numel, x.dtype, x.width, label)
@@ -68,6 +86,29 @@ def minimum(t: Tape, x: Tensor, label: str) -> Tensor:
         return gradient
 
     t.record(label, [out], [x], derivatives.MINIMUM.kept(self=x), apply)
+    return out
+
+
+def deviation(t: Tape, x: Tensor, label: str) -> Tensor:
+    """`std(-1)`; backward subtracts the mean once more, and multiplies.
+
+    Source: torch/csrc/autograd/FunctionsManual.cpp, `std_backward`, `var_backward`.
+    """
+    assert isinstance(x.width, int)
+    rows = x.numel // x.width
+    out = t.new(rows, x.dtype, 1, label)
+    numel, dtype, width = x.numel, x.dtype, x.width
+
+    def apply(g: Tensor) -> Tensor:
+        of_variance = like(t, rows, dtype, 1, f"gradient: {label}: of the variance")
+        scaled = like(t, rows, dtype, 1, f"gradient: {label}: scaled")
+        with t.temporary(rows, dtype, 1, f"gradient: {label}: mean", "temporaries"):
+            apart = like(t, numel, dtype, width, f"gradient: {label}: from the mean")
+        product = like(t, numel, dtype, width, f"gradient: {label}")
+        t.end(scaled, apart, of_variance)
+        return product
+
+    t.record(label, [out], [x], derivatives.STD.kept(self=x, result=out), apply)
     return out
 
 

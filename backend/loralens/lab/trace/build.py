@@ -87,13 +87,15 @@ def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
     config.get_text_config().use_cache = config.use_cache = recipe.use_cache
     maker = model_class(config, head_for(config, recipe))
     implementation = "eager" if recipe.attention == "eager" else "sdpa"
+    untouched = deepcopy(config)  # what is asked for is written into it
     with torch.device("meta"):
         try:
             model = maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation=implementation)
         except ValueError as problem:
             if "attention implementation" not in str(problem) and "scaled_dot_product" not in str(problem):
                 raise InvalidInput(f"transformers cannot build this model: {problem}", field="config") from problem
-            model = maker._from_config(config, dtype=DTYPES[recipe.weights_dtype], attn_implementation="eager")
+            # what the parts that have SDPA take by themselves (Gemma 4's tower for sound has none)
+            model = maker._from_config(untouched, dtype=DTYPES[recipe.weights_dtype])
     if recipe.weights_dtype == "float16":
         _keep_in_float32(model)
     return model

@@ -12,7 +12,9 @@ from loralens.core.architecture.registry import families as walked
 from loralens.core.errors import UnsupportedArchitecture
 
 # families with parameters that train in name and no gradient ever reaches
-UNREACHED: Final = frozenset({"jamba", "mamba", "falcon_mamba", "deepseek_v32", "glm_moe_dsa", "deepseek_v4"})
+UNREACHED: Final = frozenset(
+    {"jamba", "mamba", "falcon_mamba", "gemma3n_text", "deepseek_v32", "glm_moe_dsa", "deepseek_v4"}
+)
 
 
 def reaches_all(config: Any) -> bool:

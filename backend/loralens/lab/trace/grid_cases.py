@@ -60,6 +60,7 @@ _WIDELY_USED: Final = frozenset({"llama-3.2-1b", "qwen2.5-0.5b", "gemma-2-9b"})
 _EVERY_RECIPE: Final = frozenset({"t5-base", "whisper-large-v3", "vit-large-patch16-224", "llama-4-scout"})
 # beside what rotation gives them: paths that no other case of the family takes
 _ALSO: Final[Mapping[str, tuple[str, ...]]] = {"pythia-410m": ("full-eager", "lora-eager-checkpointing")}
+_LANGUAGE_ALONE: Final = frozenset({"llama-4-scout"})  # the whole model has cases in `grid_media`
 _NO_PADDED: Final = frozenset({"vit", "whisper"})  # their inputs have no padding mask
 # families that the catalogue does not list, with the shapes of a small published member
 _EXTRA: Final[dict[str, dict[str, Any]]] = {
@@ -98,7 +99,10 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
 
 def small_config(name: str, layers: int) -> dict[str, Any]:
     """The model's config with `layers` layers and everything else as published."""
-    return shortened(_EXTRA[name] if name in _EXTRA else model(name).config, layers)
+    config = _EXTRA[name] if name in _EXTRA else model(name).config
+    if name in _LANGUAGE_ALONE:
+        config = {key: value for key, value in config.items() if key != "vision_config"}
+    return shortened(config, layers)
 
 
 def shortened(config: Mapping[str, Any], layers: int) -> dict[str, Any]:

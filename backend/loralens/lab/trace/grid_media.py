@@ -27,16 +27,53 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("llama-3.2-11b-vision", 5, 5, (560, 560), 256),
     ("paligemma2-3b-224", 4, 5, (224, 224), 512),
     ("llama-4-scout-whole", 4, 5, (600, 900), 1536),
+    ("gemma-4-31b", 6, 5, (500, 700), 1024),
+    ("gemma-4-e2b", 5, 2, (300, 900), 1024),
+    ("gemma-4-unified", 6, 1, (500, 700), 1024),
     ("smolvlm2-2.2b", 3, 5, (500, 700), 1536),
     ("idefics3-8b", 2, 5, (300, 1200), 1536),
 )  # fmt: skip
 _EVERY_RECIPE: Final = "qwen2.5-vl-3b"
 _ALSO: Final = {"llama-3.2-11b-vision": ("full-text", "lora-text"), "llama-4-scout-whole": ("full-text",),
-                "paligemma2-3b-224": ("full-fp32-autocast",)}  # fmt: skip
+                "paligemma2-3b-224": ("full-fp32-autocast",), "gemma-4-unified": ("full-text", "lora-tower-frozen")}  # fmt: skip
 _CORE: Final = ("full", "full-tower-frozen", "lora-everywhere", "lora-everywhere-checkpointing", "lora-language-checkpointing",
                 "qlora-checkpointing")  # fmt: skip
 # published members that the catalogue does not list
 _EXTRA: Final[dict[str, dict[str, Any]]] = {
+    # narrower than 31B; then as E2B, whose tower for sound does not run
+    "gemma-4-31b": {
+        "model_type": "gemma4", "tie_word_embeddings": True, "audio_config": None,
+        "text_config": {"model_type": "gemma4_text", "hidden_size": 2688, "intermediate_size": 8192, "num_hidden_layers": 60,
+                        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "global_head_dim": 512,
+                        "sliding_window": 1024, "num_global_key_value_heads": 2, "attention_k_eq_v": True,
+                        "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "final_logit_softcapping": 30.0,
+                        "use_bidirectional_attention": "vision", "vocab_size": 32768,
+                        "layer_types": ["sliding_attention"] * 5 + ["full_attention"]},
+        "vision_config": {"model_type": "gemma4_vision", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 72,
+                          "standardize": True},
+    },
+    "gemma-4-e2b": {
+        "model_type": "gemma4", "tie_word_embeddings": True,
+        "text_config": {"model_type": "gemma4_text", "hidden_size": 1536, "intermediate_size": 6144, "num_hidden_layers": 35,
+                        "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "global_head_dim": 512,
+                        "sliding_window": 512, "hidden_size_per_layer_input": 256, "vocab_size_per_layer_input": 32768,
+                        "num_kv_shared_layers": 0, "final_logit_softcapping": 30.0, "vocab_size": 32768,
+                        "layer_types": ["sliding_attention"] * 4 + ["full_attention"]},
+        "vision_config": {"model_type": "gemma4_vision", "num_hidden_layers": 16, "use_clipped_linears": True},
+        "audio_config": {"model_type": "gemma4_audio", "num_hidden_layers": 12},
+    },
+    # narrower than 12B
+    "gemma-4-unified": {
+        "model_type": "gemma4_unified", "tie_word_embeddings": True,
+        "text_config": {"model_type": "gemma4_unified_text", "hidden_size": 2560, "intermediate_size": 8192,
+                        "num_hidden_layers": 30, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256,
+                        "global_head_dim": 512, "sliding_window": 512, "num_global_key_value_heads": 2,
+                        "attention_k_eq_v": True, "num_kv_shared_layers": 0, "final_logit_softcapping": 30.0,
+                        "vocab_size": 32768, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]},
+        "vision_config": {"model_type": "gemma4_unified_vision", "mm_embed_dim": 2560, "output_proj_dims": 2560},
+        "audio_config": {"model_type": "gemma4_unified_audio"},
+    },
     "smolvlm2-2.2b": {
         "model_type": "smolvlm", "scale_factor": 3, "image_token_id": 49190, "tie_word_embeddings": False,
         "text_config": {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,

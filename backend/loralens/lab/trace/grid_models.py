@@ -75,6 +75,14 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
                  num_kv_shared_layers=0, final_logit_softcapping=30.0, layer_types=[_SLIDING] * 5 + [_FULL]),
         _QUERY_VALUE, "all-linear",
     ),
+    # as E2B: the first layers keep few of the gate's values, the last ones take keys and values from earlier ones
+    "gemma-3n": (
+        decoder("gemma3n_text", 32768, 2048, 8192, 8, 2, 7, head_dim=256, sliding_window=512,
+                 hidden_size_per_layer_input=256, vocab_size_per_layer_input=32768, num_kv_shared_layers=2,
+                 activation_sparsity_pattern=[0.95, 0.95, 0.0, 0.0, 0.0, 0.0, 0.0],
+                 layer_types=[_SLIDING] * 4 + [_FULL] + [_SLIDING, _FULL]),
+        _QUERY_VALUE, "all-linear",
+    ),
     "gemma-4-unified": (
         decoder("gemma4_unified_text", 32768, 2560, 8192, 16, 8, 6, head_dim=256, global_head_dim=512,
                  sliding_window=512, num_global_key_value_heads=2, attention_k_eq_v=True, num_kv_shared_layers=0,

@@ -19,6 +19,7 @@ _libraries: list[torch.library.Library] = []
 _card: list[str] = [CUDA]  # which of the two accelerators of NVIDIA is traced
 # operators with a CUDA kernel beside a composite fallback (aten/src/ATen/native/native_functions.yaml)
 WHOLE: Final = ("silu_backward", "mish_backward")
+CHOSEN: Final[dict[tuple[int, ...], int]] = {}  # of masks that a step indexes with: how much is true, by their shape
 _ALIGNMENT: Final = 16  # the efficient kernel reads masks in 16-byte rows (sdp_utils: pad_bias)
 
 
@@ -194,13 +195,14 @@ def masked_select_scratch(gradient: torch.Tensor, mask: torch.Tensor, sizes: Any
 
 
 def index(func: Any, x: torch.Tensor, indices: Any) -> Any:
-    """`x[mask]` chooses everything: a mask of pictures hides only those that fill a batch up."""
-    chosen = [
-        torch.empty(mask.numel(), dtype=torch.int64, device=mask.device)
-        if mask is not None and mask.dtype == torch.bool and mask.dim() == 1
-        else mask
-        for mask in indices
-    ]
+    """`x[mask]` chooses as much as is known of the mask (`CHOSEN`), else everything."""
+    chosen: list[Any] = []
+    for mask in indices:
+        if mask is None or mask.dtype != torch.bool:
+            chosen.append(mask)
+            continue
+        number = CHOSEN.get(tuple(mask.shape), mask.numel())
+        chosen += [torch.empty(number, dtype=torch.int64, device=mask.device) for _ in mask.shape]
     return func(x, chosen)
 
 

@@ -16,11 +16,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import media_more
+from loralens.lab.trace import kernels, media_more
 from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
 
 TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower")
-PROJECTORS: Final = ("multi_modal_projector", "connector")
+PROJECTORS: Final = ("multi_modal_projector", "connector", "embed_vision", "embed_audio")
 
 
 def has_tower(config: Any) -> bool:
@@ -64,6 +64,7 @@ def told(model: torch.nn.Module, media: MediaInputs | None) -> Iterator[None]:
     listed = FakeTensor.tolist
     if media.listed is not None:
         FakeTensor.tolist = lambda _self: media.listed  # type: ignore[method-assign,assignment]
+    kernels.CHOSEN.update(media.chosen)
     instead = {"torch_compilable_check": lambda *_, **__: None, **media.instead}
     code = {
         sys.modules[type(part).__module__] for part in model.modules() if "transformers.models" in type(part).__module__
@@ -78,6 +79,7 @@ def told(model: torch.nn.Module, media: MediaInputs | None) -> Iterator[None]:
         yield
     finally:
         FakeTensor.tolist = listed  # type: ignore[method-assign]
+        kernels.CHOSEN.clear()
         for place, name, old in before:
             setattr(place, name, old)
         for part, name in methods:

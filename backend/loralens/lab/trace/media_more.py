@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from loralens.core.architecture.families.gemma4_unified import MOST_TOKENS, patches
 from loralens.core.architecture.families.idefics3 import LONGEST
 from loralens.core.architecture.families.llama4_vision import MOST_TILES, best_fit
 from loralens.core.question.recipe import Recipe
@@ -59,7 +60,48 @@ def _idefics(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _gemma4(config: Any, recipe: Recipe) -> MediaInputs:
+    """Gemma 4: patches padded to the most, and their places."""
+    vision, images = config.vision_config, recipe.images * recipe.micro_batch_size
+    made = processor(
+        "gemma4.image_processing_pil_gemma4.Gemma4ImageProcessorPil",
+        patch_size=vision.patch_size,
+        pooling_kernel_size=vision.pooling_kernel_size,
+    )
+    given = made(pictures(recipe), return_tensors="np")
+    tokens = int(given["num_soft_tokens_per_image"][0])
+    shape = (recipe.micro_batch_size, recipe.sequence_length)
+    places = tuple(given["image_position_ids"].shape)
+    return MediaInputs(
+        {"pixel_values": tuple(given["pixel_values"].shape)},
+        {"image_position_ids": places, "mm_token_type_ids": shape},
+        chosen={
+            (images, places[1] // vision.pooling_kernel_size**2): images * tokens,
+            (*shape, config.text_config.hidden_size): 1,
+        },
+        listed=[tokens] * images,
+    )
+
+
+def _unified(config: Any, recipe: Recipe) -> MediaInputs:
+    """Gemma 4 without a tower: patches padded to the most. Its processor needs torchvision: the rule here is our own."""
+    vision, images = config.vision_config, recipe.images * recipe.micro_batch_size
+    side = vision.patch_size * vision.pooling_kernel_size
+    height, width = recipe.image_size or (side, side)
+    tokens = patches(height, width, side, MOST_TOKENS)
+    rows = (images, MOST_TOKENS)
+    shape = (recipe.micro_batch_size, recipe.sequence_length)
+    return MediaInputs(
+        {"pixel_values": (*rows, 3 * side**2)},
+        {"image_position_ids": (*rows, 2), "mm_token_type_ids": shape},
+        chosen={rows: images * tokens, (*shape, config.text_config.hidden_size): 1},
+        listed=[tokens] * images,
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "gemma4": _gemma4,
+    "gemma4_unified": _unified,
     "idefics3": _idefics,
     "llama4": _llama4,
     "mllama": _mllama,

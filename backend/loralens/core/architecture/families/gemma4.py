@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from loralens.core.architecture.activations import activation
-from loralens.core.architecture.blocks import GatedMLP, RMSNorm, Rotary, rotate
+from loralens.core.architecture.blocks import GatedMLP, Rotary, rotate
 from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import causal_mask
 from loralens.core.architecture.config import MAX_EXPERTS, Config
-from loralens.core.architecture.decoder import SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.families.gemma import Gemma
-from loralens.core.architecture.families.gemma3n import PerLayerInputs, first_sharing
+from loralens.core.architecture.families.per_layer import PerLayerInputs, PowerNorm, first_sharing, scaled_in_place
 from loralens.core.architecture.families.state_space import layer_kinds
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import ROUTING, Experts, best
@@ -25,9 +26,8 @@ from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.rows import like
 from loralens.core.tape.selecting import divide_by
-from loralens.core.tape.size import TOKENS
+from loralens.core.tape.size import TOKENS, TOKENS_BY_SEQUENCE
 from loralens.core.tape.tape import Tape
 
 _KINDS = ("sliding_attention", "full_attention")
@@ -45,35 +45,6 @@ class Gemma4LayerKind(NamedTuple):
     intermediate: int
 
 
-class Gemma4Norm(RMSNorm):
-    """The root is a power of -1/2; the weight multiplies in float32, where there is one."""
-
-    def __init__(self, width: int, *, scaled: bool = True) -> None:
-        if scaled:
-            self.weight = Parameter((width,))
-        self._scaled = scaled
-
-    def forward(self, t: Tape, x: Tensor) -> Tensor:
-        """Shapes: (rows, width) to the same."""
-        dtype = x.dtype
-        x = ops.cast(t, x, "float32", "norm: input in float32")
-        x = self.rooted(t, x)
-        if self._scaled:
-            weight = ops.cast(t, t.parameter(self.weight), "float32", "norm: weight in float32")
-            x = ops.mul(t, x, weight, "norm: output in float32")
-        return ops.cast(t, x, dtype, "norm: output")
-
-    @staticmethod
-    def rooted(t: Tape, x: Tensor) -> Tensor:
-        """x over its root mean square."""
-        squared = ops.power(t, x, "norm: squares")
-        variance = ops.mean(t, squared, "norm: mean")
-        t.end(squared)
-        shifted = ops.shift(t, variance, "norm: variance + eps")
-        t.end(variance)
-        return ops.mul(t, x, ops.power(t, shifted, "norm: 1/rms"), "norm: normalized in float32")
-
-
 class Gemma4Attention(SelfAttention):
     """Norms on query, key and value; some layers make key and value with one matrix."""
 
@@ -81,8 +52,8 @@ class Gemma4Attention(SelfAttention):
         own = replace(s, head_dim=kind.head_dim, kv_heads=kind.kv_heads)
         super().__init__(own, bias=bias, output_bias=bias)
         self.mask = kind.mask
-        self.q_norm, self.k_norm = Gemma4Norm(kind.head_dim), Gemma4Norm(kind.head_dim)
-        self.v_norm = Gemma4Norm(kind.head_dim, scaled=False)
+        self.q_norm, self.k_norm = PowerNorm(kind.head_dim), PowerNorm(kind.head_dim)
+        self.v_norm = PowerNorm(kind.head_dim, scaled=False)
         self._kind = kind
         if kind.shares:
             del self.k_proj, self.v_proj, self.k_norm, self.v_norm
@@ -116,7 +87,7 @@ class Gemma4Router(Module):
     """Normed and scaled tokens, scored; each chosen expert's weight has a scale of its own."""
 
     def __init__(self, hidden: int, experts: int, chosen: int) -> None:
-        self.norm = Gemma4Norm(hidden, scaled=False)
+        self.norm = PowerNorm(hidden, scaled=False)
         self.proj = Linear(hidden, experts, name="router")
         self.scale = Parameter((hidden,))
         self.per_expert_scale = Parameter((experts,))
@@ -144,15 +115,15 @@ class Gemma4Layer(Module):
         self.self_attn = Gemma4Attention(s, kind, bias)
         self.mlp = GatedMLP(s.hidden, kind.intermediate, act=s.act)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
-            setattr(self, f"{name}_layernorm", Gemma4Norm(s.hidden))
-        inputs.into_layer(self, s.hidden, Gemma4Norm)
+            setattr(self, f"{name}_layernorm", PowerNorm(s.hidden))
+        inputs.into_layer(self, s.hidden, PowerNorm)
         self._inputs, self._act, self._sparse = inputs.width, s.act, bool(sparse[0])
         if sparse[0]:
             experts, chosen, width = sparse
             self.router = Gemma4Router(s.hidden, experts, chosen)
             self.experts = Experts(s.hidden, width, experts, s.act)
             for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"):
-                setattr(self, name, Gemma4Norm(s.hidden))
+                setattr(self, name, PowerNorm(s.hidden))
 
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
@@ -179,7 +150,7 @@ class Gemma4Layer(Module):
             hidden = self.per_layer_projection(t, hidden)
             hidden = self.post_per_layer_input_norm(t, hidden)
             hidden = ops.add(t, residual, hidden, "residual stream after the layer")
-        return _scaled_in_place(t, hidden)
+        return scaled_in_place(t, hidden, "residual stream, scaled")
 
     def arguments(self, call: Call) -> Call:
         """The mask and the tables of its kind, beside what all layers get."""
@@ -198,19 +169,11 @@ class Gemma4Layer(Module):
         return ops.add(t, first, second, "MLP plus experts")
 
 
-def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
-    """`x *= scale`, a number that does not train."""
-    out = Tensor(x.storage, x.numel, x.dtype, x.width)
-    numel, dtype, width = x.numel, x.dtype, x.width
-    label = "residual stream, scaled"
-    t.record(label, [out], [x], [], lambda g: like(t, numel, dtype, width, f"gradient: {label}"))
-    return out
-
-
 class Gemma4(Gemma):
     """The causal language model."""
 
     caches = False
+    blocks = ""  # which tokens see each other, where the config says nothing: "vision", those of a picture
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, tied=True, kv_heads=4, head_dim=256, act="gelu_pytorch_tanh")
@@ -218,6 +181,8 @@ class Gemma4(Gemma):
             raise UnsupportedArchitecture(
                 "bidirectional attention is not modelled", field="config.use_bidirectional_attention"
             )
+        silent = "use_bidirectional_attention" not in config.entries
+        self._blocks = (self.blocks if silent else config.text("use_bidirectional_attention", "")) == "vision"
         default = ["full_attention" if (index + 1) % 6 == 0 else "sliding_attention" for index in range(s.layers)]
         layers = layer_kinds(config, ("layer_types",), default, _KINDS)
         layers[-1] = "full_attention"  # as transformers forces it
@@ -237,8 +202,8 @@ class Gemma4(Gemma):
             _kind(config, s, index, kind, shares=index >= first, stores=last.get(kind) == index)
             for index, kind in enumerate(layers)
         ]
-        inner = self.assemble(s, lambda kind: Gemma4Layer(s, kind, bias, inputs, sparse), kinds, norm=Gemma4Norm)
-        inputs.into_model(inner, s.hidden, Gemma4Norm)
+        inner = self.assemble(s, lambda kind: Gemma4Layer(s, kind, bias, inputs, sparse), kinds, norm=PowerNorm)
+        inputs.into_model(inner, s.hidden, PowerNorm)
         self._inputs, self._widths = inputs, {kind.mask: kind.head_dim for kind in kinds}
         self.buffer_bytes = sum(width // 2 * 4 * 2 for width in self._widths.values())
 
@@ -250,6 +215,8 @@ class Gemma4(Gemma):
         rows = ops.scale(
             t, self.inner.embed_tokens_per_layer(t, TOKENS, "per-layer embeddings"), "per-layer embeddings, scaled"
         )
+        if call.media is not None:  # the whole model's forward holds them, and embeddings in which pictures are padding
+            call.held += [rows, t.new(hidden.numel, hidden.dtype, hidden.width, "embeddings without pictures")]
         projected = ops.scale(t, self.inner.per_layer_model_projection(t, hidden), "per-layer projection, scaled")
         projected = self.inner.per_layer_projection_norm(t, projected.view(width))
         both = ops.add(t, projected, rows, "per-layer inputs, added")
@@ -259,8 +226,18 @@ class Gemma4(Gemma):
     def masks(self, t: Tape, call: Call) -> None:
         """Both are made, after the layers' own inputs; layers put keys and values for later ones into a place of their own."""
         call.shared["keys and values"] = {}
-        self.beside(t, call.held[-1], call)
-        super().masks(t, call)
+        self.beside(t, call.held[0], call)
+        if not self.in_blocks(t, call):
+            CausalDecoder.masks(self, t, call)
+
+    def in_blocks(self, t: Tape, call: Call) -> bool:
+        """Masks in which the tokens of a picture see each other, in sliding layers; False where there is no need for any."""
+        if call.media is None or not self._blocks or call.media.pictures(call.recipe) is None:
+            return False
+        dtype = "bool" if call.attention == "sdpa" else call.held[0].dtype
+        call.masks["full"] = causal_mask(t, call)
+        call.masks["sliding"] = t.new(TOKENS_BY_SEQUENCE, dtype, 1, "attention mask")
+        return True
 
     both_masks = True
 
@@ -279,6 +256,17 @@ class Gemma4Unified(Gemma4):
 
     Source: transformers 5.23, models/gemma4_unified/modular_gemma4_unified.py.
     """
+
+    blocks = "vision"
+
+    def in_blocks(self, t: Tape, call: Call) -> bool:
+        """Both masks are made for every sample, pictures or not."""
+        if call.media is None or not self._blocks:
+            return False
+        dtype = "bool" if call.attention == "sdpa" else call.held[0].dtype
+        for kind in ("full", "sliding"):
+            call.masks[kind] = t.new(TOKENS_BY_SEQUENCE, dtype, 1, "attention mask")
+        return True
 
     def __init__(self, config: Config) -> None:
         own = {"hidden_size_per_layer_input": 0, "enable_moe_block": False}

@@ -99,11 +99,7 @@ class Projected(Media):
 
     def exchanged(self, t: Tape, hidden: Tensor, call: Call, rows: Tensor) -> Tensor:
         """The pictures' tokens, which the model also returns, in their places."""
-        rows = ops.cast(t, rows, hidden.dtype, "pictures: tokens in the embeddings' dtype")
-        mask = t.new(TOKENS, "bool", 1, "places of media")
-        call.held.append(mask)
-        self.returned = [Tensor(rows.storage, rows.numel, rows.dtype, rows.width)]
-        return masked_scatter(t, hidden, mask, rows, "embeddings with pictures")
+        return exchanged(self, t, hidden, call, rows)
 
     @abstractmethod
     def features(self, t: Tape, pixels: Tensor, call: Call, images: Size, several: bool, held: list[Tensor]) -> Tensor:
@@ -112,6 +108,15 @@ class Projected(Media):
     def unreached(self, recipe: Recipe) -> Iterable[Parameter]:
         """And what comes behind the layer that is read."""
         return super().unreached(recipe) or [p for part in self._vision.unread for p in part.all_parameters()]
+
+
+def exchanged(media: Media, t: Tape, hidden: Tensor, call: Call, rows: Tensor) -> Tensor:
+    """The pictures' tokens, which the model also returns, in their places."""
+    rows = ops.cast(t, rows, hidden.dtype, "pictures: tokens in the embeddings' dtype")
+    mask = t.new(TOKENS, "bool", 1, "places of media")
+    call.held.append(mask)
+    media.returned = [Tensor(rows.storage, rows.numel, rows.dtype, rows.width)]
+    return masked_scatter(t, hidden, mask, rows, "embeddings with pictures")
 
 
 class Gemma3Projector(Module):
