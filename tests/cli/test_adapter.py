@@ -117,3 +117,16 @@ def test_inspect_another_kind(run, tmp_path: Path) -> None:
     assert code == 0 and out.startswith("IA3. (IA)³") and "16 parameters trained" in out
     code, out, _ = run("adapter", "inspect", str(tmp_path), "--json")
     assert code == 0 and json.loads(out)["parameters"] == 16
+
+
+def test_the_doctor_says_what_merging_into_four_bits_costs(run, folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    save_file({"model.layers.0.self_attn.q_proj.weight": torch.randn(12, 10) * 0.02}, base / "model.safetensors")
+    (base / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 12, "intermediate_size": 16, "num_hidden_layers": 1,
+                                                  "num_attention_heads": 2, "vocab_size": 16}))  # fmt: skip
+    _, told, _ = run("adapter", "doctor", str(folder), "--base", str(base), "--base-packing", "nf4", "--json")
+    (one,) = json.loads(told)["merging"]
+    assert one["sixteen_bits"] < one["packed_again"]
+    assert run("adapter", "doctor", str(folder), "--base-packing", "nf4")[0] == 2
+    assert run("adapter", "doctor", str(folder), "--base-packing", "int3")[0] == 2

@@ -143,6 +143,8 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
             )
         rest = name.removeprefix(PREFIX)
         match = FACTOR.fullmatch(rest)
+        if ".modules_to_save." in rest and (found := foreign.of_names(name)):
+            raise _invalid(f"{name}: {found[0]}", found[1])
         if match:
             roles.setdefault(match["module"], {})[match["role"]] = name
         elif _may_be_extra(rest, config):

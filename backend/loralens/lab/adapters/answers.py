@@ -22,6 +22,15 @@ class FindingAnswer(TypedDict):
     source: Annotated[str | None, "Where the rule stands that says so."]
 
 
+class MergeErrorAnswer(TypedDict):
+    """What merging one module into an NF4 base costs, as a share of the update's norm."""
+
+    module: str
+    packed_again: Annotated[float, "Base and update packed to NF4 again."]
+    sixteen_bits: Annotated[float, "The unpacked base and the update, rounded to bfloat16."]
+    into_the_original: Annotated[float, "Into the base before it was packed."]
+
+
 class DiagnosisAnswer(TypedDict):
     """All that was found, the gravest first."""
 
@@ -30,6 +39,9 @@ class DiagnosisAnswer(TypedDict):
     base: str | None
     engine: str | None
     findings: list[FindingAnswer]
+    merging: Annotated[
+        list[MergeErrorAnswer], "Where the base's weights were given and its packing: each module's error."
+    ]
 
 
 class ModuleComparisonAnswer(TypedDict):

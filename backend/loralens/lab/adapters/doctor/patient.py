@@ -120,7 +120,12 @@ def _read_weights(patient: Patient) -> None:
         return
     names = list(patient.file.entries)
     odd = [name for name in names if not (name.startswith(PREFIX) and FACTOR.fullmatch(name.removeprefix(PREFIX)))]
-    strange = [(name, found) for name in odd if (found := foreign.of_names(name)) is not None]
+    declared = bool(patient.config.get("trainable_token_indices"))
+    strange = [
+        (name, found)
+        for name in odd
+        if (found := foreign.of_names(name)) is not None and not (declared and name.endswith("trainable_tokens_delta"))
+    ]
     if strange:
         name, (what, repair) = strange[0]
         _add(
