@@ -72,6 +72,38 @@ def test_an_adapter_made_by_peft_gives_the_same_logits_in_the_hub(
     assert torch.allclose(got, expected, rtol=0, atol=1e-6 * float(expected.abs().max().clamp(min=1)))
 
 
+@pytest.mark.filterwarnings("ignore:`lora_bias=True`")
+@pytest.mark.filterwarnings("ignore:Adapter .default.. .* LoRA tensor.s. have invalid shape")
+@pytest.mark.parametrize("changes", [{"use_dora": True}, {"use_dora": True, "use_rslora": True}, {"lora_bias": True}])
+def test_an_adapter_that_factors_do_not_say_whole_is_switched_to_by_copies(
+    changes: dict[str, bool], hub: Hub, hub_folder: Path, tmp_path: Path
+) -> None:
+    config = peft.LoraConfig(r=3, lora_alpha=7, target_modules="all-linear", task_type="CAUSAL_LM", **changes)
+    model = peft.get_peft_model(_llama(hub_folder), config).eval()
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "magnitude" in name:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(tmp_path / "whole")
+    before = hub.base_sha256()
+    hub.load("whole", tmp_path / "whole")
+    with torch.no_grad():
+        expected = model(torch.tensor([hub.base.encode(PROMPT)])).logits[0, -1]
+    near = 1e-5 * float(expected.abs().max().clamp(min=1))
+    assert torch.allclose(hub.logits(PROMPT, "whole"), expected, rtol=0, atol=near)
+    for way in ("index", "pointer", "file", "merge"):
+        assert hub.switch("whole", way).way == "merge"
+        assert torch.allclose(hub.logits(PROMPT), expected, rtol=0, atol=near)
+    other = TASKS[0].name
+    with pytest.raises(InvalidInput, match="shares no batch"):
+        next(hub.stream(PROMPT, ["whole", other], tokens=1))
+    assert hub.generate(PROMPT, "whole", tokens=3)
+    hub.switch(other)
+    assert not torch.allclose(hub.logits(PROMPT), expected, atol=1e-3)
+    hub.unload("whole")
+    assert hub.base_sha256() == before and hub.verify(PROMPT).base_unchanged
+
+
 @pytest.fixture
 def models(hub_folder: Path, tmp_path: Path) -> Path:
     """A registry folder with one Hugging Face model, its tokenizer and something else."""

@@ -30,6 +30,7 @@ from loralens.core.errors import InvalidInput, NotFound
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.base import BaseModel, base_tensors, target_layers
 from loralens.lab.adapters.begins import needs_its_base
+from loralens.lab.adapters.copies import copied, needs_copies
 from loralens.lab.adapters.files import read_folder, weights_bytes, write_adapter
 from loralens.lab.adapters.generation import Token, stream_tokens
 from loralens.lab.matmul.layer import LoraLinear, put_adapter
@@ -165,7 +166,10 @@ class Hub:
             slot = self.table.place(name, pinned={slot for slot, pins in self._pins.items() if pins})
             for module in adapter.factors.keys() - self._layers.keys():
                 self._wrap(module)
-            put_adapter(self._layers, slot, adapter.factors)
+            alone = needs_copies(adapter)
+            put_adapter(self._layers, slot, {} if alone else adapter.factors)
+            if alone:
+                self.table.prepare(name, copied(name, adapter, self._layers))
             if size is None:
                 size = len(weights_bytes(adapter)) + len(adapter.config.to_json())
             loaded = Loaded(
@@ -208,7 +212,8 @@ class Hub:
         """Make an adapter (or with None the base) the one that requests without a choice of their own get.
 
         Ways: index, one write; pointer, factor pairs handed to each layer; file, read again from its folder, then
-        index; merge, a merged copy of each adapted weight (the base itself is never written).
+        index; merge, a merged copy of each adapted weight (the base itself is never written). DoRA, and LoRA with a
+        bias on lora_B, have such copies from loading on, and every way switches to them.
         """
         started = time.perf_counter()
         if way not in WAYS:
@@ -217,13 +222,14 @@ class Hub:
             loaded = None if name is None else self._find(name)
             if loaded is None:
                 self.activate(None)
-            elif way == "index":
+            elif way == "index" or (self._alone(loaded.name) and way != "file"):
                 self.activate(loaded.name)
             elif way == "file":
                 if loaded.folder is None:
                     raise InvalidInput(f"{loaded.name} was not loaded from a folder", field="way", hint="save it first")
                 slot = self.load(loaded.name, loaded.folder).slot
-                self.table.selection = Selection(name, "file", index=slot)
+                alone = self._alone(loaded.name)
+                self.table.selection = self.table.prepared(name) if alone else Selection(name, "file", index=slot)
             else:
                 self.table.selection = self.pointers(loaded.name) if way == "pointer" else self.merged(loaded.name)
         return Switched(name, self.way, time.perf_counter() - started)
@@ -241,6 +247,8 @@ class Hub:
     def merged(self, name: str) -> Selection:
         """A selection with merged copies W + scaling · BA of the adapted weights; exact up to one rounding."""
         slot = self._find(name).slot
+        if self._alone(name):
+            return self.table.prepared(name)
         weights = {}
         for module, layer in self._layers.items():
             pair = layer.pair(slot)
@@ -314,14 +322,18 @@ class Hub:
             raise NotFound(f"no adapter {name[:80]!r} is loaded", field="adapter", hint=f"loaded: {known}")
         return loaded
 
+    def _alone(self, name: str) -> bool:
+        """Whether it has weights of its own."""
+        return needs_copies(self._adapters[name])
+
     def _check(self, adapter: Adapter) -> None:
         config = adapter.config
         needs_its_base(config, "together with others it would meet the published base")
-        if config.use_dora or config.lora_bias or adapter.extra or config.bias != "none":
+        if adapter.extra or config.bias != "none":
             raise InvalidInput(
-                "this adapter carries more than factor pairs (DoRA, biases or modules stored in full)",
+                "this adapter carries modules or biases stored in full",
                 field="adapter",
-                hint="it can be inspected; switching needs plain LoRA or rsLoRA",
+                hint="it can be inspected; merge it into its base to serve it: model.merge_and_unload()",
             )
         for module, factors in adapter.factors.items():
             linear = self._linears.get(module)
@@ -356,7 +368,14 @@ class Hub:
                 names = list(adapters)
                 slots = tuple(BASE if name is None else self._find(name).slot for name in names)
                 same = len(set(slots)) == 1
-                selection = Selection(index=slots[0]) if same else Selection(rows=Rows(slots))
+                alone = next((name for name in names if name is not None and self._alone(name)), None)
+                if alone is not None and not same:
+                    raise InvalidInput(f"{alone} has DoRA or biases: it is served by weights of its own and shares no batch",
+                                       field="adapters", hint="ask it in a request of its own")  # fmt: skip
+                if alone is not None:
+                    selection = self.table.prepared(alone)
+                else:
+                    selection = Selection(index=slots[0]) if same else Selection(rows=Rows(slots))
             pins = [self._find(name).slot for name in names if name is not None]
             self._pins.update(pins)
         try:

@@ -200,7 +200,10 @@ class LoraLinear(nn.Module):
             return self._mixed(x, rows)
         if selection.weights is not None:
             merged = selection.weights.get(self.name)
-            return self._base(x) if merged is None else linear(x, merged, self.base_layer.bias)
+            if merged is None:
+                return self._base(x)
+            own = None if selection.biases is None else selection.biases.get(self.name)
+            return linear(x, merged, self.base_layer.bias if own is None else own)
         at = selection.index
         held = self._held
         pair = held.pair(at) if selection.pairs is None else selection.pairs.get(self.name)

@@ -44,6 +44,7 @@ class Selection:
         rows: a position for each row of the batch.
         pairs: factor pairs by layer name.
         weights: merged weights by layer name.
+        biases: with `weights`, those of layers whose bias is not the base's.
     """
 
     adapter: str | None = None
@@ -52,6 +53,7 @@ class Selection:
     rows: Rows | None = None
     pairs: Mapping[str, Pair] | None = None
     weights: Mapping[str, Tensor] | None = None
+    biases: Mapping[str, Tensor] | None = None
 
 
 _own: ContextVar[Selection | None] = ContextVar("loralens_selection", default=None)
@@ -130,6 +132,10 @@ class AdapterTable:
     def prepared(self, name: str | None) -> Selection:
         """The selection that `use` writes."""
         return self._prepared[name]
+
+    def prepare(self, name: str, selection: Selection) -> None:
+        """Let `use` write this selection for a name that has a place."""
+        self._prepared[name] = selection
 
     def rows(self, names: Sequence[str | None]) -> Rows:
         """Positions for a batch, one per row; BASE for rows without an adapter."""
