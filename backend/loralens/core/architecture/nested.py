@@ -19,6 +19,7 @@ _TEXT: Final = {
     "mistral3": "mistral",
     "paligemma": "gemma",
     "internvl": "qwen2",
+    "voxtral": "llama",
     "mllama": "mllama_text_model",
 }
 _FLAT: Final = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}  # text fields at the top level

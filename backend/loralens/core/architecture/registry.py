@@ -165,6 +165,7 @@ MEDIA: Final[dict[str, str]] = {
     "qwen3_vl": "qwen3_vl:Qwen3VL",
     "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
     "smolvlm": "idefics3:SmolVLMMedia",
+    "voxtral": "voxtral:VoxtralMedia",
 }
 
 # parts of field names that no Llama has: a guess would be wrong by far

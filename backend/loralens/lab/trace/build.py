@@ -97,16 +97,17 @@ def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
             # what the parts that have SDPA take by themselves (Gemma 4's tower for sound has none)
             model = maker._from_config(untouched, dtype=DTYPES[recipe.weights_dtype])
     if recipe.weights_dtype == "float16":
-        _keep_in_float32(model)
+        _keep_in_float32(model, getattr(model, "_keep_in_fp32_modules", None))
+    _keep_in_float32(model, getattr(model, "_keep_in_fp32_modules_strict", None))
     return model
 
 
-def _keep_in_float32(model: Any) -> None:
-    """The modules that `from_pretrained` never holds in float16 (T5's `wo`); building from a config forgets them.
+def _keep_in_float32(model: torch.nn.Module, modules: Any) -> None:
+    """The modules that `from_pretrained` never holds in float16 (T5's `wo`), or in any 16 bits; building from a config forgets them.
 
     Source: transformers 5.23 modeling_utils.py, `_get_dtype_plan`.
     """
-    whole = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    whole = set(modules or ())
     for name, parameter in model.named_parameters():
         if quantize.kept_wide(name, whole):
             parameter.data = parameter.data.to(torch.float32)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loralens.core.errors import LoraLensError
-from loralens.lab.trace import grid_cases, grid_media, grid_models, grid_more, grid_run, grid_text
+from loralens.lab.trace import grid_cases, grid_media, grid_models, grid_more, grid_run, grid_sound, grid_text
 
 GRIDS: Final = {
     "first": grid_cases.cases,
@@ -26,6 +26,7 @@ GRIDS: Final = {
     "text": grid_text.cases,
     "run": grid_run.cases,
     "media": grid_media.cases,
+    "sound": grid_sound.cases,
 }
 KEPT: Final = ("trainable", "total", "phase", "peak_allocated_bytes", "phase_peaks", "categories")
 

@@ -16,7 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import kernels, media_more
+from loralens.lab.trace import kernels, media_more, sound
 from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
 
 TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower")
@@ -31,7 +31,7 @@ def has_tower(config: Any) -> bool:
 def media_of(config: Any, recipe: Recipe) -> MediaInputs | None:
     """The media of one batch; None for a model of text alone, or a recipe without any."""
     make = _MAKERS.get(config.model_type)
-    if make is None or not recipe.images:
+    if make is None or not (recipe.images or recipe.audio_seconds):
         return None
     return make(config, recipe)
 
@@ -247,4 +247,5 @@ _MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "qwen3_vl": _qwen,
     "qwen3_vl_moe": _qwen,
     **media_more.MAKERS,
+    **sound.MAKERS,
 }
