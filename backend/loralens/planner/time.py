@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.pace import Pace, pace_on
 from loralens.core.catalogue import Gpu
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.planner.network import compute_dtype, network_of
 from loralens.planner.question import Question
@@ -50,6 +50,12 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
             f"utilization must be from {LEAST_UTILIZATION} to 1, got {utilization!r:.40}",
             field="utilization",
             hint="try 0.4",
+        )
+    if question.model.traced is not None:
+        raise UnsupportedArchitecture(
+            "not known: a traced plan has the bytes of a step and not its operations",
+            field="config.traced_plan",
+            hint="loralens bench or a run of some steps says it",
         )
     recipe = question.recipe
     work = training_work(network_of(question), gradient_checkpointing=recipe.gradient_checkpointing)

@@ -11,11 +11,11 @@ import pytest
 from loralens.core.answer.answers import memory_answer, parameters_answer, plan_answer
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.traced import covered, plan_row
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.model import given, resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.question.traced import TRACED
-from loralens.planner.fit import batch_by_length, fit_answer
+from loralens.planner.fit import batch_by_length, fit_answer, pace_of
 from loralens.planner.sweep import sweep_answer
 
 WORDS: dict[str, Any] = {"micro_batch_size": 2, "sequence_length": 512, "lora": {"target_modules": "all-linear"}}
@@ -145,3 +145,5 @@ def test_time_and_lengths_that_were_not_traced_stay_unknown() -> None:
     body = {"config": CONFIG, "method": "lora", "recipe": WORDS, "gpu": "rtx-4090"}
     assert fit_answer({**body, "tokens": 1_000_000})["time"] is None
     assert [length for length, _ in batch_by_length(body, (64, 512, 16_384))] == [512]
+    with pytest.raises(UnsupportedArchitecture, match="not its operations"):
+        pace_of(body, 1_000_000)
