@@ -54,6 +54,12 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "mbart": [BOTH],
     "pegasus": [BOTH],
     "m2m_100": [BOTH],
+    "dbrx": [
+        {"d_model": 96, "n_heads": 6, "n_layers": 3, "vocab_size": 200, "max_seq_len": 64, "pad_token_id": 0,
+         "attn_config": {"clip_qkv": clip, "kv_n_heads": 2, "rope_theta": 1e4},
+         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2}}
+        for clip in (8, None)
+    ],
 }  # fmt: skip
 
 
@@ -81,3 +87,11 @@ def test_mpnet_has_no_checkpointing() -> None:
     with pytest.raises(UnsupportedArchitecture, match="no gradient checkpointing"):
         memory_answer({"config": config, "method": "full"})
     assert memory_answer({"config": config, "method": "full", "recipe": {"gradient_checkpointing": False}})
+
+
+def test_dbrx_fails_under_autocast() -> None:
+    question: dict[str, Any] = {"config": {"model_type": "dbrx", **CONFIGS["dbrx"][0]}, "method": "full"}
+    recipe = {"weights_dtype": "bfloat16", "micro_batch_size": 1, "sequence_length": 32}
+    with pytest.raises(UnsupportedArchitecture, match="autocast"):
+        memory_answer({**question, "recipe": {**recipe, "autocast": "bfloat16"}})
+    assert memory_answer({**question, "recipe": {**recipe, "autocast": None}})["estimates"]

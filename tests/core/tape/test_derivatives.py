@@ -29,7 +29,7 @@ from loralens.core.tape import derivatives, folding, ops, selecting
 from loralens.core.tape.attention import Attention
 from loralens.core.tape.ledger import Ledger
 from loralens.core.tape.rows import Derivative, Plain
-from loralens.core.tape.scatter import index_copied, masked_scatter, put
+from loralens.core.tape.scatter import index_added, index_copied, masked_scatter, put
 from loralens.core.tape.size import ONE, TOKENS
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
@@ -159,6 +159,7 @@ WALKED = {
     "TOPK": (lambda t, self: best(t, self, 2)[0], {"router: chosen experts": "indices"}),
     "AVERAGE": (lambda t, self: average(t, self, TOKENS * 8), {}),
     "INDEX_PUT": (lambda t, self, indices, values: put(t, self, indices, values, "out"), {}),
+    "INDEX_ADD": (lambda t, self, index, source: index_added(t, self, index, source, "out"), {}),
     "INDEX_COPY": (lambda t, self, index, source: index_copied(t, self, index, source, "out"), {}),
     "MASKED_SCATTER": (lambda t, self, mask, source: masked_scatter(t, self, mask, source, "out"), {}),
     "LAYER_NORM": (

@@ -64,3 +64,17 @@ def index_copied(t: Tape, into: Tensor, index: Tensor, source: Tensor, label: st
         lambda g: [None if size is None else like(t, *size, f"gradient: {label}") for size in sizes],
     )
     return out
+
+
+def index_added(t: Tape, into: Tensor, index: Tensor, source: Tensor, label: str) -> Tensor:
+    """`into.index_add_(0, index, source)`, in into's own storage, whose gradient passes on as it is."""
+    out = Tensor(into.storage, into.numel, into.dtype, into.width)
+    wanted, size = source.node is not None, (source.numel, source.dtype, source.width)
+    t.record(
+        label,
+        [out],
+        [into, source],
+        derivatives.INDEX_ADD.kept(self=into, index=index, source=source),
+        lambda g: [g.view(), like(t, *size, f"gradient: {label}") if wanted else None],
+    )
+    return out

@@ -51,7 +51,7 @@ def model_class(config: Any, head: str = LM) -> Any:
         ):
             found = mapping[type(config)]
             return found[0] if isinstance(found, tuple) else found
-    if found := _unlisted(config):
+    if found := _unlisted(config) or _inside(config):
         return found
     raise UnsupportedArchitecture(
         f"transformers has no model with a training loss for model_type {config.model_type!r}",
@@ -67,6 +67,34 @@ def _unlisted(config: Any) -> Any:
     except ImportError:
         return None
     return next((found for name, found in classes.items() if name.endswith("ForCausalLM")), None)
+
+
+class LanguageModel:
+    """The class of a language model that transformers makes together with its tower only, which is taken out again."""
+
+    def __init__(self, whole: Any, wrapper: Any) -> None:
+        self._whole, self._wrapper = whole, wrapper
+
+    def _from_config(self, config: Any, **words: Any) -> Any:
+        outer = self._wrapper(text_config=config.to_dict())
+        outer.use_cache = outer.get_text_config().use_cache = config.use_cache
+        model = self._whole._from_config(outer, **words)
+        for name, _ in list(model.model.named_children()):
+            if name != "language_model":
+                delattr(model.model, name)
+        return model
+
+
+def _inside(config: Any) -> LanguageModel | None:
+    """The language model of a wrapper whose text config this is (Muse Glimmer); else None."""
+    from transformers.models.auto import modeling_auto as auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    name = str(config.model_type).removesuffix("_text")
+    wrapper = CONFIG_MAPPING[name] if name != config.model_type and name in CONFIG_MAPPING else None
+    if wrapper is None or wrapper not in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return None
+    return LanguageModel(auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[wrapper], wrapper)
 
 
 _MAPPINGS = {

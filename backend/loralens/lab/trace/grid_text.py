@@ -1,6 +1,7 @@
 """Generated cases of the text models walked after those of `grid_models`, with its recipes.
 
-Sparse attention, more mixtures, encoders with decoders, more encoders.
+Sparse attention, more mixtures, encoders with decoders, more encoders, more hybrids (these run transformers' own PyTorch
+code, as without flash-linear-attention, mamba-ssm and causal-conv1d).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Final
 from loralens.lab.trace.grid_models import decoder, recipes
 
 _QUERY_VALUE: Final = ["q_proj", "v_proj"]
-_SLIDING, _FULL = "sliding_attention", "full_attention"
+_SLIDING, _FULL, _LINEAR = "sliding_attention", "full_attention", "linear_attention"
 _LATENT: Final[dict[str, Any]] = {
     "qk_rope_head_dim": 64,
     "qk_nope_head_dim": 128,
@@ -83,6 +84,37 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
         ["query", "value"], "all-linear",
     ),
     "mpnet": (_encoder("mpnet", 30527), ["q", "v"], "all-linear"),
+    "kimi-linear": (
+        decoder("kimi_linear", 32768, 2304, 9216, 32, 32, 4, **_LATENT, num_experts=16, num_experts_per_tok=4,
+                num_shared_experts=1, moe_intermediate_size=1024, linear_head_dim=128, linear_num_heads=32,
+                layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
+        ["q_proj", "kv_b_proj"], "all-linear",
+    ),
+    "ling-2.5": (
+        decoder("bailing_hybrid", 32768, 2560, 6144, 32, 32, 4, **_LATENT, head_dim=128, num_local_experts=16,
+                num_experts_per_tok=4, n_shared_experts=1, moe_intermediate_size=768, n_group=4, topk_group=2,
+                first_k_dense_replace=1, layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
+        ["q_proj", "kv_b_proj"], "all-linear",
+    ),
+    "olmo-hybrid": (
+        decoder("olmo_hybrid", 32768, 3072, 8192, 24, 24, 4, layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "mamba2": (
+        {"model_type": "mamba2", "vocab_size": 32768, "hidden_size": 2048, "num_hidden_layers": 3, "num_heads": 64,
+         "head_dim": 64, "n_groups": 1, "pad_token_id": 0},
+        ["in_proj"], ["in_proj"],
+    ),
+    "muse-glimmer": (
+        decoder("muse_glimmer_text", 32768, 2048, 6144, 16, 2, 4, head_dim=128, sliding_window=512),
+        _QUERY_VALUE, "all-linear",
+    ),
+    "dbrx": (
+        {"model_type": "dbrx", "vocab_size": 32768, "d_model": 2048, "n_heads": 16, "n_layers": 2, "max_seq_len": 4096,
+         "pad_token_id": 0, "attn_config": {"clip_qkv": 8, "kv_n_heads": 4, "rope_theta": 500000.0},
+         "ffn_config": {"ffn_hidden_size": 3584, "moe_num_experts": 8, "moe_top_k": 2}},
+        ["Wqkv"], "all-linear",
+    ),
 }  # fmt: skip
 
 
@@ -92,4 +124,6 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         for word, (method, recipe) in recipes(config, few, many).items():
             if config["model_type"] == "mpnet" and recipe["gradient_checkpointing"]:
                 continue  # transformers has none for it
+            if config["model_type"] == "dbrx" and recipe.get("weights_dtype") != "float32":
+                recipe = {**recipe, "autocast": None}  # its code fails under autocast
             yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}

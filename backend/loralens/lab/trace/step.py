@@ -23,6 +23,7 @@ from loralens.lab.trace import (
     media_batch,
     optimizers,
     quantize,
+    shares,
 )
 from loralens.lab.trace.foreign import Foreign
 from loralens.lab.trace.ledger import TraceLedger
@@ -105,6 +106,7 @@ def run(
         ledger.parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
         stack.enter_context(cuda_on_cpu.cuda_words())
         stack.enter_context(_transformers_as_eager(config))
+        stack.enter_context(shares.equal_shares(config))
         stack.enter_context(optimizers.bitsandbytes_on_fakes())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         # in this thread: autograd's own still holds Python objects when its work is done, and a process that ends

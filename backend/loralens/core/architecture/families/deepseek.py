@@ -16,6 +16,7 @@ from loralens.core.architecture.rotary import rotate_chunks
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
+from loralens.core.tape.folding import assign
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import TOKENS
 from loralens.core.tape.tape import Tape
@@ -69,6 +70,16 @@ class LatentAttention(Module):
         out = kernel(t, q, k, v, call.masks["full"])
         result: Tensor = self.o_proj(t, out.view(s.heads * value))
         return result
+
+    def expanded(self, t: Tape, latent: Tensor, k_rot: Tensor) -> tuple[Tensor, Tensor]:
+        """Key and value of every head; the key is written into an empty tensor, part by part."""
+        s, nope, rope, value = self._s, self._nope, self._rope, self._value
+        both = self.kv_b_proj(t, latent).view(nope + value)
+        k_nope, v = ops.split(t, both, [nope, value], "attention: key and value")
+        k_rot = ops.broadcast(t, k_rot, TOKENS * (s.heads * rope), "attention: rotary key of every head", summed=True)
+        key = t.new(TOKENS * (s.heads * (nope + rope)), both.dtype, nope + rope, "attention key, whole")
+        key = assign(t, key, k_nope, "attention key, whole")
+        return assign(t, key, k_rot, "attention key, whole"), v
 
     def turned(self, t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str) -> Tensor:
         """The rotary part of query or key, turned."""

@@ -22,10 +22,9 @@ from loralens.core.architecture.moe_sigmoid import GroupRouter
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
-from loralens.core.tape.folding import assign
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.size import TOKENS, TOKENS_BY_SEQUENCE
+from loralens.core.tape.size import TOKENS_BY_SEQUENCE
 from loralens.core.tape.tape import Tape
 
 MASKED = (
@@ -60,7 +59,7 @@ class SparseAttention(LatentAttention):
             self.turned(t, k_rot, tables, "attention key"),
         )
         query = ops.cat(t, [q_pass, q_rot], nope + rope, "attention query, whole")
-        key, v = self._expanded(t, k_pass, k_rot)
+        key, v = self.expanded(t, k_pass, k_rot)
         chosen = self.indexer(t, x, narrow, call) if self._own is not None else call.between.received
         assert chosen is not None
         unseen = self._not_chosen(t, chosen, call)
@@ -74,16 +73,6 @@ class SparseAttention(LatentAttention):
 
     def hand_on(self, chosen: Tensor, call: Call) -> None:
         """Nothing."""
-
-    def _expanded(self, t: Tape, latent: Tensor, k_rot: Tensor) -> tuple[Tensor, Tensor]:
-        """Key and value of every head; the key is written into an empty tensor, part by part."""
-        s, nope, rope, value = self._s, self._nope, self._rope, self._value
-        both = self.kv_b_proj(t, latent).view(nope + value)
-        k_nope, v = ops.split(t, both, [nope, value], "attention: key and value")
-        k_rot = ops.broadcast(t, k_rot, TOKENS * (s.heads * rope), "attention: rotary key of every head", summed=True)
-        key = t.new(TOKENS * (s.heads * (nope + rope)), both.dtype, nope + rope, "attention key, whole")
-        key = assign(t, key, k_nope, "attention key, whole")
-        return assign(t, key, k_rot, "attention key, whole"), v
 
     @staticmethod
     def _not_chosen(t: Tape, chosen: Tensor, call: Call) -> Tensor:

@@ -1,18 +1,16 @@
-"""Gated delta networks between attention layers: Qwen3-Next and Qwen3.5; OLMo-Hybrid, which is counted and not walked.
+"""Gated delta networks between attention layers: Qwen3-Next and Qwen3.5.
 
-Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe,olmo_hybrid}/modeling_*.py.
+Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe}/modeling_*.py.
 """
 
 from __future__ import annotations
 
-from loralens.core.architecture.blocks import GatedMLP, GemmaRMSNorm, LateCastRMSNorm, RMSNorm
+from loralens.core.architecture.blocks import GatedMLP, GemmaRMSNorm, RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
-from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.families.delta_rule import CHUNK, DeltaRule
 from loralens.core.architecture.families.mixed_layer import MixedLayer
-from loralens.core.architecture.families.olmo2 import Olmo2Layer
 from loralens.core.architecture.families.qwen_vl import section_tables
 from loralens.core.architecture.families.state_space import (
     FALLBACK,
@@ -268,42 +266,3 @@ class Qwen3Next(DeltaDecoder):
         step = config.integer("decoder_sparse_step", default=1, high=2**20)
         none = config.has("num_experts") and config.integer("num_experts", low=0, high=MAX_EXPERTS) == 0
         return [not none and index not in dense and (index + 1) % step == 0 for index in range(layers)]
-
-
-class OlmoDelta(Module):
-    """OLMo-Hybrid's delta layer: everything has a projection of its own."""
-
-    def __init__(self, hidden: int, w: DeltaWidths) -> None:
-        for name, width in (("q", w.keys), ("k", w.keys), ("v", w.values), ("g", w.values)):
-            setattr(self, f"{name}_proj", Linear(hidden, width, name=f"linear attention {name}"))
-        for name in ("a", "b"):
-            setattr(self, f"{name}_proj", Linear(hidden, w.value_heads, name=f"linear attention {name}"))
-        self.o_proj = Linear(w.values, hidden, name="linear attention out")
-        self.conv1d = DepthwiseConvolution(2 * w.keys + w.values, w.kernel, False)
-        self.A_log = Parameter((w.value_heads,))
-        self.dt_bias = Parameter((w.value_heads,))
-        self.o_norm = RMSNorm(w.value_dim)
-
-
-class OlmoHybrid(CountedDecoder):
-    """Three delta layers, then OLMo-3's attention."""
-
-    family = "olmo_hybrid"
-
-    def __init__(self, config: Config) -> None:
-        s = Shape.read(config)
-        default = ["full_attention" if index % 4 == 3 else "linear_attention" for index in range(s.layers)]
-        if "full_attention" not in default:
-            default[-1] = "full_attention"
-        kinds = layer_kinds(config, ("layer_types",), default, KINDS)
-        heads = config.integer("linear_num_key_heads", default=s.heads, high=MAX_HEADS)
-        w = DeltaWidths.read(config, s.heads, s.heads, max(1, int(0.75 * s.hidden / heads)), None)
-        bias = config.flag("attention_bias", False)
-
-        def layer(kind: str) -> Module:
-            if kind == "linear_attention":
-                mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
-                return MixedLayer(s, "linear_attn", OlmoDelta(s.hidden, w), mlp)
-            return Olmo2Layer(s, bias)
-
-        self.assemble(s, layer, kinds, norm=LateCastRMSNorm)

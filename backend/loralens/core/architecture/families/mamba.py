@@ -36,7 +36,7 @@ UNPACKED: Final = (
 class MambaBlock(Module):
     """Norm and mixer; the residual stream is kept in float32 where the config says so."""
 
-    def __init__(self, hidden: int, mixer: SelectiveMixer, *, wide: bool) -> None:
+    def __init__(self, hidden: int, mixer: Module, *, wide: bool) -> None:
         self.norm = RMSNorm(hidden)
         self.mixer = mixer
         self._wide = wide
@@ -56,8 +56,8 @@ class Mamba(CausalDecoder):
 
     mixes = True
     caches = False
-    turn = 1
-    default_targets = ("in_proj", "x_proj")
+    turn: int | None = 1
+    default_targets: tuple[str, ...] = ("in_proj", "x_proj")
     refused_targets = REFUSED
     mixer: type[SelectiveMixer] = SelectiveMixer
 

@@ -1,4 +1,4 @@
-"""Mamba 2; counted, not walked.
+"""Mamba 2: a chunked scan with a scalar state matrix for each head.
 
 Source: transformers 5.23, models/mamba2/modeling_mamba2.py.
 """
@@ -6,11 +6,15 @@ Source: transformers 5.23, models/mamba2/modeling_mamba2.py.
 from __future__ import annotations
 
 from loralens.core.architecture.blocks import RMSNorm
-from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
-from loralens.core.architecture.counting import CountedModel
-from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, REFUSED, HeadedMixer
-from loralens.core.architecture.module import Embedding, Linear, Module, Stack
+from loralens.core.architecture.config import Config
+from loralens.core.architecture.decoder import PartNames
+from loralens.core.architecture.families.mamba import Mamba, MambaBlock
+from loralens.core.architecture.families.state_space import FALLBACK, MAX_GROUPS, MAX_KERNEL, HeadedMixer
+from loralens.core.architecture.module import Module
+from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import Recipe
+from loralens.core.tape.parameter import Parameter
 
 
 class OneMixer(Module):
@@ -21,18 +25,18 @@ class OneMixer(Module):
         self.mixer = mixer
 
 
-class Mamba2(CountedModel):
+class Mamba2(Mamba):
     """The causal language model."""
 
-    family = "mamba2"
-    default_targets = ("in_proj",)
-    refused_targets = REFUSED
+    turn: int | None = None
+    default_targets: tuple[str, ...] = ("in_proj",)
 
     def __init__(self, config: Config) -> None:
-        hidden, vocabulary = config.integer("hidden_size"), config.integer("vocab_size", high=MAX_VOCABULARY)
-        layers = config.integer("num_hidden_layers", "n_layer", high=MAX_LAYERS)
-        inner = config.integer("expand", default=2, high=1_024) * hidden
+        own = {"num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 1, "head_dim": 1}
+        s = Shape.read(config.over({**own, "num_heads": None})).with_rotated(0)
+        inner = config.integer("expand", default=2, high=1_024) * s.hidden
         heads, width = config.integer("num_heads", default=128, high=MAX_GROUPS), config.integer("head_dim", default=64)
+        groups = config.integer("n_groups", default=8, high=MAX_GROUPS)
         if heads * width != inner:
             raise InvalidInput(
                 f"config.num_heads {heads} times head_dim {width} must be expand * hidden_size, {inner}",
@@ -40,24 +44,27 @@ class Mamba2(CountedModel):
                 hint="compare with the model's config.json on the Hub",
             )
 
-        def layer(_: object) -> OneMixer:
+        def layer(_: object) -> MambaBlock:
             mixer = HeadedMixer(
-                hidden,
+                s.hidden,
                 inner,
                 heads,
                 config.integer("state_size", default=128),
-                config.integer("n_groups", default=8, high=MAX_GROUPS),
+                groups,
                 config.integer("conv_kernel", default=4, high=MAX_KERNEL),
                 bias=config.flag("use_bias", False),
                 conv_bias=config.flag("use_conv_bias", True),
+                chunk=config.integer("chunk_size", default=256, high=MAX_GROUPS),
+                norm_groups=groups,
             )
-            return OneMixer(hidden, mixer)
+            return MambaBlock(s.hidden, mixer, wide=config.flag("residual_in_fp32", True))
 
-        self.backbone = Module()
-        self.backbone.embeddings = Embedding(vocabulary, hidden)
-        self.backbone.layers = Stack(layer, [None] * layers)
-        self.backbone.norm_f = RMSNorm(hidden)
-        self.lm_head = self.head = Linear(hidden, vocabulary, name="head")
-        self.vocabulary, self.tied = vocabulary, config.flag("tie_word_embeddings", False)
-        if self.tied:
-            self.lm_head.weight = self.backbone.embeddings.weight
+        self.assemble(s, layer, s.windows, names=PartNames("backbone", "embeddings", norm="norm_f"))
+
+    def unreached(self) -> list[Parameter]:
+        """None."""
+        return []
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """Which kernels run."""
+        return [*super(Mamba, self).assumptions(recipe), FALLBACK]
