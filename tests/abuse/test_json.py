@@ -190,3 +190,16 @@ def test_null_leaves_a_word_open_and_the_schema_says_so():
             assert "null" in kinds or any("null" in kind for kind in kinds if isinstance(kind, list)), (name, word)
             assert "enum" not in schema or None in schema["enum"], (name, word)
     assert Recipe.from_mapping({"evaluation": {"metrics": None}, "attention": None}) == Recipe()
+
+
+def test_a_group_that_is_called_by_one_word_is_so_in_the_schema_too():
+    said = {}
+    for name in GROUPS:
+        options = OPENAPI["components"]["schemas"]["Recipe"]["properties"][name]["anyOf"]
+        said[name] = [one for one in options if one.get("type") == "string"]
+        for choice in said[name][0].get("enum", ["7B"]) if said[name] else ():
+            assert getattr(Recipe.from_mapping({name: choice}), name) is not None, (name, choice)
+    assert [name for name, strings in said.items() if strings] == ["quantization", "objective", "teacher", "rollout"]
+    for name in ("lora", "parallelism", "evaluation"):
+        with pytest.raises(InvalidInput):
+            Recipe.from_mapping({name: "AAA"})

@@ -45,8 +45,16 @@ def components() -> dict[str, Any]:
     """The named schemas of a recipe and its groups: every word that a body may hold, and what an answer shows."""
     groups = {name: _object(cls.__doc__, words_of(cls, name)) for name, cls in GROUPS.items()}
     whole = _object("One training set-up: everything about a step that is not the model.", words_of(Recipe))
-    whole["properties"] |= {name: {"anyOf": [{"$ref": _reference(name)}, {"type": "null"}]} for name in groups}
+    whole["properties"] |= {name: _group(name, words_of(cls, name)) for name, cls in GROUPS.items()}
     return {"Recipe": whole} | {name.capitalize(): schema for name, schema in groups.items()}
+
+
+def _group(name: str, words: tuple[Word, ...]) -> dict[str, Any]:
+    """A group's object, or the one word that it is called by (`quantization: nf4`), or nothing."""
+    alone = next((word for word in words if word.name == name), None)
+    choices = {"enum": list(alone.kind.choices)} if alone is not None and alone.kind.choices else {}
+    short = [] if alone is None else [{"type": "string"} | choices]
+    return {"anyOf": [{"$ref": _reference(name)}, *short, {"type": "null"}]}
 
 
 def _object(text: str | None, words: tuple[Word, ...]) -> dict[str, Any]:
