@@ -6,7 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from loralens.core import catalogue
+from loralens.core.answer import explain
 from loralens.core.answer.answers import memory_answer
 from loralens.core.catalogue import _resolution
 from loralens.core.errors import LoraLensError
@@ -136,3 +139,28 @@ def test_every_price_source_is_translated() -> None:
             text = re.sub(pattern, re.sub(r"\$(\d)", r"\\\1", said), text)
         names = r"SkyPilot|v8|Lambda|Crusoe|primeintellect|RunPod|RTX"
         assert not re.search(r"[A-Za-z]", re.sub(names, "", text)), text
+
+
+def test_every_source_of_a_term_is_translated() -> None:
+    assert {source for _, _, source in explain._SOURCES} | {"assumption"} == set(TABLE["sources"])
+
+
+REFUSED = (
+    {"lora": {"rank": 0}}, {"micro_batch_size": 0}, {"sequence_length": 10**9}, {"optimizer": "adamm"}, {"padded": 3},
+    {"lora": {"dropout": 2}}, {"lora": {"alpha": -1}}, {"fused_kernels": 7}, {"lora": {"rank_pattern": 3}}, {"stack": 3},
+    {"lora": {"target_modules": ["nothing"]}}, {"parallelism": {"gpus": 4}}, {"parallelism": {"gpus": 6, "tp": 4}},
+    {"trainable_layers": -1}, {"image_size": "a"}, {"wat": 1}, {"parallelism": {"gpus": 3, "strategy": "ddp", "pp": 3, "pipeline_rank": 7}},
+    {"lora": {"layers_to_transform": [0], "target_modules": "all"}}, {"sequence_length": 101, "parallelism": {"gpus": 4, "cp": 4}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", REFUSED, ids=str)
+def test_what_is_refused_on_the_page_is_said_in_chinese(recipe: dict[str, object]) -> None:
+    rules = json.loads(Path("frontend/src/shared/i18n/problem.zh-CN.json").read_text("utf-8"))
+    with pytest.raises(LoraLensError) as refused:
+        memory_answer({"model": "7B", "method": "lora", "recipe": recipe}, verdicts=False)
+    detail = refused.value.message
+    found = re.fullmatch(r"(\S+) must be (.+), got (.+)", detail, re.DOTALL)
+    assert any(re.fullmatch(pattern, detail) for pattern, _ in rules["details"]) or (
+        found is not None and any(re.fullmatch(pattern, found[2]) for pattern, _ in rules["allowed"])
+    ), detail

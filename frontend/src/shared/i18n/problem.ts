@@ -1,11 +1,26 @@
-/** What the API says when it refuses, in the reader's language: the kind by its code, and the API's own words for the rest. */
+/** What the API says when it refuses, in the reader's language: the kind by its code, and its own words where a rule has them. */
+import { shallowRef } from 'vue'
 import { ApiError, type Problem } from '@/shared/api/client'
 import { useLocale } from './index'
 
+type Translate = (detail: string) => string
+/** Fetched with the first refusal: most readers meet none. */
+const chinese = shallowRef<Translate | null>(null)
+let asked = false
+
+function inChinese(detail: string): string {
+  if (!asked) {
+    asked = true
+    void import('./problemDetails').then((loaded) => (chinese.value = loaded.inChinese)).catch(() => (asked = false))
+  }
+  return chinese.value?.(detail) ?? detail
+}
+
 export function useProblem(): { say: (problem: Problem) => string; sayError: (error: unknown) => string } {
-  const { t, te } = useLocale()
+  const { t, te, locale } = useLocale()
   const say = (problem: Problem): string => {
-    const detail = problem.detail ?? problem.title
+    const text = problem.detail ?? problem.title
+    const detail = locale.value === 'en' ? text : inChinese(text)
     return te(`problem.${problem.code}`) ? t(`problem.${problem.code}`, { detail }) : detail
   }
   return {

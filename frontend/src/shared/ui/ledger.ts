@@ -8,6 +8,7 @@ import chinese from './ledger.zh-CN.json'
 const LABELS: Record<string, string> = chinese.labels
 /** Why a word has no effect. */
 const REASONS: Record<string, string> = chinese.reasons
+const SOURCES: Record<string, string> = chinese.sources
 const IDLE = /^without effect on memory: (.+) \((.+)\)$/
 const ASSUMPTIONS = chinese.assumptions.map(([pattern, text]) => [new RegExp(`^${pattern!}$`), text!] as const)
 
@@ -26,6 +27,10 @@ export const regimeIn = (locale: Locale, text: string): string =>
   locale === 'en' ? text : text.split(', ').map(piece).join('，')
 
 export const reasonIn = (locale: Locale, text: string): string => (locale === 'en' ? text : (REASONS[text] ?? text))
+
+/** Where the rule behind a term comes from. */
+export const sourceIn = (locale: Locale, text: string): string =>
+  locale === 'en' ? text : (SOURCES[text] ?? text.replace(/^traced: /, '追踪：'))
 
 export function assumptionIn(locale: Locale, text: string): string {
   if (locale === 'en') return text

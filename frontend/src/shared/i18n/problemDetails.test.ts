@@ -1,0 +1,9 @@
+import { expect, it } from 'vitest'
+import { inChinese } from './problemDetails'
+
+it.each([
+  ['lora.rank must be a whole number from 1 to 65536, got 0', 'lora.rank 须为 1 到 65536 的整数，得到的是 0'],
+  ["unknown field 'modle'", '没有“modle”这个字段'],
+  ['8 GPUs need a strategy; allowed: ddp, zero1', '8 张 GPU 需要一种并行策略；可选：ddp, zero1'],
+  ['a sentence that no rule has', 'a sentence that no rule has'],
+])('%s', (detail, said) => expect(inChinese(detail)).toBe(said))
