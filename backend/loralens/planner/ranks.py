@@ -17,6 +17,7 @@ from loralens.core.architecture.registry import build
 from loralens.core.methods.adapters import settled
 from loralens.core.question.lora import Lora
 from loralens.planner.question import Question, read_question
+from loralens.planner.texts import TEXTS
 
 if TYPE_CHECKING:
     from loralens.core.texts import Both
@@ -103,33 +104,29 @@ def _variant(question: Question) -> list[str]:
 
 def _unknown(question: Question, setting: RankSetting, rows: list[RankRun], targets: list[str]) -> Both:
     if not _as_run(question, setting):
-        return {
-            "en": f"Unknown for {question.model.name}, {question.method}: the comparison was run on {setting['model_name']} "
-            "alone, unquantized. Whether its ranks carry over to another model, other data or another base is not measured.",
-            "zh": f"{question.model.name}，{question.method}：未知。这次对比只在未量化的 {setting['model_name']} 上做过；它的秩能否用到别的"
-            "模型、数据或底座上，没有测过。",
-        }
+        return TEXTS(
+            "ranks.elsewhere", model=question.model.name, method=question.method, measured=setting["model_name"]
+        )
     there = "; ".join(_name(row) for row in rows if row["peft_type"] == "LORA" and _comparable(row))
     lora = question.recipe.lora
     asked = " ".join(["LoRA", *_variant(question), f"r = {lora.rank}, alpha {lora.alpha:g}, {', '.join(targets)}"])
-    return {
-        "en": f"Unknown: {asked} was not run, and nothing is interpolated. Run were: {there}.",
-        "zh": f"未知：没有跑过 {asked}，这里也不插值。跑过的有：{there}。",
-    }
+    return TEXTS("ranks.not_run", asked=asked, there=there)
 
 
 def _said(measured: RankRun, rows: list[RankRun], setting: RankSetting) -> list[Both]:
     share, error = _percent(measured["accuracy"]), _percent(measured["standard_error"])
     questions = setting["test_questions"]
-    said: list[Both] = [
-        {
-            "en": f"Measured: {measured['right_answers']} of {questions} questions right, {share} (standard error {error}), with "
-            f"alpha {measured['alpha']}." if measured["alpha"] else f"Measured: {measured['right_answers']} of {questions} questions "
-            f"right, {share} (standard error {error}).",
-            "zh": f"测得：{questions} 道题答对 {measured['right_answers']} 道，即 {share}（标准误 {error}）"
-            + (f"，alpha 为 {measured['alpha']}。" if measured["alpha"] else "。"),
-        }
-    ]  # fmt: skip
+    alpha = TEXTS("ranks.alpha", alpha=measured["alpha"]) if measured["alpha"] else ""
+    said = [
+        TEXTS(
+            "ranks.measured",
+            right=measured["right_answers"],
+            questions=questions,
+            share=share,
+            error=error,
+            alpha=alpha,
+        )
+    ]
     for other in rows:
         if (
             other["name"] != measured["name"]
@@ -153,13 +150,16 @@ def _beside(one: RankRun, other: RankRun) -> Both:
     parameters = other["trainable_parameters"] / one["trainable_parameters"]
     memory = other["reserved_bytes"] / one["reserved_bytes"] - 1
     seconds = other["train_seconds"] / one["train_seconds"] - 1
-    costs = f"{parameters:.2g} ×", _change(memory), _change(seconds)
-    return {
-        "en": f"{name}: {points} points (standard error {noise}: {'more than chance' if clear else 'may be chance'}); parameters "
-        f"{costs[0]}, memory {costs[1]}, time {costs[2]}.",
-        "zh": f"{name}：{points} 个百分点（标准误 {noise}：{'超出偶然' if clear else '可能只是偶然'}）；参数 {costs[0]}，显存 {costs[1]}，"
-        f"时间 {costs[2]}。",
-    }
+    return TEXTS(
+        "ranks.beside",
+        name=name,
+        points=points,
+        noise=noise,
+        chance=TEXTS("ranks.clear" if clear else "ranks.chance"),
+        parameters=f"{parameters:.2g} ×",
+        memory=_change(memory),
+        time=_change(seconds),
+    )
 
 
 def _name(row: RankRun) -> str:
@@ -176,24 +176,16 @@ def _percent(share: float) -> str:
 
 
 def _limits(setting: RankSetting) -> list[Both]:
-    model, gpu, questions = setting["model_name"], setting["gpu"], setting["test_questions"]
     return [
-        {
-            "en": f"One model ({model}), one task ({setting['train_data']}, tested on {setting['test_data']}), {setting['steps']:,} steps of "
-            f"{setting['micro_batch_size']} rows.",
-            "zh": f"一个模型（{model}），一个任务（{setting['train_data']}，在 GSM8K 全部测试题上测试），{setting['steps']:,} 步，每步 "
-            f"{setting['micro_batch_size']} 行。",
-        },
-        {
-            "en": f"One seed for each run: the standard error is that of {questions:,} questions, and training again would add to it.",
-            "zh": f"每个设置只跑了一个种子：标准误只来自 {questions:,} 道题，重新训练的差别还要加上去。",
-        },
-        {
-            "en": "Each method with the learning rate that its authors or PEFT's chose, not with its best one.",
-            "zh": "每种方法用的是其作者或 PEFT 选的学习率，不一定是最好的。",
-        },
-        {
-            "en": f"Memory is what the allocator reserved on {gpu}, evaluation included; time is of that card.",
-            "zh": f"显存是 {gpu} 上分配器保留的最大值，包括评估；时间是这块卡的。",
-        },
-    ]  # fmt: skip
+        TEXTS(
+            "ranks.limit.one",
+            model=setting["model_name"],
+            data=setting["train_data"],
+            tests=TEXTS("ranks.tests"),
+            steps=setting["steps"],
+            rows=setting["micro_batch_size"],
+        ),
+        TEXTS("ranks.limit.seed", questions=setting["test_questions"]),
+        TEXTS("ranks.limit.rate"),
+        TEXTS("ranks.limit.card", gpu=setting["gpu"]),
+    ]

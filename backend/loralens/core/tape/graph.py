@@ -206,3 +206,9 @@ def kept_leaf(tensor: Tensor, section: str, copy: Callable[[], Tensor] | None, r
         returned(*held)
 
     return Node(LEAF, "input gradient", section, (), [], apply)
+
+
+def passed_by(node: Node) -> list[Tensor | None]:
+    """No gradient came from anywhere: a backward function then gives none to its inputs, and lets go what it saved."""
+    node.saved, node.region = [], None
+    return [None] * len(node.inputs)

@@ -33,6 +33,7 @@ from loralens.core.tape.graph import (
     hold,
     kept_leaf,
     let_go,
+    passed_by,
     ran,
 )
 from loralens.core.tape.ledger import Ledger, Storage
@@ -320,7 +321,7 @@ class Tape:
         while ready:
             node = heapq.heappop(ready)[2]
             arrived = buffers.pop(node, [])
-            results = self._run(node, arrived) if arrived else self._pass_by(node)
+            results = self._run(node, arrived) if arrived else passed_by(node)
             if arrived is filled:
                 spent = arrived
             else:
@@ -362,15 +363,9 @@ class Tape:
             node.saved, node.region = [], None
         if callable(produced):  # summed and cast to the inputs' shapes and dtypes
             produced = self._finish(node, produced)
-        results = list(produced) if isinstance(produced, (tuple, list)) else [produced]
-        hold(results)
+        hold(results := list(produced) if isinstance(produced, (tuple, list)) else [produced])
         node.saved = []
         return results
-
-    def _pass_by(self, node: Node) -> list[Tensor | None]:
-        """No gradient came from anywhere: a backward function then gives none to its inputs, and lets go what it saved."""
-        node.saved, node.region = [], None
-        return [None] * len(node.inputs)
 
     def _apply(self, node: Node, arrived: list[Tensor | None]) -> Any:
         return node.apply(arrived) if node.owning else node.apply(*arrived)

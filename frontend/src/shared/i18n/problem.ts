@@ -3,17 +3,12 @@ import { shallowRef } from 'vue'
 import { ApiError, type Problem } from '@/shared/api/client'
 import { useLocale } from './index'
 
-type Translate = (detail: string) => string
 /** Fetched with the first refusal: most readers meet none. */
-const chinese = shallowRef<Translate | null>(null)
-let asked = false
+const chinese = shallowRef((detail: string) => detail)
 
 function inChinese(detail: string): string {
-  if (!asked) {
-    asked = true
-    void import('./problemDetails').then((loaded) => (chinese.value = loaded.inChinese)).catch(() => (asked = false))
-  }
-  return chinese.value?.(detail) ?? detail
+  void import('./problemDetails').then((loaded) => (chinese.value = loaded.inChinese)).catch(() => {})
+  return chinese.value(detail)
 }
 
 export function useProblem(): { say: (problem: Problem) => string; sayError: (error: unknown) => string } {
