@@ -209,7 +209,7 @@ def index(func: Any, x: torch.Tensor, indices: Any) -> Any:
 class EqualShares:
     """`nonzero` in a loop over experts, whose result depends on the router: every expert is hit, by an equal share of tokens.
 
-    Source: transformers 5.23, models/{dbrx,longcat_flash,nllb_moe,switch_transformers}/modeling_*.py (`expert_hit`).
+    Source: transformers 5.23, models/{dbrx,nllb_moe,switch_transformers}/modeling_*.py (`expert_hit`).
     """
 
     def __init__(self, ledger: Any) -> None:
@@ -220,8 +220,11 @@ class EqualShares:
         inside = self._ledger.owners.inside
         if not inside or not type(inside[-1]).__name__.endswith("Experts"):
             return func(mask)
-        counted = (getattr(inside[-1], name, None) for name in ("total_experts", "num_experts"))
-        experts = next(filter(None, counted), None) or len(inside[-1])
+        experts = getattr(inside[-1], "num_experts", None)
+        if experts is None and isinstance(inside[-1], torch.nn.ModuleDict):
+            experts = len(inside[-1])
+        if experts is None:  # some compute nothing (LongCat), and then an equal share is a guess
+            return func(mask)
         rows = min(experts, mask.numel()) if mask.dim() == 1 else mask.numel() // experts
         return torch.empty_strided((rows, mask.dim()), (1, rows), dtype=torch.int64, device=mask.device)
 

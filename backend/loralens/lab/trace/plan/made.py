@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.traced import TracedParameter
+from loralens.core.architecture.moe_looped import EQUAL_SHARES
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.base import precision_text
 from loralens.core.step.counts import Counts
@@ -170,6 +171,8 @@ class _Maker:
                 else ""
             )
         )
+        if any(storage.op.startswith("aten.nonzero") for storage in aligned.record.storages):  # a loop over experts
+            yield EQUAL_SHARES
         if self.narrowed:
             yield f"traces over a wider range do not fit one plan: {self.narrowed}"
 
