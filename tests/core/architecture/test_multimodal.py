@@ -107,6 +107,21 @@ CASES: dict[str, dict[str, Any]] = {
         "vision_config": {"patch_size": 4, "mm_embed_dim": 48, "output_proj_dims": 48, "mm_posemb_size": 30},
         "audio_config": {"audio_embed_dim": 60},
     },
+    **{
+        name: {
+            "text_config": {**TEXT, "model_type": text, "hidden_size": 192, **more},
+            "vision_config": {
+                "depth": 2, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "out_hidden_size": 192,
+                "image_size": 56,
+            },
+            "tie_word_embeddings": False,
+        }
+        for name, text, more in (
+            ("glm4v", "glm4v_text", {}),
+            ("glm46v", "glm4v_text", {}),
+            ("glm4v_moe", "glm4v_moe_text", {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}),
+        )
+    },
     "llava, with two feature layers": {
         "text_config": {**TEXT, "model_type": "llama", "tie_word_embeddings": False},
         "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},

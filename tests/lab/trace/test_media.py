@@ -16,7 +16,7 @@ from loralens.lab.trace.media import media_of
 SIZES = ([31, 400], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
          "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224", "llama-3.2-11b-vision", "smolvlm2-2.2b",
-         "idefics3-8b", "gemma-4-31b")  # fmt: skip
+         "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b")  # fmt: skip
 PER_TILE = {"llava-v1.6-mistral-7b": 577, "smolvlm2-2.2b": 729, "idefics3-8b": 676}  # rows in the tower
 
 
@@ -37,6 +37,8 @@ def test_values_and_rows_are_the_processors(name: str) -> None:
         if "image_grid_thw" in given.values:
             assert own.rows == given.values["image_grid_thw"].prod(-1).sum() == pixels[0]
             assert own.rows == own.tokens * 4
+        if name.startswith("glm"):
+            assert own.rows == pixels[0] == own.tokens * 4
         if name.startswith("gemma-4"):
             assert own.rows == pixels[0] * 2520
             assert own.tokens * 9 == sum(given.chosen[pixels[0], 280] for _ in range(9))

@@ -21,6 +21,7 @@ _TEXT: Final = {
     "internvl": "qwen2",
     "voxtral": "llama",
     "mllama": "mllama_text_model",
+    "glm46v": "glm4v_text",
 }
 _FLAT: Final = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}  # text fields at the top level
 _FIELDS: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -38,6 +39,8 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "qwen3_vl_moe_text": (2048, 5632, 24, 16, 151936),
     "qwen3_5_text": (4096, 12288, 32, 16, 248320),
     "llama4_text": (5120, 8192, 48, 40, 202048),
+    "glm4v_text": (4096, 13696, 40, 32, 151552),
+    "glm4v_moe_text": (4096, 10944, 46, 96, 151424),
     "mllama_text_model": (4096, 14336, 40, 32, 128256),
 }
 _SIBLINGS: Final = ("vision_config", "audio_config")

@@ -120,6 +120,8 @@ FAMILIES: Final[dict[str, str]] = {
     "qwen3_vl_text": "qwen_vl:Qwen3VLText",
     "qwen3_vl_moe_text": "qwen_vl:Qwen3VLMoeText",
     "mllama_text_model": "mllama:MllamaText",
+    "glm4v_text": "glm4v:Glm4vText",
+    "glm4v_moe_text": "glm4v:Glm4vMoeText",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -155,6 +157,9 @@ MEDIA: Final[dict[str, str]] = {
     "gemma3": "projected:Gemma3Media",
     "gemma4": "gemma4_vision:Gemma4Media",
     "gemma4_unified": "gemma4_unified:UnifiedMedia",
+    "glm46v": "glm4v:Glm4vMedia",
+    "glm4v": "glm4v:Glm4vMedia",
+    "glm4v_moe": "glm4v:Glm4vMedia",
     "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",

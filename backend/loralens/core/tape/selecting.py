@@ -54,6 +54,18 @@ def where(t: Tape, condition: Tensor, a: Tensor, b: Tensor, label: str) -> Tenso
     return out
 
 
+def grid_sample(t: Tape, table: Tensor, grid: Tensor, numel: Size, label: str) -> Tensor:
+    """Values of a table at places between its entries. Shapes: table (entries, width), grid (rows, 2) to (rows, width)."""
+    out = t.new(numel, table.dtype, table.width, label)
+    sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (table, grid)]
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        return [like(t, n, d, w, f"gradient: {label}") if wanted else None for n, d, w, wanted in sizes]
+
+    t.record(label, [out], [table, grid], derivatives.GRID_SAMPLE.kept(input=table, grid=grid), apply)
+    return out
+
+
 def hidden_places(t: Tape, x: Tensor, mask: Tensor, label: str) -> Tensor:
     """x, with a number where the mask holds. Shapes: x (rows, width), mask (rows)."""
     out = t.new(x.numel, x.dtype, x.width, label)

@@ -30,6 +30,9 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("gemma-4-31b", 6, 5, (500, 700), 1024),
     ("gemma-4-e2b", 5, 2, (300, 900), 1024),
     ("gemma-4-unified", 6, 1, (500, 700), 1024),
+    ("glm-4.1v-9b", 3, 5, (364, 500), 512),
+    ("glm-4.5v-narrow", 3, 3, (364, 500), 512),
+    ("glm-4.6v-flash", 2, 2, (200, 900), 512),
     ("smolvlm2-2.2b", 3, 5, (500, 700), 1536),
     ("idefics3-8b", 2, 5, (300, 1200), 1536),
 )  # fmt: skip
@@ -73,6 +76,35 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
                         "vocab_size": 32768, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]},
         "vision_config": {"model_type": "gemma4_unified_vision", "mm_embed_dim": 2560, "output_proj_dims": 2560},
         "audio_config": {"model_type": "gemma4_unified_audio"},
+    },
+    "glm-4.1v-9b": {
+        "model_type": "glm4v", "tie_word_embeddings": False,
+        "text_config": {"model_type": "glm4v_text", "hidden_size": 4096, "intermediate_size": 13696, "num_hidden_layers": 40,
+                        "num_attention_heads": 32, "num_key_value_heads": 2, "vocab_size": 151552, "pad_token_id": 151329,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12],
+                                            "partial_rotary_factor": 0.5}},
+        "vision_config": {"model_type": "glm4v_vision", "depth": 24, "hidden_size": 1536, "num_heads": 12,
+                          "out_hidden_size": 4096, "intermediate_size": 13696, "image_size": 336, "patch_size": 14},
+    },
+    # narrower, with fewer experts
+    "glm-4.5v-narrow": {
+        "model_type": "glm4v_moe", "tie_word_embeddings": False,
+        "text_config": {"model_type": "glm4v_moe_text", "hidden_size": 2048, "intermediate_size": 5472, "num_hidden_layers": 46,
+                        "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 32768,
+                        "n_routed_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 704, "pad_token_id": 0,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12],
+                                            "partial_rotary_factor": 0.5}},
+        "vision_config": {"model_type": "glm4v_moe_vision", "depth": 24, "hidden_size": 1536, "num_heads": 12,
+                          "out_hidden_size": 2048, "intermediate_size": 5472, "image_size": 336, "patch_size": 14},
+    },
+    "glm-4.6v-flash": {
+        "model_type": "glm46v", "tie_word_embeddings": False,
+        "text_config": {"model_type": "glm4v_text", "hidden_size": 4096, "intermediate_size": 13696, "num_hidden_layers": 40,
+                        "num_attention_heads": 32, "num_key_value_heads": 2, "vocab_size": 151552, "pad_token_id": 151329,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12],
+                                            "partial_rotary_factor": 0.5}},
+        "vision_config": {"model_type": "glm4v_vision", "depth": 24, "hidden_size": 1536, "num_heads": 12,
+                          "out_hidden_size": 4096, "intermediate_size": 13696, "image_size": 336, "patch_size": 14},
     },
     "smolvlm2-2.2b": {
         "model_type": "smolvlm", "scale_factor": 3, "image_token_id": 49190, "tie_word_embeddings": False,
@@ -214,9 +246,11 @@ def media_config(name: str, layers: int, tower: int) -> dict[str, Any]:
     return config
 
 
-_LANGUAGE: Final = dict.fromkeys(("smolvlm2-2.2b", "idefics3-8b"), TEXT)
-# PEFT cannot adapt Llama 4's router, which all-linear takes in
-_NAMED: Final = {"llama-4-scout-whole": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "fc1",
+_LANGUAGE: Final[dict[str, str]] = dict.fromkeys(("smolvlm2-2.2b", "idefics3-8b"), TEXT)
+_LANGUAGE["glm-4.5v-narrow"] = r".*language_model.*\.(q_proj|v_proj)"
+# PEFT cannot adapt Llama 4's router, which all-linear takes in, nor has an adapter on experts dropout
+_NAMED: Final = {"glm-4.5v-narrow": ["q_proj", "k_proj", "v_proj", "o_proj", "qkv"],
+                 "llama-4-scout-whole": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "fc1",
                                          "fc2", "linear_1", "linear"]}  # fmt: skip
 
 

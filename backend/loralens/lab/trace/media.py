@@ -63,7 +63,8 @@ def told(model: torch.nn.Module, media: MediaInputs | None) -> Iterator[None]:
         return
     listed = FakeTensor.tolist
     if media.listed is not None:
-        FakeTensor.tolist = lambda _self: media.listed  # type: ignore[method-assign,assignment]
+        known = media.listed
+        FakeTensor.tolist = lambda x: known[x.dtype] if isinstance(known, dict) else known  # type: ignore[method-assign,assignment]
     kernels.CHOSEN.update(media.chosen)
     instead = {"torch_compilable_check": lambda *_, **__: None, **media.instead}
     code = {

@@ -24,7 +24,7 @@ class MediaInputs:
     values: dict[str, Any] = field(default_factory=dict)
     instead: dict[str, Any] = field(default_factory=dict)  # functions of the model's module, replaced
     chosen: dict[Shape, int] = field(default_factory=dict)  # by its shape, how much of a mask is true
-    listed: list[int] | None = None  # what `Tensor.tolist` gives
+    listed: list[int] | dict[torch.dtype, list[int]] | None = None  # what `Tensor.tolist` gives, perhaps by dtype
 
     def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, Any]:
         """On the fake GPU."""

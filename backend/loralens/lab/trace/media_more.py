@@ -99,9 +99,42 @@ def _unified(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _glm4v(config: Any, recipe: Recipe) -> MediaInputs:
+    """GLM-4.1V and its successors: patches of all pictures in one row, and a grid."""
+    import torch
+
+    vision = config.vision_config
+    made = processor(
+        "glm4v.image_processing_pil_glm4v.Glm4vImageProcessorPil",
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+    )
+    given = made(pictures(recipe), return_tensors="np")
+    rows = [int(each.prod()) for each in given["image_grid_thw"]]
+    batch, length = recipe.micro_batch_size, recipe.sequence_length
+
+    def integers(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="cuda")
+
+    return MediaInputs(
+        {"pixel_values": tuple(given["pixel_values"].shape)},
+        {"image_grid_thw": (len(rows), 3), "mm_token_type_ids": (batch, length)},
+        instead={
+            "get_vision_position_ids": lambda *_, **__: integers(sum(rows), 2),
+            "get_vision_attention_seqlens": lambda *_, **__: (integers(len(rows) + 1, dtype=torch.int32), None),
+            "get_rope_index": lambda *_, **__: (integers(3, batch, length), integers(batch, 1)),
+        },
+        listed={torch.int32: rows, torch.int64: [count // vision.spatial_merge_size**2 for count in rows]},
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "gemma4": _gemma4,
     "gemma4_unified": _unified,
+    "glm46v": _glm4v,
+    "glm4v": _glm4v,
+    "glm4v_moe": _glm4v,
     "idefics3": _idefics,
     "llama4": _llama4,
     "mllama": _mllama,

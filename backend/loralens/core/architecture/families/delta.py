@@ -11,7 +11,7 @@ from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.families.delta_rule import CHUNK, DeltaRule
 from loralens.core.architecture.families.mixed_layer import MixedLayer
-from loralens.core.architecture.families.qwen_vl import section_tables
+from loralens.core.architecture.families.qwen_positions import section_tables
 from loralens.core.architecture.families.state_space import (
     FALLBACK,
     MAX_GROUPS,

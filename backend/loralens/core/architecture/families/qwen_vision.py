@@ -138,9 +138,9 @@ def rotate_vision(t: Tape, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor], 
 class VisionAttention(Module):
     """One matrix for query, key and value; a kernel call for each window, frame or picture."""
 
-    def __init__(self, hidden: int, heads: int) -> None:
-        self.qkv = Linear(hidden, 3 * hidden, True, name="attention query, key and value")
-        self.proj = Linear(hidden, hidden, True, name="attention output projection")
+    def __init__(self, hidden: int, heads: int, *, bias: bool = True, output_bias: bool = True) -> None:
+        self.qkv = Linear(hidden, 3 * hidden, bias, name="attention query, key and value")
+        self.proj = Linear(hidden, hidden, output_bias, name="attention output projection")
         self._heads, self._hidden = heads, hidden
 
     def forward(self, t: Tape, x: Tensor, call: Call, pieces: Pieces) -> Tensor:

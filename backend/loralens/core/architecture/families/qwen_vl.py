@@ -12,47 +12,12 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.families.llama import Qwen2, Qwen3
 from loralens.core.architecture.families.mixtral import Qwen3Moe
 from loralens.core.architecture.families.qwen3_vl import deepened
+from loralens.core.architecture.families.qwen_positions import section_tables
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.architecture.stack import walk_stack
-from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import SEQUENCE, TOKENS
 from loralens.core.tape.tape import Tape
-
-
-def section_tables(
-    t: Tape, hidden: Tensor, call: Call, width: int, *, interleaved: bool = False
-) -> tuple[Tensor, Tensor]:
-    """cos and sin for every token of every sample: three kinds of position, each with some of the angles.
-
-    The positions of pictures differ by sample and kind; those of text alone are one row that is spread to all.
-    `interleaved`: the angles are put in place instead of concatenated, and layers are handed the positions of text.
-    """
-    pictured = call.media is not None and call.media.pictures(call.recipe) is not None
-    if pictured or not interleaved:
-        call.shared.pop("position ids")
-        call.held.append(t.new(TOKENS * 3 if pictured else SEQUENCE, "int64", 1, "position ids"))
-    half = width // 2
-    with t.temporary(TOKENS * 3, "float32", 1, "rotary: positions in float32"):
-        angles = t.new(TOKENS * (3 * half), "float32", half, "rotary: angles")
-
-    def scaled(name: str) -> Tensor:
-        with t.temporary(angles.numel, "float32", half, name):
-            return t.new(angles.numel, "float32", half, name)
-
-    def chosen(table: Tensor, name: str) -> Tensor:
-        if interleaved:
-            return t.replace(table, t.new(TOKENS * width, "float32", width, name))
-        with t.temporary(TOKENS * half, "float32", half, name):
-            return t.replace(table, t.new(TOKENS * width, "float32", width, name))
-
-    cos, sin = scaled("rotary: cos"), scaled("rotary: sin")
-    sin = chosen(sin, "rotary: sin")
-    cos = chosen(cos, "rotary: cos")
-    tables = ops.cast(t, cos, hidden.dtype, "rotary: cos"), ops.cast(t, sin, hidden.dtype, "rotary: sin")
-    t.end(angles)
-    return tables
 
 
 class Qwen2VLText(Qwen2):
