@@ -62,9 +62,14 @@ def traced() -> dict[str, list[dict[str, Any]]]:
     for file in ORACLES:
         for case in recorded(file):
             found[text_config(case["request"]["config"]).text("model_type", "")].append(case)
-    for case in recorded("traced-media"):
+    for case in wholes():
         found[case["request"]["config"]["model_type"]].append(case)
     return found
+
+
+def wholes() -> list[dict[str, Any]]:
+    """The cases with towers, of pictures and of sound."""
+    return [*recorded("traced-media"), *recorded("traced-sound")]
 
 
 def recorded(file: str) -> list[dict[str, Any]]:
@@ -76,7 +81,7 @@ def recorded(file: str) -> list[dict[str, Any]]:
 def parts() -> dict[str, set[str]]:
     """The types of language models that are traced as a part of whole ones, which are named."""
     found: dict[str, set[str]] = defaultdict(set)
-    for case in recorded("traced-media"):
+    for case in wholes():
         config = case["request"]["config"]
         found[text_config(config).text("model_type", "")].add(config["model_type"])
     return found
