@@ -14,6 +14,7 @@ const CHECKS = [
   'keyboard',
   'states',
   'setup',
+  'yourfile',
   'plans',
   'exports',
   'motion',

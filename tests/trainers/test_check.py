@@ -230,3 +230,27 @@ def test_what_stays_frozen_of_a_tower_is_a_word(keys, word):
         ["no key says how many pictures a sample has: `loralens memory --images` counts them"] if word else []
     )
     assert r.unknown == []
+
+
+def test_transformers_decides_which_fsdp_where_nothing_says_it():
+    config = (
+        "model_name_or_path: Qwen/Qwen2.5-0.5B\nuse_peft: true\nmax_length: 64\nfsdp: full_shard auto_wrap offload\n"
+    )
+    for stack, strategy in (({}, "fsdp2"), ({"transformers": "5.6"}, "fsdp")):
+        asked = check_answer({"files": {"sft.yaml": config}, "gpus": 2, "stack": stack})["recipe"]["parallelism"]
+        assert (asked["strategy"], asked["offload"]) == (strategy, "parameters")
+    first = check_answer({"files": {"sft.yaml": config + "fsdp_config:\n  version: 1\n"}, "gpus": 2})
+    assert first["recipe"]["parallelism"]["strategy"] == "fsdp"
+    axolotl = "base_model: Qwen/Qwen2.5-0.5B\ndatasets: x\nsequence_len: 64\nfsdp: [full_shard, auto_wrap]\n"
+    assert check_answer({"files": {"a.yaml": axolotl}, "gpus": 2})["recipe"]["parallelism"]["strategy"] == "fsdp"
+
+
+def test_axolotl_packs_experts():
+    config = (
+        "base_model: Qwen/Qwen3-30B-A3B\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\n"
+        "lora_target_modules: [q_proj, o_proj]\ngradient_checkpointing: true\nsequence_len: 512\ndatasets: x\n"
+    )
+    answers = [check_answer({"files": {"a.yaml": config + own}}) for own in ("", "quantize_moe_experts: true\n")]
+    assert [answer["recipe"]["quantization"]["pack_experts"] for answer in answers] == [False, True]
+    assert answers[1]["peak"]["allocated_bytes"] < answers[0]["peak"]["allocated_bytes"]
+    assert answers[1]["approximate"] == []

@@ -33,9 +33,10 @@ def test_what_is_written_reads_back(name):
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 def test_a_trainers_own_defaults_can_be_said(name, method):
-    answer = export_answer({"model": "qwen2.5-0.5b", "method": method, "to": name})
+    model, named = ("llama-3.2-1b", "Llama-3.2-1B") if name == "torchtune" else ("qwen2.5-0.5b", "Qwen2.5-0.5B")
+    answer = export_answer({"model": model, "method": method, "to": name})
     assert answer["recipe"]["trainer"] == TARGETS[name].trainer
-    assert "Qwen2.5-0.5B" in answer["text"]
+    assert named in answer["text"]
     assert (answer["serve"]["command"] is None) == (method == "full")
 
 
@@ -73,6 +74,8 @@ def test_words_without_a_key_are_refused_by_name():
     assert refused.value.field == "loss"
     with pytest.raises(InvalidInput, match="no export to"):
         export_answer({"model": "7B", "method": "lora", "to": "keras"})
+    with pytest.raises(InvalidInput, match="no builder of qwen2_5 with packed weights"):
+        export_answer({"model": "qwen2.5-0.5b", "method": "qlora", "to": "torchtune"})
     with pytest.raises(InvalidInput, match="torchtune has no builder of"):
         export_answer({"model": "gpt2", "method": "lora", "to": "torchtune"})
 

@@ -60,6 +60,10 @@ def _method(r: Reading) -> None:
         r.say("quantization", "int8", "load_in_8bit")
     elif r.true("gptq"):
         r.say("quantization", "gptq4", "gptq")
+    if four and isinstance(r.get("quantize_moe_experts"), bool):
+        r.say("pack_experts", r.get("quantize_moe_experts"), "quantize_moe_experts")
+    elif r.true("quantize_moe_experts"):
+        r.near("experts quantized one by one", "quantize_moe_experts")
     lora(r, rank="lora_r", alpha="lora_alpha", dropout="lora_dropout", saved="lora_modules_to_save",
          dora="peft_use_dora", rslora="peft_use_rslora")  # fmt: skip
     if r.get("lora_r") is None:

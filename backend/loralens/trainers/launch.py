@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from loralens.core.question.versions import read_version
 from loralens.trainers.files import SourceFile, flat
 from loralens.trainers.reading import Reading
 
@@ -14,6 +15,14 @@ _STAGE = re.compile(r"z(?:ero)?[-_]?([0-3])", re.IGNORECASE)
 
 
 VERSIONS = ("fsdp_config.fsdp_version", "fsdp_config.version", "fsdp_version")
+
+
+OFFLOADS = (
+    "fsdp_config.offload_params",
+    "fsdp_config.fsdp_offload_params",
+    "fsdp_config.cpu_offload",
+    "fsdp_cpu_offload",
+)
 
 
 def parallelism(r: Reading, gpus: int | None = None) -> None:
@@ -25,9 +34,10 @@ def parallelism(r: Reading, gpus: int | None = None) -> None:
         strategy, offload = _deepspeed(r, keys[0])
     elif _fsdp(r):
         keys = [key for key in r.source.settings if key.startswith("fsdp") and r.true(key)]
-        strategy = "fsdp2" if r.get(*VERSIONS) in (2, "2") else "fsdp"
-        listed = r.names(r.get("fsdp") or [])
-        spread = r.true("fsdp_config.offload_params", "fsdp_config.fsdp_offload_params", "fsdp_cpu_offload")
+        strategy = "fsdp2" if str(r.get(*VERSIONS) or _version(r)) == "2" else "fsdp"
+        listed = r.get("fsdp")
+        listed = listed.replace(",", " ").split() if isinstance(listed, str) else r.names(listed or [])
+        spread = r.true(*OFFLOADS)
         offload = "parameters" if spread or "offload" in listed else "none"
         if str(r.get("fsdp_config.sharding_strategy", "fsdp_config.fsdp_sharding_strategy")).upper() not in (
             "NONE",
@@ -49,6 +59,15 @@ def parallelism(r: Reading, gpus: int | None = None) -> None:
             _second(r, keys)
         r.say("offload", offload, *keys)
         r.say("gpus", gpus or 1)
+
+
+def _version(r: Reading) -> int:
+    """Which FSDP where nothing says it: the Trainer's has been the second since transformers 5.10 (5.8: the first).
+
+    Axolotl leaves it to accelerate, and LLaMA-Factory pins an older transformers: the first.
+    """
+    newest = read_version(r.stack.get("transformers", "5.23")) >= (5, 10)
+    return 2 if newest and r.table.trainer in ("trl", "transformers") else 1
 
 
 def _second(r: Reading, keys: list[str]) -> None:

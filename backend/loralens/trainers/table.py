@@ -66,7 +66,7 @@ def optimizers() -> dict[str, Any]:
 
 
 def torchtune_models() -> dict[str, dict[str, str]]:
-    """torchtune's builders by catalogue id, and the tokenizers of families that have none of their own name."""
+    """torchtune's builders by catalogue id, the tokenizers of families that have none of their own name, and which have no QLoRA."""
     return _data("torchtune-models")
 
 

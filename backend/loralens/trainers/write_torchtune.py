@@ -29,6 +29,10 @@ def write_torchtune(model: str, method: str, recipe: Recipe) -> dict[str, Any]:
     lora, p = recipe.lora, recipe.parallelism
     kind = "" if method == "full" else "qlora_" if recipe.quantization is not None else "lora_"
     family, _, name = builder.partition(".")
+    if kind == "qlora_" and family in torchtune_models()["without_qlora"]:
+        raise InvalidInput(
+            f"torchtune has no builder of {family} with packed weights", field="method", hint="try method=lora"
+        )
     keys: dict[str, Any] = {"model._component_": f"torchtune.models.{family}.{kind}{name}"}
     if method != "full":
         chosen = EVERY if lora.target_modules == "all-linear" else lora.target_modules or ()

@@ -60,18 +60,14 @@ def cards(recipe: Recipe) -> Keys:
         if p.offload == "parameters":
             keys["deepspeed.zero_optimization.offload_param.device"] = "cpu"
         return keys
-    if p.strategy == "fsdp2":
-        return {
-            "fsdp": ["full_shard", "auto_wrap"],
-            "fsdp_config.fsdp_version": 2,
-            "fsdp_config.fsdp_reshard_after_forward": p.reshard_after_forward is not False,
-            "fsdp_config.offload_params": p.offload == "parameters",
-        }
-    if p.strategy == "fsdp":
-        return {"fsdp": ["full_shard", "auto_wrap"]} | (
-            {"fsdp_config.offload_params": True} if p.offload == "parameters" else {"fsdp_config.offload_params": False}
-        )
-    return {}
+    if p.strategy not in ("fsdp", "fsdp2"):
+        return {}
+    named = {
+        "fsdp": "full_shard auto_wrap" + (" offload" if p.offload == "parameters" else ""),
+        "fsdp_config.version": 2 if p.strategy == "fsdp2" else 1,
+    }
+    second = {"fsdp_config.reshard_after_forward": p.reshard_after_forward is not False}
+    return named | (second if p.strategy == "fsdp2" else {})
 
 
 def _arguments(recipe: Recipe, batch: str = "per_device_train_batch_size") -> Keys:
@@ -98,6 +94,7 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
                      "bnb_config_kwargs.bnb_4bit_compute_dtype": packing.compute_dtype}  # fmt: skip
         elif packing is not None and packing.type == "gptq4":
             keys["gptq"] = True
+        keys |= {"quantize_moe_experts": True} if packing is not None and packing.pack_experts else {}
         keys |= {"lora_r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout,
                  "peft_use_dora": lora.use_dora, "peft_use_rslora": lora.use_rslora}  # fmt: skip
         keys |= {"lora_modules_to_save": list(lora.modules_to_save)} if lora.modules_to_save else {}
@@ -116,7 +113,9 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
              "gradient_checkpointing": recipe.gradient_checkpointing}  # fmt: skip
     if recipe.checkpoint_reentrant is not None:
         keys["gradient_checkpointing_kwargs.use_reentrant"] = recipe.checkpoint_reentrant
-    if recipe.checkpoint_offload == "cpu":
+    if not recipe.gradient_checkpointing:
+        pass  # Axolotl refuses activation_offloading without it
+    elif recipe.checkpoint_offload == "cpu":
         keys["activation_offloading"] = "legacy"
     elif recipe.parallelism.offload == "activations":
         keys["activation_offloading"] = True
@@ -138,7 +137,21 @@ def write_axolotl(model: str, method: str, recipe: Recipe) -> Keys:
     elif recipe.loss == "cut":
         keys["plugins"] = ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin", *keys.get("plugins", [])]
     keys |= {"torch_compile": True} if recipe.compile else {}
-    return keys | cards(recipe)
+    return keys | _axolotl_cards(recipe)
+
+
+def _axolotl_cards(recipe: Recipe) -> Keys:
+    """DeepSpeed's object as elsewhere; FSDP in Axolotl's own keys."""
+    p = recipe.parallelism
+    if not p.strategy.startswith("fsdp"):
+        return cards(recipe)
+    keys: Keys = {
+        "fsdp_version": 2 if p.strategy == "fsdp2" else 1,
+        "fsdp_config.offload_params": p.offload == "parameters",
+    }
+    if p.strategy == "fsdp":
+        return {"fsdp": ["full_shard", "auto_wrap"]} | keys
+    return keys | {"fsdp_config.reshard_after_forward": p.reshard_after_forward is not False}
 
 
 def write_llama_factory(model: str, method: str, recipe: Recipe) -> Keys:

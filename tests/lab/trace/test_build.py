@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from loralens.core.answer.answers import memory_answer  # noqa: E402
+from loralens.core.answer.estimate import estimate  # noqa: E402
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture  # noqa: E402
 from loralens.lab.trace.case import trace  # noqa: E402
 
@@ -42,6 +43,14 @@ def adapters(rank: int, names: set[str]) -> int:
         ({"rank": 4, "target_modules": "all-linear"}, adapters(4, {name for name, _, _ in ALL})),
         ({"rank": 8, "target_modules": ["q_proj", "v_proj"]}, adapters(8, {"q_proj", "v_proj"})),
         ({"rank": 8, "target_modules": r".*\.1\.self_attn\.(q|k)_proj"}, adapters(8, {"q_proj", "k_proj"}) // 2),
+        (
+            {"rank": 4, "target_modules": "all-linear", "exclude_modules": ["down_proj", "mlp.up_proj"]},
+            adapters(4, {name for name, _, _ in ALL} - {"down_proj", "up_proj"}),
+        ),
+        (
+            {"rank": 4, "target_modules": ["q_proj"], "exclude_modules": r".*layers\.0\..*"},
+            adapters(4, {"q_proj"}) // 2,
+        ),
         ({"rank": 8}, adapters(8, {"q_proj", "v_proj"})),  # PEFT's default for the family
         ({"rank": 8, "use_dora": True}, adapters(8, {"q_proj", "v_proj"}) + 2 * (128 + 64)),
         ({"rank": 8, "target_modules": ["q_proj"], "rank_pattern": {"q_proj": 2}}, adapters(2, {"q_proj"})),
@@ -49,7 +58,7 @@ def adapters(rank: int, names: set[str]) -> int:
 )
 def test_trainable_parameters(lora, trainable):
     result = trace(CONFIG, "lora", {**SHORT, "lora": lora})
-    assert result.trainable == trainable
+    assert result.trainable == trainable == estimate(CONFIG, "lora", **SHORT, lora=lora).trainable_parameters
     assert result.categories["adapter"] == 4 * trainable
 
 

@@ -6,6 +6,7 @@ functions whose results depend on the values of the grid get the grid as NumPy a
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,9 +43,14 @@ def keeps_out(model: torch.nn.Module, recipe: Recipe, name: str) -> bool:
 
 
 def left_out(model: torch.nn.Module, recipe: Recipe) -> str | None:
-    """The same as PEFT's `exclude_modules`."""
-    parts = _frozen(model, recipe)
-    return rf".*\b({'|'.join(parts)})\..*" if parts else None
+    """That part, and the layers that the recipe excludes itself, as PEFT's `exclude_modules`."""
+    parts, own = _frozen(model, recipe), recipe.lora.exclude_modules
+    patterns = [rf".*\b({'|'.join(parts)})\..*"] if parts else []
+    if isinstance(own, str):
+        patterns.append(own)
+    elif own:
+        patterns.append(rf"(.*\.)?({'|'.join(map(re.escape, own))})")
+    return "|".join(f"(?:{pattern})" for pattern in patterns) or None
 
 
 def _frozen(model: torch.nn.Module, recipe: Recipe) -> list[str]:

@@ -4,6 +4,19 @@
 export const MOST_BYTES = 1_048_576
 export const MOST_FILES = 16
 
+/** What a recipe can be written for: /api/export's names, and those of the programs. */
+export const TARGETS = [
+  ['axolotl', 'Axolotl'],
+  ['llama-factory', 'LLaMA-Factory'],
+  ['trl', 'TRL, YAML'],
+  ['trl-script', 'TRL, Python'],
+  ['transformers', 'transformers, Python'],
+  ['ms-swift', 'ms-swift'],
+  ['unsloth', 'Unsloth, Python'],
+  ['torchtune', 'torchtune'],
+  ['litgpt', 'LitGPT'],
+] as const
+
 /** A line, not a comment, that starts a training. */
 const COMMAND =
   /^(?!\s*#).*\b(swift (sft|pt|rlhf)|megatron \w|trl (sft|dpo|grpo|kto|reward)|llamafactory-cli train|accelerate launch|torchrun )/m
