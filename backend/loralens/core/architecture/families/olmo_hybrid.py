@@ -70,7 +70,7 @@ class HybridAttention(Olmo2Attention):
         return super().position(t, q, k, call) if "rotary" in call.shared else (q, k)
 
 
-class HybridLayer(Olmo2Layer):
+class OlmoHybridLayer(Olmo2Layer):
     """Norms behind each branch."""
 
     def __init__(self, s: Shape, bias: bool) -> None:
@@ -109,7 +109,7 @@ class OlmoHybrid(CausalDecoder):
 
         def layer(kind: str) -> Module:
             if kind == "full_attention":
-                return HybridLayer(s, bias)
+                return OlmoHybridLayer(s, bias)
             mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
             return LinearLayer(s, "linear_attn", OlmoDelta(s.hidden, w, s.act, doubled=doubled), mlp, LateCastRMSNorm)
 
