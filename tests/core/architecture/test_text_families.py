@@ -54,6 +54,12 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "mbart": [BOTH],
     "pegasus": [BOTH],
     "m2m_100": [BOTH],
+    "deberta-v2": [
+        {**ENCODER, "relative_attention": True, "pos_att_type": ["p2c"], "type_vocab_size": 2},
+        {**ENCODER, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False,
+         "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True},
+        ENCODER,
+    ],
     "dbrx": [
         {"d_model": 96, "n_heads": 6, "n_layers": 3, "vocab_size": 200, "max_seq_len": 64, "pad_token_id": 0,
          "attn_config": {"clip_qkv": clip, "kv_n_heads": 2, "rope_theta": 1e4},

@@ -20,6 +20,7 @@ HEADS = {
     "xlm-roberta": "XLMRobertaForMaskedLM",
     "electra": "ElectraForMaskedLM",
     "mpnet": "MPNetForMaskedLM",
+    "deberta-v2": "DebertaV2ForMaskedLM",
     "bart": "BartForConditionalGeneration",
     "mbart": "MBartForConditionalGeneration",
     "pegasus": "PegasusForConditionalGeneration",

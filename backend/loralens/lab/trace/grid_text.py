@@ -100,6 +100,16 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
         decoder("olmo_hybrid", 32768, 3072, 8192, 24, 24, 4, layer_types=[_LINEAR, _LINEAR, _FULL, _LINEAR]),
         _QUERY_VALUE, "all-linear",
     ),
+    "deberta-v3": (
+        _encoder("deberta-v2", 128100, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=256,
+                 norm_rel_ebd="layer_norm", share_att_key=True, position_biased_input=False),
+        ["query_proj", "value_proj"], "all-linear",
+    ),
+    "lfm3": (
+        decoder("lfm3", 32768, 2048, 7680, 16, 4, 5, head_dim=128, sliding_window=256,
+                layer_types=["conv", "conv", _FULL, "conv", _SLIDING]),
+        _QUERY_VALUE, "all-linear",
+    ),
     "mamba2": (
         {"model_type": "mamba2", "vocab_size": 32768, "hidden_size": 2048, "num_hidden_layers": 3, "num_heads": 64,
          "head_dim": 64, "n_groups": 1, "pad_token_id": 0},

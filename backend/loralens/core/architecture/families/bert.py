@@ -130,7 +130,7 @@ class BertEmbeddings(Module):
 class Bert(Root):
     """The masked language model."""
 
-    default_targets = ("query", "value")
+    default_targets: tuple[str, ...] | str = ("query", "value")
     own_loss = True
     inner = "bert"
 

@@ -1,6 +1,6 @@
-"""LFM2: gated short convolutions between attention layers, its mixture, and LFM3. LFM3 is counted, not walked.
+"""LFM2: gated short convolutions between attention layers, and its mixture.
 
-Source: transformers 5.23, models/{lfm2,lfm2_moe,lfm3}/modeling_*.py.
+Source: transformers 5.23, models/{lfm2,lfm2_moe}/modeling_*.py.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
-from loralens.core.architecture.counting import CountedDecoder
 from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.families.state_space import FALLBACK, MAX_KERNEL, ShortConvolution, layer_kinds
 from loralens.core.architecture.module import Linear, Module
@@ -165,44 +164,3 @@ class Lfm2Moe(Lfm2):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """How the experts run."""
         return [*super().assumptions(recipe), ROUTING]
-
-
-class Lfm3Attention(SelfAttention):
-    """Norms on query and key, and a gate of one number per head."""
-
-    def __init__(self, s: Shape, bias: bool, gate: bool) -> None:
-        super().__init__(s, bias=bias, output_bias=bias)
-        self.q_norm = RMSNorm(s.head_dim)
-        self.k_norm = RMSNorm(s.head_dim)
-        if gate:
-            self.g_proj = Linear(s.hidden, s.heads, name="attention gate")
-
-
-class Lfm3(CountedDecoder):
-    """LFM3: short convolutions, sliding and full attention in turn, norms before and after each branch."""
-
-    family = "lfm3"
-
-    def __init__(self, config: Config) -> None:
-        s = Shape.read(config, tied=True, kv_heads=4, head_dim=128)
-        bias, kernel = config.flag("conv_bias", False), config.integer("conv_L_cache", default=7, high=MAX_KERNEL)
-        attention_bias, gate = config.flag("attention_bias", False), config.flag("use_attention_gate", True)
-        sandwich = config.flag("use_sandwich_norm", True)
-        kinds = layer_kinds(
-            config,
-            ("layer_types",),
-            [("full_attention", "conv", "sliding_attention", "conv")[(index + 2) % 4] for index in range(s.layers)],
-            ("full_attention", "sliding_attention", "conv"),
-        )
-        if not config.has("layer_types"):
-            kinds[0] = "conv"  # the first layer does not attend
-
-        def layer(convolves: bool) -> LfmLayer:
-            mlp = LfmMLP(s.hidden, s.intermediate)
-            convolution = ShortConvolution(s.hidden, kernel, bias) if convolves else None
-            made = LfmLayer(s, None if convolves else Lfm3Attention(s, attention_bias, gate), convolution, mlp)
-            if sandwich:
-                made.post_operator_norm, made.post_ffn_norm = RMSNorm(s.hidden), RMSNorm(s.hidden)
-            return made
-
-        self.assemble(s, layer, [kind == "conv" for kind in kinds], names=_NAMES)

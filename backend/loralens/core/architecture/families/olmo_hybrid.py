@@ -62,7 +62,7 @@ class OlmoDelta(DeltaNet):
         return projected
 
 
-class HybridAttention(Olmo2Attention):
+class OlmoHybridAttention(Olmo2Attention):
     """Turned in float32, or not at all."""
 
     def position(self, t: Tape, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
@@ -75,10 +75,10 @@ class OlmoHybridLayer(Olmo2Layer):
 
     def __init__(self, s: Shape, bias: bool) -> None:
         super().__init__(s, bias)
-        self.self_attn = HybridAttention(s, bias)
+        self.self_attn = OlmoHybridAttention(s, bias)
 
 
-class LinearLayer(MixedLayer):
+class OlmoLinearLayer(MixedLayer):
     """A delta net, then the MLP."""
 
     def arguments(self, call: Call) -> Call:
@@ -111,7 +111,9 @@ class OlmoHybrid(CausalDecoder):
             if kind == "full_attention":
                 return OlmoHybridLayer(s, bias)
             mlp = GatedMLP(s.hidden, s.intermediate, act=s.act)
-            return LinearLayer(s, "linear_attn", OlmoDelta(s.hidden, w, s.act, doubled=doubled), mlp, LateCastRMSNorm)
+            return OlmoLinearLayer(
+                s, "linear_attn", OlmoDelta(s.hidden, w, s.act, doubled=doubled), mlp, LateCastRMSNorm
+            )
 
         self.assemble(s, layer, kinds, norm=LateCastRMSNorm)
 
