@@ -77,7 +77,7 @@ def test_the_right_tensor_comes_first_with_the_set_up():
         place(explain_answer({"text": text, **body})["tensors"], died) for body, died, text in events(8, MODELS[:3])
     ]
     assert max(places) < 3
-    assert sum(one == 0 for one in places) >= 4
+    assert sum(one == 0 for one in places) >= 7
 
 
 def test_without_a_set_up_it_is_guessed_and_said_so():

@@ -62,6 +62,16 @@ def test_other_objectives_have_a_script_and_what_trl_runs_a_file(name, kind):
     assert refused_word({**body, "recipe": answer["recipe"]}, name) is None
 
 
+@pytest.mark.parametrize("name", ["trl", "trl-script", "transformers"])
+def test_fsdp2_gathers_in_the_mixed_precision_where_nothing_is_said(name):
+    recipe = {"autocast": "bfloat16", "parallelism": {"gpus": 2, "strategy": "fsdp2"}}
+    answer = export_answer({"model": "qwen2.5-0.5b", "method": "full", "recipe": recipe, "to": name})
+    assert answer["recipe"]["parallelism"]["gather_dtype"] == "bfloat16"
+    recipe["parallelism"]["gather_dtype"] = "float32"
+    with pytest.raises(InvalidInput, match="gather_dtype=float32"):
+        export_answer({"model": "qwen2.5-0.5b", "method": "full", "recipe": recipe, "to": name})
+
+
 def test_groups_of_completions_that_cannot_be_are_refused():
     recipe = {"objective": "grpo", "micro_batch_size": 3}
     with pytest.raises(InvalidInput, match="3 at a time"):

@@ -44,7 +44,7 @@ def export_answer(body: Any) -> ExportAnswer:
         body = {**body, "recipe": {"trainer": target.trainer}}
     question, _ = read_question(body, ("to",))
     model = _hub_name(question, body.get("model"))
-    question = _said(question, body["recipe"])
+    question = _in_mixed_precision(_said(question, body["recipe"]), body["recipe"], target)
     used, title = question.estimate().recipe, preset(target.trainer)
     text, file = written(question, target, model), target.file(question.method, used)
     line, against = (None, None) if question.method == "full" else vllm_line(model, used)
@@ -69,6 +69,22 @@ def _said(question: Question, given: Mapping[str, Any]) -> Question:
         question = question.with_("labelled_tokens", completion_tokens(recipe))
     if given.get("rollout") is None and recipe.rollout.engine == "none":
         question = question.with_("rollout", "transformers")
+    return question
+
+
+def _in_mixed_precision(question: Question, given: Mapping[str, Any], target: Target) -> Question:
+    """FSDP2 gathers and reduces in the mixed precision's dtype, where accelerate sets it up and the question leaves it open."""
+    recipe, said = question.recipe, given.get("parallelism")
+    named = said if isinstance(said, Mapping) else {}
+    if (
+        recipe.parallelism.strategy != "fsdp2"
+        or recipe.autocast is None
+        or target.trainer not in ("trl", "transformers")
+    ):
+        return question
+    for word in ("gather_dtype", "reduce_dtype"):
+        if named.get(word) is None:
+            question = question.with_(word, recipe.autocast)
     return question
 
 
