@@ -203,3 +203,28 @@ def test_a_group_that_is_called_by_one_word_is_so_in_the_schema_too():
     for name in ("lora", "parallelism", "evaluation"):
         with pytest.raises(InvalidInput):
             Recipe.from_mapping({name: "AAA"})
+
+
+VALUES = [5, 0, 1, -1, 1.5, True, False, "AAA", "", [], [1], {}, {"a": 1}, ["x"]]
+KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+
+
+def kinds_of(schema):
+    if "enum" in schema and "type" not in schema:
+        return {KINDS[type(value)] for value in schema["enum"]}
+    own = schema.get("type", [])
+    return (
+        {own} if isinstance(own, str) else {*own, *(kind for one in schema.get("anyOf", ()) for kind in kinds_of(one))}
+    )
+
+
+def test_no_word_takes_a_kind_of_value_that_its_schema_does_not_have():
+    for group in (None, *GROUPS):
+        for word, schema in OPENAPI["components"]["schemas"][(group or "recipe").capitalize()]["properties"].items():
+            kinds = kinds_of(schema)
+            for value in VALUES if word not in GROUPS or group else ():
+                kind = KINDS[type(value)]
+                if kind in kinds or (kind == "integer" and "number" in kinds):
+                    continue
+                with pytest.raises(InvalidInput):
+                    Recipe.from_mapping({word: value} if group is None else {group: {word: value}})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from loralens.core.answer.estimate import ALLOCATORS
+from loralens.core.question.indices import Indices
+from loralens.core.question.kinds import Maybe, Truth
 from loralens.core.question.recipe import GROUPS, TRAINERS, WORDS, Recipe
 from loralens.core.question.words import Word, words_of
 
@@ -38,7 +40,13 @@ def _in_text(word: Word) -> dict[str, Any]:
 def _in_body(word: Word) -> dict[str, Any]:
     """The schema of a word in a recipe; null leaves it open, as if it were not there, where it is no value of its own."""
     schema = word.kind.schema()
-    return {"description": word.help} | (schema if word.kind.nullable else or_null(schema)) | {"default": word.default}
+    schema = schema if word.kind.nullable else or_null(schema)
+    kind = word.kind.of if isinstance(word.kind, Maybe) else word.kind
+    if isinstance(kind, Truth) and not kind.strict:  # 0 and 1 are taken too
+        schema = schema | {"type": [*schema["type"], "integer"], "minimum": 0, "maximum": 1}
+    if isinstance(kind, Indices):  # one of them without a list too
+        schema = schema | {"type": [*schema["type"], "integer"], "minimum": 0, "maximum": kind.largest}
+    return {"description": word.help} | schema | {"default": word.default}
 
 
 def components() -> dict[str, Any]:

@@ -379,4 +379,4 @@ class Fused(Kind):
 
     def schema(self) -> dict[str, Any]:
         """The three values."""
-        return {"enum": [False, True, "+lora"]}
+        return {"enum": [False, True, "+lora", 0, 1]}
