@@ -32,10 +32,10 @@ export function useSettingRows({ short = false } = {}): ComputedRef<[string, str
       (word): [string, string] => [
         texts.label(word),
         word.name === 'target_modules' && !isSet(settings, word)
-          ? t('setup.targetsDefault')
+          ? t('cite.targetsDefault')
           : texts.value(word, valueOf(settings, word)),
       ],
     ),
-    [t('setup.precision'), t(`precision.${precisionOf(settings.words) ?? 'own'}`)],
+    [t('precision.title'), t(`precision.${precisionOf(settings.words) ?? 'own'}`)],
   ])
 }
