@@ -17,6 +17,7 @@ const here = (path: string): string => fileURLToPath(new URL(path, import.meta.u
 /** The one place of the version is the Python package. */
 const version = /^__version__ = "(.+)"$/m.exec(readFileSync(here('../backend/loralens/__init__.py'), 'utf8'))![1]
 
+const FIRST_SCREEN = /shared\/(i18n\/problem|recipe\/useWordTexts|lib\/print|state\/(settings|answers))\.ts$/
 /** `vite build --mode alone`: the page as files for any host, without a server. */
 const ALONE = 'alone'
 
@@ -52,7 +53,15 @@ export default defineConfig(({ mode }) => ({
     __INTLIFY_PROD_DEVTOOLS__: false,
     __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: false,
   },
-  build: { target: 'es2022', modulePreload: { polyfill: false }, outDir: mode === ALONE ? 'dist-static' : 'dist' },
+  build: {
+    target: 'es2022',
+    modulePreload: { polyfill: false },
+    outDir: mode === ALONE ? 'dist-static' : 'dist',
+    // What the first screen asks for beside itself: small modules that each would cost a file of its own.
+    rolldownOptions: {
+      output: { codeSplitting: { groups: [{ name: 'answers', test: FIRST_SCREEN }] } },
+    },
+  },
   // The server knows the engine's worker by its name: it alone may compile WebAssembly (api/policy.py).
   worker: {
     format: 'es',
