@@ -149,12 +149,12 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "another rank": (json.dumps(peft_config(r=8)).encode(), "config says 8"),
     "rank pattern of another rank": (json.dumps(peft_config(rank_pattern={"q_proj": 8})).encode(), "config says 8"),
     "rank pattern not a mapping": (json.dumps(peft_config(rank_pattern=[1])).encode(), "must map"),
-    "rank pattern that never ends": (json.dumps(peft_config(rank_pattern={"(a+)+$": 4})).encode(), "plain patterns"),
+    "rank pattern that never ends": (json.dumps(peft_config(rank_pattern={"(a+)+$": 4})).encode(), "may never end"),
     "rank pattern of many alternatives": (
         json.dumps(peft_config(rank_pattern={"(.|.)" * 30 + "z": 4})).encode(),
-        "plain patterns",
+        "too many alternatives",
     ),
-    "rank pattern with a look-ahead": (json.dumps(peft_config(rank_pattern={"(?=q)": 4})).encode(), "plain patterns"),
+    "rank pattern with a look-ahead": (json.dumps(peft_config(rank_pattern={"(?=q)": 4})).encode(), "cannot be read"),
     "targets that never end": (json.dumps(peft_config(target_modules="(a+)+$")).encode(), "may never end"),
     "targets that choose for ever": (
         json.dumps(peft_config(target_modules="(q_proj|q_proj)*")).encode(),
@@ -200,14 +200,13 @@ def test_unset_unknown_keys_are_harmless() -> None:
     assert read_adapter_bytes(config, GOOD_WEIGHTS).config.rank == 4
 
 
-def test_patterns_that_would_take_for_ever_are_refused_before_they_are_run() -> None:
-    """Backtracking over long names multiplies; the product is bounded, whatever each factor is."""
+def test_patterns_that_would_backtrack_for_ever_are_run_and_too_many_are_refused() -> None:
+    """Backtracking over long names multiplies; an automaton reads each name once."""
     module = "base_model.model.model." + "a." * 200 + "q_proj"
     tensors = {f"{module}.lora_A.weight": torch.ones(4, 2), f"{module}.lora_B.weight": torch.ones(2, 4)}
     for key, value in (("rank_pattern", {".*a.*a.*b": 4}), ("alpha_pattern", {".*a.*a.*b": 4})):
         config = json.dumps(peft_config(target_modules=["q_proj"], **{key: value})).encode()
-        with pytest.raises(InvalidInput, match="too long to match"):
-            read_adapter_bytes(config, save(tensors))
+        assert read_adapter_bytes(config, save(tensors)).config.target_modules == ("q_proj",)
     config = json.dumps(peft_config(rank_pattern={f"m{index}": 4 for index in range(4001)})).encode()
     with pytest.raises(InvalidInput, match="at most 4000"):
         read_adapter_bytes(config, GOOD_WEIGHTS)

@@ -82,7 +82,7 @@ def _excluded(root: Root, lora: Lora) -> Callable[[str], bool]:
     if isinstance(keys, str):
         pattern = patterns.whole(keys, "lora.exclude_modules")
         patterns.affordable([keys], _names(root), "lora.exclude_modules")
-        return lambda name: pattern.fullmatch(name) is not None
+        return pattern
     return lambda name: ends(name, keys)
 
 
@@ -94,7 +94,7 @@ def _targeted(root: Root, lora: Lora, targets: tuple[str, ...] | str) -> Callabl
     if isinstance(targets, str):
         pattern = patterns.whole(targets, "lora.target_modules")
         patterns.affordable([targets], _names(root), "lora.target_modules")
-        return lambda name, module: isinstance(module, adaptable) and pattern.fullmatch(name) is not None
+        return lambda name, module: isinstance(module, adaptable) and pattern(name)
     return lambda name, module: isinstance(module, adaptable) and ends(name, targets) and not ends(name, saved)
 
 

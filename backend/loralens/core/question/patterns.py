@@ -1,68 +1,74 @@
-r"""Module-name patterns of PEFT configs, matched as PEFT matches them but only when they are safe to run.
+"""Module-name patterns of PEFT configs: what PEFT matches, in a time that no pattern can stretch.
 
-PEFT takes regular expressions in `target_modules`, `rank_pattern` and `alpha_pattern`. A file from a stranger may hold
-one that never ends, so only a plain subset is run: name characters, `\.`, `.`, `\d`, `\w`, character classes,
-`^`, `$`, one level of `(a|b)` without a quantifier behind it, and few quantifiers on single characters.
+PEFT takes regular expressions in `target_modules`, `exclude_modules`, `rank_pattern` and `alpha_pattern`. A file from a
+stranger may hold one that never ends under backtracking, so they are run as automata.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, TypeVar
 
 from loralens.core.errors import InputTooLarge, InvalidInput
+from loralens.core.question.automaton import Automaton, Laborious, Unreadable
 
 T = TypeVar("T")
+Matcher = Callable[[str], bool]
 
-MAX_PATTERN_LENGTH: Final = 256
-MAX_QUANTIFIERS: Final = 3
-MAX_BRANCHES: Final = 64
+MAX_PATTERN_LENGTH: Final = 1024
 MAX_PATTERNS: Final = 4000
 MAX_HANDED_ON: Final = 6
 """Repetitions in a row (assumption: Unsloth's pattern for vision models has four): some 10^9 steps on a name of 100 characters."""
+MAX_WAYS: Final = 1_000_000
+"""Ways through the alternatives of a pattern that is handed on: `(a|b)(c|d|e)` has six, and a mismatch may try each."""
 MAX_STEPS: Final = 300_000_000
-"""A few seconds of matching. One match costs at most length ** (quantifiers + 1) steps of backtracking."""
+"""Characters compared: a few seconds."""
 
-_ATOM: Final = r"(?:[A-Za-z0-9_\-]|\\[.dw\-_]|\.|\[[A-Za-z0-9_\-|]+\])"
-_SAFE: Final = re.compile(rf"\^?(?:{_ATOM}[*+?]?|\((?:\?:)?(?:{_ATOM}[*+?]?|\|)*\))*\$?", re.ASCII)
-
-
-def _quantifiers(pattern: str) -> int:
-    return sum(pattern.count(sign) for sign in "*+?") - pattern.count("(?:")
-
-
-def _branches(pattern: str) -> int:
-    """Ways through all alternatives: `(a|b)(c|d|e)` has six, and a mismatch may try each."""
-    return math.prod(1 + group.count("|") for group in re.findall(r"\(([^()]*)\)", pattern))
+_NAME: Final = re.compile(r"(?:[A-Za-z0-9_-]|\\?\.)*")
+"""A module's name, its dots with a backslash or without: `re` matches it in one pass."""
 
 
 @lru_cache(maxsize=MAX_PATTERNS * 2)
-def _compiled(pattern: str, field: str) -> re.Pattern[str]:
-    plain = len(pattern) <= MAX_PATTERN_LENGTH and _SAFE.fullmatch(pattern) is not None
-    if not plain or _quantifiers(pattern) > MAX_QUANTIFIERS or _branches(pattern) > MAX_BRANCHES:
-        raise InvalidInput(
-            f"pattern {pattern[:80]!r} is not among the plain patterns that are run here",
-            field=field,
-            hint=r"use names, `\.`, `.*`, `\d+`, classes and (a|b); at most three quantifiers, none behind a bracket, few alternatives",
-        )
-    try:
-        return re.compile(rf"(?:.*\.)?(?:{pattern})$")
-    except re.error as error:
-        raise InvalidInput(f"pattern {pattern[:80]!r} cannot be read: {error}", field=field) from None
+def _compiled(pattern: str, field: str) -> Matcher:
+    """For a name or a dotted ending of it, as PEFT takes the keys of `rank_pattern`. Raises: `InvalidInput`."""
+    if len(pattern) <= MAX_PATTERN_LENGTH and _NAME.fullmatch(pattern):
+        plain = re.compile(rf"(?:.*\.)?(?:{pattern})")
+        return lambda name: plain.fullmatch(name) is not None
+    return _automaton(pattern, rf"(?:.*\.)?(?:{pattern})", field)
 
 
 @lru_cache(maxsize=MAX_PATTERNS)
-def whole(pattern: str, field: str) -> re.Pattern[str]:
-    """A pattern for the whole module name, as PEFT takes `target_modules` given as a text. Raises: `InvalidInput`.
+def whole(pattern: str, field: str) -> Matcher:
+    """For the whole name, as PEFT takes `target_modules` given as a text. Raises: `InvalidInput`."""
+    return _automaton(pattern, pattern, field)
 
-    One level of group and three quantifiers: a mismatch on a name of 200 characters backtracks at most 200 ** 4 / 24 steps
-    in theory and, without quantified groups, stays in the milliseconds that a name of this length costs.
-    """
-    _compiled(pattern, field)
-    return re.compile(pattern)
+
+def _automaton(pattern: str, run: str, field: str) -> Matcher:
+    """Raises: `InvalidInput`: the pattern is too long, is none, or looks around or back."""
+    try:
+        if len(pattern) > MAX_PATTERN_LENGTH:
+            raise Unreadable(f"it is longer than {MAX_PATTERN_LENGTH} characters")
+        re.compile(pattern)
+        automaton = Automaton(run)
+    except (re.error, OverflowError, RecursionError, Unreadable) as error:
+        raise InvalidInput(
+            f"pattern {pattern[:80]!r} cannot be read: {str(error)[:80]}",
+            field=field,
+            hint=r"use names, `\.`, `.*`, `\d+`, classes, (a|b) and repetitions; nothing that looks around or back",
+        ) from None
+
+    def matches(name: str) -> bool:
+        try:
+            return automaton.matches(name)
+        except Laborious:
+            raise InputTooLarge(
+                f"pattern {pattern[:80]!r} takes too long to match", field=field, hint="list the modules' names"
+            ) from None
+
+    return matches
 
 
 def check(pattern: str, field: str) -> None:
@@ -85,6 +91,8 @@ def check_handed_on(pattern: str, field: str) -> None:
         why = "repeats a group that repeats or chooses inside, so matching it may never end"
     elif most > MAX_HANDED_ON:
         why = f"has {most} repetitions in a row, so matching it may take for ever"
+    elif math.prod(1 + group.count("|") for group in re.findall(r"\(([^()]*)\)", pattern)) > MAX_WAYS:
+        why = "has too many alternatives in a row, so matching it may take for ever"
     else:
         try:
             re.compile(pattern)
@@ -156,18 +164,17 @@ def first_match(pairs: Iterable[tuple[str, T]], name: str, field: str) -> T | No
     >>> first_match([("v_proj", 2), ("q_proj", 4)], "model.layers.0.self_attn.q_proj", "rank_pattern")
     4
     """
-    return next((value for pattern, value in pairs if _compiled(pattern, field).match(name)), None)
+    return next((value for pattern, value in pairs if _compiled(pattern, field)(name)), None)
 
 
 def affordable(patterns: Sequence[str], names: Collection[str], field: str) -> None:
     """Refuse patterns that would be matched for longer than seconds. Raises: `InputTooLarge`."""
-    longest = max(map(len, names), default=0)
-    steps = len(names) * sum(longest ** (1 + _quantifiers(pattern)) * _branches(pattern) for pattern in patterns)
+    steps = len(patterns) * len(names) * max(map(len, names), default=0)
     if steps > MAX_STEPS:
         raise InputTooLarge(
             f"{len(patterns)} patterns for {len(names)} modules take too long to match",
             field=field,
-            hint="use fewer patterns, or patterns without * and +",
+            hint="use fewer patterns",
         )
 
 

@@ -274,6 +274,7 @@ def _pattern(value: Any, key: str, kind: Kind) -> tuple[tuple[str, Any], ...]:
     # Compiling each pattern here refuses an unsafe one even if no module would meet it. Order matters: first wins.
     for name in value:
         patterns.check(name, f"adapter_config.{key}")
+        patterns.check_handed_on(name, f"adapter_config.{key}")
     return tuple((name, kind.read(number, Place(f"{_WHERE}.{key}"))) for name, number in value.items())
 
 
