@@ -5,11 +5,13 @@ Every typed value that the project reads from outside is checked by one of these
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from loralens.core.errors import InvalidInput
+from loralens.core.question.patterns import MAX_PATTERN_LENGTH
 
 MAX_NAME: Final = 200
 MAX_NAMES: Final = 256
@@ -270,7 +272,7 @@ class Names(Kind):
 
     def read(self, value: Any, at: Place) -> Any:
         """A tuple of names, or the text."""
-        if isinstance(value, str) and self.pattern_allowed and 0 < len(value) <= MAX_NAME:
+        if isinstance(value, str) and self.pattern_allowed and 0 < len(value) <= MAX_PATTERN_LENGTH:
             return value
         if isinstance(value, (list, tuple)) and len(value) <= MAX_NAMES and (value or not self.pattern_allowed):
             if all(isinstance(item, str) and 0 < len(item) <= MAX_NAME for item in value):
@@ -284,10 +286,10 @@ class Names(Kind):
         return list(value) if isinstance(value, tuple) else value
 
     def from_text(self, text: str) -> Any:
-        """Names with commas between them; a text with symbols of regular expressions is one."""
+        """Names with commas between them; a text with symbols of regular expressions is one, with commas only in `{1,}` or `[,]`."""
         plain = text.strip()
         pattern = plain == "all-linear" or any(symbol in plain for symbol in "*()[]|\\^$+?")
-        if self.pattern_allowed and "," not in plain and pattern:
+        if self.pattern_allowed and pattern and "," not in re.sub(r"\{\d*,\d*\}|\[[^\]]*\]", "", plain):
             return plain
         return [part.strip() for part in plain.split(",") if part.strip()]
 
@@ -295,7 +297,11 @@ class Names(Kind):
         """A list of texts, or a text."""
         name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
         names = {"type": "array", "items": name, "maxItems": MAX_NAMES}
-        return {"anyOf": [names | {"minItems": 1}, name]} if self.pattern_allowed else names
+        return (
+            {"anyOf": [names | {"minItems": 1}, name | {"maxLength": MAX_PATTERN_LENGTH}]}
+            if self.pattern_allowed
+            else names
+        )
 
     def text_schema(self) -> dict[str, Any]:
         """No empty text where it would be an empty list of targets."""
@@ -343,9 +349,13 @@ class Versions(Kind):
         for key, version in value.items():
             if key not in self.libraries:
                 raise unknown(str(key), self.libraries, at.path)
-            if not isinstance(version, (str, int, float)) or len(str(version)) > 40:
-                raise at.wrong("an object of library name to version", value)
-        return tuple(sorted((key, str(version)) for key, version in value.items()))
+            if not isinstance(version, str) or len(version) > 40:
+                raise at.wrong(
+                    "an object of library name to version, each a text",
+                    value,
+                    'try {"trl": "1.10"}: 1.10 without quotes is 1.1',
+                )
+        return tuple(sorted(value.items()))
 
     def shown(self, value: Any) -> Any:
         """An object."""
