@@ -50,7 +50,7 @@ class TrainerLoop:
 
     def __call__(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The loss of one micro batch."""
-        from transformers import TrainerLoop as Real
+        from transformers import Trainer as Real
 
         loss: torch.Tensor = Real.compute_loss(self._bare, model, batch)
         return loss
