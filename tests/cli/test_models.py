@@ -16,4 +16,4 @@ def test_families_say_what_is_understood_of_each(run):
     assert code == 0
     rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert rows["llama"].endswith("memory and parameters")
-    assert rows["mamba2"].endswith("parameters") and "memory" not in rows["mamba2"]
+    assert rows["recurrent_gemma"].endswith("parameters") and "memory" not in rows["recurrent_gemma"]

@@ -72,6 +72,7 @@ class AdapterWork:
         Raises:
             OSError: they cannot be written.
         """
+        (self._state / "adapters").mkdir(parents=True, exist_ok=True)  # said here, where a full disk has words
         with scratch_folder(self._state, "arriving") as folder:
             for name, content in zip(("config", "weights"), upload, strict=True):
                 (folder / name).write_bytes(content)

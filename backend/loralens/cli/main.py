@@ -31,7 +31,7 @@ VERBS = {
     "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth.",
     "explain": "Which tensor an out-of-memory message is about.",
     "export": "A recipe as a trainer's config.",
-    "adapter": "Inspect, doctor, resize, merge, compare, extract and convert PEFT adapters.",
+    "adapter": "PEFT adapters: inspect, repair, merge, convert.",
     "forgetting": "What full fine-tuning and LoRA forget, measured on this machine.",
     "bench": "Time LoRA's product on this machine.",
     "trace": "The real model on fake tensors, next to what is computed.",

@@ -26,9 +26,11 @@ EXAMPLES = (
     ("loralens trace gpt2", "LoRA, next to what is computed"),
     ("loralens trace gpt2 -m full,lora,qlora --sequence-length 256", "three methods"),
     ("loralens trace 8B -m qlora --gradient-checkpointing --json", "as JSON"),
-    ("loralens trace --config config.json --plan traced.json", "a model type that is not known here"),
+    (
+        "loralens trace --config config.json --plan traced.json",
+        "a model type not known here; then loralens memory --config traced.json",
+    ),
     ("loralens trace my_model.py:build -m full --plan traced.json", "a model of your own, whose file is run"),
-    ("loralens memory --config traced.json", "and then every answer"),
 )
 
 

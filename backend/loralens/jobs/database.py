@@ -130,7 +130,7 @@ class Database:
                 connection.execute(f"PRAGMA max_page_count = {max(1, self._max_bytes // page)}")
             if there is None or there != _number(self.path):
                 self._prepare(connection)
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             connection.close()
             if _is_damage(error):
                 raise self._set_aside(error, there) from None

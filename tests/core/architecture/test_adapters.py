@@ -13,7 +13,7 @@ from core.architecture.transformers_models import NO_MODEL, meta_model, with_lay
 from loralens.core import catalogue, methods
 from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.registry import build
-from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.core.step.step import held_parameters
 
@@ -41,6 +41,7 @@ EXPERTS = {
     "glm4_moe_lite",
 }  # PEFT maps their target names to stacked weights
 
+WRAPPED = {"gemma4_text"}  # PEFT refuses names that its tower's wrapped layers have too
 REFUSED_WHOLE = {"mamba", "nemotron_h"}  # PEFT refuses out_proj there, so all-linear has no counts to compare
 
 ATTENTION = {
@@ -71,6 +72,11 @@ ATTENTION = {
 def settings(family: str) -> list[dict[str, Any]]:
     """LoRA configurations of a family, in the recipe's words."""
     names = ATTENTION.get(family, ["q_proj", "v_proj"])
+    if family in WRAPPED:
+        return [
+            {"rank": 8, "target_modules": rf".*language_model.*\.({'|'.join(names)})"},
+            {"rank": 8, "target_modules": "all-linear"},
+        ]
     found: list[dict[str, Any]] = [
         {"rank": 8, "target_modules": names},
         {"rank": 3, "target_modules": names[:1]},
@@ -172,3 +178,18 @@ def test_a_name_that_matches_nothing_beside_one_that_does_is_remarked_upon() -> 
     (found,) = memory_answer({"model": "7B", "method": "lora", "recipe": recipe})["estimates"]
     remark = "without effect: target_modules c_attn, w1 (this model has no such layer; PEFT ignores the name)"
     assert remark in found["assumptions"]
+
+
+def test_a_name_that_means_a_wrapped_layer_is_refused_as_peft_does() -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = with_layers(catalogue.model(FAMILIES["gemma4_text"]).config, 2)
+    for targets in (["q_proj", "v_proj"], r".*\.o_proj"):
+        with torch.device("meta"), pytest.raises(ValueError, match="Gemma4ClippableLinear"):
+            get_peft_model(meta_model(config), LoraConfig(target_modules=targets))
+        with pytest.raises(InvalidInput, match="Gemma4ClippableLinear"):
+            methods.prepare("lora", build(config), Recipe.from_mapping({"lora": {"target_modules": targets}}))
+    root = build(config)
+    methods.prepare("lora", root, Recipe())
+    assert any(item.parameter.trainable for item in held_parameters(root))

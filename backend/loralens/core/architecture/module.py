@@ -36,6 +36,9 @@ class Module:
     """A node of the tree; parameters and submodules are found among its attributes, in order of definition."""
 
     path: str = ""
+    wraps: str | None = (
+        None  # the class of transformers around a linear layer, which PEFT refuses under this module's name
+    )
     multiplies: bool | None = None  # do its own matrices meet every position? None: linear layers and experts tell
 
     if TYPE_CHECKING:

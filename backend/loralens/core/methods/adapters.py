@@ -32,14 +32,43 @@ if TYPE_CHECKING:
 PEFT_DEFAULTS: Final = frozenset({
     "t5", "mt5", "gpt2", "bloom", "opt", "gptj", "gpt_neox", "bert", "roberta", "xlm-roberta", "llama", "llama4",
     "gpt_bigcode", "falcon", "mistral", "mixtral", "stablelm", "phi", "gemma", "gemma2", "gemma3_text", "qwen2",
-    "qwen3", "nemotron_h", "rwkv", "mpt", "codegen", "gpt_neo",
+    "qwen3", "nemotron_h", "rwkv", "mpt", "codegen", "gpt_neo", "deberta-v2", "bart", "electra",
 })  # fmt: skip
 
 
 def settled(root: Root, lora: Lora) -> Lora:
     """The configuration with the family's usual target modules named, where nothing is asked for."""
     named = lora.target_modules is not None or lora.target_parameters
-    return lora if named else replace(lora, target_modules=root.default_targets)
+    return lora if named else replace(lora, target_modules=_usual(root))
+
+
+def _usual(root: Root) -> tuple[str, ...] | str:
+    """The family's; of the language model alone where a tower has layers of these names that PEFT refuses."""
+    usual = root.default_targets
+    wrapped = isinstance(usual, tuple) and any(module.wraps for _, module in root.walk())
+    return rf".*language_model.*\.({'|'.join(usual)})" if wrapped else usual
+
+
+def refuse_wrapped(root: Root, lora: Lora) -> None:
+    """Source: PEFT 0.21 tuners/lora/model.py, `_create_new_module`: "Target module … is not supported".
+
+    Raises: `InvalidInput`: a name means a layer inside a class that PEFT does not know.
+    """
+    targets = lora.target_modules
+    if targets is None or targets == "all-linear":
+        return
+    found = (
+        patterns.whole(targets, "lora.target_modules") if isinstance(targets, str) else lambda name: ends(name, targets)
+    )
+    excluded = _excluded(root, lora)
+    for name, module in root.walk():
+        if module.wraps and found(name) and not excluded(name):
+            own = name.rsplit(".", 1)[-1]
+            raise InvalidInput(
+                f"PEFT refuses {own} in this model: in its tower it is a {module.wraps}",
+                field="lora.target_modules",
+                hint=rf"name the language model's by a regular expression, .*language_model.*\.({own}), or take all-linear",
+            )
 
 
 def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:

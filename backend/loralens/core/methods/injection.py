@@ -21,6 +21,7 @@ from loralens.core.methods.adapters import (
     LoraAdapter,
     ends,
     rank_of,
+    refuse_wrapped,
     selector,
     settled,
 )
@@ -262,6 +263,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             field="lora.target_modules",
             hint=f"name layers: {', '.join(_names_of_linears(root))}",
         )
+    refuse_wrapped(root, recipe.lora)
     selection = ModuleSelection(root, recipe)
 
     def apply(name: str, module: Module, change: ModuleChange | None) -> None:
@@ -285,7 +287,10 @@ def _assumptions(root: Root, recipe: Recipe) -> list[str]:
     found = []
     if recipe.lora.target_modules == root.default_targets != ("q_proj", "v_proj"):
         has = "PEFT's default" if root.model_type in PEFT_DEFAULTS else "usual; PEFT has no default"
-        found.append(f"target modules {', '.join(root.default_targets)}: {has} for {root.model_type}")
+        usual = root.default_targets
+        found.append(
+            f"target modules {usual if isinstance(usual, str) else ', '.join(usual)}: {has} for {root.model_type}"
+        )
     if root.framework and recipe.lora.use_dora:
         found.append(f"DoRA as PEFT computes it, not {root.framework}")
     return found

@@ -14,6 +14,8 @@ from loralens.core.tape.tape import Tape
 class Clipped(Module):
     """A layer without bias, its input and result clamped where the config says so."""
 
+    wraps = "Gemma4ClippableLinear"
+
     def __init__(self, inputs: int, outputs: int, clips: bool, name: str) -> None:
         self.linear = Linear(inputs, outputs, name=name)
         self._clips = clips

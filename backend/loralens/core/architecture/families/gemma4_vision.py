@@ -143,6 +143,7 @@ class Gemma4VisionTower(Module):
         self.places = MOST_TOKENS * self.pool**2  # of a picture
         self.values = 3 * self.patch**2  # of a patch
         self.patch_embedder = Module()
+        self.patch_embedder.multiplies = False  # the positions are added
         self.patch_embedder.input_proj = Linear(self.values, hidden, name="patch embeddings")
         self.patch_embedder.position_embedding_table = Parameter(
             (2, v.integer("position_embedding_size", default=10_240), hidden)

@@ -100,6 +100,8 @@ class Llama4VisionAdapter(Module):
 class Llama4Tower(Module):
     """The tower."""
 
+    multiplies = False  # its own parameters are added
+
     def __init__(self, v: Config) -> None:
         hidden, heads = v.integer("hidden_size", default=768), v.integer("num_attention_heads", default=16)
         v.divides("num_attention_heads", hidden, heads)
