@@ -78,9 +78,13 @@ class JobStore:
         except OSError as error:
             raise not_writable(path, error) from None
         try:
-            self._create()
-        except StoreDamaged:  # said in the log
-            self._create()
+            try:
+                self._create()
+            except StoreDamaged:  # said in the log
+                self._create()
+        except BaseException:
+            self._database.close()
+            raise
 
     def add(self, spec: JobSpec, owner: str) -> Job:
         """Append a job to the queue of its device."""
