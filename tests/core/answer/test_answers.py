@@ -58,7 +58,7 @@ def test_parameters_add_up():
         ({"model": "7B", "recipe": {"lora": {"target_modules": "(a+)+b"}}}, "lora.target_modules"),
         ({"model": "7B", "recipe": {"lora": {"target_modules": ".*" * 10 + "zzz"}}}, "lora.target_modules"),
         ({"model": "7B", "recipe": {"lora": {"target_modules": "(.|.)" * 30}}}, "lora.target_modules"),
-        ({"model": "7B", "recipe": {"lora": {"rank_pattern": {"(a+)+b": 4}}}}, "lora.rank_pattern"),
+        ({"model": "7B", "recipe": {"lora": {"rank_pattern": {"(?=a)b": 4}}}}, "lora.rank_pattern"),
         ({"model": "7B", "recipe": {"lora": {"modules_to_save": ["nothing"]}}}, "lora.modules_to_save"),
         ({"model": "7B", "method": "full", "recipe": {"trainable_layers": 33}}, "trainable_layers"),
     ],
