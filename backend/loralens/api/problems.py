@@ -27,6 +27,9 @@ _NO_ROOM = frozenset(
      errno.EEXIST}
 )  # fmt: skip
 
+_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""RFC 9110, sections 15.5.14 and 15.5.21: the names that Python has from 3.13 on, on every Python."""
+
 
 class Problem(BaseModel):
     """What every error answers."""
@@ -139,6 +142,9 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for the problems that a route can answer."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {
+            "description": _PHRASES.get(status) or HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
         for status in statuses
     }
