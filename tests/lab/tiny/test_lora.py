@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from loralens.lab.matmul.counts import saved_bytes
 from loralens.lab.tiny.lora import adapter_state, base_state, inject_lora
 
 
@@ -19,7 +23,7 @@ def test_output_and_gradients_are_those_of_the_dense_update(rank: int, alpha: fl
     layer = model[0]
     layer.lora_b.data = torch.randn(5, rank, dtype=torch.float64)
     x = torch.randn(rows, 6, dtype=torch.float64)
-    dense = (layer.base_layer.weight + layer.scaling * layer.lora_b @ layer.lora_a).detach().requires_grad_()
+    dense = (layer.base_layer.weight + alpha / max(rank, 1) * layer.lora_b @ layer.lora_a).detach().requires_grad_()
     wanted = x @ dense.T + layer.base_layer.bias
     torch.testing.assert_close(model(x), wanted)
     if rank:
@@ -37,3 +41,22 @@ def test_names_are_pefts_and_the_base_keeps_its_own() -> None:
         "base_model.model.0.0.lora_B.weight": (3, 2),
     }
     assert base_state(model).keys() == {"0.0.weight", "0.0.bias"}
+
+
+def test_a_training_step_runs_the_operations_of_pefts_layer_and_keeps_their_bytes() -> None:
+    peft = pytest.importorskip("peft")
+    base = nn.Sequential(nn.Linear(32, 48, bias=False))
+    ours, theirs = copy.deepcopy(base), copy.deepcopy(base)
+    inject_lora(ours, rank=4, alpha=6, targets=("0",))
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, lora_alpha=6, target_modules=["0"]))
+    peft.set_peft_model_state_dict(theirs, adapter_state(ours))
+    x = torch.randn(2, 5, 32, requires_grad=True)
+    kept, results = [], []
+    for model in (ours, theirs):
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        with torch.no_grad():
+            parameters[1].fill_(0.3)  # B
+        kept.append(saved_bytes(lambda model=model: model(x), [x, *model.parameters()]))
+        results.append([model(x), *torch.autograd.grad(model(x).sin().sum(), [x, *parameters])])
+    assert kept[0] == kept[1] > 0
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

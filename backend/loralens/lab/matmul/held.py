@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loralens.lab.matmul.table import Pair, Rows
+
+
+@dataclass(slots=True, eq=False)
+class TrainedFactors:
+    """The adapter that trains. Shapes: lora_a (rank, in_features), lora_b (out_features, rank)."""
+
+    position: int
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
+    scaling: float
+
+    def pair(self) -> Pair | None:
+        """As a product takes it; B is transposed anew, since a kept view would not see that it was replaced."""
+        return (self.lora_a, self.lora_b.t(), self.scaling) if len(self.lora_a) else None
 
 
 class HeldFactors:
     """A layer's adapters by position. An object of its own, since writing an attribute of a module costs microseconds.
 
     `pairs` as in `Pair`; `wide`: the same in float32 for that form; `scaling`: as it was given; `batch`: of the last
-    mixed batch.
+    mixed batch; `training`: the one that is no pair, since it changes.
     """
 
-    __slots__ = ("batch", "pairs", "scaling", "wide")
+    __slots__ = ("batch", "pairs", "scaling", "training", "wide")
 
     def __init__(self) -> None:
         self.pairs: list[Pair | None] = []
         self.wide: list[tuple[Tensor, Tensor] | None] = []
         self.scaling: dict[int, float] = {}
         self.batch: Batch | None = None
+        self.training: TrainedFactors | None = None
 
     def grow(self, positions: int) -> None:
         """Make room for so many positions."""
@@ -31,6 +48,8 @@ class HeldFactors:
 
     def pair(self, position: int) -> Pair | None:
         """What lies at a position."""
+        if self.training is not None and self.training.position == position:
+            return self.training.pair()
         return self.pairs[position] if 0 <= position < len(self.pairs) else None
 
     def drop(self, position: int) -> None:

@@ -7,6 +7,9 @@
 Nothing is copied from the base. All layers of a model share one `AdapterTable`, which says what is on. A batch whose
 rows want different adapters runs as one product over the A of all that it uses, one multiplication by a mask that
 leaves every row its own columns, and one product back.
+
+One adapter may train: its factors are then parameters of the layer, A and B as PEFT holds them. The product under
+autograd is written by hand (`function`), or with `join="apart"` made of the operations that PEFT runs.
 """
 
 from __future__ import annotations
@@ -21,16 +24,17 @@ from torch.nn.functional import linear
 from loralens.core.errors import InvalidInput
 from loralens.lab.matmul.factors import laid_out, widened
 from loralens.lab.matmul.function import lora_linear
-from loralens.lab.matmul.held import Batch, HeldFactors
+from loralens.lab.matmul.held import Batch, HeldFactors, TrainedFactors
 from loralens.lab.matmul.table import BASE, AdapterTable, Pair, Rows, Selection, own_selection
 
 if TYPE_CHECKING:
     from loralens.lab.factors import Factors
     from loralens.lab.matmul.packed import PackedWeight
 
-Join = Literal["after", "epilogue", "float32"]
+Join = Literal["after", "epilogue", "float32", "apart"]
 """Where the adapter's part meets the base's: added in place afterwards; computed first and added by the packed base's
-own product; or computed in float32 from copies of A and B and added in place."""
+own product; computed in float32 from copies of A and B and added in place; or added out of place after the base, as
+PEFT does it, so that autograd keeps what PEFT's keeps."""
 
 
 class LoraLinear(nn.Module):
@@ -46,6 +50,9 @@ class LoraLinear(nn.Module):
         join: how the two parts meet; "epilogue" needs `packed`.
         name: of the layer in its model, for selections that bring pairs or weights by name.
     """
+
+    lora_a: nn.Parameter | None
+    lora_b: nn.Parameter | None
 
     def __init__(
         self,
@@ -65,10 +72,10 @@ class LoraLinear(nn.Module):
         self._setup(base, table, packed, join, name)
 
     @classmethod
-    def over(cls, base_layer: nn.Linear, *, table: AdapterTable, name: str) -> LoraLinear:
+    def over(cls, base_layer: nn.Linear, *, table: AdapterTable, name: str, join: Join = "after") -> LoraLinear:
         """Around a layer of a model, of whatever kind of nn.Linear: it keeps its own way to multiply."""
         layer = cls.__new__(cls)
-        layer._setup(base_layer, table, None, "after", name)
+        layer._setup(base_layer, table, None, join, name)
         return layer.eval()
 
     def _setup(
@@ -85,6 +92,8 @@ class LoraLinear(nn.Module):
         # The base's own dict of weight and bias: looking them up through two modules costs a microsecond per call.
         self._frozen = base._parameters
         self._held = HeldFactors()
+        self.register_parameter("lora_a", None)
+        self.register_parameter("lora_b", None)
 
     @property
     def weight(self) -> Tensor:
@@ -149,27 +158,47 @@ class LoraLinear(nn.Module):
         held.scaling[position] = float(scaling)
         held.pairs[position] = (self._own(lora_a), *laid)
         held.batch = None
+        self._stop_training(position)
 
     def drop(self, position: int) -> None:
         """Empty a position."""
         self._held.drop(position)
+        self._stop_training(position)
 
     def pair(self, position: int) -> Pair | None:
         """The factor pair stored at a position."""
         return self._held.pair(position)
 
-    def trainable(self, name: str) -> tuple[Tensor, Tensor]:
-        """The adapter's tensors, A (rank, in_features) and Bᵀ (rank, out_features), made trainable in place."""
+    def trainable(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        """Make an adapter's factors parameters of this layer: `lora_a` and `lora_b`, those of one adapter at a time.
+
+        Shapes: lora_a (rank, in_features), lora_b (out_features, rank), without the scaling. Of rank 0 the layer is
+        its base.
+
+        Raises:
+            InvalidInput: there is no such adapter here, or another one trains.
+        """
         at, held = self.table.position.get(name, BASE), self._held
-        pair = self.pair(at)
+        if held.training is not None:
+            if held.training.position != at:
+                raise InvalidInput("another adapter of this layer trains already", field="adapter")
+            return held.training.lora_a, held.training.lora_b
+        pair = held.pair(at)
         if pair is None:
             raise InvalidInput(f"this layer has no adapter {name!r}", field="adapter")
         lora_a, lora_bt, left = pair
-        if left != held.scaling[at]:  # an optimizer must see B itself, not B times its scaling
-            pair = (lora_a, lora_bt / held.scaling[at], held.scaling[at])
-            held.pairs[at] = pair
-        held.wide[at] = held.batch = None  # copies of what now changes
-        return pair[0].requires_grad_(), pair[1].requires_grad_()
+        scaling = held.scaling[at]
+        if left != scaling:  # an optimizer must see B itself, not B times its scaling
+            lora_bt = lora_bt / scaling
+        self.lora_a, self.lora_b = nn.Parameter(lora_a), nn.Parameter(lora_bt.t().contiguous())
+        held.drop(at)  # with all copies of what now changes
+        held.training = TrainedFactors(at, self.lora_a, self.lora_b, scaling)
+        return self.lora_a, self.lora_b
+
+    def _stop_training(self, position: int) -> None:
+        held = self._held
+        if held.training is not None and held.training.position == position:
+            held.training = self.lora_a = self.lora_b = None
 
     def _check(self, name: str | None, lora_a: Tensor, lora_b: Tensor) -> None:
         a, b = lora_a.shape, lora_b.shape
@@ -191,11 +220,13 @@ class LoraLinear(nn.Module):
                 belong to that of their place in it.
         """
         selection = own_selection() or self.table.selection
-        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        y = self._flat(flat, selection, rows or selection.rows)
-        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+        rows = rows or selection.rows
+        if x.dim() == 2 or (self._join == "apart" and rows is None):
+            return self._product(x, selection, rows)
+        y = self._product(x.reshape(-1, self.in_features), selection, rows)
+        return y.view(*x.shape[:-1], self.out_features)
 
-    def _flat(self, x: Tensor, selection: Selection, rows: Rows | None) -> Tensor:
+    def _product(self, x: Tensor, selection: Selection, rows: Rows | None) -> Tensor:
         if rows is not None:
             return self._mixed(x, rows)
         if selection.weights is not None:
@@ -210,15 +241,21 @@ class LoraLinear(nn.Module):
         if pair is None:
             return self._base(x)
         lora_a, lora_bt, scaling = pair
+        if self._join == "apart":
+            return self._apart(x, lora_a, lora_bt, scaling)
         if x.dtype is not lora_a.dtype:
             return self._added(x, linear(x.to(lora_a.dtype), lora_a), lora_bt, scaling)
         if torch.is_grad_enabled() and (x.requires_grad or lora_a.requires_grad or lora_bt.requires_grad):
             if self._plain:
                 return lora_linear(x, self.weight, self.bias, lora_a, lora_bt, scaling)
-            return self._base(x) + (linear(x, lora_a) @ lora_bt) * scaling
+            return self._apart(x, lora_a, lora_bt, scaling)
         if self._join == "float32" and selection.pairs is None and (wide := held.wide[at]) is not None:
             return self._base(x).add_((x.float() @ wide[0]) @ wide[1])
         return self._added(x, linear(x, lora_a), lora_bt, scaling)
+
+    def _apart(self, x: Tensor, lora_a: Tensor, lora_bt: Tensor, scaling: float) -> Tensor:
+        """Out of place, base first: the operations, and their order in backward, are PEFT's."""
+        return self._base(x) + (linear(x, lora_a) @ lora_bt) * scaling
 
     def _mixed(self, x: Tensor, rows: Rows) -> Tensor:
         batch = self._held.batch

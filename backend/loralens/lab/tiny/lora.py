@@ -4,9 +4,9 @@
     state = adapter_state(model)                     # {"base_model.model.<path>.lora_A.weight": tensor, ...}
     base_hash(model)                                 # digest of the frozen weights' bytes
 
-Switching, mixing and merging what was trained is the work of `lab.matmul` and `lab.adapters`.
+The layer is `lab.matmul.layer.LoraLinear`, the one that switches, mixes and serves; here one adapter trains in it, made
+of PEFT's operations (`join="apart"`): what such a step holds is then what the calculator says of PEFT.
 
-`LoRALinear` wraps a layer as `base_layer` and computes  y = x W^T + scaling * (x A^T) B^T  with
 lora_a (rank, in_features), lora_b (out_features, rank), scaling = alpha / rank; B starts at zero, so the adapted model
 starts as the base. Rank 0 is allowed and is the base model itself.
 
@@ -20,37 +20,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from loralens.core.errors import InvalidInput
 from loralens.lab.factors import factor_names
+from loralens.lab.matmul.layer import LoraLinear
+from loralens.lab.matmul.table import AdapterTable
 from loralens.lab.tensors import hash_tensors
 
-
-class TrainableLora(nn.Module):
-    """A frozen linear layer plus a trainable low-rank update; (..., in_features) -> (..., out_features)."""
-
-    def __init__(self, base_layer: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        weight = base_layer.weight
-        self.rank = rank
-        self.scaling = alpha / rank if rank else 0.0
-        bound = 1.0 / math.sqrt(base_layer.in_features)  # Kaiming uniform with a = sqrt(5) comes down to this
-        start = (torch.rand(rank, base_layer.in_features, generator=generator) * 2 - 1) * bound
-        self.lora_a = nn.Parameter(start.to(device=weight.device, dtype=weight.dtype))
-        self.lora_b = nn.Parameter(torch.zeros(base_layer.out_features, rank, device=weight.device, dtype=weight.dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base_layer(x)
-        if self.rank:
-            y = y + functional.linear(functional.linear(x, self.lora_a), self.lora_b) * self.scaling
-        return y
+ADAPTER = "default"
+"""What the adapter that trains is called in the layers' table."""
 
 
 def inject_lora(
     model: nn.Module, *, rank: int, alpha: float | None = None, targets: Sequence[str], seed: int = 0
-) -> dict[str, TrainableLora]:
+) -> dict[str, LoraLinear]:
     """Freeze `model` and wrap each linear layer whose last name is in `targets`; in place.
 
     Args: alpha defaults to 2 * rank (scaling 2); seed draws the A factors, whatever else was drawn before.
@@ -72,25 +55,37 @@ def inject_lora(
         raise InvalidInput(f"rank must be between 0 and {full_rank} for these layers, got {rank}", field="rank")
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    adapted: dict[str, TrainableLora] = {}
+    table = AdapterTable()
+    scaling = (2.0 if alpha is None else alpha / rank) if rank else 0.0
+    adapted: dict[str, LoraLinear] = {}
     for path, linear in found.items():
-        layer = TrainableLora(linear, rank, 2.0 * rank if alpha is None else alpha, generator)
+        layer = LoraLinear.over(linear, table=table, name=path, join="apart")
+        layer.set_adapter(ADAPTER, *_start(linear, rank, generator), scaling)
+        layer.trainable(ADAPTER)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer)
         adapted[path] = layer
+    table.use(ADAPTER)
     return adapted
 
 
-def lora_layers(model: nn.Module) -> dict[str, TrainableLora]:
+def _start(linear: nn.Linear, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Where training starts: A drawn, B zero."""
+    bound = 1.0 / math.sqrt(linear.in_features)  # Kaiming uniform with a = sqrt(5) comes down to this
+    lora_a = (torch.rand(rank, linear.in_features, generator=generator) * 2 - 1) * bound
+    return lora_a, torch.zeros(linear.out_features, rank)
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     """The adapted layers by path, as PEFT counts paths (without `base_layer`)."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, TrainableLora)}
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoraLinear)}
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """The adapter's tensors under the names of PEFT's adapter_model.safetensors; copies, detached, on the CPU."""
     state: dict[str, Tensor] = {}
     for path, layer in lora_layers(model).items():
-        for name, factor in zip(factor_names(path), (layer.lora_a, layer.lora_b), strict=True):
+        for name, factor in zip(factor_names(path), layer.trainable(ADAPTER), strict=True):
             state[name] = factor.detach().cpu().clone()
     return state
 

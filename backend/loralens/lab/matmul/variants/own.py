@@ -87,7 +87,7 @@ class OwnTraining(Own):
         for weight in p.weights:
             layer = LoraLinear(weight)
             self.fill(layer)
-            self.a, self.bt = layer.trainable("one")
+            layer.trainable("one")
             self.layers.append(layer)
 
     def parameters(self) -> list[Tensor]:
@@ -101,12 +101,12 @@ class OwnTraining(Own):
 
     def __call__(self, index: int) -> Tensor:
         y = self.forward(index)
-        a, bt = self.layers[index % self.problem.copies].trainable("one")
-        self.found = torch.autograd.grad(y, [self.x, a, bt], self.problem.grad)
+        factors = self.layers[index % self.problem.copies].trainable("one")
+        self.found = torch.autograd.grad(y, [self.x, *factors], self.problem.grad)
         return y.detach()
 
     def gradients(self) -> dict[str, Tensor]:
-        return {"dx": self.found[0], "da": self.found[1], "db": self.found[2].t()}
+        return {"dx": self.found[0], "da": self.found[1], "db": self.found[2]}
 
     def work(self) -> LeastWork:
         base, adapter = self.problem.base_work(), self.problem.adapter_work()
