@@ -45,6 +45,28 @@ def test_resize(run, folder: Path, tmp_path: Path) -> None:
     assert code == 0 and "relative error" in out
 
 
+def test_olora_becomes_plain_by_its_base(run, folder: Path, tmp_path: Path) -> None:
+    weight = torch.randn(12, 10, generator=torch.Generator().manual_seed(1))
+    save_file({"model.layers.0.self_attn.q_proj.weight": weight}, tmp_path / "base.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"init_lora_weights": "olora"}))
+    code, _, err = run("adapter", "resize", str(folder), str(tmp_path / "small"), "--rank", "2")
+    assert code == 2 and "loralens adapter plain" in err
+    words = ("adapter", "plain", str(folder), str(tmp_path / "plain"), "--base", str(tmp_path / "base.safetensors"))
+    code, out, _ = run(*words)
+    assert code == 0 and "OLoRA to plain LoRA: 1 modules, rank 12" in out
+    plain = read_adapter(tmp_path / "plain")
+    basis, rest = torch.linalg.qr(weight)
+    factors = plain.factors["model.layers.0.self_attn.q_proj"]
+    trained = read_adapter(folder).factors["model.layers.0.self_attn.q_proj"]
+    change = trained.lora_b @ trained.lora_a - basis[:, :6] @ rest[:6]
+    assert torch.allclose(factors.lora_b @ factors.lora_a, change, atol=1e-5)
+    answer = json.loads(run(*words, "--json")[1])
+    assert answer["rank"] == 12 and answer["rounding"] == 0.0
+    code, _, err = run("adapter", "plain", str(folder), str(tmp_path / "plain"))
+    assert code == 2 and "either" in err
+
+
 def test_errors_are_one_line_and_leave_nothing(run, folder: Path, tmp_path: Path) -> None:
     for words, expected in (
         (("inspect", str(tmp_path / "nowhere")), "adapter_config.json is missing"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loralens.cli.adapter_convert import EXAMPLES as CONVERT_EXAMPLES
-from loralens.cli.adapter_convert import convert
+from loralens.cli.adapter_convert import convert, plain
 from loralens.cli.adapter_doctor import EXAMPLES as DOCTOR_EXAMPLES
 from loralens.cli.adapter_doctor import doctor
 from loralens.cli.adapter_merge import EXAMPLES as MERGE_EXAMPLES
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(doctor)
-for verb in (merge, compare, extract, convert):
+for verb in (merge, compare, extract, plain, convert):
     app.command()(verb)
 
 Folder = Annotated[Path, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")]

@@ -1,4 +1,4 @@
-"""The doctor, comparing, merging and converting over HTTP: the command line's answers, and nothing left behind."""
+"""The doctor, comparing, merging, making plain and converting over HTTP: the command line's answers, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,25 @@ def test_merging_answers_an_archive_with_its_report(client: httpx.Client) -> Non
     assert problem(client.post("/merge?combination=sum", files=form(one, two)), 422)["field"] == "combination"
 
 
+def test_pissa_becomes_plain_lora_by_the_adapter_from_before_training(client: httpx.Client) -> None:
+    trained, initial = adapter(1), adapter(2)
+    pissa = replace(trained, config=replace(trained.config, init="pissa"))
+    answer = client.post("/plain", files=form(pissa, initial))
+    assert answer.status_code == 200 and answer.headers["content-disposition"].endswith('"plain.zip"')
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    got = read_adapter_bytes(
+        archive.read("adapter/adapter_config.json"), archive.read("adapter/adapter_model.safetensors")
+    )
+    assert (got.config.rank, got.config.alpha, got.config.init) == (8, 16, True)
+    for module, factors in got.factors.items():
+        first = initial.factors[module]
+        change = trained.factors[module].lora_b @ trained.factors[module].lora_a - first.lora_b @ first.lora_a
+        assert torch.allclose(factors.lora_b @ factors.lora_a, change, atol=1e-6)
+    assert json.loads(answer.headers["x-report"])["began"] == "PiSSA"
+    assert "plain LoRA already" in problem(client.post("/plain", files=form(trained, initial)), 422)["detail"]
+    assert problem(client.post("/plain", files=form(pissa)), 422)["detail"].startswith("1 adapters were sent")
+
+
 def test_converting_there_and_back(client: httpx.Client) -> None:
     one = adapter(1)
     there = client.post("/convert?to=mlx", files=form(one))
@@ -128,7 +148,7 @@ def test_a_kept_adapter_is_named_by_its_id(client: httpx.Client) -> None:
 
 def test_forms_that_are_none(client: httpx.Client) -> None:
     one = adapter(1)
-    for path in ("doctor", "compare", "merge", "convert?to=mlx"):
+    for path in ("doctor", "compare", "merge", "plain", "convert?to=mlx"):
         for request, status in [
             ({"files": {**form(one), "note": ("x", b"?")}}, 422),
             ({"files": {"config_9": ("x", b"{}")}}, 422),

@@ -1,6 +1,6 @@
-"""What is done with adapters that are sent: the doctor, comparing, merging and converting. Nothing of them is kept.
+"""What is done with adapters that are sent: the doctor, comparing, merging, making plain, converting. Nothing of them is kept.
 
-Merging and converting answer an archive, `adapter/` and `report.json`; the report stands in the header `x-report` too.
+The last three answer an archive, `adapter/` and `report.json`; the report stands in the header `x-report` too.
 """
 
 from __future__ import annotations
@@ -103,6 +103,14 @@ def merge(
     }
     made = work.made("merge", form, words, whole=True, least=2, most=MOST_ADAPTERS)
     return _archive(made, "merged.zip")
+
+
+@_route(
+    "plain", "Make PiSSA, OLoRA, CorDA or LoRA-GA plain LoRA", 2, response_class=Response, responses=_REFUSED | _ARCHIVE
+)
+def plain(form: Form, work: Work) -> Response:
+    """As PEFT's path_initial_model_for_weight_conversion: the trained adapter first, then the one from before training."""
+    return _archive(work.made("plain", form, {}, whole=True, least=2, most=2), "plain.zip")
 
 
 @_route("convert", "Convert an adapter", 1, base=True, response_class=Response, responses=_REFUSED | _ARCHIVE)

@@ -78,6 +78,22 @@ class MergeAnswer(TypedDict):
     file_bytes: int
 
 
+class PlainAnswer(TypedDict):
+    """What came of making an adapter plain LoRA of the published base."""
+
+    began: Annotated[str, "PiSSA, OLoRA, CorDA or LoRA-GA."]
+    rank: int
+    parameters: int
+    modules: int
+    moved: Annotated[float, "Norm of what was learned over the norm of what the beginning took out of the base."]
+    rounding: Annotated[
+        float | None,
+        "Norm of the rounding of the base that PEFT makes for the original, over that of what was learned; null without the base.",
+    ]
+    notes: list[str]
+    file_bytes: int
+
+
 class ConvertAnswer(TypedDict):
     """What was written in another format."""
 

@@ -17,12 +17,19 @@ from loralens.lab.adapters.config import AdapterConfig
 _CHANGES: Final = re.compile(r"(?i)(?P<name>pissa|olora|corda|loftq|lora_ga)(?:_niter_[0-9]+)?")
 _NAMES: Final = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "loftq": "LoftQ", "lora_ga": "LoRA-GA"}
 
+NO_PLAIN_FORM: Final = "its base is quantized besides, and what that changed is an update of full rank; PEFT has no conversion for it either"
+"""Why LoftQ is no LoRA of the published base."""
 # Source: peft 0.21, PeftModel.save_pretrained: it converts all of these but LoftQ.
 _CONVERT: Final = (
-    "make it plain LoRA first, with PEFT and the base: model.save_pretrained(folder, "
-    "path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER)"
+    "make it plain LoRA first: loralens adapter plain FOLDER OUTPUT with --base FOLDER (PiSSA, OLoRA) or --initial "
+    "FOLDER_OF_THE_UNTRAINED_ADAPTER; PEFT's own way is model.save_pretrained(folder, path_initial_model_for_weight_conversion=…)"
 )
-_KEEP: Final = "PEFT has no conversion for LoftQ: keep the adapter as it is, with its base"
+_KEEP: Final = "LoftQ has no plain form: keep the adapter as it is, with its base"
+
+
+def way_out(name: str) -> str:
+    """What to do with factors that began as `name`."""
+    return _KEEP if name == "LoftQ" else _CONVERT
 
 
 def changed_base(config: AdapterConfig) -> str | None:
@@ -38,5 +45,5 @@ def needs_its_base(config: AdapterConfig, what: str) -> None:
         raise InvalidInput(
             f"this adapter began as {name} ({config.init}), which changed its base: {what}",
             field="adapter_config.init_lora_weights",
-            hint=_KEEP if name == "LoftQ" else _CONVERT,
+            hint=way_out(name),
         )

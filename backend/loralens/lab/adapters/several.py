@@ -1,4 +1,4 @@
-"""The doctor, comparing, merging and converting, as jobs: bounded, since what they read comes from anybody.
+"""The doctor, comparing, merging, making plain and converting, as jobs: bounded, since what they read comes from anybody.
 
 Each yields `progress` once it has begun, and one `result`. Specs: {"folders": of the adapters} and what the function says.
 """
@@ -19,6 +19,7 @@ from loralens.lab.adapters.files import read_adapter, write_adapter
 from loralens.lab.adapters.formats.torchtune import Heads
 from loralens.lab.adapters.formats.writing import convert as converted
 from loralens.lab.adapters.merging import ON_UPDATES, merge_adapters
+from loralens.lab.adapters.plain import plain_adapter
 
 Event = dict[str, Any]
 MAX_DENSE: Final = 2**27
@@ -51,6 +52,14 @@ def merge(spec: Mapping[str, Any]) -> Iterator[Event]:
     result = merge_adapters(adapters, weights, spec["combination"], **words)
     size = write_adapter(result.adapter, spec["output"])
     yield {"type": "result", "answer": result.to_dict(size)}
+
+
+def plain(spec: Mapping[str, Any]) -> Iterator[Event]:
+    """The trained adapter, which comes first, made plain with the one from before training, into the folder `output`."""
+    yield {"type": "progress"}
+    trained, initial = _read(spec)
+    result = plain_adapter(trained, initial=initial)
+    yield {"type": "result", "answer": result.to_dict(write_adapter(result.adapter, spec["output"]))}
 
 
 def convert(spec: Mapping[str, Any]) -> Iterator[Event]:

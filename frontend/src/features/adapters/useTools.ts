@@ -1,4 +1,4 @@
-/** What is done with adapters that are dropped here: examined, compared, merged, converted. Nothing is kept. */
+/** What is done with adapters that are dropped here: examined, compared, merged, made plain, converted. Nothing is kept. */
 import { onScopeDispose, ref, shallowRef, type Ref } from 'vue'
 import type { Problem, Schemas } from '@/shared/api/client'
 import { formOf, post, type Given } from './forms'
@@ -6,13 +6,14 @@ import { asProblem } from './useAdapters'
 
 export type Diagnosis = Schemas['DiagnosisAnswer']
 export type Comparison = Schemas['ComparisonAnswer']
-export type Action = 'doctor' | 'compare' | 'merge' | 'convert'
-export const ACTIONS: readonly Action[] = ['doctor', 'compare', 'merge', 'convert']
+export const ACTIONS = ['doctor', 'compare', 'merge', 'plain', 'convert'] as const
+export type Action = (typeof ACTIONS)[number]
 /** How many adapters each takes, at least and at most. */
 export const TAKES: Record<Action, readonly [number, number]> = {
   doctor: [1, 1],
   compare: [2, 2],
   merge: [2, 8],
+  plain: [2, 2],
   convert: [1, 1],
 }
 export const FORMATS = ['peft', 'mlx', 'kohya', 'diffusers', 'torchtune'] as const
@@ -39,6 +40,14 @@ export interface MergeReport {
   notes: string[]
   file_bytes: number
 }
+export interface PlainReport {
+  began: string
+  rank: number
+  modules: number
+  moved: number
+  notes: string[]
+  file_bytes: number
+}
 export interface ConvertReport {
   source: string
   target: string
@@ -61,6 +70,7 @@ export interface Tools {
   diagnosis: Ref<Diagnosis | null>
   comparison: Ref<Comparison | null>
   merged: Ref<Ready<MergeReport> | null>
+  madePlain: Ref<Ready<PlainReport> | null>
   converted: Ref<Ready<ConvertReport> | null>
   clear: () => void
   run: (
@@ -77,11 +87,13 @@ export function useTools(): Tools {
   const diagnosis = shallowRef<Diagnosis | null>(null)
   const comparison = shallowRef<Comparison | null>(null)
   const merged = shallowRef<Ready<MergeReport> | null>(null)
+  const madePlain = shallowRef<Ready<PlainReport> | null>(null)
   const converted = shallowRef<Ready<ConvertReport> | null>(null)
 
   function clear(): void {
-    for (const made of [merged, converted]) if (made.value) URL.revokeObjectURL(made.value.address)
-    problem.value = diagnosis.value = comparison.value = merged.value = converted.value = null
+    for (const made of [merged, madePlain, converted]) if (made.value) URL.revokeObjectURL(made.value.address)
+    problem.value = diagnosis.value = comparison.value = null
+    merged.value = madePlain.value = converted.value = null
   }
   onScopeDispose(clear)
 
@@ -96,6 +108,7 @@ export function useTools(): Tools {
     diagnosis,
     comparison,
     merged,
+    madePlain,
     converted,
     clear,
     async run(action, adapters, words, config) {
@@ -107,6 +120,7 @@ export function useTools(): Tools {
         if (action === 'doctor') diagnosis.value = (await response.json()) as Diagnosis
         else if (action === 'compare') comparison.value = (await response.json()) as Comparison
         else if (action === 'merge') merged.value = await ready(response, 'merged.zip')
+        else if (action === 'plain') madePlain.value = await ready(response, 'plain.zip')
         else converted.value = await ready(response, `${words.to ?? 'converted'}.zip`)
       } catch (error) {
         problem.value = asProblem(error)

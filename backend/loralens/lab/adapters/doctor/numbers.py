@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from loralens.lab.adapters.adapter import FACTOR_DTYPES
-from loralens.lab.adapters.begins import changed_base
+from loralens.lab.adapters.begins import changed_base, way_out
 from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding
 from loralens.lab.adapters.doctor.patient import Pair, Patient
 from loralens.lab.adapters.spectrum import ENERGY_SHARE, rank_for_energy, singular_values
@@ -68,8 +68,7 @@ def judge(patient: Patient, numbers: list[Numbers]) -> list[Finding]:
             Finding(
                 "warning", "config", "changed_base", f"it began as {name}, which changed its base",
                 "its factors are an update of a base that PEFT makes anew each time it loads them, not of the published one",
-                "serve it with PEFT alone, or make it plain LoRA first: model.save_pretrained(folder, "
-                "path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER)",
+                f"serve it with PEFT alone; {way_out(name)}",
                 source="huggingface/peft 0.21.2 tuners/lora/layer.py and peft_model.py, save_pretrained",
             )
         )  # fmt: skip
