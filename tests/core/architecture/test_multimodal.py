@@ -122,6 +122,26 @@ CASES: dict[str, dict[str, Any]] = {
             ("glm4v_moe", "glm4v_moe_text", {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}),
         )
     },
+    "glm_ocr": {
+        "text_config": {**TEXT, "model_type": "glm_ocr_text", "head_dim": 32},
+        "vision_config": {"depth": 2, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "out_hidden_size": 96},
+        "tie_word_embeddings": False,
+    },
+    "aya_vision": {
+        "text_config": {**TEXT, "model_type": "cohere2"},
+        "vision_config": {**VIT, "model_type": "siglip_vision_model", "image_size": 56},
+        "alignment_intermediate_size": 120,
+    },
+    "llava_onevision": {
+        "text_config": {**TEXT, "model_type": "qwen2"},
+        "vision_config": {**VIT, "model_type": "siglip_vision_model", "image_size": 56, "vision_use_head": False},
+        "tie_word_embeddings": True,
+    },
+    "llava_next_video": {
+        "text_config": {**TEXT, "model_type": "llama"},
+        "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},
+        "tie_word_embeddings": False,
+    },
     "llava, with two feature layers": {
         "text_config": {**TEXT, "model_type": "llama", "tie_word_embeddings": False},
         "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},

@@ -16,8 +16,13 @@ from loralens.lab.trace.media import media_of
 SIZES = ([31, 400], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
          "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224", "llama-3.2-11b-vision", "smolvlm2-2.2b",
-         "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b")  # fmt: skip
-PER_TILE = {"llava-v1.6-mistral-7b": 577, "smolvlm2-2.2b": 729, "idefics3-8b": 676}  # rows in the tower
+         "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b", "glm-ocr", "aya-vision-8b", "llava-onevision-7b")  # fmt: skip
+PER_TILE = {
+    "llava-v1.6-mistral-7b": 577,
+    "smolvlm2-2.2b": 729,
+    "idefics3-8b": 676,
+    "llava-onevision-7b": 729,
+}  # rows in the tower
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -85,9 +85,22 @@ class Media:
         return 0
 
     @property
+    def towers(self) -> tuple[str, ...]:
+        """The names of all towers."""
+        return (self.tower,) if self.tower else ()
+
+    @property
+    def projectors(self) -> tuple[str, ...]:
+        """The names of what stands between them and the language model."""
+        return (self.projector,) if self.projector else ()
+
+    @property
     def places(self) -> tuple[str, ...]:
-        """Where tower and projector stand, each with its dot."""
-        return tuple(f"{self.below}{name}." for name in (self.tower, self.projector) if name)
+        """Where towers and projectors stand, each with its dot."""
+        return self._places((*self.towers, *self.projectors))
+
+    def _places(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(f"{self.below}{name}." for name in names)
 
     def part(self, name: str) -> Module:
         """Tower or projector."""
@@ -97,14 +110,20 @@ class Media:
         return found
 
     def parameters(self) -> list[Parameter]:
-        """Those of tower and projector, adapters included."""
-        parts = [self.part(name) for name in (self.tower, self.projector) if name]
-        return [parameter for part in parts for parameter in part.all_parameters()]
+        """Those of towers and projectors, adapters included."""
+        return self.of((*self.towers, *self.projectors))
+
+    def of(self, names: Iterable[str]) -> list[Parameter]:
+        """Parameters of these parts."""
+        return [parameter for name in names for parameter in self.part(name).all_parameters()]
 
     def frozen(self, recipe: Recipe) -> list[Parameter]:
         """Those that the recipe's `freeze_tower` keeps from training."""
-        parts = {NO_TOWER: (), "tower": (self.tower,)}.get(recipe.freeze_tower, (self.tower, self.projector))
-        return [parameter for name in parts if name for parameter in self.part(name).all_parameters()]
+        return self.of(self._kept(recipe.freeze_tower))
+
+    def _kept(self, frozen: str) -> tuple[str, ...]:
+        """The parts that a `freeze_tower` names."""
+        return {NO_TOWER: (), "tower": self.towers}.get(frozen, (*self.towers, *self.projectors))
 
     # -- the batch ----------------------------------------------------------------------------------------------
 
@@ -160,7 +179,7 @@ class Media:
         found = self.pictures(recipe)
         if found is None:
             return 0.0
-        rows = found.tokens if self.projector and name.startswith(f"{self.below}{self.projector}.") else found.rows
+        rows = found.tokens if name.startswith(self._places(self.projectors)) else found.rows
         return rows / recipe.sequence_length
 
     def assumptions(self, recipe: Recipe) -> list[str]:
@@ -178,10 +197,7 @@ class Media:
 
     def keeps_out(self, name: str, frozen: str) -> bool:
         """Is this a module that the recipe's `freeze_tower` keeps from training and from adapters?"""
-        if frozen == NO_TOWER:
-            return False
-        kept = self.places if frozen == "tower+projector" else self.places[:1]
-        return name.startswith(kept)
+        return name.startswith(self._places(self._kept(frozen)))
 
 
 def missing_size(usual: str = "448,672") -> InvalidInput:

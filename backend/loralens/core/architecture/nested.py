@@ -12,8 +12,11 @@ from loralens.core.architecture.config import Config
 
 # wrapper -> its text part, where the name is not `<wrapper>_text` or the file does not say
 _TEXT: Final = {
+    "aya_vision": "cohere2",
     "llava": "llama",
     "llava_next": "llama",
+    "llava_next_video": "llama",
+    "llava_onevision": "qwen2",
     "idefics3": "llama",
     "smolvlm": "llama",
     "mistral3": "mistral",
@@ -30,6 +33,7 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "mistral": (4096, 14336, 32, 32, 32000),
     "qwen2": (4096, 22016, 32, 32, 151936),
     "qwen3": (4096, 22016, 32, 32, 151936),
+    "cohere2": (8192, 22528, 40, 64, 256000),
     "gemma": (3072, 24576, 28, 16, 256000),
     "gemma2": (2304, 9216, 26, 8, 256000),
     "gemma3_text": (2304, 9216, 26, 8, 262208),
@@ -41,6 +45,7 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "llama4_text": (5120, 8192, 48, 40, 202048),
     "glm4v_text": (4096, 13696, 40, 32, 151552),
     "glm4v_moe_text": (4096, 10944, 46, 96, 151424),
+    "glm_ocr_text": (1024, 4096, 16, 16, 59392),
     "mllama_text_model": (4096, 14336, 40, 32, 128256),
 }
 _SIBLINGS: Final = ("vision_config", "audio_config")

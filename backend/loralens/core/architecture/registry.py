@@ -123,6 +123,7 @@ FAMILIES: Final[dict[str, str]] = {
     "mllama_text_model": "mllama:MllamaText",
     "glm4v_text": "glm4v:Glm4vText",
     "glm4v_moe_text": "glm4v:Glm4vMoeText",
+    "glm_ocr_text": "glm_ocr:GlmOcrText",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -152,6 +153,7 @@ FAMILIES: Final[dict[str, str]] = {
 
 # model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower
 MEDIA: Final[dict[str, str]] = {
+    "aya_vision": "aya_vision:AyaVisionMedia",
     "paligemma": "projected:PaliGemmaMedia",
     "qwen2_vl": "qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
@@ -161,10 +163,13 @@ MEDIA: Final[dict[str, str]] = {
     "glm46v": "glm4v:Glm4vMedia",
     "glm4v": "glm4v:Glm4vMedia",
     "glm4v_moe": "glm4v:Glm4vMedia",
+    "glm_ocr": "glm_ocr:GlmOcrMedia",
     "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",
     "llava_next": "llava_next:LlavaNextMedia",
+    "llava_next_video": "llava_next:LlavaNextMedia",
+    "llava_onevision": "llava_onevision:LlavaOnevisionMedia",
     "mistral3": "pixtral:Mistral3Media",
     "mllama": "mllama:MllamaMedia",
     "llama4": "llama4_vision:Llama4Media",

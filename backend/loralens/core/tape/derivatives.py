@@ -80,6 +80,7 @@ INDEX_ADD: Final = Derivative("index_add", {"self": "", "source": "index source"
 INDEX_COPY: Final = Derivative("index_copy", {"self": "index", "source": "index source"})
 AVERAGE: Final = Derivative("avg_pool2d", {"self": "self"})
 GRID_SAMPLE: Final = Derivative("grid_sampler_2d", dict.fromkeys(("input", "grid"), "input grid"))
+UPSAMPLE: Final = Derivative("upsample_bilinear2d", {"self": ""})
 MASKED_SCATTER: Final = Derivative("masked_scatter", {"self": "mask", "source": "mask"})
 LAYER_NORM: Final = Derivative(
     "native_layer_norm", dict.fromkeys(("input", "weight", "bias"), "input result1 result2 weight bias")

@@ -66,6 +66,15 @@ def grid_sample(t: Tape, table: Tensor, grid: Tensor, numel: Size, label: str) -
     return out
 
 
+def interpolated(t: Tape, x: Tensor, numel: Size, label: str) -> Tensor:
+    """A grid of vectors on a grid of another size. Shapes: (rows, width) to (other rows, width)."""
+    out = t.new(numel, x.dtype, x.width, label)
+    size = x.numel, x.dtype, x.width
+    saved = derivatives.UPSAMPLE.kept(self=x)
+    t.record(label, [out], [x], saved, lambda g: like(t, *size, f"gradient: {label}"))
+    return out
+
+
 def hidden_places(t: Tape, x: Tensor, mask: Tensor, label: str) -> Tensor:
     """x, with a number where the mask holds. Shapes: x (rows, width), mask (rows)."""
     out = t.new(x.numel, x.dtype, x.width, label)

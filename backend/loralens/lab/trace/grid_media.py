@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from loralens.lab.trace import grid_media_more
 from loralens.lab.trace.grid_cases import shortened, small_config
 
 Recipe = dict[str, Any]
@@ -234,7 +235,8 @@ _TOWER_LAYERS: Final = ("depth", "num_hidden_layers", "encoder_layers")
 
 def media_config(name: str, layers: int, tower: int) -> dict[str, Any]:
     """The model's config with few layers in both parts and everything else as published."""
-    config = shortened(_EXTRA[name], layers) if name in _EXTRA else small_config(name, layers)
+    known = {**_EXTRA, **grid_media_more.CONFIGS}
+    config = shortened(known[name], layers) if name in known else small_config(name, layers)
     for part in ("vision_config", "audio_config"):
         if isinstance(config.get(part), Mapping):
             config[part] = {**config[part], **{key: tower for key in _TOWER_LAYERS if key in config[part]}}
@@ -280,10 +282,11 @@ def _recipes(
 
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and request (config, method, recipe) of every case."""
-    for name, layers, tower, size, length in _FAMILIES:
+    named = {**_NAMED, **grid_media_more.NAMED}
+    for name, layers, tower, size, length in (*_FAMILIES, *grid_media_more.FAMILIES):
         config = media_config(name, layers, tower)
         for word, (method, recipe) in _recipes(
-            size, length, _NAMED.get(name, "all-linear"), _LANGUAGE.get(name, LANGUAGE)
+            size, length, named.get(name, "all-linear"), _LANGUAGE.get(name, LANGUAGE)
         ).items():
             if name != _EVERY_RECIPE and word not in (*_CORE, *_ALSO.get(name, ())):
                 continue

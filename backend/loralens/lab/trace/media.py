@@ -177,8 +177,9 @@ def _fixed(config: Any, recipe: Recipe) -> MediaInputs:
 
 
 def _tiled(config: Any, recipe: Recipe) -> MediaInputs:
-    """InternVL: tiles and a thumbnail."""
-    height, width = config.vision_config.image_size
+    """InternVL and Aya Vision: tiles and a thumbnail."""
+    side = config.vision_config.image_size
+    height, width = side if isinstance(side, (list, tuple)) else (side, side)
     made = processor(
         "got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil",
         size={"height": height, "width": width},
@@ -241,10 +242,12 @@ def _next(config: Any, recipe: Recipe) -> MediaInputs:
 
 
 _MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "aya_vision": _tiled,
     "gemma3": _fixed,
     "internvl": _tiled,
     "llava": _llava,
     "llava_next": _next,
+    "llava_next_video": _next,
     "mistral3": _pixtral,
     "paligemma": _fixed,
     "qwen2_vl": _qwen,

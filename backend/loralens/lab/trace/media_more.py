@@ -129,14 +129,34 @@ def _glm4v(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _onevision(config: Any, recipe: Recipe) -> MediaInputs:
+    """LLaVA-OneVision: tiles of a picture alone, of several pictures one each, and how many a sample has."""
+    import numpy
+
+    side = config.vision_config.image_size
+    made = processor(
+        "llava_onevision.image_processing_pil_llava_onevision.LlavaOnevisionImageProcessorPil",
+        size={"height": side, "width": side},
+        image_grid_pinpoints=config.image_grid_pinpoints,
+    )
+    given = made([pictures(recipe)[: recipe.images]] * recipe.micro_batch_size, return_tensors="np")
+    sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object)
+    number = numpy.full(recipe.micro_batch_size, recipe.images)
+    return MediaInputs(
+        {"pixel_values": tuple(given["pixel_values"].shape)}, values={"image_sizes": sizes, "batch_num_images": number}
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "gemma4": _gemma4,
     "gemma4_unified": _unified,
     "glm46v": _glm4v,
     "glm4v": _glm4v,
     "glm4v_moe": _glm4v,
+    "glm_ocr": _glm4v,
     "idefics3": _idefics,
     "llama4": _llama4,
+    "llava_onevision": _onevision,
     "mllama": _mllama,
     "smolvlm": _idefics,
 }

@@ -115,7 +115,7 @@ class Cohere2(Cohere):
     both_masks = True
 
     def __init__(self, config: Config) -> None:
-        s = Shape.read(config, tied=True, head_dim=128)
+        s = Shape.read(config.over({"head_dim": None}), tied=True)  # its config always divides
         window = config.integer("sliding_window", default=4096, high=2**31)
         every = config.integer("sliding_window_pattern", default=4, high=2**20)
         default = tuple(None if (index + 1) % every == 0 else window for index in range(s.layers))

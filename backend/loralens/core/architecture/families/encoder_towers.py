@@ -137,7 +137,8 @@ class EncoderTower(Module):
         self.post_layernorm = LayerNorm(hidden)
         if not clip and v.flag("vision_use_head", True):
             self.head = PoolingHead(hidden, wide)
-        self.hidden, self.clip = hidden, clip
+        self.before_norm = feature_layer is not None  # the states of a layer, also of the last, are read as they are
+        self.hidden, self.clip, self.side = hidden, clip, side
         self.values, self.tokens = self.embeddings.values, tokens
 
     @property
@@ -150,7 +151,7 @@ class EncoderTower(Module):
     def unread(self) -> list[Module]:
         """What comes behind the states that are read."""
         behind: list[Module] = [self.head] if "head" in vars(self) else []
-        behind += [self.post_layernorm] if self.clip or self.taken < len(self.layers) else []
+        behind += [self.post_layernorm] if self.clip or self.before_norm else []
         return [*behind, *self.layers[self.taken :]]
 
     def forward(self, t: Tape, pixels: Tensor, call: Call, images: Size, several: bool) -> list[Tensor]:
@@ -168,6 +169,8 @@ class EncoderTower(Module):
             return [found, last]
         if self.clip:
             return [found]
+        if self.before_norm:
+            return [found, self.post_layernorm(t, found)]
         t.local(found)
         return [self.post_layernorm(t, found)]
 

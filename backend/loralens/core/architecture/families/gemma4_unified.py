@@ -19,15 +19,12 @@ from loralens.core.architecture.families.qwen_vision import joined, split_up
 from loralens.core.architecture.media import Media, Pictures, missing_size
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.errors import InvalidInput
-from loralens.core.question.media import NO_TOWER
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import BATCH, TOKENS, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from loralens.core.architecture.call import Call
     from loralens.core.architecture.decoder import CausalDecoder
     from loralens.core.question.recipe import Recipe
@@ -96,35 +93,18 @@ class Sounding(Media):
     sound: tuple[str, ...] = ()  # a tower where there is one, and a projector
 
     @property
-    def places(self) -> tuple[str, ...]:
-        """Those of both."""
-        return (*super().places, *(f"{self.below}{name}." for name in self.sound))
+    def towers(self) -> tuple[str, ...]:
+        """And that for sound."""
+        return (*super().towers, *self.sound[:-1])
 
-    def parameters(self) -> list[Parameter]:
-        """Those of both."""
-        return super().parameters() + self.of_sound(self.sound)
-
-    def frozen(self, recipe: Recipe) -> list[Parameter]:
-        """Towers, or projectors too."""
-        kept = {NO_TOWER: (), "tower": self.sound[:-1]}.get(recipe.freeze_tower, self.sound)
-        return super().frozen(recipe) + self.of_sound(kept)
+    @property
+    def projectors(self) -> tuple[str, ...]:
+        """And that for sound."""
+        return (*super().projectors, *self.sound[-1:])
 
     def unreached(self, recipe: Recipe) -> list[Parameter]:
         """What is for sound, and without pictures everything."""
-        return self.of_sound(self.sound) if self.pictures(recipe) else self.parameters()
-
-    def keeps_out(self, name: str, frozen: str) -> bool:
-        """Towers, or projectors too."""
-        kept = (
-            self.tower,
-            *self.sound[:-1],
-            *((self.projector, *self.sound[-1:]) if frozen == "tower+projector" else ()),
-        )
-        return frozen != NO_TOWER and name.startswith(tuple(f"{self.below}{part}." for part in kept if part))
-
-    def of_sound(self, names: Sequence[str]) -> list[Parameter]:
-        """Parameters of these parts."""
-        return [parameter for name in names for parameter in self.part(name).all_parameters()]
+        return self.of(self.sound) if self.pictures(recipe) else self.parameters()
 
     def uses_per_token(self, name: str, recipe: Recipe) -> float:
         """No sound is heard."""

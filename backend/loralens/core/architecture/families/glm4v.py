@@ -121,6 +121,8 @@ class Glm4vMerger(Module):
 class Glm4vTower(Module):
     """The tower with its merger."""
 
+    sampled = True  # positions from a table, behind a norm
+
     def __init__(self, v: Config) -> None:
         hidden, heads = (
             v.integer("hidden_size", default=1536),
@@ -133,24 +135,36 @@ class Glm4vTower(Module):
         )
         act = known(v.text("hidden_act", "silu"), "config.vision_config.hidden_act")
         depth = v.integer("depth", "num_hidden_layers", default=24, high=MAX_LAYERS)
-        out, wide = v.integer("out_hidden_size", default=4096), v.integer("intermediate_size", default=13696)
+        out = v.integer("out_hidden_size", default=4096)
         self.merge = v.integer("spatial_merge_size", default=2, high=1_024)
-        self.embeddings = SampledPositions(side, patch, hidden)
+        if self.sampled:
+            self.embeddings = SampledPositions(side, patch, hidden)
         self.patch_embed = PatchEmbed(v, hidden, bias=True)
-        self.blocks = Stack(lambda _: Glm4vBlock(v, hidden, heads, act), [None] * depth)
-        self.merger = Glm4vMerger(out, wide, act)
-        self.post_conv_layernorm = RMSNorm(hidden)
+        self.blocks = Stack(lambda _: self.block(v, hidden, heads, act), [None] * depth)
+        self.merger = Glm4vMerger(out, self.merged(v, out), act)
+        if self.sampled:
+            self.post_conv_layernorm = RMSNorm(hidden)
         self.downsample = Convolution(hidden, out, self.merge, self.merge, name="patches, merged")
         self.post_layernorm = RMSNorm(hidden)
         self.head = hidden // heads
+
+    def block(self, v: Config, hidden: int, heads: int, act: str) -> Module:
+        """A layer."""
+        return Glm4vBlock(v, hidden, heads, act)
+
+    def merged(self, v: Config, out: int) -> int:
+        """The width inside the merger."""
+        return v.integer("intermediate_size", default=13696)
 
     def forward(self, t: Tape, pixels: Tensor, call: Call, grid: Grid, name: str) -> list[Tensor]:
         """Shapes: pixels (rows, values of a patch) to (tokens, out), twice."""
         t.local(t.new(grid.rows * 2, "int64", 2, "vision positions"))
         hidden = self.patch_embed(t, pixels, grid.rows)
-        hidden = self.post_conv_layernorm(t, hidden)
+        if self.sampled:
+            hidden = self.post_conv_layernorm(t, hidden)
         call.shared["rotary"] = VisionTables(self.head).made(t, grid.rows)
-        hidden = self.embeddings(t, hidden, grid.rows)
+        if self.sampled:
+            hidden = self.embeddings(t, hidden, grid.rows)
         call.beside = grid
         hidden = walk_stack(t, name, self.blocks.layers, hidden, call, checkpointing=call.checkpointing)
         hidden = self.post_layernorm(t, hidden)

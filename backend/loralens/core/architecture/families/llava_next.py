@@ -34,6 +34,8 @@ PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 class LlavaNextMedia(LlavaMedia):
     """LLaVA's tower and projector on tiles."""
 
+    usual_pinpoints: Sequence[tuple[int, int]] = PINPOINTS
+
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
         super().__init__(root, outer)
         self.newline = Parameter((root.s.hidden,))
@@ -41,7 +43,7 @@ class LlavaNextMedia(LlavaMedia):
         v = outer.nested("vision_config") or Config({})
         self._side = v.integer("image_size", default=224, high=65_536)
         self._per_side = self._side // v.integer("patch_size", default=32, high=65_536)
-        self._pinpoints = _pinpoints(outer)
+        self._pinpoints = _pinpoints(outer, self.usual_pinpoints)
 
     def canvas(self, recipe: Recipe) -> tuple[int, int]:
         """Tiles down and across."""
@@ -90,30 +92,41 @@ class LlavaNextMedia(LlavaMedia):
             taken = ops.cut(t, taken, "tower's states without the first token", numel=numel)
             taken = ops.copy(t, taken, "tower's states in one piece")
         found: Tensor = split_up(t, self._projector(t, taken))
+        packed = self.packed(t, found, recipe, width)
+        call.held.append(packed)
+        return self.exchanged(t, hidden, call, joined(t, packed, "pictures: tokens of all, joined"))
+
+    def packed(self, t: Tape, found: Tensor, recipe: Recipe, width: int) -> Tensor:
+        """The whole picture's tokens and the tiles', with the ends of their rows. Shapes: (tokens of tiles, width) to (tokens, width)."""
         high, wide = self.unpadded(recipe)
         base = ops.cut(t, found, "tokens of whole pictures", numel=BATCH * (recipe.images * self.tokens() * width))
         rest_of = BATCH * (recipe.images * (self.tiles(recipe) - 1) * self.tokens() * width)
         laid = ops.copy(t, ops.cut(t, found, "tokens of tiles", numel=rest_of), "tokens of tiles, by value")
         laid = ops.cut(t, laid, "tokens of tiles, unpadded", numel=BATCH * (recipe.images * high * wide * width))
+        laid, high = self.fitted(t, laid, recipe, width)
+        return ops.cat(t, [base, self.ended(t, laid, high, recipe, width)], width, "pictures: tokens of each")
+
+    def fitted(self, t: Tape, laid: Tensor, recipe: Recipe, width: int) -> tuple[Tensor, int]:
+        """The tiles' tokens as they are, and how many rows they are."""
+        return laid, self.unpadded(recipe)[0]
+
+    def ended(self, t: Tape, laid: Tensor, rows: int, recipe: Recipe, width: int) -> Tensor:
+        """With a vector behind each of so many rows."""
         line = ops.broadcast(
-            t, t.parameter(self.newline), BATCH * (recipe.images * high * width), "ends of rows", summed=True
+            t, t.parameter(self.newline), BATCH * (recipe.images * rows * width), "ends of rows", summed=True
         )
-        laid = ops.cat(
-            t, [laid, ops.cast(t, line, laid.dtype, "ends of rows, cast")], width, "tokens with ends of rows"
-        )
-        packed = ops.cat(t, [base, laid], width, "pictures: tokens of each")
-        call.held.append(packed)
-        return self.exchanged(t, hidden, call, joined(t, packed, "pictures: tokens of all, joined"))
+        line = ops.cast(t, line, laid.dtype, "ends of rows, cast")
+        return ops.cat(t, [laid, line], width, "tokens with ends of rows")
 
     def parameters(self) -> list[Parameter]:
         """With the vector behind rows."""
         return [*super().parameters(), self.newline]
 
 
-def _pinpoints(outer: Config) -> Sequence[tuple[int, int]]:
+def _pinpoints(outer: Config, usual: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
     given = outer.entries.get("image_grid_pinpoints")
     if given is None:
-        return PINPOINTS
+        return usual
     pairs = given if isinstance(given, (list, tuple)) and 0 < len(given) <= 1_000 else ()
     sides = [side for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2 for side in pair]
     if not pairs or len(sides) != 2 * len(pairs) or not all(type(side) is int and 0 < side < 2**16 for side in sides):

@@ -146,9 +146,14 @@ class VisionAttention(Module):
     def forward(self, t: Tape, x: Tensor, call: Call, pieces: Pieces) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         q, k, v = unbound(t, self.qkv(t, x), self._hidden)
+        q, k = self.normed(t, q, k)
         q, k = rotate_vision(t, q, k, call.shared["rotary"], self._hidden // self._heads)
         out = attend(t, q, k, v, self._heads, pieces)
         return self.proj(t, out)
+
+    def normed(self, t: Tape, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """As they are."""
+        return q, k
 
 
 def unbound(t: Tape, x: Tensor, width: int) -> list[Tensor]:

@@ -1,0 +1,68 @@
+"""Cases of multimodal models, continued: see `grid_media`, which traces these behind its own."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+# name; layers of the language model and of the tower; a picture; a longest sequence
+FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
+    ("qwen3.5-moe-narrow", 4, 4, (320, 512), 512),
+    ("glm-ocr", 4, 5, (364, 500), 512),
+    ("aya-vision-8b", 4, 5, (364, 728), 1024),
+    ("llava-onevision-7b", 3, 5, (900, 1300), 8192),
+    ("llava-next-video-7b", 2, 5, (500, 700), 3072),
+)
+# where all-linear is not what is adapted
+NAMED: Final[dict[str, list[str]]] = {}
+# published widths, unless a line above says otherwise
+CONFIGS: Final[dict[str, dict[str, Any]]] = {
+    # narrower than 35B-A3B, with fewer experts
+    "qwen3.5-moe-narrow": {
+        "model_type": "qwen3_5_moe", "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen3_5_moe_text", "hidden_size": 2048, "num_hidden_layers": 40,
+                        "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 65536, "head_dim": 256,
+                        "linear_num_value_heads": 32, "num_experts": 32, "num_experts_per_tok": 8,
+                        "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512},
+        "vision_config": {"model_type": "qwen3_5_moe", "depth": 27, "out_hidden_size": 2048},
+    },
+    "glm-ocr": {
+        "model_type": "glm_ocr", "tie_word_embeddings": False,
+        "text_config": {"model_type": "glm_ocr_text", "hidden_size": 1536, "intermediate_size": 4608, "num_hidden_layers": 16,
+                        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 59392,
+                        "pad_token_id": 59246,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 24, 24],
+                                            "partial_rotary_factor": 1.0}},
+        "vision_config": {"model_type": "glm_ocr_vision", "depth": 24, "hidden_size": 1024, "num_heads": 16,
+                          "out_hidden_size": 1536, "intermediate_size": 4096, "image_size": 336, "patch_size": 14},
+    },
+    "aya-vision-8b": {
+        "model_type": "aya_vision", "downsample_factor": 2, "vision_feature_layer": -1, "tie_word_embeddings": True,
+        "vision_feature_select_strategy": "full", "alignment_intermediate_size": 28672, "image_token_index": 255036,
+        "text_config": {"model_type": "cohere2", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 256000, "sliding_window": 4096,
+                        "logit_scale": 0.25, "pad_token_id": 0, "tie_word_embeddings": True},
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 364, "patch_size": 14,
+                          "vision_use_head": False},
+    },
+    "llava-onevision-7b": {
+        "model_type": "llava_onevision", "vision_feature_layer": -1, "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_9", "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+                        "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152128,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 26, "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
+                          "vision_use_head": False},
+    },
+    "llava-next-video-7b": {
+        "model_type": "llava_next_video", "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+                          "image_size": 336, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14,
+                          "projection_dim": 768, "vocab_size": 32000},
+    },
+}  # fmt: skip
