@@ -113,7 +113,13 @@ def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 
 @cache
 def locale(name: str) -> dict[str, str]:
-    return dict(flat(json.loads((LOCALES / f"{name}.json").read_text(encoding="utf-8"))))
+    return dict(flat(json.loads((LOCALES / f"{name}.json").read_text(encoding="utf-8")))) | words(name)
+
+
+def words(name: str) -> dict[str, str]:
+    """The texts of the recipe's words, which stand in one file for all languages."""
+    texts = flat(json.loads((LOCALES / "recipe" / "words.json").read_text(encoding="utf-8")))
+    return {f"word.{key.removesuffix(f'.{name}')}": text for key, text in texts if key.endswith(f".{name}")}
 
 
 def literals(path: Path) -> Iterator[tuple[str, str]]:

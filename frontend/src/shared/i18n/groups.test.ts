@@ -1,12 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { share } from '../../../vite/messages'
+import { readMessages, share } from '../../../vite/messages'
 import { FIRST, GROUPS, groupOf } from './groups'
 
 type Tree = { [key: string]: string | Tree }
 const source = join(import.meta.dirname, '../..')
-const locale = (name: string): Tree => JSON.parse(readFileSync(join(source, 'locales', `${name}.json`), 'utf8')) as Tree
+const locale = (name: string): Tree => readMessages(join(source, 'locales'), name)
 const flat = (tree: Tree, prefix = ''): string[] =>
   Object.entries(tree).flatMap(([key, value]) =>
     typeof value === 'string' ? [prefix + key] : flat(value, `${prefix}${key}.`),

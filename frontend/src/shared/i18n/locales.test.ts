@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { readMessages } from '../../../vite/messages'
 
 type Tree = { [key: string]: string | Tree }
-const read = (name: string): Tree =>
-  JSON.parse(readFileSync(join(import.meta.dirname, '../../locales', `${name}.json`), 'utf8')) as Tree
+const read = (name: string): Tree => readMessages(join(import.meta.dirname, '../../locales'), name)
 
 function flat(tree: Tree, prefix = ''): Map<string, string> {
   return new Map(

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { readMessages } from '../../../vite/messages'
 import { WORDS } from './words'
 
 interface Locale {
@@ -9,7 +9,7 @@ interface Locale {
   words: { group: Record<string, string> }
 }
 const locale = (name: string): Locale =>
-  JSON.parse(readFileSync(join(import.meta.dirname, '../../locales', `${name}.json`), 'utf8')) as Locale
+  readMessages(join(import.meta.dirname, '../../locales'), name) as unknown as Locale
 
 describe.each(['en', 'zh-CN'])('the recipe in %s', (name) => {
   const texts = locale(name)
