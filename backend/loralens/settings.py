@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     max_adapter_bytes: int = Field(
         268_435_456, ge=1024, le=1_073_741_824, description="Largest adapter that may be uploaded."
     )
+    max_snapshot_bytes: int = Field(
+        268_435_456, ge=1024, le=1_073_741_824, description="Largest memory snapshot that may be uploaded."
+    )
     adapters_dir: Path | None = Field(None, description="Folder whose subfolders are PEFT adapters to offer by name.")
     models_dir: Path | None = Field(
         None, description="Folder whose subfolders are Hugging Face models to offer by name."

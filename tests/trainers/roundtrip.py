@@ -101,6 +101,11 @@ def refused_word(body: dict[str, Any], name: str) -> str | None:
         assert refused.field.rsplit(".", 1)[-1] in (*WORD, "method", "loss", "optimizer"), refused.message
         return refused.field
     recipe = {"trainer": TARGETS[name].trainer, **body["recipe"]}
+    if (
+        body["recipe"].get("parallelism", {}).get("strategy") == "fsdp2"
+    ):  # what accelerate gathers in is said by the answer
+        own = {word: answer["recipe"]["parallelism"][word] for word in ("gather_dtype", "reduce_dtype")}
+        recipe["parallelism"] = {**own, **recipe["parallelism"]}
     question, _ = read_question({**body, "recipe": recipe})
     gpus = answer["recipe"]["parallelism"]["gpus"]
     back = check_answer({"files": {answer["file"]: answer["text"]}} | ({"gpus": gpus} if gpus > 1 else {}))

@@ -10,11 +10,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import to_json
-from loralens.endpoints.table import compute, import_all
+from loralens.endpoints.table import compute, compute_snapshot, import_all
 
 COLLECT: Final = (20_000, 10, 10)
 """When Python looks for circles. A walk makes tens of thousands of objects that live for milliseconds; to look through them at
@@ -42,8 +44,17 @@ def _end_with(parent: int) -> None:
 
 def answer(name: str, body: Any) -> bytes | Problem:
     """The answer as JSON, or the problem with the question."""
+    return _told(lambda: compute(name, body))
+
+
+def snapshot(path: str, body: Any) -> bytes | Problem:
+    """That of a memory snapshot, which lies in a file of the server's own; `body`: the set-up."""
+    return _told(lambda: compute_snapshot(Path(path), body))
+
+
+def _told(work: Callable[[], Mapping[str, object]]) -> bytes | Problem:
     try:
-        return to_json(compute(name, body)).encode()
+        return to_json(work()).encode()
     except LoraLensError as error:
         return error.status, error.code, error.title, error.message, error.field, error.hint
 

@@ -12,7 +12,7 @@ import math
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,6 +32,9 @@ _TRACKER: Final = "ignore:resource_tracker:UserWarning"
 GRACE_SECONDS: Final = 2.0
 """Assumption: about what a worker takes to start."""
 _CLIENT_LEFT: Final = 499  # nobody reads it
+
+Worker = Callable[[str, Any], bytes | child.Problem]
+"""What runs in a worker process: `child.answer` of an endpoint's name, `child.snapshot` of a file's path."""
 
 
 @dataclass(slots=True)
@@ -71,21 +74,23 @@ class Lane:
             self._pool.stop()  # type: ignore[no-untyped-call]
             self._pool.join()
 
-    def _schedule(self, name: str, body: dict[str, Any]) -> Future[bytes | child.Problem]:
+    def _schedule(self, by: Worker, name: str, body: dict[str, Any]) -> Future[bytes | child.Problem]:
         assert self._pool is not None  # started with the server
         try:
-            return self._pool.schedule(child.answer, args=(name, body), timeout=self.deadline_seconds)
+            return self._pool.schedule(by, args=(name, body), timeout=self.deadline_seconds)
         except RuntimeError:  # the pool lost what it starts workers with: a new one
             self.stop()
             self.start()
-            return self._pool.schedule(child.answer, args=(name, body), timeout=self.deadline_seconds)
+            return self._pool.schedule(by, args=(name, body), timeout=self.deadline_seconds)
 
     def _overloaded(self, why: str) -> Overloaded:
         wait = math.ceil(self.typical_seconds * self.under_way / self.workers)
         return Overloaded(why, retry_after_seconds=min(max(wait, 1), 60))
 
-    async def run(self, request: Request, name: str, body: Mapping[str, Any]) -> bytes | child.Problem | None:
-        """The answer or its problem; None when the client has left.
+    async def run(
+        self, request: Request, name: str, body: Mapping[str, Any], by: Worker = child.answer
+    ) -> bytes | child.Problem | None:
+        """The answer or its problem; None when the client has left. `by` is given the name and the body.
 
         Raises:
             Overloaded: as much waits already as may, or this has waited as long as it may be computed for.
@@ -104,7 +109,7 @@ class Lane:
             if not turn.done():
                 raise self._overloaded(f"this waited for {self.deadline_seconds:g} seconds and has not begun")
             begun = asyncio.get_running_loop().time()
-            work = asyncio.wrap_future(self._schedule(name, dict(body)))
+            work = asyncio.wrap_future(self._schedule(by, name, dict(body)))
             waiting: set[asyncio.Future[Any]] = {work, left}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -169,10 +174,13 @@ class Compute:
         """Where a request is computed."""
         return self.long if name in LONG or body.get("allocator") == "simulated" else self.short
 
-    async def respond(self, request: Request, name: str, body: Mapping[str, Any]) -> Response:
-        """The answer to a request, or the problem with it."""
+    async def respond(
+        self, request: Request, name: str, body: Mapping[str, Any], by: Worker = child.answer
+    ) -> Response:
+        """The answer to a request, or the problem with it. What another worker than `child.answer` does is long work."""
+        lane = self.lane_of(name, body) if by is child.answer else self.long
         try:
-            found = await self.lane_of(name, body).run(request, name, body)
+            found = await lane.run(request, name, body, by)
         except Overloaded as error:
             return respond(from_error(error), {"retry-after": str(error.retry_after_seconds)})
         if found is None:
@@ -181,6 +189,12 @@ class Compute:
             return Response(found, media_type="application/json")
         status, code, title, message, field_, hint = found
         return respond(problem(status, code, message, title=title, field=field_, hint=hint))
+
+
+async def of_snapshot(request: Request, path: str, set_up: Mapping[str, Any]) -> Response:
+    """What a memory snapshot holds, which lies in a file of ours."""
+    compute: Compute = request.app.state.compute
+    return await compute.respond(request, path, set_up, child.snapshot)
 
 
 async def computed(request: Request, name: str, body: Mapping[str, Any]) -> Response:

@@ -103,12 +103,12 @@ class Guard:
         return await self._app(scope, arrival.receive, send)
 
     def _limit(self, path: str) -> int:
-        """Largest body in bytes; only uploads of adapters may be larger than a recipe with its config.json."""
-        return (
-            self._settings.max_adapter_bytes + uploads.OVERHEAD
-            if path in uploads.PATHS
-            else self._settings.max_body_bytes
-        )
+        """Largest body in bytes; only uploads of files may be larger than a recipe with its config.json."""
+        if path in uploads.ADAPTERS:
+            return self._settings.max_adapter_bytes + uploads.OVERHEAD
+        if path in uploads.SNAPSHOTS:
+            return self._settings.max_snapshot_bytes + uploads.OVERHEAD
+        return self._settings.max_body_bytes
 
     def _refusal(self, scope: Scope, headers: Headers, is_api: bool) -> Response | None:
         return next((respond(body) for body in self._refusals(scope, headers, is_api)), None)

@@ -16,7 +16,10 @@ from loralens.core.errors import InputTooLarge, InvalidInput
 OVERHEAD = 2 * 2**20
 """Room for the config, the form's boundaries and headers beside the weights."""
 
-PATHS = frozenset(f"/api/adapters/{name}" for name in ("inspect", "uploads", "doctor", "compare", "merge", "convert"))
+ADAPTERS = frozenset(
+    f"/api/adapters/{name}" for name in ("inspect", "uploads", "doctor", "compare", "merge", "convert")
+)
+SNAPSHOTS = frozenset({"/api/explain/snapshot"})
 """Where bodies may be larger than elsewhere; the route itself stops reading at the setting's limit."""
 
 MAX_UPLOAD_BYTES = 2**30 + OVERHEAD
@@ -60,7 +63,7 @@ Upload = Annotated[tuple[bytes, bytes], Depends(read_upload)]
 
 @asynccontextmanager
 async def parsed_form(
-    request: Request, *, files: int, fields: int
+    request: Request, *, files: int, fields: int, limit: int | None = None, names: str = "config and weights"
 ) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
     """The parts of a form, (name, file or text); the files are closed at the end.
 
@@ -68,14 +71,16 @@ async def parsed_form(
         request: whose body is read, up to the setting's limit.
         files: how many files there may be.
         fields: how many texts.
+        limit: bytes of the files together; that of adapters unless given.
+        names: of the fields, as a refusal tells them.
 
     Raises:
         HTTPException: 415 another content type, 400 a form that cannot be read.
         InputTooLarge: over the limit.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise HTTPException(415, "send the files as multipart/form-data with the fields config and weights")
-    limit = request.app.state.settings.max_adapter_bytes + OVERHEAD
+        raise HTTPException(415, f"send the files as multipart/form-data with the fields {names}")
+    limit = (request.app.state.settings.max_adapter_bytes if limit is None else limit) + OVERHEAD
     try:
         stream = _bounded(request.stream(), limit)
         form = await MultiPartParser(request.headers, stream, max_files=files, max_fields=fields).parse()
@@ -102,5 +107,5 @@ async def _bounded(stream: AsyncIterator[bytes], limit: int) -> AsyncGenerator[b
     async for chunk in stream:
         received += len(chunk)
         if received > limit:
-            raise InputTooLarge(f"the upload is larger than {limit} bytes", field="weights")
+            raise InputTooLarge(f"the upload is larger than {limit} bytes", field="file")
         yield chunk

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 COMPUTED: Final = {
@@ -37,6 +38,13 @@ def compute(name: str, body: Any) -> Mapping[str, object]:
     limits = {"most_passes": MOST_PASSES} if name in BOUNDED else {}
     answer: Mapping[str, object] = getattr(import_module(module), function)(body, **limits)
     return answer
+
+
+def compute_snapshot(path: Path, body: Any) -> Mapping[str, object]:
+    """What is alive in a memory snapshot; `path` is of whoever calls, never of a client. Raises as `compute`."""
+    from loralens.trainers.snapshot import snapshot_answer
+
+    return snapshot_answer(path, body, most_passes=MOST_PASSES)
 
 
 def import_all() -> None:

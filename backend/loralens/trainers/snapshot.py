@@ -11,17 +11,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from loralens.core.answer.cost import check_written
 from loralens.core.answer.named_requests import named_requests
 from loralens.core.answer.resting_blocks import resting_blocks
 from loralens.core.errors import InvalidInput
+from loralens.core.question.bodies import request_body
 from loralens.planner.question import Question
+from loralens.trainers.explain import BODY, NO_LIMIT, set_up
 from loralens.trainers.plain_pickle import read_plain
 
 if TYPE_CHECKING:
     from loralens.trainers.shapes import SnapshotAnswer, SnapshotTerm, UnexplainedBlocks
 
+SET_UP: Final = tuple(name for name in BODY if name not in ("text", "gpu"))
 ACTIVE: Final = ("active_allocated", "active_awaiting_free", "active_pending_free")
 HISTORY: Final = ("device_traces",)
 MOST_ROWS: Final = 12
@@ -43,6 +48,18 @@ class Live:
     bytes: int
     held: int
     stack: tuple[str, ...]
+
+
+def snapshot_answer(path: Path, body: Any, *, most_passes: int | None = None) -> SnapshotAnswer:
+    """`explain_snapshot` of a file, with the set-up that a request's body gives, as `POST /api/explain` takes it.
+
+    `most_passes`: what the set-up may cost, see `core.answer.cost`.
+    """
+    question = set_up(request_body(body, SET_UP, '{"model": "8B", "method": "qlora"}'))
+    if question is not None and most_passes is not None:
+        check_written(question.model, 1, question.recipe, most_passes, NO_LIMIT)
+    with path.open("rb") as file:
+        return explain_snapshot(file, "the snapshot", question)
 
 
 def explain_snapshot(file: BinaryIO, name: str, question: Question | None = None) -> SnapshotAnswer:

@@ -20,6 +20,11 @@ MODEL, METHOD = "qwen2.5-0.5b", "lora"
 WORDS = {"gradient_checkpointing": True, "attention": "sdpa"}
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORALENS_STATE_DIR", str(tmp_path))
+
+
 @cache
 def computed_bytes(batch, length):
     return estimate(MODEL, METHOD, micro_batch_size=batch, sequence_length=length, **WORDS).allocated_bytes

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from loralens.api.bodies import JsonObject
-from loralens.api.compute import computed
+from loralens.api.compute import computed, of_snapshot
 from loralens.api.problems import documented
 from loralens.api.shape import shape
-from loralens.trainers.shapes import ExplainAnswer
+from loralens.api.snapshot_form import sent_snapshot
+from loralens.api.uploads import MAX_UPLOAD_BYTES
+from loralens.trainers.shapes import ExplainAnswer, SnapshotAnswer
+from loralens.trainers.snapshot import SET_UP
 
 router = APIRouter(tags=["planner"])
-_BODY = {
+_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
@@ -44,6 +49,31 @@ _BODY = {
 }
 
 
+_FORM: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "snapshot": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "The file of torch.cuda.memory._dump_snapshot: at most LORALENS_MAX_SNAPSHOT_BYTES.",
+                    },
+                    "set_up": {
+                        "type": "string",
+                        "description": f"JSON, as POST /api/explain takes it: {', '.join(SET_UP)}.",
+                    },
+                },
+                "required": ["snapshot"],
+                "additionalProperties": False,
+            }
+        }
+    },
+}
+
+
 @router.post(
     "/explain",
     summary="Which tensor an out-of-memory message is about",
@@ -54,3 +84,20 @@ _BODY = {
 async def explain(request: Request, body: JsonObject) -> Response:
     """The tensors of that size, in which phase, whether it is need or fragmentation, and what would help."""
     return await computed(request, "explain", body)
+
+
+@router.post(
+    "/explain/snapshot",
+    summary="What is alive in a memory snapshot",
+    response_model=shape(SnapshotAnswer),
+    responses=documented(400, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": _FORM},
+    max_body_size=MAX_UPLOAD_BYTES,
+)
+async def explain_snapshot(request: Request) -> Response:
+    """Each live block matched to a term of the step. Nothing in the file is run: it may hold lists, dicts, numbers and text.
+
+    What the memory history holds is passed over. The file is kept only until this is answered.
+    """
+    async with sent_snapshot(request) as (path, set_up):
+        return await of_snapshot(request, path, set_up)
