@@ -168,9 +168,33 @@ def test_adapters_on_embeddings_count_as_pefts(family: str) -> None:
     assert {
         row["name"].split(".")[-1]: row["shape"] for row in found["tensors"] if "lora_embedding" in row["name"]
     } == shapes
-    assert table in found["note"]
-    with pytest.raises(UnsupportedArchitecture, match=table):
+    assert found["note"] == ""
+    (step,) = memory_answer(body)["estimates"]
+    assert (step["parameters"]["trainable"], step["parameters"]["total"]) == counted
+
+
+@pytest.mark.parametrize(
+    ("family", "table", "words"),
+    [
+        ("gpt2", "wpe", {}),
+        ("bert", "word_embeddings", {}),
+        ("llama", "embed_tokens", {"parallelism": {"gpus": 2, "strategy": "zero3"}}),
+        ("qwen2", "embed_tokens", {"parallelism": {"gpus": 2, "tp": 2}}),
+    ],
+)
+def test_an_adapted_table_elsewhere_is_only_counted(family, table, words):
+    config = with_layers(catalogue.model(FAMILIES[family]).config, 2)
+    targets = [table, build(config).default_targets[0]]
+    body = {"config": config, "method": "lora", "recipe": {"lora": {"target_modules": targets}, **words}}
+    with pytest.raises(UnsupportedArchitecture, match=f"{table} is only counted here"):
         memory_answer(body)
+
+
+def test_peft_refuses_a_bias_on_an_embedding():
+    with pytest.raises(InvalidInput, match="lora_bias on an embedding"):
+        memory_answer(
+            {"model": "gpt2", "method": "lora", "recipe": {"lora": {"target_modules": ["wte"], "lora_bias": True}}}
+        )
 
 
 def test_a_name_that_matches_nothing_beside_one_that_does_is_remarked_upon() -> None:

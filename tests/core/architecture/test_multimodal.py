@@ -142,6 +142,21 @@ CASES: dict[str, dict[str, Any]] = {
         "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},
         "tie_word_embeddings": False,
     },
+    "mistral3, tied from outside": {
+        "text_config": {**TEXT, "model_type": "mistral", "head_dim": 32, "tie_word_embeddings": False},
+        "vision_config": {**VIT, "model_type": "pixtral", "image_size": 56},
+        "tie_word_embeddings": True,
+    },
+    "gemma3, untied from outside": {
+        "text_config": {**TEXT, "model_type": "gemma3_text", "head_dim": 32, "tie_word_embeddings": True},
+        "vision_config": {**VIT, "model_type": "siglip_vision_model", "image_size": 56, "vision_use_head": False},
+        "tie_word_embeddings": False,
+    },
+    "qwen2_5_vl, tied from inside": {
+        "text_config": {**TEXT, "model_type": "qwen2_5_vl_text", "tie_word_embeddings": True},
+        "vision_config": {**VL, "temporal_patch_size": 3, "spatial_merge_size": 3},
+        "tie_word_embeddings": False,
+    },
     "llava, with two feature layers": {
         "text_config": {**TEXT, "model_type": "llama", "tie_word_embeddings": False},
         "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},

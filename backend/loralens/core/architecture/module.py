@@ -149,34 +149,43 @@ class Embedding(Module):
         self.adapter: Any = None
 
     def forward(self, t: Tape, rows: Size, label: str = "embeddings", indices: Tensor | None = None) -> Tensor:
-        """Rows of the table for `rows` indices, which backward needs; the weight's gradient is dense.
+        """Rows of the table for `rows` indices, with what an adapter does to them."""
+        if self.adapter and t.adapters:
+            out: Tensor = self.adapter.looked_up(t, self, rows, label, indices)
+            return out
+        return self.base(t, rows, label, indices)
 
-        Source: aten/src/ATen/native/cuda/Embedding.cu, `embedding_dense_backward`: sorts the indices, four int64 arrays.
-        """
-        adapted = self.adapter and t.adapters
-        weight = self.adapter.weight(t, self.weight) if adapted else t.parameter(self.weight)
-        out = t.new(rows * self.width, self.weight.dtype, self.width, label)
+    def base(self, t: Tape, rows: Size, label: str, indices: Tensor | None, weight: Tensor | None = None) -> Tensor:
+        """The table's own rows; `weight`: of a table that stands in its place."""
+        category = "temporaries" if weight is not None or self.weight.gradient_kept else "gradients"
+        w = t.parameter(self.weight) if weight is None else weight
+        return look_up(t, w, rows * self.width, label, indices, category, self.parts)
 
-        def apply(g: Tensor) -> Tensor:
-            category = "temporaries" if adapted or self.weight.gradient_kept else "gradients"
-            with t.temporary(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries"):
-                return t.new(
-                    self.weight.numel * self.parts,
-                    self.weight.dtype,
-                    self.width,
-                    "gradient: embedding weight",
-                    category,
-                )
 
-        t.record(
-            label,
-            [out],
-            [weight],
-            derivatives.EMBEDDING.kept(weight=weight, indices=indices),
-            apply,
-            lambda: looked_up(out),
-        )
-        return out
+def look_up(
+    t: Tape,
+    weight: Tensor,
+    numel: Size,
+    label: str,
+    indices: Tensor | None = None,
+    category: str = "temporaries",
+    parts: int = 1,
+) -> Tensor:
+    """Rows of a table for indices that backward needs; the table's gradient is dense, `parts` times as large.
+
+    Shapes: weight (entries, width), result (rows, width) of `numel` elements.
+    Source: aten/src/ATen/native/cuda/Embedding.cu, `embedding_dense_backward`: sorts the indices, four int64 arrays.
+    """
+    out = t.new(numel, weight.dtype, weight.width, label)
+    size, rows = (weight.numel * parts, weight.dtype, weight.width), ops.divide(numel, weight.width)
+
+    def apply(g: Tensor) -> Tensor:
+        with t.temporary(rows * 4, "int64", 1, "embedding backward: sorted indices", "temporaries"):
+            return t.new(*size, "gradient: embedding weight", category)
+
+    saved = derivatives.EMBEDDING.kept(weight=weight, indices=indices)
+    t.record(label, [out], [weight], saved, apply, lambda: looked_up(out))
+    return out
 
 
 class Stack(Module):

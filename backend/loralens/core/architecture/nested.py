@@ -48,6 +48,10 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "glm_ocr_text": (1024, 4096, 16, 16, 59392),
     "mllama_text_model": (4096, 14336, 40, 32, 128256),
 }
+_EITHER: Final = frozenset(
+    {"llava", "llava_next_video", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "glm4v", "glm4v_moe", "glm_ocr"}
+)
+"""Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
 _SIBLINGS: Final = ("vision_config", "audio_config")
 
 
@@ -67,10 +71,12 @@ def text_part(config: Config, known: Any) -> tuple[Config, str]:
 def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     """The nested fields, with the defaults that transformers would take for what they leave out."""
     defaults: dict[str, Any] = dict(zip(_FIELDS, _SIZES.get(model_type, ()), strict=False))
-    if outer.has("tie_word_embeddings"):
-        defaults["tie_word_embeddings"] = outer.entries["tie_word_embeddings"]
+    wrapper = outer.text("model_type", "")
     # PaliGemma switches it on for its prefix, which is a mask of its own making
-    instead = {"use_bidirectional_attention": False} if outer.text("model_type", "") == "paligemma" else {}
+    instead: dict[str, Any] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
+    if outer.has("tie_word_embeddings"):
+        said = outer.flag("tie_word_embeddings", False)
+        instead["tie_word_embeddings"] = said or (wrapper in _EITHER and inner.flag("tie_word_embeddings", False))
     return inner.over(instead, defaults)
 
 

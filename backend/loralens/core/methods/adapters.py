@@ -271,31 +271,6 @@ class LoraAdapter:
 
 
 @dataclass(slots=True)
-class EmbeddingAdapter:
-    """LoRA on a table of vectors. Shapes: lora_a (rank, entries), lora_b (width, rank).
-
-    Source: PEFT 0.21 `tuners/lora/layer.py`, class `Embedding`.
-    """
-
-    lora_a: Parameter
-    lora_b: Parameter
-
-    @staticmethod
-    def on(table: Embedding, name: str, lora: Lora) -> EmbeddingAdapter:
-        """An adapter for the table of full name `name`."""
-        rank = rank_of(name, lora)
-        a = Parameter((rank, table.weight.shape[0]), role="adapter")
-        b = Parameter((table.width, rank), role="adapter")
-        for parameter in (a, b):
-            parameter.dtype = lora.adapter_dtype
-        return EmbeddingAdapter(a, b)
-
-    def parameters(self) -> dict[str, Parameter]:
-        """lora_embedding_A and lora_embedding_B."""
-        return {"lora_embedding_A": self.lora_a, "lora_embedding_B": self.lora_b}
-
-
-@dataclass(slots=True)
 class DoraAdapter(LoraAdapter):
     """DoRA: the update's direction by LoRA, its length per output row by a trained magnitude.
 

@@ -17,7 +17,6 @@ from loralens.core.methods import experts
 from loralens.core.methods.adapters import (
     PEFT_DEFAULTS,
     DoraAdapter,
-    EmbeddingAdapter,
     LoraAdapter,
     ends,
     rank_of,
@@ -26,6 +25,7 @@ from loralens.core.methods.adapters import (
     settled,
 )
 from loralens.core.methods.base import for_each
+from loralens.core.methods.embeddings import EmbeddingAdapter, walked_table
 from loralens.core.methods.merged import MergedAdapter
 from loralens.core.methods.tokens import train_rows
 from loralens.core.question import patterns
@@ -103,6 +103,7 @@ class ModuleSelection:
     def __init__(self, root: Root, recipe: Recipe) -> None:
         lora = recipe.lora
         self._root, self._frozen = root, recipe.freeze_tower
+        self._table = walked_table(root, recipe)
         self.lora, self._stacked = experts.translate(root, lora)
         self._wanted = selector(root, self.lora)
         self._adapted = False
@@ -165,22 +166,31 @@ class ModuleSelection:
         if self._wanted(name, module):
             _allowed(self._root, name)
             self._met(name)
-            return self._embedding(name) if isinstance(module, Embedding) else Adapt(rank_of(name, self.lora))
+            return self._embedding(name, module) if isinstance(module, Embedding) else Adapt(rank_of(name, self.lora))
         stacked = self._stacked.of(name, module)
         for own, _ in stacked:
             self._met(f"{name}.{own}")
         return AdaptExperts(stacked) if stacked else None
 
-    def _embedding(self, name: str) -> ModuleChange:
+    def _embedding(self, name: str, table: Embedding) -> ModuleChange:
         if self.lora.use_dora:
             raise UnsupportedArchitecture(
                 f"DoRA on the embedding {name} is not modelled",
                 field="lora.target_modules",
                 hint="name linear layers, or use LoRA",
             )
-        self._root.only_counted = (
-            f"LoRA on the embedding {name.rsplit('.', 1)[-1]} is only counted: its training step is not modelled"
-        )
+        if self.lora.lora_bias:
+            raise InvalidInput(
+                "PEFT refuses lora_bias on an embedding",
+                field="lora.lora_bias",
+                hint="switch it off, or name linear layers alone",
+            )
+        if table is not self._table:
+            own = name.rsplit(".", 1)[-1]
+            self._root.only_counted = (
+                f"LoRA on the embedding {own} is only counted here: its step is modelled for a decoder's tokens, on GPUs that have "
+                "the model whole"
+            )
         return AdaptEmbedding(rank_of(name, self.lora))
 
     def _copy(self, name: str) -> ModuleChange | None:

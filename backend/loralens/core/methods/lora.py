@@ -18,6 +18,7 @@ from loralens.core.methods.base import (
     parameters,
     precision_text,
 )
+from loralens.core.methods.embeddings import hooked
 from loralens.core.methods.injection import inject
 from loralens.core.methods.packing import FourBit, packing_for
 from loralens.core.methods.skipped import skipped_layers, unmatched
@@ -42,13 +43,14 @@ def prepare(root: Root, recipe: Recipe) -> Prepared:
     train_biases(root, recipe)
     match_copies(root)
     weights, _, cast = precision_text(recipe).partition(", ")
-    return Prepared(
+    prepared = Prepared(
         f"{weights}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
         asked,
         assumptions,
         input_gradients=recipe.gradient_checkpointing,
         checkpointing=recipe.gradient_checkpointing,
     )
+    return hooked(root, prepared)
 
 
 def with_task_head(root: Root, lora: Lora) -> Lora:
@@ -88,7 +90,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
     double = ", double quantization" if quantization.double_quant and quantization.type in ("nf4", "fp4") else ""
     kbit = ", the rest raised to fp32" if raised else ""
     cast = f"{SHORT[recipe.autocast]} autocast" if recipe.autocast else "no autocast"
-    return Prepared(
+    prepared = Prepared(
         f"{quantization.type} base{double}{kbit}, {SHORT[recipe.lora.adapter_dtype]} adapters, {cast}",
         asked,
         assumptions,
@@ -96,6 +98,7 @@ def prepare_packed(root: Root, recipe: Recipe, quantization: Quantization) -> Pr
         input_gradients=recipe.gradient_checkpointing and (root.reads_tokens or is_reentrant(recipe) or not raised),
         checkpointing=recipe.gradient_checkpointing,
     )
+    return hooked(root, prepared)
 
 
 def _no_adapted_experts(root: Root) -> None:

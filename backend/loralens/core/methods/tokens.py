@@ -21,9 +21,10 @@ from loralens.core.tape.size import ONE
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.architecture.module import Linear
+    from loralens.core.architecture.module import Embedding, Linear
     from loralens.core.question.recipe import Lora, Recipe
     from loralens.core.tape.graph import Tensor
+    from loralens.core.tape.size import Size
     from loralens.core.tape.tape import Tape
 
 _FIELD: Final = "lora.trainable_token_indices"
@@ -46,6 +47,10 @@ class TokenRows:
         numbers = t.new(ONE * self.count, "int64", 1, "trained rows: their numbers")
         rows = ops.cast(t, t.parameter(self.rows), w.dtype, "trained rows: in the table's dtype")
         return t.local(index_copied(t, w, numbers, rows, "trained rows: the whole table"))
+
+    def looked_up(self, t: Tape, table: Embedding, rows: Size, label: str, indices: Tensor | None) -> Tensor:
+        """Rows of that table."""
+        return table.base(t, rows, label, indices, self.weight(t, table.weight))
 
     def forward(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """A tied head's product with a table of its own; PEFT leaves a bias out."""

@@ -79,10 +79,30 @@ def _parts() -> Iterator[tuple[str, dict[str, Any]]]:
         "rows": ("lora", {}), "rows-qlora": ("qlora", {"gradient_checkpointing": True}),
         "rows-accumulating": ("lora", {"autocast": None, "gradient_accumulation_steps": 2}),
     }  # fmt: skip
-    for name in ("llama-3.2-1b", "qwen2.5-7b", "gemma-2-9b"):
+    for name in ("llama-3.2-1b", "qwen2.5-7b", "gemma-2-9b", "opt-6.7b"):
         for word, (method, own_words) in words.items():
             lora = {"rank": 8, "target_modules": ["q_proj"], "trainable_token_indices": _ROWS}
             recipe = {"gradient_checkpointing": False, **shape, "lora": lora, **own_words}
+            yield f"{name}/{word}", {"config": small_config(name, 2), "method": method, "recipe": recipe}
+
+
+_TABLES: Final = {
+    "llama-3.2-1b": ["q_proj", "embed_tokens"], "gemma-2-9b": ["q_proj", "embed_tokens"], "opt-6.7b": ["q_proj", "embed_tokens"],
+    "gpt2": ["c_attn", "wte"], "falcon-7b": ["query_key_value", "word_embeddings"], "bloom-560m": ["word_embeddings"],
+}  # fmt: skip
+
+
+def _tables() -> Iterator[tuple[str, dict[str, Any]]]:
+    """An adapter on the embedding, with a frozen table beneath that passes a gradient under checkpointing."""
+    words: dict[str, tuple[str, Recipe]] = {
+        "adapted-embedding": ("lora", {}), "adapted-embedding-checkpointing": ("lora", {"gradient_checkpointing": True}),
+        "adapted-embedding-qlora": ("qlora", {"gradient_checkpointing": True}),
+        "adapted-embedding-accumulating": ("lora", {"autocast": None, "gradient_accumulation_steps": 2}),
+    }  # fmt: skip
+    for name, targets in _TABLES.items():
+        for word, (method, own_words) in words.items():
+            shape = {"micro_batch_size": 2, "sequence_length": 256, "gradient_checkpointing": False}
+            recipe = {**shape, "lora": {"rank": 8, "target_modules": targets}, **own_words}
             yield f"{name}/{word}", {"config": small_config(name, 2), "method": method, "recipe": recipe}
 
 
@@ -98,3 +118,4 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
                 )
     yield from _on_older_cards()
     yield from _parts()
+    yield from _tables()

@@ -10,7 +10,7 @@ from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
+from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
 from loralens.core.tape import ops
@@ -110,6 +110,8 @@ class OPT(CausalDecoder):
         if s.tied:
             self.lm_head.weight = self.decoder.embed_tokens.weight
         self.head, self.vocabulary, self.tied, self.s = self.lm_head, s.vocabulary, s.tied, s
+        self._names = PartNames("model.decoder", norm="final_layer_norm")
+        self._inner = self._names.inner
 
     @property
     def decoder(self) -> OPTDecoder:
