@@ -94,3 +94,4 @@ class ResizeAnswer(Documented):
     bytes: int
     file_bytes: int
     modules: list[ResizeModule]
+    notes: list[str]

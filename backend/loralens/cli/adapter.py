@@ -48,13 +48,14 @@ def inspect(folder: Folder, energy: Energy = 0.99, json: Json = False) -> None:
     Types of PEFT other than LoRA are named, explained and counted.
     """
     require(Settings().state_directory())
+    from loralens.lab.adapters.adalora import PEFT_TYPE as ADALORA
     from loralens.lab.adapters.files import read_adapter
     from loralens.lab.adapters.folder import stored_bytes
     from loralens.lab.adapters.inspect import inspect_adapter
     from loralens.lab.adapters.kinds import identify
 
     other = identify(folder) if folder.is_dir() else None
-    if other is not None:
+    if other is not None and other.peft_type != ADALORA:  # which has a spectrum
         return print_json(other.to_dict()) if json else _of_another_kind(other)
     answer = inspect_adapter(read_adapter(folder), energy).to_dict() | {"file_bytes": stored_bytes(folder)}
     if json:
@@ -121,6 +122,8 @@ def resize(
         return print_json(answer)
     line(f"rank {answer['rank']}, relative error of the update {answer['relative_error']:.3g} (Frobenius norm)")
     line(f"{answer['parameters_before']:,} → {answer['parameters']:,} parameters, {size:,} bytes written to {output}")
+    for note in answer["notes"]:
+        line(note)
 
 
 def _bars(values: list[float], columns: int = 24) -> str:

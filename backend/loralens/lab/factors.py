@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -16,6 +16,9 @@ class Factors:
     """The low-rank pair of one module; its update is `scaling * lora_b @ lora_a`.
 
     Shapes: lora_a (rank, in_features), lora_b (out_features, rank); for an embedding in_features is the vocabulary.
+    Those of a parameter that stacks experts are (experts * rank, in_features), an expert's rows together, and
+    (out_features, rank * experts), an expert's columns `experts` apart: `matrices` has them one by one.
+    Source: huggingface/peft 0.21.2 tuners/lora/layer.py, ParamWrapper.get_delta_weight.
     """
 
     module: str
@@ -25,11 +28,32 @@ class Factors:
     is_embedding: bool = False
     magnitude: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    experts: int = 1
 
     @property
     def rank(self) -> int:
-        """Columns of lora_b, rows of lora_a."""
-        return int(self.lora_a.shape[0])
+        """Columns of lora_b, rows of lora_a; of one expert, where they are stacked."""
+        return int(self.lora_a.shape[0]) // self.experts
+
+    @property
+    def matrices(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both factors as matrices: (rank, in_features) and (out_features, rank), with experts as a first dimension."""
+        if self.experts == 1:
+            return self.lora_a, self.lora_b
+        lora_a = self.lora_a.reshape(self.experts, self.rank, self.lora_a.shape[1])
+        return lora_a, self.lora_b.reshape(self.lora_b.shape[0], self.rank, self.experts).permute(2, 0, 1)
+
+    def of(self, lora_a: torch.Tensor, lora_b: torch.Tensor) -> Factors:
+        """The same module with other factors, as `matrices` has them."""
+        if self.experts > 1:
+            lora_a = lora_a.reshape(-1, lora_a.shape[2])
+            lora_b = lora_b.permute(1, 2, 0).reshape(lora_b.shape[1], -1)
+        return replace(self, lora_a=lora_a, lora_b=lora_b)
+
+    def apart(self) -> list[Factors]:
+        """One pair for each expert, named `module[number]`."""
+        pairs = zip(*self.matrices, strict=True)
+        return [Factors(f"{self.module}[{i}]", a, b, self.scaling) for i, (a, b) in enumerate(pairs)]
 
     @property
     def parameters(self) -> int:

@@ -25,7 +25,7 @@ NAMES = {
     "layers.0.attn.q_proj.lora_A.weight": "torchtune",
     f"{LAYER}.lora_A.weight": "lack PEFT's prefix",
     f"{LAYER}.lora_a": "MLX",
-    "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": "single tokens",
+    "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": "trained rows",
 }
 
 

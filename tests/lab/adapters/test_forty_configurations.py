@@ -32,7 +32,9 @@ Row = tuple[str, dict[str, Any], dict[str, str]]
 
 BEGAN = {"resize": "changed its base", "merge": "changed its base", "convert": "changed its base"}
 DORA = {"merge": "DoRA", "convert": "DoRA"}
-BIAS = {"merge": "biases", "convert": "lora_bias"}
+BIAS = {"convert": "lora_bias"}
+TOKENS_TRAINED = {"merge": "rows of an embedding", "convert": "trainable_token_indices"}
+PARAMETERS = {"merge": "target_parameters", "convert": "target_parameters"}
 FULL = {"merge": "trained in full", "convert": "trained in full"}
 TRAINED_BIAS = {"merge": "biases trained in full", "convert": "trained in full"}
 
@@ -83,14 +85,24 @@ ROWS: dict[str, Row] = {
     "GPT-2": ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True}, {}),
     "GPT-2, everything": ("gpt2", {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}, {}),
     "GPT-2, DoRA": ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True, "use_dora": True}, DORA),
+    "single tokens": ("llama", {"trainable_token_indices": {"embed_tokens": [1, 2, 5]}}, TOKENS_TRAINED),
+    "single tokens, tied": ("tied", {"trainable_token_indices": [1, 2, 5]}, TOKENS_TRAINED),
+    "a parameter of a layer": ("llama", {"target_modules": [], "target_parameters": ["self_attn.q_proj.weight"]}, PARAMETERS),
+    "stacked experts": (
+        "experts", {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
+        PARAMETERS),
+    "one parameter of the experts, rsLoRA": (
+        "experts", {"target_modules": [], "target_parameters": ["experts.down_proj"], "use_rslora": True}, PARAMETERS),
+    "experts, ranks and alphas by parameter": (
+        "experts", {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+                    "rank_pattern": {r".*\.gate_up_proj": 8}, "alpha_pattern": {r".*\.gate_up_proj": 5}}, PARAMETERS),
+    "experts by PEFT's conversion of names": ("experts", {"target_modules": ["q_proj", "gate_proj", "up_proj"]}, PARAMETERS),
     "a classifier of Llama": ("classifier", {"task_type": "SEQ_CLS"}, FULL),
     "an encoder": ("bert", {"task_type": "SEQ_CLS", "target_modules": ["query", "value"]}, FULL),
 }  # fmt: skip
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "single tokens": ({"trainable_token_indices": {"embed_tokens": [1, 2, 3]}}, "trainable_token_indices"),
     "aLoRA": ({"alora_invocation_tokens": [5, 6]}, "alora_invocation_tokens"),
     "layers repeated": ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
-    "parameters": ({"target_modules": [], "target_parameters": ["self_attn.q_proj.weight"]}, "target_parameters"),
 }
 
 
@@ -99,6 +111,10 @@ def _built(kind: str) -> Any:
     torch.manual_seed(0)
     made: dict[str, Callable[[], Any]] = {
         "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)),
+        "tied": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL, tie_word_embeddings=True)),
+        "experts": lambda: transformers.Qwen3MoeForCausalLM(
+            transformers.Qwen3MoeConfig(**SMALL, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+        ),
         "qwen": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL)),
         "classifier": lambda: transformers.LlamaForSequenceClassification(
             transformers.LlamaConfig(**SMALL, pad_token_id=0, num_labels=3)

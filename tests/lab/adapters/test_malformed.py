@@ -72,7 +72,7 @@ WEIGHTS: dict[str, tuple[bytes, str]] = {
     "factors in 64 bits": (_changed(lambda t: t.update({n: v.double() for n, v in t.items()})), "F32, F16, BF16"),
     "dtype is a list": (container({A: _entry([1, 4], 0, 16, ["F32"])}, bytes(16)), "dtype"),
     "negative dimension": (container({A: _entry([-1, -4], 0, 16)}, bytes(16)), "whole number"),
-    "dimension of zero": (container({A: _entry([0, 4], 0, 0)}), "whole number"),
+    "dimension of zero": (container({A: _entry([0, 4], 0, 0)}), "is empty, of shape"),
     "dimension is a truth value": (container({A: _entry([True, 4], 0, 16)}, bytes(16)), "whole number"),
     "dimension is a fraction": (container({A: _entry([1.0, 4], 0, 16)}, bytes(16)), "whole number"),
     "dimensions overflow": (container({A: _entry([2**30, 2**30, 2**4], 0, 0)}), "needs"),

@@ -14,10 +14,13 @@ from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question import patterns
 from loralens.lab.adapters import foreign
 from loralens.lab.adapters.config import AdapterConfig
+from loralens.lab.adapters.parameters import ParameterPart, parameter_parts
 from loralens.lab.factors import PREFIX, Factors
 
 _FIELD: Final = "adapter_model.safetensors"
 MAX_PAIRS: Final = 20_000_000
+TOKENS: Final = ".token_adapter.trainable_tokens_delta"
+"""Rows of an embedding that were trained. Source: peft 0.21 utils/other.py, TrainableTokensWrapper."""
 FACTOR: Final = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
     r"|lora_magnitude_vector)(?P<new>(?<=lora_magnitude_vector)\.weight)?"
@@ -25,6 +28,12 @@ FACTOR: Final = re.compile(
 FACTOR_DTYPES: Final = frozenset({"F32", "F16", "BF16", torch.float32, torch.float16, torch.bfloat16})
 """Number formats of factors, as a file names them and as torch does."""
 _EMBEDDINGS: Final = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out")
+
+EMPTY: Final = (
+    "saved from sharded parameters that were not gathered (DeepSpeed ZeRO-3, FSDP)",
+    "gather first: model.save_pretrained(folder, state_dict=accelerator.get_state_dict(model)); numbers that were not saved are lost",
+)
+"""Why tensors without numbers are in a file, and what to do. Source: huggingface/peft docs/source/accelerate/deepspeed.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,8 @@ class Adapter:
     config: AdapterConfig
     factors: dict[str, Factors]
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What was not read as it stands."""
 
     @property
     def copies(self) -> dict[str, torch.Tensor]:
@@ -79,6 +90,7 @@ class Part:
     is_embedding: bool
     magnitude: str | None
     bias: str | None
+    experts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,7 @@ def put_together(config: AdapterConfig, plan: Layout, tensors: Mapping[str, torc
             part.is_embedding,
             None if part.magnitude is None else tensors[part.magnitude],
             None if part.bias is None else tensors[part.bias],
+            part.experts,
         )
         for part in plan.parts
     }
@@ -133,6 +146,9 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
     Raises: `InvalidInput` for a tensor without a role, a missing half of a pair, shapes that do not fit each other or
         the config's rank, and a module the config does not target.
     """
+    empty = next((name for name, spec in specs.items() if 0 in spec.shape), None)
+    if empty is not None:
+        raise _invalid(f"{empty} is empty, of shape {list(specs[empty].shape)}: {EMPTY[0]}", EMPTY[1])
     roles: dict[str, dict[str, str]] = {}
     extra: list[tuple[str, str]] = []
     for name in specs:
@@ -162,11 +178,19 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
             f"{len(config.target_modules)} targets for {len(roles)} modules take too long to compare",
             field="adapter_config.target_modules",
         )
-    parts = tuple(_part(module, roles[module], specs, config) for module in sorted(roles))
+    rows = {module: specs[own["lora_A.weight"]].shape[:1] for module, own in roles.items() if "lora_A.weight" in own}
+    stacked = parameter_parts(config, {module: shape[0] for module, shape in rows.items() if shape})
+    parts = tuple(_part(module, roles[module], specs, config, stacked.get(module)) for module in sorted(roles))
     return Layout(parts, tuple(extra))
 
 
-def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config: AdapterConfig) -> Part:
+def _part(
+    module: str,
+    roles: dict[str, str],
+    specs: Mapping[str, Spec],
+    config: AdapterConfig,
+    parameter: ParameterPart | None,
+) -> Part:
     embedding = "lora_embedding_A" in roles or "lora_embedding_B" in roles
     names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
     for name in names:
@@ -183,7 +207,7 @@ def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config:
         )
     if lora_a.shape[0] != lora_b.shape[1]:
         raise _invalid(f"{module}: {names[0]} has rank {lora_a.shape[0]}, {names[1]} has rank {lora_b.shape[1]}")
-    if lora_a.shape[0] != config.rank_of(module):
+    if parameter is None and lora_a.shape[0] != config.rank_of(module):
         raise _invalid(
             f"{module}: the factors have rank {lora_a.shape[0]}, the config says {config.rank_of(module)}",
             hint="r or rank_pattern in adapter_config.json does not belong to these tensors",
@@ -192,7 +216,8 @@ def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config:
         raise _invalid(f"{module}: dtype {lora_a.dtype!s:.40} is not one of F32, F16, BF16")
     if lora_a.dtype != lora_b.dtype:
         raise _invalid(f"{module}: the two factors have different number formats")
-    _is_targeted(module, config)
+    if parameter is None:
+        _is_targeted(module, config)
     magnitude, bias = roles.get("lora_magnitude_vector"), roles.get("lora_B.bias")
     if (magnitude is not None) != config.use_dora:
         raise _invalid(f"{module}: lora_magnitude_vector and use_dora={config.use_dora} contradict each other")
@@ -201,7 +226,9 @@ def _part(module: str, roles: dict[str, str], specs: Mapping[str, Spec], config:
     for vector, name in ((magnitude, "lora_magnitude_vector"), (bias, "lora_B.bias")):
         if vector is not None and specs[vector].shape != (lora_b.shape[0],):
             raise _invalid(f"{module}: {name} has shape {list(specs[vector].shape)}, expected [{lora_b.shape[0]}]")
-    return Part(module, roles[names[0]], roles[names[1]], config.scaling_of(module), embedding, magnitude, bias)
+    scaling = config.scaling_of(module) if parameter is None else parameter.scaling
+    experts = 1 if parameter is None else parameter.experts
+    return Part(module, roles[names[0]], roles[names[1]], scaling, embedding, magnitude, bias, experts)
 
 
 def _is_targeted(module: str, config: AdapterConfig) -> None:
@@ -233,6 +260,8 @@ def _trained_in_full(name: str, config: AdapterConfig) -> bool:
     parts = name.split(".")
     if len(parts) < 2:
         return False
+    if name.endswith(TOKENS) and config.trains_tokens:
+        return True
     if parts[-1] == "bias" and config.bias != "none":
         return True
     ends = range(1, len(parts))

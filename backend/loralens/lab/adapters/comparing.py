@@ -11,6 +11,7 @@ from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.answers import ComparisonAnswer, ModuleComparisonAnswer
 from loralens.lab.adapters.spectrum import ENERGY_SHARE, Decomposition, decompose, rank_for_energy
+from loralens.lab.factors import Factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,13 @@ def compare_adapters(first: Adapter, second: Adapter, energy: float = ENERGY_SHA
 
     Raises: `InvalidInput` where a module has different shapes, or none is in both.
     """
-    common = [module for module in first.factors if module in second.factors]
+    one_by_one, others = _apart(first), _apart(second)
+    common = [module for module in one_by_one if module in others]
     if not common:
         raise InvalidInput("the adapters have no module in common: they are of different bases", field="adapters")
     modules, products, squares = [], 0.0, [0.0, 0.0]
     for module in common:
-        a, b = first.factors[module], second.factors[module]
+        a, b = one_by_one[module], others[module]
         if (a.lora_a.shape[1], a.lora_b.shape[0]) != (b.lora_a.shape[1], b.lora_b.shape[0]):
             raise InvalidInput(f"{module} has different shapes: the adapters are of different bases", field="adapters")
         one, two = decompose(a), decompose(b)
@@ -89,16 +91,24 @@ def compare_adapters(first: Adapter, second: Adapter, energy: float = ENERGY_SHA
         modules.append(_module(module, one, two, product, own, energy))
         products += product
         squares = [total + square for total, square in zip(squares, own, strict=True)]
-    for place, (adapter, other) in enumerate(((first, second), (second, first))):
-        alone = (f for name, f in adapter.factors.items() if name not in other.factors)
+    for place, (mine, theirs) in enumerate(((one_by_one, others), (others, one_by_one))):
+        alone = (f for name, f in mine.items() if name not in theirs)
         squares[place] += sum(float(decompose(factors).values.square().sum()) for factors in alone)
     return AdapterComparison(
         _cosine(products, *squares),
         _difference(products, *squares),
-        [module for module in first.factors if module not in second.factors],
-        [module for module in second.factors if module not in first.factors],
+        [module for module in one_by_one if module not in others],
+        [module for module in others if module not in one_by_one],
         sorted(modules, key=lambda one: one.relative_difference, reverse=True),
     )
+
+
+def _apart(adapter: Adapter) -> dict[str, Factors]:
+    """The pairs by name, each stacked expert's as one of its own."""
+    found: dict[str, Factors] = {}
+    for module, factors in adapter.factors.items():
+        found |= {module: factors} if factors.experts == 1 else {one.module: one for one in factors.apart()}
+    return found
 
 
 def _module(

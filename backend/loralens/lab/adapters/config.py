@@ -48,6 +48,7 @@ _READ: Final = frozenset(
         "fan_in_fan_out",
         "lora_bias",
         "exclude_modules",
+        "target_parameters",
     ]
 )
 # Of how the factors began; of no meaning once a resized adapter begins otherwise.
@@ -64,7 +65,9 @@ _HANDED_ON: Final = _BEGINNINGS | {
     "qalora_group_size",
     "ensure_weight_tying",
     "runtime_config",
+    "trainable_token_indices",
 }
+_ADALORA: Final = "loralens adapter resize FOLDER OUTPUT --energy 1 writes AdaLoRA as LoRA"
 CHANGES_THE_MODEL: Final = frozenset(
     [
         "alora_invocation_tokens",
@@ -74,8 +77,6 @@ CHANGES_THE_MODEL: Final = frozenset(
         "layer_replication",
         "megatron_config",
         "monteclora_config",
-        "target_parameters",
-        "trainable_token_indices",
         "use_bdlora",
         "use_qalora",
         "velora_config",
@@ -105,8 +106,15 @@ class AdapterConfig:
     init: bool | str = True
     """PEFT's `init_lora_weights`: some change the base that the factors belong to, see `begins`."""
     exclude_modules: tuple[str, ...] | str = ()
+    target_parameters: tuple[str, ...] = ()
+    """Parameters with factors of their own, by the ends of their names."""
     handed_on: str = "{}"
     """What PEFT keeps beside all this, as JSON: written as it was read."""
+
+    @property
+    def trains_tokens(self) -> bool:
+        """Whether single rows of an embedding were trained (`trainable_token_indices`)."""
+        return bool(json.loads(self.handed_on).get("trainable_token_indices"))
 
     def rank_of(self, module: str) -> int:
         """Rank of one module: the first `rank_pattern` that matches its name, else `rank`."""
@@ -145,6 +153,7 @@ class AdapterConfig:
             "alpha_pattern": {name: _whole_if_possible(alpha) for name, alpha in self.alpha_pattern},
             "fan_in_fan_out": self.fan_in_fan_out,
             "lora_bias": self.lora_bias,
+            "target_parameters": list(self.target_parameters) or None,
             "init_lora_weights": self.init,
             "exclude_modules": (
                 self.exclude_modules if isinstance(self.exclude_modules, str) else list(self.exclude_modules) or None
@@ -188,13 +197,14 @@ def config_from_mapping(given: Mapping[str, Any]) -> AdapterConfig:
         raise _invalid(
             "peft_type",
             f"only LORA adapters are read, got {str(given.get('peft_type'))[:40]!r}" if found is None else found[0],
-            hint=None if found is None else found[1],
+            hint=_ADALORA if given.get("peft_type") == "ADALORA" else None if found is None else found[1],
         )
     _refuse_unknown(given)
+    parameters = _names(given.get("target_parameters") or [], "target_parameters")
     return AdapterConfig(
         rank=_read(given, "r", _RANK, 8),
         alpha=float(_read(given, "lora_alpha", _ALPHA, 8)),
-        target_modules=_targets(given.get("target_modules")),
+        target_modules=() if parameters and not given.get("target_modules") else _targets(given.get("target_modules")),
         dropout=float(_read(given, "lora_dropout", Number(0, 0.999), 0.0)),
         bias=_read(given, "bias", Choice(("none", "all", "lora_only")), "none"),
         use_rslora=_flag(given, "use_rslora"),
@@ -208,6 +218,7 @@ def config_from_mapping(given: Mapping[str, Any]) -> AdapterConfig:
         lora_bias=_flag(given, "lora_bias"),
         init=_init(given.get("init_lora_weights", True)),
         exclude_modules=_excluded(given.get("exclude_modules")),
+        target_parameters=parameters,
         handed_on=_text_of({"inference_mode": True} | {key: given[key] for key in given if key in _HANDED_ON}),
     )
 

@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 from loralens.core.errors import InputTooLarge, InvalidInput, NotFound
 from loralens.lab.adapters import foreign
+from loralens.lab.adapters.adalora import adalora_config, as_lora
 from loralens.lab.adapters.adapter import Adapter, Layout, Spec, layout, put_together, refuse_not_finite
 from loralens.lab.adapters.config import MAX_CONFIG_BYTES, AdapterConfig, read_config
 from loralens.lab.adapters.finite import CHECKED, all_finite
@@ -55,6 +56,8 @@ def read_adapter_bytes(config: bytes, weights: bytes | bytearray) -> Adapter:
 def _read(config: bytes, weights: NDArray[np.uint8]) -> Adapter:
     """An adapter whose tensors lie in `weights`, which must not be changed afterwards."""
     header = read_header(weights.data)
+    if (adaptive := adalora_config(config)) is not None:
+        return as_lora(adaptive, _tensors(weights, header))
     checked = _config(config)
     plan = _layout(checked, header)
     tensors = _tensors(weights, header)

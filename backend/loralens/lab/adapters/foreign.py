@@ -34,8 +34,8 @@ _BARE: Final = (
     "gather with accelerator.get_state_dict(model) and pass it to model.save_pretrained(folder, state_dict=…)",
 )
 _TOKENS: Final = (
-    "this adapter trains single tokens of an embedding (trainable_token_indices), which is not read yet",
-    "PEFT merges them: model.merge_and_unload()",
+    "it holds trained rows of an embedding, and the config does not say of which tokens (trainable_token_indices)",
+    "take the adapter_config.json that was saved with it",
 )
 
 _KEYS: Final[tuple[tuple[re.Pattern[str], Foreign], ...]] = (

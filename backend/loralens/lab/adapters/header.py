@@ -81,7 +81,9 @@ def _checked(text: bytes, data_bytes: int) -> Header:
         raise _invalid("the file contains no tensors")
     if len(entries) > MAX_TENSORS:
         raise InputTooLarge(f"the file lists {len(entries)} tensors, at most {MAX_TENSORS} are read", field=_FIELD)
-    tensors = sorted((_entry(name, value) for name, value in entries.items()), key=lambda tensor: tensor.begin)
+    tensors = sorted(
+        (_entry(name, value) for name, value in entries.items()), key=lambda tensor: (tensor.begin, tensor.end)
+    )
     _covers(tensors, data_bytes)
     return Header(tuple(tensors), metadata, 8 + len(text))
 
@@ -161,8 +163,8 @@ def _entry(name: str, value: Any) -> TensorEntry:
         raise _invalid(f"{name}: dtype {str(dtype)[:40]!r} is not one of {', '.join(ITEM_BYTES)}")
     if not isinstance(shape, list) or not len(shape) <= MAX_DIMENSIONS:
         raise _invalid(f"{name}: shape must have at most {MAX_DIMENSIONS} dimensions, got {str(shape)[:60]}")
-    if not all([type(size) is int and 1 <= size < MAX_DIMENSION for size in shape]):  # a bool is no int here
-        raise _invalid(f"{name}: every dimension must be a whole number from 1 to {MAX_DIMENSION - 1}, got {shape}")
+    if not all([type(size) is int and 0 <= size < MAX_DIMENSION for size in shape]):  # a bool is no int here
+        raise _invalid(f"{name}: every dimension must be a whole number from 0 to {MAX_DIMENSION - 1}, got {shape}")
     begin, end = _offsets(name, value["data_offsets"])
     needed = ITEM_BYTES[dtype]
     for size in shape:

@@ -150,14 +150,14 @@ def _after(adapter: Adapter, ranks: dict[str, int]) -> tuple[int, int]:
     """Parameters and tensor bytes once each module has the given rank."""
     parameters, size = adapter.parameters, adapter.tensor_bytes
     for module, factors in adapter.factors.items():
-        saved = (factors.rank - ranks[module]) * (factors.lora_a.shape[1] + factors.lora_b.shape[0])
+        saved = factors.experts * (factors.rank - ranks[module]) * (factors.lora_a.shape[1] + factors.lora_b.shape[0])
         parameters -= saved
         size -= saved * factors.lora_a.element_size()
     return parameters, size
 
 
 def _notes(adapter: Adapter) -> list[str]:
-    notes = []
+    notes = list(adapter.notes)
     if adapter.config.use_dora:
         notes.append("DoRA: the spectrum is that of the low-rank part; the magnitude vector rescales its rows.")
     if name := changed_base(adapter.config):
@@ -167,6 +167,15 @@ def _notes(adapter: Adapter) -> list[str]:
         )
     if missing := targets_without_factors(adapter):
         notes.append(f"target_modules also names {', '.join(missing)[:200]}: PEFT passes over names without a module.")
+    if any(factors.experts > 1 for factors in adapter.factors.values()):
+        notes.append(
+            "Some factors are of stacked experts: a rank is each expert's, and the spectrum is pooled, the root of the sum of "
+            "their squares."
+        )
+    if adapter.config.trains_tokens:
+        notes.append(
+            "Single rows of an embedding are stored as trained: they have no spectrum, and resizing keeps them."
+        )
     if adapter.copies:
         notes.append("Embeddings are stored with the factors, untrained: they count as bytes, not as parameters.")
     if len(adapter.extra) > len(adapter.copies):

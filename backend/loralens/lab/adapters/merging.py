@@ -27,6 +27,8 @@ ON_UPDATES: Final = ("svd", "ties_svd", "dare_linear_svd", "dare_ties_svd", "mag
 """The updates themselves, then the best approximation of a rank."""
 COMBINATIONS: Final = ("cat", *ON_FACTORS, *ON_UPDATES)
 """PEFT's names. `cat` is exact: the ranks add up."""
+WITH_BIAS: Final = ("cat", "svd")
+"""Those that add updates up, and so biases of lora_B too (PEFT leaves such biases out)."""
 MOST_ADAPTERS: Final = 32
 
 
@@ -84,6 +86,7 @@ def merge_adapters(
     if wanted > MAX_RANK:
         raise InputTooLarge(f"the ranks add up to {wanted}, at most {MAX_RANK} is written", field="combination",
                             hint="--type svd with --rank")  # fmt: skip
+    with_bias = any(adapter.config.lora_bias for adapter in adapters)
     modules = list(dict.fromkeys(module for adapter in adapters for module in adapter.factors))
     merged: dict[str, Factors] = {}
     squared = total = 0.0
@@ -101,6 +104,8 @@ def merge_adapters(
         else:
             factors = _by_updates(own, weighing, wanted)
         _held(module, factors.lora_a, factors.lora_b)
+        if with_bias and factors.bias is None:  # of adapters without any
+            factors = replace(factors, bias=factors.lora_b.new_zeros(factors.lora_b.shape[0]))
         merged[module] = factors
         squared += _distance(whole, factors) ** 2
         total += float(decompose(whole).values.square().sum())
@@ -142,17 +147,27 @@ def _check(
         )
     for number, adapter in enumerate(adapters, 1):
         needs_its_base(adapter.config, "a sum of such adapters belongs to no base")
-        what = (
-            "DoRA's magnitudes" if adapter.config.use_dora
-            else "biases (lora_bias)" if adapter.config.lora_bias
-            else "modules or biases trained in full" if len(adapter.extra) > len(adapter.copies)
-            else None
-        )  # fmt: skip
+        what = _not_summed(adapter, combination)
         if what is not None:
-            raise InvalidInput(f"adapter {number} has {what}, which are not merged",
+            raise InvalidInput(f"adapter {number} has {what}",
                                field="adapters", hint="merge it into its base with PEFT: merge_and_unload()")  # fmt: skip
     if len({adapter.config.fan_in_fan_out for adapter in adapters}) > 1:
         raise InvalidInput("fan_in_fan_out differs between the adapters: they are of different bases", field="adapters")
+
+
+def _not_summed(adapter: Adapter, combination: str) -> str | None:
+    """What of an adapter has no weighted sum, and why."""
+    if adapter.config.use_dora:
+        return "DoRA's magnitudes, which scale base and update together: a sum of such updates is no adapter without the base"
+    if adapter.config.lora_bias and combination not in WITH_BIAS:
+        return f"biases (lora_bias), and PEFT's {combination} is not defined for them; {' and '.join(WITH_BIAS)} add them up"
+    if adapter.config.target_parameters:
+        return "factors of parameters (target_parameters), which PEFT does not merge either: their order depends on the base"
+    if adapter.config.trains_tokens:
+        return "rows of an embedding trained in full: the file holds the rows, and not what changed in them"
+    if len(adapter.extra) > len(adapter.copies):
+        return "modules or biases trained in full: the file holds the weights, and not what changed in them"
+    return None
 
 
 def _one_shape(module: str, factors: list[Factors]) -> None:
@@ -166,9 +181,10 @@ def _together(own: list[tuple[Factors, float]]) -> Factors:
     """The weighted sum itself: lora_A one above the other, lora_B side by side."""
     first = own[0][0]
     lora_a = torch.cat([factors.lora_a * (weight * factors.scaling) for factors, weight in own])
-    return replace(
-        first, lora_a=lora_a, lora_b=torch.cat([f.lora_b.to(first.lora_b.dtype) for f, _ in own], 1), scaling=1.0
-    )
+    lora_b = torch.cat([factors.lora_b.to(first.lora_b.dtype) for factors, _ in own], 1)
+    biases = [f.bias.double() * (weight * f.scaling) for f, weight in own if f.bias is not None]
+    bias = torch.stack(biases).sum(0).to(first.lora_b.dtype) if biases else None
+    return replace(first, lora_a=lora_a, lora_b=lora_b, scaling=1.0, bias=bias)
 
 
 def _held(module: str, *tensors: torch.Tensor) -> None:
@@ -241,11 +257,12 @@ def _config(adapters: Sequence[Adapter], modules: list[str], rank: int) -> Any:
         target_modules=targets,
         exclude_modules=(),
         modules_to_save=(),
+        lora_bias=any(adapter.config.lora_bias for adapter in adapters),
     )
 
 
 def _notes(adapters: Sequence[Adapter]) -> list[str]:
-    notes = []
+    notes = [f"Adapter {number}: {note}" for number, adapter in enumerate(adapters, 1) for note in adapter.notes]
     bases = sorted({adapter.config.base_model for adapter in adapters if adapter.config.base_model})
     if len(bases) > 1:
         notes.append(f"The adapters name different bases: {', '.join(bases)[:200]}.")

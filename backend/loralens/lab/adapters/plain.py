@@ -82,6 +82,10 @@ def plain_adapter(adapter: Adapter, *, initial: Adapter | None = None, base: Wei
     if (initial is None) == (base is None):
         raise InvalidInput("give either the adapter from before training or the base", field="initial",
                            hint="--initial FOLDER, or --base FOLDER with the base's safetensors")  # fmt: skip
+    if config.target_parameters:
+        raise InvalidInput(
+            "PEFT has no such beginning for parameters (target_parameters)", field="adapter_config.target_parameters"
+        )
     if max(factors.rank for factors in adapter.factors.values()) * 2 > MAX_RANK:
         raise InvalidInput(f"the rank doubles, and at most {MAX_RANK} is written", field="adapter_config.r")
     _computable(config, name, base)

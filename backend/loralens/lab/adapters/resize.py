@@ -12,7 +12,7 @@ from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.config import MAX_RANK
-from loralens.lab.adapters.spectrum import Decomposition, decompose, rank_for_energy
+from loralens.lab.adapters.spectrum import Decomposition, decompose, decompose_product, rank_for_energy
 from loralens.lab.factors import Factors
 
 
@@ -39,6 +39,7 @@ class Resized:
     bytes_before: int
     bytes: int
     modules: list[ModuleError]
+    notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the adapter itself, as JSON-able values."""
@@ -50,6 +51,7 @@ class Resized:
             "bytes_before": self.bytes_before,
             "bytes": self.bytes,
             "modules": [asdict(module) for module in self.modules],
+            "notes": self.notes,
         }
 
 
@@ -67,9 +69,12 @@ def resize_adapter(
     if rank is not None and not 1 <= rank <= MAX_RANK:
         raise InvalidInput(f"rank must be from 1 to {MAX_RANK}, got {rank}", field="rank", hint="try 4")
     needs_its_base(adapter.config, "with another rank or scaling PEFT would rebuild another one")
+    if mixed and adapter.config.target_parameters:
+        raise InvalidInput("rank_pattern names parameters, and which of a module's parameters a pair of factors is of does not "
+                           "stand in the file", field="mixed", hint="one rank for all: leave mixed out")  # fmt: skip
     parts = {module: decompose(factors) for module, factors in adapter.factors.items()}
     if energy is not None:
-        wanted = {module: rank_for_energy(part.values, energy) for module, part in parts.items()}
+        wanted = {module: rank_for_energy(part.pooled, energy) for module, part in parts.items()}
     else:
         wanted = dict.fromkeys(parts, int(rank or 1))
     largest = max(wanted.values())
@@ -97,37 +102,38 @@ def resize_adapter(
         bytes_before=adapter.tensor_bytes,
         bytes=resized.tensor_bytes,
         modules=errors,
+        notes=list(adapter.notes),
     )
 
 
 def _truncated(factors: Factors, part: Decomposition, rank: int) -> Factors:
-    kept = min(rank, len(part.values))
-    root = part.values[:kept].sqrt()
-    lora_a = part.left.new_zeros(rank, factors.lora_a.shape[1])
-    lora_b = part.left.new_zeros(factors.lora_b.shape[0], rank)
+    stack, kept = part.values.shape[:-1], min(rank, part.values.shape[-1])
+    root = part.values[..., :kept].sqrt()
+    lora_a = part.left.new_zeros(*stack, rank, factors.lora_a.shape[1])
+    lora_b = part.left.new_zeros(*stack, factors.lora_b.shape[0], rank)
     # Both factors carry the root of the singular values: neither dwarfs the other when rounded to 16 bit.
-    lora_a[:kept] = root[:, None] * part.right[:kept]
-    lora_b[:, :kept] = part.left[:, :kept] * root
+    lora_a[..., :kept, :] = root[..., None] * part.right[..., :kept, :]
+    lora_b[..., :kept] = part.left[..., :kept] * root[..., None, :]
     dtype = factors.lora_a.dtype
     if lora_a.abs().max() > torch.finfo(dtype).max or lora_b.abs().max() > torch.finfo(dtype).max:
         raise InvalidInput(f"{factors.module}: its numbers are too large for {dtype} once the scaling is folded in",
                            field="adapter", hint="loralens adapter doctor says whether its training diverged")  # fmt: skip
     # PEFT scales what lora_B gives, its bias included.
     bias = None if factors.bias is None else (factors.bias.double() * factors.scaling).to(factors.bias.dtype)
-    return replace(factors, lora_a=lora_a.to(dtype), lora_b=lora_b.to(dtype), bias=bias, scaling=1.0)
+    return replace(factors.of(lora_a.to(dtype), lora_b.to(dtype)), bias=bias, scaling=1.0)
 
 
 def _error(before: Factors, part: Decomposition, after: Factors) -> ModuleError:
     norm = float(torch.linalg.vector_norm(part.values))
-    difference = Factors(
-        before.module,
-        torch.cat([before.lora_a.double() * before.scaling, -after.lora_a.double()]),
-        torch.cat([before.lora_b.double(), after.lora_b.double()], dim=1),
+    (old_a, old_b), (new_a, new_b) = before.matrices, after.matrices
+    # The difference of two low-rank updates is low-rank too: its norm comes from the same small matrix.
+    difference = decompose_product(
+        torch.cat([old_a.double() * before.scaling, -new_a.double()], dim=-2),
+        torch.cat([old_b.double(), new_b.double()], dim=-1),
         1.0,
     )
-    # The difference of two low-rank updates is low-rank too: its norm comes from the same small matrix.
-    distance = float(torch.linalg.vector_norm(decompose(difference).values))
-    kept = float(part.values[: after.rank].square().sum() / part.values.square().sum()) if norm > 0 else 1.0
+    distance = float(torch.linalg.vector_norm(difference.values))
+    kept = float(part.values[..., : after.rank].square().sum() / part.values.square().sum()) if norm > 0 else 1.0
     return ModuleError(before.module, before.rank, after.rank, distance / norm if norm > 0 else 0.0, kept)
 
 

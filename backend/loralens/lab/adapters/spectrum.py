@@ -22,28 +22,44 @@ ENERGY_SHARE: Final = 0.99
 class Decomposition:
     """Update = left @ diag(values) @ right, values descending.
 
-    Shapes: left (out_features, k), values (k,), right (k, in_features), k = min(rank, in_features, out_features).
+    Shapes: left (out_features, k), values (k,), right (k, in_features), k = min(rank, in_features, out_features); with
+    experts as a first dimension where a parameter stacks them.
     """
 
     left: torch.Tensor
     values: torch.Tensor
     right: torch.Tensor
 
+    @property
+    def pooled(self) -> torch.Tensor:
+        """Values (k,): of stacked experts the root of the sum of their squares, so that its energy is theirs together."""
+        return self.values if self.values.dim() == 1 else self.values.square().sum(0).sqrt()
+
 
 def decompose(factors: Factors) -> Decomposition:
     """Singular value decomposition of `scaling * lora_b @ lora_a` in float64."""
-    left_basis, left_small = torch.linalg.qr(factors.lora_b.to(torch.float64))
-    right_basis, right_small = torch.linalg.qr(factors.lora_a.to(torch.float64).T)
-    u, values, vh = torch.linalg.svd(factors.scaling * left_small @ right_small.T, full_matrices=False)
-    return Decomposition(left_basis @ u, values, vh @ right_basis.T)
+    lora_a, lora_b = factors.matrices
+    return decompose_product(lora_a, lora_b, factors.scaling)
+
+
+def decompose_product(lora_a: torch.Tensor, lora_b: torch.Tensor, scaling: float) -> Decomposition:
+    """The same of matrices, as `Factors.matrices` has them."""
+    left_basis, left_small = torch.linalg.qr(lora_b.to(torch.float64))
+    right_basis, right_small = torch.linalg.qr(lora_a.to(torch.float64).mT)
+    u, values, vh = torch.linalg.svd(scaling * left_small @ right_small.mT, full_matrices=False)
+    return Decomposition(left_basis @ u, values, vh @ right_basis.mT)
 
 
 def singular_values(factors: Factors) -> torch.Tensor:
-    """Singular values of the update, descending, float64. Shape (min(rank, in_features, out_features),)."""
-    left_small = torch.linalg.qr(factors.lora_b.to(torch.float64), mode="r").R
-    right_small = torch.linalg.qr(factors.lora_a.to(torch.float64).T, mode="r").R
-    values: torch.Tensor = torch.linalg.svdvals(factors.scaling * left_small @ right_small.T)
-    return values
+    """Singular values of the update, descending, float64. Shape (min(rank, in_features, out_features),).
+
+    Those of stacked experts are pooled, as `Decomposition.pooled`.
+    """
+    lora_a, lora_b = factors.matrices
+    left_small = torch.linalg.qr(lora_b.to(torch.float64), mode="r").R
+    right_small = torch.linalg.qr(lora_a.to(torch.float64).mT, mode="r").R
+    values: torch.Tensor = torch.linalg.svdvals(factors.scaling * left_small @ right_small.mT)
+    return values if values.dim() == 1 else values.square().sum(0).sqrt()
 
 
 def effective_rank(values: torch.Tensor) -> float:

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from loralens.lab.adapters.doctor import diagnose
 from loralens.lab.adapters.doctor.base import Base, base_of
 from loralens.lab.adapters.doctor.finding import Finding
+from loralens.lab.adapters.files import read_adapter
+from loralens.lab.adapters.inspect import inspect_adapter
 
 LLAMA = {
     "model_type": "llama",
@@ -175,6 +177,34 @@ def test_what_engines_refuse_is_said_in_chinese_too(engine: str, tmp_path: Path,
         spoken(one)
 
 
+def test_notes_of_the_inspector_are_said_in_chinese_too(tmp_path: Path) -> None:
+    whole = {f"{PREFIX}score.weight": torch.ones(2, 16), f"{PREFIX}model.embed_tokens.weight": torch.ones(4, 16)}
+    vectors = {
+        f"{PREFIX}model.layers.{i}.{name}.lora_magnitude_vector": torch.ones(shape[1])
+        for i in range(2)
+        for name, shape in SHAPES.items()
+    }
+    rows = {f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(2, 16)}
+    expert = f"{PREFIX}model.layers.0.mlp.experts"
+    experts = {f"{expert}.lora_A.weight": torch.ones(8, 16), f"{expert}.lora_B.weight": torch.ones(16, 8)}
+    adaptive = {
+        f"{PREFIX}x.lora_{role}": torch.ones(shape) for role, shape in (("A", (3, 4)), ("B", (4, 3)), ("E", (3, 1)))
+    }
+    said = set()
+    for number, (tensors, settings) in enumerate((
+        (healthy() | whole, config(modules_to_save=["score"], target_modules=[*config()["target_modules"], "c_attn"])),
+        (healthy() | vectors, config(use_dora=True, target_modules="all-linear")),
+        (healthy(), config(init_lora_weights="pissa")),
+        (healthy() | rows, config(trainable_token_indices=[1, 2])),
+        (healthy() | experts, config(target_parameters=["experts.down_proj"])),
+        (adaptive, {"peft_type": "ADALORA", "init_r": 3, "lora_alpha": 4, "target_modules": ["x"]}),
+    )):  # fmt: skip
+        said |= set(inspect_adapter(read_adapter(write(tmp_path / str(number), tensors, settings))).notes)
+    assert len(said) == 9
+    for sentence in said:
+        assert any(re.fullmatch(pattern, sentence, re.DOTALL) for pattern, _ in RULES), sentence
+
+
 @pytest.fixture(scope="module")
 def base() -> Base:
     return base_of(config=LLAMA)
@@ -219,3 +249,19 @@ def test_an_adapter_of_a_multimodal_model(prefix: str, verdict: str, tmp_path: P
     answer = diagnose(write(tmp_path / "vlm", tensors, config(target_modules=["q_proj"])), whole)
     assert answer.verdict == verdict, answer.findings
     assert whole.layers == 34
+
+
+def test_factors_of_stacked_experts_fit_and_are_measured(tmp_path: Path) -> None:
+    """PEFT's target_parameters: eight experts in one pair, under the module's name and nested below it."""
+    base = base_of("mixtral-8x7b")
+    tensors = {}
+    generator = torch.Generator().manual_seed(0)
+    for module, (fan_in, fan_out) in {"experts.base_layer": (4096, 28672), "experts": (14336, 4096)}.items():
+        stem = f"{PREFIX}model.layers.3.mlp.{module}"
+        tensors[f"{stem}.lora_A.weight"] = torch.randn(8, fan_in, generator=generator).bfloat16() * 0.1
+        tensors[f"{stem}.lora_B.weight"] = torch.randn(fan_out, 8, generator=generator).bfloat16() * 0.1
+    settings = config(r=1, target_modules=[], target_parameters=["experts.gate_up_proj", "experts.down_proj"])
+    answer = diagnose(write(tmp_path / "experts", tensors, settings), base)
+    assert (answer.verdict, answer.modules) == ("healthy", 2), answer.findings
+    other = diagnose(tmp_path / "experts", base_of("llama-3.1-8b"))
+    assert other.findings[0].what.startswith("0 of 2 modules match")

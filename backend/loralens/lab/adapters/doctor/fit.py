@@ -13,6 +13,7 @@ from loralens.lab.adapters.answers import Severity
 from loralens.lab.adapters.doctor.base import Base, WeightedModule, bases_that_fit, in_tower
 from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding
 from loralens.lab.adapters.doctor.patient import Pair, Patient
+from loralens.lab.adapters.parameters import without_nesting
 
 FUSED: Final[tuple[tuple[str, frozenset[str]], ...]] = (
     ("qkv_proj", frozenset({"q_proj", "k_proj", "v_proj"})),
@@ -46,12 +47,13 @@ def fit(patient: Patient, base: Base) -> list[Finding]:
     pairs = _inside(patient.pairs, base)
     if not pairs:
         return []
-    unmatched = {name: pair for name, pair in pairs.items() if not _takes(base.places.get(name), pair)}
+    unmatched = {name: pair for name, pair in pairs.items() if not _takes(base.places.get(without_nesting(name)), pair)}
     matched = len(pairs) - len(unmatched)
     findings = []
     if unmatched:
         findings.append(_names(pairs, unmatched, matched, base))
-    wrong = [name for name in pairs if name not in unmatched and _shape(base.places[name]) != _shape(pairs[name])]
+    plain = [name for name, pair in pairs.items() if not pair.is_parameter and name not in unmatched]
+    wrong = [name for name in plain if _shape(base.places[name]) != _shape(pairs[name])]
     if wrong:
         findings.append(_shapes(pairs, wrong, base))
     if not findings:
@@ -75,7 +77,9 @@ def _inside(pairs: Mapping[str, Pair], base: Base) -> dict[str, Pair]:
 
 
 def _takes(place: WeightedModule | None, pair: Pair) -> bool:
-    return place is not None and place.kind == ("embedding" if pair.is_embedding else "linear")
+    if place is None or pair.is_parameter:  # any module that holds weights may have the parameter
+        return place is not None
+    return place.kind == ("embedding" if pair.is_embedding else "linear")
 
 
 def _shape(of: Pair | WeightedModule) -> tuple[int, int]:

@@ -53,8 +53,8 @@ def _measure(file: TensorFile, pair: Pair) -> Numbers:
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         return Numbers(pair, False, False, False, 0.0, 0.0, pair.rank)
     largest = max(float(a.abs().max()), float(b.abs().max()))
-    values = singular_values(Factors(pair.module, a, b, pair.scaling, pair.is_embedding))
-    entry = float(torch.linalg.vector_norm(values)) / (pair.in_features * pair.out_features) ** 0.5
+    values = singular_values(Factors(pair.module, a, b, pair.scaling, pair.is_embedding, experts=pair.experts))
+    entry = float(torch.linalg.vector_norm(values)) / (pair.experts * pair.in_features * pair.out_features) ** 0.5
     return Numbers(pair, True, not a.any(), not b.any(), largest, entry, rank_for_energy(values, ENERGY_SHARE))
 
 

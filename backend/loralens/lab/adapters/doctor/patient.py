@@ -10,11 +10,13 @@ from typing import Any, Final
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.core.jsontext import from_json
 from loralens.lab.adapters import foreign
-from loralens.lab.adapters.adapter import FACTOR, Layout, Spec, layout
+from loralens.lab.adapters.adalora import PEFT_TYPE as ADALORA
+from loralens.lab.adapters.adapter import EMPTY, FACTOR, Layout, Spec, layout
 from loralens.lab.adapters.answers import Stage
 from loralens.lab.adapters.config import CHANGES_THE_MODEL, MAX_CONFIG_BYTES, AdapterConfig, config_from_mapping
 from loralens.lab.adapters.doctor.finding import Finding
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
+from loralens.lab.adapters.parameters import ParameterPart, parameter_parts
 from loralens.lab.adapters.stream import TensorFile
 from loralens.lab.factors import PREFIX
 
@@ -26,7 +28,10 @@ _COMPILED: Final = "_orig_mod."
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One module's factors, by the names of their tensors. Shapes: lora_a (rank, in_features), lora_b (out_features, rank)."""
+    """One module's factors, by the names of their tensors. Shapes: lora_a (rank, in_features), lora_b (out_features, rank).
+
+    Those of a parameter have `experts` such pairs, as `Factors`.
+    """
 
     module: str
     lora_a: str
@@ -36,6 +41,8 @@ class Pair:
     rank: int
     scaling: float
     is_embedding: bool
+    is_parameter: bool = False
+    experts: int = 1
 
 
 @dataclass(slots=True)
@@ -131,6 +138,10 @@ def _read_weights(patient: Patient) -> None:
         _add(
             patient, "format", "foreign_format", what, repair, cause=f"{len(strange)} of {len(names)} names, as {name}"
         )
+    empty = [entry.name for entry in patient.file.header.tensors if 0 in entry.shape]
+    if empty and patient.config.get("peft_type") != ADALORA:  # which prunes ranks to zero
+        what = f"{len(empty)} of {len(names)} tensors are empty"
+        _add(patient, "files", "empty", what, EMPTY[1], cause=f"{EMPTY[0]}; as {empty[0]}")
     compiled = [name for name in names if _COMPILED in name]
     if compiled:
         what = f"{len(compiled)} of {len(names)} names hold {_COMPILED}: the weights were saved from a model inside torch.compile"
@@ -148,16 +159,32 @@ def _pairs(patient: Patient) -> dict[str, Pair]:
         if match:
             roles.setdefault(match["module"], {})[match["role"]] = name
     found = {}
+    parameters = _parameters(patient, roles)
     for module, own in roles.items():
         for first, second in (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B")):
             if first in own and second in own:
                 a, b = (patient.file.entries[own[role]].shape for role in (first, second))
-                if len(a) == len(b) == 2 and a[0] == b[1]:
-                    scaling = _scaling(patient, module, a[0])
+                if len(a) == len(b) == 2 and a[0] == b[1] and 0 not in a + b:
+                    part = parameters.get(module) or ParameterPart(a[0], _scaling(patient, module, a[0]), 1)
                     found[module] = Pair(
-                        module, own[first], own[second], a[1], b[0], a[0], scaling, first == "lora_embedding_A"
-                    )
+                        module, own[first], own[second], a[1], b[0], part.rank, part.scaling, first == "lora_embedding_A",
+                        module in parameters, part.experts,
+                    )  # fmt: skip
     return found
+
+
+def _parameters(patient: Patient, roles: dict[str, dict[str, str]]) -> dict[str, ParameterPart]:
+    """Which of the modules are parameters; none where the config does not say so clearly, which `_structure` says."""
+    assert patient.file is not None
+    if patient.checked is None:
+        return {}
+    rows = {
+        m: patient.file.entries[own["lora_A.weight"]].shape[:1] for m, own in roles.items() if "lora_A.weight" in own
+    }
+    try:
+        return parameter_parts(patient.checked, {module: shape[0] for module, shape in rows.items() if shape})
+    except InvalidInput:
+        return {}
 
 
 def _scaling(patient: Patient, module: str, rank: int) -> float:

@@ -23,7 +23,8 @@ def _rank(patient: Patient, numbers: list[Numbers]) -> list[Finding]:
         return []
     assert patient.file is not None
     saved = sum(
-        (one.pair.rank - min(wanted, one.pair.rank))
+        one.pair.experts
+        * (one.pair.rank - min(wanted, one.pair.rank))
         * (one.pair.in_features + one.pair.out_features)
         * ITEM_BYTES[patient.file.entries[one.pair.lora_a].dtype]
         for one in alive

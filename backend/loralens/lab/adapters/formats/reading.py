@@ -14,7 +14,7 @@ import torch
 
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.core.jsontext import from_json
-from loralens.lab.adapters.adapter import FACTOR_DTYPES, Spec, layout
+from loralens.lab.adapters.adapter import EMPTY, FACTOR_DTYPES, Spec, layout
 from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.config import MAX_CONFIG_BYTES, config_from_mapping
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
@@ -28,6 +28,13 @@ DIFFUSERS_FILE: Final = "pytorch_lora_weights.safetensors"
 _TORCHTUNE_FILE: Final = re.compile(r"adapter_[0-9]+\.safetensors")
 _DIFFUSERS_METADATA: Final = "lora_adapter_metadata"
 _EMBEDDINGS: Final = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+MERGED: Final = "merge it into its base with PEFT, model.merge_and_unload(), and convert the whole model"
+_NOT_CONVERTED: Final = {
+    "use_dora": "DoRA's magnitudes: every tool that has them writes them in a way of its own, and none is converted",
+    "lora_bias": "biases of lora_B (lora_bias): none of the other formats has a place for them",
+    "target_parameters": "factors of stacked experts (target_parameters): none of the other formats stacks them so",
+    "trainable_token_indices": "trained rows of an embedding (trainable_token_indices): none of the other formats has them",
+}
 
 Loaded = tuple[TensorFile, Mapping[str, Any]]
 
@@ -101,11 +108,10 @@ def _format_of(file: TensorFile, config: Mapping[str, Any]) -> str:
 def _peft(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
     checked = config_from_mapping(config)
     needs_its_base(checked, "in another format nothing would rebuild it")
-    if checked.use_dora or checked.lora_bias:
-        raise InvalidInput(
-            "DoRA's magnitudes and lora_bias are not converted",
-            field=f"adapter_config.{'use_dora' if checked.use_dora else 'lora_bias'}",
-        )
+    for word, has in (("use_dora", checked.use_dora), ("lora_bias", checked.lora_bias),
+                      ("target_parameters", checked.target_parameters), ("trainable_token_indices", checked.trains_tokens)):  # fmt: skip
+        if has:
+            raise InvalidInput(_NOT_CONVERTED[word], field=f"adapter_config.{word}", hint=MERGED)
     plan = layout(checked, {entry.name: Spec(entry.shape, entry.dtype) for entry in file.header.tensors})
     trained = [
         short
@@ -114,8 +120,9 @@ def _peft(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
     ]
     if trained or checked.modules_to_save:
         raise InvalidInput(
-            f"modules trained in full are not converted ({(trained or list(checked.modules_to_save))[0]})",
+            f"modules trained in full ({(trained or list(checked.modules_to_save))[0]}): other tools' adapters hold factors alone",
             field="folder",
+            hint=MERGED,
         )
     modules = [
         _lazy(file, part.module, part.lora_a, part.lora_b, part.scaling, is_embedding=part.is_embedding)
@@ -244,7 +251,10 @@ def _both(module: str, own: Mapping[str, str], roles: tuple[str, str]) -> None:
 
 
 def _shape(file: TensorFile, name: str) -> tuple[int, ...]:
-    return file.entries[name].shape
+    shape = file.entries[name].shape
+    if 0 in shape:
+        raise InvalidInput(f"{name} is empty, of shape {list(shape)}: {EMPTY[0]}", field="folder", hint=EMPTY[1])
+    return shape
 
 
 def _metadata(file: TensorFile) -> dict[str, Any]:
