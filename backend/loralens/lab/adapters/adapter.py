@@ -34,6 +34,10 @@ EMPTY: Final = (
     "gather first: model.save_pretrained(folder, state_dict=accelerator.get_state_dict(model)); numbers that were not saved are lost",
 )
 """Why tensors without numbers are in a file, and what to do. Source: huggingface/peft docs/source/accelerate/deepspeed.md."""
+_NO_ROLE: Final = (
+    "neither a LoRA factor nor a module the config saves in full",
+    "if it was trained, modules_to_save in adapter_config.json must name its module",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +171,8 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
             extra.append((name, rest))
         else:
             found = foreign.of_names(name)
-            what = found[0] if found else "neither a LoRA factor nor a module the config saves in full"
-            raise _invalid(f"{name}: {what}", found and found[1])
+            what, hint = found or _NO_ROLE
+            raise _invalid(f"{name}: {what}", hint)
     if not roles:
         raise _invalid("the file contains no LoRA factors")
     for given, key in ((config.rank_pattern, "rank_pattern"), (config.alpha_pattern, "alpha_pattern")):

@@ -26,6 +26,7 @@ _FIELD: Final = "adapter_config.json"
 _WHERE: Final = "adapter_config"
 _RANK: Final = Whole(1, MAX_RANK)
 _ALPHA: Final = Number(0, 1e6, inside=True)
+_AS_TRAINED: Final = "the value that it was trained with stands in its trainer's settings or log; it cannot be guessed"
 _TEXT: Final = Maybe(Text(1024))
 
 # Read, checked and used.
@@ -268,7 +269,10 @@ def _targets(value: Any) -> tuple[str, ...] | str:
 
 def _names(value: Any, key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > MAX_NAMES:
-        raise _invalid(key, f"{key} must be a list of module names")
+        hint = (
+            "the ends of the names that have factors in adapter_model.safetensors" if key == "target_modules" else None
+        )
+        raise _invalid(key, f"{key} must be a list of module names", hint)
     for name in value:
         if not isinstance(name, str) or not 1 <= len(name) <= 512 or not name.isprintable():
             raise _invalid(key, f"{key} holds {str(name)[:60]!r}, which is not a module name")
@@ -290,7 +294,10 @@ def _pattern(value: Any, key: str, kind: Kind) -> tuple[tuple[str, Any], ...]:
 
 
 def _read(given: Mapping[str, Any], key: str, kind: Kind, default: Any = None) -> Any:
-    return entry(given, key, kind, default, where=_WHERE)
+    try:
+        return entry(given, key, kind, default, where=_WHERE)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=error.field, hint=_AS_TRAINED) from None
 
 
 def _flag(given: Mapping[str, Any], key: str) -> bool:

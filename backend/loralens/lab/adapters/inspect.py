@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from loralens.lab.adapters.adapter import Adapter, targets_without_factors
+from loralens.lab.adapters.adapter import TOKENS, Adapter, targets_without_factors
 from loralens.lab.adapters.begins import changed_base
 from loralens.lab.adapters.spectrum import (
     ENERGY_SHARE,
@@ -178,7 +178,7 @@ def _notes(adapter: Adapter) -> list[str]:
         )
     if adapter.copies:
         notes.append("Embeddings are stored with the factors, untrained: they count as bytes, not as parameters.")
-    if len(adapter.extra) > len(adapter.copies):
+    if any(name not in adapter.copies and not name.endswith(TOKENS) for name in adapter.extra):
         notes.append("Some modules are stored in full; they count as parameters and bytes and have no spectrum here.")
     if isinstance(adapter.config.target_modules, str):
         notes.append("target_modules is a pattern; it was not run, the modules listed are those in the file.")

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from loralens.core.answer.adapter_serving import VLLM_DEFAULT_RANK, VLLM_RANKS
 from loralens.core.errors import InvalidInput
+from loralens.core.jsontext import from_json
 from loralens.lab.adapters.answers import Severity
+from loralens.lab.adapters.config import MAX_CONFIG_BYTES
 from loralens.lab.adapters.doctor.base import Base
 from loralens.lab.adapters.doctor.finding import SHOWN_MODULES, Finding
 from loralens.lab.adapters.doctor.patient import Patient
@@ -76,12 +78,11 @@ def _sglang(patient: Patient, base: Base | None) -> list[Finding]:
     findings = []
     if patient.config.get("use_dora"):
         findings.append(_refused("dora", "SGLang does not load DoRA", _MERGE, _SGLANG))
-    added = patient.folder / "added_tokens.json"
-    if added.is_file() and added.stat().st_size > 2:
+    vocabulary = None if base is None else base.inner.get("vocab_size")
+    if any(not isinstance(vocabulary, int) or number >= vocabulary for number in _added_tokens(patient)):
         what = "SGLang loads no adapter that adds tokens to the vocabulary (added_tokens.json)"
-        findings.append(
-            _said("warning", "vocabulary", what, "remove the file if its tokens are the base's own", _SGLANG)
-        )
+        repair = "remove the file if its tokens are the base's own" if vocabulary is None else _MERGE
+        findings.append(_said("warning" if vocabulary is None else "fault", "vocabulary", what, repair, _SGLANG))
     findings += _patterns(
         patient,
         "SGLang admits and scales by r and lora_alpha in versions before it read the patterns",
@@ -93,6 +94,16 @@ def _sglang(patient: Patient, base: Base | None) -> list[Finding]:
         _said("advice", "rank", what, f"sglang … --max-lora-rank {rank} --lora-target-modules …", _SGLANG_POOL)
     )
     return findings
+
+
+def _added_tokens(patient: Patient) -> list[int]:
+    """The numbers in added_tokens.json. Those below the base's vocabulary are its own tokens, copied, which SGLang passes over."""
+    file = patient.folder / "added_tokens.json"
+    try:
+        found = from_json(file.read_bytes()) if file.is_file() and file.stat().st_size <= MAX_CONFIG_BYTES else {}
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [number for number in found.values() if isinstance(number, int)] if isinstance(found, dict) else []
 
 
 def _llama_cpp(patient: Patient, base: Base | None) -> list[Finding]:

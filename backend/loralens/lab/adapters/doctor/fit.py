@@ -39,11 +39,22 @@ _WRAPPERS: Final = (
 )
 _PEFT: Final = "huggingface/peft 0.21.2 tuners/tuners_utils.py, check_target_module_exists"
 _KEY_MAPPING: Final = "huggingface/peft 0.21.2 peft_model.py, PeftModel.from_pretrained: key_mapping"
+_LOADING: Final = "torch.nn.Module.load_state_dict"
+_RESIZE: Final = (
+    "model.resize_token_embeddings({rows}) before PeftModel.from_pretrained, with the tokenizer it was trained with"
+)
+_STORED: Final = re.compile(
+    r"base_model\.model\.(?P<module>.+?)(?:\.base_layer|\.modules_to_save(?:\.default)?)?\.weight"
+)
 _TEXT_PREFIXES: Final = ("model.language_model.", "language_model.model.")
 
 
 def fit(patient: Patient, base: Base) -> list[Finding]:
     """Findings of names and shapes against the base."""
+    return [*_factors(patient, base), *_whole(patient, base)]
+
+
+def _factors(patient: Patient, base: Base) -> list[Finding]:
     pairs = _inside(patient.pairs, base)
     if not pairs:
         return []
@@ -59,6 +70,27 @@ def fit(patient: Patient, base: Base) -> list[Finding]:
     if not findings:
         findings += _other_base(patient, base)
     return findings
+
+
+def _whole(patient: Patient, base: Base) -> list[Finding]:
+    """Tables and heads that are stored in full, of a vocabulary that is not the base's."""
+    for name, entry in {} if patient.file is None else patient.file.entries.items():
+        match = _STORED.fullmatch(name)
+        place = base.places.get(match["module"]) if match else None
+        if place is None or place.kind == "other" or len(entry.shape) != 2 or 0 in entry.shape:
+            continue
+        rows, width = _shape(place) if place.kind == "embedding" else _shape(place)[::-1]
+        if entry.shape[0] != rows and entry.shape[1] == width:
+            what = (
+                f"{match['module'] if match else name} is stored with {entry.shape[0]:,} rows, {base.name} has {rows:,}"
+            )
+            return [_added(what, entry.shape[0], [name])]
+    return []
+
+
+def _added(what: str, rows: int, modules: list[str]) -> Finding:
+    cause, repair = f"tokens were added before training: it is for {rows} entries", _RESIZE.format(rows=rows)
+    return Finding("fault", "fit", "vocabulary", what, cause, repair, modules[:SHOWN_MODULES], _LOADING)
 
 
 def _inside(pairs: Mapping[str, Pair], base: Base) -> dict[str, Pair]:
@@ -200,10 +232,8 @@ def _shapes(pairs: Mapping[str, Pair], wrong: list[str], base: Base) -> Finding:
         )
         repair = "swap them: the new lora_A is lora_B transposed, the new lora_B is lora_A transposed"
     elif {name.rpartition(".")[2] for name in wrong} <= {"lm_head", "embed_tokens", "wte", "embed_in", "embed_out"}:
-        rows = pair.in_features if pair.is_embedding else pair.out_features
-        code, cause = "vocabulary", f"tokens were added before training: it is for {rows} entries"
-        repair = f"model.resize_token_embeddings({rows}) before PeftModel.from_pretrained, with the tokenizer it was trained with"
-    return Finding("fault", "fit", code, what, cause, repair, wrong[:SHOWN_MODULES], "torch.nn.Module.load_state_dict")
+        return _added(what, pair.in_features if pair.is_embedding else pair.out_features, wrong)
+    return Finding("fault", "fit", code, what, cause, repair, wrong[:SHOWN_MODULES], _LOADING)
 
 
 def _right_base(pairs: Mapping[str, Pair]) -> str:

@@ -204,4 +204,6 @@ def _structure(patient: Patient, file: TensorFile, checked: AdapterConfig) -> No
 
 
 def _add(patient: Patient, stage: Stage, code: str, what: str, repair: str, *, cause: str = "") -> None:
+    if any((found.code, found.what) == (code, what) for found in patient.findings):
+        return  # config and weights say the same
     patient.findings.append(Finding("fault", stage, code, what, cause, repair))
