@@ -176,10 +176,10 @@ class ExpertAdapter:
             factors = [t.local(factor) for factor in factors]
         a, b = factors
         out = t.new(w.numel, w.dtype, w.width, "experts: adapted weight")
-        sizes = [(x.numel, x.dtype, x.width) for x in (a, b)]
+        sizes = [(x.numel, x.dtype, x.width) if x.node else None for x in (a, b)]  # a frozen factor asks for none
 
         def apply(g: Tensor) -> list[Tensor | None]:
-            return [None, *(t.new(*size, "gradient: experts: factors", "temporaries") for size in sizes)]
+            return [None, *(size and t.new(*size, "gradient: experts: factors", "temporaries") for size in sizes)]
 
         def costs() -> Costs:
             narrow = Cost(
@@ -187,5 +187,6 @@ class ExpertAdapter:
             )
             return (narrow,), (narrow, narrow)
 
-        t.record("experts: adapted weight", [out], [w, a, b], [a, b], apply, costs)
+        kept = [x for x, other in ((a, b), (b, a)) if other.node]
+        t.record("experts: adapted weight", [out], [w, a, b], kept, apply, costs)
         return out
