@@ -130,3 +130,14 @@ def test_skipped_layers_are_those_of_transformers(kind, skipped):
     (computed,) = memory_answer({"config": config, "method": "qlora", "recipe": recipe})["estimates"]
     assert computed["peak"]["allocated_bytes"] == traced.peak_allocated_bytes
     assert computed["parameters"]["total"] == traced.total
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "dora"])
+def test_a_frozen_factor_a_takes_no_gradient_and_keeps_no_input(method):
+    words = {**SHORT, "gradient_checkpointing": False}
+    lora = {"target_modules": "all-linear", "freeze_a": True}
+    traced = trace(CONFIG, method, {**words, "lora": lora})
+    computed = estimate(CONFIG, method, **words, lora=lora)
+    assert computed.allocated_bytes == traced.peak_allocated_bytes
+    assert computed.trainable_parameters == traced.trainable
+    assert computed.allocated_bytes < estimate(CONFIG, method, **words, lora=lora | {"freeze_a": False}).allocated_bytes

@@ -24,7 +24,7 @@ from loralens.core.methods.adapters import (
     selector,
     settled,
 )
-from loralens.core.methods.base import for_each
+from loralens.core.methods.base import for_each, parameters
 from loralens.core.methods.embeddings import EmbeddingAdapter, walked_table
 from loralens.core.methods.merged import MergedAdapter
 from loralens.core.methods.tokens import train_rows
@@ -283,7 +283,19 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     for_each(root, selection.change, apply, everywhere=selection.everywhere)
     selection.require()
     train_rows(root, recipe)
+    if recipe.lora.freeze_a:
+        _freeze_a(root)
     return [*_assumptions(root, recipe), *selection.ignored()]
+
+
+def _freeze_a(root: Root) -> None:
+    """Factor A of every layer; an embedding's goes on training.
+
+    Source: PEFT 0.21 optimizers/lorafa.py `create_lorafa_optimizer`, whose condition on a parameter's name this is.
+    """
+    for name, parameter in parameters(root):
+        if "lora_A" in name:
+            parameter.trainable = False
 
 
 def _names_of_linears(root: Root) -> list[str]:

@@ -119,6 +119,12 @@ class Lora:
         "Alphas of their own for some modules, by name or regular expression.",
         needs=(ADAPTER, NO_MEMORY),
     )
+    freeze_a: bool = word(
+        False,
+        Truth(),
+        "LoRA-FA: factor A keeps its first values and only B is trained.",
+        needs=(ADAPTER,),
+    )
 
     @staticmethod
     def from_mapping(given: Any) -> Lora:

@@ -165,6 +165,8 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and "lora_" in name:
             parameter.data = parameter.data.to(DTYPES[lora.adapter_dtype])
+        if lora.freeze_a and "lora_A" in name:  # what `peft.optimizers.create_lorafa_optimizer` does first
+            parameter.requires_grad_(False)
     return adapted
 
 
