@@ -1,7 +1,13 @@
 """Cutting a stack into runs of repeating units."""
 
+import pytest
+
+from loralens.core.answer.plan import compile_plan
+from loralens.core.architecture import stack
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.stack import Placed, runs
+from loralens.core.question.model import resolve
+from loralens.core.question.recipe import Recipe
 
 
 def placed(pattern):
@@ -34,3 +40,43 @@ def test_every_layer_is_in_exactly_one_run():
             assert start == position
             position += length * repeat
         assert position == len(pattern)
+
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 500,
+}
+CONFIGS = {
+    "one layer over and over": {"model_type": "llama", "num_hidden_layers": 9, **SMALL},
+    "two in turn": {"model_type": "gemma2", "num_hidden_layers": 14, "head_dim": 16, "sliding_window": 64, **SMALL},
+}
+RECIPES = {
+    "checkpointed": {},
+    "kept": {"gradient_checkpointing": False},
+    "older checkpointing": {"checkpoint_reentrant": True},
+    "fsdp": {"parallelism": {"gpus": 4, "strategy": "fsdp"}},
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_units_that_are_not_walked_do_as_the_second_one_did(config, recipe, method, monkeypatch):
+    model, recipe = resolve(None, config), Recipe.from_mapping(recipe)
+
+    def compiled():
+        plan = compile_plan(model, method, recipe)
+        peaks = [plan.peaks(*setting)[::2] for setting in ((1, 1, 1), (1, 63, 8), (3, 63, 2), (2, 40, 64))]
+        return peaks, [(point.phase, point.label, point.last.entries) for point in plan.points]
+
+    peaks, points = compiled()
+    monkeypatch.setattr(stack, "APART", 1_000)  # every layer is walked
+    all_peaks, all_points = compiled()
+    assert peaks == all_peaks
+    walked = {(phase, label): entries for phase, label, entries in all_points}
+    for phase, label, entries in points:
+        if ".." not in label:
+            assert walked[phase, label] == entries

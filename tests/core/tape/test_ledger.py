@@ -1,9 +1,12 @@
 """Booking storages: what is live is what somebody still refers to."""
 
+import pickle
+from random import Random
+
 import pytest
 
 from loralens.core.tape.ledger import Ledger, Storage
-from loralens.core.tape.size import BATCH, ONE, RANK, TOKENS, ZERO, Size, volume
+from loralens.core.tape.size import BATCH, MONOMIALS, ONE, RANK, TOKENS, ZERO, Size, covered, covered_by, volume
 
 
 def test_a_storage_lives_as_long_as_it_is_referred_to():
@@ -56,3 +59,39 @@ def test_sizes_are_polynomials():
     with pytest.raises(ArithmeticError):
         TOKENS.times(TOKENS)
     assert isinstance(TOKENS * 2, Size)
+
+
+def test_sums_products_and_comparisons_are_those_of_the_coefficients():
+    random = Random(7)
+
+    def coefficients():
+        return [random.choice([0, 0, random.randint(-(10**15), 10**15), random.randint(0, 9) * 12]) for _ in MONOMIALS]
+
+    for _ in range(500):
+        a, b, factor, divisor = (
+            coefficients(),
+            coefficients(),
+            random.randint(0, 2**22),
+            random.choice([1, 2, 12, 4096]),
+        )
+        one, other = Size(a), Size(b)
+        assert list(one + other) == [x + y for x, y in zip(a, b, strict=True)]
+        assert list(one - other) == [x - y for x, y in zip(a, b, strict=True)]
+        assert list(one * factor) == [x * factor for x in a]
+        assert list(one // divisor) == [x // divisor for x in a]
+        assert list((one * divisor) // divisor) == a
+        assert list(one.scaled(factor, divisor)) == [x * factor // divisor for x in a]
+        assert one.at_most(other) == all(x <= y for x, y in zip(a, b, strict=True))
+        larger = Size([x + random.randint(0, 2) for x in a])
+        assert one.at_most(larger)
+        assert covered_by(one.packed, [other.packed, larger.packed])
+        assert (other.packed in covered(one.packed, [other.packed])) == other.at_most(one)
+        assert one + other - other == one
+        assert hash(one + other - other) == hash(one)
+        assert one.plain == (a[0] if not any(a[1:]) else None)
+        assert pickle.loads(pickle.dumps(one)) == one
+    assert (ONE * -7).plain == -7
+    with pytest.raises(ArithmeticError):
+        Size([2**101, *[0] * 8])
+    with pytest.raises(ArithmeticError):
+        Size([1, 2])

@@ -53,17 +53,15 @@ class Module:
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """Direct submodules by name; a second name for one of them (`head` for `lm_head`) does not count."""
-        seen: set[int] = set()
+        found: dict[int, tuple[str, Module]] = {}
         for name, value in vars(self).items():
-            if isinstance(value, Module) and id(value) not in seen:
-                seen.add(id(value))
-                yield name, value
+            if isinstance(value, Module):
+                found.setdefault(id(value), (name, value))
+        return iter(found.values())
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Parameters held by this module itself."""
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield name, value
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, Parameter))
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and everything under it with full names; a stack's layers appear once per index."""

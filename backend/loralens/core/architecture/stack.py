@@ -1,8 +1,9 @@
 """Walking a stack of layers: a few of each kind are simulated, the rest follow by multiplication.
 
 Between two layers of a kind memory changes by the same amount each time, so its extremes lie at the ends of a run. Of a
-run of n equal units the first two and the last two are simulated; the n - 4 between them repeat what the second did on
-the way forward, and what the third did on the way back. (A walk for the allocator's sake takes every layer: `events`.)
+run of n equal units the first two and the last are walked. The other n - 3 are like the second: on the way forward it runs
+as the second, and what it did is had once more, further on, as the last but one; on the way back it is the other way
+round. The n - 4 between those two only repeat the change. (A walk for the allocator's sake takes every layer: `events`.)
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.tape.ledger import Moment
+    from loralens.core.tape.ledger import Moment, Recording
     from loralens.core.tape.parameter import Parameter
 
-SIMULATED: Final = 4
+APART: Final = 4  # units of a run that are told apart
+WALKED: Final = 3  # of them
 LONGEST_UNIT: Final = 8
 
 
@@ -56,8 +58,8 @@ def runs(layers: list[Placed]) -> list[LayerRun]:
             repeat = 1
             while layers[position + repeat * length : position + (repeat + 1) * length] == unit:
                 repeat += 1
-            if len(unit) == length and (repeat - SIMULATED) * length > saved:
-                best, saved = LayerRun(position, tuple(unit), repeat), (repeat - SIMULATED) * length
+            if len(unit) == length and (repeat - APART) * length > saved:
+                best, saved = LayerRun(position, tuple(unit), repeat), (repeat - APART) * length
         result.append(best)
         position += best.repeat * len(best.unit)
     return result
@@ -76,31 +78,29 @@ def walk_stack(
         weights_of = {id(layer): layer.all_parameters() for layer in layers}
     placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers, first)]
     for run in runs(placed):
-        skipped = 0 if t.every_layer else max(0, run.repeat - SIMULATED)
+        length = len(run.unit)
+        gap = None if t.every_layer or run.repeat <= APART else _UnwalkedLayers(t, name, first, run)
         index = run.start
-        gap = _UnwalkedLayers(
-            t,
-            skipped,
-            f"{name}.{first + run.start + 2 * len(run.unit)}..{first + run.start + (2 + skipped) * len(run.unit) - 1}",
-        )
-        for copy in range(run.repeat - skipped):
+        for copy in range(WALKED if gap else run.repeat):
             before = t.ledger.snapshot()
+            recording = t.ledger.record() if gap and copy == 1 else None
             for position, place in enumerate(run.unit):
                 layer, weights = place.layer, weights_of[id(place.layer)]
                 t.layer = t.layers_walked + 1
                 t.layers_walked += len(layer.parts) if isinstance(layer, Segment) else 1
                 for number in range(t.layer, t.layers_walked + 1):
-                    t.stands_for[number] = skipped if copy == 1 else 0
+                    t.stands_for[number] = gap.others if gap and copy == 1 else 0
                 t.ledger.where = label = f"{name}.{first + index}"
-                hidden = _boundary(t, hidden, weights, label, None if position else gap, copy)
+                behind = gap.other_end(label) if gap and copy == 1 else label  # on the way back
+                hidden = _boundary(t, hidden, weights, behind, None if position else gap, copy)
                 given = layer.arguments(call)
                 together = t.hooks.before_layer(t, weights, ahead=index < len(layers) - 1)
                 if not place.checkpointed:
                     hidden, _ = _run(t, layer, given, hidden)
                 elif nested:
-                    hidden = reentrant(t, partial(_run, t, layer, given), hidden, given.tensors(), label, weights)
+                    hidden = reentrant(t, partial(_run, t, layer, given), hidden, given.tensors(), behind, weights)
                 else:
-                    hidden = checkpoint(t, partial(_run, t, layer, given), hidden, given.tensors(), label)
+                    hidden = checkpoint(t, partial(_run, t, layer, given), hidden, given.tensors(), behind)
                 t.end(together)
                 call = call.following()
                 # FSDP gathers ahead only units whose forward ran with gradients (torch fsdp/_runtime_utils.py,
@@ -109,9 +109,9 @@ def walk_stack(
                 t.ledger.settle()
                 t.ledger.mark(label)
                 index += 1
-            if copy == 1 and skipped:
-                t.ledger.repeat(t.ledger.difference(before), skipped, gap.label)
-                index += skipped * len(run.unit)
+            if gap and recording:
+                gap.follow(recording, before)
+                index += gap.others * length
     t.layer = 0  # what follows belongs to no layer: a head tied to the embedding is one parameter with it
     return hidden
 
@@ -154,20 +154,46 @@ def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, li
 
 
 class _UnwalkedLayers:
-    """The layers of a run that are not simulated: repeats, in backward, what the unit after them released."""
+    """The units of a run that are like the second one and not walked: one at the other end, and those between."""
 
-    def __init__(self, t: Tape, skipped: int, label: str) -> None:
-        self.t = t
-        self.skipped = skipped
-        self.label = label
-        self.before: Moment | None = None
+    def __init__(self, t: Tape, name: str, first: int, run: LayerRun) -> None:
+        length, start = len(run.unit), first + run.start
+        self.others = run.repeat - WALKED
+        self._t = t
+        self._label = f"{name}.{start + 2 * length}..{start + (self.others + 1) * length - 1}"
+        second, last_but_one = start + length, start + (run.repeat - 2) * length
+        self._ends = {f"{name}.{second + i}": f"{name}.{last_but_one + i}" for i in range(length)}
+        self._starts = {end: begin for begin, end in self._ends.items()}
+        self._before: Moment | None = None
+        self._recording: Recording | None = None
+
+    def other_end(self, label: str) -> str:
+        """The name, in the last unit but one, of a layer of the second."""
+        return self._ends[label]
+
+    def follow(self, recording: Recording, before: Moment) -> None:
+        """Called in forward behind the second unit: the units up to the last but one do as it did."""
+        self._repeat(recording, before, self._ends)
 
     def leaving(self, copy: int) -> None:
-        """Called in backward when a unit is done, last one first."""
-        if copy == 3 and self.skipped:
-            self.before = self.t.ledger.snapshot()
-        elif copy == 2 and self.skipped and self.before is not None:
-            self.t.ledger.repeat(self.t.ledger.difference(self.before), self.skipped, self.label)
+        """Called in backward when a unit is done, last one first: those down to the second do as the last but one did."""
+        ledger = self._t.ledger
+        if copy == WALKED - 1:
+            self._before, self._recording = ledger.snapshot(), ledger.record()
+        elif copy == WALKED - 2 and self._before is not None and self._recording is not None:
+            self._repeat(self._recording, self._before, self._starts)
+
+    def _repeat(self, recording: Recording, before: Moment, names: dict[str, str]) -> None:
+        ledger = self._t.ledger
+        ledger.recorded(recording)
+        change = ledger.difference(before)
+
+        def renamed(label: str) -> str:
+            own, colon, rest = label.partition(":")
+            return names.get(own, own) + colon + rest
+
+        ledger.repeat(change, self.others - 1, self._label)
+        ledger.again(recording, change, self.others, renamed)
 
 
 def _boundary(

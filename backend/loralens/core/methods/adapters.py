@@ -45,7 +45,7 @@ def settled(root: Root, lora: Lora) -> Lora:
 def _usual(root: Root) -> tuple[str, ...] | str:
     """The family's; of the language model alone where a tower has layers of these names that PEFT refuses."""
     usual = root.default_targets
-    wrapped = isinstance(usual, tuple) and any(module.wraps for _, module in root.walk())
+    wrapped = isinstance(usual, tuple) and any(module.wraps for _, module, _ in root.distinct())
     return rf".*language_model.*\.({'|'.join(usual)})" if wrapped else usual
 
 
@@ -55,7 +55,7 @@ def refuse_wrapped(root: Root, lora: Lora) -> None:
     Raises: `InvalidInput`: a name means a layer inside a class that PEFT does not know.
     """
     targets = lora.target_modules
-    if targets is None or targets == "all-linear":
+    if targets is None or targets == "all-linear" or not any(module.wraps for _, module, _ in root.distinct()):
         return
     found = (
         patterns.whole(targets, "lora.target_modules") if isinstance(targets, str) else lambda name: ends(name, targets)

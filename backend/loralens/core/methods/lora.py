@@ -183,6 +183,8 @@ def _own(module: Module) -> list[tuple[str, Parameter]]:
 
 def train_biases(root: Root, recipe: Recipe) -> None:
     """PEFT's `bias`: all of them, or those of adapted layers."""
+    if recipe.lora.bias == "none":
+        return
     for _, module, _ in root.distinct():
         for own, parameter in module.own_parameters():
             adapted = getattr(module, "adapter", None) is not None

@@ -63,8 +63,8 @@ class FourBit:
         # double quantization: the scales are unpacked and offset, two float32 tensors, before the weight is
         scales = 2 * 4 * _ceil(layer.weight.numel[0], BLOCK) if self.double_quant else 0
         out = unpacked_product(t, layer, x, self.compute_dtype, scales, 1 + self.unpacks_to_half)
-        if self.keeps_input and out.node is not None and x.storage is not None:
-            out.node.kept = x.storage
+        if self.keeps_input:
+            t.keep(out, x)
         return ops.cast(t, out, dtype, f"{layer.label}: result cast back")
 
 
@@ -135,8 +135,7 @@ class EightBit:
                 return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
         t.record(layer.label, [out], [x], [], apply, lambda: packed_costs(layer, x, out, source[1]))
-        if out.node is not None and x.storage is not None:
-            out.node.kept = x.storage
+        t.keep(out, x)
         return out
 
 

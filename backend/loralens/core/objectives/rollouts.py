@@ -86,7 +86,7 @@ def _joined(main: Ledger, scratch: Ledger, rows: int, prompt: int) -> None:
         for entry, size in moment.entries.items():
             entries[entry] = entries.get(entry, ZERO) + at_rank(size, rows, prompt)
         total = main.total + at_rank(moment.total, rows, prompt)
-        main.moments.append(Moment(main.phase, moment.label, total, entries))
+        main.keep(Moment(main.phase, moment.label, total, entries))
 
 
 def _layers(passes: Passes) -> int:

@@ -48,6 +48,17 @@ def _drop(tape: Tape, cache: list[tuple[Tensor, int]]) -> None:
         tape.ledger.apply(tape.ledger.difference(before), tape.stands_for.get(layer, 0))
 
 
+def graph_ends(tape: Tape) -> None:
+    """The graph goes, and with it what its functions hold as attributes, in the layers that were not walked too."""
+    while tape.attributes:
+        found, layer = tape.attributes.pop()
+        node = found()  # None: of a graph that went before
+        if node is not None:
+            before = tape.ledger.snapshot()
+            node.kept = None
+            tape.ledger.apply(tape.ledger.difference(before), tape.stands_for.get(layer, 0))
+
+
 def alive_in_next_forward(ledger: Ledger, tape: Tape) -> None:
     """At the end of a step: what its output holds, the layers that were not walked included, is alive in the next forward pass."""
     entries = {

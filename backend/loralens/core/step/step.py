@@ -21,7 +21,7 @@ from loralens.core.parallel.table import strategy_of
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import version
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
-from loralens.core.step.outputs import alive_in_next_forward, returned
+from loralens.core.step.outputs import alive_in_next_forward, graph_ends, returned
 from loralens.core.step.rows import in_rows, in_samples, per_sample
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Ends
@@ -206,6 +206,7 @@ def run_micro_batch(
     hooks.done(tape)
     ledger.settle()
     ledger.mark("end of backward")
+    graph_ends(tape)
     return batch
 
 

@@ -151,6 +151,17 @@ class Tensor:
         """This tensor holds neither its graph nor its storage any more; to use it again is an error."""
         self.node = None
         del self.storage, self.numel
+        self.__class__ = Ended
+
+
+class Ended(Tensor):
+    """A tensor that has ended; apart, since a class that answers for names it does not have is slow to ask for any."""
+
+    __slots__ = ()
+
+    def end(self) -> None:
+        """It has ended already."""
+        raise RuntimeError("a tensor that has ended was ended again")
 
     if not TYPE_CHECKING:
 
@@ -170,6 +181,19 @@ def let_go(gradients: Sequence[Tensor | None]) -> None:
     for gradient in reversed(gradients):
         if gradient is not None and gradient.storage is not None:
             gradient.storage.let_go()
+
+
+def edges_to(inputs: Sequence[Tensor | None]) -> list[tuple[Node, int] | None] | None:
+    """Where the inputs' gradients go; None if they go nowhere."""
+    edges: list[tuple[Node, int] | None] = []
+    flows = False
+    for x in inputs:
+        if x is None or x.node is None:
+            edges.append(None)
+        else:
+            edges.append((x.node, x.output))
+            flows = True
+    return edges if flows else None
 
 
 def dependencies(roots: list[Node]) -> dict[Node, int]:

@@ -10,10 +10,12 @@ coefficient can never be a peak.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from loralens.core.tape.size import ZERO, Size
+from loralens.core.tape.size import ZERO, Size, covered, covered_by, unpacked
 
 CATEGORIES: Final = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
 
@@ -49,23 +51,63 @@ class TimelinePoint:
 
 
 @dataclass(slots=True)
+class Recording:
+    """The moments and points of a stretch of the walk, to be had once more further on (`Ledger.again`)."""
+
+    first_point: int
+    sums: list[int] = field(default_factory=list)  # of the moments
+    moments: list[Moment] = field(default_factory=list)
+    points: list[TimelinePoint] = field(default_factory=list)
+
+    def consider(self, packed: int, moment: Callable[[], Moment]) -> None:
+        """A moment that an earlier one covers is covered by it further on too."""
+        if not covered_by(packed, self.sums):
+            self.sums.append(packed)
+            self.moments.append(moment())
+
+
+@dataclass(slots=True)
 class Ledger:
     """Books storages and keeps the moments that can be a phase's peak."""
 
     phase: str = "setup"
     where: str = ""
-    total: Size = ZERO
+    packed: int = 0  # of the sum of all entries: see `Size`
     entries: dict[Entry, Size] = field(default_factory=dict)
-    moments: list[Moment] = field(default_factory=list)
     points: list[TimelinePoint] = field(default_factory=list)  # of the timeline
+    _moments: dict[int, Moment] = field(default_factory=dict)  # by the order in which they were met
+    _met: int = 0
     _rising: bool = False
-    _highest: dict[str, list[Size]] = field(default_factory=dict)  # the totals of `moments`, by phase
+    _recordings: list[Recording] = field(default_factory=list)  # that are under way
+    _highest: dict[str, list[int]] = field(default_factory=dict)  # the packed totals of `moments`, by phase
+    _numbers: dict[tuple[str, int], int] = field(default_factory=dict)  # which moment has such a total
+
+    @property
+    def total(self) -> Size:
+        """The sum of all entries."""
+        return unpacked(self.packed)
+
+    @property
+    def moments(self) -> list[Moment]:
+        """The candidates, in the order in which they were met."""
+        return list(self._moments.values())
+
+    @moments.setter
+    def moments(self, moments: list[Moment]) -> None:
+        self._moments = dict(enumerate(moments, self._met + 1))
+        self._met += len(moments)
+        self._highest, self._numbers = {}, {}
+
+    def keep(self, moment: Moment) -> None:
+        """One more candidate, whatever the others are."""
+        self._met += 1
+        self._moments[self._met] = moment
 
     def book(self, size: Size, category: str, label: str) -> int:
         """Add `size` to an entry; the number is the storage's where a ledger tells them apart (see `events`)."""
         key, entries = (category, label), self.entries
         entries[key] = entries[key] + size if key in entries else size
-        self.total = self.total + size
+        self.packed += size.packed
         self._rising = True
         return 0
 
@@ -75,11 +117,11 @@ class Ledger:
             self.settle()
         key, entries = (category, label), self.entries
         held = entries[key]
-        if held == size:
+        if held.packed == size.packed:
             del entries[key]
         else:
             entries[key] = held - size
-        self.total = self.total - size
+        self.packed -= size.packed
 
     def rename(self, size: Size, old: Entry, new: Entry, number: int = 0) -> None:
         """Book the same bytes under another entry: nothing is allocated or released."""
@@ -91,16 +133,22 @@ class Ledger:
     def settle(self) -> None:
         """Keep the present moment as a candidate unless another one of its phase covers it."""
         self._rising = False
-        if self.phase == "setup":
+        if self.phase != "setup":
+            self._consider(self.packed, self.snapshot)
+
+    def _consider(self, packed: int, moment: Callable[[], Moment]) -> None:
+        for recording in self._recordings:
+            recording.consider(packed, moment)
+        highest = self._highest.setdefault(self.phase, [])
+        if covered_by(packed, highest):
             return
-        total, highest = self.total, self._highest.setdefault(self.phase, [])
-        if total.at_most_any(highest):
-            return
-        if exceeded := total.exceeded(highest):
-            highest[:] = [other for other in highest if other not in exceeded]
-            self.moments = [m for m in self.moments if m.phase != self.phase or m.total not in exceeded]
-        highest.append(total)
-        self.moments.append(self.snapshot())
+        for lower in covered(packed, highest):
+            highest.remove(lower)
+            del self._moments[self._numbers.pop((self.phase, lower))]
+        highest.append(packed)
+        self._met += 1
+        self._numbers[self.phase, packed] = self._met
+        self._moments[self._met] = moment()
 
     def snapshot(self, label: str | None = None) -> Moment:
         """The present moment."""
@@ -115,7 +163,7 @@ class Ledger:
         """What has been added (or, negative, released) since `before`."""
         keys = self.entries.keys() | before.entries.keys()
         changes = {key: self.entries.get(key, ZERO) - before.entries.get(key, ZERO) for key in keys}
-        return {key: size for key, size in changes.items() if any(size)}
+        return {key: size for key, size in changes.items() if size.packed}
 
     def repeat(self, change: dict[Entry, Size], times: int, label: str) -> None:
         """Apply a change `times` more: layers of a kind that need not be walked one by one."""
@@ -128,15 +176,45 @@ class Ledger:
         self.settle()
         self.points.append(TimelinePoint(self.phase, label, times, first, self.snapshot(label)))
 
+    def record(self) -> Recording:
+        """Write down what follows, until `recorded`."""
+        self._recordings.append(recording := Recording(len(self.points)))
+        return recording
+
+    def recorded(self, recording: Recording) -> None:
+        """What is recorded ends here."""
+        self._recordings.remove(recording)
+        recording.points = self.points[recording.first_point :]
+
+    def again(self, recording: Recording, change: dict[Entry, Size], times: int, renamed: Callable[[str], str]) -> None:
+        """A stretch that was recorded, `times` further on, where each time `change` was added; its labels are renamed."""
+        moved = sum((size * times for size in change.values()), ZERO)
+
+        def further(moment: Moment) -> Moment:
+            entries = dict(moment.entries)
+            for key, size in change.items():
+                entries[key] = entries.get(key, ZERO) + size * times
+                if not entries[key].packed:
+                    del entries[key]
+            return Moment(moment.phase, renamed(moment.label), moment.total + moved, entries)
+
+        for moment in recording.moments:
+            self._consider(moment.total.packed + moved.packed, partial(further, moment))
+        for point in recording.points:
+            first, last = further(point.first), further(point.last)
+            self.points.append(TimelinePoint(point.phase, renamed(point.label), point.repeat, first, last))
+        self.apply(change, 1)
+        self.settle()
+
     def apply(self, change: dict[Entry, Size], times: int) -> None:
         """Book a change `times` over, without keeping a moment."""
         for key, size in change.items():
             left = self.entries.get(key, ZERO) + size * times
-            if any(left):
+            if left.packed:
                 self.entries[key] = left
             else:
                 self.entries.pop(key, None)
-            self.total = self.total + size * times
+            self.packed += size.packed * times
 
     def enter(self, phase: str) -> None:
         """Begin a phase; what is already held counts towards its peak."""
@@ -155,7 +233,7 @@ class Totals(Ledger):
 
     def book(self, size: Size, category: str, label: str) -> int:
         """Add `size`."""
-        self.total = self.total + size
+        self.packed += size.packed
         self._rising = True
         return 0
 
@@ -163,7 +241,7 @@ class Totals(Ledger):
         """Take `size` off."""
         if self._rising:
             self.settle()
-        self.total = self.total - size
+        self.packed -= size.packed
 
     def rename(self, size: Size, old: Entry, new: Entry, number: int = 0) -> None:
         """No sum changes."""
@@ -182,7 +260,7 @@ class Totals(Ledger):
     def apply(self, change: dict[Entry, Size], times: int) -> None:
         """Add a change `times` over."""
         for size in change.values():
-            self.total = self.total + size * times
+            self.packed += size.packed * times
 
 
 class Storage:
@@ -224,7 +302,7 @@ class Storage:
     def release(self) -> None:
         """Give the memory back, unless that has been done."""
         size = self.size
-        if size is not ZERO and any(size):
+        if size.packed:
             self.size = ZERO
             self.ledger.release(size, self.category, self.label, self.number)
 

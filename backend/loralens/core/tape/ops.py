@@ -157,7 +157,7 @@ def linear(
 def _times_rows(x: Tensor, width: int | Size) -> Size:
     """Elements of a result with as many rows as x; a part of a batch has no whole number of rows for each token."""
     if isinstance(width, int) and isinstance(x.width, int):
-        return x.numel * width // x.width
+        return x.numel.scaled(width, x.width)
     return divide(x.numel, x.width).times(width if isinstance(width, Size) else ONE * width)
 
 
@@ -184,7 +184,7 @@ def multiplied(numel: Size, width: int | Size) -> Size:
 
 
 def _plain(width: Size) -> int | Size:
-    return width[0] if not any(width[1:]) else width
+    return width if width.plain is None else width.plain
 
 
 def matmul(

@@ -43,10 +43,11 @@ class Derivative:
             if name not in self._needed_by:
                 continue
             needed = None
-            for wanted in self._needed_by[name]:
+            for wanted in self._needed_by[name] if operand is not None else ():
                 asks = operands.get(wanted)
                 if asks is not None and asks.node is not None:
                     needed = operand
+                    break
             found.append(needed)
         return found
 

@@ -7,8 +7,8 @@ books for one setting is at the same time the formula for all settings: that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, overload
 
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
 # exponents of (B, S, r); products that leave this list would be a modelling error and raise
@@ -32,40 +32,126 @@ _PRODUCT: Final = {
 }
 
 
-class Size(tuple[int, ...]):
-    """An integer polynomial over `MONOMIALS`; immutable, hashable, cheap to add."""
+_BITS: Final = 128  # of a coefficient with its sign; configs are bounded so that none comes near
+_HALF: Final = 1 << (_BITS - 1)
+_LARGEST: Final = 1 << 100  # what a coefficient may be where it is given; sums and multiples have room above
+_BYTES: Final = _BITS // 8
 
-    __slots__ = ()
 
-    # written out: a plan adds and compares some ten thousand of these, and loops over nine items cost three times as much
+def _every(value: int) -> int:
+    """The number whose coefficients are all the same."""
+    return sum(value << (_BITS * index) for index in range(_WIDTH))
 
-    def __add__(self, other: Size) -> Size:  # type: ignore[override]
-        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
-        b0, b1, b2, b3, b4, b5, b6, b7, b8 = other
-        return Size((a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7, a8 + b8))
+
+_SIGNS: Final = _every(_HALF)
+_SMALL: Final = _every(_LARGEST)
+_ABOVE_SMALL: Final = ~_every(2 * _LARGEST - 1)
+_SPAN: Final = _BYTES * _WIDTH
+
+
+class Size:
+    """An integer polynomial over `MONOMIALS`; immutable, hashable, cheap to add.
+
+    `packed` holds the coefficients as the digits of one whole number, to the base 2**128: the sum of two sizes is the sum of
+    two numbers. A plan adds, multiplies and compares some ten thousand of them, and coefficient by coefficient that takes
+    several times as long.
+    """
+
+    __slots__ = ("_coefficients", "packed")
+
+    packed: int
+    _coefficients: tuple[int, ...]
+
+    def __init__(self, coefficients: Iterable[int]) -> None:
+        self._coefficients = found = tuple(coefficients)
+        if len(found) != _WIDTH or not all(-_LARGEST <= each <= _LARGEST for each in found):
+            raise ArithmeticError(f"{len(found)} coefficients, or one beyond what sizes can hold")
+        packed = 0
+        for each in reversed(found):
+            packed = (packed << _BITS) + each
+        self.packed = packed
+
+    @property
+    def coefficients(self) -> tuple[int, ...]:
+        """In the order of `MONOMIALS`."""
+        try:
+            return self._coefficients
+        except AttributeError:  # the first time that somebody asks
+            digits = (self.packed + _SIGNS).to_bytes(_SPAN, "little")  # every digit above zero
+            self._coefficients = tuple(
+                [int.from_bytes(digits[start : start + _BYTES], "little") - _HALF for start in range(0, _SPAN, _BYTES)]
+            )
+            return self._coefficients
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.coefficients)
+
+    def __len__(self) -> int:
+        return _WIDTH
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+    def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
+        return self.coefficients[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Size) and self.packed == other.packed
+
+    def __hash__(self) -> int:
+        return hash(self.packed)
+
+    def __repr__(self) -> str:
+        return repr(self.coefficients)
+
+    def __reduce__(self) -> tuple[type[Size], tuple[tuple[int, ...]]]:
+        return Size, (self.coefficients,)
+
+    # made without a call of their own: these are most of what a walk computes
+
+    def __add__(self, other: Size) -> Size:
+        size = _new(Size)
+        size.packed = self.packed + other.packed
+        return size
 
     def __sub__(self, other: Size) -> Size:
-        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
-        b0, b1, b2, b3, b4, b5, b6, b7, b8 = other
-        return Size((a0 - b0, a1 - b1, a2 - b2, a3 - b3, a4 - b4, a5 - b5, a6 - b6, a7 - b7, a8 - b8))
+        size = _new(Size)
+        size.packed = self.packed - other.packed
+        return size
 
-    def __mul__(self, factor: int) -> Size:  # type: ignore[override]
-        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
-        f = factor
-        return Size((a0 * f, a1 * f, a2 * f, a3 * f, a4 * f, a5 * f, a6 * f, a7 * f, a8 * f))
+    def __mul__(self, factor: int) -> Size:
+        size = _new(Size)
+        size.packed = self.packed * factor
+        return size
 
-    def __rmul__(self, factor: int) -> Size:  # type: ignore[override]
-        return self * factor
+    __rmul__ = __mul__
 
     def __floordiv__(self, divisor: int) -> Size:
-        return Size([a // divisor for a in self])
+        quotient, left = divmod(self.packed, divisor)
+        if not left and not (quotient + _SMALL) & _ABOVE_SMALL:  # then every coefficient is divided without a rest
+            return unpacked(quotient)
+        return Size([each // divisor for each in self.coefficients])
+
+    def scaled(self, factor: int, divisor: int) -> Size:
+        """`self * factor // divisor`."""
+        if not factor % divisor:
+            return unpacked(self.packed * (factor // divisor))
+        if not divisor % factor:
+            return self // (divisor // factor)
+        return self * factor // divisor
+
+    @property
+    def plain(self) -> int | None:
+        """The number that this size is for every setting; None where it depends on one."""
+        return self.packed if -_HALF <= self.packed < _HALF else None
 
     def times(self, other: Size) -> Size:
         """Product of two polynomials."""
         result = [0] * _WIDTH
-        for i, a in enumerate(self):
+        for i, a in enumerate(self.coefficients):
             if a:
-                for j, b in enumerate(other):
+                for j, b in enumerate(other.coefficients):
                     if b:
                         index = _PRODUCT[i, j]
                         if index is None:
@@ -75,44 +161,46 @@ class Size(tuple[int, ...]):
 
     def at(self, batch: int, sequence: int, rank: int) -> int:
         """The value in bytes (or elements) at one setting."""
-        return sum(c * v for c, v in zip(self, monomial_values(batch, sequence, rank), strict=True))
+        return sum(c * v for c, v in zip(self.coefficients, monomial_values(batch, sequence, rank), strict=True))
 
     def at_most(self, other: Size) -> bool:
         """True when no setting can make this size larger than the other."""
-        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
-        b0, b1, b2, b3, b4, b5, b6, b7, b8 = other
-        return (
-            a4 <= b4  # tokens first: most pairs differ there
-            and a0 <= b0
-            and a1 <= b1
-            and a2 <= b2
-            and a3 <= b3
-            and a5 <= b5
-            and a6 <= b6
-            and a7 <= b7
-            and a8 <= b8
-        )
+        return covers(other.packed, self.packed)
 
-    # the next two go through hundreds of totals thousands of times in a walk: tokens, ranks and constants tell most apart
 
-    def at_most_any(self, others: list[Size]) -> bool:
-        """Is one of them never smaller than this size?"""
-        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
-        for b in others:
-            if a4 <= b[4] and a1 <= b[1] and a0 <= b[0] and a5 <= b[5] and a2 <= b[2] and a3 <= b[3]:
-                if a6 <= b[6] and a7 <= b[7] and a8 <= b[8]:
-                    return True
-        return False
+# a difference of which no coefficient is below zero has, with `_SIGNS` added, the sign's bit in every digit
 
-    def exceeded(self, others: list[Size]) -> set[Size]:
-        """Those that are never larger than this size."""
-        a0, a1, a2, a3, a4, a5, a6, a7, a8 = self
-        return {
-            b
-            for b in others
-            if a4 >= b[4] and a1 >= b[1] and a0 >= b[0] and a5 >= b[5] and a2 >= b[2] and a3 >= b[3]
-            if a6 >= b[6] and a7 >= b[7] and a8 >= b[8]
-        }
+
+def covers(one: int, other: int) -> bool:
+    """Of two packed sizes: is the first, for every setting, as large as the second?"""
+    return (one - other + _SIGNS) & _SIGNS == _SIGNS
+
+
+def covered_by(one: int, others: list[int]) -> bool:
+    """Of packed sizes: does one of the others cover this one? That one is put first, since it often covers the next one too."""
+    short = _SIGNS - one
+    for index, other in enumerate(others):
+        if (other + short) & _SIGNS == _SIGNS:
+            if index:
+                others.insert(0, others.pop(index))
+            return True
+    return False
+
+
+def covered(one: int, others: list[int]) -> list[int]:
+    """Of packed sizes: the others that this one covers."""
+    long = _SIGNS + one
+    return [other for other in others if (long - other) & _SIGNS == _SIGNS]
+
+
+def unpacked(packed: int) -> Size:
+    """The size whose coefficients are the digits of a number."""
+    size = _new(Size)
+    size.packed = packed
+    return size
+
+
+_new: Final = object.__new__
 
 
 def at_rank(size: Size, batch: int, sequence: int) -> Size:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
+from weakref import ref
 
 from loralens.core.question.accelerator import CUDA
 from loralens.core.question.precision import ITEM_BYTES
@@ -30,6 +31,7 @@ from loralens.core.tape.graph import (
     Tensor,
     Weight,
     dependencies,
+    edges_to,
     hold,
     kept_leaf,
     let_go,
@@ -141,6 +143,7 @@ class Tape:
         self.traffic = Traffic(ledger, self.stands_for)
         self._validity = validity
         self.hooks = hooks or Hooks()
+        self.attributes: list[tuple[ref[Node], int]] = []  # functions that hold something as one, and their layers
         self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
         self.outputs: list[Tensor] | None = None  # what the model returns, if the loop keeps it
         self.cache: list[tuple[Tensor, int]] | None = None  # keys and values with their layer, if it caches
@@ -160,9 +163,8 @@ class Tape:
 
     def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
         """Allocate a tensor of `numel` elements."""
-        return Tensor(
-            Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label), numel, dtype, width
-        )
+        storage = Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label)
+        return Tensor(storage, numel, dtype, width)
 
     @contextmanager
     def temporary(
@@ -209,8 +211,7 @@ class Tape:
     ) -> None:
         """Put a node behind `outputs` if gradients flow to any input. `costs`: what running it takes (`counting`)."""
         counted = self._count(inputs, costs)
-        edges = [None if x is None or x.node is None else (x.node, x.output) for x in inputs if self.grad_enabled]
-        if not any(edges):
+        if not self.grad_enabled or (edges := edges_to(inputs)) is None:
             return
         self._sequence += 1
         kept = [tensor for tensor in saved if tensor is not None]
@@ -229,15 +230,10 @@ class Tape:
 
     def saving(self, inputs: Sequence[Tensor | None], saved: Sequence[Tensor | None]) -> None:
         """An operator saves its inputs before it runs: a region's second run may end here, without the result."""
-        if (
-            self.refilling is None
-            or not self.grad_enabled
-            or not any(tensor is not None and tensor.node for tensor in inputs)
-        ):
+        if self.refilling is None or not self.grad_enabled or edges_to(inputs) is None:
             return
-        held = [tensor.storage for tensor in saved if tensor is not None and tensor.storage is not None]
-        if any(tensor is not None for tensor in saved):
-            self.refilling.end_with(held)
+        if kept := [tensor for tensor in saved if tensor is not None]:
+            self.refilling.end_with([tensor.storage for tensor in kept if tensor.storage is not None])
 
     def parameter(self, parameter: Leaf) -> Tensor:
         """A parameter as a tensor; its bytes are booked once and for all by the step, not here."""
@@ -246,17 +242,15 @@ class Tape:
             key = (id(parameter), self.layer)
             node = self.leaves.get(key)
             if node is None:
-                node = Node(LEAF, parameter.label, self.section, (), [], lambda grads: ())
-                node.apply = lambda gradient, key=key, parameter=parameter: self._accumulate(key, parameter, gradient)
-                self.leaves[key] = node
+                accumulate = partial(self._accumulate, key, parameter)
+                node = self.leaves[key] = Node(LEAF, parameter.label, self.section, (), [], accumulate)
             tensor.node = node
         return tensor
 
     def require_grad(self, tensor: Tensor, *, copied: bool = False) -> None:
         """Make an intermediate tensor a leaf whose gradient is kept (PEFT's `enable_input_require_grads`).
 
-        `copied`: the tensor lies otherwise in memory than its gradient arrives, which is then cloned to lie alike
-        (accumulate_grad.h, `clone_obey_contract`).
+        `copied`: it lies otherwise in memory than its gradient, which is then cloned (accumulate_grad.h, `clone_obey_contract`).
         """
         if tensor.node is None and self.grad_enabled:
             size = (tensor.numel, tensor.dtype, tensor.width)
@@ -277,6 +271,12 @@ class Tape:
         """The model's cache holds these until it is dropped with the model's output."""
         if self.cache is not None:
             self.cache += [(Tensor(x.storage, x.numel, x.dtype, x.width), self.layer) for x in tensors]
+
+    def keep(self, out: Tensor, x: Tensor) -> None:
+        """The function behind `out` holds `x` as an attribute, which stays until the graph goes."""
+        if out.node is not None and x.storage is not None:
+            out.node.kept = x.storage
+            self.attributes.append((ref(out.node), self.layer))
 
     def hold_for_caller(self, tensor: Tensor) -> None:
         """The training loop has this in a local variable while backward runs."""

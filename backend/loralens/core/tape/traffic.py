@@ -27,7 +27,7 @@ class Traffic:
 
     def add(self, phase: str, kind: str, over: str, size: Size, times: int = 1, *, once: bool = False) -> None:
         """`times` equal calls. `once`: in a step, not in every micro batch."""
-        if not any(size) or not times:
+        if not size.packed or not times:
             return
         key = ("forward" if phase == "setup" else phase, kind, over)  # the root is gathered before all else
         calls, total = self.sums.get(key, (0, ZERO))

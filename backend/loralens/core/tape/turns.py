@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
 
 WALKED: Final = 5
-_BATCH: Final = BATCH.index(1)
+_BATCH: Final = BATCH.coefficients.index(1)
 
 
 def padded_rows(t: Tape, chunk: int) -> Size:
