@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core import catalogue
@@ -63,22 +64,27 @@ SHOWN_GPUS: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Estimate:
     """Memory of one training step. Sizes are bytes, computed; `allocated_bytes` is exact, the two above it are bands."""
 
     model: Model
     method: str
-    recipe: Recipe
+    asked: Recipe
     plan: CompiledPlan
     phases: dict[str, int]
     moment: Moment
     allocated_bytes: int
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What was asked, with everything named that the method chose itself."""
+        return self.plan.used(self.asked)
+
     @property
     def point(self) -> tuple[int, int, int]:
         """(micro batch, sequence length, rank)."""
-        return self.recipe.micro_batch_size, self.recipe.sequence_length, self.recipe.lora.rank
+        return self.asked.micro_batch_size, self.asked.sequence_length, self.asked.lora.rank
 
     @property
     def phase(self) -> str:
@@ -316,7 +322,7 @@ def estimate_model(model: Model, method: str, recipe: Recipe) -> Estimate:
     plan = plan_for(model, method, recipe)
     batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
     phases, moment, size = plan.peaks(batch, sequence, rank)
-    return Estimate(model, method, plan.used(recipe), plan, phases, moment, size)
+    return Estimate(model, method, recipe, plan, phases, moment, size)
 
 
 def estimate(model: Any, method: str = "lora", **recipe: Any) -> Estimate:

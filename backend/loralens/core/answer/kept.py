@@ -88,6 +88,9 @@ class KeptByModel(Generic[T]):
         self._most = most
         self._lock = Lock()
         self._readings: OrderedDict[Hashable, list[Looks]] = OrderedDict()
+        self._latest: tuple[Hashable, T] | None = (
+            None  # found by comparing, which takes a fraction of finding it by its key
+        )
 
     @property
     def bytes(self) -> int:
@@ -98,8 +101,13 @@ class KeptByModel(Generic[T]):
         """The value for a setting; computed if need be, from the model's config."""
         if model.key is not None:
             key: Hashable = (model.key, question)
+            latest = self._latest
+            if latest is not None and latest[0] == key and self._covers(latest[1], setting):
+                return latest[1]
             kept = self._look(key, setting)
-            return self._add(key, compute(model.config)) if kept is None else kept
+            value = self._add(key, compute(model.config)) if kept is None else kept
+            self._latest = (key, value)
+            return value
         scope = (model.family, question)
         with self._lock:
             readings = list(self._readings.get(scope, ()))
@@ -136,6 +144,7 @@ class KeptByModel(Generic[T]):
         with self._lock:
             self._kept.clear()
             self._readings.clear()
+            self._latest = None
 
 
 _OPEN = ("micro_batch_size", "sequence_length", "lora")

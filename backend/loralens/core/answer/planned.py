@@ -8,6 +8,7 @@ within the ranges `valid`, and where `remainders` names a variable only for valu
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
 from loralens.core.tape.ledger import CATEGORIES, Moment, TimelinePoint
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
     from loralens.core.answer.plan_shapes import PlanNumbers, PlanRanges, PlanRemainders
     from loralens.core.question.recipe import Recipe
     from loralens.core.step.step import Held
+
+
+Terms = tuple[tuple[int, int], ...]
+"""(monomial, coefficient) of those that are not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ByPhase:
+    """A plan's moments as `peaks` reads them."""
+
+    phases: dict[str, int]  # in the order in which they begin; no bytes yet
+    moments: list[tuple[str, list[tuple[Moment, Terms]]]]  # in their order, those of a phase together
+
+    @staticmethod
+    def of(plan: CompiledPlan) -> _ByPhase:
+        """Read once: a plan is evaluated many times."""
+        pairs = zip(plan.moments, plan.terms, strict=True)
+        runs = [(phase, list(own)) for phase, own in groupby(pairs, lambda pair: pair[0].phase)]
+        return _ByPhase(dict.fromkeys(plan.phases, 0), runs)
 
 
 @dataclass(slots=True)
@@ -43,8 +63,9 @@ class CompiledPlan:
     positions: int | None = None  # places in a learned table of positions
     media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
-    terms: list[tuple[tuple[int, int], ...]] = field(default_factory=list)  # per moment: (monomial, coefficient)
+    terms: list[Terms] = field(default_factory=list)  # of each moment's total
     traced_with: str = ""  # the libraries of a plan that was made by tracing; empty: it was computed
+    _read: _ByPhase | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def basis(self) -> str:
@@ -63,16 +84,21 @@ class CompiledPlan:
     def peaks(self, batch: int, sequence: int, rank: int) -> tuple[dict[str, int], Moment, int]:
         """Peak bytes by phase, and the moment of the overall peak with its bytes."""
         values = monomial_values(batch, sequence, rank)
-        phases = dict.fromkeys(self.phases, 0)
+        if self._read is None:
+            self._read = _ByPhase.of(self)
+        phases = self._read.phases.copy()
         best, best_bytes = self.moments[0], -1
-        for moment, terms in zip(self.moments, self.terms, strict=True):
-            size = 0
-            for index, coefficient in terms:
-                size += coefficient * values[index]
-            if size > phases[moment.phase]:
-                phases[moment.phase] = size
-                if size > best_bytes:
-                    best, best_bytes = moment, size
+        for phase, moments in self._read.moments:
+            highest, found = phases[phase], None
+            for moment, terms in moments:
+                size = 0
+                for index, coefficient in terms:
+                    size += coefficient * values[index]
+                if size > highest:
+                    highest, found = size, moment
+            phases[phase] = highest
+            if found is not None and highest > best_bytes:
+                best, best_bytes = found, highest
         return phases, best, best_bytes
 
     def to_dict(self) -> PlanNumbers:
@@ -110,8 +136,7 @@ def named_at(named: Recipe, recipe: Recipe) -> Recipe:
     lora, rank, alpha = named.lora, recipe.lora.rank, recipe.lora.alpha
     if (lora.rank, lora.alpha) != (rank, alpha):
         lora = replace(lora, rank=rank, alpha=alpha)
-    batch, sequence = recipe.micro_batch_size, recipe.sequence_length
-    return replace(named, micro_batch_size=batch, sequence_length=sequence, lora=lora)
+    return named.at(recipe.micro_batch_size, recipe.sequence_length, lora)
 
 
 def _rows(moment: Moment) -> list[list[int]]:

@@ -43,8 +43,10 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def merged_recipe(words: Mapping[str, Any]) -> dict[str, Any]:
     """Recipe words that may be nested or flat, as one nested recipe."""
     plain = {name: value for name, value in words.items() if name in WORD and not isinstance(value, Mapping)}
-    rest = {name: value for name, value in words.items() if name not in plain}
     result = nested(plain)
+    if len(plain) == len(words):
+        return result
+    rest = {name: value for name, value in words.items() if name not in plain}
     for name, value in rest.items():
         if isinstance(value, Mapping) and isinstance(result.get(name), dict):
             result[name] = {**result[name], **value}

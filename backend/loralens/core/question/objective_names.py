@@ -32,12 +32,12 @@ def said_plainly(given: Any) -> Any:
     if isinstance(loss, str):
         words["loss"] = LOSSES.get(loss, loss)
     stack = words.get("stack")
-    if isinstance(stack, Mapping) and stack.get("trainer") in WRAPPED:
+    if stack is not None and isinstance(stack, Mapping) and stack.get("trainer") in WRAPPED:
         words["stack"] = {"accelerate": "1.15", **{name: value for name, value in stack.items() if name != "trainer"}}
     objective = words.get("objective")
     if isinstance(objective, str) and (objective in MEANT or objective in HEADS):
         objective = {"type": objective}
-    if isinstance(objective, Mapping):
+    if objective is not None and isinstance(objective, Mapping):
         _hoist(words, dict(objective))
     return words
 
