@@ -120,10 +120,10 @@ def _put(one: Given, kind: str, part: Any) -> None:
 Form = Annotated[AdapterForm, Depends(read_form)]
 
 
-def documented_form(most: int, *, base: bool = False) -> dict[str, Any]:
+def documented_form(most: int, *, base: bool = False) -> dict[str, object]:
     """The form in the schema, for `openapi_extra`."""
     file, text = {"type": "string", "format": "binary"}, {"type": "string", "maxLength": 300}
-    properties: dict[str, Any] = {}
+    properties: dict[str, object] = {}
     for number in range(1, most + 1):
         end = "" if number == 1 else f"_{number}"
         properties |= {f"config{end}": file, f"weights{end}": file, f"id{end}": text}

@@ -42,7 +42,7 @@ START_SECONDS: Final = 120.0
 class Made:
     """What a function answered, and the archive of what it wrote; `archive` is at its beginning and has no name."""
 
-    answer: dict[str, Any]
+    answer: dict[str, object]
     archive: IO[bytes]
 
     @property
@@ -138,7 +138,7 @@ class AdapterWork:
         return answer
 
 
-def _zipped(folder: Path, answer: dict[str, Any], below: Path) -> IO[bytes]:
+def _zipped(folder: Path, answer: dict[str, object], below: Path) -> IO[bytes]:
     file: IO[bytes] = tempfile.TemporaryFile(dir=below)  # noqa: SIM115  # the response closes it
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(folder.iterdir()):

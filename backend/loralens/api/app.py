@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from importlib import import_module
 from threading import Lock
 from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -103,7 +103,7 @@ def _document(app: FastAPI) -> None:
     """Replace FastAPI's validation error schema by ours: every 422 is a problem."""
     generate = app.openapi
 
-    def openapi() -> dict[str, Any]:
+    def openapi() -> dict[str, object]:
         if app.openapi_schema is None:
             schema = generate()
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})

@@ -14,7 +14,7 @@ from loralens.core.jsontext import from_json
 from loralens.endpoints.reading import NotJson, read_object, read_pairs
 
 
-async def read_json_object(request: Request) -> dict[str, Any]:
+async def read_json_object(request: Request) -> dict[str, object]:
     """The body as one JSON object.
 
     Only `application/json` is taken: a browser then asks first before another site's page may send it (CORS preflight).
@@ -32,7 +32,7 @@ async def read_json_object(request: Request) -> dict[str, Any]:
         raise HTTPException(400, str(error)) from None
 
 
-JsonObject = Annotated[dict[str, Any], Depends(read_json_object)]
+JsonBody = Annotated[dict[str, object], Depends(read_json_object)]
 
 
 class _JsonRequest(Request):
@@ -46,7 +46,7 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """For routes whose body is a model: their JSON is read as strictly as `JsonObject`."""
+    """For routes whose body is a model: their JSON is read as strictly as `JsonBody`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's hook for another class of requests."""
@@ -58,7 +58,7 @@ class JsonRoute(APIRoute):
         return strict
 
 
-async def read_query(request: Request) -> dict[str, Any]:
+async def read_query(request: Request) -> dict[str, object]:
     """A query string as the body of the same POST: `model`, `method` and the recipe's flat names.
 
     Raises:
@@ -67,4 +67,4 @@ async def read_query(request: Request) -> dict[str, Any]:
     return read_pairs(request.query_params.multi_items())
 
 
-Query = Annotated[dict[str, Any], Depends(read_query)]
+Query = Annotated[dict[str, object], Depends(read_query)]

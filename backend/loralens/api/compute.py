@@ -74,7 +74,7 @@ class Lane:
             self._pool.stop()  # type: ignore[no-untyped-call]
             self._pool.join()
 
-    def _schedule(self, by: Worker, name: str, body: dict[str, Any]) -> Future[bytes | child.Problem]:
+    def _schedule(self, by: Worker, name: str, body: dict[str, object]) -> Future[bytes | child.Problem]:
         assert self._pool is not None  # started with the server
         try:
             return self._pool.schedule(by, args=(name, body), timeout=self.deadline_seconds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -18,7 +17,7 @@ from loralens.api.hosts import from_another_site, host_allowed
 from loralens.api.policy import ENGINE, ENGINE_POLICY, Policy
 from loralens.api.problems import respond
 from loralens.api.visitors import with_visitor
-from loralens.endpoints.problem import http_problem, problem
+from loralens.endpoints.problem import ProblemBody, http_problem, problem
 from loralens.limits import Limits, client_key
 from loralens.settings import Settings
 
@@ -113,7 +112,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers, is_api: bool) -> Response | None:
         return next((respond(body) for body in self._refusals(scope, headers, is_api)), None)
 
-    def _refusals(self, scope: Scope, headers: Headers, is_api: bool) -> Iterable[dict[str, Any]]:
+    def _refusals(self, scope: Scope, headers: Headers, is_api: bool) -> Iterable[ProblemBody]:
         hosts = headers.getlist("host")
         if len(hosts) > 1:
             yield http_problem(400, f"the request names {len(hosts)} hosts", field="host", hint="send one Host header")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import Depends, Request
 
 from loralens.installation import state
 
 
-def lab_answer(request: Request) -> dict[str, Any]:
+def lab_answer(request: Request) -> dict[str, object]:
     """How far the lab is, by the server's settings."""
     settings = request.app.state.settings
     return state.answer(settings.state_directory(), wanted=settings.lab == "yes")

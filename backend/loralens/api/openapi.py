@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from loralens.core.answer.estimate import ALLOCATORS
 from loralens.core.question.indices import Indices
-from loralens.core.question.kinds import Maybe, Truth
+from loralens.core.question.kinds import Maybe, Schema, Truth
 from loralens.core.question.recipe import GROUPS, TRAINERS, WORDS, Recipe
 from loralens.core.question.words import Word, words_of
 
@@ -19,7 +17,7 @@ _ALLOCATOR = {
     "default": ALLOCATORS[0],
     "description": "What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated.",
 }
-EXAMPLE_BODY: dict[str, Any] = {
+EXAMPLE_BODY: Schema = {
     "model": "7B",
     "methods": ["lora", "qlora"],
     "recipe": {
@@ -30,14 +28,14 @@ EXAMPLE_BODY: dict[str, Any] = {
 }
 
 
-def _in_text(word: Word) -> dict[str, Any]:
+def _in_text(word: Word) -> Schema:
     """The schema of a word in a query string, with its default as it would be typed."""
     value = ",".join(word.default) if isinstance(word.default, list) else word.default
     typed = str(value).lower() if value is False and word.kind.text == "text" else value
     return word.kind.text_schema() | ({} if typed is None or typed == "" else {"default": typed})
 
 
-def _in_body(word: Word) -> dict[str, Any]:
+def _in_body(word: Word) -> Schema:
     """The schema of a word in a recipe; null leaves it open, as if it were not there, where it is no value of its own."""
     schema = word.kind.schema()
     schema = schema if word.kind.nullable else or_null(schema)
@@ -49,7 +47,7 @@ def _in_body(word: Word) -> dict[str, Any]:
     return {"description": word.help} | schema | {"default": word.default}
 
 
-def components() -> dict[str, Any]:
+def components() -> Schema:
     """The named schemas of a recipe and its groups: every word that a body may hold, and what an answer shows."""
     groups = {name: _object(cls.__doc__, words_of(cls, name)) for name, cls in GROUPS.items()}
     whole = _object("One training set-up: everything about a step that is not the model.", words_of(Recipe))
@@ -57,7 +55,7 @@ def components() -> dict[str, Any]:
     return {"Recipe": whole} | {name.capitalize(): schema for name, schema in groups.items()}
 
 
-def _group(name: str, words: tuple[Word, ...]) -> dict[str, Any]:
+def _group(name: str, words: tuple[Word, ...]) -> Schema:
     """A group's object, or the one word that it is called by (`quantization: nf4`), or nothing."""
     alone = next((word for word in words if word.name == name), None)
     choices = {"enum": list(alone.kind.choices)} if alone is not None and alone.kind.choices else {}
@@ -65,7 +63,7 @@ def _group(name: str, words: tuple[Word, ...]) -> dict[str, Any]:
     return {"anyOf": [{"$ref": _reference(name)}, *short, {"type": "null"}]}
 
 
-def _object(text: str | None, words: tuple[Word, ...]) -> dict[str, Any]:
+def _object(text: str | None, words: tuple[Word, ...]) -> Schema:
     return {
         "type": "object",
         "description": text,
@@ -78,7 +76,7 @@ def _reference(name: str) -> str:
     return f"#/components/schemas/{name.capitalize()}"
 
 
-def query_parameters() -> list[dict[str, Any]]:
+def query_parameters() -> list[Schema]:
     """`model`, `method` and every flat recipe name as OpenAPI query parameters."""
     model = _in_query("model", _MODEL, {"type": "string", "minLength": 1}) | {"required": True, "example": "7B"}
     method = _in_query("method", _METHOD, {"type": "string"})
@@ -86,12 +84,12 @@ def query_parameters() -> list[dict[str, Any]]:
     return [model, method, gpu, *(_in_query(word.name, word.help, _in_text(word)) for word in WORDS)]
 
 
-def allocator_parameter() -> dict[str, Any]:
+def allocator_parameter() -> Schema:
     """The word that `GET /api/memory` knows beside a recipe's."""
     return _in_query("allocator", str(_ALLOCATOR["description"]), _ALLOCATOR)
 
 
-def with_allocator(body: dict[str, Any]) -> dict[str, Any]:
+def with_allocator(body: Schema) -> Schema:
     """`request_body()` with the words that `POST /api/memory` knows beside them."""
     properties = body["content"]["application/json"]["schema"]["properties"]
     properties["allocator"] = _ALLOCATOR
@@ -112,11 +110,11 @@ def with_allocator(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _in_query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _in_query(name: str, description: str, schema: Schema) -> Schema:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
-def or_null(schema: dict[str, Any]) -> dict[str, Any]:
+def or_null(schema: Schema) -> Schema:
     """The schema of something for which null says the same as leaving it out."""
     if isinstance(schema.get("type"), str):
         choices = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
@@ -126,9 +124,9 @@ def or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def request_body() -> dict[str, Any]:
+def request_body() -> Schema:
     """The body of `POST /api/memory` and its relatives."""
-    properties: dict[str, dict[str, Any]] = {
+    properties: dict[str, Schema] = {
         "model": {"type": "string", "description": _MODEL},
         "config": {"type": "object", "description": "A config.json as published, instead of `model`."},
         "method": {"type": "string"},

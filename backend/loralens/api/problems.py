@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from loralens.core.errors import LoraLensError
-from loralens.endpoints.problem import from_error, http_problem, problem, problem_bytes
+from loralens.endpoints.problem import ProblemBody, from_error, http_problem, problem, problem_bytes
 from loralens.jobs.work import Reported
 
 MEDIA_TYPE = "application/problem+json"
@@ -43,7 +43,7 @@ class Problem(BaseModel):
     hint: str | None = Field(description="What to try next.", examples=["did you mean 7b?"])
 
 
-def respond(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+def respond(body: ProblemBody, headers: dict[str, str] | None = None) -> Response:
     """A problem as a response that no cache keeps."""
     return Response(
         problem_bytes(body),

@@ -55,7 +55,7 @@ def command(
 
     if not files:
         raise InvalidInput("no file was named", field="files", hint="try: loralens check train.yaml --gpu 24GB")
-    body: dict[str, Any] = {"files": contents(files), "gpu": gpu or _own_gpu()}
+    body: dict[str, object] = {"files": contents(files), "gpu": gpu or _own_gpu()}
     if config is not None:
         body["config"] = read_json(str(config))
     body |= {name: value for name, value in (("gpus", gpus), ("model", model)) if value is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from loralens.cli.check import contents
 from loralens.cli.options import Json, read_json
@@ -64,7 +64,7 @@ def command(
     """
     from loralens.trainers.explain import explain_answer, set_up
 
-    body: dict[str, Any] = {}
+    body: dict[str, object] = {}
     snapshot = file is not None and file != "-" and _is_pickle(file)
     if not snapshot:
         body["text"] = _end_of(file)

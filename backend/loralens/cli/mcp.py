@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mcp.server import MCPServer
 
 EXAMPLES = (("loralens mcp", "what a client starts: it speaks JSON-RPC on stdin and stdout"),)
-Object = dict[str, Any]
+Object = dict[str, object]
 
 
 def command() -> None:

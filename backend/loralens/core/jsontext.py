@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
 
+JsonObject = dict[str, Any]
+"""An object of JSON whose names are not ours to list: a config.json, a recipe as it is sent, an event of a job."""
 MAX_DEPTH: Final = 32
 """Deepest nesting that is read, where no setting says otherwise; a published config.json has four levels."""
 MAX_DIGITS: Final = 100
@@ -47,7 +49,7 @@ def from_json(raw: bytes, *, parse_constant: Callable[[str], Any] | None = None)
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen = set[str]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import to_json
@@ -21,9 +21,21 @@ _HTTP_CODES: Final[dict[int, tuple[str, str | None]]] = {
 }
 
 
+class ProblemBody(TypedDict):
+    """The fields of RFC 9457, a stable code, and what to change."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | None
+    hint: str | None
+
+
 def problem(
     status: int, code: str, detail: str, *, title: str | None = None, field: str | None = None, hint: str | None = None
-) -> dict[str, Any]:
+) -> ProblemBody:
     """The body of one problem."""
     return {
         "type": f"urn:loralens:problem:{code}",
@@ -36,17 +48,17 @@ def problem(
     }
 
 
-def http_problem(status: int, detail: str, *, field: str | None = None, hint: str | None = None) -> dict[str, Any]:
+def http_problem(status: int, detail: str, *, field: str | None = None, hint: str | None = None) -> ProblemBody:
     """The body for an error of HTTP itself (no route, wrong method, body too large, …)."""
     code, usual_hint = _HTTP_CODES.get(status, (f"http_{status}", None))
     return problem(status, code, detail, field=field, hint=hint or usual_hint)
 
 
-def from_error(error: LoraLensError) -> dict[str, Any]:
+def from_error(error: LoraLensError) -> ProblemBody:
     """The body for one of our own errors; job streams send the same body as `event: error`."""
     return problem(error.status, error.code, error.message, title=error.title, field=error.field, hint=error.hint)
 
 
-def problem_bytes(body: dict[str, Any]) -> bytes:
+def problem_bytes(body: ProblemBody) -> bytes:
     """As it is sent. A message may repeat what was sent: half a surrogate pair is then written as JSON's own escape."""
     return to_json(body).encode("utf-8", errors="backslashreplace")

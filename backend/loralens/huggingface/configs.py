@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import MAX_DEPTH, depth, from_json
@@ -10,7 +10,7 @@ from loralens.core.jsontext import MAX_DEPTH, depth, from_json
 MAX_BYTES: Final = 1_048_576
 
 
-def read_config(raw: bytes, what: str) -> dict[str, Any]:
+def read_config(raw: bytes, what: str) -> dict[str, object]:
     """The object; `what` names the text in messages.
 
     Raises:

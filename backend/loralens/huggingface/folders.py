@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from loralens.huggingface.configs import MAX_BYTES, read_config
 
 
-def folder_config(registry: Path | None, name: str) -> tuple[str, dict[str, Any]] | None:
+def folder_config(registry: Path | None, name: str) -> tuple[str, dict[str, object]] | None:
     """The folder that is called like the model, and its config; None where there is none.
 
     `owner/name` is looked for as the folder `owner--name`, then as `name`. Links are left out: they could lead anywhere.

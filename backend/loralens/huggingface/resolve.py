@@ -84,7 +84,7 @@ class Resolver:
         return _answer("folder", *folder) if folder else None
 
 
-def _answer(source: Source, name: str, config: dict[str, Any], fetched_at: str | None = None) -> ResolvedModel:
+def _answer(source: Source, name: str, config: dict[str, object], fetched_at: str | None = None) -> ResolvedModel:
     """The config under the name by which it was found, so that every later answer says which model it is about."""
     config = {**config, "_name_or_path": name}
     model = given(config)

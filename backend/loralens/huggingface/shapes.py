@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from loralens.core.question.shapes import ModelSummary
 
@@ -15,5 +15,5 @@ class ResolvedModel(TypedDict):
     source: Annotated[Source, "Where the model was found."]
     id: Annotated[str, "Catalogue id, name of the folder, or owner/name on the Hub."]
     model: ModelSummary
-    config: Annotated[dict[str, Any], "Its config.json, under the name by which it was found."]
+    config: Annotated[dict[str, object], "Its config.json, under the name by which it was found."]
     fetched_at: Annotated[str | None, "When it came from the Hub (ISO 8601); null if it did not."]

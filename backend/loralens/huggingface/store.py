@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 MOST: Final = 200
 FRESH: Final = timedelta(days=1)
@@ -18,7 +18,7 @@ FRESH: Final = timedelta(days=1)
 class StoredConfig:
     """A config and when it was fetched (ISO 8601, UTC)."""
 
-    config: dict[str, Any]
+    config: dict[str, object]
     fetched_at: str
 
     @property
@@ -42,7 +42,7 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def put(self, model: str, config: dict[str, Any]) -> StoredConfig:
+    def put(self, model: str, config: dict[str, object]) -> StoredConfig:
         """Keep a config; the oldest ones go when there are too many. A full disk only means that nothing is kept."""
         kept = StoredConfig(config, datetime.now(UTC).isoformat(timespec="seconds"))
         try:

@@ -133,7 +133,7 @@ class RayRunner:
                 yield None
 
 
-def _lines(function: str, spec: dict[str, Any]) -> Iterator[str]:
+def _lines(function: str, spec: dict[str, object]) -> Iterator[str]:
     """In the cluster: the job, line by line."""
     for line in work.lines(function, spec, lambda: False):
         yield line
@@ -174,7 +174,7 @@ def _imported(address: str | None) -> Any:
         ) from None
 
 
-def _init(ray: Any, about: dict[str, Any], address: str | None) -> None:
+def _init(ray: Any, about: dict[str, object], address: str | None) -> None:
     """Connect; a cluster of our own that a busy machine did not start in Ray's 30 s is started once more."""
     for attempt in (1, 2):
         try:
@@ -204,7 +204,7 @@ class _Connection:
         """
         with self._lock:
             if self._users == 0 and not ray.is_initialized():
-                about: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+                about: dict[str, object] = {"log_to_driver": False, "configure_logging": False}
                 about["address"] = address or "local"
                 if address is None:
                     about |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}

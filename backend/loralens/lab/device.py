@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -136,9 +135,9 @@ class Device:
         if self.kind == "cuda":
             torch.cuda.empty_cache()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What a reader needs to judge or repeat a measurement."""
-        about: dict[str, Any] = {
+        about: dict[str, object] = {
             "device": self.name,
             "name": self._device_name(),
             "threads": self.threads if self.kind == "cpu" else None,
@@ -177,7 +176,7 @@ def load_average() -> float | None:
         return None
 
 
-def clocks(index: int) -> dict[str, Any] | None:
+def clocks(index: int) -> dict[str, object] | None:
     """Clocks, power and throttle reasons of an NVIDIA GPU by NVML; None without it.
 
     Source: NVML reference, nvmlDeviceGetCurrentClocksEventReasons; the bits that mean a slowed device are

@@ -131,7 +131,7 @@ class BenchmarkRequest(_Model):
         found = []
         for value in self.sweep.points():
             names = ("in_features", "out_features") if self.sweep.axis == "width" else (self.sweep.axis,)
-            update: dict[str, Any] = {name: value for name in names} | {"sweep": None}
+            update: dict[str, object] = {name: value for name in names} | {"sweep": None}
             if self.sweep.axis == "rank":
                 update["alpha"] = self.scaling * int(value)
             found.append(self.model_copy(update=update))
@@ -149,7 +149,7 @@ class VariantInfo(BaseModel):
     honest: bool = Field(description="Whether it may be recommended: it computes the same thing and keeps adapters.")
 
 
-def request_from(body: dict[str, Any]) -> BenchmarkRequest:
+def request_from(body: dict[str, object]) -> BenchmarkRequest:
     """A checked request.
 
     Raises:

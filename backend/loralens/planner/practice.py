@@ -22,7 +22,7 @@ NAMED: Final = ("gradient_checkpointing",)
 LORA: Final[Mapping[str, Any]] = {"rank": 16, "target_modules": "all-linear"}
 
 
-def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def with_practice(body: Mapping[str, Any]) -> tuple[dict[str, object], list[str]]:
     """The body with what most people mean filled in where it says nothing, and the flat names that were not said.
 
     A model to which PEFT refuses adapters on every linear layer keeps PEFT's own targets, a traced one those of its plan. Where the recipe names a trainer,

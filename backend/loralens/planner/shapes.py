@@ -84,7 +84,7 @@ class PlanRow(TypedDict):
 
     level: Annotated[int, "1: copies only; 7: stages. Each level waits for one more kind of transfer."]
     mesh: dict[str, int]
-    words: Annotated[dict[str, Any], "Recipe words that make the question this plan, by flat name."]
+    words: Annotated[dict[str, object], "Recipe words that make the question this plan, by flat name."]
     micro_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
@@ -103,7 +103,7 @@ class PlansAnswer(TypedDict):
 
     model: ModelSummary
     method: str
-    gpu: dict[str, Any]
+    gpu: dict[str, object]
     gpus: int
     nodes: int
     tried: int

@@ -88,7 +88,7 @@ def text_of(name: str, content: str | bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, object]:
     """An object's leaves by dotted key; lists are leaves.
 
     >>> flat({"fsdp_config": {"version": 2}, "fsdp": []})
@@ -96,7 +96,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """
     if not isinstance(value, Mapping) or not value:
         return {prefix: value} if prefix else {}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, entry in value.items():
         found |= flat(entry, f"{prefix}.{key}" if prefix else str(key))
     return found

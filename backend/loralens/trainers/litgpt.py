@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.question.recipe import Recipe
@@ -117,11 +117,11 @@ def _optimizer(r: Reading) -> None:
     r.say("optimizer", word, "optimizer.class_path", "optimizer")
 
 
-def write_litgpt(model: str, method: str, recipe: Recipe) -> dict[str, Any]:
+def write_litgpt(model: str, method: str, recipe: Recipe) -> dict[str, object]:
     """See `read_litgpt`."""
     adapter, packing, gpus = recipe.lora, recipe.quantization, recipe.parallelism.gpus
     precision = (recipe.weights_dtype, recipe.autocast)
-    keys: dict[str, Any] = {"checkpoint_dir": model, "out_dir": "out/finetune"}
+    keys: dict[str, object] = {"checkpoint_dir": model, "out_dir": "out/finetune"}
     if precision in PRECISIONS.values():
         keys["precision"] = next(name for name, meant in PRECISIONS.items() if meant == precision)
     if packing is not None:
@@ -141,8 +141,8 @@ def write_litgpt(model: str, method: str, recipe: Recipe) -> dict[str, Any]:
                    "train.max_seq_length": recipe.sequence_length, "train.epochs": 1}  # fmt: skip
 
 
-def _written_optimizer(word: str) -> dict[str, Any]:
-    named: dict[str, tuple[str, dict[str, Any]]] = {
+def _written_optimizer(word: str) -> dict[str, object]:
+    named: dict[str, tuple[str, dict[str, object]]] = {
         "adamw_fused": ("torch.optim.AdamW", {"fused": True}),
         "adamw_foreach": ("torch.optim.AdamW", {"lr": 0.0002}),
         "adamw_loop": ("torch.optim.AdamW", {"foreach": False}),

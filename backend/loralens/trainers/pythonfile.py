@@ -62,7 +62,7 @@ def read_python(name: str, text: str, *, notebook: bool = False) -> SourceFile:
             hint="give the training script or notebook as it is",
         ) from None
     lines = code.split("\n")
-    constants: dict[str, Any] = {}
+    constants: dict[str, object] = {}
     for number, node in enumerate(_in_order(tree)):
         if number > MAX_NODES:
             raise InvalidInput(f"{name} holds more code than a training script", field="files")
@@ -108,7 +108,7 @@ def _cells(name: str, text: str) -> str:
     return "\n".join(code)
 
 
-def _call(source: SourceFile, node: ast.Call, constants: dict[str, Any], lines: list[str], notebook: bool) -> None:
+def _call(source: SourceFile, node: ast.Call, constants: dict[str, object], lines: list[str], notebook: bool) -> None:
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     owner = getattr(node.func, "value", None)
     owner_name = getattr(owner, "id", "")
@@ -143,7 +143,7 @@ class _Unknown:
 _UNKNOWN: Final = _Unknown()
 
 
-def constant(node: ast.AST, constants: dict[str, Any]) -> Any:
+def constant(node: ast.AST, constants: dict[str, object]) -> Any:
     """The value of an expression of constants, or `_UNKNOWN`; `torch.bfloat16` is `bfloat16`."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, (str, int, float, bool, type(None))) else _UNKNOWN

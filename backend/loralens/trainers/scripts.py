@@ -88,7 +88,7 @@ def write_transformers_script(model: str, method: str, recipe: Recipe) -> str:
         switch = {"use_gradient_checkpointing": recipe.gradient_checkpointing}
         parts.append("model = " + _call("prepare_model_for_kbit_training", {"model": _Code("model"), **switch}))
     if method != "full":
-        wrapped: dict[str, Any] = {"model": _Code("model"), "peft_config": _Code("adapter")}
+        wrapped: dict[str, object] = {"model": _Code("model"), "peft_config": _Code("adapter")}
         if recipe.lora.adapter_dtype != "float32":
             wrapped["autocast_adapter_dtype"] = False
         parts += [_adapter(recipe), "model = " + _call("get_peft_model", wrapped)]
@@ -103,7 +103,7 @@ def write_transformers_script(model: str, method: str, recipe: Recipe) -> str:
 def write_unsloth_script(model: str, method: str, recipe: Recipe) -> str:
     """`FastLanguageModel` with TRL's trainer. See `trl.read_unsloth`."""
     lora, packing = recipe.lora, recipe.quantization
-    loaded: dict[str, Any] = {
+    loaded: dict[str, object] = {
         "model_name": _Code("MODEL"), "max_seq_length": _Code("LENGTH"),
         "load_in_4bit": method != "full" and packing is not None and packing.type == "nf4",
         "load_in_8bit": method != "full" and packing is not None and packing.type == "int8",
@@ -122,7 +122,7 @@ def write_unsloth_script(model: str, method: str, recipe: Recipe) -> str:
     arguments = _arguments(recipe, checkpoints=False) | {"max_length": _Code("LENGTH"), "packing": False}
     arguments |= {"bf16": recipe.autocast == "bfloat16", "fp16": recipe.autocast == "float16"}
     if method != "full":
-        own: dict[str, Any] = {
+        own: dict[str, object] = {
             "r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": lora.bias,
             "target_modules": targets_of(recipe, "all-linear"), "use_dora": lora.use_dora, "use_rslora": lora.use_rslora,
             "modules_to_save": list(lora.modules_to_save) or None, "use_gradient_checkpointing": switch,
@@ -154,13 +154,13 @@ def _head(model: str, recipe: Recipe, last: str, method: str, prepared: bool = F
 
 
 def _loaded(recipe: Recipe, name: str = "model") -> str:
-    loaded: dict[str, Any] = {
+    loaded: dict[str, object] = {
         "dtype": _Code(f"torch.{recipe.weights_dtype}"),
         "attn_implementation": FLASH[recipe.attention],
     }
     packing, text = recipe.quantization, ""
     if packing is not None:
-        own: dict[str, Any] = {"load_in_8bit": True}
+        own: dict[str, object] = {"load_in_8bit": True}
         if packing.type != "int8":
             own = {"load_in_4bit": True, "bnb_4bit_quant_type": packing.type,
                    "bnb_4bit_use_double_quant": packing.double_quant,
@@ -183,8 +183,8 @@ def _adapter(recipe: Recipe) -> str:
     )  # fmt: skip
 
 
-def _arguments(recipe: Recipe, *, checkpoints: bool = True) -> dict[str, Any]:
-    keys: dict[str, Any] = {
+def _arguments(recipe: Recipe, *, checkpoints: bool = True) -> dict[str, object]:
+    keys: dict[str, object] = {
         "output_dir": "out",
         "max_steps": 1,
         "per_device_train_batch_size": recipe.micro_batch_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.question.objectives import STILL
@@ -18,14 +18,14 @@ def completion_tokens(recipe: Recipe) -> int:
     return recipe.labelled_tokens or recipe.sequence_length // 2
 
 
-def objective_keys(method: str, recipe: Recipe) -> dict[str, Any]:
+def objective_keys(method: str, recipe: Recipe) -> dict[str, object]:
     """The config's own keys; none for supervised fine-tuning.
 
     Raises:
         InvalidInput: GRPO with rows that do not make up groups of completions.
     """
     kind = recipe.objective.type
-    keys: dict[str, Any] = {}
+    keys: dict[str, object] = {}
     if kind in STILL and method != "full" and recipe.lora.dropout:
         keys["disable_dropout"] = False
     if kind in ("dpo", "kto"):
@@ -35,7 +35,7 @@ def objective_keys(method: str, recipe: Recipe) -> dict[str, Any]:
     return keys
 
 
-def _grpo(recipe: Recipe) -> dict[str, Any]:
+def _grpo(recipe: Recipe) -> dict[str, object]:
     rollout = recipe.rollout
     rows = rollout.rows or recipe.micro_batch_size * recipe.gradient_accumulation_steps
     steps = {} if rollout.rows is None else {"steps_per_generation": max(1, rows // recipe.micro_batch_size)}
@@ -47,7 +47,7 @@ def _grpo(recipe: Recipe) -> dict[str, Any]:
             field="micro_batch_size",
             hint="try micro_batch_size=8, or gradient_accumulation_steps=8",
         )
-    keys: dict[str, Any] = {
+    keys: dict[str, object] = {
         "max_completion_length": completion_tokens(recipe),
         "num_generations": generations,
         "beta": BETA if recipe.objective.reference else 0.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.question.model import resolve
@@ -17,7 +17,7 @@ ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERY: Final = (*ATTENTION, *MLP)
 
 
-def write_torchtune(model: str, method: str, recipe: Recipe) -> dict[str, Any]:
+def write_torchtune(model: str, method: str, recipe: Recipe) -> dict[str, object]:
     """See `torchtune.read_torchtune`.
 
     Raises:
@@ -33,7 +33,7 @@ def write_torchtune(model: str, method: str, recipe: Recipe) -> dict[str, Any]:
         raise InvalidInput(
             f"torchtune has no builder of {family} with packed weights", field="method", hint="try method=lora"
         )
-    keys: dict[str, Any] = {"model._component_": f"torchtune.models.{family}.{kind}{name}"}
+    keys: dict[str, object] = {"model._component_": f"torchtune.models.{family}.{kind}{name}"}
     if method != "full":
         chosen = EVERY if lora.target_modules == "all-linear" else lora.target_modules or ()
         own = {word: key for key, word in PROJECTIONS.items()}
@@ -77,7 +77,7 @@ def _builder(model: str) -> tuple[str, str]:
     return found, known["tokenizers"].get(family, f"{family}.{family}_tokenizer")
 
 
-def _optimizer(word: str) -> dict[str, Any]:
+def _optimizer(word: str) -> dict[str, object]:
     if word in ("adamw_fused", "adamw_foreach"):
         return {"optimizer._component_": "torch.optim.AdamW", "optimizer.fused": word == "adamw_fused"}
     path = next((path for path, meant in OPTIMIZERS.items() if meant == word), None)

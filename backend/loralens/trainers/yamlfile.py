@@ -94,9 +94,9 @@ class _Builder:
             return [self.value(one, None, depth + 1) for one in node.value]
         return self._scalar(node)
 
-    def _object(self, node: yaml.MappingNode, path: str | None, depth: int) -> dict[str, Any]:
+    def _object(self, node: yaml.MappingNode, path: str | None, depth: int) -> dict[str, object]:
         self._checked(node, "map")
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
                 merged = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
@@ -158,7 +158,7 @@ def _place(node: yaml.Node) -> TextPlace | None:
     return TextPlace(start.line, start.column, end.line, end.column)
 
 
-def read_json_text(name: str, text: str) -> dict[str, Any]:
+def read_json_text(name: str, text: str) -> dict[str, object]:
     """A JSON object, for notebooks. Raises: `InvalidInput`."""
     try:
         found = json.loads(text)

@@ -217,7 +217,7 @@ def model_of(row: MeasuredRow) -> Model:
     return resolve(name) if name else resolve(config=config)
 
 
-def words_of(row: MeasuredRow) -> dict[str, Any]:
+def words_of(row: MeasuredRow) -> dict[str, object]:
     """A row's recipe, with the framework whose code ran."""
     words = dict(row.data["recipe"])
     if row.stack in FRAMEWORKS:

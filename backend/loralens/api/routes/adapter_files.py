@@ -7,7 +7,7 @@ import io
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, FastAPI, Query, Response
 
@@ -34,7 +34,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 MAX_UPLOAD_NOTE = "Two files, config and weights; safetensors only; at most LORALENS_MAX_ADAPTER_BYTES."
-_UPLOAD: dict[str, Any] = {
+_UPLOAD: dict[str, object] = {
     "requestBody": {
         "required": True,
         "description": MAX_UPLOAD_NOTE,

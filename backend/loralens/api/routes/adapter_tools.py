@@ -29,7 +29,7 @@ Base = Annotated[
     str | None, Query(max_length=300, description="A model's name; or send its config.json as base_config.")
 ]
 _CHUNK: Final = 2**18
-_ARCHIVE: Final[dict[int | str, dict[str, Any]]] = {
+_ARCHIVE: Final[dict[int | str, dict[str, object]]] = {
     200: {
         "content": {"application/zip": {}},
         "headers": {"x-report": {"description": "The archive's report.json.", "schema": {"type": "string"}}},

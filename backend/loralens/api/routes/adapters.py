@@ -8,7 +8,7 @@ Events of bench: `timing` (`SwitchTimingAnswer`), `drift` (`DriftAnswer`), `resu
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Response
 
@@ -44,7 +44,7 @@ def read_hub(service: Service, jobs: Jobs) -> Response:
     response_model=JobStarted,
     responses=documented(400, 409, 413, 422, 503),
 )
-def train_hub(body: schemas.TrainRequest, service: Service, jobs: Jobs) -> dict[str, Any]:
+def train_hub(body: schemas.TrainRequest, service: Service, jobs: Jobs) -> dict[str, object]:
     """A job of some minutes on two cores, one at a time: asked again, the one that runs is answered. Trained hubs are kept."""
     spec = {"preset": body.preset, "folder": str(service.hubs)}
     return started(jobs.submit(TRAINING, "loralens.lab.adapters.job:train", spec, once=True))
@@ -60,7 +60,7 @@ def train_hub(body: schemas.TrainRequest, service: Service, jobs: Jobs) -> dict[
         299: {"model": schemas.SwitchMeasurement, "description": "Event type."},
     },
 )
-def bench_switching(body: schemas.BenchRequest, service: Service, jobs: Jobs) -> dict[str, Any]:
+def bench_switching(body: schemas.BenchRequest, service: Service, jobs: Jobs) -> dict[str, object]:
     """Real sizes, random weights, a real file to reload; removed at the end."""
     spec = {"layers": body.layers, "rank": body.rank, "folder": str(service.hubs.parent / "shapes")}
     return started(jobs.submit(MEASURING, "loralens.lab.adapters.job:switching", spec))

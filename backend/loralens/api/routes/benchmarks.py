@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from loralens import host
 from loralens.api.answers import respond
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
@@ -72,7 +72,7 @@ class Events(BenchmarkResult):
     },
 )
 def start_benchmark(
-    body: JsonObject, jobs: Jobs, queue: Annotated[bool, Query(description="False: 409 if the device is busy.")] = True
+    body: JsonBody, jobs: Jobs, queue: Annotated[bool, Query(description="False: 409 if the device is busy.")] = True
 ) -> dict[str, Any]:
     """Queues a run on its device. Devices of this machine: GET /api/system."""
     request = request_from(body)

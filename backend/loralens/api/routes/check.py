@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed
 from loralens.api.problems import documented
 from loralens.api.shape import shape
@@ -59,6 +59,6 @@ _BODY = {
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _BODY},
 )
-async def check(request: Request, body: JsonObject) -> Response:
+async def check(request: Request, body: JsonBody) -> Response:
     """Verdict, peak, the lines that matter most, and every key that was not understood, by name."""
     return await computed(request, "check", body)

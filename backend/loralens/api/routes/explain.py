@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed, of_snapshot
 from loralens.api.problems import documented
 from loralens.api.shape import shape
@@ -16,7 +14,7 @@ from loralens.trainers.shapes import ExplainAnswer, SnapshotAnswer
 from loralens.trainers.snapshot import SET_UP
 
 router = APIRouter(tags=["planner"])
-_BODY: dict[str, Any] = {
+_BODY: dict[str, object] = {
     "required": True,
     "content": {
         "application/json": {
@@ -49,7 +47,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-_FORM: dict[str, Any] = {
+_FORM: dict[str, object] = {
     "required": True,
     "content": {
         "multipart/form-data": {
@@ -81,7 +79,7 @@ _FORM: dict[str, Any] = {
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _BODY},
 )
-async def explain(request: Request, body: JsonObject) -> Response:
+async def explain(request: Request, body: JsonBody) -> Response:
     """The tensors of that size, in which phase, whether it is need or fragmentation, and what would help."""
     return await computed(request, "explain", body)
 

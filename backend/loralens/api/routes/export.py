@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
 from loralens.api.shape import shape
+from loralens.core.question.kinds import Schema
 from loralens.trainers.shapes import ExportAnswer
 from loralens.trainers.targets import TARGETS
 
 router = APIRouter(tags=["planner"])
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body() -> Schema:
     body = request_body()
     content = body["content"]["application/json"]
     content["schema"]["properties"]["to"] = {
@@ -39,6 +38,6 @@ def _request_body() -> dict[str, Any]:
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )
-async def export(request: Request, body: JsonObject) -> Response:
+async def export(request: Request, body: JsonBody) -> Response:
     """The config reads back as the same recipe; words that the trainer cannot say are refused by name."""
     return await computed(request, "export", body)

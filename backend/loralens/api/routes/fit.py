@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
 from loralens.api.shape import shape
+from loralens.core.question.kinds import Schema
 from loralens.planner.shapes import FitAnswer
 
 router = APIRouter(tags=["planner"])
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body() -> Schema:
     body = request_body()
     content = body["content"]["application/json"]
     content["schema"]["properties"] |= {
@@ -41,6 +40,6 @@ def _request_body() -> dict[str, Any]:
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )
-async def fit(request: Request, body: JsonObject) -> Response:
+async def fit(request: Request, body: JsonBody) -> Response:
     """Not fitting is an answer, with the changes that would help, in order; it is no error."""
     return await computed(request, "fit", body)

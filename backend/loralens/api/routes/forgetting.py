@@ -39,13 +39,13 @@ Figures `old` and `new` are {"loss" (nats per token), "accuracy" (0..1)} on held
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from loralens.api.answers import respond
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
@@ -73,7 +73,7 @@ class ForgettingRequest(BaseModel):
 class RecordedRuns(BaseModel):
     """Runs that ship with the program, shortest first; each labelled in `result` with date and machine."""
 
-    runs: list[dict[str, Any]]
+    runs: list[dict[str, object]]
 
 
 @router.post(
@@ -93,11 +93,11 @@ class RecordedRuns(BaseModel):
     },
 )
 def start_forgetting(
-    body: JsonObject,
+    body: JsonBody,
     request: Request,
     jobs: Jobs,
     queue: Annotated[bool, Query(description="False: 409 if the device is busy.")] = True,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Trains a small model for real: full fine-tuning and LoRA side by side on the same text."""
     wanted = check_request(body)
     state_dir = request.app.state.settings.state_directory()

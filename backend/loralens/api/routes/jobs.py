@@ -46,9 +46,9 @@ class JobAnswer(BaseModel):
     ended_seconds: float | None
     last_event: int = Field(description="Sequence number of its newest event.")
     events: str = Field(description="Address of its event stream.")
-    error: dict[str, Any] | None = Field(description="A problem body, when it failed or was interrupted.")
-    spec: dict[str, Any]
-    result: dict[str, Any] | None = Field(None, description="Data of its result event; not in lists.")
+    error: dict[str, object] | None = Field(description="A problem body, when it failed or was interrupted.")
+    spec: dict[str, object]
+    result: dict[str, object] | None = Field(None, description="Data of its result event; not in lists.")
 
 
 class JobStarted(BaseModel):
@@ -88,12 +88,12 @@ def jobs_of(request: Request) -> VisitorJobs:
 Jobs = Annotated[VisitorJobs, Depends(jobs_of)]
 
 
-def started(job: Job) -> dict[str, Any]:
+def started(job: Job) -> dict[str, object]:
     """The body of a 202; route authors answer it after `submit`."""
     return {"id": job.id, "events": f"/api/jobs/{job.id}/events", "status": job.status, "place": job.place}
 
 
-def answer(job: Job, result: Any = None) -> dict[str, Any]:
+def answer(job: Job, result: Any = None) -> dict[str, object]:
     """A job for a client."""
     return {
         "id": job.id,
@@ -118,7 +118,7 @@ def list_jobs(
     kind: Annotated[str | None, Query(max_length=40)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
     before: Annotated[str | None, Query(max_length=40)] = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """History of this server's jobs, those that run included; where several people use it, of one's own jobs."""
     found = jobs.jobs(kind=kind, limit=limit + 1, before=before)
     more = found[limit - 1].id if len(found) > limit else None
@@ -126,13 +126,13 @@ def list_jobs(
 
 
 @router.get("/jobs/{job_id}", summary="One job", response_model=JobAnswer, responses=documented(404))
-def read_job(job_id: str, jobs: Jobs) -> dict[str, Any]:
+def read_job(job_id: str, jobs: Jobs) -> dict[str, object]:
     """State, error and result of a job. The id is the whole secret: whoever has it may read it."""
     return answer(jobs.job(job_id), jobs.result(job_id))
 
 
 @router.delete("/jobs/{job_id}", summary="Cancel a job", response_model=JobAnswer, responses=documented(404))
-def cancel_job(job_id: str, jobs: Jobs) -> dict[str, Any]:
+def cancel_job(job_id: str, jobs: Jobs) -> dict[str, object]:
     """Cancels a job that waits or runs, which takes about a second at most; one that has ended stays as it is."""
     return answer(jobs.cancel(job_id))
 

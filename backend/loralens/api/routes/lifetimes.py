@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
@@ -21,6 +21,6 @@ router = APIRouter(tags=["memory"])
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": request_body()},
 )
-async def lifetimes(request: Request, body: JsonObject) -> Response:
+async def lifetimes(request: Request, body: JsonBody) -> Response:
     """The ledger behind /api/memory, tensor by tensor, every layer walked: its largest sum is that answer's peak."""
     return await computed(request, "lifetimes", body)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from loralens.api.answers import respond
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.problems import documented
 from loralens.api.shape import shape
 from loralens.core.answer.listing_shapes import FamiliesAnswer, ModelsAnswer
@@ -70,7 +70,7 @@ def families() -> Response:
         }
     },
 )
-async def resolve(request: Request, body: JsonObject) -> Response:
+async def resolve(request: Request, body: JsonBody) -> Response:
     """Catalogue, local folders, what was fetched before; the Hub itself only with `from_hub`, within a deadline."""
     model, from_hub = read_named(body)
     settings = request.app.state.settings

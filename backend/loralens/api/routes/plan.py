@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject, Query
+from loralens.api.bodies import JsonBody, Query
 from loralens.api.compute import computed
 from loralens.api.openapi import query_parameters, request_body
 from loralens.api.problems import documented
@@ -33,6 +33,6 @@ async def plan(request: Request, query: Query) -> Response:
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": request_body()},
 )
-async def plan_of_body(request: Request, body: JsonObject) -> Response:
+async def plan_of_body(request: Request, body: JsonBody) -> Response:
     """The same answer for a recipe in JSON; `config` takes a config.json in place of a model name."""
     return await computed(request, "plan", body)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
 from loralens.api.shape import shape
+from loralens.core.question.kinds import Schema
 from loralens.planner.plans import MOST_GPUS
 from loralens.planner.shapes import PlansAnswer
 
 router = APIRouter(tags=["planner"])
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body() -> Schema:
     body = request_body()
     content = body["content"]["application/json"]
     count = {"type": "integer", "minimum": 1, "maximum": MOST_GPUS}
@@ -37,6 +36,6 @@ def _request_body() -> dict[str, Any]:
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )
-async def plans(request: Request, body: JsonObject) -> Response:
+async def plans(request: Request, body: JsonBody) -> Response:
     """The plans that no other beats in both memory and time, fastest first; the nearest one where none fits."""
     return await computed(request, "plans", body)

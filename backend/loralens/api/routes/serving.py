@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed
 from loralens.api.openapi import or_null
 from loralens.api.problems import documented
@@ -60,6 +60,6 @@ router = APIRouter(tags=["adapters"])
         }
     },
 )
-async def serving(request: Request, body: JsonObject) -> Response:
+async def serving(request: Request, body: JsonBody) -> Response:
     """Base, adapters of mixed ranks and KV cache, against a full model for each task; how many adapters fit where."""
     return await computed(request, "serving", body)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
 from loralens.api.shape import shape
+from loralens.core.question.kinds import Schema
 from loralens.core.tape.size import VARIABLES
 from loralens.planner.shapes import SweepAnswer
 from loralens.planner.sweep import MAX_POINTS
@@ -18,7 +17,7 @@ from loralens.planner.sweep import MAX_POINTS
 router = APIRouter(tags=["planner"])
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body() -> Schema:
     body = request_body()
     content = body["content"]["application/json"]
     values = {"type": "array", "items": {"type": "integer"}}
@@ -44,6 +43,6 @@ def _request_body() -> dict[str, Any]:
     responses=documented(400, 404, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _request_body()},
 )
-async def sweep(request: Request, body: JsonObject) -> Response:
+async def sweep(request: Request, body: JsonBody) -> Response:
     """The same numbers as single requests, for a whole grid at once."""
     return await computed(request, "sweep", body)

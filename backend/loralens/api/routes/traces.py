@@ -14,11 +14,11 @@ place}`. Events of the job's stream (`GET /api/jobs/{id}/events`), each with its
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from loralens.api.bodies import JsonObject
+from loralens.api.bodies import JsonBody
 from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
@@ -50,8 +50,8 @@ FUNCTION = "loralens.lab.trace.job:run"
     },
 )
 def start_trace(
-    body: JsonObject, jobs: Jobs, queue: Annotated[bool, Query(description="False: 409 if the device is busy.")] = True
-) -> dict[str, Any]:
+    body: JsonBody, jobs: Jobs, queue: Annotated[bool, Query(description="False: 409 if the device is busy.")] = True
+) -> dict[str, object]:
     """Runs the real transformers model and PEFT without a GPU and without weights, and compares with the computed peak."""
     check(body)
     for package in ("transformers", "peft"):

@@ -105,7 +105,7 @@ def serving_answer(body: Any) -> ServingAnswer:
     kv_dtype = entry(body, "kv_dtype", Choice(KV_DTYPES), "bfloat16")
     padded = entry(body, "padded", Truth(strict=True), False)
     gpus = SHOWN_GPUS if body.get("gpu") is None else (catalogue.gpu(body["gpu"]).id,)
-    lora: dict[str, Any] = {"rank": 8}
+    lora: dict[str, object] = {"rank": 8}
     if body.get("target_modules") is not None:
         lora["target_modules"] = body["target_modules"]
     recipe = Recipe.from_mapping(

@@ -118,7 +118,7 @@ def _reach(validity: Validity) -> str:
     return ", ".join(said)
 
 
-def plan_row(plan: CompiledPlan, *, targets_open: bool) -> dict[str, Any]:
+def plan_row(plan: CompiledPlan, *, targets_open: bool) -> dict[str, object]:
     """A plan as JSON, which `traced_plan` reads. `targets_open`: did nobody name the adapters' target modules?"""
     labels: dict[Entry, int] = {}
     sizes: dict[Size, int] = {}

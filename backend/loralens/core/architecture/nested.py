@@ -70,10 +70,10 @@ def text_part(config: Config, known: Any) -> tuple[Config, str]:
 
 def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     """The nested fields, with the defaults that transformers would take for what they leave out."""
-    defaults: dict[str, Any] = dict(zip(_FIELDS, _SIZES.get(model_type, ()), strict=False))
+    defaults: dict[str, object] = dict(zip(_FIELDS, _SIZES.get(model_type, ()), strict=False))
     wrapper = outer.text("model_type", "")
     # PaliGemma switches it on for its prefix, which is a mask of its own making
-    instead: dict[str, Any] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
+    instead: dict[str, object] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
     if outer.has("tie_word_embeddings"):
         said = outer.flag("tie_word_embeddings", False)
         instead["tie_word_embeddings"] = said or (wrapper in _EITHER and inner.flag("tie_word_embeddings", False))

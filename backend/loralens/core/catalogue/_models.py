@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from loralens.core.catalogue.shapes import ModelDetail
@@ -43,7 +43,7 @@ class ModelEntry:
     source: str
     provenance: str
     notes: str | None
-    config: dict[str, Any]
+    config: dict[str, object]
 
     def to_dict(self) -> ModelDetail:
         """The row as JSON types, for an API answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 Bytes = int
 
@@ -27,7 +27,7 @@ class ModelRow(TypedDict):
 class ModelDetail(ModelRow):
     """One model of the catalogue with its architecture."""
 
-    config: Annotated[dict[str, Any], "The architecture keys of config.json."]
+    config: Annotated[dict[str, object], "The architecture keys of config.json."]
     read_as: NotRequired[Annotated[list[str], "How a name that the catalogue does not have was understood."]]
 
 
@@ -55,7 +55,7 @@ class GpuRow(TypedDict):
     dense_flops_per_second: dict[str, int | None]
     achievable_flops_per_second: dict[str, int]
     achievable_source: str | None
-    interconnect: dict[str, Any]
+    interconnect: dict[str, object]
     power_watts: int | None
     launch_year: int | None
     prices: list[PriceRow]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loralens.core.question.kinds import Kind, Place
+from loralens.core.question.kinds import Kind, Place, Schema
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Indices(Kind):
         parts = [part.strip() for part in text.split(",") if part.strip()]
         return [int(part) if part.isdigit() else part for part in parts]
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """A list of whole numbers."""
         number = {"type": "integer", "minimum": 0, "maximum": self.largest}
         return {"type": "array", "items": number, "minItems": 1, "maxItems": self.most}

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final
 from loralens.core.errors import InvalidInput
 from loralens.core.question.patterns import MAX_PATTERN_LENGTH
 
+Schema = dict[str, Any]
+"""A JSON schema."""
 MAX_NAME: Final = 200
 MAX_NAMES: Final = 256
 MAX_RANK: Final = 65_536
@@ -102,13 +104,13 @@ class Kind:
                 continue
         return plain
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """The JSON schema of the value in a body."""
         raise NotImplementedError
 
-    def text_schema(self) -> dict[str, Any]:
+    def text_schema(self) -> Schema:
         """The JSON schema of the value in a query string."""
-        schema: dict[str, Any] = {"type": "string" if self.text == "text" else self.text}
+        schema: Schema = {"type": "string" if self.text == "text" else self.text}
         return schema | ({"enum": list(self.choices)} if self.choices else {})
 
 
@@ -131,11 +133,11 @@ class Whole(Kind):
     def _hint(self, at: Place) -> str:
         return f"try {at.name}={self.low if at.default is None else at.default}"
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """With its range."""
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
-    def text_schema(self) -> dict[str, Any]:
+    def text_schema(self) -> Schema:
         """With its range."""
         return self.schema()
 
@@ -160,11 +162,11 @@ class Number(Kind):
         found: float = value
         return found
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """With its range."""
         return {"type": "number", "minimum": self.low, "maximum": self.high}
 
-    def text_schema(self) -> dict[str, Any]:
+    def text_schema(self) -> Schema:
         """With its range."""
         return self.schema()
 
@@ -182,7 +184,7 @@ class Truth(Kind):
             return bool(value)
         raise at.wrong("true or false", value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """A boolean."""
         return {"type": "boolean"}
 
@@ -203,7 +205,7 @@ class Choice(Kind):
         best = close[0] if close else at.default or self.choices[0]
         raise at.wrong(f"one of {', '.join(self.choices)}", value, f"try {at.name}={best}")
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """An enum."""
         return {"type": "string", "enum": list(self.choices)}
 
@@ -220,7 +222,7 @@ class Text(Kind):
             raise at.wrong(f"text of at most {self.most} characters", value)
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """With its length."""
         return {"type": "string", "maxLength": self.most}
 
@@ -250,7 +252,7 @@ class Maybe(Kind):
         """`none` and `null` mean none."""
         return None if text.strip().lower() in ("none", "null") else self.of.from_text(text)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """The other kind's, with null."""
         schema = self.of.schema()
         if "anyOf" in schema:
@@ -258,7 +260,7 @@ class Maybe(Kind):
         null = {"type": [schema["type"], "null"]}
         return schema | null | ({"enum": [*schema["enum"], None]} if "enum" in schema else {})
 
-    def text_schema(self) -> dict[str, Any]:
+    def text_schema(self) -> Schema:
         """Ranges do not bind the word `none`."""
         return Kind.text_schema(self)
 
@@ -293,7 +295,7 @@ class Names(Kind):
             return plain
         return [part.strip() for part in plain.split(",") if part.strip()]
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """A list of texts, or a text."""
         name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
         names = {"type": "array", "items": name, "maxItems": MAX_NAMES}
@@ -303,7 +305,7 @@ class Names(Kind):
             else names
         )
 
-    def text_schema(self) -> dict[str, Any]:
+    def text_schema(self) -> Schema:
         """No empty text where it would be an empty list of targets."""
         return Kind.text_schema(self) | ({"minLength": 1} if self.pattern_allowed else {})
 
@@ -329,7 +331,7 @@ class Ranks(Kind):
         """An object."""
         return dict(value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """An object of whole numbers."""
         return {"type": "object", "additionalProperties": Whole(1, MAX_RANK).schema()}
 
@@ -361,7 +363,7 @@ class Versions(Kind):
         """An object."""
         return dict(value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """An object of texts."""
         properties = {name: {"type": "string"} for name in self.libraries}
         return {"type": "object", "properties": properties, "additionalProperties": False}
@@ -387,6 +389,6 @@ class Fused(Kind):
         """False, true or the text."""
         return {"none": False, "yes": True}.get(value, value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """The three values."""
         return {"enum": [False, True, "+lora", 0, 1]}

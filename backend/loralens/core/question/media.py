@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loralens.core.question.kinds import Choice, Kind, Maybe, Number, Place, Whole
+from loralens.core.question.kinds import Choice, Kind, Maybe, Number, Place, Schema, Whole
 from loralens.core.question.needs import PICTURES
 from loralens.core.question.words import word
 
@@ -40,7 +40,7 @@ class Extent(Kind):
         numbers = [int(part) if part.isdecimal() and len(part) < 10 else part for part in parts]
         return numbers[0] if len(numbers) == 1 else numbers
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """A list of two, or one number."""
         side = {"type": "integer", "minimum": 1, "maximum": MAX_SIDE}
         both = {"type": "array", "items": side, "minItems": 2, "maxItems": 2}

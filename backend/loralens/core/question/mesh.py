@@ -12,7 +12,7 @@ from math import prod
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.kinds import Choice, Kind, Place, Whole, mapping
+from loralens.core.question.kinds import Choice, Kind, Place, Schema, Whole, mapping
 
 DIMENSIONS: Final = ("dp_replicate", "dp_shard", "cp", "tp", "pp")
 SPREAD: Final = ("mesh", "library", "shards", "precision")
@@ -32,7 +32,7 @@ def spread(given: Mapping[str, Any]) -> Mapping[str, Any]:
     if given.keys().isdisjoint(SPREAD):
         return given
     rest = {name: value for name, value in given.items() if name not in SPREAD}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     if given.get("precision") is not None:
         precision = mapping(given["precision"], "parallelism.precision", _PRECISION)
         found |= {_PRECISION[name]: value for name, value in precision.items()}
@@ -80,11 +80,11 @@ class Reshard(Kind):
             return value
         raise at.wrong("true, false, or a whole number from 2 to 65536", value, f"try {at.name}=true")
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """A truth value or a number."""
         return {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 2, "maximum": 65_536}]}
 
-    def text_schema(self) -> dict[str, Any]:
+    def text_schema(self) -> Schema:
         """Numbers are taken beside the two words."""
         return {"type": "string"}
 
@@ -109,11 +109,11 @@ class Elements(Kind):
         """`none` and `null` mean the library's default."""
         return None if text.strip().lower() in ("none", "null") else super().from_text(text)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """A number, the word, or null."""
         number = {"type": "integer", "minimum": 0, "maximum": self.most}
         return {"anyOf": [number, {"type": "string", "enum": ["auto"]}, {"type": "null"}]}
 
-    def text_schema(self) -> dict[str, Any]:
+    def text_schema(self) -> Schema:
         """As text."""
         return {"type": "string"}

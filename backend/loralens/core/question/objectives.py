@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loralens.core.question.frozen import frozen, thawed
-from loralens.core.question.kinds import Choice, Maybe, Number, Place, Text, Truth, Whole
+from loralens.core.question.kinds import Choice, Maybe, Number, Place, Schema, Text, Truth, Whole
 from loralens.core.question.needs import Need
 from loralens.core.question.words import read_group, word
 
@@ -48,7 +48,7 @@ class Subject(Text):
         """A name, even one that looks like a number."""
         return text.strip()
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """A text or an object."""
         return {"anyOf": [super().schema(), {"type": "object"}]}
 

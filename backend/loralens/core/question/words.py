@@ -39,7 +39,7 @@ class Word:
         """`lora.rank`, `optimizer`."""
         return f"{self.group}.{self.field}" if self.group else self.field
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The row as JSON, for programs that make a form of it; such a program has words of its own for `help`."""
         schema = self.kind.schema()
         return {
@@ -98,7 +98,7 @@ def read_group(cls: Any, group: str, given: Any) -> dict[str, Any]:
     return read_words(rows, mapping(given, group, [row.field for row in rows], "recipe field"))
 
 
-def shown(rows: tuple[Word, ...], value: Any) -> dict[str, Any]:
+def shown(rows: tuple[Word, ...], value: Any) -> dict[str, object]:
     """A dataclass's words as JSON."""
     return {row.field: row.kind.shown(getattr(value, row.field)) for row in rows}
 

@@ -45,7 +45,7 @@ class Calibration:
     date: str
     software: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON types."""
         return asdict(self)
 

@@ -95,7 +95,7 @@ def open_hub(
     preset: str = "standard",
     folder: str | Path | None = None,
     *,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Callable[[dict[str, object]], None] | None = None,
 ) -> Hub:
     """A hub with the six adapters, trained now or read from where they were kept.
 

@@ -45,7 +45,7 @@ _BESIDES: Final = ("use_rslora", "rank_pattern", "alpha_pattern")
 """What AdaLoRA's layers do not read."""
 
 
-def adalora_config(raw: bytes) -> dict[str, Any] | None:
+def adalora_config(raw: bytes) -> dict[str, object] | None:
     """The config, if it is AdaLoRA's."""
     if PEFT_TYPE.encode() not in raw or len(raw) > MAX_CONFIG_BYTES:
         return None

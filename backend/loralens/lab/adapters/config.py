@@ -135,7 +135,7 @@ class AdapterConfig:
         rank = self.rank_of(module)
         return self.alpha_of(module) / (math.sqrt(rank) if self.use_rslora else rank)
 
-    def to_peft(self) -> dict[str, Any]:
+    def to_peft(self) -> dict[str, object]:
         """The JSON object PEFT reads, with PEFT's own key names."""
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
         return json.loads(self.handed_on) | {

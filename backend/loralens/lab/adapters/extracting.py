@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -54,7 +54,7 @@ class Extracted:
     left_out_share: float
     layers: list[LayerChange]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything but the adapter itself, as JSON-able values."""
         return {
             "rank": self.adapter.config.rank,
@@ -176,7 +176,7 @@ def _range(matrix: torch.Tensor, columns: int, generator: torch.Generator) -> to
     return basis
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _settings(folder: Path) -> dict[str, object]:
     try:
         found = from_json((folder / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):

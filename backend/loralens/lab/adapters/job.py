@@ -15,12 +15,12 @@ from loralens.lab.adapters.shapes import shapes_hub
 from loralens.lab.adapters.switching import measure_switching
 
 
-def train(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def train(spec: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     """Train the hub of a preset below `folder`, or find it trained."""
     yield from training.train(Path(spec["folder"]), training.recipe_named(str(spec.get("preset", "standard"))))
 
 
-def switching(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def switching(spec: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     """Measure switching on Llama-2-7B shapes; the temporary files lie below `folder` and are removed."""
     layers = int(spec.get("layers", 4))
     yield {"type": "progress", "stage": "writing weights", "step": 0, "steps": 1}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import from_json
@@ -93,7 +93,7 @@ class Identified:
     base_model: str | None
     besides: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON-able values."""
         return asdict(self)
 
@@ -122,7 +122,9 @@ def identify(folder: Path) -> Identified | None:
     return _counted(TensorFile(folder / WEIGHTS_FILE), str(name), kind, config, besides)
 
 
-def _counted(file: TensorFile, name: str, kind: AdapterKind, config: dict[str, Any], besides: list[str]) -> Identified:
+def _counted(
+    file: TensorFile, name: str, kind: AdapterKind, config: dict[str, object], besides: list[str]
+) -> Identified:
     frozen = re.compile(kind.frozen) if kind.frozen else None
     trained = still = 0
     for entry in file.header.tensors:

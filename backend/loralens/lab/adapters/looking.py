@@ -16,7 +16,7 @@ from loralens.lab.adapters.inspect import inspect_adapter
 from loralens.lab.adapters.resize import resize_adapter
 from loralens.lab.adapters.shelf import Shelf
 
-Event = dict[str, Any]
+Event = dict[str, object]
 
 
 def inspect(spec: Mapping[str, Any]) -> Iterator[Event]:

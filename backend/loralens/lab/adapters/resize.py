@@ -41,7 +41,7 @@ class Resized:
     modules: list[ModuleError]
     notes: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything but the adapter itself, as JSON-able values."""
         return {
             "rank": self.rank,

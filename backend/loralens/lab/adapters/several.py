@@ -21,7 +21,7 @@ from loralens.lab.adapters.formats.writing import convert as converted
 from loralens.lab.adapters.merging import ON_UPDATES, merge_adapters
 from loralens.lab.adapters.plain import plain_adapter
 
-Event = dict[str, Any]
+Event = dict[str, object]
 MAX_DENSE: Final = 2**27
 """Numbers of one module's updates that are made in full, over all adapters: two of a 7B model's layers, not its embeddings
 (assumption: two gigabytes while they are weighed and decomposed)."""

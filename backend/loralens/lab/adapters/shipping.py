@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -41,7 +41,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def described(folder: Path) -> dict[str, Any]:
+def described(folder: Path) -> dict[str, object]:
     """The content of `page.json` for the hub in `folder`."""
     hub = load_hub(folder)
     trained = json.loads((folder / "hub.json").read_text("utf-8"))

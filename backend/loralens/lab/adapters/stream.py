@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ def write_tensors(
 
     Source: huggingface/safetensors README, section "Format": offsets are relative to the data and leave no holes.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for name, (dtype, shape) in specs.items():
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import cycle
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -48,7 +48,7 @@ class Drift:
     base_restored: float
 
 
-def measure_switching(hub: Hub, seconds: float = 2.0) -> Iterator[dict[str, Any]]:
+def measure_switching(hub: Hub, seconds: float = 2.0) -> Iterator[dict[str, object]]:
     """Time every way of switching between the hub's adapters; events {"type": "timing" | "drift" | "result", …}.
 
     `seconds` is the time budget, shared by the ways; each has at least three samples. The hub's active adapter is

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors.torch import save_file
@@ -102,7 +102,7 @@ def is_trained(folder: Path) -> bool:
     return (folder / "hub.json").is_file()
 
 
-def train(root: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
+def train(root: Path, recipe: HubRecipe) -> Iterator[dict[str, object]]:
     """Train base and adapters unless they are there; yields progress events and at the end the result.
 
     Events: {"type": "progress", "stage", "step", "steps", "loss"} and {"type": "result", "folder", "cached", …}.
@@ -123,7 +123,7 @@ def train(root: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
     yield {"type": "result", "cached": cached, **json.loads((folder / "hub.json").read_text())}
 
 
-def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, Any]]:
+def _train_into(folder: Path, recipe: HubRecipe) -> Iterator[dict[str, object]]:
     torch.manual_seed(recipe.seed)
     base = TinyLM(recipe.model)
     config = TrainConfig(
@@ -179,7 +179,9 @@ def _right_answers(folder: Path, count: int) -> Iterator[list[str]]:
         yield [task.name for task in TASKS if texts[task.name] == f" {task.answer(facts)}"]
 
 
-def _train_adapter(base: TinyLM, task: Task, index: int, recipe: HubRecipe, folder: Path) -> Iterator[dict[str, Any]]:
+def _train_adapter(
+    base: TinyLM, task: Task, index: int, recipe: HubRecipe, folder: Path
+) -> Iterator[dict[str, object]]:
     model = copy.deepcopy(base)
     inject_lora(
         model, rank=recipe.rank, alpha=recipe.alpha, targets=recipe.target_modules, seed=recipe.seed + 1 + index
@@ -203,7 +205,7 @@ def _train_adapter(base: TinyLM, task: Task, index: int, recipe: HubRecipe, fold
     write_adapter(assemble(written, adapter_state(model)), folder)
 
 
-def _run(trainer: Trainer, stage: str) -> Iterator[dict[str, Any]]:
+def _run(trainer: Trainer, stage: str) -> Iterator[dict[str, object]]:
     steps = trainer.config.steps
     for step in trainer.steps():
         if step.step % 10 == 0 or step.step == steps:

@@ -116,7 +116,7 @@ def _ratio(row: Row | None) -> Interval | None:
 
 def _changed(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
     found = []
-    sides: tuple[tuple[Literal["setting", "machine"], dict[str, Any], dict[str, Any]], ...] = (
+    sides: tuple[tuple[Literal["setting", "machine"], dict[str, object], dict[str, object]], ...] = (
         ("setting", a.request.model_dump(mode="json"), b.request.model_dump(mode="json")),
         ("machine", a.machine, b.machine),
     )

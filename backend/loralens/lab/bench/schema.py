@@ -5,7 +5,7 @@ What is asked stands in `lab.words`. No torch here.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, Field
 
@@ -90,10 +90,10 @@ class Started(BaseModel):
     """`started`: what will be measured, before anything is."""
 
     request: BenchmarkRequest
-    points: list[dict[str, Any]] = Field(description="{value, planned, reason, predicted_seconds} per point.")
+    points: list[dict[str, object]] = Field(description="{value, planned, reason, predicted_seconds} per point.")
     variants: list[VariantInfo]
     budget_seconds: float
-    machine: dict[str, Any]
+    machine: dict[str, object]
 
 
 class Progress(BaseModel):
@@ -112,7 +112,7 @@ class Point(BaseModel):
     """`point`: one finished point."""
 
     value: int | str | None = Field(description="Value on the swept axis; null without a sweep.")
-    settings: dict[str, Any]
+    settings: dict[str, object]
     rows: list[Row]
     noise: Interval | None = Field(description="The second copy of dense ÷ dense: what is closer to 1 is not resolved.")
     recommendation: Recommendation | None
@@ -138,7 +138,7 @@ class BenchmarkResult(BaseModel):
     request: BenchmarkRequest
     started_at: str
     elapsed_seconds: float
-    machine: dict[str, Any]
+    machine: dict[str, object]
     points: list[Point]
     skipped: list[Skipped]
     warnings: list[str] = Field(description="Why this run may not be trusted; empty if nothing was seen.")

@@ -62,7 +62,7 @@ def headline(points: Sequence[Mapping[str, Any]]) -> Headline | None:
     return Headline(variant=variant, name=name, low=min(ratios), high=max(ratios), points=count)
 
 
-def told(events: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def told(events: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, object]:
     """The part of a `RunSummary` that its events tell: (type, data) of the `result`, or of all that came before."""
     last = next((data for kind, data in events if kind == "result"), None)
     if last is None:

@@ -109,7 +109,7 @@ def predict(source: ExperimentSource, arm: Arm, plan: Design) -> PredictedCost |
     """The calculator's figures for this arm; None where only some of the base's own weights train."""
     if arm.train_rest or (arm.targets is not None and arm.rank is None):
         return None
-    recipe: dict[str, Any] = {
+    recipe: dict[str, object] = {
         "micro_batch_size": plan.batch_size,
         "sequence_length": plan.sequence_length,
         "weights_dtype": "float32",

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from loralens.core.errors import JobFailed
 from loralens.lab.forgetting.costs import measure_cost
@@ -26,7 +25,7 @@ from loralens.lab.tiny.checkpoints import load_tensors
 from loralens.lab.tiny.lora import base_hash
 from loralens.lab.tiny.train import one_thread
 
-Event = dict[str, Any]
+Event = dict[str, object]
 SPECTRUM_ARMS = ("full", "linear")
 
 

@@ -32,7 +32,7 @@ from loralens.lab.tiny.checkpoints import base_key, base_steps, default_state_di
 from loralens.lab.tiny.corpus import Corpus
 from loralens.lab.tiny.model import TinyLM, parameter_count
 
-Event = dict[str, Any]
+Event = dict[str, object]
 
 
 def run(spec: Mapping[str, Any]) -> Iterator[Event]:

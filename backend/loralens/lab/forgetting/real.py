@@ -38,7 +38,7 @@ from loralens.lab.forgetting.source import ExperimentSource, make_texts
 from loralens.lab.tiny.checkpoints import default_state_dir
 from loralens.lab.tiny.corpus import Corpus
 
-Event = dict[str, Any]
+Event = dict[str, object]
 MAX_STEPS = 100_000
 
 
@@ -130,7 +130,7 @@ def load(name: str, device: str) -> tuple[LogitsAlone, Any, dict[str, object]]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise DependencyMissing("this needs transformers", hint=how_to_install("trace")) from error
-    options: dict[str, Any] = {"trust_remote_code": False}
+    options: dict[str, object] = {"trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32, **options)

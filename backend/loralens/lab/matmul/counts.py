@@ -30,7 +30,7 @@ class _Counter(TorchDispatchMode):
         self.counts = CallCounts()
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, object] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         given = {_storage(tensor) for tensor in _tensors((args, kwargs))}

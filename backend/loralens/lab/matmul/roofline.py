@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -42,7 +41,7 @@ class MeasuredRates:
         """The shortest time in which this work could be done here."""
         return max(work.flops / self.flops_per_second, work.bytes / self.read_bytes_per_second)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As the `roofline` event."""
         return {
             "flops_per_second": self.flops_per_second,

@@ -59,7 +59,7 @@ def cases(kind: str) -> Iterator[Case]:
     for size, shape, method, again in itertools.product(SIZES[kind], SHAPES[kind], METHODS, (False, True)):
         if method == "qlora" and not packs:
             continue
-        words: dict[str, Any] = {
+        words: dict[str, object] = {
             "micro_batch_size": shape[0], "sequence_length": shape[1], "weights_dtype": dtype, "autocast": None,
             "optimizer": "adamw_foreach", "gradient_checkpointing": again,
         }  # fmt: skip
@@ -74,7 +74,7 @@ def cases(kind: str) -> Iterator[Case]:
 METHODS: Final = ("full", "lora", "qlora")
 
 
-def _config(hidden: int, layers: int, intermediate: int, vocabulary: int) -> dict[str, Any]:
+def _config(hidden: int, layers: int, intermediate: int, vocabulary: int) -> dict[str, object]:
     heads = hidden // 64
     return {
         "model_type": "llama", "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": intermediate,
@@ -100,7 +100,7 @@ def timed(model: Model, method: str, recipe: Recipe, calibration: Calibration) -
     return step_seconds(model.config, method, recipe, Device(kind, calibration.threads)), computed
 
 
-def calibrate(name: str = "cpu", threads: int = 1) -> Iterator[dict[str, Any]]:
+def calibrate(name: str = "cpu", threads: int = 1) -> Iterator[dict[str, object]]:
     """Time the cases and fit; yields one event a case, at the end `{"type": "result", "calibration": …}`.
 
     Raises:

@@ -69,7 +69,7 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     }
 
 
-def described(method: str, result: TraceResult) -> dict[str, Any]:
+def described(method: str, result: TraceResult) -> dict[str, object]:
     """A trace in the contract's words."""
     return {
         "method": method,
@@ -85,7 +85,7 @@ def described(method: str, result: TraceResult) -> dict[str, Any]:
     }
 
 
-def _computed(model: Model, method: str, recipe: Recipe, traced: TraceResult) -> dict[str, Any]:
+def _computed(model: Model, method: str, recipe: Recipe, traced: TraceResult) -> dict[str, object]:
     """What the symbolic engine says about the same case, and how far off it is."""
     try:
         found = estimate_model(model, method, recipe)

@@ -29,7 +29,7 @@ class TraceResult:
     phase_categories: dict[str, dict[str, int]]
     ledger: TraceLedger | Recorded = field(repr=False, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON form; `categories` are the contract's and sum to `peak_allocated_bytes`."""
         names = ("trainable", "total", "phase", "peak_allocated_bytes", "peak_allocated_bytes_rounded", "phase_peaks",
                  "phase_peaks_rounded", "categories", "kinds", "phase_categories")  # fmt: skip

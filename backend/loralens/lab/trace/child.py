@@ -21,7 +21,7 @@ from loralens.lab.trace import case
 IDLE_SECONDS: Final = 120.0  # to import the libraries takes some ten seconds, to keep them half a gigabyte
 
 
-def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(request: Mapping[str, Any]) -> dict[str, object]:
     try:
         recorded, counts = case.record(request["config"], request["method"], request["recipe"], request["file"])
     except errors.LoraLensError as problem:

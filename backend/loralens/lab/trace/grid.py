@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.errors import LoraLensError
+from loralens.core.jsontext import JsonObject
 from loralens.lab.trace import grid_cases, grid_media, grid_models, grid_more, grid_run, grid_sound, grid_text
 
 GRIDS: Final = {
@@ -31,11 +32,11 @@ GRIDS: Final = {
 KEPT: Final = ("trainable", "total", "phase", "peak_allocated_bytes", "phase_peaks", "categories")
 
 
-def trace_one(name: str, request: dict[str, Any]) -> dict[str, Any]:
+def trace_one(name: str, request: JsonObject) -> JsonObject:
     """One line of the file; a case that the real libraries refuse says so."""
     from loralens.lab.trace.case import trace
 
-    line: dict[str, Any] = {"name": name, "request": request}
+    line: JsonObject = {"name": name, "request": request}
     try:
         result = trace(request["config"], request["method"], request["recipe"]).to_dict()
     except LoraLensError as problem:
@@ -43,14 +44,14 @@ def trace_one(name: str, request: dict[str, Any]) -> dict[str, Any]:
     return {**line, "expected": {key: result[key] for key in KEPT}}
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read(path: Path) -> Iterator[JsonObject]:
     """The lines of a file, if it exists."""
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():
             yield json.loads(text)
 
 
-def as_line(entry: dict[str, Any]) -> str:
+def as_line(entry: JsonObject) -> str:
     """Compact JSON."""
     return json.dumps(entry, separators=(",", ":"), ensure_ascii=True)
 

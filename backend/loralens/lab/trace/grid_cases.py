@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from loralens.core.catalogue import model
-
-Recipe = dict[str, Any]
+from loralens.core.jsontext import JsonObject
 
 # catalogue id, layers that keep the family's pattern of layers, names for a small LoRA, target for a large one
 _FAMILIES: Final = (
@@ -63,7 +62,7 @@ _ALSO: Final[Mapping[str, tuple[str, ...]]] = {"pythia-410m": ("full-eager", "lo
 _LANGUAGE_ALONE: Final = frozenset({"llama-4-scout"})  # the whole model has cases in `grid_media`
 _NO_PADDED: Final = frozenset({"vit", "whisper"})  # their inputs have no padding mask
 # families that the catalogue does not list, with the shapes of a small published member
-_EXTRA: Final[dict[str, dict[str, Any]]] = {
+_EXTRA: Final[dict[str, JsonObject]] = {
     "gpt-j": {"model_type": "gptj", "vocab_size": 50400, "n_positions": 2048, "n_embd": 2048, "n_layer": 2, "n_head": 16,
               "rotary_dim": 64, "activation_function": "gelu_new", "resid_pdrop": 0.0, "embd_pdrop": 0.0,
               "attn_pdrop": 0.0, "tie_word_embeddings": False},
@@ -97,7 +96,7 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def small_config(name: str, layers: int) -> dict[str, Any]:
+def small_config(name: str, layers: int) -> JsonObject:
     """The model's config with `layers` layers and everything else as published."""
     config = _EXTRA[name] if name in _EXTRA else model(name).config
     if name in _LANGUAGE_ALONE:
@@ -105,7 +104,7 @@ def small_config(name: str, layers: int) -> dict[str, Any]:
     return shortened(config, layers)
 
 
-def shortened(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+def shortened(config: Mapping[str, Any], layers: int) -> JsonObject:
     """A config with fewer layers."""
     short = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype")}
     for key in ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers"):
@@ -119,11 +118,11 @@ def shortened(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     return short
 
 
-def _shape(batch: int, length: int) -> Recipe:
+def _shape(batch: int, length: int) -> JsonObject:
     return {"micro_batch_size": batch, "sequence_length": length}
 
 
-def _core(few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
+def _core(few: list[str], many: list[str] | str) -> dict[str, tuple[str, JsonObject]]:
     large = {"rank": 16, "alpha": 32, "dropout": 0.05, "target_modules": many}
     nf4 = {"type": "nf4", "double_quant": True, "prepare_kbit": True}
     return {
@@ -137,11 +136,11 @@ def _core(few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]
     }  # fmt: skip
 
 
-def _rotating(few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
+def _rotating(few: list[str], many: list[str] | str) -> dict[str, tuple[str, JsonObject]]:
     small = {"rank": 8, "alpha": 16, "target_modules": few}
     large = {"rank": 32, "alpha": 32, "target_modules": many}
     nf4 = {"type": "nf4", "double_quant": False, "prepare_kbit": False}
-    cases: dict[str, tuple[str, Recipe]] = {
+    cases: dict[str, tuple[str, JsonObject]] = {
         "full-eager": ("full", {**_shape(1, 768), "autocast": None, "attention": "eager"}),
         "full-padded-8bit": ("full", {**_shape(3, 500), "autocast": None, "padded": True, "optimizer": "adamw_8bit"}),
         "full-fp16-scaler": ("full", {**_shape(1, 1024), "weights_dtype": "float32", "autocast": "float16", "optimizer": "adamw_foreach"}),
@@ -179,7 +178,7 @@ def _rotating(few: list[str], many: list[str] | str) -> dict[str, tuple[str, Rec
 _PER_FAMILY: Final = 3
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     position = 0
     for name, layers, few_text, many_text in _FAMILIES:
@@ -205,7 +204,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{name}/{word}", {"config": config, "method": method, "recipe": fitted}
 
 
-def _fitted(config: Mapping[str, Any], recipe: Recipe) -> Recipe | None:
+def _fitted(config: Mapping[str, Any], recipe: JsonObject) -> JsonObject | None:
     """The recipe within what the model can take; None when its point would be lost."""
     if recipe.get("padded") and config["model_type"] in _NO_PADDED:
         return None

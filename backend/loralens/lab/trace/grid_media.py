@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from loralens.core.jsontext import JsonObject
 from loralens.lab.trace import grid_media_more
 from loralens.lab.trace.grid_cases import shortened, small_config
 
-Recipe = dict[str, Any]
 LANGUAGE: Final = r".*language_model.*\.(q_proj|v_proj|down_proj)"  # as trainers that leave the tower alone write it
 TEXT: Final = r".*text_model.*\.(q_proj|v_proj|down_proj)"  # where the language model has this name
 # name; layers of the language model and of the tower; a picture; a longest sequence
@@ -43,7 +43,7 @@ _ALSO: Final = {"llama-3.2-11b-vision": ("full-text", "lora-text"), "llama-4-sco
 _CORE: Final = ("full", "full-tower-frozen", "lora-everywhere", "lora-everywhere-checkpointing", "lora-language-checkpointing",
                 "qlora-checkpointing")  # fmt: skip
 # published members that the catalogue does not list
-_EXTRA: Final[dict[str, dict[str, Any]]] = {
+_EXTRA: Final[dict[str, JsonObject]] = {
     # narrower than 31B; then as E2B, whose tower for sound does not run
     "gemma-4-31b": {
         "model_type": "gemma4", "tie_word_embeddings": True, "audio_config": None,
@@ -233,7 +233,7 @@ _EXTRA: Final[dict[str, dict[str, Any]]] = {
 _TOWER_LAYERS: Final = ("depth", "num_hidden_layers", "encoder_layers")
 
 
-def media_config(name: str, layers: int, tower: int) -> dict[str, Any]:
+def media_config(name: str, layers: int, tower: int) -> JsonObject:
     """The model's config with few layers in both parts and everything else as published."""
     known = {**_EXTRA, **grid_media_more.CONFIGS}
     config = shortened(known[name], layers) if name in known else small_config(name, layers)
@@ -258,7 +258,7 @@ _NAMED: Final = {"glm-4.5v-narrow": ["q_proj", "k_proj", "v_proj", "o_proj", "qk
 
 def _recipes(
     size: tuple[int, int], length: int, targets: Any = "all-linear", language_targets: str = LANGUAGE
-) -> dict[str, tuple[str, Recipe]]:
+) -> dict[str, tuple[str, JsonObject]]:
     lora = {"rank": 16, "alpha": 32, "dropout": 0.05}
     everywhere, language = ({**lora, "target_modules": names} for names in (targets, language_targets))
     one = {"micro_batch_size": 1, "sequence_length": length, "images": 1, "image_size": list(size)}
@@ -280,7 +280,7 @@ def _recipes(
     }  # fmt: skip
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     named = {**_NAMED, **grid_media_more.NAMED}
     for name, layers, tower, size, length in (*_FAMILIES, *grid_media_more.FAMILIES):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
+
+from loralens.core.jsontext import JsonObject
 
 # name; layers of the language model and of the tower; a picture; a longest sequence
 FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
@@ -15,7 +17,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
 # published widths, unless a line above says otherwise
-CONFIGS: Final[dict[str, dict[str, Any]]] = {
+CONFIGS: Final[dict[str, JsonObject]] = {
     # narrower than 35B-A3B, with fewer experts
     "qwen3.5-moe-narrow": {
         "model_type": "qwen3_5_moe", "tie_word_embeddings": False,

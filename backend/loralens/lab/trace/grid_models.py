@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-Recipe = dict[str, Any]
+from loralens.core.jsontext import JsonObject
+
 _QUERY_VALUE: Final = ["q_proj", "v_proj"]
 _ATTENTION: Final = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _SLIDING, _FULL, _LINEAR = "sliding_attention", "full_attention", "linear_attention"
 
 
 def decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, heads: int, keys: int, layers: int = 2,
-            **more: Any) -> dict[str, Any]:  # fmt: skip
+            **more: Any) -> JsonObject:  # fmt: skip
     """A decoder's config."""
     return {
         "model_type": model_type, "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": intermediate,
@@ -24,11 +25,11 @@ def decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, he
     }  # fmt: skip
 
 
-_GRANITE: Final[dict[str, Any]] = {
+_GRANITE: Final[JsonObject] = {
     "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 8.0, "attention_multiplier": 0.015625,
 }  # fmt: skip
 # name -> config, names for a small LoRA, target for a large one (all-linear takes in the experts where PEFT adapts them)
-CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
+CONFIGS: Final[dict[str, tuple[JsonObject, list[str], list[str] | str]]] = {
     "internlm3": (decoder("internlm3", 128512, 4096, 10240, 32, 2, head_dim=128), _QUERY_VALUE, "all-linear"),
     "apertus": (decoder("apertus", 131072, 4096, 21504, 32, 8), _QUERY_VALUE, "all-linear"),
     "minimax-m2": (
@@ -215,11 +216,11 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
 _BY_POSITION: Final = ("mamba", "falcon_mamba", "jamba", "rwkv", "recurrent_gemma")
 
 
-def _shape(batch: int, length: int, *, checkpointing: bool = False) -> Recipe:
+def _shape(batch: int, length: int, *, checkpointing: bool = False) -> JsonObject:
     return {"micro_batch_size": batch, "sequence_length": length, "gradient_checkpointing": checkpointing}
 
 
-def recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
+def recipes(config: JsonObject, few: list[str], many: list[str] | str) -> dict[str, tuple[str, JsonObject]]:
     """Method and recipe of each case, by name."""
     experts = any("expert" in name and config[name] for name in config)
     small = {"rank": 8, "dropout": 0.1, "target_modules": few}
@@ -245,7 +246,7 @@ def recipes(config: dict[str, Any], few: list[str], many: list[str] | str) -> di
     return found
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     for name, (config, few, many) in CONFIGS.items():
         for word, (method, recipe) in recipes(config, few, many).items():

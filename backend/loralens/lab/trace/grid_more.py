@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-Recipe = dict[str, Any]
+from loralens.core.jsontext import JsonObject
+
 _ATTENTION: Final = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
 def _decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, heads: int, keys: int, layers: int = 2,
-             **more: Any) -> dict[str, Any]:  # fmt: skip
+             **more: Any) -> JsonObject:  # fmt: skip
     return {
         "model_type": model_type, "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": intermediate,
         "num_attention_heads": heads, "num_key_value_heads": keys, "num_hidden_layers": layers, "pad_token_id": 0,
@@ -21,18 +22,18 @@ def _decoder(model_type: str, vocabulary: int, hidden: int, intermediate: int, h
     }  # fmt: skip
 
 
-def _encoder(model_type: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+def _encoder(model_type: str, vocabulary: int, **more: Any) -> JsonObject:
     return {
         "model_type": model_type, "vocab_size": vocabulary, "hidden_size": 768, "intermediate_size": 3072,
         "num_attention_heads": 12, "num_hidden_layers": 3, "max_position_embeddings": 1026, "pad_token_id": 0, **more,
     }  # fmt: skip
 
 
-_GRANITE: Final[dict[str, Any]] = {
+_GRANITE: Final[JsonObject] = {
     "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 6.0, "attention_multiplier": 0.015625,
 }  # fmt: skip
 # name -> config, names for a small LoRA, names for a large one
-CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
+CONFIGS: Final[dict[str, tuple[JsonObject, list[str], list[str] | str]]] = {
     "olmo": (_decoder("olmo", 50304, 4096, 11008, 32, 32), ["q_proj", "v_proj"], "all-linear"),
     "olmo-clipped": (_decoder("olmo", 50304, 4096, 11008, 32, 32, clip_qkv=8.0), ["q_proj", "v_proj"], "all-linear"),
     "olmo3": (
@@ -94,11 +95,11 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
 }  # fmt: skip
 
 
-def _shape(batch: int, length: int) -> Recipe:
+def _shape(batch: int, length: int) -> JsonObject:
     return {"micro_batch_size": batch, "sequence_length": length}
 
 
-def _recipes(few: list[str], many: list[str] | str) -> dict[str, tuple[str, Recipe]]:
+def _recipes(few: list[str], many: list[str] | str) -> dict[str, tuple[str, JsonObject]]:
     small = {"rank": 8, "dropout": 0.1, "target_modules": few}
     large = {"rank": 16, "alpha": 32, "dropout": 0.05, "target_modules": many}
     nf4 = {"type": "nf4", "double_quant": True, "prepare_kbit": True}
@@ -115,7 +116,7 @@ def _recipes(few: list[str], many: list[str] | str) -> dict[str, tuple[str, Reci
     }  # fmt: skip
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     for name, (config, few, many) in CONFIGS.items():
         for word, (method, recipe) in _recipes(few, many).items():

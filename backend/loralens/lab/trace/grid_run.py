@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
+from loralens.core.jsontext import JsonObject
 from loralens.lab.trace.grid_cases import small_config
 
-Recipe = dict[str, Any]
 _EVERY: Final = ""  # every case
 _FAMILIES: Final = (
     ("llama-3.2-1b", 6, "q_proj,v_proj", _EVERY), ("qwen2.5-0.5b", 6, "all-linear", _EVERY),
@@ -17,7 +17,7 @@ _FAMILIES: Final = (
 )  # fmt: skip
 
 
-def _kept(targets: str) -> dict[str, tuple[str, Recipe]]:
+def _kept(targets: str) -> dict[str, tuple[str, JsonObject]]:
     lora = {"rank": 8, "target_modules": targets if targets == "all-linear" else targets.split(",")}
     shape = {"micro_batch_size": 2, "sequence_length": 512, "keep_outputs": True}
     return {
@@ -37,12 +37,12 @@ _OLDER: Final = (
     ("qwen2.5-0.5b", 3, "all-linear"),
     ("llama-2-7b", 2, "q_proj,v_proj"),
 )
-_HALF: Final[Recipe] = {"autocast": "float16", "weights_dtype": "float16"}
+_HALF: Final[JsonObject] = {"autocast": "float16", "weights_dtype": "float16"}
 
 
-def _on_older_cards() -> Iterator[tuple[str, dict[str, Any]]]:
+def _on_older_cards() -> Iterator[tuple[str, JsonObject]]:
     """Below compute capability 8.0: math with grouped keys or bfloat16, the memory-efficient kernel else."""
-    words: dict[str, Recipe] = {
+    words: dict[str, JsonObject] = {
         "bf16": {}, "fp16": _HALF, "fp16-padded": {**_HALF, "padded": True}, "bf16-padded": {"padded": True},
         "fp16-one": {**_HALF, "micro_batch_size": 1}, "bf16-checkpointing": {"gradient_checkpointing": True},
     }  # fmt: skip
@@ -61,10 +61,10 @@ _EXPERTS: Final = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 _ROWS: Final = [5, 7, 9, 11, 100]
 
 
-def _parts() -> Iterator[tuple[str, dict[str, Any]]]:
+def _parts() -> Iterator[tuple[str, JsonObject]]:
     """Adapters on parameters themselves, and rows of the embedding that train, with a tied head and without."""
     shape = {"micro_batch_size": 2, "sequence_length": 256}
-    adapters: dict[str, Recipe] = {
+    adapters: dict[str, JsonObject] = {
         "experts": {"target_parameters": _EXPERTS},
         "experts-and-query": {"target_parameters": _EXPERTS[1:], "target_modules": ["q_proj"]},
         "experts-of-one-layer": {"target_parameters": ["layers.1." + _EXPERTS[0]], "target_modules": ["v_proj"]},
@@ -75,7 +75,7 @@ def _parts() -> Iterator[tuple[str, dict[str, Any]]]:
                 recipe = {**shape, "gradient_checkpointing": checkpointing, "lora": {"rank": 8, **lora}}
                 own = f"{name}/{word}{'-checkpointing' if checkpointing else ''}"
                 yield own, {"config": small_config(name, 2), "method": "lora", "recipe": recipe}
-    words: dict[str, tuple[str, Recipe]] = {
+    words: dict[str, tuple[str, JsonObject]] = {
         "rows": ("lora", {}), "rows-qlora": ("qlora", {"gradient_checkpointing": True}),
         "rows-accumulating": ("lora", {"autocast": None, "gradient_accumulation_steps": 2}),
     }  # fmt: skip
@@ -92,9 +92,9 @@ _TABLES: Final = {
 }  # fmt: skip
 
 
-def _tables() -> Iterator[tuple[str, dict[str, Any]]]:
+def _tables() -> Iterator[tuple[str, JsonObject]]:
     """An adapter on the embedding, with a frozen table beneath that passes a gradient under checkpointing."""
-    words: dict[str, tuple[str, Recipe]] = {
+    words: dict[str, tuple[str, JsonObject]] = {
         "adapted-embedding": ("lora", {}), "adapted-embedding-checkpointing": ("lora", {"gradient_checkpointing": True}),
         "adapted-embedding-qlora": ("qlora", {"gradient_checkpointing": True}),
         "adapted-embedding-accumulating": ("lora", {"autocast": None, "gradient_accumulation_steps": 2}),
@@ -106,7 +106,7 @@ def _tables() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}/{word}", {"config": small_config(name, 2), "method": method, "recipe": recipe}
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     for name, layers, targets, only in _FAMILIES:
         config = small_config(name, layers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-Recipe = dict[str, Any]
+from loralens.core.jsontext import JsonObject
+
 _LANGUAGE: Final = r".*language_model.*\.(q_proj|v_proj|down_proj)"
-_CONFIGS: Final[dict[str, dict[str, Any]]] = {
+_CONFIGS: Final[dict[str, JsonObject]] = {
     # published widths, three layers and four
     "voxtral-mini-3b": {
         "model_type": "voxtral", "audio_token_id": 24, "projector_hidden_act": "gelu", "tie_word_embeddings": False,
@@ -22,7 +23,7 @@ _CONFIGS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def _recipes() -> dict[str, tuple[str, Recipe]]:
+def _recipes() -> dict[str, tuple[str, JsonObject]]:
     lora = {"rank": 16, "alpha": 32}
     everywhere, language = ({**lora, "target_modules": names} for names in ("all-linear", _LANGUAGE))
     one = {"micro_batch_size": 1, "sequence_length": 512, "audio_seconds": 30}
@@ -41,7 +42,7 @@ def _recipes() -> dict[str, tuple[str, Recipe]]:
     }
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     for name, config in _CONFIGS.items():
         for word, (method, recipe) in _recipes().items():

@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from loralens.core.jsontext import JsonObject
 from loralens.lab.trace.grid_models import decoder, recipes
 
 _QUERY_VALUE: Final = ["q_proj", "v_proj"]
 _SLIDING, _FULL, _LINEAR = "sliding_attention", "full_attention", "linear_attention"
-_LATENT: Final[dict[str, Any]] = {
+_LATENT: Final[JsonObject] = {
     "qk_rope_head_dim": 64,
     "qk_nope_head_dim": 128,
     "v_head_dim": 128,
     "kv_lora_rank": 512,
 }
-_SPARSE: Final[dict[str, Any]] = {
+_SPARSE: Final[JsonObject] = {
     "n_routed_experts": 16, "num_experts_per_tok": 4, "n_shared_experts": 1, "moe_intermediate_size": 1024,
 }  # fmt: skip
 
 
-def _encoder_decoder(model_type: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+def _encoder_decoder(model_type: str, vocabulary: int, **more: Any) -> JsonObject:
     return {
         "model_type": model_type, "vocab_size": vocabulary, "d_model": 1024, "encoder_layers": 3, "decoder_layers": 3,
         "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096, "encoder_attention_heads": 16, "decoder_attention_heads": 16,
@@ -32,7 +33,7 @@ def _encoder_decoder(model_type: str, vocabulary: int, **more: Any) -> dict[str,
     }  # fmt: skip
 
 
-def _encoder(model_type: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+def _encoder(model_type: str, vocabulary: int, **more: Any) -> JsonObject:
     return {
         "model_type": model_type, "vocab_size": vocabulary, "hidden_size": 768, "intermediate_size": 3072,
         "num_attention_heads": 12, "num_hidden_layers": 3, "max_position_embeddings": 1026, "pad_token_id": 0, **more,
@@ -40,7 +41,7 @@ def _encoder(model_type: str, vocabulary: int, **more: Any) -> dict[str, Any]:
 
 
 # name -> config, names for a small LoRA, target for a large one (all-linear takes in the experts where PEFT adapts them)
-CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
+CONFIGS: Final[dict[str, tuple[JsonObject, list[str], list[str] | str]]] = {
     "deepseek-v3.2": (
         decoder("deepseek_v32", 32768, 2048, 6144, 32, 32, 3, **_LATENT, **_SPARSE, q_lora_rank=768, n_group=4,
                 topk_group=2, first_k_dense_replace=1, index_topk=256, index_n_heads=16, index_head_dim=128),
@@ -128,7 +129,7 @@ CONFIGS: Final[dict[str, tuple[dict[str, Any], list[str], list[str] | str]]] = {
 }  # fmt: skip
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     for name, (config, few, many) in CONFIGS.items():
         for word, (method, recipe) in recipes(config, few, many).items():

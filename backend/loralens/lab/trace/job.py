@@ -8,6 +8,6 @@ from typing import Any
 from loralens.lab.trace.answer import trace_events
 
 
-def run(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def run(spec: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     """Events `progress` and `result`, see `answer.trace_events`."""
     yield from trace_events(spec)

@@ -21,14 +21,14 @@ class MediaInputs:
 
     floats: dict[str, Shape] = field(default_factory=dict)
     integers: dict[str, Shape] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    instead: dict[str, Any] = field(default_factory=dict)  # functions of the model's module, replaced
+    values: dict[str, object] = field(default_factory=dict)
+    instead: dict[str, object] = field(default_factory=dict)  # functions of the model's module, replaced
     chosen: dict[Shape, int] = field(default_factory=dict)  # by its shape, how much of a mask is true
     listed: list[int] | dict[torch.dtype, list[int]] | None = None  # what `Tensor.tolist` gives, perhaps by dtype
 
-    def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, Any]:
+    def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, object]:
         """On the fake GPU."""
-        found: dict[str, Any] = {name: torch.empty(s, device=device, dtype=dtype) for name, s in self.floats.items()}
+        found: dict[str, object] = {name: torch.empty(s, device=device, dtype=dtype) for name, s in self.floats.items()}
         found |= {name: torch.empty(s, device=device, dtype=torch.int64) for name, s in self.integers.items()}
         return found | self.values
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.core.jsontext import from_json
@@ -52,7 +52,7 @@ class Patient:
     folder: Path
     called: str
     """What commands in repairs call the folder."""
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, object] = field(default_factory=dict)
     checked: AdapterConfig | None = None
     plan: Layout | None = None
     file: TensorFile | None = None

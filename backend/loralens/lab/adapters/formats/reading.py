@@ -257,7 +257,7 @@ def _shape(file: TensorFile, name: str) -> tuple[int, ...]:
     return shape
 
 
-def _metadata(file: TensorFile) -> dict[str, Any]:
+def _metadata(file: TensorFile) -> dict[str, object]:
     try:
         found = json.loads(file.header.metadata.get(_DIFFUSERS_METADATA, "{}"))
     except (ValueError, RecursionError):

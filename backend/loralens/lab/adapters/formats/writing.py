@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -130,7 +130,7 @@ def _alpha(modules: list[Lazy]) -> float | None:
     return modules[0].scaling * modules[0].rank if modules else None
 
 
-Written = tuple[str, Tensors, dict[str, Any] | None, dict[str, str]]
+Written = tuple[str, Tensors, dict[str, object] | None, dict[str, str]]
 
 
 def _peft(
@@ -214,7 +214,7 @@ def _scalar(value: float) -> Callable[[], torch.Tensor]:
 def _diffusers(
     modules: list[Lazy], source: LazySource, notes: list[str], heads: Heads | None, layers: int | None
 ) -> Written:
-    said: dict[str, Any] = {}
+    said: dict[str, object] = {}
     for component in _COMPONENTS:
         own = [one for one in modules if one.module.startswith(component + ".")]
         alphas, ranks = {one.scaling * one.rank for one in own}, {one.rank for one in own}

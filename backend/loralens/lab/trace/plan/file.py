@@ -47,7 +47,7 @@ def check(body: Mapping[str, Any]) -> tuple[Model, tuple[str, ...], Recipe]:
     return model, methods, recipe
 
 
-def plan_events(body: Mapping[str, Any], file: str | None = None) -> Iterator[dict[str, Any]]:
+def plan_events(body: Mapping[str, Any], file: str | None = None) -> Iterator[dict[str, object]]:
     """`progress` before each trace, then one `result`: {config, plans, refused, seconds}.
 
     `file`: `FILE.py:FUNCTION` of the command line, which builds the model in the config's place.
@@ -67,9 +67,9 @@ def plan_events(body: Mapping[str, Any], file: str | None = None) -> Iterator[di
     kind = str(model.config.get(CLASS))
     usual = KNOWN[kind][1] if kind in KNOWN else usual_targets(model.config.get("model_type"))
     started = time.perf_counter()
-    rows: list[dict[str, Any]] = []
-    shown: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
+    shown: list[dict[str, object]] = []
+    refused: list[dict[str, object]] = []
     first: LoraLensError | None = None
     parameters = 0
     for method in methods:
@@ -111,7 +111,7 @@ def _plain(config: Any) -> Any:
     return {k: v for k, v in config.items() if k != TRACED} if isinstance(config, Mapping) else config
 
 
-def _shown(one: Fitted) -> dict[str, Any]:
+def _shown(one: Fitted) -> dict[str, object]:
     validity = one.plan.validity
     return {
         "method": one.plan.method,
