@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from loralens.lab.device import Device
+from loralens.lab.measured import Interval
 
 WARM_UP_CALLS = 2
 SAMPLE_SECONDS = 200e-6
@@ -41,14 +42,10 @@ def quantile(values: list[float], fraction: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
-def interval(samples: list[float]) -> dict[str, object]:
+def interval(samples: list[float]) -> Interval:
     """Median, quartiles and the raw samples."""
-    return {
-        "median": quantile(samples, 0.5),
-        "q1": quantile(samples, 0.25),
-        "q3": quantile(samples, 0.75),
-        "samples": samples,
-    }
+    first, median, third = (quantile(samples, part) for part in (0.25, 0.5, 0.75))
+    return Interval(median=median, q1=first, q3=third, samples=samples)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 import pytest
 
 from loralens.lab.bench.compare import compare
-from loralens.lab.bench.schema import BenchmarkResult, Interval, Point, Roofline, Row
+from loralens.lab.bench.schema import BenchmarkResult, Point, Roofline
+from loralens.lab.measured import Interval, Row
 from loralens.lab.words import BenchmarkRequest
 
 

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from loralens.lab.bench.schema import BenchmarkResult, Interval, Point, Row
+from loralens.lab.bench.schema import BenchmarkResult, Point
 from loralens.lab.matmul.catalogue import REFERENCE
+from loralens.lab.measured import Interval, Row
 
 
 class ComparedRow(BaseModel):

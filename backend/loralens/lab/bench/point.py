@@ -20,6 +20,7 @@ from loralens.lab.matmul.problem import ProductTensors, relative_error
 from loralens.lab.matmul.roofline import MeasuredRates
 from loralens.lab.matmul.variants.base import Variant
 from loralens.lab.matmul.variants.registry import REGISTRY
+from loralens.lab.measured import Row
 from loralens.lab.timing import Timings, interval, race
 from loralens.lab.words import BenchmarkRequest, VariantInfo
 
@@ -48,7 +49,7 @@ def measure(
             if run is not None:
                 runs[info.id] = run
         if REFERENCE not in runs:
-            raise _no_reference(request, rows[REFERENCE]["reason"])
+            raise _no_reference(request, rows[REFERENCE].reason)
         yield "progress", {"label": "checking against float64", "share": 0.05, "ratios": {}}
         _check(problem, runs, rows)
         timings = Timings(REFERENCE)
@@ -66,7 +67,7 @@ def measure(
     yield "point", _point(problem, runs, rows, timings, roofline)
 
 
-def _no_reference(request: BenchmarkRequest, reason: str) -> DeviceUnavailable:
+def _no_reference(request: BenchmarkRequest, reason: str | None) -> DeviceUnavailable:
     return DeviceUnavailable(
         f"{request.dtype} is not measured on {request.device}: {reason}",
         field="dtype",
@@ -82,11 +83,11 @@ def _wanted(request: BenchmarkRequest) -> list[VariantInfo]:
     return [info for info in known if info.id in needed]
 
 
-def _prepare(info: VariantInfo, problem: ProductTensors) -> tuple[dict[str, Any], Variant | None]:
-    row: dict[str, Any] = {"id": info.id, "name": info.name, "group": info.group, "available": False, "reason": None}
+def _prepare(info: VariantInfo, problem: ProductTensors) -> tuple[Row, Variant | None]:
+    row = Row(id=info.id, name=info.name, group=info.group, available=False)
     kind = REGISTRY[info.mode, info.id]
-    row["reason"] = kind.why_not(problem) or _no_room(kind, problem) or _takes_too_long(kind, problem.request)
-    if row["reason"] is not None:
+    row.reason = kind.why_not(problem) or _no_room(kind, problem) or _takes_too_long(kind, problem.request)
+    if row.reason is not None:
         return row, None
     begin = time.perf_counter()
     try:
@@ -95,15 +96,16 @@ def _prepare(info: VariantInfo, problem: ProductTensors) -> tuple[dict[str, Any]
         if kind.warm:
             run(0)
     except LoraLensError as error:
-        row["reason"] = error.message
+        row.reason = error.message
         return row, None
     except (RuntimeError, NotImplementedError, ImportError) as error:
         if info.id in (REFERENCE, NOISE) or "memory" in str(error):
             raise
-        row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        row.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return row, None
     problem.device.synchronize()
-    row |= {"available": True, "setup_seconds": time.perf_counter() - begin + run.shared_seconds, "notes": run.notes}
+    row.available, row.notes = True, run.notes
+    row.setup_seconds = time.perf_counter() - begin + run.shared_seconds
     return row, run
 
 
@@ -125,45 +127,43 @@ def _no_room(kind: type[Variant], problem: ProductTensors) -> str | None:
     return None
 
 
-def _check(problem: ProductTensors, runs: Mapping[str, Variant], rows: dict[str, dict[str, Any]]) -> None:
+def _check(problem: ProductTensors, runs: Mapping[str, Variant], rows: Mapping[str, Row]) -> None:
     """Errors against float64, and what one call does."""
     expected = problem.expected()
     exact = problem.expected_gradients() if problem.request.mode == "training" else {}
     for name, run in list(runs.items()):
         row = rows[name]
         output = run(0)
-        row["operations"], row["materialised_bytes"] = _counts(run)
+        row.operations, row.materialised_bytes = _counts(run)
         if _computes_lora(run):
-            row["error"] = relative_error(output[problem.checked.to(output.device)], expected)
+            row.error = relative_error(output[problem.checked.to(output.device)], expected)
         if exact:
-            row["saved_bytes"] = _saved(problem, run)
+            row.saved_bytes = _saved(problem, run)
             found = run.gradients()
-            row["gradient_errors"] = {
+            row.gradient_errors = {
                 key: relative_error(_rows_of(key, value, problem), exact[key])
                 for key, value in found.items()
                 if key in exact and _computes_lora(run)
             }
         if problem.device.kind == "cuda":
-            row["peak_bytes"] = _peak(run)
-    eager = rows.get(EAGER[problem.request.mode], {})
+            row.peak_bytes = _peak(run)
+    eager = rows.get(EAGER[problem.request.mode])
     for name in runs:
         _judge(rows[name], eager, problem.request.dtype)
 
 
-def _judge(row: dict[str, Any], eager: Mapping[str, Any], dtype: str) -> None:
+def _judge(row: Row, eager: Row | None, dtype: str) -> None:
     """Bound the error of the output, and in training that of each gradient, by those of PEFT's form."""
-    if "error" not in row or eager.get("error") is None:
+    if "error" not in row.model_fields_set or eager is None or eager.error is None:
         return
-    row["error_limit"] = _limit(eager["error"], dtype)
-    row["error_ok"] = _within(row["error"], row["error_limit"])
-    if row.get("gradient_errors"):
-        of_eager = eager.get("gradient_errors") or {}
-        row["gradient_limits"] = {
-            name: _limit(of_eager[name], dtype) for name in row["gradient_errors"] if of_eager.get(name) is not None
-        }
-        row["error_ok"] &= all(
-            _within(row["gradient_errors"][name], limit) for name, limit in row["gradient_limits"].items()
-        )
+    row.error_limit = _limit(eager.error, dtype)
+    row.error_ok = _within(row.error, row.error_limit)
+    if row.gradient_errors:
+        of_eager = eager.gradient_errors or {}
+        known = {name: error for name in row.gradient_errors if (error := of_eager.get(name)) is not None}
+        row.gradient_limits = {name: _limit(error, dtype) for name, error in known.items()}
+        within = [_within(row.gradient_errors[name], limit) for name, limit in row.gradient_limits.items()]
+        row.error_ok = row.error_ok and all(within)
 
 
 def _limit(eager: float, dtype: str) -> float:
@@ -207,42 +207,43 @@ def _peak(run: Callable[[int], object]) -> int:
 
 
 def _median(values: list[float]) -> float:
-    return float(interval(values)["median"]) if values else 0.0  # type: ignore[arg-type]
+    return interval(values).median if values else 0.0
 
 
 def _point(
     problem: ProductTensors,
     runs: Mapping[str, Variant],
-    rows: dict[str, dict[str, Any]],
+    rows: Mapping[str, Row],
     timings: Timings,
     roofline: MeasuredRates,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     for name, run in runs.items():
         samples = timings.of(name)
         if samples:
-            roofline.saw(run.work(), float(interval(samples)["median"]), run.id)  # type: ignore[arg-type]
+            roofline.saw(run.work(), interval(samples).median, run.id)
     for name, run in runs.items():
         samples = timings.of(name)
         if not samples:
             continue
         row, work = rows[name], run.work()
-        row["seconds"] = interval(samples)
-        row["ratio"] = interval(timings.ratios(name))
-        row["rounds"] = list(timings.seconds[name])
-        middle = row["seconds"]["median"]
-        row |= {"flops": work.flops, "bytes": work.bytes}
-        row |= {"flops_per_second": work.flops / middle, "bytes_per_second": work.bytes / middle}
-        row["roofline_fraction"] = roofline.floor_seconds(work) / middle
+        row.seconds = interval(samples)
+        row.ratio = interval(timings.ratios(name))
+        row.rounds = list(timings.seconds[name])
+        middle = row.seconds.median
+        row.flops, row.bytes = work.flops, work.bytes
+        row.flops_per_second, row.bytes_per_second = work.flops / middle, work.bytes / middle
+        row.roofline_fraction = roofline.floor_seconds(work) / middle
     request = problem.request
     settings = request.model_dump(
         mode="json", include={"tokens", "in_features", "out_features", "rank", "alpha", "dtype", "adapters", "requests"}
     )
     remarks = trust.remarks(problem.device, timings, NOISE)
+    noise, best = rows.get(NOISE), cost.recommend(problem, rows, roofline)
     return {
         "settings": settings | {"rows": problem.rows, "copies": problem.copies},
-        "rows": list(rows.values()),
-        "noise": rows.get(NOISE, {}).get("ratio"),
-        "recommendation": cost.recommend(problem, rows, roofline),
+        "rows": [row.model_dump(mode="json", exclude_unset=True) for row in rows.values()],
+        "noise": noise.ratio.model_dump(mode="json") if noise and noise.ratio else None,
+        "recommendation": best and best.model_dump(mode="json"),
         "roofline": roofline.to_dict(),
         "clock": problem.device.clock,
         "rounds": timings.rounds,

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from loralens.lab.matmul import packed
 from loralens.lab.matmul.catalogue import of_mode
+from loralens.lab.measured import Recommendation
 from loralens.lab.words import Mode
 
 if TYPE_CHECKING:
     from loralens.lab.matmul.problem import ProductTensors
     from loralens.lab.matmul.roofline import MeasuredRates
+    from loralens.lab.measured import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,27 +142,24 @@ def _usual(name: str, kind: str) -> bool:
     return name not in ("graph_addmm", "triton_split", "grouped_mm")
 
 
-def recommend(
-    problem: ProductTensors, rows: Mapping[str, dict[str, Any]], roofline: MeasuredRates
-) -> dict[str, Any] | None:
+def recommend(problem: ProductTensors, rows: Mapping[str, Row], roofline: MeasuredRates) -> Recommendation | None:
     """The recommended variant: the fastest measured one that keeps the adapter separate and passes the error bound.
 
     Where several lie within the noise floor of the fastest, the one with the fewest operations is taken.
     """
     mode = problem.request.mode
-    honest = {
-        info.id: rows[info.id]
-        for info in of_mode(mode)
-        if info.honest and rows.get(info.id, {}).get("ratio") and rows[info.id].get("error_ok")
-    }
-    if not honest:
+    honest = {info.id for info in of_mode(mode) if info.honest}
+    candidates = [(row.ratio.median, row) for row in rows.values() if row.id in honest and row.ratio and row.error_ok]
+    if not candidates:
         return None
-    fastest = min(honest.values(), key=lambda row: row["ratio"]["median"])
-    noise = rows.get("dense_again", {}).get("ratio")
-    width = 0.0 if noise is None else max(abs(noise["q1"] - 1), abs(noise["q3"] - 1))
-    close = [row for row in honest.values() if row["ratio"]["median"] <= fastest["ratio"]["median"] * (1 + width)]
+    fastest = min(ratio for ratio, _ in candidates)
+    again = rows.get("dense_again")
+    noise = again.ratio if again else None
+    width = 0.0 if noise is None else max(abs(noise.q1 - 1), abs(noise.q3 - 1))
+    close = [(ratio, row) for ratio, row in candidates if ratio <= fastest * (1 + width)]
     # The layer of this package is one of the forms: it is named only where it alone is fastest.
-    best = min(close, key=lambda row: (row["id"] == "own", row.get("operations") or 99, row["ratio"]["median"]))
+    ratio, best = min(close, key=lambda one: (one[1].id == "own", one[1].operations or 99, one[0]))
+    available = {name for name, row in rows.items() if row.available}
     predicted = choose(
         mode,
         kind=problem.device.kind,
@@ -170,20 +169,19 @@ def recommend(
         out_features=problem.out_features,
         rank=problem.rank,
         adapters=problem.request.adapters,
-        available=set(rows) & {name for name, row in rows.items() if row["available"]},
+        available=available,
         rates=AssumedRates(
             roofline.flops_per_second, roofline.read_bytes_per_second, ASSUMED[problem.device.kind].operation_seconds
         ),
-    ) if set(FORMS[mode]) & {name for name, row in rows.items() if row["available"]} else None  # fmt: skip
-    ratio = best["ratio"]["median"]
+    ) if set(FORMS[mode]) & available else None  # fmt: skip
     change = f"{abs(ratio - 1):.1%} {'less' if ratio < 1 else 'more'} time than dense"
     among = "" if len(close) == 1 else f"; {len(close) - 1} others are within the noise of this run"
-    return {
-        "variant": best["id"],
-        "name": best["name"],
-        "ratio": ratio,
-        "reason": f"{change}, fastest of {len(honest)} variants that keep the adapter separate and are accurate{among}",
-        "predicted": predicted,
-        "candidates": len(honest),
-        "ties": len(close) - 1,
-    }
+    return Recommendation(
+        variant=best.id,
+        name=best.name,
+        ratio=ratio,
+        reason=f"{change}, fastest of {len(candidates)} variants that keep the adapter separate and are accurate{among}",
+        predicted=predicted,
+        candidates=len(candidates),
+        ties=len(close) - 1,
+    )
