@@ -53,6 +53,10 @@ roundtrip: ## 500 random recipes to each trainer's config or script and back (so
 trl-steps: ## Exported TRL scripts run a real step: make trl-steps TRL=path/to/python (of an environment with trl and datasets)
 	PYTHONPATH=backend:tests $(TRL) tests/trainers/trl_steps.py
 
+.PHONY: trl-traces
+trl-traces: ## TRL's losses traced in the installed version, appended to two files: make trl-traces TRL=path/to/python STEPS=file EVALUATIONS=file
+	PYTHONPATH=backend:tests $(TRL) tests/trainers/trl_traces.py $(STEPS) $(EVALUATIONS)
+
 .PHONY: oom-events
 oom-events: ## 200 made-up out-of-memory messages: how often the tensor is named, with the set-up and without (a quarter of an hour)
 	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/oom_events.py 200

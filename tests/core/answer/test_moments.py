@@ -1,6 +1,7 @@
 """A run beside its step: an evaluation to the traced byte, a machine's memory, and pools that GPU and processor share.
 
-`tests/oracles/traced-evaluations.jsonl`: transformers' own container fed by real forward passes (`lab.trace.evaluation`).
+`tests/oracles/traced-evaluations.jsonl`: transformers' own container fed by real forward passes (`lab.trace.evaluation`), and the
+losses of TRL 1.10, 1.13 and 1.16 without gradients (`tests/trainers/trl_traces.py`).
 """
 
 import json
@@ -13,7 +14,10 @@ from loralens.core import catalogue
 from loralens.core.answer.answers import memory_answer
 from loralens.core.answer.estimate import estimate, estimate_model
 from loralens.core.answer.host import PROCESS
+from loralens.core.errors import InvalidInput
+from loralens.core.question.flat import merged_recipe
 from loralens.core.question.model import resolve
+from loralens.core.question.objectives import OBJECTIVES
 from loralens.core.question.recipe import Recipe
 
 GIB = 2**30
@@ -28,7 +32,10 @@ OFFLOADED = {"gradient_checkpointing": True, "sequence_length": 2048, "strategy"
 def test_an_evaluation_takes_what_the_traced_one_does(case):
     request = case["request"]
     own = estimate_model(resolve(config=request["config"]), request["method"], Recipe.from_mapping(request["recipe"]))
-    assert own.evaluation.allocated_bytes == pytest.approx(case["expected"]["peak_allocated_bytes"], rel=1e-4)
+    near = (
+        2e-4 if "/trl-" in case["name"] else 1e-4
+    )  # TRL takes rows by two numbers of each, and keeps a number per token
+    assert own.evaluation.allocated_bytes == pytest.approx(case["expected"]["peak_allocated_bytes"], rel=near)
 
 
 def test_one_evaluation_is_traced_again():
@@ -126,3 +133,47 @@ def test_what_decides_beside_the_step_is_said_in_both_languages(words, says):
     (line,) = (text for text in estimate(model, "full", **words).assumptions() if re.fullmatch(says, text))
     table = json.loads(Path("frontend/src/shared/ui/ledger.zh-CN.json").read_text("utf-8"))
     assert any(re.fullmatch(pattern, line) for pattern, _ in table["assumptions"])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTIVES if kind != "sft"])
+def test_every_objective_is_evaluated(kind):
+    """Its own passes without gradients: a batch of the step's size takes less than the step, a reference or teacher included."""
+    words = {"objective": kind, "loss": "fused_head", "micro_batch_size": 4, "sequence_length": 512}
+    words |= {"teacher": "llama-3.2-1b"} if kind == "distillation" else {}
+    found = estimate("llama-3.2-1b", "full", **words, eval_samples=16, eval_batch_size=4)
+    resident = found.moments.allocated()["saving"]
+    assert resident < found.evaluation.allocated_bytes < found.allocated_bytes
+    assert any(text.startswith(f"evaluation as TRL 1.16 runs it: {kind} again") for text in found.assumptions())
+    with pytest.raises(InvalidInput, match=f"for supervised fine-tuning alone, not for {kind}"):
+        estimate("llama-3.2-1b", "full", **words, eval_samples=16, eval_metrics="logits").assumptions()
+
+
+def test_an_engine_has_to_fit_beside_every_moment():
+    words = {
+        "objective": "grpo",
+        "rollout": "vllm",
+        "gpu_memory_utilization": 0.95,
+        "sleep_level": 0,
+        "loss": "fused_head",
+    }
+    (found,) = memory_answer(
+        {
+            "model": "llama-3.2-1b",
+            "method": "lora",
+            "gpu": "rtx-4090",
+            "recipe": merged_recipe({**words, "eval_samples": 8}),
+        }
+    )["estimates"]
+    assert {row["fits"][0]["verdict"] for row in found["moments"]} == {"does_not_fit"} == {found["fits"][0]["verdict"]}
+    assert found["iteration"]["phases"][-1]["phase"] == "evaluation"
+
+
+def test_a_fused_head_makes_no_logits_in_an_evaluation_either():
+    words = {"eval_samples": 64, "eval_batch_size": 8}
+    whole, fused, liger = (estimate("llama-3.1-8b", "lora", loss=loss, **words).evaluation.allocated_bytes
+                           for loss in ("full", "fused_head", "fused"))  # fmt: skip
+    assert fused < whole / 1.5 and liger == whole  # Liger makes logits where it does not learn
+    assert (
+        estimate("llama-3.1-8b", "lora", loss="fused", stack={"trl": "1.10"}, **words).evaluation.allocated_bytes
+        < whole / 1.5
+    )

@@ -203,7 +203,8 @@ class Estimate:
 
     def iteration(self, gpus: Iterable[str] = SHOWN_GPUS) -> Iteration | None:
         """The phases of an iteration with a rollout, and the engine beside the model that learns; see `answer.iteration`."""
-        return iteration(self.model, self.plan, self.recipe, self.phases, gpus)
+        evaluated = {"evaluation": self.evaluation.allocated_bytes} if self.evaluation else {}
+        return iteration(self.model, self.plan, self.recipe, self.phases | evaluated, gpus)
 
     @property
     def evaluation(self) -> Evaluated | None:
@@ -298,9 +299,11 @@ class Estimate:
             "attention": [{"kernel": name, "because": why} for name, why in self.plan.attention.items()],
             "without_effect": idle_words(self.plan, self.recipe),
             "fits": self.fits([card.id for card in cards], allocator),
-            "moments": self.moments.rows(cards),
+            "moments": [],
         }
-        if beside := self.iteration([card.id for card in cards]):
+        beside = self.iteration([card.id for card in cards])
+        answer["moments"] = self.moments.rows(cards, beside["cards"] if beside else ())
+        if beside:
             answer["iteration"] = beside
         return answer
 

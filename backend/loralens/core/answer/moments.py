@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.overhead import needed_by_rule
-from loralens.core.answer.verdict import verdict
+from loralens.core.answer.verdict import verdict, worst
+from loralens.core.question.objectives import SFT
 from loralens.core.question.shapes import Pair
 
 if TYPE_CHECKING:
     from loralens.core.answer.evaluated import Evaluated
     from loralens.core.answer.host import Phases
     from loralens.core.answer.planned import CompiledPlan
-    from loralens.core.answer.shapes import RunMoment
+    from loralens.core.answer.shapes import IterationCard, RunMoment
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
 
@@ -23,6 +24,10 @@ GIB: Final = 2**30
 EVALUATION_NOTE: Final = (
     "evaluation as transformers 5.23 runs it, with every sample as long as sequence_length; what is kept so far is copied beside "
     "each new batch"
+)
+OBJECTIVE_NOTE: Final = (
+    "evaluation as TRL 1.16 runs it: {} again without gradients, with every sample as long as sequence_length; what it generates to "
+    "be read, and metrics of one's own, are not counted"
 )
 
 
@@ -50,9 +55,10 @@ class Moments:
         """What a card must have for it, at least and to be safe."""
         return self.step[1] if name == "step" else needed_by_rule(allocated)
 
-    def rows(self, cards: Iterable[Gpu]) -> list[RunMoment]:
-        """One for each moment, with verdicts on GPUs and machine."""
+    def rows(self, cards: Iterable[Gpu], engines: Iterable[IterationCard] = ()) -> list[RunMoment]:
+        """One for each moment, with verdicts on GPUs and machine; an engine on a card has to fit beside every one of them."""
         cards, memory = list(cards), self.recipe.parallelism.host_memory
+        engine = {row["gpu"]: row["verdict"] for row in engines}
         rows: list[RunMoment] = []
         for name, size in self.allocated().items():
             needed, span = self.needed(name, size), self.host.moments[name]
@@ -61,7 +67,13 @@ class Moments:
                     "moment": name,
                     "allocated_bytes": size,
                     "needed_bytes": Pair(list(needed)),
-                    "fits": [{"gpu": card.id, "verdict": verdict(needed, card.memory_bytes)} for card in cards],
+                    "fits": [
+                        {
+                            "gpu": card.id,
+                            "verdict": worst(verdict(needed, card.memory_bytes), engine.get(card.id, "fits")),
+                        }
+                        for card in cards
+                    ],
                     "host_bytes": Pair(list(span)),
                     "host_verdict": None if memory is None else verdict(span, int(memory * 2**30)),
                 }
@@ -73,7 +85,9 @@ class Moments:
         found = []
         if self.evaluation is not None:
             least, safe = (size / GIB for size in needed_by_rule(self.evaluation.allocated_bytes))
-            found += [EVALUATION_NOTE, f"while it evaluates a GPU needs {least:.1f} GiB, to be safe {safe:.1f} GiB"]
+            learned = self.recipe.objective.type
+            note = EVALUATION_NOTE if learned == SFT else OBJECTIVE_NOTE.format(learned)
+            found += [note, f"while it evaluates a GPU needs {least:.1f} GiB, to be safe {safe:.1f} GiB"]
         memory, (least, safe) = self.recipe.parallelism.host_memory, self.host.needed
         if memory is not None:
             found.append(
