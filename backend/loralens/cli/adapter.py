@@ -48,14 +48,13 @@ def inspect(folder: Folder, energy: Energy = 0.99, json: Json = False) -> None:
     Types of PEFT other than LoRA are named, explained and counted.
     """
     require(Settings().state_directory())
-    from loralens.lab.adapters.adalora import PEFT_TYPE as ADALORA
     from loralens.lab.adapters.files import read_adapter
-    from loralens.lab.adapters.folder import stored_bytes
+    from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE, stored_bytes
     from loralens.lab.adapters.inspect import inspect_adapter
-    from loralens.lab.adapters.kinds import identify
+    from loralens.lab.adapters.kinds import without_spectrum
 
-    other = identify(folder) if folder.is_dir() else None
-    if other is not None and other.peft_type != ADALORA:  # which has a spectrum
+    other = without_spectrum(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
+    if other is not None:
         return print_json(other.to_dict()) if json else _of_another_kind(other)
     answer = inspect_adapter(read_adapter(folder), energy).to_dict() | {"file_bytes": stored_bytes(folder)}
     if json:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import torch
 from api.checks import problem
+from safetensors.torch import save
 
 from loralens.lab.adapters.adapter import Adapter, assemble
 from loralens.lab.adapters.comparing import compare_adapters
@@ -144,6 +145,22 @@ def test_a_kept_adapter_is_named_by_its_id(client: httpx.Client) -> None:
     assert client.post("/compare", files=second, data={"id": "0" * 16}).status_code == 404
     assert client.post("/compare", files={**form(one), **second}, data={"id": id_}).status_code == 422
     client.delete(f"/kept/{id_}")
+
+
+def test_an_adapter_without_a_spectrum_is_named_and_counted(client: httpx.Client) -> None:
+    """VeRA's shared factors are frozen; two vectors of each layer were trained. It is looked at, and not kept."""
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    vectors = {f"{name}.vera_lambda_b": torch.ones(32), f"{name}.vera_lambda_d": torch.ones(4)}
+    shared = {"base_model.vera_A": torch.ones(4, 32), "base_model.vera_B": torch.ones(32, 4)}
+    config = json.dumps({"peft_type": "VERA", "r": 4, "target_modules": ["q_proj"]}).encode()
+    files = {
+        "config": ("adapter_config.json", config),
+        "weights": ("adapter_model.safetensors", save(vectors | shared)),
+    }
+    answer = client.post("/inspect", files=files).json()
+    assert (answer["peft_type"], answer["parameters"], answer["frozen_parameters"]) == ("VERA", 36, 256)
+    assert answer["says"].startswith("VeRA: frozen random factors") and answer["counted"] is True
+    assert "VERA" in problem(client.post("/uploads", files=files), 422)["detail"]
 
 
 def test_forms_that_are_none(client: httpx.Client) -> None:

@@ -1,5 +1,5 @@
 /** The real hub, the inspector and serving memory. Where the server's hub is trained, switching and streaming too. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { assert, equal, openPage, settled } from '../lib.mjs'
@@ -31,15 +31,23 @@ function adapterFiles(folder) {
     config: join(folder, 'adapter_config.json'),
     weights: join(folder, 'adapter_model.safetensors'),
     broken: join(folder, 'broken.safetensors'),
+    // The same as PiSSA, and what it was before training.
+    pissa: join(folder, 'pissa', 'adapter_config.json'),
+    begun: join(folder, 'begun.safetensors'),
   }
-  writeFileSync(files.config, JSON.stringify({ peft_type: 'LORA', r: rank, lora_alpha: 8, target_modules: ['q_proj'] }))
+  const config = { peft_type: 'LORA', r: rank, lora_alpha: 8, target_modules: ['q_proj'] }
+  writeFileSync(files.config, JSON.stringify(config))
+  mkdirSync(join(folder, 'pissa'))
+  writeFileSync(files.pissa, JSON.stringify({ ...config, init_lora_weights: 'pissa' }))
   const weights = Buffer.concat([length, text, Buffer.from(a.buffer), Buffer.from(b.buffer)])
+  const before = Buffer.from(b.map((value) => 0.9 * value).buffer)
+  writeFileSync(files.begun, Buffer.concat([length, text, Buffer.from(a.buffer), before]))
   writeFileSync(files.weights, weights)
   writeFileSync(files.broken, weights.subarray(0, weights.length - 4))
   return files
 }
 
-/** The doctor, comparing, merging and converting, with the keyboard alone. */
+/** The doctor, comparing, merging, making plain and converting, with the keyboard alone. */
 async function toolsWork(page, files) {
   const tools = page.locator('[data-adapter-tools]')
   const press = async (name) => {
@@ -66,6 +74,19 @@ async function toolsWork(page, files) {
   await tools.locator('[data-converted] a').waitFor()
   const [converted] = await Promise.all([page.waitForEvent('download'), tools.locator('[data-converted] a').click()])
   equal(converted.suggestedFilename(), 'mlx.zip', 'the converted adapter is handed out')
+  for (const button of (await tools.getByRole('button', { name: /^Remove / }).all()).reverse()) await button.click()
+  for (const pair of [
+    [files.pissa, files.weights],
+    [files.config, files.begun],
+  ])
+    await tools.locator('input[type=file]').setInputFiles(pair)
+  await tools.getByRole('button', { name: 'Make plain', exact: true }).first().click()
+  await press('Make plain')
+  await tools.locator('[data-made-plain] a').waitFor()
+  assert(
+    (await tools.locator('[data-made-plain]').innerText()).includes('PiSSA became plain LoRA: 1 modules of rank 8'),
+    'plain',
+  )
 }
 
 /** A training that is under way is there after a reload, is one, and can be stopped. */

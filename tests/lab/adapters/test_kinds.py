@@ -46,6 +46,11 @@ class Small(torch.nn.Module):
         self.table = torch.nn.Embedding(8, 16)
 
 
+def test_every_type_is_explained_in_chinese() -> None:
+    chinese = Path(__file__).parents[3] / "frontend/src/features/adapters/kinds.zh-CN.json"
+    assert json.loads(chinese.read_text("utf-8")).keys() == KINDS.keys()
+
+
 def test_every_type_with_a_tuner_is_known() -> None:
     assert set(map(str, peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING)) <= {f"PeftType.{name}" for name in KINDS} | set(
         KINDS

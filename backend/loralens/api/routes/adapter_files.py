@@ -18,7 +18,9 @@ from loralens.api.bodies import JsonRoute
 from loralens.api.hub_service import Service
 from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
+from loralens.api.shape import shape
 from loralens.api.uploads import MAX_UPLOAD_BYTES, Upload
+from loralens.lab.adapters.answers import IdentifiedAnswer
 
 router = APIRouter(tags=["adapters"], route_class=JsonRoute)
 
@@ -60,13 +62,13 @@ Energy = Annotated[float, Query(gt=0, le=1, description="Share that “could be 
     "/adapters/inspect",
     summary="Look into an adapter without keeping it",
     dependencies=NEEDS_LAB,
-    response_model=schemas.InspectAnswer,
+    response_model=schemas.InspectAnswer | shape(IdentifiedAnswer),
     responses=documented(400, 413, 415, 422, 503),
     openapi_extra=_UPLOAD,
     max_body_size=MAX_UPLOAD_BYTES,
 )
 def inspect_upload(upload: Upload, work: Work, energy: Energy = 0.99) -> Response:
-    """Everything is checked before a tensor is made; nothing is written to disk."""
+    """Everything is checked before a tensor is made, and nothing is kept. Of a type without a spectrum: what it is, and how large."""
     return respond(work.of_upload("inspect", upload, energy=energy))
 
 

@@ -78,6 +78,21 @@ class MergeAnswer(TypedDict):
     file_bytes: int
 
 
+class IdentifiedAnswer(TypedDict):
+    """An adapter of a type that has no LoRA spectrum: what it is, and how large."""
+
+    peft_type: Annotated[str, "PEFT's name of the type."]
+    says: Annotated[str, "What it does to its base."]
+    parameters: Annotated[int, "Numbers that were trained."]
+    counted: Annotated[bool, "Whether PEFT's own count of this type was compared and is the same."]
+    frozen_parameters: Annotated[int, "Numbers that are stored and were not trained: fixed ones, and places."]
+    tensors: int
+    tensor_bytes: int
+    dtypes: list[str]
+    base_model: str | None
+    besides: Annotated[list[str], "Settings beside plain LoRA that change what it computes."]
+
+
 class PlainAnswer(TypedDict):
     """What came of making an adapter plain LoRA of the published base."""
 

@@ -7,13 +7,14 @@ PEFT's own (tests/lab/adapters/test_kinds.py; those of prompts and ShadowPEFT we
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.jsontext import from_json
-from loralens.lab.adapters import foreign
+from loralens.lab.adapters import adalora, foreign
+from loralens.lab.adapters.answers import IdentifiedAnswer
 from loralens.lab.adapters.config import CHANGES_THE_MODEL, MAX_CONFIG_BYTES
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.stream import DTYPES, TensorFile
@@ -93,9 +94,20 @@ class Identified:
     base_model: str | None
     besides: list[str]
 
-    def to_dict(self) -> dict[str, object]:
-        """As JSON-able values."""
-        return asdict(self)
+    def to_dict(self) -> IdentifiedAnswer:
+        """As it is printed and sent."""
+        return {
+            "peft_type": self.peft_type,
+            "says": self.says,
+            "parameters": self.parameters,
+            "counted": self.counted,
+            "frozen_parameters": self.frozen_parameters,
+            "tensors": self.tensors,
+            "tensor_bytes": self.tensor_bytes,
+            "dtypes": self.dtypes,
+            "base_model": self.base_model,
+            "besides": self.besides,
+        }
 
 
 def identify(folder: Path) -> Identified | None:
@@ -103,11 +115,15 @@ def identify(folder: Path) -> Identified | None:
 
     Raises: `NotFound` or `InvalidInput` for files that are missing, malformed, or of a type that PEFT 0.21 does not list.
     """
-    path = folder / CONFIG_FILE
-    if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES or not (folder / WEIGHTS_FILE).is_file():
+    return identify_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
+
+
+def identify_files(config_file: Path, weights_file: Path) -> Identified | None:
+    """The same of its two files, whatever they are called."""
+    if not config_file.is_file() or config_file.stat().st_size > MAX_CONFIG_BYTES or not weights_file.is_file():
         return None  # the strict reader says what is wrong
     try:
-        config = from_json(path.read_bytes())
+        config = from_json(config_file.read_bytes())
     except (ValueError, RecursionError):
         return None
     if not isinstance(config, dict) or foreign.of_config(config) is not None:
@@ -119,7 +135,13 @@ def identify(folder: Path) -> Identified | None:
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise InvalidInput(f"PEFT 0.21 lists no type {str(name)[:40]!r}", field="adapter_config.peft_type")
-    return _counted(TensorFile(folder / WEIGHTS_FILE), str(name), kind, config, besides)
+    return _counted(TensorFile(weights_file), str(name), kind, config, besides)
+
+
+def without_spectrum(config_file: Path, weights_file: Path) -> Identified | None:
+    """The same for what `inspect_adapter` does not read: AdaLoRA is read as LoRA."""
+    found = identify_files(config_file, weights_file)
+    return None if found is not None and found.peft_type == adalora.PEFT_TYPE else found
 
 
 def _counted(

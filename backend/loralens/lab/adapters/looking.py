@@ -13,6 +13,7 @@ from typing import Any
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.files import read_adapter, read_adapter_bytes, weights_bytes
 from loralens.lab.adapters.inspect import inspect_adapter
+from loralens.lab.adapters.kinds import without_spectrum
 from loralens.lab.adapters.resize import resize_adapter
 from loralens.lab.adapters.shelf import Shelf
 
@@ -20,9 +21,13 @@ Event = dict[str, object]
 
 
 def inspect(spec: Mapping[str, Any]) -> Iterator[Event]:
-    """The report of the two files in the folder `upload`, of which nothing is kept; `energy` as in `inspect_adapter`."""
+    """The report of the two files in the folder `upload`, of which nothing is kept; `energy` as in `inspect_adapter`.
+
+    Of a type without a spectrum: what it is.
+    """
     yield {"type": "progress"}
-    yield _report(_uploaded(spec), None, spec)
+    other = without_spectrum(*_files(spec))
+    yield _report(_uploaded(spec), None, spec) if other is None else {"type": "result", "answer": other.to_dict()}
 
 
 def keep(spec: Mapping[str, Any]) -> Iterator[Event]:
@@ -61,8 +66,13 @@ def _report(adapter: Adapter, id_: str | None, spec: Mapping[str, Any]) -> Event
 
 
 def _uploaded(spec: Mapping[str, Any]) -> Adapter:
+    config, weights = _files(spec)
+    return read_adapter_bytes(config.read_bytes(), weights.read_bytes())
+
+
+def _files(spec: Mapping[str, Any]) -> tuple[Path, Path]:
     folder = Path(spec["upload"])
-    return read_adapter_bytes((folder / "config").read_bytes(), (folder / "weights").read_bytes())
+    return folder / "config", folder / "weights"
 
 
 def _shelf(spec: Mapping[str, Any]) -> Shelf:

@@ -3,6 +3,7 @@ import { useQuery, useQueryClient } from '@tanstack/vue-query'
 import { computed, ref, shallowRef, watch, type ComputedRef, type Ref } from 'vue'
 import { ApiError, OfflineError, request, type Problem } from '@/shared/api/client'
 import { useRunEvents, type RunEvents } from '@/shared/api/useRunEvents'
+import type { Locale } from '@/shared/lib/format'
 
 export type Way = 'index' | 'pointer' | 'file' | 'merge'
 export const WAYS: readonly Way[] = ['index', 'pointer', 'file', 'merge']
@@ -18,6 +19,10 @@ export interface HubAdapter {
   active: boolean
   held_out: { requests: number; right: number } | null
 }
+/** What it is called in the reader's language. */
+export const titleOf = (adapter: HubAdapter, locale: Locale): string =>
+  locale === 'en' ? adapter.title : adapter.title_zh
+
 export interface Timing {
   way: string
   median_seconds: number

@@ -1,6 +1,6 @@
 /** An adapter's two files, looked into by the server on this machine; kept there only when it is to be resized. */
 import { ref, shallowRef, type Ref } from 'vue'
-import { ApiError, request, type Problem } from '@/shared/api/client'
+import { ApiError, request, type Problem, type Schemas } from '@/shared/api/client'
 import { formOf, post } from './forms'
 import { asProblem } from './useAdapters'
 
@@ -30,6 +30,8 @@ export interface Report {
   modules: ModuleReport[]
   notes: string[]
 }
+/** An adapter of a type that has no LoRA spectrum. */
+export type Identified = Schemas['IdentifiedAnswer']
 export interface Resized {
   id: string
   rank: number
@@ -59,6 +61,7 @@ async function send<T>(path: string, pair: Pair): Promise<T> {
 
 export interface Inspector {
   report: Ref<Report | null>
+  identified: Ref<Identified | null>
   resized: Ref<Resized | null>
   problem: Ref<Problem | null>
   busy: Ref<boolean>
@@ -69,6 +72,7 @@ export interface Inspector {
 
 export function useInspector(): Inspector {
   const report = shallowRef<Report | null>(null)
+  const identified = shallowRef<Identified | null>(null)
   const resized = shallowRef<Resized | null>(null)
   const problem = shallowRef<Problem | null>(null)
   const busy = ref(false)
@@ -92,19 +96,23 @@ export function useInspector(): Inspector {
 
   return {
     report,
+    identified,
     resized,
     problem,
     busy,
     look: (path) =>
       during(async () => {
-        pair = null
+        pair = identified.value = null
         report.value = await json<Report>('GET', path)
       }),
     drop: (files, incomplete) =>
       during(async () => {
+        report.value = identified.value = null
         pair = pairOf(files)
         if (!pair) throw new ApiError({ title: incomplete, status: 422, detail: incomplete })
-        report.value = await send<Report>('/api/adapters/inspect', pair)
+        const answer = await send<Report | Identified>('/api/adapters/inspect', pair)
+        if ('peft_type' in answer) identified.value = answer
+        else report.value = answer
       }),
     resize: (rank) =>
       during(async () => {

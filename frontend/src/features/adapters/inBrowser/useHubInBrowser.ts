@@ -1,9 +1,8 @@
 /** The shipped hub as the page shows a server's: the same state and the same streams, from a worker of this page. */
-import { computed, onScopeDispose, ref, shallowRef, type Ref } from 'vue'
+import { computed, onScopeDispose, ref, type Ref } from 'vue'
 import PAGE from '@loralens/lab/adapters/shipped/page.json'
-import type { Problem } from '@/shared/api/client'
 import type { HubState } from '../useAdapters'
-import { withToken, type Generation, type Row } from '../useGeneration'
+import { generationOver, type Generation } from '../useGeneration'
 import { HubClient } from './client'
 
 /** Longer than any answer of the six tasks. */
@@ -34,41 +33,14 @@ export function useHubInBrowser(): HubInBrowser {
   }
 }
 
-function generationOf(client: HubClient): Generation {
-  const rows = ref<Row[]>([])
-  const running = ref(false)
-  const problem = shallowRef<Problem | null>(null)
-  const rate = ref<number | null>(null)
-  let halt = (): void => undefined
-
-  function stop(): void {
-    halt()
-    running.value = false
-  }
-  return {
-    rows,
-    running,
-    problem,
-    rate,
-    stop,
-    start(prompt, adapters) {
-      stop()
-      problem.value = null
-      rate.value = null
-      rows.value = adapters.map((adapter) => ({ adapter, text: '', ended: false }))
-      running.value = true
-      halt = client.ask({ prompt, adapters: [...adapters], tokens: TOKENS }, (told) => {
-        if ('token' in told) {
-          rows.value = withToken(rows.value, told.token)
-          return
-        }
-        running.value = false
-        if ('done' in told) rate.value = told.done
-        else problem.value = { title: told.failed, detail: told.failed, status: 0 }
-      })
-    },
-  }
-}
+const generationOf = (client: HubClient): Generation =>
+  generationOver((prompt, adapters, heard) =>
+    client.ask({ prompt, adapters: [...adapters], tokens: TOKENS }, (told) => {
+      if ('token' in told) heard.token(told.token)
+      else if ('done' in told) heard.done(told.done)
+      else heard.failed({ title: told.failed, detail: told.failed, status: 0 })
+    }),
+  )
 
 function stateOf(active: string | null): HubState {
   const adapters = PAGE.adapters.map((adapter) => ({ ...adapter, active: adapter.name === active }))
