@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loralens.core.answer.estimate import estimate_model
+from loralens.core.architecture.nested import TALKS
 from loralens.core.architecture.registry import FAMILIES, MEDIA, families, text_config
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
@@ -110,7 +111,8 @@ def whole(name: str, found: Evidence | None) -> str:
     """One line of the second table."""
     sources = dict.fromkeys(written_after(place.split(":")[0]) for place in MEDIA[name].split())
     cells = found or ("", "", "")
-    return f"| {name} | {' | '.join(map(str, cells))} | {'; '.join(sources)} |\n"
+    thinker = [f"traced as {name}_thinker, the part that trains"] if name in TALKS else []
+    return f"| {name} | {' | '.join(map(str, cells))} | {'; '.join([*thinker, *sources])} |\n"
 
 
 def written_after(module: str) -> str:

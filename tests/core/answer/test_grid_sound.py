@@ -10,6 +10,7 @@ import pytest
 
 from loralens.core.answer.answers import memory_answer
 from loralens.core.answer.estimate import estimate_model
+from loralens.core.errors import InvalidInput
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 
@@ -27,8 +28,9 @@ def test_counts_phases_and_peaks_are_the_traced_ones(case):
     assert sum(own.breakdown.values()) == own.allocated_bytes
 
 
-def said(**words):
-    body = {"config": CASES[0]["request"]["config"], "method": "lora", "recipe": words}
+def said(name="voxtral", **words):
+    (config, *_) = (case["request"]["config"] for case in CASES if case["name"].startswith(name))
+    body = {"config": config, "method": "lora", "recipe": words}
     return memory_answer(body)["estimates"][0]["assumptions"]
 
 
@@ -40,3 +42,20 @@ def test_what_is_heard_is_said():
     ]
     assert any("more tokens than its sequence has" in line for line in said(audio_seconds=61, sequence_length=512))
     assert any("image" in line and "without effect" in line for line in said(images=1))
+
+
+def test_what_is_heard_and_seen_is_said_apart():
+    lines = said("qwen2.5-omni", audio_seconds=30, images=1, image_size=[252, 364])
+    assert "30 s of sound per sample: 1,500 places in the tower, 750 tokens of the sequence" in lines
+    assert any(line.startswith("1 picture of 252 x 364 pixels per sample: 468 patches") for line in lines)
+    assert "30 s of sound per sample: 390 places in the tower, 390 tokens of the sequence" in said(
+        "qwen3-omni", audio_seconds=30
+    )
+    assert any("cut off" in line for line in said("qwen3-omni", audio_seconds=301))
+
+
+def test_all_linear_is_refused_where_peft_refuses_it():
+    with pytest.raises(InvalidInput, match="PEFT refuses all-linear") as problem:
+        config = next(case["request"]["config"] for case in CASES if case["name"].startswith("qwen3-omni"))
+        memory_answer({"config": config, "method": "lora", "recipe": {"lora": {"target_modules": "all-linear"}}})
+    assert problem.value.field == "lora.target_modules"

@@ -122,6 +122,33 @@ CASES: dict[str, dict[str, Any]] = {
             ("glm4v_moe", "glm4v_moe_text", {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}),
         )
     },
+    "muse_glimmer": {
+        "text_config": {**TEXT, "model_type": "muse_glimmer_text", "head_dim": 32},
+        "vision_config": {
+            "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "pos_emb_height": 8, "pos_emb_width": 8,
+        },
+        "out_hidden_size": 192, "projector_hidden_size": 60, "tie_word_embeddings": False,
+    },
+    "paddleocr_vl": {
+        "text_config": {**TEXT, "model_type": "paddleocr_vl_text", "head_dim": 32},
+        "vision_config": {**VIT, "image_size": 56},
+    },
+    "paddleocr_vl, flat": {**TEXT, "head_dim": 32, "vision_config": {**VIT, "image_size": 56}},
+    "qwen2_5_omni_thinker": {
+        "text_config": {**TEXT, "model_type": "qwen2_5_omni_text"},
+        "vision_config": {**VL, "model_type": "qwen2_5_omni_vision_encoder"},
+        "audio_config": {"d_model": 48, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 100,
+                         "output_dim": 96},
+    },
+    "qwen3_omni_moe_thinker": {
+        "text_config": {**TEXT, "model_type": "qwen3_omni_moe_text", "head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2,
+                        "moe_intermediate_size": 24},
+        "vision_config": {**VL, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64},
+        "audio_config": {"d_model": 48, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 100,
+                         "output_dim": 96, "downsample_hidden_size": 20},
+        "tie_word_embeddings": False,
+    },
     "glm_ocr": {
         "text_config": {**TEXT, "model_type": "glm_ocr_text", "head_dim": 32},
         "vision_config": {"depth": 2, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "out_hidden_size": 96},
@@ -232,6 +259,14 @@ def test_a_tower_of_another_kind_is_named_and_not_counted() -> None:
     assert "audio tower is left out, and its parameters are not counted" in audio
     broken = {**config_of("llava, with two feature layers"), "vision_config": {**VIT, "hidden_size": "wide"}}
     assert "not counted" in left_out_note(broken)[0]
+
+
+def test_what_talks_is_left_out_and_what_thinks_is_whole() -> None:
+    thinker = config_of("qwen2_5_omni_thinker")
+    config = {"model_type": "qwen2_5_omni", "thinker_config": thinker, "talker_config": {"hidden_size": 32}}
+    assert count_parameters(config) == count_parameters(thinker)
+    (note,) = left_out_note(config)
+    assert note.startswith("the thinker alone")
 
 
 def test_text_fields_beside_the_tower_are_understood() -> None:

@@ -16,7 +16,8 @@ from loralens.lab.trace.media import media_of
 SIZES = ([31, 400], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
          "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224", "llama-3.2-11b-vision", "smolvlm2-2.2b",
-         "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b", "glm-ocr", "aya-vision-8b", "llava-onevision-7b")  # fmt: skip
+         "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b", "glm-ocr", "aya-vision-8b", "llava-onevision-7b",
+         "paddleocr-vl")  # fmt: skip
 PER_TILE = {
     "llava-v1.6-mistral-7b": 577,
     "smolvlm2-2.2b": 729,
@@ -82,6 +83,26 @@ def test_tiles_are_those_of_llama_4_s_processor() -> None:
         high, wide = names["get_best_fit"](size, possible).tolist()  # type: ignore[operator]
         down, across = best_fit(size, 336, MOST_TILES)
         assert down * across == high * wide // 336**2
+
+
+def test_squares_are_those_of_muse_glimmer_s_processor() -> None:
+    import ast
+    import itertools
+    import math
+    from pathlib import Path
+
+    import transformers
+
+    from loralens.core.architecture.families.muse_glimmer_vision import MOST_TOKENS, fitted
+
+    folder = Path(transformers.__file__).parent / "models" / "muse_glimmer"
+    tree = ast.parse((folder / "image_processing_muse_glimmer.py").read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "smart_resize")
+    names: dict[str, object] = {"math": math, "itertools": itertools}
+    exec(compile(ast.Module([found], []), "smart_resize", "exec"), names)  # its module needs torchvision
+    for size in ((360, 640), (31, 400), (1000, 301), (4000, 4000), (10, 3000), (20, 20)):
+        high, wide = names["smart_resize"](*size, 28, MOST_TOKENS)  # type: ignore[operator]
+        assert fitted(*size, 28, MOST_TOKENS) == (high // 28, wide // 28)
 
 
 @pytest.mark.parametrize("frames", [4, 9, 64])

@@ -54,6 +54,7 @@ class Root(Module):
     no_adapters = ""  # why adapters on this family are not modelled
     refused_targets: frozenset[str] = frozenset()  # names on which an adapter is refused in this family, and why
     refusal = "PEFT refuses adapters on {} in this family: its kernels use the weight without calling the layer"
+    refuses_all_linear = ""  # why PEFT does not take `all-linear` in this family
     default_targets: tuple[str, ...] | str
     float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts

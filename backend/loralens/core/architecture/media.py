@@ -185,15 +185,20 @@ class Media:
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What is counted of the pictures."""
         found = self.pictures(recipe)
-        if found is None:
-            return [TEXT_ALONE]
+        return [TEXT_ALONE] if found is None else [self.shown(recipe, found), *self.room(recipe, found)]
+
+    def shown(self, recipe: Recipe, found: Pictures) -> str:
+        """How many patches and tokens a sample's pictures are."""
         size = f" of {recipe.image_size[0]} x {recipe.image_size[1]} pixels" if recipe.image_size else ""
         held = [f"{recipe.images} picture{'s' if recipe.images > 1 else ''}{size}"] if recipe.images else []
         if recipe.video_frames and "video_frames" in self.words:
             held.append(f"a video of {recipe.video_frames} frames{size}")
         counted = f"{found.rows:,} patches in the tower, {found.tokens:,} tokens of the sequence"
-        said = [f"{' and '.join(held)} per sample: {counted}"]
-        return said + ([NO_ROOM] if found.tokens > recipe.sequence_length else [])
+        return f"{' and '.join(held)} per sample: {counted}"
+
+    def room(self, recipe: Recipe, found: Pictures) -> list[str]:
+        """That a sequence is too short for them, where it is."""
+        return [NO_ROOM] if found.tokens > recipe.sequence_length else []
 
     def keeps_out(self, name: str, frozen: str) -> bool:
         """Is this a module that the recipe's `freeze_tower` keeps from training and from adapters?"""

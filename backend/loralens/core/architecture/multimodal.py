@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.nested import filled_fields
+from loralens.core.architecture.nested import filled_fields, trained_part
 from loralens.core.architecture.registry import media_class, text_config
 from loralens.core.architecture.towers import TOWERS, USUAL, projector
 from loralens.core.errors import LoraLensError
 from loralens.core.question.traced import TRACED
 
+TALKER: Final = "the thinker alone, which is what trains: talker and vocoder are left out, and their weights are held too where a trainer loads them"
 _PARTS: Final = {"vision_config": "vision tower", "audio_config": "audio tower", "speech_config": "speech encoder"}
 
 
@@ -40,6 +41,8 @@ def left_out_note(entries: Mapping[str, Any]) -> list[str]:
     notes: list[str] = []
     if TRACED in entries:  # the whole model ran
         return notes
+    if trained_part(entries) is not entries:
+        notes.append(TALKER)
     whole = media_class(entries) is not None
     for field, name in _PARTS.items():
         part = entries.get(field)

@@ -6,6 +6,8 @@ part, and older files that hold the text fields beside `vision_config`.
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core.architecture.config import Config
@@ -25,8 +27,11 @@ _TEXT: Final = {
     "voxtral": "llama",
     "mllama": "mllama_text_model",
     "glm46v": "glm4v_text",
+    "qwen2_5_omni_thinker": "qwen2_5_omni_text",
+    "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 }
-_FLAT: Final = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}  # text fields at the top level
+# text fields at the top level
+_FLAT: Final = {name: f"{name}_text" for name in ("qwen2_vl", "qwen2_5_vl", "paddleocr_vl")}
 _FIELDS: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "llama": (4096, 11008, 32, 32, 32000),
@@ -45,14 +50,37 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "llama4_text": (5120, 8192, 48, 40, 202048),
     "glm4v_text": (4096, 13696, 40, 32, 151552),
     "glm4v_moe_text": (4096, 10944, 46, 96, 151424),
+    "qwen2_5_omni_text": (3584, 18944, 28, 28, 152064),
+    "qwen3_omni_moe_text": (2048, 18944, 28, 28, 3584),
+    "muse_glimmer_text": (6656, 19968, 52, 32, 202048),
+    "paddleocr_vl_text": (1024, 3072, 18, 16, 103424),
     "glm_ocr_text": (1024, 4096, 16, 16, 59392),
     "mllama_text_model": (4096, 14336, 40, 32, 128256),
 }
 _EITHER: Final = frozenset(
-    {"llava", "llava_next_video", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "glm4v", "glm4v_moe", "glm_ocr"}
+    {
+        "llava",
+        "llava_next_video",
+        "llava_onevision",
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "glm4v",
+        "glm4v_moe",
+        "glm_ocr",
+        "paddleocr_vl",
+    }
 )
 """Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
+TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")
+
+
+def trained_part(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The thinker's own config, of a model that also talks; any other config as it is."""
+    outer, inner = entries.get("model_type"), entries.get("thinker_config")
+    if outer not in TALKS or not isinstance(inner, Mapping):
+        return entries
+    return ChainMap({"model_type": f"{outer}_thinker"}, inner)  # type: ignore[arg-type]
 
 
 def text_part(config: Config, known: Any) -> tuple[Config, str]:
@@ -74,7 +102,7 @@ def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     wrapper = outer.text("model_type", "")
     # PaliGemma switches it on for its prefix, which is a mask of its own making
     instead: dict[str, object] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
-    if outer.has("tie_word_embeddings"):
+    if outer.has("tie_word_embeddings") or wrapper.endswith("_thinker"):
         said = outer.flag("tie_word_embeddings", False)
         instead["tie_word_embeddings"] = said or (wrapper in _EITHER and inner.flag("tie_word_embeddings", False))
     return inner.over(instead, defaults)

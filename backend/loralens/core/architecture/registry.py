@@ -13,7 +13,7 @@ from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.heads import LM, head_of, labels_of
 from loralens.core.architecture.media import Media
 from loralens.core.architecture.moe_looped import FUSED_SINCE, SEPARATE, separate
-from loralens.core.architecture.nested import text_part
+from loralens.core.architecture.nested import text_part, trained_part
 from loralens.core.architecture.remote import NO_LOSS, SAME, reason
 from loralens.core.catalogue import closest, key, shown
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
@@ -120,10 +120,13 @@ FAMILIES: Final[dict[str, str]] = {
     "qwen2_5_vl_text": "qwen_vl:Qwen2VLText",
     "qwen3_vl_text": "qwen_vl:Qwen3VLText",
     "qwen3_vl_moe_text": "qwen_vl:Qwen3VLMoeText",
+    "qwen2_5_omni_text": "qwen_omni:Qwen25OmniText",
+    "qwen3_omni_moe_text": "qwen_omni:Qwen3OmniText",
     "mllama_text_model": "mllama:MllamaText",
     "glm4v_text": "glm4v:Glm4vText",
     "glm4v_moe_text": "glm4v:Glm4vMoeText",
     "glm_ocr_text": "glm_ocr:GlmOcrText",
+    "paddleocr_vl_text": "paddleocr_vl:PaddleText",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -156,6 +159,8 @@ MEDIA: Final[dict[str, str]] = {
     "aya_vision": "aya_vision:AyaVisionMedia",
     "paligemma": "projected:PaliGemmaMedia",
     "qwen2_vl": "qwen2_vl:Qwen2VL",
+    "qwen2_5_omni": "qwen_omni:Qwen25OmniMedia",
+    "qwen2_5_omni_thinker": "qwen_omni:Qwen25OmniMedia",
     "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
     "gemma3": "projected:Gemma3Media",
     "gemma4": "gemma4_vision:Gemma4Media",
@@ -172,9 +177,13 @@ MEDIA: Final[dict[str, str]] = {
     "llava_onevision": "llava_onevision:LlavaOnevisionMedia",
     "mistral3": "pixtral:Mistral3Media",
     "mllama": "mllama:MllamaMedia",
+    "muse_glimmer": "muse_glimmer_vision:MuseMedia",
+    "paddleocr_vl": "paddleocr_vl:PaddleMedia",
     "llama4": "llama4_vision:Llama4Media",
     "qwen3_5": "qwen3_vl:Qwen35VL",
     "qwen3_5_moe": "qwen3_vl:Qwen35VL",
+    "qwen3_omni_moe": "qwen_omni:Qwen3OmniMedia",
+    "qwen3_omni_moe_thinker": "qwen_omni:Qwen3OmniMedia",
     "qwen3_vl": "qwen3_vl:Qwen3VL",
     "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
     "smolvlm": "idefics3:SmolVLMMedia",
@@ -256,7 +265,7 @@ def build(
         root = _whole(entries, transformers, _make(config, model_type, head, num_labels))
     if transformers < FUSED_SINCE and model_type in SEPARATE:
         separate(root, model_type)
-    root.model_type = str(entries.get("model_type", model_type))
+    root.model_type = str(trained_part(entries).get("model_type", model_type))
     return root
 
 
@@ -288,7 +297,7 @@ def text_config(entries: Mapping[str, Any]) -> Config:
 def _family_of(
     entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]
 ) -> tuple[Config, str]:
-    config, model_type = text_part(Config(entries, transformers), FAMILIES)
+    config, model_type = text_part(Config(trained_part(entries), transformers), FAMILIES)
     model_type = SAME.get(model_type, model_type)
     if not model_type and isinstance(entries.get("_class_name"), str):
         raise UnsupportedArchitecture(
@@ -322,13 +331,13 @@ def _make(config: Config, model_type: str, asked: str | None = None, labels: int
 def _whole(entries: Mapping[str, Any], transformers: tuple[int, ...], root: Root) -> Root:
     """With tower and projector, where the config names a multimodal model whose are known."""
     if root.task is None and (media := media_class(entries)) is not None and isinstance(root, CausalDecoder):
-        media(root, Config(entries, transformers))
+        media(root, Config(trained_part(entries), transformers))
     return root
 
 
 def media_class(entries: Mapping[str, Any]) -> type[Media] | None:
     """What stands beside the language model; None for a plain one, and where it is not modelled."""
-    outer = Config(entries)
+    outer = Config(trained_part(entries))
     named = MEDIA.get(outer.text("model_type", ""))
     if named is None:
         return None

@@ -273,6 +273,12 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
             field="lora.target_modules",
             hint=f"name layers: {', '.join(_names_of_linears(root))}",
         )
+    if targets == "all-linear" and root.refuses_all_linear:
+        raise InvalidInput(
+            root.refuses_all_linear,
+            field="lora.target_modules",
+            hint=f"name layers: {', '.join(_names_of_linears(root))}",
+        )
     refuse_wrapped(root, recipe.lora)
     selection = ModuleSelection(root, recipe)
 

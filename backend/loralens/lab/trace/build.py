@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from loralens.core.architecture.heads import head_of
+from loralens.core.architecture.nested import trained_part
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Quantization, Recipe
 from loralens.lab.trace import media, quantize
@@ -39,7 +40,7 @@ def read_config(given: Mapping[str, Any]) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     # a copy: transformers writes into nested values (`rope_scaling`)
-    entries = {key: value for key, value in deepcopy(dict(given)).items() if key not in _IGNORED}
+    entries = {key: value for key, value in deepcopy(dict(trained_part(given))).items() if key not in _IGNORED}
     name = entries.pop("model_type", None)
     if not isinstance(name, str):
         raise InvalidInput("config.model_type is missing", field="config.model_type", hint="paste a whole config.json")

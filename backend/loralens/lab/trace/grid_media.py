@@ -257,13 +257,17 @@ _NAMED: Final = {"glm-4.5v-narrow": ["q_proj", "k_proj", "v_proj", "o_proj", "qk
 
 
 def _recipes(
-    size: tuple[int, int], length: int, targets: Any = "all-linear", language_targets: str = LANGUAGE
+    size: tuple[int, int],
+    length: int,
+    targets: Any = "all-linear",
+    language_targets: str = LANGUAGE,
+    skips: list[str] | None = None,
 ) -> dict[str, tuple[str, JsonObject]]:
     lora = {"rank": 16, "alpha": 32, "dropout": 0.05}
     everywhere, language = ({**lora, "target_modules": names} for names in (targets, language_targets))
     one = {"micro_batch_size": 1, "sequence_length": length, "images": 1, "image_size": list(size)}
     two = {**one, "micro_batch_size": 2, "images": 2, "sequence_length": 2 * length}
-    nf4 = {"type": "nf4", "double_quant": True, "prepare_kbit": True}
+    nf4 = {"type": "nf4", "double_quant": True, "prepare_kbit": True, **({"skip_modules": skips} if skips else {})}
     return {
         "full": ("full", {**one, "autocast": None}),
         "full-checkpointing": ("full", {**two, "autocast": None, "gradient_checkpointing": True}),
@@ -286,7 +290,7 @@ def cases() -> Iterator[tuple[str, JsonObject]]:
     for name, layers, tower, size, length in (*_FAMILIES, *grid_media_more.FAMILIES):
         config = media_config(name, layers, tower)
         for word, (method, recipe) in _recipes(
-            size, length, named.get(name, "all-linear"), _LANGUAGE.get(name, LANGUAGE)
+            size, length, named.get(name, "all-linear"), _LANGUAGE.get(name, LANGUAGE), grid_media_more.SKIPS.get(name)
         ).items():
             if name != _EVERY_RECIPE and word not in (*_CORE, *_ALSO.get(name, ())):
                 continue

@@ -13,9 +13,13 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("aya-vision-8b", 4, 5, (364, 728), 1024),
     ("llava-onevision-7b", 3, 5, (900, 1300), 8192),
     ("llava-next-video-7b", 2, 5, (500, 700), 3072),
+    ("muse-glimmer-narrow", 5, 6, (364, 980), 1024),
+    ("paddleocr-vl", 4, 5, (364, 500), 512),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
+# what is left unpacked where transformers casts pictures to the dtype of a packed layer and stops with an error
+SKIPS: Final = {"muse-glimmer-narrow": ["lm_head", "model.vision_tower"]}
 # published widths, unless a line above says otherwise
 CONFIGS: Final[dict[str, JsonObject]] = {
     # narrower than 35B-A3B, with fewer experts
@@ -66,5 +70,22 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
                           "image_size": 336, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14,
                           "projection_dim": 768, "vocab_size": 32000},
+    },
+    # narrower than 30B
+    "muse-glimmer-narrow": {
+        "model_type": "muse_glimmer", "out_hidden_size": 6144, "projector_hidden_size": 4096, "tie_word_embeddings": False,
+        "text_config": {"model_type": "muse_glimmer_text", "hidden_size": 3072, "intermediate_size": 9216,
+                        "num_hidden_layers": 52, "num_attention_heads": 24, "num_key_value_heads": 2, "head_dim": 128,
+                        "vocab_size": 65536, "sliding_window": 1024, "eos_token_id": 1, "bos_token_id": 0},
+        "vision_config": {"model_type": "muse_glimmer_vision", "hidden_size": 1536, "intermediate_size": 8960,
+                          "num_hidden_layers": 50, "num_attention_heads": 16},
+    },
+    "paddleocr-vl": {
+        "model_type": "paddleocr_vl", "tie_word_embeddings": False,
+        "text_config": {"model_type": "paddleocr_vl_text", "hidden_size": 1024, "intermediate_size": 3072,
+                        "num_hidden_layers": 18, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 128,
+                        "vocab_size": 103424, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "paddleocr_vl_vision", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384, "patch_size": 14},
     },
 }  # fmt: skip

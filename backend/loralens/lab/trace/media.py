@@ -17,11 +17,19 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import kernels, media_more, sound
-from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
+from loralens.lab.trace import kernels, media_grids, media_more, sound
+from loralens.lab.trace.media_batch import MediaInputs, Sizes, pictures, processor
 
 TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower")
-PROJECTORS: Final = ("multi_modal_projector", "connector", "embed_vision", "embed_audio")
+PROJECTORS: Final = (
+    "multi_modal_projector",
+    "connector",
+    "embed_vision",
+    "embed_audio",
+    "vision_adapter",
+    "vision_projection",
+    "projector",
+)
 
 
 def has_tower(config: Any) -> bool:
@@ -93,66 +101,6 @@ def told(model: torch.nn.Module, media: MediaInputs | None) -> Iterator[None]:
             delattr(part, name)
 
 
-def _qwen(config: Any, recipe: Recipe) -> MediaInputs:
-    """Qwen2-VL and its successors: patches of all pictures in one row, and a grid."""
-    vision = config.vision_config
-    limits = {"shortest_edge": 56 * 56, "longest_edge": 14 * 14 * 4 * 16384}
-    if vision.patch_size == 16:
-        limits = {"shortest_edge": 65536, "longest_edge": 16777216}
-    made = processor(
-        "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
-        size=limits,
-        patch_size=vision.patch_size,
-        temporal_patch_size=vision.temporal_patch_size,
-        merge_size=vision.spatial_merge_size,
-    )
-    given = made(pictures(recipe), return_tensors="np")
-    grid = numpy.asarray(given["image_grid_thw"])
-    batch, length, patches = recipe.micro_batch_size, recipe.sequence_length, int(grid.prod(-1).sum())
-
-    def integers(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.int64, device="cuda")
-
-    def windows(grid_thw: numpy.ndarray, kwargs: Any = None, **words: Any) -> tuple[Any, Any]:
-        from torch.utils._python_dispatch import _disable_current_modes
-        from transformers.vision_utils import get_vision_window_index
-
-        with _disable_current_modes():
-            index, lengths = get_vision_window_index(torch.tensor(grid_thw), **words)
-            ends = lengths.numpy()
-        return torch.empty(index.shape, dtype=torch.int64), ends
-
-    def seqlens(grid_thw: numpy.ndarray, *_: Any, **__: Any) -> tuple[Any, None]:
-        return numpy.concatenate([[0], numpy.repeat(grid_thw[:, 1] * grid_thw[:, 2], grid_thw[:, 0]).cumsum()]), None
-
-    def deepened(hidden: torch.Tensor, mask: Any, extra: torch.Tensor) -> torch.Tensor:
-        """Qwen3-VL's own lines, with places in the mask's stead, which would be counted by value."""
-        extra = extra.to(hidden.device, hidden.dtype)
-        places = [torch.zeros(extra.shape[0], dtype=torch.int64) for _ in range(2)]
-        hidden = hidden.clone()
-        local_this = hidden[places[0], places[1], :] + extra
-        hidden[places[0], places[1], :] = local_this
-        return hidden
-
-    taps = (patches, 4)
-    return MediaInputs(
-        floats={"pixel_values": tuple(given["pixel_values"].shape)},
-        integers={"mm_token_type_ids": (batch, length)},
-        values={"image_grid_thw": grid},
-        instead={
-            "get_vision_position_ids": lambda *_, **__: integers(patches, 2),
-            "get_vision_attention_seqlens": seqlens,
-            "get_vision_window_index": windows,
-            "get_vision_interpolation_indices_and_weights": lambda *_, **__: (
-                integers(*taps),
-                torch.empty(taps, device="cuda"),
-            ),
-            "_deepstack_process": deepened,
-            "get_rope_index": lambda *_, **__: (integers(3, batch, length), integers(batch, 1)),
-        },
-    )
-
-
 def _llava(config: Any, recipe: Recipe) -> MediaInputs:
     return (_pixtral if config.vision_config.model_type == "pixtral" else _fixed)(config, recipe)
 
@@ -189,14 +137,6 @@ def _tiled(config: Any, recipe: Recipe) -> MediaInputs:
     return MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)})
 
 
-class _Sizes(numpy.ndarray):
-    """Sizes of pictures, read by value, with torch's word for an axis."""
-
-    def prod(self, dim: int | None = None) -> Any:  # type: ignore[override]
-        """The product along an axis."""
-        return numpy.asarray(self).prod(axis=dim)
-
-
 class _Torch:
     """torch, but a list that is to be read by value stays one."""
 
@@ -219,7 +159,7 @@ def _pixtral(config: Any, recipe: Recipe) -> MediaInputs:
         patch_size={"height": side, "width": side},
     )
     given = made(pictures(recipe), return_tensors="np")
-    sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object).view(_Sizes)
+    sizes = numpy.array(numpy.asarray(given["image_sizes"]).tolist(), dtype=object).view(Sizes)
     return MediaInputs(
         floats={"pixel_values": tuple(given["pixel_values"].shape)},
         values={"image_sizes": sizes},
@@ -250,12 +190,7 @@ _MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "llava_next_video": _next,
     "mistral3": _pixtral,
     "paligemma": _fixed,
-    "qwen2_vl": _qwen,
-    "qwen2_5_vl": _qwen,
-    "qwen3_5": _qwen,
-    "qwen3_5_moe": _qwen,
-    "qwen3_vl": _qwen,
-    "qwen3_vl_moe": _qwen,
+    **media_grids.MAKERS,
     **media_more.MAKERS,
     **sound.MAKERS,
 }

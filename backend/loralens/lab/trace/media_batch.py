@@ -33,6 +33,14 @@ class MediaInputs:
         return found | self.values
 
 
+class Sizes(numpy.ndarray):
+    """Sizes of pictures, read by value, with torch's word for an axis."""
+
+    def prod(self, axis: int | None = None, dim: int | None = None) -> Any:  # type: ignore[override]
+        """The product along an axis."""
+        return numpy.asarray(self).prod(axis=axis if dim is None else dim)
+
+
 def pictures(recipe: Recipe) -> list[numpy.ndarray]:
     """Every picture of a batch, empty."""
     if recipe.image_size is None:

@@ -56,7 +56,7 @@ class TowerLayer(Module):
 
     def __init__(self, hidden: int, intermediate: int, heads: int, tokens: int, act: str, dropout: float) -> None:
         self.layer_norm1 = LayerNorm(hidden)
-        self.self_attn = TowerAttention(hidden, heads, tokens, dropout)
+        self.self_attn: Module = TowerAttention(hidden, heads, tokens, dropout)
         self.layer_norm2 = LayerNorm(hidden)
         self.mlp = PlainMLP(hidden, intermediate, ("fc1", "fc2"), act)
 

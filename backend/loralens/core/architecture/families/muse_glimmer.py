@@ -1,6 +1,6 @@
 """Muse Glimmer's language model: normed embeddings, gated attention with norms without weights, four norms a layer, capped logits.
 
-Source: transformers 5.23, models/muse_glimmer/modeling_muse_glimmer.py. Its vision tower is not modelled.
+Source: transformers 5.23, models/muse_glimmer/modeling_muse_glimmer.py.
 """
 
 from __future__ import annotations
@@ -68,9 +68,15 @@ class MuseGlimmer(CausalDecoder):
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """The embedding's own norm, without a weight, comes first."""
-        found = self.embedding(t, TOKENS)
+        numbers = None
+        if call.media is not None:
+            numbers = t.new(TOKENS, "int64", 1, "token ids without placeholders")
+            call.held.append(numbers)
+        found = self.embedding(t, TOKENS, "embeddings", numbers)
         hidden = t.replace(found, PowerNorm(self.s.hidden, scaled=False)(t, found))
         hold_embeddings(t, hidden, call)
+        if call.media is not None:
+            hidden = call.media.placed(t, hidden, call)
         position_ids(t, call)
         self.masks(t, call)
         self.tables(t, hidden, call)

@@ -34,7 +34,7 @@ class VisionBlock(Module):
 
     def __init__(self, hidden: int, intermediate: int, heads: int, act: str, *, whole: bool) -> None:
         self.norm1, self.norm2 = RMSNorm(hidden), RMSNorm(hidden)
-        self.attn = VisionAttention(hidden, heads)
+        self.attn: Module = VisionAttention(hidden, heads)
         self._whole = whole
         self.mlp = GatedMLP(hidden, intermediate, True, act)
 
@@ -85,12 +85,16 @@ class Qwen25VisionTransformer(Module):
         self.merge = v.integer("spatial_merge_size", default=2, high=1_024)
         self.patch_embed = PatchEmbed(v, hidden, bias=False)
         self.blocks = Stack(
-            lambda sees_all: VisionBlock(hidden, intermediate, heads, act, whole=sees_all),
+            lambda sees_all: self.block(hidden, intermediate, heads, act, whole=sees_all),
             [index in whole for index in range(depth)],
         )
         self.merger = PatchMerger(RMSNorm(hidden), hidden * self.merge**2, v.integer("out_hidden_size", default=3584))
         self._side = v.integer("window_size", default=112, high=2**20) // self.merge // self.patch_embed.patch
         self.head = hidden // heads
+
+    def block(self, hidden: int, intermediate: int, heads: int, act: str, *, whole: bool) -> Module:
+        """A layer."""
+        return VisionBlock(hidden, intermediate, heads, act, whole=whole)
 
     def forward(self, t: Tape, pixels: Tensor, call: Call, grid: Grid, name: str) -> list[Tensor]:
         """Shapes: pixels (rows, values of a patch) to (rows, hidden) and (tokens, out)."""

@@ -21,6 +21,7 @@ from loralens.core.architecture.module import Module, Stack
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.packed import Pieces
 from loralens.core.tape.tape import Tape
 
 
@@ -29,16 +30,21 @@ class PlainVisionBlock(Module):
 
     def __init__(self, hidden: int, intermediate: int, heads: int, act: str, names: tuple[str, str]) -> None:
         self.norm1, self.norm2 = LayerNorm(hidden), LayerNorm(hidden)
-        self.attn = VisionAttention(hidden, heads)
+        self.attn: Module = VisionAttention(hidden, heads)
         self.mlp = PlainMLP(hidden, intermediate, names, act)
 
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
-        pieces = call.beside.pieces()
+        pieces = self.pieces(call)
         hidden = ops.add(
             t, hidden, self.attn(t, self.norm1(t, hidden), call, pieces), "residual stream after attention"
         )
         return ops.add(t, hidden, self.mlp(t, self.norm2(t, hidden)), "residual stream after the layer")
+
+    def pieces(self, call: Call) -> Pieces:
+        """What sees itself alone: a frame."""
+        found: Pieces = call.beside.pieces()
+        return found
 
 
 class Qwen2VisionTransformer(Module):

@@ -14,19 +14,24 @@ from loralens.core.architecture.activations import activation, known
 from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.families.qwen2_vl import PlainVisionBlock
-from loralens.core.architecture.families.qwen_vision import Grid, PatchEmbed, QwenMedia, VisionTables, joined
+from loralens.core.architecture.families.qwen_vision import (
+    Grid,
+    PatchEmbed,
+    QwenMedia,
+    VisionTables,
+    joined,
+    resampled,
+    taps_of,
+)
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
-from loralens.core.tape import derivatives, ops
+from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.scatter import put
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.tape.size import Size
     from loralens.core.tape.tape import Tape
-
-TAPS = 4  # places of the learned table that a patch's position is a mean of (bilinear)
 
 
 class Merger(Module):
@@ -48,6 +53,8 @@ class Merger(Module):
 class Qwen3VisionTransformer(Module):
     """The tower with its mergers."""
 
+    mergers = "deepstack_merger_list"
+
     def __init__(self, v: Config) -> None:
         hidden, out = v.integer("hidden_size", default=1152), v.integer("out_hidden_size", default=3584)
         intermediate = v.integer("intermediate_size", default=4304)
@@ -62,13 +69,17 @@ class Qwen3VisionTransformer(Module):
         self.blocks = Stack(
             lambda _: PlainVisionBlock(hidden, intermediate, heads, act, ("linear_fc1", "linear_fc2")), [None] * depth
         )
-        self.merger = Merger(hidden, merged, out, late_norm=False)
+        self.merger = self.merging(hidden, merged, out, late_norm=False)
         self.early = self.taken(v)
         if self.early:
-            self.deepstack_merger_list = Module()
+            setattr(self, self.mergers, Module())
         for index in range(len(self.early)):
-            setattr(self.deepstack_merger_list, str(index), Merger(hidden, merged, out, late_norm=True))
-        self.head, self._hidden = hidden // heads, hidden
+            setattr(getattr(self, self.mergers), str(index), self.merging(hidden, merged, out, late_norm=True))
+        self.head = hidden // heads
+
+    def merging(self, hidden: int, merged: int, out: int, *, late_norm: bool) -> Module:
+        """One of the mergers."""
+        return Merger(hidden, merged, out, late_norm=late_norm)
 
     def taken(self, v: Config) -> list[int]:
         """The layers whose features the language model's first layers get."""
@@ -78,11 +89,10 @@ class Qwen3VisionTransformer(Module):
     def forward(self, t: Tape, pixels: Tensor, call: Call, grid: Grid, name: str) -> list[Tensor]:
         """Shapes: pixels (rows, values of a patch) to (rows, hidden), (tokens, out) and the early features, alike."""
         rows = grid.rows
-        indices = t.local(t.new(rows * TAPS, "int64", TAPS, "vision positions: places"))
-        weights = t.local(t.new(rows * TAPS, "float32", TAPS, "vision positions: weights"))
+        indices, weights = (t.local(each) for each in taps_of(t, rows))
         t.local(t.new(rows * 2, "int64", 2, "vision positions"))
         hidden = self.patch_embed(t, pixels, rows)
-        hidden = self._positioned(t, hidden, rows, indices, weights)
+        hidden = resampled(t, hidden, self.pos_embed, rows, indices, weights)
         call.shared["rotary"] = VisionTables(self.head).made(t, rows)
         call.beside = grid
         features: list[Tensor] = []
@@ -91,19 +101,9 @@ class Qwen3VisionTransformer(Module):
             layers = self.blocks.layers[start:end]
             hidden = walk_stack(t, name, layers, hidden, call, checkpointing=call.checkpointing, first=start)
             if len(features) < len(self.early):
-                features.append(getattr(self.deepstack_merger_list, str(len(features)))(t, hidden))
+                features.append(getattr(getattr(self, self.mergers), str(len(features)))(t, hidden))
             start = end
         return [hidden, self.merger(t, hidden), *features]
-
-    def _positioned(self, t: Tape, hidden: Tensor, rows: Size, indices: Tensor, weights: Tensor) -> Tensor:
-        taps = self.pos_embed(t, rows * TAPS, "position embeddings", indices)
-        weighted = ops.mul(t, taps, weights, "position embeddings, weighted")
-        t.end(taps)
-        mean = derivatives.total(t, weighted, "position embeddings", numel=rows * self._hidden)
-        t.end(weighted)
-        return ops.add(
-            t, hidden, ops.cast(t, mean, hidden.dtype, "position embeddings, cast"), "patches in their places"
-        )
 
 
 def deepened(t: Tape, hidden: Tensor, extra: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from loralens.core.architecture.blocks import rotate
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.convolution import Convolution, given_dtype
 from loralens.core.architecture.media import Media, Pictures, missing_size
-from loralens.core.architecture.module import Linear, Module
+from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.errors import InvalidInput
-from loralens.core.tape import ops
+from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.packed import Pieces, attend
 from loralens.core.tape.scatter import masked_scatter
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loralens.core.architecture.decoder import CausalDecoder
     from loralens.core.question.recipe import Recipe
 
+TAPS = 4  # places of a learned table that a patch's position is a mean of (bilinear)
 STEEPEST = 200  # one side over the other: more is refused by the processor
 
 
@@ -127,6 +128,10 @@ class VisionTables:
 def rotate_vision(t: Tape, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor], width: int) -> tuple[Tensor, Tensor]:
     """Rotary in float32, cast back."""
     whole, dtype = q.width, q.dtype
+    tables = (
+        ops.cast(t, tables[0], "float32", "rotary: cos in float32"),
+        ops.cast(t, tables[1], "float32", "rotary: sin in float32"),
+    )
     q, k = (ops.cast(t, x.view(width), "float32", f"attention {n} in float32") for x, n in ((q, "query"), (k, "key")))
     turned = rotate(t, q, tables, "attention query")
     other = rotate(t, k, tables, "attention key")
@@ -156,6 +161,43 @@ class VisionAttention(Module):
         return q, k
 
 
+class SplitVisionAttention(Module):
+    """A matrix each for query, key and value; turned where the call has tables."""
+
+    def __init__(
+        self, hidden: int, heads: int, output: str = "proj", *, key_bias: bool = True, suffix: str = "_proj"
+    ) -> None:
+        for name, label in (("q", "query"), ("k", "key"), ("v", "value")):
+            bias = key_bias or name != "k"
+            setattr(self, name + suffix, Linear(hidden, hidden, bias, name=f"attention {label}"))
+        setattr(self, output, Linear(hidden, hidden, True, name="attention output projection"))
+        self._heads, self._hidden, self._output, self._suffix = heads, hidden, output, suffix
+
+    def forward(self, t: Tape, x: Tensor, call: Call, pieces: Pieces | None = None) -> Tensor:
+        """Shapes: (rows, hidden) to the same. Without pieces every frame sees itself alone."""
+        q, k, v = (getattr(self, name + self._suffix)(t, x) for name in "qkv")
+        if "rotary" in call.shared:
+            q, k = rotate_vision(t, q, k, call.shared["rotary"], self._hidden // self._heads)
+        out: Tensor = getattr(self, self._output)(t, attend(t, q, k, v, self._heads, pieces or call.beside.pieces()))
+        return out
+
+
+def resampled(t: Tape, hidden: Tensor, table: Embedding, rows: Size, indices: Tensor, weights: Tensor) -> Tensor:
+    """Patches with their positions: a weighted mean of places of a learned table for each, in float32."""
+    taps = table(t, indices.numel, "position embeddings", indices)
+    weighted = ops.mul(t, taps, weights, "position embeddings, weighted")
+    t.end(taps)
+    mean = derivatives.total(t, weighted, "position embeddings", numel=rows * table.width)
+    t.end(weighted)
+    return ops.add(t, hidden, ops.cast(t, mean, hidden.dtype, "position embeddings, cast"), "patches in their places")
+
+
+def taps_of(t: Tape, rows: Size) -> tuple[Tensor, Tensor]:
+    """The places of the table, and their weights, for every patch."""
+    indices = t.new(rows * TAPS, "int64", TAPS, "vision positions: places")
+    return indices, t.new(rows * TAPS, "float32", TAPS, "vision positions: weights")
+
+
 def unbound(t: Tape, x: Tensor, width: int) -> list[Tensor]:
     """`reshape(rows, 3, …).permute(1, 0, 2, 3).unbind(0)`: views; backward stacks three gradients and lays them by row."""
     laid = x.view()
@@ -171,16 +213,16 @@ def unbound(t: Tape, x: Tensor, width: int) -> list[Tensor]:
 class PatchMerger(Module):
     """Neighbouring patches side by side, and two layers to the language model's width."""
 
-    def __init__(self, norm: Module, merged: int, out: int) -> None:
+    def __init__(self, norm: Module, merged: int, out: int, *, late_norm: bool = False) -> None:
         self.ln_q = norm
         self.mlp = Module()
         setattr(self.mlp, "0", Linear(merged, merged, True, name="merger: first"))
         setattr(self.mlp, "2", Linear(merged, out, True, name="merger: second"))
-        self._merged = merged
+        self._merged, self._late_norm = merged, late_norm
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, context) to (tokens, out)."""
-        x = self.ln_q(t, x).view(self._merged)
+        x = self.ln_q(t, x.view(self._merged) if self._late_norm else x).view(self._merged)
         x = getattr(self.mlp, "0")(t, x)
         x = activation(t, x, "gelu", "merger: activated")
         x = getattr(self.mlp, "2")(t, x)
@@ -195,12 +237,18 @@ class QwenMedia(Media):
     limits = (56 * 56, 14 * 14 * 4 * 16_384)
     video_limits = (128 * 28 * 28, 768 * 28 * 28)  # of a frame
     video_limits_together = False
+    masks = 2  # of placeholders, made for each kind
+    blocks = "blocks"  # where the tower's layers stand in it
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
         super().__init__(root, outer)
         self._visual = visual = self.made(outer.nested("vision_config") or Config({}))
         self._merge = visual.merge
-        self.join([("visual", visual)])
+        self.join([(self.tower, visual), *self.behind(outer)])
+
+    def behind(self, outer: Config) -> list[tuple[str, Module]]:
+        """What stands between the tower and the language model."""
+        return []
 
     def made(self, v: Config) -> Module:
         """The tower, from the vision config."""
@@ -251,7 +299,7 @@ class QwenMedia(Media):
         for kind, (_, tokens, *_early) in features.items():
             rows = joined(t, tokens, f"{kind}: tokens of all, joined")
             rows = ops.cast(t, rows, hidden.dtype, f"{kind}: tokens in the embeddings' dtype")
-            masks = [t.new(TOKENS, "bool", 1, "places of media") for _ in range(2)]
+            masks = [t.new(TOKENS, "bool", 1, "places of media") for _ in range(self.masks)]
             hidden = masked_scatter(t, hidden, masks[0], rows, f"embeddings with {kind}")
             call.held += [rows, *masks]
         self.received(t, call, features)
@@ -266,9 +314,13 @@ class QwenMedia(Media):
         held = self._visual.patch_embed.proj.weight.dtype
         pixels = ops.cast(t, pixels, held, "pictures in the tower's dtype")
         own = replace(call.of_length(grid.rows), checkpointing=call.checkpointing)
-        name = "model.visual.blocks"
-        hidden, *tokens = self._visual(t, pixels, own, grid, name)
+        name = f"{self.below}{self.tower}.{self.blocks}"
+        hidden, *tokens = self.projected(t, self._visual(t, pixels, own, grid, name))
         return [hidden, *(split_up(t, found) for found in tokens)]
+
+    def projected(self, t: Tape, found: list[Tensor]) -> list[Tensor]:
+        """The tower's last states and its tokens, which may pass through more."""
+        return found
 
 
 def split_up(t: Tape, tokens: Tensor) -> Tensor:

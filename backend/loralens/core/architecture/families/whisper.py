@@ -101,7 +101,7 @@ class WhisperLayer(Module):
 
     def __init__(self, w: WhisperWidths, intermediate: int, heads: int, crosses: bool) -> None:
         hidden = w.hidden
-        self.self_attn = WhisperAttention(hidden, heads, w.attention_dropout)
+        self.self_attn: Module = WhisperAttention(hidden, heads, w.attention_dropout)
         self.self_attn_layer_norm = LayerNorm(hidden)
         if crosses:
             self.encoder_attn = WhisperAttention(hidden, heads, w.attention_dropout)

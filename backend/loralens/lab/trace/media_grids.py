@@ -1,0 +1,122 @@
+"""Pictures for a traced step: families that lay the patches of all pictures in one row, beside a grid that is read by value.
+
+See `media`, which puts these behind its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy
+import torch
+
+from loralens.core.architecture.families.muse_glimmer_vision import MOST_TOKENS, fitted
+from loralens.core.question.recipe import Recipe
+from loralens.lab.trace.media_batch import MediaInputs, Shape, Sizes, pictures, processor
+
+
+def _integers(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.int64, device="cuda")
+
+
+def _windows(grid_thw: numpy.ndarray, kwargs: Any = None, **words: Any) -> tuple[Any, Any]:
+    from torch.utils._python_dispatch import _disable_current_modes
+    from transformers.vision_utils import get_vision_window_index
+
+    with _disable_current_modes():
+        index, lengths = get_vision_window_index(torch.tensor(grid_thw), **words)
+        ends = lengths.numpy()
+    return torch.empty(index.shape, dtype=torch.int64), ends
+
+
+def _ends(grid_thw: numpy.ndarray, *_: Any, **__: Any) -> numpy.ndarray:
+    return numpy.concatenate([[0], numpy.repeat(grid_thw[:, 1] * grid_thw[:, 2], grid_thw[:, 0]).cumsum()])
+
+
+def _deepened(hidden: torch.Tensor, mask: Any, extra: torch.Tensor) -> torch.Tensor:
+    """Qwen3-VL's own lines, with places in the mask's stead, which would be counted by value."""
+    extra = extra.to(hidden.device, hidden.dtype)
+    places = [torch.zeros(extra.shape[0], dtype=torch.int64) for _ in range(2)]
+    hidden = hidden.clone()
+    local_this = hidden[places[0], places[1], :] + extra
+    hidden[places[0], places[1], :] = local_this
+    return hidden
+
+
+def in_a_row(recipe: Recipe, pixels: Shape, grid: numpy.ndarray, **instead: Any) -> MediaInputs:
+    """Pixels of all patches, the grid, and the functions that would read it off a fake tensor."""
+    batch, length, patches = recipe.micro_batch_size, recipe.sequence_length, int(grid.prod(-1).sum())
+    taps = (patches, 4)
+    return MediaInputs(
+        floats={"pixel_values": pixels},
+        integers={"mm_token_type_ids": (batch, length)},
+        values={"image_grid_thw": grid.view(Sizes)},
+        instead={
+            "get_vision_position_ids": lambda *_, **__: _integers(patches, 2),
+            "get_vision_attention_seqlens": lambda *given, **__: (_ends(*given), None),
+            "get_vision_cu_seqlens": _ends,
+            "get_vision_window_index": _windows,
+            "get_vision_interpolation_indices_and_weights": lambda *_, **__: (
+                _integers(*taps),
+                torch.empty(taps, device="cuda"),
+            ),
+            "_deepstack_process": _deepened,
+            "get_rope_index": lambda *_, **__: (_integers(3, batch, length), _integers(batch, 1)),
+            **instead,
+        },
+    )
+
+
+def in_a_row_of(config: Any, recipe: Recipe) -> MediaInputs:
+    """Qwen2-VL's and its successors'."""
+    vision = config.vision_config
+    limits = {"shortest_edge": 56 * 56, "longest_edge": 14 * 14 * 4 * 16384}
+    if vision.patch_size == 16:
+        limits = {"shortest_edge": 65536, "longest_edge": 16777216}
+    made = processor(
+        "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
+        size=limits,
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+    )
+    return _given(recipe, made)
+
+
+def _given(recipe: Recipe, made: Any) -> MediaInputs:
+    given = made(pictures(recipe), return_tensors="np")
+    return in_a_row(recipe, tuple(given["pixel_values"].shape), numpy.asarray(given["image_grid_thw"]))
+
+
+def _paddle(config: Any, recipe: Recipe) -> MediaInputs:
+    """PaddleOCR-VL."""
+    vision = config.vision_config
+    made = processor(
+        "paddleocr_vl.image_processing_pil_paddleocr_vl.PaddleOCRVLImageProcessorPil",
+        patch_size=vision.patch_size,
+        merge_size=vision.spatial_merge_size,
+    )
+    return _given(recipe, made)
+
+
+def _muse(config: Any, recipe: Recipe) -> MediaInputs:
+    """Muse Glimmer. Its processor needs torchvision: the rule here is our own."""
+    vision = config.vision_config
+    side = vision.patch_size * vision.merge_size
+    height, width = recipe.image_size or (side, side)
+    down, across = fitted(height, width, side, MOST_TOKENS)
+    one = [1, down * vision.merge_size, across * vision.merge_size]
+    grid = numpy.array([one] * (recipe.images * recipe.micro_batch_size))
+    rows = int(grid.prod(-1).sum())
+    values = vision.patch_temporal * 3 * vision.patch_size**2
+    media = in_a_row(recipe, (rows, values), grid, get_vision_pixel_shuffle_index=lambda *_, **__: _integers(rows))
+    media.integers.clear()
+    return media
+
+
+MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "muse_glimmer": _muse,
+    "paddleocr_vl": _paddle,
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe"), in_a_row_of),
+}
