@@ -1,4 +1,4 @@
-"""What becomes of damaged adapter files: each is read, examined, resized, compared, merged and converted, or refused in words.
+"""What becomes of damaged adapter files: they are read and worked on in every way that there is, or refused in words.
 
     python benchmarks/mutated_adapters.py --files 20000 --seed 1
 
@@ -32,12 +32,15 @@ from loralens.lab.adapters.doctor import diagnose
 from loralens.lab.adapters.doctor.base import base_of
 from loralens.lab.adapters.doctor.engines import ENGINES
 from loralens.lab.adapters.files import read_adapter, write_adapter
+from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.formats.torchtune import Heads
 from loralens.lab.adapters.formats.writing import FORMATS, convert
 from loralens.lab.adapters.inspect import inspect_adapter
-from loralens.lab.adapters.kinds import identify
+from loralens.lab.adapters.kinds import without_spectrum
 from loralens.lab.adapters.merging import COMBINATIONS, merge_adapters
+from loralens.lab.adapters.plain import plain_adapter
 from loralens.lab.adapters.resize import resize_adapter
+from loralens.lab.adapters.stream import Weights
 
 SECONDS: Final = 10
 MODULES: Final = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj")
@@ -84,6 +87,14 @@ def sound() -> list[Files]:
         name.replace("model.", "", 1).replace("self_attn", "attn"): t
         for name, t in named("", "lora_a.weight", "lora_b.weight").items()
     }
+    rows = {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(2, 16)}
+    experts = {
+        f"base_model.model.model.layers.0.mlp.experts.lora_{role}.weight": torch.randn(*shape, generator=generator)
+        * 0.1
+        for role, shape in (("A", (12, 16)), ("B", (8, 12)))
+    }
+    adaptive = {name.removesuffix(".weight"): tensor for name, tensor in peft.items()}
+    adaptive |= {f"base_model.model.{module}.lora_E": torch.ones(4, 1) for module in MODULES}
     mlx = {
         "fine_tune_type": "lora",
         "num_layers": 2,
@@ -93,6 +104,10 @@ def sound() -> list[Files]:
         _folder("adapter_model.safetensors", peft, CONFIG),
         _folder("adapter_model.safetensors", peft | dora, CONFIG | {"use_dora": True}),
         _folder("adapter_model.safetensors", peft | saved, CONFIG | {"modules_to_save": ["score"]}),
+        _folder("adapter_model.safetensors", peft, CONFIG | {"init_lora_weights": "pissa"}),
+        _folder("adapter_model.safetensors", peft | rows, CONFIG | {"trainable_token_indices": [1, 2]}),
+        _folder("adapter_model.safetensors", peft | experts, CONFIG | {"target_parameters": ["experts.down_proj"]}),
+        _folder("adapter_model.safetensors", adaptive, CONFIG | {"peft_type": "ADALORA", "init_r": 4, "target_r": 2}),
         _folder("adapters.safetensors", named("", "lora_a", "lora_b", turned=True), mlx),
         _folder("style.safetensors", kohya, None),
         _folder(
@@ -121,6 +136,9 @@ class Mutated:
         for name, content in self._sound[0].items():
             (root / "good" / name).write_bytes(content)
         self._good = read_adapter(root / "good")
+        weights = {f"{module}.weight": torch.eye(16) + 0.1 for module in MODULES}
+        (root / "good" / "model.safetensors").write_bytes(save(weights))
+        self._weights = Weights(root / "good")
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.faults: list[str] = []
 
@@ -156,9 +174,10 @@ class Mutated:
     def _operations(self, folder: Path) -> dict[str, Callable[[], object]]:
         pick = self._random.choice
         engine, target, combination = pick([None, *ENGINES]), pick(FORMATS), pick(COMBINATIONS)
+        started: dict[str, Any] = pick([{"initial": self._good}, {"base": self._weights}])
 
         def looked() -> None:
-            if identify(folder) is None:
+            if without_spectrum(folder / CONFIG_FILE, folder / WEIGHTS_FILE) is None:
                 inspect_adapter(read_adapter(folder)).to_dict()
 
         return {
@@ -167,6 +186,7 @@ class Mutated:
             "resize": lambda: write_adapter(resize_adapter(read_adapter(folder), rank=2).adapter, self._root / "made"),
             "compare": lambda: compare_adapters(read_adapter(folder), self._good).to_dict(),
             "merge": lambda: merge_adapters([read_adapter(folder), self._good], [1.0, 0.5], combination).to_dict(0),
+            "plain": lambda: plain_adapter(read_adapter(folder), **started).to_dict(0),
             "convert": lambda: convert(folder, self._root / "made", target, heads=HEADS, alpha=8.0, layers=2),
         }
 

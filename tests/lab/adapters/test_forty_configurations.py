@@ -34,6 +34,7 @@ BEGAN = {"resize": "changed its base", "merge": "changed its base", "convert": "
 DORA = {"merge": "DoRA", "convert": "DoRA"}
 BIAS = {"convert": "lora_bias"}
 TOKENS_TRAINED = {"merge": "rows of an embedding", "convert": "trainable_token_indices"}
+OTHERWISE = {"merge": "does not act everywhere", "convert": "would act everywhere"}
 PARAMETERS = {"merge": "target_parameters", "convert": "target_parameters"}
 FULL = {"merge": "trained in full", "convert": "trained in full"}
 TRAINED_BIAS = {"merge": "biases trained in full", "convert": "trained in full"}
@@ -97,12 +98,13 @@ ROWS: dict[str, Row] = {
         "experts", {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
                     "rank_pattern": {r".*\.gate_up_proj": 8}, "alpha_pattern": {r".*\.gate_up_proj": 5}}, PARAMETERS),
     "experts by PEFT's conversion of names": ("experts", {"target_modules": ["q_proj", "gate_proj", "up_proj"]}, PARAMETERS),
+    "aLoRA": ("llama", {"alora_invocation_tokens": [10, 15]}, OTHERWISE),
+    "layers repeated": ("llama", {"layer_replication": [[0, 2], [1, 2]]}, OTHERWISE),
     "a classifier of Llama": ("classifier", {"task_type": "SEQ_CLS"}, FULL),
     "an encoder": ("bert", {"task_type": "SEQ_CLS", "target_modules": ["query", "value"]}, FULL),
 }  # fmt: skip
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "aLoRA": ({"alora_invocation_tokens": [5, 6]}, "alora_invocation_tokens"),
-    "layers repeated": ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
+    "QALoRA": ({"use_qalora": True}, "use_qalora"),
 }
 
 

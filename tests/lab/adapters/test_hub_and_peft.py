@@ -104,6 +104,25 @@ def test_an_adapter_that_factors_do_not_say_whole_is_switched_to_by_copies(
     assert hub.base_sha256() == before and hub.verify(PROMPT).base_unchanged
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what PEFT says about its own defaults
+def test_adalora_is_switched_to_as_lora(hub: Hub, hub_folder: Path, tmp_path: Path) -> None:
+    settings = {"init_r": 4, "target_r": 2, "total_step": 9, "lora_alpha": 7, "target_modules": ["q_proj", "up_proj"]}
+    model = peft.get_peft_model(_llama(hub_folder), peft.AdaLoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.5 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(tmp_path / "adaptive")
+    hub.load("adaptive", tmp_path / "adaptive")
+    with torch.no_grad():
+        expected = model(torch.tensor([hub.base.encode(PROMPT)])).logits[0, -1]
+    near = 1e-5 * float(expected.abs().max().clamp(min=1))
+    for way in ("index", "pointer", "file", "merge"):
+        hub.switch("adaptive", way)
+        assert torch.allclose(hub.logits(PROMPT), expected, rtol=0, atol=near)
+    assert not torch.allclose(hub.logits(PROMPT, None), expected, atol=1e-3)
+
+
 @pytest.fixture
 def models(hub_folder: Path, tmp_path: Path) -> Path:
     """A registry folder with one Hugging Face model, its tokenizer and something else."""

@@ -162,7 +162,7 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     ),
     "targets that refer back": (json.dumps(peft_config(target_modules=r"(.*)\1")).encode(), "may never end"),
     "targets of many stars": (json.dumps(peft_config(target_modules=".*" * 7 + "q_proj")).encode(), "take for ever"),
-    "unknown key that is set": (json.dumps(peft_config(layer_replication=[[0, 2]])).encode(), "not handled"),
+    "unknown key that is set": (json.dumps(peft_config(use_qalora=True)).encode(), "not handled"),
     "key from the future": (json.dumps(peft_config(use_hyperlora=True)).encode(), "is not known"),
     "use_dora without magnitudes": (json.dumps(peft_config(use_dora=True)).encode(), "contradict"),
     "flag as text": (json.dumps(peft_config(use_rslora="yes")).encode(), "true or false"),

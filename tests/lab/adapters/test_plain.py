@@ -121,6 +121,19 @@ def test_a_base_in_bfloat16_is_rounded_and_the_answer_says_how_much(tmp_path: Pa
     assert answer.rounding is not None and 1e-5 < answer.rounding < 0.1
 
 
+def test_another_base_is_asked_about(tmp_path: Path) -> None:
+    _trained(tmp_path, "llama", {"init_lora_weights": "pissa"})
+    assert not plain_adapter(read_adapter(tmp_path / "trained"), base=Weights(tmp_path / "base")).notes
+    generator = torch.Generator().manual_seed(9)
+    other = {
+        name: torch.randn(tensor.shape, generator=generator) * 0.02
+        for name, tensor in load_file(tmp_path / "base" / "model.safetensors").items()
+    }
+    save_file(other, tmp_path / "base" / "model.safetensors")
+    answer = plain_adapter(read_adapter(tmp_path / "trained"), base=Weights(tmp_path / "base"))
+    assert "is this the base that it was trained on?" in answer.notes[0]
+
+
 def test_what_has_no_plain_form_is_refused(tmp_path: Path) -> None:
     pissa = random_adapter(init_lora_weights="pissa")
     with pytest.raises(InvalidInput, match="plain LoRA already"):

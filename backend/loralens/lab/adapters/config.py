@@ -67,15 +67,15 @@ _HANDED_ON: Final = _BEGINNINGS | {
     "ensure_weight_tying",
     "runtime_config",
     "trainable_token_indices",
+    "alora_invocation_tokens",
+    "layer_replication",
 }
 _ADALORA: Final = "loralens adapter resize FOLDER OUTPUT --energy 1 writes AdaLoRA as LoRA"
 CHANGES_THE_MODEL: Final = frozenset(
     [
-        "alora_invocation_tokens",
         "arrow_config",
         "enable_lora",
         "kasa_config",
-        "layer_replication",
         "megatron_config",
         "monteclora_config",
         "use_bdlora",
@@ -111,6 +111,12 @@ class AdapterConfig:
     """Parameters with factors of their own, by the ends of their names."""
     handed_on: str = "{}"
     """What PEFT keeps beside all this, as JSON: written as it was read."""
+
+    @property
+    def acts_otherwise(self) -> tuple[str, ...]:
+        """Settings by which the updates act from some token on alone, or on layers that the base does not have."""
+        given = json.loads(self.handed_on)
+        return tuple(key for key in ("alora_invocation_tokens", "layer_replication") if given.get(key))
 
     @property
     def trains_tokens(self) -> bool:

@@ -329,6 +329,9 @@ class Hub:
     def _check(self, adapter: Adapter) -> None:
         config = adapter.config
         needs_its_base(config, "together with others it would meet the published base")
+        if config.acts_otherwise:
+            raise InvalidInput(f"{config.acts_otherwise[0]} is set: here its updates would act on every token and layer",
+                               field=f"adapter_config.{config.acts_otherwise[0]}", hint="PEFT loads it")  # fmt: skip
         if adapter.extra or config.bias != "none":
             raise InvalidInput(
                 "this adapter carries modules or biases stored in full",

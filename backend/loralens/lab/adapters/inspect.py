@@ -92,7 +92,7 @@ def inspect_adapter(adapter: Adapter, energy: float = ENERGY_SHARE) -> AdapterRe
         rank=adapter.config.rank,
         alpha=adapter.config.alpha,
         ranks=sorted({module.rank for module in modules}),
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=targets if isinstance(targets, str) else [*targets, *adapter.config.target_parameters],
         base_model=adapter.config.base_model,
         use_rslora=adapter.config.use_rslora,
         use_dora=adapter.config.use_dora,
@@ -171,6 +171,10 @@ def _notes(adapter: Adapter) -> list[str]:
         notes.append(
             "Some factors are of stacked experts: a rank is each expert's, and the spectrum is pooled, the root of the sum of "
             "their squares."
+        )
+    if adapter.config.acts_otherwise:
+        notes.append(
+            f"{' and '.join(adapter.config.acts_otherwise)} say where its updates act; the spectrum is that of the updates."
         )
     if adapter.config.trains_tokens:
         notes.append(

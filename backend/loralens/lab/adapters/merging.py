@@ -161,6 +161,8 @@ def _not_summed(adapter: Adapter, combination: str) -> str | None:
         return "DoRA's magnitudes, which scale base and update together: a sum of such updates is no adapter without the base"
     if adapter.config.lora_bias and combination not in WITH_BIAS:
         return f"biases (lora_bias), and PEFT's {combination} is not defined for them; {' and '.join(WITH_BIAS)} add them up"
+    if adapter.config.acts_otherwise:
+        return f"{' and '.join(adapter.config.acts_otherwise)}: its update does not act everywhere, and a sum of updates would"
     if adapter.config.target_parameters:
         return "factors of parameters (target_parameters), which PEFT does not merge either: their order depends on the base"
     if adapter.config.trains_tokens:

@@ -26,9 +26,9 @@ from loralens.lab.adapters.spectrum import singular_values
 from loralens.lab.adapters.stream import Weights
 from loralens.lab.factors import Factors
 
-FAR: Final = 1.0
-"""Learned update over the first factors' product, by norm, above which another base is likely (assumption: training moves
-the factors by a fraction of what they begin with)."""
+UNLIKE: Final = 0.1
+"""Cosine of the trained factors' product and the first ones', below which another base is likely (assumption: products of
+unrelated weights are all but orthogonal, and training leaves more than that of what it began with)."""
 _COMPUTED: Final = ("pissa", "olora")
 """Beginnings that follow from the base's weight alone."""
 
@@ -91,7 +91,7 @@ def plain_adapter(adapter: Adapter, *, initial: Adapter | None = None, base: Wei
     _computable(config, name, base)
     began = _before(adapter, initial) if initial is not None else None
     factors: dict[str, Factors] = {}
-    learned = taken = rounded = 0.0
+    learned = taken = trained = rounded = 0.0
     for module, own in adapter.factors.items():
         weight = None
         if began is not None:
@@ -109,6 +109,7 @@ def plain_adapter(adapter: Adapter, *, initial: Adapter | None = None, base: Wei
         factors[module] = whole
         if not own.is_embedding:
             learned += float(singular_values(whole).square().sum())
+            trained += float(singular_values(own).square().sum())
         taken += float(singular_values(first).square().sum())
         if weight is not None:
             rounded += _rounding(weight.T if config.fan_in_fan_out else weight, first)
@@ -120,7 +121,8 @@ def plain_adapter(adapter: Adapter, *, initial: Adapter | None = None, base: Wei
         raise InvalidInput("the two adapters are the same: nothing was learned", field="initial")
     rounding = None if base is None else math.sqrt(rounded / learned)
     plain = Adapter(_doubled(config), factors, adapter.extra)
-    return MadePlain(plain, name, moved, rounding, _notes(moved, base is not None))
+    cosine = (trained + taken - learned) / (2 * math.sqrt(trained * taken)) if trained else 0.0
+    return MadePlain(plain, name, moved, rounding, _notes(cosine, base is not None))
 
 
 def _computable(config: AdapterConfig, name: str, base: Weights | None) -> None:
@@ -209,11 +211,10 @@ def _alphas(config: AdapterConfig, more: float) -> tuple[tuple[str, float], ...]
     return tuple((name, more * alpha) for name, alpha in config.alpha_pattern)
 
 
-def _notes(moved: float, computed: bool) -> list[str]:
-    notes = []
-    if moved > FAR:
-        notes.append(
-            f"What was learned is {moved:.3g} times as large as what the beginning took out of the base: "
-            + ("is this the base that it was trained on?" if computed else "is this the adapter from before training?")
-        )
-    return notes
+def _notes(cosine: float, computed: bool) -> list[str]:
+    if cosine >= UNLIKE:
+        return []
+    which = "the base that it was trained on" if computed else "the adapter from before training"
+    return [
+        f"The trained factors have nothing in common with those that it began with (cosine {cosine:.2f}): is this {which}?"
+    ]

@@ -197,10 +197,11 @@ def test_notes_of_the_inspector_are_said_in_chinese_too(tmp_path: Path) -> None:
         (healthy(), config(init_lora_weights="pissa")),
         (healthy() | rows, config(trainable_token_indices=[1, 2])),
         (healthy() | experts, config(target_parameters=["experts.down_proj"])),
+        (healthy(), config(alora_invocation_tokens=[3])),
         (adaptive, {"peft_type": "ADALORA", "init_r": 3, "lora_alpha": 4, "target_modules": ["x"]}),
     )):  # fmt: skip
         said |= set(inspect_adapter(read_adapter(write(tmp_path / str(number), tensors, settings))).notes)
-    assert len(said) == 9
+    assert len(said) == 10
     for sentence in said:
         assert any(re.fullmatch(pattern, sentence, re.DOTALL) for pattern, _ in RULES), sentence
 
@@ -249,6 +250,21 @@ def test_an_adapter_of_a_multimodal_model(prefix: str, verdict: str, tmp_path: P
     answer = diagnose(write(tmp_path / "vlm", tensors, config(target_modules=["q_proj"])), whole)
     assert answer.verdict == verdict, answer.findings
     assert whole.layers == 34
+
+
+def test_what_acts_elsewhere_is_said(tmp_path: Path, base: Base) -> None:
+    """Repeated layers are the base's own; aLoRA acts from its tokens on; AdaLoRA is no LoRA to an engine."""
+    repeated = write(tmp_path / "repeated", healthy(layers=3), config(layer_replication=[[0, 2], [1, 2]]))
+    assert diagnose(repeated, base).verdict == "healthy"
+    late = diagnose(write(tmp_path / "late", healthy(), config(alora_invocation_tokens=[3])), base)
+    adaptive = {
+        f"{PREFIX}x.lora_{role}": torch.ones(shape) for role, shape in (("A", (3, 4)), ("B", (4, 3)), ("E", (3, 1)))
+    }
+    pruned = diagnose(write(tmp_path / "pruned", adaptive, {"peft_type": "ADALORA", "lora_alpha": 4}))
+    for answer, code in ((late, "alora"), (pruned, "adalora")):
+        assert (answer.verdict, answer.findings[0].code) == ("doubtful", code)
+        for found in answer.findings:
+            spoken(found)
 
 
 def test_factors_of_stacked_experts_fit_and_are_measured(tmp_path: Path) -> None:

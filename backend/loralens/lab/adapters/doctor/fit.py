@@ -25,6 +25,7 @@ FUSED: Final[tuple[tuple[str, frozenset[str]], ...]] = (
 )
 """Layers that some model code keeps as one matrix, and the names that others give to its parts."""
 
+MAX_LAYERS: Final = 10_000
 _LAYER: Final = re.compile(r"(?P<head>.*?)(?:^|\.)(?P<tail>\d+\..+)")
 _EXPERT: Final = re.compile(r"(?P<experts>.+\.experts)\.\d+\..+")
 _WRAPPERS: Final = (
@@ -58,6 +59,7 @@ def _factors(patient: Patient, base: Base) -> list[Finding]:
     pairs = _inside(patient.pairs, base)
     if not pairs:
         return []
+    pairs = _unrepeated(pairs, patient.config.get("layer_replication"))
     unmatched = {name: pair for name, pair in pairs.items() if not _takes(base.places.get(without_nesting(name)), pair)}
     matched = len(pairs) - len(unmatched)
     findings = []
@@ -106,6 +108,27 @@ def _inside(pairs: Mapping[str, Pair], base: Base) -> dict[str, Pair]:
             continue  # this family's tower is not known by name
         renamed[inner if inner in base.places else name] = pair
     return renamed
+
+
+def _unrepeated(pairs: dict[str, Pair], ranges: object) -> dict[str, Pair]:
+    """The pairs under the names of the base's own layers, of which PEFT's layer_replication repeats some.
+
+    Source: huggingface/peft 0.21.2 utils/other.py, replicate_layers.
+    """
+    if not isinstance(ranges, list) or not ranges:
+        return pairs
+    if any(not isinstance(one, list) or [type(end) for end in one] != [int, int] or not 0 <= one[0] <= one[1] <= MAX_LAYERS
+           for one in ranges):  # fmt: skip
+        return pairs
+    own = [layer for first, end in ranges for layer in range(first, end)]
+    found = {}
+    for name, pair in pairs.items():
+        match = re.search(r"\.(\d+)\.", name)
+        layer = own[int(match[1])] if match and int(match[1]) < len(own) else None
+        found[name if match is None or layer is None else f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}"] = (
+            pair
+        )
+    return found
 
 
 def _takes(place: WeightedModule | None, pair: Pair) -> bool:

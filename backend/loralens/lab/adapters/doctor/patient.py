@@ -85,6 +85,11 @@ def open_patient(folder: Path, called: str | None = None) -> Patient:
         _read_weights(patient)
     if patient.file is not None and patient.checked is not None and not patient.findings:
         _structure(patient, patient.file, patient.checked)
+    if patient.checked is not None and "alora_invocation_tokens" in patient.checked.acts_otherwise:
+        patient.findings.append(Finding("warning", "config", "alora", "it acts from its invocation tokens on (aLoRA)",
+                                        "an engine that does not read alora_invocation_tokens lets it act on every token",
+                                        "serve it with PEFT, or with an engine that knows aLoRA",
+                                        source="huggingface/peft 0.21.2 tuners/lora/variants.py, ALoraLinearVariant"))  # fmt: skip
     return patient
 
 
@@ -105,7 +110,11 @@ def _read_config(patient: Patient) -> None:
     try:
         patient.checked = config_from_mapping(given)
     except InvalidInput as error:
-        if foreign.of_config(given):
+        if given.get("peft_type") == ADALORA:
+            patient.findings.append(Finding("warning", "config", "adalora", "it is AdaLoRA, which PEFT alone loads",
+                                            "its singular values (lora_E) stand between the factors",
+                                            f"loralens adapter resize {patient.called} LORA_FOLDER --energy 1 writes it as LoRA"))  # fmt: skip
+        elif foreign.of_config(given):
             _add(patient, "format", "foreign_format", error.message, error.hint or "")
         elif (error.field or "").removeprefix("adapter_config.") in _PEFT_ALONE:
             patient.findings.append(Finding("warning", "config", "not_read", error.message, "", _BY_PEFT))

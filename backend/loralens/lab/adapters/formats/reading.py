@@ -112,6 +112,10 @@ def _peft(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
                       ("target_parameters", checked.target_parameters), ("trainable_token_indices", checked.trains_tokens)):  # fmt: skip
         if has:
             raise InvalidInput(_NOT_CONVERTED[word], field=f"adapter_config.{word}", hint=MERGED)
+    if checked.acts_otherwise:
+        word = checked.acts_otherwise[0]
+        raise InvalidInput(f"{word}: none of the other formats says it, and its updates would act everywhere",
+                           field=f"adapter_config.{word}")  # fmt: skip
     plan = layout(checked, {entry.name: Spec(entry.shape, entry.dtype) for entry in file.header.tensors})
     trained = [
         short
