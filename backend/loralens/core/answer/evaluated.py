@@ -23,9 +23,10 @@ from loralens.core.question.objectives import SFT
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import names_library
 from loralens.core.step.rows import in_rows, in_samples
-from loralens.core.step.step import book_beside, book_static, held_parameters, tape_words
+from loralens.core.step.step import book_beside, book_static, held_parameters
 from loralens.core.tape import ops
 from loralens.core.tape.ledger import Ledger, Storage
+from loralens.core.tape.running import Kernels
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
 
@@ -130,7 +131,7 @@ def _walk(config: Mapping[str, Any], method: str, recipe: Recipe) -> Pass:
     book_static(ledger, root, held, recipe, validity, strategy)
     for other in assembled.beside.values():
         book_beside(ledger, other, strategy)
-    tape = Tape(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
+    tape = Tape(ledger, validity=validity, hooks=strategy, autocast=recipe.autocast, kernels=Kernels.of(recipe))
     tape.grad_enabled = False
     with strategy.in_use([item.parameter for item in held]):
         batch = [Storage(ledger, size, "activations", name) for name, size in objective.inputs(root, recipe, validity)]

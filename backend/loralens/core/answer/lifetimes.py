@@ -33,10 +33,10 @@ from loralens.core.step.step import (
     placed_parameters,
     run_micro_batch,
     step_temporaries,
-    tape_words,
     trained_tensors,
 )
 from loralens.core.tape.ledger import Entry, Ledger
+from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import Size, monomial_values
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
@@ -192,7 +192,14 @@ def lifetimes(model: Model, method: str, recipe: Recipe) -> Lives:
     for other in assembled.beside.values():
         book_beside(static, other, strategy)
     ledger = _LivesLedger()
-    tape = _Placed(ledger, validity=validity, hooks=strategy, every_layer=True, **tape_words(recipe))
+    tape = _Placed(
+        ledger,
+        validity=validity,
+        hooks=strategy,
+        every_layer=True,
+        autocast=recipe.autocast,
+        kernels=Kernels.of(recipe),
+    )
     with strategy.in_use(placed):
         batch = run_micro_batch(tape, root, assembled.prepared, recipe, validity, assembled.beside)
     values = monomial_values(recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)

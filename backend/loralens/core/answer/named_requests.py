@@ -15,7 +15,8 @@ from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.rank import refuse_cut
 from loralens.core.step.events import EventLedger
 from loralens.core.step.rows import in_rows
-from loralens.core.step.step import placed_parameters, run_micro_batch, tape_words
+from loralens.core.step.step import placed_parameters, run_micro_batch
+from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size, monomial_values
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
@@ -101,7 +102,9 @@ def named_walk(model: Model, method: str, recipe: Recipe) -> NamedWalk:
     validity = Validity(recipe)
     hooks = strategy_of(recipe, adapters=method != "full")
     ledger = NamedLedger()
-    tape = Tape(ledger, validity=validity, hooks=hooks, every_layer=True, **tape_words(recipe))
+    tape = Tape(
+        ledger, validity=validity, hooks=hooks, every_layer=True, autocast=recipe.autocast, kernels=Kernels.of(recipe)
+    )
     with hooks.in_use(placed_parameters(assembled.root)):
         run_micro_batch(tape, assembled.root, assembled.prepared, recipe, validity, assembled.beside)
     return NamedWalk(tuple(ledger.names), tuple(ledger.events), ledger.begins["backward"], validity)

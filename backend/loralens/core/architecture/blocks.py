@@ -26,7 +26,7 @@ class RMSNorm(Module):
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, width) to the same."""
-        if t.fused_norms or t.compiled:
+        if t.kernels.fused_norms or t.kernels.compiled:
             return fused_rms_norm(t, x, t.parameter(self.weight))
         dtype = x.dtype
         x = ops.cast(t, x, "float32", "norm: input in float32")

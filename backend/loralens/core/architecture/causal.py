@@ -107,7 +107,7 @@ class Root(Module):
             hidden = self.run_layers(t, name, stack.layers, hidden, call, checkpointing=checkpointing)
         hidden = self.finish(t, hidden)
         returned = self.media.finished(t) if self.media else []
-        t.returned(*returned)
+        t.handed.returned(*returned)
         after = call.after()  # only checkpoints hold masks and tables from here on
         t.section = "logits"
         loss = self.loss(t, hidden, after)

@@ -116,7 +116,7 @@ class Head:
             return _of_spans(t, logits)
         if self.single and self.pooled is None:
             logits = _at_last_token(t, logits)
-        t.returned(logits)
+        t.handed.returned(logits)
         if not self.single and not self.upcasts:
             return plain_cross_entropy(t, logits)
         if logits.width == 1:
@@ -191,7 +191,7 @@ def _of_spans(t: Tape, logits: Tensor) -> Tensor:
     """Where an answer begins and where it ends: the two columns apart, a cross entropy over the positions for each."""
     begins, ends = (ops.copy(t, part, "logits of one end") for part in ops.split(t, logits, [1, 1], "logits, apart"))
     t.local(logits)
-    t.returned(begins, ends)
+    t.handed.returned(begins, ends)
     first, second = (plain_cross_entropy(t, Tensor(x.storage, x.numel, x.dtype, 1, x.node)) for x in (begins, ends))
     total = ops.scale(t, ops.add(t, first, second, "loss, both"), "loss")
     return total
@@ -199,7 +199,7 @@ def _of_spans(t: Tape, logits: Tensor) -> Tensor:
 
 def _of_vectors(t: Tape, vectors: Tensor) -> Tensor:
     """A loss on one vector per sample, whose own tensors are a few bytes each (assumption: which loss it is is not asked)."""
-    t.returned(vectors)
+    t.handed.returned(vectors)
     loss = t.new(ONE, vectors.dtype, 1, "loss")
     numel, dtype, width = vectors.numel, vectors.dtype, vectors.width
     t.record("loss", [loss], [vectors], [], lambda g: t.new(numel, dtype, width, "gradient: vectors", "temporaries"))

@@ -61,7 +61,7 @@ def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     logits = t.hooks.behind_head(t, root.logits(t, hidden))
     if root.upcasts_logits and version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
-    t.returned(logits)
+    t.handed.returned(logits)
     if not root.upcasts_logits:
         labels = t.new(TOKENS, "int64", 1, "labels, shifted")
         return cross_entropy(t, shifted_copy(t, logits), labels)
@@ -102,7 +102,7 @@ def _kept_positions(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor
     else:
         kept = rows.selected(t, hidden, positions, "positions that are kept")
     logits = root.logits(t, kept)
-    t.returned(logits)
+    t.handed.returned(logits)
     return _whole(t, logits, call, positions)
 
 

@@ -132,7 +132,7 @@ class Segment(Module):
         for index, layer in enumerate(self.parts):
             t.layer = first + index
             hidden = layer(t, hidden, call)
-            t.returned_weights = None
+            t.handed.weights = None
         t.layer = first
         return hidden
 
@@ -150,7 +150,7 @@ def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, li
         return out, list(call.between.made)
     finally:
         call.between.made.clear()
-        t.returned_weights = None
+        t.handed.weights = None
 
 
 class _UnwalkedLayers:

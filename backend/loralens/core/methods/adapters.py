@@ -180,7 +180,7 @@ class LoraAdapter:
 
     def forward(self, t: Tape, layer: Linear, x: Tensor) -> Tensor:
         """PEFT's forward, with its casts."""
-        if t.fused_lora:
+        if t.kernels.fused_lora:
             return self._fused(t, layer, x)
         if layer.weight.packing is not None:
             return self._on_packed(t, layer, x)

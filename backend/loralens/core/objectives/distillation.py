@@ -48,7 +48,8 @@ class Distillation(BaseObjective):
         student = passes.learn(read)
         passes.phase("teacher")
         if read is _logits and passes.beside["teacher"].caches:
-            t.cache = t.cache or []  # its output, keys and values with it, is a local variable of the loss
+            # its output, keys and values with it, is a local variable of the loss
+            t.handed.cache = t.handed.cache or []
         teacher = passes.score(read, "teacher")
         passes.phase("forward")
         t.section = "logits"

@@ -14,6 +14,7 @@ from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.tape import ops
 from loralens.core.tape.autocast import end_autocast
 from loralens.core.tape.ledger import Ledger, Moment, Storage
+from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import BATCH, ONE, ZERO, Size, at_rank
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
@@ -55,8 +56,8 @@ def generated(passes: Passes) -> None:
     rows, prompt = rows_of(recipe), length - completion
     walked = replace(recipe, micro_batch_size=rows, sequence_length=prompt, padded=True, gradient_checkpointing=False)
     ledger, validity = Ledger(), Validity(walked)
-    tape = Tape(ledger, autocast=recipe.autocast, fused_kernels=recipe.fused_kernels, validity=validity)
-    tape.grad_enabled, tape.cache = False, []
+    tape = Tape(ledger, autocast=recipe.autocast, kernels=Kernels(recipe.fused_kernels), validity=validity)
+    tape.grad_enabled, tape.handed.cache = False, []
     ledger.enter(PREFILL)
     root.run(tape, Call(walked, validity, read=_last), checkpointing=False)
     end_autocast(tape)
@@ -69,7 +70,7 @@ def generated(passes: Passes) -> None:
         if label.endswith("in the cache"):
             per_token = per_token + at_rank(size, rows, prompt) // (rows * prompt)
     _decoding(passes, rows * length, per_token, _layers(passes))
-    tape.cache = None
+    tape.handed.cache = None
 
 
 def _last(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:

@@ -118,7 +118,7 @@ def _holding(inside: Callable[..., Any] | None) -> Callable[..., Tensor]:
 
     def around(t: Tape, run: Callable[..., Tensor], x: Tensor) -> Tensor:
         logits = run(t, x) if inside is None else inside(t, run, x)
-        t.hold_for_caller(logits)
+        t.handed.hold(logits)
         return logits
 
     return around

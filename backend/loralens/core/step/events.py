@@ -18,8 +18,9 @@ from loralens.core.parallel.sharded import LAYERS, ROOT
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.rank import refuse_cut
 from loralens.core.step.rows import in_rows, per_sample
-from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch, tape_words
+from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch
 from loralens.core.tape.ledger import Entry, Ledger, Moment
+from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size, monomial_values
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
@@ -144,7 +145,8 @@ def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
             validity=validity,
             hooks=hooks,
             every_layer=True,
-            **tape_words(recipe),
+            autocast=recipe.autocast,
+            kernels=Kernels.of(recipe),
         )
         with hooks.in_use(weights):
             held = run_micro_batch(tape, root, prepared, recipe, validity, assembled.beside)
@@ -153,7 +155,7 @@ def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
         for event in events:
             if event < 0:
                 del alive[-event]
-        outputs = {tensor.storage.number for tensor in tape.outputs or () if tensor.storage is not None}
+        outputs = {tensor.storage.number for tensor in tape.handed.outputs or () if tensor.storage is not None}
         tape.end(*held)
         first = ledger.begins["forward"]  # so many storages, or fewer, were born before it: the batch among them
         return MicroBatch(

@@ -28,15 +28,17 @@ def returned(tape: Tape, recipe: Recipe, loss: Tensor) -> None:
     Where accelerate wraps the model, mixed precision makes 16-bit logits float32 (accelerate 1.15 utils/operations.py,
     `ConvertOutputsToFp32`); a cache stays as it is.
     """
-    cache, tape.cache = tape.cache or [], None
-    if tape.outputs is None:
+    cache, tape.handed.cache = tape.handed.cache or [], None
+    if tape.handed.outputs is None:
         _drop(tape, cache)
         return
     if names_library(recipe, "accelerate") and recipe.autocast:
-        tape.outputs = [ops.cast(tape, tensor, "float32", "logits, returned in float32") for tensor in tape.outputs]
+        tape.handed.outputs = [
+            ops.cast(tape, tensor, "float32", "logits, returned in float32") for tensor in tape.handed.outputs
+        ]
         tape.ledger.settle()
-    tape.outputs += [tensor for tensor, _ in cache]
-    tape.returned(loss)
+    tape.handed.outputs += [tensor for tensor, _ in cache]
+    tape.handed.returned(loss)
 
 
 def _drop(tape: Tape, cache: list[tuple[Tensor, int]]) -> None:
@@ -63,7 +65,7 @@ def alive_in_next_forward(ledger: Ledger, tape: Tape) -> None:
     """At the end of a step: what its output holds, the layers that were not walked included, is alive in the next forward pass."""
     entries = {
         (tensor.storage.category, tensor.storage.label): tensor.storage
-        for tensor in tape.outputs or ()
+        for tensor in tape.handed.outputs or ()
         if tensor.storage is not None
     }
     held: dict[Entry, Size] = {}

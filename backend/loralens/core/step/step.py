@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.decoder import CausalDecoder
@@ -19,13 +19,13 @@ from loralens.core.objectives.passes import Passes
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.question.versions import version
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, graph_ends, returned
 from loralens.core.step.rows import in_rows, in_samples, per_sample
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Ends
 from loralens.core.tape.ledger import Ledger, Storage
+from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ONE, ZERO, Size, share
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.traffic import Traffic
@@ -124,7 +124,7 @@ def walk_step(
     for other in beside.values():
         host = host + book_beside(ledger, other, strategy)
     make = Tape if work is None else partial(CountingTape, work)
-    tape = make(ledger, validity=validity, hooks=strategy, **tape_words(recipe))
+    tape = make(ledger, validity=validity, hooks=strategy, autocast=recipe.autocast, kernels=Kernels.of(recipe))
     with strategy.in_use([item.parameter for item in held]):
         batch = run_micro_batch(tape, root, prepared, recipe, validity, beside)
     ledger.enter("optimizer")
@@ -135,23 +135,13 @@ def walk_step(
         ledger.mark("optimizer step")
         used.release()
     ledger.mark("end of the step")
-    if tape.outputs:
+    if tape.handed.outputs:
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
     in_samples(ledger, validity, work, rows)
     host_bytes = per_sample(host + strategy.host_bytes, rows)
-    return Step(ledger, held, validity, _layers(root), host_bytes, tape.attention, tape.traffic.alone())
-
-
-def tape_words(recipe: Recipe) -> dict[str, Any]:
-    """What a tape has to know of a recipe."""
-    return {
-        "autocast": recipe.autocast,
-        "fused_kernels": recipe.fused_kernels,
-        "accelerator": recipe.accelerator,
-        "torch": version(recipe, "torch"),
-    }
+    return Step(ledger, held, validity, _layers(root), host_bytes, tape.kernels.attention, tape.traffic.alone())
 
 
 def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:
@@ -191,8 +181,8 @@ def run_micro_batch(
     batch = [Storage(ledger, size, "activations", name) for name, size in objective.inputs(root, recipe, validity)]
     placed = [(item.parameter, item.count) for item in held_parameters(root)]
     batch += hooks.before_forward(tape, _ends(root), placed)
-    tape.outputs = [] if recipe.keep_outputs else None
-    tape.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
+    tape.handed.outputs = [] if recipe.keep_outputs else None
+    tape.handed.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
     ledger.enter("forward")
     loss = objective.loss(Passes(tape, root, prepared, recipe, validity, beside or {}))
     hooks.after_forward(tape)
@@ -202,7 +192,7 @@ def run_micro_batch(
     hooks.before_backward(tape)
     tape.backward(loss)
     hooks.after_backward(tape)
-    tape.end_backward()
+    tape.handed.end_backward()
     hooks.done(tape)
     ledger.settle()
     ledger.mark("end of backward")

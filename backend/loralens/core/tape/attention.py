@@ -53,7 +53,7 @@ class Attention:
 
     def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Shapes: q (rows, heads*head_dim), k (rows, kv_heads*head_dim), v (rows, kv_heads*value_dim); result like v for all heads."""
-        if t.cache is not None:
+        if t.handed.cache is not None:
             k, v = self._cached(t, k, v)
         if self.implementation == "eager":
             return self._eager(t, q, k, v, mask)
@@ -76,9 +76,11 @@ class Attention:
 
     def _kernel(self, t: Tape, q: Tensor, mask: Tensor | None, *, grouped: bool) -> str:
         """The kernel that PyTorch picks; what it picked, and why, is noted on the tape."""
-        asked = Asked(t.accelerator, q.dtype, mask is not None, grouped, self.head_dim, self.value_dim, t.torch)
+        asked = Asked(
+            t.kernels.accelerator, q.dtype, mask is not None, grouped, self.head_dim, self.value_dim, t.kernels.torch
+        )
         chosen = choose(asked)
-        t.attention[chosen.kernel] = chosen.because
+        t.kernels.attention[chosen.kernel] = chosen.because
         return chosen.kernel
 
     def with_bias(
@@ -109,7 +111,7 @@ class Attention:
         k = t.replace(k, ops.copy(t, k, "attention: key in the cache"))
         label = "attention: value in the cache"
         v = t.replace(v, ops.cast(t, v, "float32", label) if wider else ops.copy(t, v, label))
-        t.cached(k, v)
+        t.handed.cached(t.layer, k, v)
         return k, v
 
     def _repeat(self, t: Tape, x: Tensor, name: str) -> Tensor:
@@ -261,7 +263,7 @@ class Attention:
         flops = scores * (2 * self.value_dim)
         out = ops.matmul(t, weights, value, rows * width, self.value_dim, "attention: output by head", flops=flops)
         if self.returns_weights:
-            t.returned_weights = weights
+            t.handed.weights = weights
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
 
 

@@ -17,9 +17,7 @@ from itertools import count
 from typing import Any, TypeVar
 from weakref import ref
 
-from loralens.core.question.accelerator import CUDA
 from loralens.core.question.precision import ITEM_BYTES
-from loralens.core.question.versions import CURRENT
 from loralens.core.tape.cost import ONCE, Asked, Counted
 from loralens.core.tape.graph import (
     LEAF,
@@ -38,7 +36,9 @@ from loralens.core.tape.graph import (
     passed_by,
     ran,
 )
+from loralens.core.tape.handed import HandedBack
 from loralens.core.tape.ledger import Ledger, Storage
+from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size
 from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
@@ -114,20 +114,15 @@ class Tape:
         ledger: Ledger,
         *,
         autocast: str | None = None,
-        fused_kernels: str = "none",
+        kernels: Kernels | None = None,
         validity: Validity | None = None,
         hooks: Hooks | None = None,
         every_layer: bool = False,
-        accelerator: str = CUDA,
-        torch: tuple[int, ...] = CURRENT["torch"],
     ) -> None:
         self.ledger = ledger
         self.autocast = autocast
-        self.fused_norms = fused_kernels != "none"
-        self.fused_lora = "lora" in fused_kernels
-        self.accelerator, self.torch = accelerator, torch  # what picks the attention kernel
-        self.attention: dict[str, str] = {}  # the kernels that were picked, and what kept faster ones away
-        self.compiled = False  # inside a region that torch.compile made one graph of
+        self.kernels = kernels or Kernels()
+        self.handed = HandedBack()
         self.grad_enabled = True
         self.adapters = True  # switched on; off, the base alone runs, and originals instead of trainable copies
         self.region: Refilled | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
@@ -144,12 +139,8 @@ class Tape:
         self._validity = validity
         self.hooks = hooks or Hooks()
         self.attributes: list[tuple[ref[Node], int]] = []  # functions that hold something as one, and their layers
-        self.held_for_caller: list[Storage] = []  # local variables of the training loop, until backward is over
-        self.outputs: list[Tensor] | None = None  # what the model returns, if the loop keeps it
-        self.cache: list[tuple[Tensor, int]] | None = None  # keys and values with their layer, if it caches
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
         self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
-        self.returned_weights: Tensor | None = None  # what eager attention returns beside its result
         self._sequence = 0
 
     @property
@@ -255,37 +246,13 @@ class Tape:
         if tensor.node is None and self.grad_enabled:
             size = (tensor.numel, tensor.dtype, tensor.width)
             copy = partial(self.new, *size, "input gradient", "temporaries") if copied else None
-            tensor.node = kept_leaf(tensor, self.section, copy, self.returned)
-
-    def take_weights(self) -> Tensor | None:
-        """What attention returned beside its result, for a local variable of the layer."""
-        taken, self.returned_weights = self.returned_weights, None
-        return taken
-
-    def returned(self, *tensors: Tensor) -> None:
-        """The model returns these beside the loss: a loop that keeps its output holds them until the next one is there."""
-        if self.outputs is not None:
-            self.outputs += [Tensor(x.storage, x.numel, x.dtype, x.width) for x in tensors]
-
-    def cached(self, *tensors: Tensor) -> None:
-        """The model's cache holds these until it is dropped with the model's output."""
-        if self.cache is not None:
-            self.cache += [(Tensor(x.storage, x.numel, x.dtype, x.width), self.layer) for x in tensors]
+            tensor.node = kept_leaf(tensor, self.section, copy, self.handed.returned)
 
     def keep(self, out: Tensor, x: Tensor) -> None:
         """The function behind `out` holds `x` as an attribute, which stays until the graph goes."""
         if out.node is not None and x.storage is not None:
             out.node.kept = x.storage
             self.attributes.append((ref(out.node), self.layer))
-
-    def hold_for_caller(self, tensor: Tensor) -> None:
-        """The training loop has this in a local variable while backward runs."""
-        if tensor.storage is not None:
-            self.held_for_caller.append(tensor.storage)
-
-    def end_backward(self) -> None:
-        """Backward is over: the training loop's variables of it end."""
-        self.held_for_caller.clear()
 
     # -- running backward ---------------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class Bart(Root):
         if self.biased:
             bias = Tensor(None, ONE * self.vocabulary, call.recipe.weights_dtype, self.vocabulary)  # booked as a buffer
             logits = t.replace(logits, ops.add(t, logits, bias, "logits and bias"))
-        t.returned(logits, encoded)
+        t.handed.returned(logits, encoded)
         return plain_cross_entropy(t, logits)
 
     def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:

@@ -90,10 +90,10 @@ class BartLayer(Module):
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         hidden = self._attend(t, hidden, call, "self_attn", call.masks["full"], None)
-        weights = t.take_weights()
+        weights = t.handed.take_weights()
         if self._decodes:
             hidden = self._attend(t, hidden, call, "encoder_attn", call.masks["cross"], call.shared["encoder"])
-            weights = t.take_weights()
+            weights = t.handed.take_weights()
         t.local(weights)
         residual, w = hidden, self._w
         hidden = self.final_layer_norm(t, hidden) if w.first else hidden

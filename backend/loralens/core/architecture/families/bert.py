@@ -190,7 +190,7 @@ class Bert(Root):
         if self.task is not None:
             return self.task.loss(t, hidden)
         logits = self.prediction(t, hidden)
-        t.returned(logits)
+        t.handed.returned(logits)
         return plain_cross_entropy(t, logits)
 
     def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:

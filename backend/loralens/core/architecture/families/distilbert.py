@@ -126,7 +126,7 @@ class DistilBert(Root):
         if self.task is not None:
             return self.task.loss(t, hidden)
         logits = self.logits(t, hidden)
-        t.returned(logits)
+        t.handed.returned(logits)
         return plain_cross_entropy(t, logits)
 
     def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:

@@ -92,7 +92,7 @@ class Electra(Bert):
             return self.task.loss(t, hidden)
         scores = self.generator_predictions(t, hidden)
         logits = self.generator_lm_head(t, scores)
-        t.returned(logits)
+        t.handed.returned(logits)
         return plain_cross_entropy(t, logits)
 
     def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:

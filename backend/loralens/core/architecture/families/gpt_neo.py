@@ -36,7 +36,7 @@ class NeoAttention(Module):
         q, k, v = (getattr(self, f"{name}_proj")(t, x).view(width) for name in "qkv")
         out, weights = self._attended(t, q, k, v, call.masks["full"])
         out = ops.copy(t, out, "attention: output", width=s.hidden)
-        t.returned_weights = weights
+        t.handed.weights = weights
         out = self.out_proj(t, out)
         return ops.dropout(t, out, self._dropout, "attention: residual dropout")
 

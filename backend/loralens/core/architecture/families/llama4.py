@@ -220,7 +220,7 @@ class Llama4Layer(Module):
         residual = hidden
         hidden = self.input_layernorm(t, hidden)
         attended = self.self_attn(t, hidden, call)
-        second = t.take_weights()  # attention's second result, then the router's
+        second = t.handed.take_weights()  # attention's second result, then the router's
         hidden = ops.add(t, residual, attended, "residual stream after attention")
         residual = hidden
         hidden = self.post_attention_layernorm(t, hidden)

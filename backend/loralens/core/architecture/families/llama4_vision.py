@@ -68,7 +68,7 @@ class TurnedLayer(Module):
         residual = hidden
         hidden = self.input_layernorm(t, hidden)
         hidden = self.self_attn(t, hidden, call)
-        t.local(t.take_weights())
+        t.local(t.handed.take_weights())
         hidden = ops.add(t, residual, hidden, "residual stream after attention")
         residual = hidden
         hidden = self.post_attention_layernorm(t, hidden)

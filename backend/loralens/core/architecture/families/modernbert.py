@@ -167,7 +167,7 @@ class ModernBert(Root):
             return self.task.loss(t, hidden)
         logits = self.logits(t, hidden)
         labels = t.new(TOKENS, "int64", 1, "labels")
-        t.returned(logits)
+        t.handed.returned(logits)
         return cross_entropy(t, ops.cast(t, logits, "float32", "logits in float32"), labels)
 
     def take_head(self, model_type: str, kind: str, labels: int, config: Config) -> None:

@@ -53,7 +53,7 @@ class MptAttention(Module):
             t, probabilities, by_head(t, v, "value"), v.numel, width, "attention: output by head", flops=flops
         )
         out = ops.copy(t, out, "attention: output", width=s.hidden)
-        t.returned_weights = probabilities
+        t.handed.weights = probabilities
         return self.out_proj(t, out)
 
 
@@ -94,7 +94,7 @@ class MptBlock(Module):
         normed = self.norm_1(t, hidden)
         residual = hidden
         attended = self.attn(t, normed, call)
-        t.local(t.take_weights())
+        t.local(t.handed.take_weights())
         hidden = ops.add(
             t, ops.dropout(t, attended, self._dropout, "residual dropout"), residual, "residual stream after attention"
         )

@@ -103,7 +103,7 @@ class T5(Root):
             hidden = ops.scale(t, hidden, "head: scaled input")
             t.section = "logits"
         logits = self.lm_head(t, hidden)
-        t.returned(logits, encoded)
+        t.handed.returned(logits, encoded)
         loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss

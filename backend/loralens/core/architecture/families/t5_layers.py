@@ -216,7 +216,7 @@ class T5Block(Module):
             branch = getattr(self.layer, str(index))
             mask = call.masks["cross" if index else "full"]
             hidden, bias = branch(t, hidden, call, mask, biases[index], call.shared["encoder"] if index else None)
-            weights = t.take_weights()
+            weights = t.handed.take_weights()
             found.append(bias)
             hidden = clamped(t, hidden)
         if self._first:

@@ -76,7 +76,7 @@ class ViTLayer(Module):
         residual = hidden
         hidden = self.layernorm_before(t, hidden)
         hidden = self.attention(t, hidden, call)
-        t.local(t.take_weights())
+        t.local(t.handed.take_weights())
         hidden = ops.dropout(t, hidden, self._dropout, "residual dropout")
         hidden = ops.add(t, hidden, residual, "residual stream after attention")
         residual = hidden
@@ -162,7 +162,7 @@ class ViT(Root):
         hidden = self._encode(t, call, checkpointing=checkpointing)
         t.section = "logits"
         logits = self.classifier(t, self._first(t, hidden))
-        t.returned(logits)
+        t.handed.returned(logits)
         loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss

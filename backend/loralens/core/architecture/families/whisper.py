@@ -133,7 +133,7 @@ class WhisperLayer(Module):
         residual = hidden
         hidden = self.self_attn_layer_norm(t, hidden)
         hidden = self.self_attn(t, hidden, call, call.masks.get("full"), hidden, call.length)
-        weights = t.take_weights()
+        weights = t.handed.take_weights()
         hidden = ops.dropout(t, hidden, self._w.dropout, "residual dropout")
         return ops.add(t, residual, hidden, "residual stream after attention"), weights
 
@@ -142,7 +142,7 @@ class WhisperLayer(Module):
         hidden = self.encoder_attn_layer_norm(t, hidden)
         sound = call.shared["encoder"]
         hidden = self.encoder_attn(t, hidden, call, None, sound, ONE * self._w.places)
-        weights = t.take_weights()
+        weights = t.handed.take_weights()
         hidden = ops.dropout(t, hidden, self._w.dropout, "residual dropout")
         return ops.add(t, residual, hidden, "residual stream after cross-attention"), weights
 
@@ -268,7 +268,7 @@ class Whisper(Root):
         hidden = self.model.decoder(t, given, sound, call.of_length(length), checkpointing)
         t.section = "logits"
         logits = self.proj_out(t, hidden)
-        t.returned(logits, sound)
+        t.handed.returned(logits, sound)
         loss = plain_cross_entropy(t, logits)
         t.section = "activations"
         return loss

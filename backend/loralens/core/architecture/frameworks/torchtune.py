@@ -59,7 +59,7 @@ class TuneAttention(SelfAttention):
         return self.output(t, out.view(s.heads * s.head_dim))
 
     def _turned(self, t: Tape, x: Tensor, call: Call, label: str) -> Tensor:
-        if t.compiled:
+        if t.kernels.compiled:
             return ops.scale(
                 t, x, f"{label} after rotary"
             )  # one kernel that keeps nothing of x, as a product with a number
@@ -72,7 +72,7 @@ class TuneMLP(GatedMLP):
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
-        if not t.compiled:
+        if not t.kernels.compiled:
             return super().forward(t, x)
         gate, up = self.gate_proj(t, x), self.up_proj(t, x)
         product = t.new(gate.numel, gate.dtype, gate.width, "mlp: product")
@@ -92,11 +92,11 @@ class TuneLayer(DecoderLayer):
 
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
-        outside, t.compiled = t.compiled, call.recipe.compile
+        outside, t.kernels.compiled = t.kernels.compiled, call.recipe.compile
         try:
             return super().forward(t, hidden, call)
         finally:
-            t.compiled = outside
+            t.kernels.compiled = outside
 
 
 class Torchtune(CausalDecoder):
@@ -162,7 +162,7 @@ class Torchtune(CausalDecoder):
         logits = ops.cast(t, self.logits(t, hidden), "float32", "logits in float32")
         if (0,) < version(call.recipe, "torchtune") < LOGITS_DELETED_SINCE:
             logits = shifted_copy(t, logits)
-            t.hold_for_caller(logits)
+            t.handed.hold(logits)
             return cross_entropy(t, logits, labels, transposed=True)
         return cross_entropy(t, logits, labels)
 

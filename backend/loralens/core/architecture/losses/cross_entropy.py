@@ -81,7 +81,7 @@ def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
     log-probabilities make room for its gradient. Shapes: logits (rows, vocabulary).
     """
     upcast = t.new(logits.numel, "float32", logits.width, "logits in float32")
-    t.hold_for_caller(upcast)
+    t.handed.hold(upcast)
     numel, width, dtype = logits.numel, logits.width, logits.dtype
     logits = Tensor(None, numel, dtype, width, logits.node)  # the 16-bit ones are gone
     t.end(upcast)

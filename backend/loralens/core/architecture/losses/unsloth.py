@@ -58,7 +58,7 @@ def fused(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     short = known < ALL_LENGTHS_SINCE and rows.number(call, rows.at_most(call, TOKENS, SHORT + 1)) <= SHORT
     if known < CUT_SINCE or short:
         logits = root.logits(t, hidden)
-        t.returned(logits)
+        t.handed.returned(logits)
         return liger.kernel(t, logits, t.new(TOKENS, "int64", 1, "labels, shifted"))
     if known < BY_FREE_MEMORY_SINCE:
         return apple.cut(t, root, hidden, call)
