@@ -35,7 +35,9 @@ class Texts:
     @cached_property
     def table(self) -> dict[Language, dict[str, str]]:
         """Language to key to sentence, in the form of `str.format`."""
-        package = import_module(self._package).__file__ or ""  # importlib.resources takes a tenth of a command's start to import
+        package = (
+            import_module(self._package).__file__ or ""
+        )  # importlib.resources takes a tenth of a command's start to import
         folder = Path(package).parent / "locales"
         return {
             language: json.loads(folder.joinpath(f"{name}.json").read_text(encoding="utf-8"))

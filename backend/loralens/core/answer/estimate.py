@@ -134,7 +134,7 @@ class Estimate:
             for (phase, kind, over), calls, size in steps
         ]
 
-    @property
+    @cached_property
     def overhead(self) -> Overhead:
         """Reserved and device bands by rule: a percentage of the peak, with what is left out beside it."""
         return overhead_of(self.recipe, self.allocated_bytes).beside(self.left_out_bytes or 0)
@@ -206,7 +206,7 @@ class Estimate:
         evaluated = {"evaluation": self.evaluation.allocated_bytes} if self.evaluation else {}
         return iteration(self.model, self.plan, self.recipe, self.phases | evaluated, gpus)
 
-    @property
+    @cached_property
     def evaluation(self) -> Evaluated | None:
         """What an evaluation between steps takes of this GPU and of its process; None where there is none."""
         resident = sum(size.at(*self.point) for size in self._resident())
@@ -216,12 +216,12 @@ class Estimate:
         first = self.plan.points[0].first
         return (size for (category, _), size in first.entries.items() if category in RESIDENT["saving"])
 
-    @property
+    @cached_property
     def host(self) -> Phases:
         """Memory of one machine by the moment of a run."""
         return host_of(self.plan, self.recipe, self.evaluation.host_bytes if self.evaluation else (0, 0))
 
-    @property
+    @cached_property
     def moments(self) -> Moments:
         """Loading, step, evaluation and saving, each with what it takes of a GPU and of a machine."""
         return Moments(self.plan, self.recipe, (self.allocated_bytes, self.overhead.needed), self.host, self.evaluation)

@@ -69,11 +69,17 @@ class Module:
         for name, child in self.children():
             yield from child.walk(f"{prefix}.{name}" if prefix else name)
 
-    def distinct(self, prefix: str = "", places: int = 1) -> Iterator[tuple[str, Module, int]]:
+    def distinct(self) -> list[tuple[str, Module, int]]:
         """Like `walk`, but layers that share one object appear once, with the number of places they stand in."""
-        yield prefix, self, places
+        found: list[tuple[str, Module, int]] = []
+        self.list_into(found, "", 1)
+        return found
+
+    def list_into(self, found: list[tuple[str, Module, int]], prefix: str, places: int) -> None:
+        """Add this module and everything under it."""
+        found.append((prefix, self, places))
         for name, child in self.children():
-            yield from child.distinct(f"{prefix}.{name}" if prefix else name, places)
+            child.list_into(found, f"{prefix}.{name}" if prefix else name, places)
 
     def all_parameters(self) -> list[Parameter]:
         """Every parameter of this module and of what is under it once, adapters included."""
@@ -231,14 +237,14 @@ class Stack(Module):
         for index, layer in enumerate(self.layers):
             yield from layer.walk(f"{prefix}.{index}")
 
-    def distinct(self, prefix: str = "", places: int = 1) -> Iterator[tuple[str, Module, int]]:
+    def list_into(self, found: list[tuple[str, Module, int]], prefix: str, places: int) -> None:
         """Every kind of layer under the index where it stands first."""
-        yield prefix, self, places
+        found.append((prefix, self, places))
         repeats = Counter(map(id, self.layers))
         for index, layer in enumerate(self.layers):
             count = repeats.pop(id(layer), 0)
             if count:
-                yield from layer.distinct(f"{prefix}.{index}", places * count)
+                layer.list_into(found, f"{prefix}.{index}", places * count)
 
     def specialise(
         self,

@@ -161,6 +161,8 @@ class Size:
 
     def at(self, batch: int, sequence: int, rank: int) -> int:
         """The value in bytes (or elements) at one setting."""
+        if -_HALF <= self.packed < _HALF:
+            return self.packed
         return sum(c * v for c, v in zip(self.coefficients, monomial_values(batch, sequence, rank), strict=True))
 
     def at_most(self, other: Size) -> bool:
