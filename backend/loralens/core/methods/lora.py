@@ -165,7 +165,7 @@ def _raise_rest(root: Root, recipe: Recipe, cast_biases: set[int]) -> None:
 
 def match_copies(root: Root) -> None:
     """Hold every trainable copy in its original's dtype."""
-    for _, module, _ in list(root.distinct()):
+    for _, module, _ in root.distinct():
         if module.saved is not None:
             originals = dict(_own(module))
             for name, parameter in _own(module.saved):

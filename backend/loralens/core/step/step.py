@@ -126,7 +126,7 @@ def walk_step(
     make = Tape if work is None else partial(CountingTape, work)
     tape = make(ledger, validity=validity, hooks=strategy, autocast=recipe.autocast, kernels=Kernels.of(recipe))
     with strategy.in_use([item.parameter for item in held]):
-        batch = run_micro_batch(tape, root, prepared, recipe, validity, beside)
+        batch = run_micro_batch(tape, root, prepared, recipe, validity, beside, held)
     ledger.enter("optimizer")
     temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
     if any(temporary):
@@ -161,10 +161,11 @@ def run_micro_batch(
     recipe: Recipe,
     validity: Validity,
     beside: Mapping[str, Root] | None = None,
+    held: list[Held] | None = None,
 ) -> list[Storage]:
     """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch.
 
-    `recipe` counts rows (`in_rows`).
+    `recipe` counts rows (`in_rows`); `held`: the root's parameters, where they have been counted already.
 
     Raises:
         UnsupportedArchitecture: something in the recipe is counted only.
@@ -179,7 +180,7 @@ def run_micro_batch(
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
     batch = [Storage(ledger, size, "activations", name) for name, size in objective.inputs(root, recipe, validity)]
-    placed = [(item.parameter, item.count) for item in held_parameters(root)]
+    placed = [(item.parameter, item.count) for item in held or held_parameters(root)]
     batch += hooks.before_forward(tape, _ends(root), placed)
     tape.handed.outputs = [] if recipe.keep_outputs else None
     tape.handed.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
