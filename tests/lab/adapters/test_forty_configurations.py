@@ -31,7 +31,7 @@ SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 Row = tuple[str, dict[str, Any], dict[str, str]]
 
 BEGAN = {"resize": "changed its base", "merge": "changed its base", "convert": "changed its base"}
-DORA = {"merge": "DoRA", "convert": "DoRA"}
+DORA = {"merge": "DoRA"}
 BIAS = {"convert": "lora_bias"}
 TOKENS_TRAINED = {"merge": "rows of an embedding", "convert": "trainable_token_indices"}
 OTHERWISE = {"merge": "does not act everywhere", "convert": "would act everywhere"}
@@ -51,7 +51,7 @@ ROWS: dict[str, Row] = {
     "DoRA, rsLoRA": ("llama", {"use_dora": True, "use_rslora": True}, DORA),
     "DoRA, ranks by module": ("llama", {"use_dora": True, "rank_pattern": {"v_proj": 2}}, DORA),
     "DoRA on everything": ("llama", {"use_dora": True, "target_modules": "all-linear"}, DORA),
-    "DoRA on an embedding": ("llama", {"use_dora": True, "target_modules": ["embed_tokens", "q_proj"]}, DORA),
+    "DoRA on an embedding": ("llama", {"use_dora": True, "target_modules": ["embed_tokens", "q_proj"]}, DORA | {"convert": "scales its columns"}),
     "lora_bias": ("llama", {"lora_bias": True}, BIAS),
     "lora_bias, rsLoRA": ("llama", {"lora_bias": True, "use_rslora": True, "lora_alpha": 12}, BIAS),
     "ranks by module": ("llama", {"rank_pattern": {"v_proj": 2}}, {}),

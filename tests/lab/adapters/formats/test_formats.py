@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from lab.adapters.helpers import random_adapter, update
+from lab.adapters.helpers import peft_config, random_adapter, random_tensors, update
 from safetensors.torch import load_file, save_file
 
 from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.lab.adapters.adapter import assemble
+from loralens.lab.adapters.config import config_from_mapping
 from loralens.lab.adapters.files import read_adapter, write_adapter
 from loralens.lab.adapters.formats.torchtune import Heads
 from loralens.lab.adapters.formats.writing import convert
@@ -56,6 +58,31 @@ def test_mlx_computes_the_same(tmp_path: Path) -> None:
         assert torch.allclose(theirs, update(factors.lora_a, factors.lora_b, factors.scaling))
 
 
+def test_dora_is_mlx_s_too(tmp_path: Path) -> None:
+    """By MLX's own formula, DoRALinear.fuse: the rows of weight and update together, each scaled to its m."""
+    magnitudes = {f"{name}.lora_magnitude_vector": torch.rand(24) + 0.5 for name in random_adapter().factors}
+    tensors = random_tensors() | {f"base_model.model.{name}": vector for name, vector in magnitudes.items()}
+    adapter = assemble(config_from_mapping(peft_config(use_dora=True)), tensors)
+    write_adapter(adapter, tmp_path / "peft")
+    assert convert(tmp_path / "peft", tmp_path / "mlx", "mlx", layers=2).exact
+    config = json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())
+    assert config["fine_tune_type"] == "dora"
+    written = load_file(tmp_path / "mlx" / "adapters.safetensors")
+    for name, factors in adapter.factors.items():
+        weight = torch.randn(24, 16, generator=torch.Generator().manual_seed(3)).double()
+        fused = weight + config["lora_parameters"]["scale"] * (written[f"{name}.lora_a"] @ written[f"{name}.lora_b"]).T
+        fused *= (written[f"{name}.m"] / torch.linalg.norm(fused, dim=1))[:, None]
+        theirs = weight + update(factors.lora_a, factors.lora_b, factors.scaling)
+        assert factors.magnitude is not None
+        theirs *= (factors.magnitude / torch.linalg.norm(theirs, dim=1))[:, None]
+        assert torch.allclose(fused, theirs, rtol=1e-5)
+    assert convert(tmp_path / "mlx", tmp_path / "back", "peft").exact
+    back = read_adapter(tmp_path / "back")
+    assert back.config.use_dora and all(torch.equal(back.tensors()[n], t) for n, t in adapter.tensors().items())
+    with pytest.raises(InvalidInput, match="not written for torchtune"):
+        convert(tmp_path / "peft", tmp_path / "tune", "torchtune", heads=HEADS)
+
+
 def test_mlx_has_one_rank_and_one_scale(tmp_path: Path) -> None:
     adapter = random_adapter(lora_alpha=16, alpha_pattern={"v_proj": 5})
     write_adapter(adapter, tmp_path / "peft")
@@ -78,6 +105,7 @@ def test_torchtune_turns_the_rows_of_attention(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+DORA = {"fine_tune_type": "dora", "num_layers": 2, "lora_parameters": {"rank": 4, "scale": 2.0}}
 UNET = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_"
 
 
@@ -120,7 +148,10 @@ def test_one_component_is_a_peft_folder(tmp_path: Path) -> None:
          "diffusers", "two factors of one rank"),
         ({"x.lora_a": (16, 4)}, {"lora_parameters": {"scale": 1.0}}, "peft", "lora_b is missing"),
         ({"x.lora_a": (16, 4), "x.lora_b": (4, 8), "x.m": (8,)}, {"lora_parameters": {"scale": 1.0}}, "peft", "not converted"),
-        ({"x.lora_a": (16, 4), "x.lora_b": (4, 8)}, {"fine_tune_type": "dora", "lora_parameters": {}}, "peft", "lora alone"),
+        ({"x.lora_a": (16, 4), "x.lora_b": (4, 8)}, {"fine_tune_type": "full", "lora_parameters": {}}, "peft", "lora and dora"),
+        ({"x.lora_a": (16, 4), "x.lora_b": (4, 8)}, DORA, "peft", "m is missing"),
+        ({"x.lora_a": (16, 4), "x.lora_b": (4, 8), "x.m": (9,)}, DORA, "peft", "expected .8."),
+        ({"wte.lora_a": (16, 4), "wte.lora_b": (4, 8), "wte.m": (16,)}, DORA, "peft", "scales its rows"),
         ({"layers.0.attn.q_proj.lora_a.weight": (4, 16), "layers.0.attn.q_proj.lora_b.weight": (24, 4)}, None, "peft", "alpha"),
         ({"unet.conv.lora_A.weight": (4, 16), "unet.conv.lora_B.weight": (24, 4)}, {"r": 4, "lora_alpha": 8}, "kohya", "which one"),
         ({"something": (3,)}, None, "peft", "no format known here"),

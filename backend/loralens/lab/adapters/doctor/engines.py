@@ -139,10 +139,7 @@ def _llama_cpp(patient: Patient, base: Base | None) -> list[Finding]:
 def _mlx(patient: Patient, base: Base | None) -> list[Finding]:
     what = "MLX reads adapters.safetensors and a config of its own, not PEFT's folder"
     repair = f"loralens adapter convert {patient.called} MLX_FOLDER --to mlx"
-    findings = [_refused("format", what, repair, _MLX)]
-    if patient.config.get("use_dora"):
-        findings.append(_refused("dora", "DoRA is not converted to MLX here", _MERGE, _MLX))
-    return findings
+    return [_refused("format", what, repair, _MLX)]
 
 
 def _peft(patient: Patient, base: Base | None) -> list[Finding]:

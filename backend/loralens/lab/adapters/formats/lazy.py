@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
+
+
+class Magnitude(NamedTuple):
+    """DoRA's magnitudes of one module, (out_features,)."""
+
+    dtype: torch.dtype
+    read: Callable[[], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Lazy:
     is_embedding: bool
     lora_a: Callable[[], torch.Tensor]
     lora_b: Callable[[], torch.Tensor]
+    magnitude: Magnitude | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.config import MAX_CONFIG_BYTES, config_from_mapping
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.formats import names
-from loralens.lab.adapters.formats.lazy import Lazy, LazySource
+from loralens.lab.adapters.formats.lazy import Lazy, LazySource, Magnitude
 from loralens.lab.adapters.formats.torchtune import Heads, from_torchtune, turned_back
 from loralens.lab.adapters.stream import DTYPES, TensorFile
 
@@ -30,7 +31,6 @@ _DIFFUSERS_METADATA: Final = "lora_adapter_metadata"
 _EMBEDDINGS: Final = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 MERGED: Final = "merge it into its base with PEFT, model.merge_and_unload(), and convert the whole model"
 _NOT_CONVERTED: Final = {
-    "use_dora": "DoRA's magnitudes: every tool that has them writes them in a way of its own, and none is converted",
     "lora_bias": "biases of lora_B (lora_bias): none of the other formats has a place for them",
     "target_parameters": "factors of stacked experts (target_parameters): none of the other formats stacks them so",
     "trainable_token_indices": "trained rows of an embedding (trainable_token_indices): none of the other formats has them",
@@ -108,7 +108,7 @@ def _format_of(file: TensorFile, config: Mapping[str, Any]) -> str:
 def _peft(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
     checked = config_from_mapping(config)
     needs_its_base(checked, "in another format nothing would rebuild it")
-    for word, has in (("use_dora", checked.use_dora), ("lora_bias", checked.lora_bias),
+    for word, has in (("lora_bias", checked.lora_bias),
                       ("target_parameters", checked.target_parameters), ("trainable_token_indices", checked.trains_tokens)):  # fmt: skip
         if has:
             raise InvalidInput(_NOT_CONVERTED[word], field=f"adapter_config.{word}", hint=MERGED)
@@ -128,30 +128,39 @@ def _peft(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
             field="folder",
             hint=MERGED,
         )
-    modules = [
-        _lazy(file, part.module, part.lora_a, part.lora_b, part.scaling, is_embedding=part.is_embedding)
-        for part in plan.parts
-    ]
+    modules = []
+    for part in plan.parts:
+        if part.is_embedding and part.magnitude is not None:
+            raise InvalidInput(f"{part.module}: DoRA of an embedding scales its columns in PEFT and its rows in MLX",
+                               field="adapter_config.use_dora", hint=MERGED)  # fmt: skip
+        found = _lazy(file, part.module, part.lora_a, part.lora_b, part.scaling, is_embedding=part.is_embedding)
+        modules.append(found if part.magnitude is None else _scaled(file, found, part.magnitude))
     return LazySource("peft", modules, checked.base_model, ["Copies of embeddings are left out."] if plan.extra else [])
 
 
 def _mlx(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
-    """MLX: lora_a is (in_features, rank), lora_b (rank, out_features), and `scale` multiplies their product.
+    """MLX: lora_a is (in_features, rank), lora_b (rank, out_features), and `scale` multiplies their product; `m` are DoRA's magnitudes.
 
-    Source: ml-explore/mlx-lm 200af25 mlx_lm/tuner/lora.py, LoRALinear.fuse and LoRAEmbedding.fuse.
+    Source: ml-explore/mlx-lm 200af25 mlx_lm/tuner/lora.py, LoRALinear.fuse and LoRAEmbedding.fuse; 35d46a9
+    mlx_lm/tuner/dora.py, DoRALinear.fuse.
     """
-    settings = config.get("lora_parameters")
-    if config.get("fine_tune_type", "lora") != "lora" or not isinstance(settings, Mapping):
+    settings, kind = config.get("lora_parameters"), config.get("fine_tune_type", "lora")
+    if kind not in ("lora", "dora") or not isinstance(settings, Mapping):
         raise InvalidInput(
-            f"fine_tune_type {str(config.get('fine_tune_type'))[:40]!r} is not converted, lora alone is",
-            field="fine_tune_type",
+            f"fine_tune_type {str(kind)[:40]!r} is not converted, lora and dora are", field="fine_tune_type"
         )
     scale = _number(settings.get("scale"), "lora_parameters.scale")
     modules = []
-    for module, own in _grouped(file, r"(?P<module>.+)\.(?P<role>lora_[ab])").items():
-        _both(module, own, ("lora_a", "lora_b"))
+    roles = ("lora_a", "lora_b", "m") if kind == "dora" else ("lora_a", "lora_b")
+    for module, own in _grouped(file, rf"(?P<module>.+)\.(?P<role>{'|'.join(roles)})").items():
+        _both(module, own, roles)
         embedding = module.rpartition(".")[2] in _EMBEDDINGS
-        modules.append(_lazy(file, module, own["lora_a"], own["lora_b"], scale, turned=True, is_embedding=embedding))
+        if embedding and kind == "dora":
+            raise InvalidInput(
+                f"{module}: DoRA of an embedding scales its rows in MLX and its columns in PEFT", field="folder"
+            )
+        found = _lazy(file, module, own["lora_a"], own["lora_b"], scale, turned=True, is_embedding=embedding)
+        modules.append(_scaled(file, found, own["m"]) if kind == "dora" else found)
     model = config.get("model")
     return LazySource("mlx", modules, model if isinstance(model, str) else None)
 
@@ -229,6 +238,16 @@ def _lazy(
     )
 
 
+def _scaled(file: TensorFile, found: Lazy, name: str) -> Lazy:
+    """The module with DoRA's magnitudes."""
+    dtype = file.entries[name].dtype
+    if _shape(file, name) != (found.out_features,) or dtype not in FACTOR_DTYPES:
+        raise InvalidInput(
+            f"{name} has shape {list(_shape(file, name))} in {dtype}, expected [{found.out_features}]", field="folder"
+        )
+    return replace(found, magnitude=Magnitude(DTYPES[dtype], partial(_finite, file, False, name)))
+
+
 def _finite(file: TensorFile, turned: bool, name: str) -> torch.Tensor:
     tensor = file.read(name)
     if not torch.isfinite(tensor).all():
@@ -248,7 +267,7 @@ def _grouped(file: TensorFile, pattern: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _both(module: str, own: Mapping[str, str], roles: tuple[str, str]) -> None:
+def _both(module: str, own: Mapping[str, str], roles: tuple[str, ...]) -> None:
     for role in roles:
         if role not in own:
             raise InvalidInput(f"{module}: {role} is missing", field="folder")

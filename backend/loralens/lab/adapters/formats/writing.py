@@ -19,12 +19,13 @@ from loralens.lab.adapters.config import AdapterConfig
 from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.formats import names
 from loralens.lab.adapters.formats.lazy import Lazy, LazySource
-from loralens.lab.adapters.formats.reading import DIFFUSERS_FILE, MLX_FILE, read
+from loralens.lab.adapters.formats.reading import DIFFUSERS_FILE, MERGED, MLX_FILE, read
 from loralens.lab.adapters.formats.torchtune import Heads, to_torchtune, turned
 from loralens.lab.adapters.stream import new_folder, write_tensors
 from loralens.lab.factors import PREFIX
 
 FORMATS: Final = ("peft", "mlx", "kohya", "diffusers", "torchtune")
+WITH_MAGNITUDES: Final = ("peft", "mlx")
 KOHYA_FILE: Final = "lora.safetensors"
 TORCHTUNE_FILE: Final = "adapter_0.safetensors"
 _FILES: Final = frozenset({CONFIG_FILE, WEIGHTS_FILE, MLX_FILE, KOHYA_FILE, DIFFUSERS_FILE, TORCHTUNE_FILE})
@@ -85,6 +86,9 @@ def convert(
     source = read(place, heads=heads, alpha=alpha)
     if source.format == target:
         raise InvalidInput(f"it is in {target}'s format already", field="to")
+    if target not in WITH_MAGNITUDES and any(one.magnitude is not None for one in source.modules):
+        raise InvalidInput(f"it is DoRA, whose magnitudes are not written for {target}", field="to",
+                           hint=f"--to mlx; or {MERGED}")  # fmt: skip
     notes = list(source.notes)
     modules = _named_for(source, target)
     writer = {"peft": _peft, "mlx": _mlx, "kohya": _kohya, "diffusers": _diffusers, "torchtune": _torchtune}[target]
@@ -143,6 +147,7 @@ def _peft(
         alpha=alpha,
         target_modules=tuple(sorted({one.module for one in modules})),
         base_model=source.base_model,
+        use_dora=any(one.magnitude is not None for one in modules),
         task_type=None if source.format in ("kohya", "diffusers") else "CAUSAL_LM",
         rank_pattern=tuple((one.module, one.rank) for one in modules if one.rank != rank),
         alpha_pattern=tuple((one.module, one.scaling * one.rank) for one in modules if one.scaling * one.rank != alpha),
@@ -151,6 +156,7 @@ def _peft(
     for one in modules:
         ends = ("lora_embedding_A", "lora_embedding_B") if one.is_embedding else ("lora_A.weight", "lora_B.weight")
         tensors += _two(one, f"{PREFIX}{one.module}.", ends)
+        tensors += _magnitudes(one, f"{PREFIX}{one.module}.lora_magnitude_vector")
     return WEIGHTS_FILE, tensors, config.to_peft(), {}
 
 
@@ -174,9 +180,10 @@ def _mlx(modules: list[Lazy], source: LazySource, notes: list[str], heads: Heads
         tensors += [
             (f"{one.module}.lora_a", (one.in_features, rank), one.dtype, _down(one, more)),
             (f"{one.module}.lora_b", (rank, one.out_features), one.dtype, _up(one, more, factor)),
+            *_magnitudes(one, f"{one.module}.m"),
         ]
-    config = {
-        "fine_tune_type": "lora",
+    config: dict[str, object] = {
+        "fine_tune_type": "dora" if any(one.magnitude is not None for one in modules) else "lora",
         "num_layers": layers or deepest,
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
     }
@@ -253,6 +260,10 @@ def _two(one: Lazy, stem: str, ends: tuple[str, str]) -> Tensors:
     ]
 
 
+def _magnitudes(one: Lazy, name: str) -> Tensors:
+    return [] if one.magnitude is None else [(name, (one.out_features,), one.magnitude.dtype, one.magnitude.read)]
+
+
 def _compared(wanted: list[Lazy], got: LazySource) -> float:
     """The largest difference of a factor times its scaling, relative to the factor's largest number; 0 is bit for bit."""
     there = {one.module: one for one in got.modules}
@@ -261,10 +272,12 @@ def _compared(wanted: list[Lazy], got: LazySource) -> float:
         other = there.get(one.module)
         if other is None or not (math.isclose(other.scaling, one.scaling, rel_tol=1e-6) or got.format == "mlx"):
             raise InvalidInput(f"{one.module} did not read back as it was written", field="to")
-        pairs = (
+        pairs = [
             (one.lora_a().double(), other.lora_a().double()[: one.rank]),
             (one.lora_b().double() * one.scaling, other.lora_b().double()[:, : one.rank] * other.scaling),
-        )
+        ]
+        if one.magnitude is not None and other.magnitude is not None:
+            pairs.append((one.magnitude.read().double(), other.magnitude.read().double()))
         for before, after in pairs:
             top = float(before.abs().max())
             worst = max(worst, float((before - after).abs().max()) / top if top else 0.0)
