@@ -130,6 +130,17 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "out_hidden_size": 192, "projector_hidden_size": 60, "tie_word_embeddings": False,
     },
+    "kimi_k25": {
+        "text_config": {**TEXT, "model_type": "deepseek_v3", "num_key_value_heads": 6, "n_routed_experts": 4, "n_group": 2,
+                        "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+        "vision_config": {**VIT, "pos_emb_height": 6, "pos_emb_width": 6}, "projection_hidden_size": 48,
+        "tie_word_embeddings": False,
+    },
+    "kimi_k25, tied by default": {
+        "text_config": {**TEXT, "model_type": "kimi_k2", "num_key_value_heads": 6, "n_routed_experts": 4, "n_group": 1,
+                        "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+        "vision_config": VIT, "projection_hidden_size": 48,
+    },
     "paddleocr_vl": {
         "text_config": {**TEXT, "model_type": "paddleocr_vl_text", "head_dim": 32},
         "vision_config": {**VIT, "image_size": 56},

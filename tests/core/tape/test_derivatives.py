@@ -147,6 +147,12 @@ WALKED = {
     "MASKED_FILL": (lambda t, self: folding.masked_fill(t, self, 8, "out"), {"out: mask": "mask"}),
     "SOLVE_TRIANGULAR": (lambda t, self, B: folding.solve_triangular(t, self, B, "out"), {}),
     "GRID_SAMPLE": (lambda t, input, grid: selecting.grid_sample(t, input, grid, TOKENS * 8, "out"), {}),
+    "EMBEDDING_BAG": (
+        lambda t, weight, indices, per_sample_weights: selecting.embedding_bag(
+            t, weight, indices, per_sample_weights, TOKENS * 8, "out"
+        ),
+        {"out: offsets": "offsets", "out: bags": "result1", "out: sizes of bags": "result2"},
+    ),
     "UPSAMPLE": (lambda t, self: selecting.interpolated(t, self, TOKENS * 8, "out"), {}),
     "STD": (lambda t, self: selecting.deviation(t, self, "out"), {}),
     "MINIMUM": (lambda t, self: selecting.minimum(t, self, "out"), {}),

@@ -105,6 +105,25 @@ def test_squares_are_those_of_muse_glimmer_s_processor() -> None:
         assert fitted(*size, 28, MOST_TOKENS) == (high // 28, wide // 28)
 
 
+def test_sides_are_those_of_kimi_s_processor() -> None:
+    import ast
+    import math
+    from pathlib import Path
+
+    import transformers
+
+    from loralens.core.architecture.families.kimi_vision import LONGEST_SIDE, MOST_PATCHES, padded
+
+    folder = Path(transformers.__file__).parent / "models" / "kimi_k25"
+    tree = ast.parse((folder / "image_processing_kimi_k25.py").read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "navit_resize")
+    names: dict[str, object] = {"math": math}
+    exec(compile(ast.Module([found], []), "navit_resize", "exec"), names)  # its module needs torchvision
+    for size in ((360, 640), (31, 400), (1000, 301), (4000, 4000), (10, 8000), (20, 20)):
+        _, sides = names["navit_resize"](*size, 14, 2, MOST_PATCHES, LONGEST_SIDE)  # type: ignore[operator]
+        assert padded(*size, 14, 2) == sides
+
+
 @pytest.mark.parametrize("frames", [4, 9, 64])
 def test_a_video_s_frames_are_resized_as_qwen_s_processors_do(frames: int) -> None:
     import ast

@@ -21,6 +21,7 @@ _TEXT: Final = {
     "llava_onevision": "qwen2",
     "idefics3": "llama",
     "smolvlm": "llama",
+    "kimi_k25": "deepseek_v3",
     "mistral3": "mistral",
     "paligemma": "gemma",
     "internvl": "qwen2",
@@ -71,6 +72,7 @@ _EITHER: Final = frozenset(
     }
 )
 """Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
+_TIED: Final = ("kimi_k25",)  # whose head is tied where the file does not say
 TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")
 
@@ -102,8 +104,8 @@ def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     wrapper = outer.text("model_type", "")
     # PaliGemma switches it on for its prefix, which is a mask of its own making
     instead: dict[str, object] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
-    if outer.has("tie_word_embeddings") or wrapper.endswith("_thinker"):
-        said = outer.flag("tie_word_embeddings", False)
+    if outer.has("tie_word_embeddings") or wrapper.endswith("_thinker") or wrapper in _TIED:
+        said = outer.flag("tie_word_embeddings", wrapper in _TIED)
         instead["tie_word_embeddings"] = said or (wrapper in _EITHER and inner.flag("tie_word_embeddings", False))
     return inner.over(instead, defaults)
 

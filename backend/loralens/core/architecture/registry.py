@@ -171,6 +171,7 @@ MEDIA: Final[dict[str, str]] = {
     "glm_ocr": "glm_ocr:GlmOcrMedia",
     "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",
+    "kimi_k25": "kimi_vision:KimiMedia",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",
     "llava_next": "llava_next:LlavaNextMedia",
     "llava_next_video": "llava_next:LlavaNextMedia",

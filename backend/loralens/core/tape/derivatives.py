@@ -70,6 +70,9 @@ GROUPED_MM: Final = Derivative(
 )  # one number per expert
 INDEX: Final = Derivative("index.Tensor", {"self": "indices"})
 EMBEDDING: Final = Derivative("embedding", {"weight": "indices"})
+EMBEDDING_BAG: Final = Derivative(
+    "_embedding_bag", {"weight": "indices offsets result1 result2 per_sample_weights"}, left_out="result3"
+)  # empty: of a maximum alone
 GATHER: Final = Derivative("gather", {"self": "self index"})
 DIV: Final = Derivative("div.Tensor", {"self": "other", "other": "self other"})
 LARGEST: Final = Derivative("max.dim", {"self": "indices"})

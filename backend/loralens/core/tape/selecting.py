@@ -66,6 +66,32 @@ def grid_sample(t: Tape, table: Tensor, grid: Tensor, numel: Size, label: str) -
     return out
 
 
+def embedding_bag(t: Tape, table: Tensor, indices: Tensor, weights: Tensor, numel: Size, label: str) -> Tensor:
+    """Weighted sums of a table's rows. Shapes: table (entries, width), indices and weights (rows, n) to (rows, width).
+
+    Source: aten/src/ATen/native/cuda/EmbeddingBag.cu, torch 2.13: offsets, the bag of every index and the size of every bag
+    are int64; backward sorts the indices, three int64 arrays.
+    """
+    assert isinstance(table.width, int)
+    rows = numel // table.width
+    offsets = t.new(rows, "int64", 1, f"{label}: offsets")
+    out = t.new(numel, table.dtype, table.width, label)
+    bags = t.new(indices.numel, "int64", indices.width, f"{label}: bags")
+    sizes = t.new(rows, "int64", 1, f"{label}: sizes of bags")
+    size = table.numel, table.dtype, table.width
+
+    def apply(g: Tensor) -> Tensor:
+        with t.temporary(indices.numel * 3, "int64", 1, f"{label} backward: sorted indices", "temporaries"):
+            return like(t, *size, f"gradient: {label}")
+
+    kept = derivatives.EMBEDDING_BAG.kept(
+        weight=table, indices=indices, offsets=offsets, result1=bags, result2=sizes, per_sample_weights=weights
+    )
+    t.record(label, [out], [table], kept, apply)
+    t.end(offsets, bags, sizes)
+    return out
+
+
 def interpolated(t: Tape, x: Tensor, numel: Size, label: str) -> Tensor:
     """A grid of vectors on a grid of another size. Shapes: (rows, width) to (other rows, width)."""
     out = t.new(numel, x.dtype, x.width, label)

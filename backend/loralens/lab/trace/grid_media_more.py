@@ -15,6 +15,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("llava-next-video-7b", 2, 5, (500, 700), 3072),
     ("muse-glimmer-narrow", 5, 6, (364, 980), 1024),
     ("paddleocr-vl", 4, 5, (364, 500), 512),
+    ("kimi-k2.5-narrow", 3, 5, (360, 500), 512),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -70,6 +71,18 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
                           "image_size": 336, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14,
                           "projection_dim": 768, "vocab_size": 32000},
+    },
+    # narrower than K2.5, with fewer experts
+    "kimi-k2.5-narrow": {
+        "model_type": "kimi_k25", "tie_word_embeddings": False, "image_token_id": 24, "video_token_id": 25,
+        "text_config": {"model_type": "deepseek_v3", "hidden_size": 2048, "intermediate_size": 6144,
+                        "moe_intermediate_size": 512, "num_hidden_layers": 61, "first_k_dense_replace": 1,
+                        "num_attention_heads": 16, "num_key_value_heads": 16, "n_routed_experts": 16,
+                        "num_experts_per_tok": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+                        "q_lora_rank": 768, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+                        "v_head_dim": 128, "vocab_size": 32768, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "kimi_k25_vision", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "patch_size": 14},
     },
     # narrower than 30B
     "muse-glimmer-narrow": {

@@ -26,6 +26,7 @@ PROJECTORS: Final = (
     "connector",
     "embed_vision",
     "embed_audio",
+    "mm_projector",
     "vision_adapter",
     "vision_projection",
     "projector",

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy
 import torch
 
+from loralens.core.architecture.families.kimi_vision import CUBIC_TAPS, padded
 from loralens.core.architecture.families.muse_glimmer_vision import MOST_TOKENS, fitted
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.media_batch import MediaInputs, Shape, Sizes, pictures, processor
@@ -115,7 +116,32 @@ def _muse(config: Any, recipe: Recipe) -> MediaInputs:
     return media
 
 
+def _kimi(config: Any, recipe: Recipe) -> MediaInputs:
+    """Kimi K2.5. Its processor needs torchvision: the rule here is our own."""
+    vision = config.vision_config
+    side, merge = vision.patch_size, vision.merge_kernel_size[0]
+    height, width = recipe.image_size or (side, side)
+    high, wide = padded(height, width, side, merge)
+    grid = numpy.array([[1, high // side, wide // side]] * (recipe.images * recipe.micro_batch_size))
+    rows = int(grid.prod(-1).sum())
+    taps = (rows, CUBIC_TAPS)
+    media = in_a_row(
+        recipe,
+        (rows, 3, side, side),
+        grid,
+        get_vision_frame_index=lambda *_, **__: _integers(rows),
+        get_vision_temporal_merge_index=lambda *_, **__: _integers(rows // merge**2, 1, merge**2),
+        get_vision_interpolation_indices_and_weights=lambda *_, **__: (
+            _integers(*taps),
+            torch.empty(taps, device="cuda"),
+        ),
+    )
+    media.integers.clear()
+    return media
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "kimi_k25": _kimi,
     "muse_glimmer": _muse,
     "paddleocr_vl": _paddle,
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe"), in_a_row_of),
