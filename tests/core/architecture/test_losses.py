@@ -30,7 +30,7 @@ ROWS = [
     json.loads(line)
     for line in (Path(__file__).parents[2] / "oracles" / "traced-losses.jsonl").read_text("utf-8").splitlines()
 ]
-WHOLE = {"full", "kernel", "chunked", "linear", "kept_positions"}
+WHOLE = {"full", "kernel", "chunked", "linear", "kept_positions", "litgpt"}
 """Losses that keep as many values as tokens times vocabulary."""
 
 
@@ -92,7 +92,7 @@ def test_what_is_never_whole_is_never_whole(loss):
     found = walked({**BASE, "loss": loss})
     logits = 4096 * 128_256 * 2
     assert (found["kept"] >= logits) == (loss in WHOLE)
-    assert LOSS_TABLE[loss].returns == (loss in {"full", "kernel", "chunked", "kept_positions"})
+    assert LOSS_TABLE[loss].returns == (loss in {"full", "kernel", "chunked", "kept_positions", "litgpt"})
 
 
 def test_trl_copies_the_head_until_1_12():
@@ -146,3 +146,14 @@ def test_an_adapter_on_the_head_is_refused_where_the_head_is_passed_by():
     recipe = {"loss": "fused_head", "lora": {"target_modules": ["q_proj", "lm_head"]}}
     with pytest.raises(InvalidInput, match="passes by an adapter"):
         memory_answer({"model": "qwen2.5-7b", "method": "lora", "recipe": recipe})
+
+
+def test_litgpts_list_is_alive_until_the_next_one_is_there():
+    """float32 logits of all tokens: beside the optimizer's step, and beside the next forward pass and its own list."""
+    words = {"autocast": None, "sequence_length": 4096, "gradient_checkpointing": False}
+    kept, dropped = (compile_plan(resolve("llama-3.1-8b"), "lora", Recipe.from_mapping({**words, "loss": loss}))
+                     for loss in ("litgpt", "cut"))  # fmt: skip
+    logits = 4096 * 128_256 * 4
+    (with_it, _, _), (without, _, _) = (plan.peaks(1, 4096, 8) for plan in (kept, dropped))
+    assert with_it["optimizer"] - without["optimizer"] == logits + 4  # and the loss
+    assert with_it["forward"] - without["forward"] > 2.3 * logits  # and the 16-bit pieces that it is made of

@@ -2,7 +2,8 @@
 
 `tests/oracles/traced-loops.jsonl`: `loop` is `plain` (the output kept by its name), `trainer` (transformers' Trainer.compute_loss)
 or `sft` (SFTTrainer.compute_loss of TRL 1.6, with its metrics); families x methods x checkpointing, none of them in another file.
-`trl-1.10`, `trl-1.13`, `trl-1.16`: its head in chunks and its fused head (`tests/trainers/trl_traces.py`).
+`trl-1.10`, `trl-1.13`, `trl-1.16`: its head in chunks and its fused head (`tests/trainers/trl_traces.py`);
+`litgpt`: its list of logits (`tests/trainers/litgpt_traces.py`).
 """
 
 import json
@@ -24,7 +25,7 @@ AGAIN = {"qwen3-4b/plain-lora-checkpointing", "gemma-3-1b/trainer-lora"}
 
 def test_there_are_enough():
     assert len(CASES) >= 60
-    assert {case["loop"] for case in CASES} == {"plain", "trainer", "sft", "trl-1.10", "trl-1.13", "trl-1.16"}
+    assert {case["loop"] for case in CASES} == {"plain", "trainer", "sft", "trl-1.10", "trl-1.13", "trl-1.16", "litgpt"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])

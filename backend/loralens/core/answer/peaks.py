@@ -40,7 +40,7 @@ def peak_bytes(model: Model, method: str, recipe: Recipe) -> int:
         UnsupportedArchitecture: the step is not modelled.
     """
     at = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
-    whole = recipe.parallelism != Parallelism() or recipe.objective.type != "sft" or recipe.keep_outputs
+    whole = recipe.parallelism != Parallelism() or recipe.objective.type != "sft" or recipe.keeps_outputs
     if whole or model.traced is not None:  # somebody asks the ledger for its entries, or nothing is walked
         return plan_for(model, method, recipe).peaks(*at)[2]
     found = _peaks.find(model, (method, switches(recipe)), at, lambda config: _walk_peaks(config, method, recipe))

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.loss_parallel import loss_parallel
-from loralens.core.architecture.losses import apple, liger, rows, torchtitan, torchtune, trl, unsloth
+from loralens.core.architecture.losses import apple, liger, litgpt, rows, torchtitan, torchtune, trl, unsloth
 from loralens.core.architecture.losses.cross_entropy import Headed, float32, shifted_copy
 from loralens.core.architecture.losses.cross_entropy import cross_entropy as cross_entropy
-from loralens.core.architecture.losses.cross_entropy import cross_entropy_in_chunks as cross_entropy_in_chunks
 from loralens.core.architecture.losses.cross_entropy import plain_cross_entropy as plain_cross_entropy
 from loralens.core.errors import InvalidInput
 from loralens.core.question.losses import LOSS_TABLE
@@ -118,4 +117,5 @@ _RUNS: Final[Mapping[str, Run]] = {
     "unsloth": unsloth.fused,
     "kept_positions": _kept_positions,
     "torchtitan": torchtitan.chunked,
+    "litgpt": litgpt.listed,
 }

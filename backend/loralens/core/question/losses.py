@@ -12,13 +12,15 @@ class Loss:
     """One name. `library`: which version of what decides its shape. `whole`: it makes logits of every position at once.
 
     `labelled_only`: positions without a label are left out. `reads_weight`: it takes the head's weight and passes by an
-    adapter on it. `says`: what an answer adds.
+    adapter on it. `kept`: the loop keeps its logits through backward, the step and the next forward pass. `says`: what an
+    answer adds.
     """
 
     library: str = ""
     whole: bool = False
     labelled_only: bool = False
     reads_weight: bool = True
+    kept: bool = False
     says: str = ""
 
     @property
@@ -48,5 +50,13 @@ LOSS_TABLE: Final[Mapping[str, Loss]] = {
     "unsloth": Loss("unsloth", labelled_only=True),
     "kept_positions": Loss("transformers", labelled_only=True, reads_weight=False),
     "torchtitan": Loss(),
+    "litgpt": Loss(
+        "litgpt",
+        whole=True,
+        reads_weight=False,
+        kept=True,
+        says="loss=litgpt is LitGPT's list of logits in pieces of 128 tokens, which Lightning Fabric makes float32 and its loop keeps "
+        "until the next forward pass has returned",
+    ),
 }
 LOSSES: Final = tuple(LOSS_TABLE)

@@ -33,7 +33,7 @@ from loralens.core.question.kinds import (
     mapping,
 )
 from loralens.core.question.lora import Lora as Lora
-from loralens.core.question.losses import LOSSES
+from loralens.core.question.losses import LOSS_TABLE, LOSSES
 from loralens.core.question.needs import (
     BITSANDBYTES,
     CACHE,
@@ -58,6 +58,7 @@ from loralens.core.question.packings import QUANTIZATIONS, PackingName
 from loralens.core.question.parallelism import Parallelism, segments_alone
 from loralens.core.question.precision import DTYPES
 from loralens.core.question.shapes import RecipeWords
+from loralens.core.question.versions import framework
 from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
@@ -306,6 +307,11 @@ class Recipe:
             shown(words_of(Recipe), self)
             | {name: None if value is None else shown(words_of(GROUPS[name]), value) for name, value in groups.items()}
         )
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Is what the model returns alive in backward, in the step and in the next forward pass?"""
+        return LOSS_TABLE[self.loss].kept or (self.keep_outputs and not framework(self))
 
     def get(self, name: str) -> Any:
         """A word's value by its flat name, as JSON; None for a packing's words where nothing is packed."""

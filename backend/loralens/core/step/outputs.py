@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.versions import names_library
 from loralens.core.tape import ops
-from loralens.core.tape.size import ZERO
+from loralens.core.tape.size import TOKENS, ZERO
 
 if TYPE_CHECKING:
+    from loralens.core.architecture.causal import Root
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.ledger import Entry, Ledger, Moment
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
 
 BEFORE = "output of the step before"
+
+
+def bound(tape: Tape, root: Root, recipe: Recipe) -> list[Tensor] | None:
+    """What the loop's name for the output holds when forward begins: with a kept list of logits, the list before; None: no such name."""
+    if not LOSS_TABLE[recipe.loss].kept or root.task is not None:
+        return [] if recipe.keeps_outputs else None
+    width = root.head.out_features
+    return [tape.new(TOKENS * width, "float32", width, BEFORE, "logits")]
 
 
 def returned(tape: Tape, recipe: Recipe, loss: Tensor) -> None:

@@ -18,9 +18,10 @@ from loralens.core.methods.base import outside_stacks
 from loralens.core.objectives.passes import Passes
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
+from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
-from loralens.core.step.outputs import alive_in_next_forward, graph_ends, returned
+from loralens.core.step.outputs import alive_in_next_forward, bound, graph_ends, returned
 from loralens.core.step.rows import in_rows, in_samples, per_sample
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Ends
@@ -135,7 +136,7 @@ def walk_step(
         ledger.mark("optimizer step")
         used.release()
     ledger.mark("end of the step")
-    if tape.handed.outputs:
+    if tape.handed.outputs and not LOSS_TABLE[recipe.loss].kept:
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
@@ -182,7 +183,7 @@ def run_micro_batch(
     batch = [Storage(ledger, size, "activations", name) for name, size in objective.inputs(root, recipe, validity)]
     placed = [(item.parameter, item.count) for item in held or held_parameters(root)]
     batch += hooks.before_forward(tape, _ends(root), placed)
-    tape.handed.outputs = [] if recipe.keep_outputs else None
+    tape.handed.outputs = bound(tape, root, recipe)
     tape.handed.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
     ledger.enter("forward")
     loss = objective.loss(Passes(tape, root, prepared, recipe, validity, beside or {}))

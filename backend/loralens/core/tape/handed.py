@@ -27,6 +27,14 @@ class HandedBack:
         if self.outputs is not None:
             self.outputs += [Tensor(x.storage, x.numel, x.dtype, x.width) for x in tensors]
 
+    def bind(self, tensor: Tensor) -> None:
+        """The loop's name for what the model returns is bound anew, and what it named before ends."""
+        if self.outputs is not None:
+            for before in self.outputs:
+                before.end()
+            self.outputs = []
+            self.returned(tensor)
+
     def cached(self, layer: int, *tensors: Tensor) -> None:
         """The model's cache holds these until it is dropped with the model's output."""
         if self.cache is not None:

@@ -14,7 +14,7 @@ from loralens.core.architecture.blocks import GatedMLP, LateCastRMSNorm, LayerNo
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import lookup
 from loralens.core.architecture.decoder import CausalDecoder, PartNames
-from loralens.core.architecture.loss import cross_entropy_in_chunks
+from loralens.core.architecture.losses.litgpt import listed
 from loralens.core.architecture.module import FusedLinear, Linear, Module
 from loralens.core.architecture.rotary import cut
 from loralens.core.architecture.shape import Shape
@@ -25,8 +25,6 @@ from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
     from loralens.core.architecture.config import Config
-
-CHUNK: Final = 128  # finetune/lora.py: lm_head_chunk_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +155,7 @@ class LitGPT(CausalDecoder):
         """Its own loss in chunks; another one only where the recipe names it."""
         if call.recipe.loss != "full":
             return super().loss(t, hidden, call)
-        return cross_entropy_in_chunks(t, self.logits(t, hidden), CHUNK)
+        return listed(t, self, hidden, call)
 
 
 __all__ = ["STYLES", "LitGPT"]

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from loralens.core.architecture.losses.costs import whole_loss
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import BATCH, ONE
+from loralens.core.tape.size import ONE
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Linear
@@ -71,39 +70,6 @@ def negative_likelihood(t: Tape, probabilities: Tensor, labels: Tensor) -> Tenso
         lambda g: t.new(numel, dtype, width, "gradient: log-probabilities", "logits"),
     )
     return loss
-
-
-def cross_entropy_in_chunks(t: Tape, logits: Tensor, chunk: int) -> Tensor:
-    """Cross entropy of pieces of `chunk` tokens a sample on logits that the training loop holds in float32.
-
-    The pieces' loss functions are the newest of the graph, so backward runs all of them before it casts the first gradient
-    back, and casts all before the first piece of the head: two gradients of one piece are alive at a time, and a piece's
-    log-probabilities make room for its gradient. Shapes: logits (rows, vocabulary).
-    """
-    upcast = t.new(logits.numel, "float32", logits.width, "logits in float32")
-    t.handed.hold(upcast)
-    numel, width, dtype = logits.numel, logits.width, logits.dtype
-    logits = Tensor(None, numel, dtype, width, logits.node)  # the 16-bit ones are gone
-    t.end(upcast)
-    probabilities = t.new(numel, "float32", width, "log-probabilities of the chunks")
-    loss = t.new(ONE, "float32", 1, "loss")
-    piece = BATCH * (chunk * _width(logits)) if t.validity.exceeds("sequence_length", chunk) else numel
-
-    def apply(g: Tensor) -> Tensor:
-        first = t.new(piece, "float32", width, "gradient: log-probabilities of a chunk", "logits")
-        second = t.new(piece, "float32", width, "gradient: logits of a chunk", "logits")
-        t.end(first, second, probabilities)
-        with t.temporary(numel, "float32", width, "gradient: logits in float32", "logits"):
-            t.end(t.new(piece, dtype, width, "gradient: logits of a chunk, cast", "logits"))
-        return t.new(numel, dtype, width, "gradient: logits", "logits")
-
-    t.record("loss", [loss], [logits], [], apply, lambda: whole_loss(numel, compiled=False))
-    return loss
-
-
-def _width(logits: Tensor) -> int:
-    assert isinstance(logits.width, int)
-    return logits.width
 
 
 def plain_cross_entropy(t: Tape, logits: Tensor) -> Tensor:

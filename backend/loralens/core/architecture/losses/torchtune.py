@@ -33,7 +33,7 @@ def chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     compiled = call.recipe.compile
     logits = root.logits(t, hidden)
     first: list[Storage | None] = []  # the gradient of the chunk that the head's backward takes first
-    _head_in_chunks(t, root, logits, first)
+    head_in_chunks(t, root, logits, first)
     numel, width, dtype = logits.numel, logits.width, logits.dtype
     piece = numel // CHUNKS
     loss = t.new(ONE, "float32", 1, "loss")
@@ -53,7 +53,7 @@ def chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     return loss
 
 
-def _head_in_chunks(t: Tape, root: Headed, logits: Tensor, first: list[Storage | None]) -> None:
+def head_in_chunks(t: Tape, root: Headed, logits: Tensor, first: list[Storage | None]) -> None:
     """The head's backward by chunks: a trained weight's gradients are summed, the first sum in a tensor of its own.
 
     The first gradient is a transposed view, which autograd cannot add to in place: the first two and their sum are alive
