@@ -47,6 +47,14 @@ describe('forms', () => {
 })
 
 describe('doctorSays', () => {
+  it('says why something is refused', () => {
+    expect(doctorSays('zh-CN', 'layers.0.q_proj: lora_B.weight is missing, its partner is there')).toBe(
+      'layers.0.q_proj：缺少 lora_B.weight，而另一半在',
+    )
+    expect(doctorSays('zh-CN', 'the two adapters are the same: nothing was learned')).toBe(
+      '两个适配器相同：什么也没学到',
+    )
+  })
   it('puts the values into the Chinese sentence, and leaves English and unknown sentences as they are', () => {
     const sentence = '2 of 6 modules have an update of zero'
     expect(doctorSays('zh-CN', sentence)).toBe('6 个模块中有 2 个的改动为零')

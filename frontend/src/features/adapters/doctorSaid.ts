@@ -1,8 +1,10 @@
-/** What the doctor says, in the reader's language; what no rule has stays as the API says it. */
+/** What is said about adapters, in the reader's language; what no rule has stays as the API says it. */
 import type { Locale } from '@/shared/lib/format'
 import chinese from './doctor.zh-CN.json'
+import refusals from './refusals.zh-CN.json'
 
-const RULES = chinese.map(([pattern, text]) => [new RegExp(`^${pattern!}$`, 's'), text!] as const)
+/** The doctor's and the notes', then why something is refused. */
+const RULES = [...chinese, ...refusals].map(([pattern, text]) => [new RegExp(`^${pattern!}$`, 's'), text!] as const)
 
 export function doctorSays(locale: Locale, sentence: string): string {
   const found = locale === 'en' ? undefined : RULES.find(([pattern]) => pattern.test(sentence))
