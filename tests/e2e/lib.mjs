@@ -169,7 +169,8 @@ export async function chooseModel(page, id) {
 
 /** How many parameters full fine-tuning trains, which the first section says: those of the model that was meant. */
 export async function modelHas(page, count) {
-  await page.locator('#compare').scrollIntoViewIfNeeded()
+  // at once: the section may be put in its place anew while one waits for it to stand still
+  await page.evaluate(() => document.getElementById('compare')?.scrollIntoView())
   await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
 }
 
