@@ -128,6 +128,7 @@ def _changed(*path: Any, to: Any) -> dict[str, Any]:
         _changed("plans", 0, "moments", to=[["forward", "x", [0, 99_999]]]),
         _changed("plans", 0, "sizes", 0, to=[[77, 1]]),
         _changed("plans", 0, "sizes", 0, to=[[0, 1.5]]),
+        _changed("plans", 0, "parameters", 0, 1, to=[2**40, 2**40]),
         _changed("plans", 0, "labels", 0, to=["elsewhere", "x"]),
         _changed("plans", 0, "valid", to={}),
         _changed("plans", 0, "remainders", to={"rank": "x"}),

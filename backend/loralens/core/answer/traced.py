@@ -7,6 +7,7 @@ from the moment before it in the file: little does, and the file stays small.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any, Final
 
 from loralens.core.answer.planned import CompiledPlan
@@ -239,7 +240,8 @@ def _moment(phase: Any, label: Any, entries: dict[Entry, Size], phases: tuple[st
 
 
 def _held(label: str, shape: list[Any], dtype: str, role: str, trainable: bool, count: int, held_bytes: Any) -> Held:
-    dims: list[Dim] = [RANK * _whole(dim[0]) if isinstance(dim, list) else _whole(dim) for dim in shape]
+    _whole(prod(_whole(dim[0] if isinstance(dim, list) else dim) for dim in shape))  # together no more than one alone
+    dims: list[Dim] = [RANK * dim[0] if isinstance(dim, list) else dim for dim in shape]
     parameter = TracedParameter(dims, _one_of(role, ("base", "adapter")), _size(held_bytes))
     parameter.label, parameter.dtype, parameter.trainable = str(label)[:300], str(dtype)[:40], trainable is True
     return Held(parameter, _whole(count))

@@ -36,7 +36,8 @@ def hooked(root: Root, prepared: Prepared) -> Prepared:
 
     Source: PEFT 0.21 `prepare_model_for_kbit_training`, transformers 5.23 `enable_input_require_grads`, whose hook stays on the table.
     """
-    adapter = root.embedding.adapter if isinstance(root, CausalDecoder) else None
+    table = getattr(root.inner, root.names.embedding, None) if isinstance(root, CausalDecoder) else None
+    adapter = getattr(table, "adapter", None)  # a pipeline's later stages have no table
     if isinstance(adapter, EmbeddingAdapter):
         adapter.hooked = prepared.input_gradients
     return prepared

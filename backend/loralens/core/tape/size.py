@@ -32,9 +32,9 @@ _PRODUCT: Final = {
 }
 
 
-_BITS: Final = 128  # of a coefficient with its sign; configs are bounded so that none comes near
+_BITS: Final = 160  # of a coefficient with its sign; configs are bounded so that none comes near
 _HALF: Final = 1 << (_BITS - 1)
-_LARGEST: Final = 1 << 100  # what a coefficient may be where it is given; sums and multiples have room above
+_LARGEST: Final = 1 << 120  # what a coefficient may be where it is given; sums and multiples have room above
 _BYTES: Final = _BITS // 8
 
 
@@ -52,7 +52,7 @@ _SPAN: Final = _BYTES * _WIDTH
 class Size:
     """An integer polynomial over `MONOMIALS`; immutable, hashable, cheap to add.
 
-    `packed` holds the coefficients as the digits of one whole number, to the base 2**128: the sum of two sizes is the sum of
+    `packed` holds the coefficients as the digits of one whole number, to the base 2**160: the sum of two sizes is the sum of
     two numbers. A plan adds, multiplies and compares some ten thousand of them, and coefficient by coefficient that takes
     several times as long.
     """
