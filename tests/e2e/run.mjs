@@ -15,6 +15,7 @@ const CHECKS = [
   'states',
   'setup',
   'yourfile',
+  'explain',
   'plans',
   'exports',
   'motion',

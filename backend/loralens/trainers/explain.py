@@ -88,7 +88,7 @@ def _guesses(message: OutOfMemoryText) -> tuple[list[GuessedTensor], list[str]]:
         )
     from loralens.trainers.guess import COMMON, guessed  # the one module here that needs NumPy
 
-    ask = "give --model and the recipe, or the trainer's file: then it is known and not guessed"
+    ask = "say the model and the recipe, or give the trainer's file: then it is known and not guessed"
     if message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
         return [], [ANY_TENSOR]
     found = guessed(message)

@@ -93,7 +93,7 @@ def _notes(blocks: list[Live], question: Question | None, found: Mapping[str, An
     notes = []
     if question is None:
         notes.append(
-            "which terms these are follows from the set-up: give --model and the recipe, or the trainer's file"
+            "which terms these are follows from the set-up: say the model and the recipe, or give the trainer's file"
         )
     if not any(one.stack for one in blocks):
         notes.append(

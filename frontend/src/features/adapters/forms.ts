@@ -1,5 +1,4 @@
 /** Adapters as forms: what was dropped, and how it is sent. */
-import { ApiError, OfflineError, type Problem } from '@/shared/api/client'
 
 /** One adapter that was given: its files, or the id of one that the server keeps. */
 export interface Given {
@@ -52,21 +51,4 @@ export function formOf(adapters: readonly Given[], baseConfig: string | null = n
   }
   if (baseConfig !== null) form.append('base_config', new Blob([baseConfig]), 'config.json')
   return form
-}
-
-/** Sends a form; a refusal is an `ApiError`. */
-export async function post(path: string, form: FormData): Promise<Response> {
-  let response: Response
-  try {
-    response = await fetch(path, { method: 'POST', body: form, headers: { accept: 'application/json' } })
-  } catch {
-    throw new OfflineError()
-  }
-  if (response.ok) return response
-  const json: unknown = await response.json().catch(() => null)
-  throw new ApiError(
-    json !== null && typeof json === 'object' && 'title' in json
-      ? (json as Problem)
-      : { title: `HTTP ${response.status}`, status: response.status },
-  )
 }

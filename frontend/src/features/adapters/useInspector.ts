@@ -1,7 +1,8 @@
 /** An adapter's two files, looked into by the server on this machine; kept there only when it is to be resized. */
 import { ref, shallowRef, type Ref } from 'vue'
 import { ApiError, request, type Problem, type Schemas } from '@/shared/api/client'
-import { formOf, post } from './forms'
+import { post } from '@/shared/api/form'
+import { formOf } from './forms'
 import { asProblem } from './useAdapters'
 
 export interface ModuleReport {

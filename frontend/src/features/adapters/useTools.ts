@@ -1,7 +1,8 @@
 /** What is done with adapters that are dropped here: examined, compared, merged, made plain, converted. Nothing is kept. */
 import { onScopeDispose, ref, shallowRef, type Ref } from 'vue'
 import type { Problem, Schemas } from '@/shared/api/client'
-import { formOf, post, type Given } from './forms'
+import { post } from '@/shared/api/form'
+import { formOf, type Given } from './forms'
 import { asProblem } from './useAdapters'
 
 export type Diagnosis = Schemas['DiagnosisAnswer']

@@ -1,7 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { parseQuery } from '@/shared/url/part2Query'
 import { diffLines, nameOf } from './files'
 import { saidIn } from './said'
+import { isThere, setUpOf, type Known } from './trainings'
 
 describe('a pasted file', () => {
   it('gets a name by what it says', () => {
@@ -30,8 +32,37 @@ describe('what is said of keys', () => {
     })
     expect(missing).toEqual([])
   })
+  it('is Chinese for what is said of a message, a snapshot and a watched training', () => {
+    const sentences = [
+      'a segment of this size serves many small tensors: the card was full, whichever asked',
+      'no tensor of this set-up has that size: the length, the batch or the model was another',
+      'the history of allocations was passed over: what is alive is what the segments say',
+      'a batch of 4 x 4,096 tokens is next and needs about 2.10 GiB of 1.00 GiB: shorten or split it',
+      'the program ended within a step',
+    ]
+    expect(sentences.filter((sentence) => saidIn('zh-CN', sentence) === sentence)).toEqual([])
+  })
   it('keeps names in a sentence', () => {
     expect(saidIn('zh-CN', 'lora_r is given twice: the last one counts')).toBe('lora_r 写了两次：以最后一次为准')
     expect(saidIn('en', 'distillation')).toBe('distillation')
+  })
+})
+
+describe('the training that a message is of', () => {
+  const settings = parseQuery({ m: 'qwen3-8b', k: 'qlora', b: '2' }, []).settings
+  const none: Known = { choice: { model: 'qwen3-8b' }, settings, files: {}, run: null }
+  const run = { model: '7b', method: 'lora', recipe: { micro_batch_size: 3 } } as unknown as Known['run']
+
+  it('is one that is there', () => {
+    expect(['page', 'files', 'run', 'none'].filter((one) => isThere(one as 'page', none))).toEqual(['page', 'none'])
+    expect(isThere('files', { ...none, files: { 'a.yaml': 'x: 1' } })).toBe(true)
+    expect(isThere('run', { ...none, run })).toBe(true)
+    expect(isThere('run', { ...none, run: { ...run!, model: null } })).toBe(false)
+  })
+  it('is asked about in the words of the API', () => {
+    expect(setUpOf('page', none)).toMatchObject({ model: 'qwen3-8b', method: 'qlora' })
+    expect(setUpOf('files', { ...none, files: { 'a.yaml': 'x: 1' } })).toEqual({ files: { 'a.yaml': 'x: 1' } })
+    expect(setUpOf('run', { ...none, run })).toEqual({ model: '7b', method: 'lora', recipe: { micro_batch_size: 3 } })
+    expect(setUpOf('none', none)).toEqual({})
   })
 })

@@ -4,6 +4,9 @@
 export const MOST_BYTES = 1_048_576
 export const MOST_FILES = 16
 
+/** Bytes of a memory snapshot: what the API takes, where no setting says otherwise. */
+export const MOST_SNAPSHOT = 268_435_456
+
 /** What a recipe can be written for: /api/export's names, and those of the programs. */
 export const TARGETS = [
   ['axolotl', 'Axolotl'],
