@@ -11,6 +11,7 @@ from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.model import named
 from loralens.core.question.recipe import Recipe
 from loralens.trainers.explain import explain_answer
+from loralens.trainers.guess import COMMON, guessed, others
 from loralens.trainers.oom import MAX_TEXT, read_message
 
 NEW = (
@@ -48,7 +49,7 @@ def test_a_text_without_end_is_refused():
 
 
 def test_without_a_set_up_the_figures_speak():
-    answer = explain_answer({"text": NEW})
+    answer = explain_answer({"text": NEW}, most_passes=16_000)
     assert (answer["reason"], answer["tensors"]) == ("fragmentation", [])
     assert "a guess among" in answer["notes"][0]
     assert explain_answer({"text": NEW.replace("1.20 GiB is reserved", "0.10 GiB is reserved")})["reason"] == "need"
@@ -82,7 +83,7 @@ def test_the_right_tensor_comes_first_with_the_set_up():
 
 def test_without_a_set_up_it_is_guessed_and_said_so():
     """The last layer's logits of a common model, at a usual batch and length."""
-    answer = explain_answer({"text": NEW.replace("20.50 GiB is alloc", "3.30 GiB is alloc")})
+    answer = explain_answer({"text": NEW.replace("20.50 GiB is alloc", "3.30 GiB is alloc")}, most_passes=16_000)
     assert answer["tensors"] == []
     assert {row["category"] for row in answer["guesses"]} == {"logits"}
     first = answer["guesses"][0]["set_ups"][0]
@@ -99,3 +100,15 @@ def test_a_size_of_no_usual_tensor_is_said():
     assert (
         "many small tensors" in explain_answer({"text": "CUDA out of memory. Tried to allocate 20.00 MiB"})["notes"][0]
     )
+
+
+def test_the_command_line_looks_at_the_whole_catalogue():
+    """Decoders of one stack; those that loop over the sequence would be walked for minutes."""
+    rest = others()
+    assert len(rest) > 80
+    assert not {"mamba-130m", "mixtral-8x7b", "t5-base", *COMMON} & set(rest)
+    drawn = events(20, ("granite-3.0-2b",), seed=3)
+    body, died, text = next(one for one in drawn if one[1].category == "logits")
+    rows = guessed(read_message(text), ("granite-3.0-2b",))
+    assert place(rows, died) < 3
+    assert rows[0]["set_ups"][0]["model"] == body["model"]

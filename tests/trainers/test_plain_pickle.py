@@ -106,6 +106,26 @@ def test_plain_data_reads_as_pickle_reads_it(protocol):
     assert read_plain(io.BytesIO(content), leave_out=("device_traces",)) == PLAIN | {"device_traces": LEFT_OUT}
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "history",
+    [[PLAIN["device_traces"][0]], [["x"]], ["x"], [["x", "y"]], {"a": "b"}, {"a": {"b": ["c"]}}, [{"a": "b"}], (("x",),), "x",
+     [[{"a": "b", "n": 1 << 40}] * 3], {"a": "b", "c": [1, 2.5, None, True, -3, 2**40, 2**62]}],
+)  # fmt: skip
+def test_one_history_ends_where_it_ends(protocol, history):
+    """A card alone has a list of one list, which is pickled without a mark."""
+    whole = {"a": [1, "x"], "device_traces": history, "z": {"a": "x", "b": history}, "settings": {"c": ["y"]}}
+    read = read_plain(io.BytesIO(pickle.dumps(whole, protocol)), leave_out=("device_traces",))
+    assert {name: read[name] for name in ("a", "settings")} == {name: whole[name] for name in ("a", "settings")}
+    assert list(read) == list(whole)
+
+
+def test_the_history_of_one_card_is_not_held(monkeypatch):
+    content = pickle.dumps({"segments": PLAIN["segments"], "device_traces": PLAIN["device_traces"][:1]}, 4)
+    monkeypatch.setattr(plain_pickle, "MOST_OBJECTS", 20)
+    assert read_plain(io.BytesIO(content), leave_out=("device_traces",))["segments"] == PLAIN["segments"]
+
+
 def test_what_is_left_out_is_not_held(monkeypatch):
     content = pickle.dumps(PLAIN, 4)
     monkeypatch.setattr(plain_pickle, "MOST_OBJECTS", 100)

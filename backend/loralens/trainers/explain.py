@@ -64,7 +64,7 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
         "changes": [], "notes": [],
     }  # fmt: skip
     if question is None:
-        answer["guesses"], answer["notes"] = _guesses(message)
+        answer["guesses"], answer["notes"] = _guesses(message, whole=most_passes is None)
         return answer
     found = question.estimate()
     answer["model"], answer["method"] = question.model_dict(), question.method
@@ -78,26 +78,27 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
     return answer
 
 
-def _guesses(message: OutOfMemoryText) -> tuple[list[GuessedTensor], list[str]]:
-    """What it may have been where only the message is known, with how much that says."""
+def _guesses(message: OutOfMemoryText, *, whole: bool) -> tuple[list[GuessedTensor], list[str]]:
+    """What it may have been where only the message is known, with how much that says. `whole`: among all of the catalogue."""
     if find_spec("numpy") is None:
         raise NeedsServer(
             "guessing the set-up needs a server: it compares some hundred of them",
             field="model",
             hint="give model and recipe, or the trainer's file",
         )
-    from loralens.trainers.guess import COMMON, guessed  # the one module here that needs NumPy
+    from loralens.trainers.guess import COMMON, guessed, others  # the one module here that needs NumPy
 
     ask = "say the model and the recipe, or give the trainer's file: then it is known and not guessed"
     if message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
         return [], [ANY_TENSOR]
-    found = guessed(message)
+    models = COMMON + others() if whole else COMMON
+    found = guessed(message, models)
     if not found:
         return [], [
-            f"none of the {len(COMMON)} models looked at has a tensor of that size at a usual batch and length: {ask}"
+            f"none of the {len(models)} models looked at has a tensor of that size at a usual batch and length: {ask}"
         ]
-    how = "by how near what was allocated is" if message.allocated_bytes is not None else "the smallest first"
-    return found, [f"a guess among {len(COMMON)} models that are fine-tuned most, {how}: {ask}"]
+    how = "by how near what was allocated is" if message.allocated_bytes is not None else "by how usual they are"
+    return found, [f"a guess among {len(models)} models, {how}: {ask}"]
 
 
 def set_up(body: Mapping[str, Any]) -> Question | None:

@@ -1,13 +1,14 @@
-"""Which tensor has a size, where nobody says of what: the ledger inverted over models that are fine-tuned most.
+"""Which tensor has a size, where nobody says of what: the ledger inverted over the catalogue, models that are fine-tuned most first.
 
 The size alone leaves some dozens of tensors of some models at some batch and length. What else the message says decides among
-them: how much was allocated when the request failed is known of each of them to the byte. Where the message does not say it,
-the smallest models and batches come first, and that is a guess.
+them: how much was allocated when the request failed is known of each of them to the byte. Each set-up speaks for its tensors, the
+more the nearer it is, the more usual, and the more cards there are on which that very request would be the one that fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -35,10 +36,17 @@ COMMON: Final = (
     "gemma-2-9b", "mistral-nemo-12b", "llama-2-13b", "qwen2.5-14b", "qwen3-14b", "phi-4", "qwen2.5-32b", "llama-3.1-70b",
 )  # fmt: skip
 """Assumption: the models that are fine-tuned most, the smallest first."""
+DEPTH: Final = ("num_hidden_layers", "n_layer", "num_layers")
+"""Names that configs have for the number of layers."""
+UNLIKE: Final = ("expert", "conv", "ssm", "state", "mamba", "block_type", "hybrid")
+"""Parts of keys that only configs with experts or with recurrent layers have: their walk is long, and no stack of like layers."""
+NEAR: Final = 6 << 20
+"""Bytes. What was alive is known within it where the set-up is right: two decimals of a GiB, and what rounding adds."""
 BATCHES: Final = (1, 2, 4, 8, 16, 32)
 LENGTHS: Final = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)
 RANKS: Final = (8, 16, 32, 64)
 MOST_WALKS: Final = 96
+"""Of the models that are looked at first; of all others together as many again."""
 USUAL_TOKENS: Final = 2048
 FEW, MORE = 2, 4
 """Layers of the two models that are walked in a model's place."""
@@ -69,13 +77,21 @@ class Guess:
     recipe: Recipe
     alive_bytes: int
     away: int | None
+    share: float
 
     @property
-    def order(self) -> tuple[int, int, int]:
-        """Near in steps of what the message's own figure leaves open, then usual: some 2048 tokens, a small model."""
+    def weight(self) -> float:
+        """How likely it is among all, but for one factor.
+
+        On a card of any size, of one step the request fails which the card's end falls into: `share` of all sizes. Another
+        set-up is as likely as it is usual: some 2048 tokens, SDPA, a model of the list.
+        """
         tokens = self.recipe.micro_batch_size * self.recipe.sequence_length
-        unusual = abs(tokens.bit_length() - USUAL_TOKENS.bit_length())
-        return 0 if self.away is None else self.away >> 24, unusual, COMMON.index(self.model)
+        usual = 0.6 ** abs(tokens.bit_length() - USUAL_TOKENS.bit_length())
+        usual *= 0.25 if self.recipe.attention == "eager" else 1.0
+        usual *= 1.0 if self.model in COMMON else 0.25
+        near = 1.0 if self.away is None else math.exp(-max(0, self.away - NEAR) / NEAR)
+        return usual * self.share * near
 
     def to_dict(self) -> GuessedSetUp:
         """The set-up's words that were tried."""
@@ -85,26 +101,54 @@ class Guess:
                 "attention": r.attention, "alive_bytes": self.alive_bytes}  # fmt: skip
 
 
-def guessed(message: OutOfMemoryText) -> list[GuessedTensor]:
-    """Tensors of this size, the likeliest first, each with the set-ups in which it has it."""
+def guessed(message: OutOfMemoryText, models: Sequence[str] = COMMON) -> list[GuessedTensor]:
+    """Tensors of this size, the likeliest first, each with the set-ups in which it has it; `models`: those looked at."""
     best: dict[tuple[str, str], list[Guess]] = {}
-    for guess in _guesses(message):
+    for guess in _guesses(message, models):
         best.setdefault((guess.name, guess.phase), []).append(guess)
-    rows: list[tuple[tuple[int, int, int], GuessedTensor]] = []
-    for found in best.values():
-        found.sort(key=lambda one: one.order)
-        first = found[0]
-        rows.append((first.order, {"name": first.name, "category": first.category, "phase": first.phase,
+    rows: list[tuple[float, GuessedTensor]] = []
+    for alike in best.values():
+        alike.sort(key=lambda one: -one.weight)
+        first = alike[0]
+        rows.append((-sum(one.weight for one in alike), {"name": first.name, "category": first.category, "phase": first.phase,
                                    "bytes": first.bytes, "formula": first.formula,
-                                   "set_ups": [one.to_dict() for one in found[:MOST_SET_UPS]]}))  # fmt: skip
+                                   "set_ups": [one.to_dict() for one in alike[:MOST_SET_UPS]]}))  # fmt: skip
     return [row for _, row in sorted(rows, key=lambda one: one[0])[:MOST_TENSORS]]
 
 
-def _guesses(message: OutOfMemoryText) -> Iterator[Guess]:
+@lru_cache(maxsize=1)
+def others() -> tuple[str, ...]:
+    """The catalogue's other models whose layers are one stack, the smallest first; of those of one shape the first."""
+    seen = {_shape(catalogue.entry(id_).config) for id_ in COMMON}
+    found: list[str] = []
+    for entry in sorted(catalogue.models(), key=lambda one: one.published_parameters or 0):
+        shape = _shape(entry.config)
+        if entry.id not in COMMON and shape not in seen and _is_plain(entry.config):
+            seen.add(shape)
+            found.append(entry.id)
+    return tuple(found)
+
+
+def _shape(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """What of a config decides sizes: its type and whole numbers."""
+    return tuple(sorted((key, value) for key, value in config.items() if type(value) is int or key == "model_type"))
+
+
+def _is_plain(config: Mapping[str, Any]) -> bool:
+    """A causal decoder of one stack, without experts and without layers that loop over the sequence."""
+    causal = any("CausalLM" in name or "LMHead" in name for name in config.get("architectures") or ())
+    return causal and _depth(config) is not None and not any(part in key for key in config for part in UNLIKE)
+
+
+def _depth(config: Mapping[str, Any]) -> str | None:
+    return next((key for key in DEPTH if type(config.get(key)) is int), None)
+
+
+def _guesses(message: OutOfMemoryText, models: Sequence[str]) -> Iterator[Guess]:
     held = message.allocated_bytes
     room = held if held is not None else message.capacity_bytes
     walks = 0
-    for id_ in COMMON:
+    for id_ in models:
         entry = catalogue.entry(id_)
         parameters = entry.published_parameters or 0
         plain, squares = _may_have(entry.config, message)
@@ -112,8 +156,8 @@ def _guesses(message: OutOfMemoryText) -> Iterator[Guess]:
             if room is not None and least * parameters > 1.02 * room:
                 continue
             for switches in (SDPA if plain else ()) + (EAGER if squares else ()):
-                if walks == MOST_WALKS:
-                    return
+                if walks == (MOST_WALKS if id_ in COMMON else 2 * MOST_WALKS):
+                    break
                 walks += 1
                 yield from _of_set_up(id_, method, {**words, **switches}, message)
 
@@ -172,8 +216,8 @@ class _Shallow:
             np.cumsum([0, *counts[:-1]]),
         )  # fmt: skip
 
-    def alive(self, values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Of each group the least and the most that is alive before it, beside what rests; and whether it can fail.
+    def alive(self, values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Of each group the least and the most that is alive before it, beside what rests; and on what share of cards it fails.
 
         What needs no more than something before it in the step cannot be what fails: that would have failed.
         """
@@ -181,11 +225,11 @@ class _Shallow:
         after = np.cumsum(change)
         before = (after - change)[self.births]
         fullest = np.maximum.accumulate(np.concatenate([[0], after[:-1]]))
-        fails = (after > fullest)[self.births]
+        gains = np.maximum(0, after - fullest)[self.births] / max(1, int(after.max()))
         return (
             np.minimum.reduceat(before, self.starts),
             np.maximum.reduceat(before, self.starts),
-            np.logical_or.reduceat(fails, self.starts),
+            np.add.reduceat(gains, self.starts),
         )
 
 
@@ -205,8 +249,8 @@ class _Walked:
     layers: int
     validity: Validity
 
-    def alive(self, point: tuple[int, int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Of each group the least and the most that is alive before it, of all layers; and whether it can fail."""
+    def alive(self, point: tuple[int, int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Of each group the least and the most that is alive before it, of all layers; and on what share of cards it fails."""
         values = np.array(monomial_values(*point), dtype=np.int64)
         few, more = self.few.alive(values), self.more.alive(values)
         deeper, resting = (self.layers - FEW) / (MORE - FEW), self.resting.at(*point)
@@ -217,10 +261,10 @@ class _Walked:
         return least, most, more[2][self.shared[1]]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _walked(id_: str, method: str, recipe: Recipe) -> _Walked | None:
     model = named(id_)
-    layers = int(model.config["num_hidden_layers"])
+    layers = int(model.config[_depth(model.config) or DEPTH[0]])
     try:
         walks = [named_walk(_with_layers(model, count), method, recipe) for count in (FEW, MORE)]
         resting = resting_bytes(model, method, recipe)
@@ -234,7 +278,7 @@ def _walked(id_: str, method: str, recipe: Recipe) -> _Walked | None:
 
 
 def _with_layers(model: Model, count: int) -> Model:
-    config = {**model.config, "num_hidden_layers": count}
+    config = {**model.config, _depth(model.config) or DEPTH[0]: count}
     if isinstance(config.get("layer_types"), list):
         config["layer_types"] = config["layer_types"][:count]
     return replace(model, config=config, key=None)
@@ -276,12 +320,12 @@ def _at_point(
     held: int | None,
 ) -> Iterator[Guess]:
     """The requests of these sizes with what is alive before them; of each the layer at which that is nearest."""
-    least, most, fails = found.alive((recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank))
-    for row in np.flatnonzero(fits & fails).tolist():
+    least, most, shares = found.alive((recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank))
+    for row in np.flatnonzero(fits & (shares > 0)).tolist():
         label, category, phase, size = found.groups[row]
         low, high = int(least[row]), int(most[row])
         before, step = low, (high - low) / max(1, found.layers - 1)
         if held is not None and step:
             before = round(low + step * min(found.layers - 1, max(0, round((held - low) / step))))
         yield Guess(label, category, phase, int(sizes[row]), formula(size), model, method, recipe, before,
-                    None if held is None else abs(before - held))  # fmt: skip
+                    None if held is None else abs(before - held), float(shares[row]))  # fmt: skip
