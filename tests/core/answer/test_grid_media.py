@@ -76,3 +76,11 @@ def test_a_preset_freezes_the_tower_where_its_trainer_does():
     assert said("qwen2.5-vl-3b", **recipe, trainer="llama-factory")["recipe"]["freeze_tower"] == "tower+projector"
     assert said("qwen2.5-vl-3b", **recipe, trainer="trl")["recipe"]["freeze_tower"] == "none"
     assert said("qwen2.5-vl-3b", trainer="llama-factory")["recipe"]["freeze_tower"] == "none"
+
+
+@pytest.mark.parametrize("name", ["muse-glimmer-narrow", "lfm2-vl-1.6b"])
+def test_a_packed_layer_on_the_patches_is_refused_with_the_way_out(name):
+    case = next(case for case in CASES if case["name"] == f"{name}/qlora-checkpointing")
+    with pytest.raises(InvalidInput, match="packed dtype") as problem:
+        estimated(case, quantization={"type": "nf4"})
+    assert problem.value.hint == "try skip_modules=lm_head,model.vision_tower"

@@ -51,6 +51,10 @@ def test_what_is_heard_and_seen_is_said_apart():
     assert "30 s of sound per sample: 390 places in the tower, 390 tokens of the sequence" in said(
         "qwen3-omni", audio_seconds=30
     )
+    assert "12 s of sound per sample: 1,500 places in the tower, 300 tokens of the sequence" in said(
+        "qwen2-audio", audio_seconds=12
+    )
+    assert any("beyond 30 s" in line for line in said("qwen2-audio", audio_seconds=31))
     assert any("cut off" in line for line in said("qwen3-omni", audio_seconds=301))
 
 

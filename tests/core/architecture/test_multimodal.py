@@ -160,6 +160,14 @@ CASES: dict[str, dict[str, Any]] = {
                          "output_dim": 96, "downsample_hidden_size": 20},
         "tie_word_embeddings": False,
     },
+    "lfm2_vl": {
+        "text_config": {**TEXT, "model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
+        "vision_config": {**VIT, "model_type": "siglip2_vision_model", "patch_size": 16, "num_patches": 64},
+    },
+    "qwen2_audio": {
+        "text_config": {**TEXT, "model_type": "qwen2", "tie_word_embeddings": False},
+        "audio_config": {"d_model": 48, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 100},
+    },
     "glm_ocr": {
         "text_config": {**TEXT, "model_type": "glm_ocr_text", "head_dim": 32},
         "vision_config": {"depth": 2, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "out_hidden_size": 96},
@@ -216,7 +224,12 @@ def test_language_model_and_tower_are_the_whole(name: str) -> None:
     entries = {key: value for key, value in config.items() if key != "model_type"}
     read = transformers.AutoConfig.for_model(config["model_type"], **entries)
     with torch.device("meta"):
-        whole = transformers.AutoModelForImageTextToText.from_config(read)
+        sees = (
+            transformers.AutoModelForImageTextToText
+            if "vision_config" in config
+            else transformers.AutoModelForSeq2SeqLM
+        )
+        whole = sees.from_config(read)
     tower = 0 if media_class(config) else left_out_parameters(config)
     assert tower is not None
     assert count_parameters(config).total + tower == sum(parameter.numel() for parameter in whole.parameters())

@@ -85,6 +85,35 @@ def test_tiles_are_those_of_llama_4_s_processor() -> None:
         assert down * across == high * wide // 336**2
 
 
+def test_tiles_are_those_of_lfm2_vl_s_processor() -> None:
+    import ast
+    import math
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    import transformers
+
+    from loralens.core.architecture.families.internvl import canvas
+    from loralens.core.architecture.families.lfm2_vl import FEWEST_TILES, MOST_TILES, TILE, large, resized
+
+    folder = Path(transformers.__file__).parent / "models" / "lfm2_vl"
+    tree = ast.parse((folder / "image_processing_lfm2_vl.py").read_text(encoding="utf-8"))
+    wanted = ("round_by_factor", "find_closest_aspect_ratio", "smart_resize", "_is_image_too_large", "_target_ratios")
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in wanted]
+    for node in functions:
+        node.decorator_list = []
+    names: dict[str, object] = {"math": math}
+    exec(compile(ast.Module(list(functions), []), "lfm2_vl", "exec"), names)  # its module needs torchvision
+    itself = SimpleNamespace()
+    shapes = names["_target_ratios"](itself, FEWEST_TILES, MOST_TILES)  # type: ignore[operator]
+    for height, width in ((360, 640), (40, 400), (1000, 301), (4000, 4000), (600, 1500), (20, 20), (1024, 1024)):
+        wide, high = names["smart_resize"](itself, height, width, 2, 64, 256, 16)  # type: ignore[operator]
+        assert resized(height, width, 16, 2) == (high, wide)
+        assert large(height, width, 16, 2) == names["_is_image_too_large"](itself, height, width, 256, 16, 2, 2.0)  # type: ignore[operator]
+        nearest = names["find_closest_aspect_ratio"](width / height, shapes, width, height, TILE)  # type: ignore[operator]
+        assert canvas((height, width), (TILE, TILE), MOST_TILES, FEWEST_TILES) == nearest
+
+
 def test_squares_are_those_of_muse_glimmer_s_processor() -> None:
     import ast
     import itertools

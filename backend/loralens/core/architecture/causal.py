@@ -239,12 +239,21 @@ def padding_mask(t: Tape, call: Call) -> Tensor | None:
 
 def lookup(t: Tape, embedding: Embedding, call: Call) -> Tensor:
     """Token embeddings of the batch, and the position ids that every layer is handed."""
-    hidden: Tensor = embedding(t, TOKENS)
+    hidden: Tensor = embedding(t, TOKENS, "embeddings", token_ids(t, call))
     hold_embeddings(t, hidden, call)
     if call.media is not None:
         hidden = call.media.placed(t, hidden, call)
     position_ids(t, call)
     return hidden
+
+
+def token_ids(t: Tape, call: Call) -> Tensor | None:
+    """A copy of the token ids with zeros for placeholders, where a multimodal model looks these up; None: the batch's own."""
+    if call.media is None or not call.media.copies_ids:
+        return None
+    ids = t.new(TOKENS, "int64", 1, "token ids without placeholders")
+    call.held.append(ids)
+    return ids
 
 
 def position_ids(t: Tape, call: Call) -> None:

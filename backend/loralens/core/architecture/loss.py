@@ -20,7 +20,7 @@ from loralens.core.errors import InvalidInput
 from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.versions import LABELS_SHIFTED_SINCE, LOSS_FUNCTION_SINCE, version
 from loralens.core.tape import ops
-from loralens.core.tape.size import BATCH, TOKENS
+from loralens.core.tape.size import BATCH, TOKENS, ZERO
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
@@ -62,8 +62,11 @@ def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         logits = float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     t.handed.returned(logits)
     if not root.upcasts_logits:
-        labels = t.new(TOKENS, "int64", 1, "labels, shifted")
-        return cross_entropy(t, shifted_copy(t, logits), labels)
+        several = call.validity.exceeds("micro_batch_size", 1) or call.recipe.padded
+        labels = t.new(TOKENS - BATCH if several else ZERO, "int64", 1, "labels, shifted")
+        loss = plain_cross_entropy(t, shifted_copy(t, logits, whole=not several))
+        t.end(labels)
+        return loss
     return _whole(t, logits, call, TOKENS)
 
 

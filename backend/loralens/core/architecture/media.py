@@ -54,6 +54,7 @@ class Media:
     projector: str = ""  # empty: a part of the tower
     language: str = "language_model"
     below: str = "model."  # what these three stand in, with its dot
+    copies_ids = False  # the model looks up a copy of the token ids, with zeros for placeholders
     words: tuple[str, ...] = ("images", "image_size", "freeze_tower")  # those of `question.media` that it takes
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
@@ -212,3 +213,17 @@ def missing_size(usual: str = "448,672") -> InvalidInput:
         field="image_size",
         hint=f"try image_size={usual} (height, width)",
     )
+
+
+def refuse_packed(weight: Parameter, tower: str) -> None:
+    """Pictures are cast to the dtype of the layer on their patches, which is one of whole numbers where that layer is packed.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    if weight.packing is not None:
+        raise InvalidInput(
+            f"transformers casts pictures to the packed dtype of {tower}'s first layer, and stops with an error or loses them",
+            field="quantization.skip_modules",
+            hint=f"try skip_modules=lm_head,{tower}",
+        )

@@ -158,6 +158,7 @@ FAMILIES: Final[dict[str, str]] = {
 MEDIA: Final[dict[str, str]] = {
     "aya_vision": "aya_vision:AyaVisionMedia",
     "paligemma": "projected:PaliGemmaMedia",
+    "qwen2_audio": "qwen2_audio:Qwen2AudioMedia",
     "qwen2_vl": "qwen2_vl:Qwen2VL",
     "qwen2_5_omni": "qwen_omni:Qwen25OmniMedia",
     "qwen2_5_omni_thinker": "qwen_omni:Qwen25OmniMedia",
@@ -176,6 +177,7 @@ MEDIA: Final[dict[str, str]] = {
     "llava_next": "llava_next:LlavaNextMedia",
     "llava_next_video": "llava_next:LlavaNextMedia",
     "llava_onevision": "llava_onevision:LlavaOnevisionMedia",
+    "lfm2_vl": "lfm2_vl:Lfm2VLMedia",
     "mistral3": "pixtral:Mistral3Media",
     "mllama": "mllama:MllamaMedia",
     "muse_glimmer": "muse_glimmer_vision:MuseMedia",

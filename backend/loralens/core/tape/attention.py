@@ -13,7 +13,7 @@ from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_leaf
 from loralens.core.tape.cost import Costs, attention
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.kernels import FLASH, MATH, Asked, choose
+from loralens.core.tape.kernels import ALIGNMENT, FLASH, MATH, Asked, choose
 from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
 from loralens.core.tape.work import bytes_of
 
@@ -141,7 +141,7 @@ class Attention:
         mask_gradient: Size = ZERO,
     ) -> Tensor:
         if mask is not None and mask.dtype == "bool":  # made additive for each call
-            mask = t.new(TOKENS_BY_SEQUENCE, q.dtype, 1, f"{label}: additive mask")
+            mask = _additive(t, mask, q.dtype, f"{label}: additive mask")
         rows = self._rows(q)
         out = t.new(rows * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
         logsumexp = t.new(rows * self.heads, "float32", 1, f"{label}: logsumexp")
@@ -362,3 +362,16 @@ def _shifted(t: Tape, x: Tensor, rows: Size) -> Tensor:
     kept = derivatives.LARGEST.kept(self=x, indices=places)
     t.record("attention: largest scores", [largest], [x], kept, apply)
     return ops.sub(t, x, largest, "attention: shifted scores")
+
+
+def _additive(t: Tape, mask: Tensor, dtype: str, label: str) -> Tensor:
+    """A boolean mask as numbers. One whose width is its keys is an encoder's, and is padded to rows of a multiple of 16.
+
+    Source: aten/src/ATen/native/transformers/attention.cpp, torch 2.13: `convert_boolean_attn_mask`, `pad_bias`.
+    """
+    if mask.width == 1 or not isinstance(mask.width, int):
+        return t.new(TOKENS_BY_SEQUENCE, dtype, 1, label)
+    plain, keys = t.new(mask.numel, dtype, mask.width, label), mask.width
+    if keys % ALIGNMENT == 0:
+        return plain
+    return t.replace(plain, t.new(mask.numel // keys * (keys + -keys % ALIGNMENT), dtype, 1, f"{label}, padded"))

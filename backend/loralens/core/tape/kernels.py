@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from loralens.core.question.accelerator import BEFORE_8, CPU, CUDA, MPS, ROCM, ROCM_OTHER
 
 FLASH, EFFICIENT, MATH = "flash", "efficient", "math"
+ALIGNMENT: Final = 16  # columns of an additive mask that the memory-efficient kernel takes are a multiple of this
 FLASH_MAX_HEAD_DIM: Final = {CUDA: 256, ROCM: 512}
 GROUPED_EFFICIENT_SINCE: Final = (2, 14)  # torch, on CUDA alone
 

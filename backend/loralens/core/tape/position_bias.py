@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.kernels import ALIGNMENT
 from loralens.core.tape.size import ONE, Size
 
 if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
     from loralens.core.tape.validity import Validity
-
-ALIGNMENT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)

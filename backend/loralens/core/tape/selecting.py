@@ -92,6 +92,14 @@ def embedding_bag(t: Tape, table: Tensor, indices: Tensor, weights: Tensor, nume
     return out
 
 
+def padded(t: Tape, x: Tensor, numel: Size, label: str) -> Tensor:
+    """x's rows written into a larger tensor. Shapes: (rows, width) to (more rows, width)."""
+    out = t.new(numel, x.dtype, x.width, label)
+    size = x.numel, x.dtype, x.width
+    t.record(label, [out], [x], [], lambda g: like(t, *size, f"gradient: {label}"))
+    return out
+
+
 def interpolated(t: Tape, x: Tensor, numel: Size, label: str) -> Tensor:
     """A grid of vectors on a grid of another size. Shapes: (rows, width) to (other rows, width)."""
     out = t.new(numel, x.dtype, x.width, label)

@@ -290,7 +290,11 @@ def cases() -> Iterator[tuple[str, JsonObject]]:
     for name, layers, tower, size, length in (*_FAMILIES, *grid_media_more.FAMILIES):
         config = media_config(name, layers, tower)
         for word, (method, recipe) in _recipes(
-            size, length, named.get(name, "all-linear"), _LANGUAGE.get(name, LANGUAGE), grid_media_more.SKIPS.get(name)
+            size,
+            length,
+            named.get(name, "all-linear"),
+            _LANGUAGE.get(name, LANGUAGE),
+            grid_media_more.SKIPS.get(name),
         ).items():
             if name != _EVERY_RECIPE and word not in (*_CORE, *_ALSO.get(name, ())):
                 continue

@@ -16,11 +16,14 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("muse-glimmer-narrow", 5, 6, (364, 980), 1024),
     ("paddleocr-vl", 4, 5, (364, 500), 512),
     ("kimi-k2.5-narrow", 3, 5, (360, 500), 512),
+    ("lfm2-vl-1.6b", 4, 5, (400, 500), 512),
+    ("lfm2.5-vl-1.6b", 3, 3, (600, 1500), 2048),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
 # what is left unpacked where transformers casts pictures to the dtype of a packed layer and stops with an error
-SKIPS: Final = {"muse-glimmer-narrow": ["lm_head", "model.vision_tower"]}
+_SKIP: Final = ["lm_head", "model.vision_tower"]
+SKIPS: Final = {"muse-glimmer-narrow": _SKIP, "lfm2-vl-1.6b": _SKIP, "lfm2.5-vl-1.6b": _SKIP}
 # published widths, unless a line above says otherwise
 CONFIGS: Final[dict[str, JsonObject]] = {
     # narrower than 35B-A3B, with fewer experts
@@ -100,5 +103,27 @@ CONFIGS: Final[dict[str, JsonObject]] = {
                         "vocab_size": 103424, "tie_word_embeddings": False},
         "vision_config": {"model_type": "paddleocr_vl_vision", "hidden_size": 1152, "intermediate_size": 4304,
                           "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384, "patch_size": 14},
+    },
+    "lfm2-vl-1.6b": {
+        "model_type": "lfm2_vl", "downsample_factor": 2, "projector_hidden_size": 2560, "projector_use_layernorm": True,
+        "tie_word_embeddings": True,
+        "text_config": {"model_type": "lfm2", "hidden_size": 2048, "intermediate_size": 12288, "num_hidden_layers": 16,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 65536, "block_ff_dim": 12288,
+                        "block_auto_adjust_ff_dim": True, "block_multiple_of": 256, "pad_token_id": 0,
+                        "layer_types": ["conv", "conv", "full_attention", "conv"], "tie_word_embeddings": True},
+        "vision_config": {"model_type": "siglip2_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 26, "num_attention_heads": 16, "num_patches": 256, "patch_size": 16,
+                          "vision_use_head": False},
+    },
+    "lfm2.5-vl-1.6b": {
+        "model_type": "lfm2_vl", "downsample_factor": 2, "projector_hidden_size": 2560, "projector_use_layernorm": False,
+        "tie_word_embeddings": True,
+        "text_config": {"model_type": "lfm2", "hidden_size": 2048, "intermediate_size": 12288, "num_hidden_layers": 16,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 65536, "block_ff_dim": 12288,
+                        "block_auto_adjust_ff_dim": True, "block_multiple_of": 256, "pad_token_id": 0,
+                        "layer_types": ["conv", "conv", "full_attention", "conv"], "tie_word_embeddings": True},
+        "vision_config": {"model_type": "siglip2_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 26, "num_attention_heads": 16, "num_patches": 256, "patch_size": 16,
+                          "vision_use_head": False},
     },
 }  # fmt: skip

@@ -20,6 +20,14 @@ _CONFIGS: Final[dict[str, JsonObject]] = {
                          "num_hidden_layers": 4, "num_attention_heads": 20, "num_mel_bins": 128,
                          "max_source_positions": 1500, "vocab_size": 51866},
     },
+    "qwen2-audio-7b": {
+        "model_type": "qwen2_audio", "audio_token_index": 151646,
+        "text_config": {"model_type": "qwen2", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 3,
+                        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 156032, "rms_norm_eps": 1e-05,
+                        "tie_word_embeddings": False},
+        "audio_config": {"model_type": "qwen2_audio_encoder", "d_model": 1280, "encoder_layers": 4,
+                         "encoder_attention_heads": 20, "encoder_ffn_dim": 5120, "num_mel_bins": 128},
+    },
     "qwen2.5-omni-7b": {
         "model_type": "qwen2_5_omni_thinker", "tie_word_embeddings": False,
         "text_config": {"model_type": "qwen2_5_omni_text", "hidden_size": 3584, "intermediate_size": 18944,
@@ -51,11 +59,13 @@ _NAMED: Final = {"qwen3-omni-moe-narrow": ["q_proj", "k_proj", "v_proj", "o_proj
 _PICTURES: Final = {"images": 1, "image_size": [252, 364]}  # of those that see too
 
 
-def _recipes(sees: bool, targets: list[str] | str) -> dict[str, tuple[str, JsonObject]]:
+def _recipes(sees: bool, targets: list[str] | str, short: bool) -> dict[str, tuple[str, JsonObject]]:
     lora = {"rank": 16, "alpha": 32}
     everywhere, language = ({**lora, "target_modules": names} for names in (targets, _LANGUAGE))
     one: JsonObject = {"micro_batch_size": 1, "sequence_length": 512, "audio_seconds": 30}
     two: JsonObject = {"micro_batch_size": 2, "sequence_length": 1024, "audio_seconds": 45}
+    if short:  # one sound of at most half a minute, and a shorter one that is padded to it
+        one, two = {**one, "sequence_length": 1024}, {**two, "audio_seconds": 12}
     if sees:
         one |= {**_PICTURES, "sequence_length": 1024}
         two |= {**_PICTURES, "sequence_length": 2048}
@@ -76,7 +86,9 @@ def _recipes(sees: bool, targets: list[str] | str) -> dict[str, tuple[str, JsonO
 def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     for name, config in _CONFIGS.items():
-        for word, (method, recipe) in _recipes("vision_config" in config, _NAMED.get(name, "all-linear")).items():
+        for word, (method, recipe) in _recipes(
+            "vision_config" in config, _NAMED.get(name, "all-linear"), name == "qwen2-audio-7b"
+        ).items():
             yield (
                 f"{name}/{word}",
                 {"config": config, "method": method, "recipe": {"gradient_checkpointing": False, **recipe}},

@@ -29,6 +29,7 @@ PROJECTORS: Final = (
     "mm_projector",
     "vision_adapter",
     "vision_projection",
+    "mm_projector",
     "projector",
 )
 

@@ -22,12 +22,15 @@ class MediaInputs:
     floats: dict[str, Shape] = field(default_factory=dict)
     integers: dict[str, Shape] = field(default_factory=dict)
     values: dict[str, object] = field(default_factory=dict)
+    numbers: list[Shape] = field(default_factory=list)  # 32-bit ones, beside values that are read: for their memory
+    held: list[torch.Tensor] = field(default_factory=list)
     instead: dict[str, object] = field(default_factory=dict)  # functions of the model's module, replaced
     chosen: dict[Shape, int] = field(default_factory=dict)  # by its shape, how much of a mask is true
     listed: list[int] | dict[torch.dtype, list[int]] | None = None  # what `Tensor.tolist` gives, perhaps by dtype
 
     def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, object]:
         """On the fake GPU."""
+        self.held = [torch.empty(shape, device=device, dtype=torch.int32) for shape in self.numbers]
         found: dict[str, object] = {name: torch.empty(s, device=device, dtype=dtype) for name, s in self.floats.items()}
         found |= {name: torch.empty(s, device=device, dtype=torch.int64) for name, s in self.integers.items()}
         return found | self.values

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy
+
 from loralens.core.architecture.families.gemma4_unified import MOST_TOKENS, patches
 from loralens.core.architecture.families.idefics3 import LONGEST
+from loralens.core.architecture.families.internvl import canvas
+from loralens.core.architecture.families.lfm2_vl import FEWEST_TILES, TILE, large, resized
+from loralens.core.architecture.families.lfm2_vl import MOST_TILES as MOST_TILES_LFM2
+from loralens.core.architecture.families.lfm2_vl import MOST_TOKENS as MOST_TOKENS_LFM2
 from loralens.core.architecture.families.llama4_vision import MOST_TILES, best_fit
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
@@ -17,8 +23,6 @@ from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
 
 def _mllama(config: Any, recipe: Recipe) -> MediaInputs:
     """Llama 3.2 Vision: every picture as the most tiles that it may have, and which text looks at which of them."""
-    import numpy
-
     vision = config.vision_config
     side, most = vision.image_size, vision.max_num_tiles
     made = processor(
@@ -131,8 +135,6 @@ def _glm4v(config: Any, recipe: Recipe) -> MediaInputs:
 
 def _onevision(config: Any, recipe: Recipe) -> MediaInputs:
     """LLaVA-OneVision: tiles of a picture alone, of several pictures one each, and how many a sample has."""
-    import numpy
-
     side = config.vision_config.image_size
     made = processor(
         "llava_onevision.image_processing_pil_llava_onevision.LlavaOnevisionImageProcessorPil",
@@ -147,6 +149,47 @@ def _onevision(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+class _Present(numpy.ndarray):
+    """Which patches are there, read by value."""
+
+    def sum(self, dim: int | None = None) -> Any:  # type: ignore[override]
+        """How many, along an axis."""
+        return numpy.asarray(self).sum(axis=dim)
+
+
+def _lfm2(config: Any, recipe: Recipe) -> MediaInputs:
+    """LFM2-VL: patches padded to the most, and each tile's shape. Its processor needs torchvision: the rule here is our own."""
+    import torch
+    from transformers.masking_utils import create_bidirectional_mask
+
+    patch, merge = config.vision_config.patch_size, config.downsample_factor
+    height, width = recipe.image_size or (TILE, TILE)
+    high, wide = resized(height, width, patch, merge)
+    shapes = [(high // patch, wide // patch)]
+    if large(height, width, patch, merge):
+        across, down = canvas((height, width), (TILE, TILE), MOST_TILES_LFM2, FEWEST_TILES)
+        shapes = [(TILE // patch, TILE // patch)] * (across * down) + shapes
+    shapes *= recipe.images * recipe.micro_batch_size
+    places = 4 * MOST_TOKENS_LFM2
+    present = numpy.array([[int(at < down * across) for at in range(places)] for down, across in shapes]).view(_Present)
+
+    def mask(config: Any, inputs_embeds: torch.Tensor, attention_mask: Any) -> torch.Tensor | None:
+        if numpy.asarray(present).all():
+            return None
+        there = torch.empty(present.shape, dtype=torch.int64, device="cuda")
+        found: torch.Tensor = create_bidirectional_mask(
+            config=config, inputs_embeds=inputs_embeds, attention_mask=there
+        )
+        return found
+
+    return MediaInputs(
+        {"pixel_values": (len(shapes), places, config.vision_config.num_channels * patch**2)},
+        values={"pixel_attention_mask": present, "spatial_shapes": numpy.array(shapes)},
+        numbers=[present.shape],
+        instead={"create_bidirectional_mask": mask},
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "gemma4": _gemma4,
     "gemma4_unified": _unified,
@@ -155,6 +198,7 @@ MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "glm4v_moe": _glm4v,
     "glm_ocr": _glm4v,
     "idefics3": _idefics,
+    "lfm2_vl": _lfm2,
     "llama4": _llama4,
     "llava_onevision": _onevision,
     "mllama": _mllama,

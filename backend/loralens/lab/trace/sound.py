@@ -39,6 +39,27 @@ def _voxtral(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _audio(config: Any, recipe: Recipe) -> MediaInputs:
+    """Qwen2-Audio: half a minute, and which frames and tokens of it are there."""
+    import numpy
+    from transformers.masking_utils import create_bidirectional_mask
+    from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
+
+    batch = recipe.micro_batch_size
+    given = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)(
+        numpy.zeros(round(recipe.audio_seconds * RATE), dtype=numpy.float32), sampling_rate=RATE, padding="max_length",
+        return_attention_mask=True, return_tensors="np",
+    )  # fmt: skip
+    frames, longest = int(given["attention_mask"].sum()), given["input_features"].shape[-1]
+    tokens = ((frames - 1) // 2 - 1) // 2 + 1
+    return MediaInputs(
+        {"input_features": (batch, *given["input_features"].shape[1:])},
+        {"feature_attention_mask": (batch, longest)},
+        instead={"create_bidirectional_mask": (lambda **_: None) if frames == longest else create_bidirectional_mask},
+        chosen={(batch, longest // 4): batch * tokens},
+    )
+
+
 def _omni(config: Any, recipe: Recipe) -> MediaInputs:
     """Qwen's thinkers: pictures in a row, sound padded to five minutes, of which so many frames are there."""
     import numpy
@@ -96,6 +117,7 @@ def _omni(config: Any, recipe: Recipe) -> MediaInputs:
 
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "qwen2_5_omni_thinker": _omni,
+    "qwen2_audio": _audio,
     "qwen3_omni_moe_thinker": _omni,
     "voxtral": _voxtral,
 }

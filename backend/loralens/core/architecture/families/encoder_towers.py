@@ -47,7 +47,7 @@ class TowerAttention(Module):
             causal=False,
             keys=ONE * self._tokens,
         )
-        out: Tensor = self.out_proj(t, kernel(t, q, k, v).view(self.out_proj.in_features))
+        out: Tensor = self.out_proj(t, kernel(t, q, k, v, call.masks.get("pictures")).view(self.out_proj.in_features))
         return out
 
 

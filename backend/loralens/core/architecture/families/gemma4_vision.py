@@ -26,7 +26,6 @@ from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.position_bias import ALIGNMENT
 from loralens.core.tape.selecting import hidden_places
 from loralens.core.tape.size import BATCH, ONE, TOKENS, Size
 
@@ -62,25 +61,13 @@ class Gemma4VisionAttention(Module):
         k = turned(t, k, tables, "attention key")
         v = self.v_proj(t, x).view(self._width)
         v = self.v_norm(t, v)
-        mask = self._additive(t, call, q)
+        mask = call.masks["pictures"]
         kernel = Attention(
             self._heads, self._keys, self._width, self._width, call.attention, self._dropout, causal=False,
             keys=ONE * self._places,
         )  # fmt: skip
         out: Tensor = self.o_proj(t, kernel(t, q, k, v, mask).view(self._heads * self._width))
         return out
-
-    def _additive(self, t: Tape, call: Call, q: Tensor) -> Tensor | None:
-        """What the efficient kernel takes: numbers, in rows of a multiple of 16."""
-        mask, places = call.masks["pictures"], self._places
-        if mask is None or call.attention != "sdpa":
-            return mask
-        dtype = t.autocast or q.dtype
-        plain = t.new(mask.numel, dtype, 1, "attention mask, additive")
-        if places % ALIGNMENT == 0:
-            return plain
-        numel = mask.numel // places * (places + -places % ALIGNMENT)
-        return t.replace(plain, t.new(numel, dtype, 1, "attention mask, padded"))
 
 
 def turned(t: Tape, x: Tensor, tables: tuple[Tensor, Tensor], label: str) -> Tensor:
@@ -164,7 +151,10 @@ class Gemma4VisionTower(Module):
         padding = t.local(t.new(rows, "bool", 1, "which patches are padding"))
         hidden = t.local(self._embedded(t, pixels, rows, padding))
         call.masks["pictures"] = t.new(
-            rows * self.places, "bool" if call.attention == "sdpa" else hidden.dtype, 1, "attention mask"
+            rows * self.places,
+            "bool" if call.attention == "sdpa" else hidden.dtype,
+            self.places,
+            "attention mask",
         )
         call.shared["rotary"] = tuple(
             t.new(rows * self.head, hidden.dtype, self.head, f"rotary: {name}") for name in ("cos", "sin")

@@ -212,13 +212,15 @@ class InternVL(Projected):
         return out
 
 
-def canvas(size: tuple[int, int], tile: tuple[int, int], most: int) -> tuple[int, int]:
-    """Tiles across and down: the nearest shape of at most `most` tiles; of equal ones the larger, while it is not too large.
+def canvas(size: tuple[int, int], tile: tuple[int, int], most: int, least: int = 1) -> tuple[int, int]:
+    """Tiles across and down: the nearest shape of so many tiles; of equal ones the larger, while it is not too large.
 
     Source: models/got_ocr2/image_processing_got_ocr2.py.
     """
     (height, width), (tile_height, tile_width) = size, tile
-    shapes = [(across, down) for across in range(1, most + 1) for down in range(1, most + 1) if across * down <= most]
+    shapes = [
+        (across, down) for across in range(1, most + 1) for down in range(1, most + 1) if least <= across * down <= most
+    ]
     best, nearest = (1, 1), float("inf")
     for across, down in sorted(shapes, key=lambda shape: shape[0] * shape[1]):
         distance = abs(width / height - across / down)

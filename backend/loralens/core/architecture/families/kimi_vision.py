@@ -134,7 +134,7 @@ class KimiMedia(QwenMedia):
     """Tower and projector."""
 
     tower, projector = "vision_tower", "mm_projector"
-    blocks = "layers"
+    blocks, copies_ids = "layers", True
     words = ("images", "image_size", "freeze_tower")
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
@@ -171,9 +171,9 @@ class KimiMedia(QwenMedia):
         return {"pictures": self._grid(sides, recipe.images, 1)}
 
     def placed(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
-        """The model's forward keeps the ids without those of pictures, and where these are."""
+        """The model's forward keeps where placeholders are."""
         hidden = super().placed(t, hidden, call)
-        call.held += [t.new(TOKENS, "int64", 1, "token ids of text"), t.new(TOKENS, "bool", 1, "places of media")]
+        call.held.append(t.new(TOKENS, "bool", 1, "places of media"))
         return hidden
 
     def projected(self, t: Tape, found: list[Tensor]) -> list[Tensor]:

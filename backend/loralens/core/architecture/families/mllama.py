@@ -20,8 +20,8 @@ from loralens.core.architecture.module import Embedding, Linear, Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.kernels import ALIGNMENT
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.position_bias import ALIGNMENT
 from loralens.core.tape.size import BATCH, ONE, TOKENS, Size
 from loralens.core.tape.tape import Tape
 

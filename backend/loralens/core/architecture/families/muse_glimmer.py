@@ -6,7 +6,7 @@ Source: transformers 5.23, models/muse_glimmer/modeling_muse_glimmer.py.
 from __future__ import annotations
 
 from loralens.core.architecture.call import Call
-from loralens.core.architecture.causal import hold_embeddings, position_ids
+from loralens.core.architecture.causal import hold_embeddings, position_ids, token_ids
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.families.gemma import SandwichLayer
@@ -68,11 +68,7 @@ class MuseGlimmer(CausalDecoder):
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """The embedding's own norm, without a weight, comes first."""
-        numbers = None
-        if call.media is not None:
-            numbers = t.new(TOKENS, "int64", 1, "token ids without placeholders")
-            call.held.append(numbers)
-        found = self.embedding(t, TOKENS, "embeddings", numbers)
+        found = self.embedding(t, TOKENS, "embeddings", token_ids(t, call))
         hidden = t.replace(found, PowerNorm(self.s.hidden, scaled=False)(t, found))
         hold_embeddings(t, hidden, call)
         if call.media is not None:

@@ -23,10 +23,9 @@ from loralens.core.architecture.families.qwen_vision import (
     resampled,
     taps_of,
 )
-from loralens.core.architecture.media import Pictures, missing_size
+from loralens.core.architecture.media import Pictures, missing_size, refuse_packed
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
-from loralens.core.errors import InvalidInput
 from loralens.core.tape import ops
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ class MuseMedia(QwenMedia):
     """Tower, adapter, a layer and a norm."""
 
     tower, projector = "vision_tower", "vision_adapter"
-    blocks = "layers"
+    blocks, copies_ids = "layers", True
     words = ("images", "image_size", "freeze_tower")
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
@@ -186,14 +185,9 @@ class MuseMedia(QwenMedia):
         """As Qwen's.
 
         Raises:
-            InvalidInput: the layer on the patches is packed, to whose dtype, a whole number, the code casts pictures.
+            InvalidInput: the layer on the patches is packed.
         """
-        if self._visual.patch_embed.proj.weight.packing is not None:
-            raise InvalidInput(
-                "transformers casts pictures to the packed dtype of vision_tower.patch_embedder and stops with an error",
-                field="quantization.skip_modules",
-                hint="try skip_modules=lm_head,model.vision_tower",
-            )
+        refuse_packed(self._visual.patch_embed.proj.weight, f"{self.below}{self.tower}")
         return super().run(t, hidden, call, pictures)
 
     def projected(self, t: Tape, found: list[Tensor]) -> list[Tensor]:

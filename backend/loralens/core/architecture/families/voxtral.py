@@ -16,6 +16,7 @@ from loralens.core.architecture.convolution import given_dtype
 from loralens.core.architecture.families.projected import LlavaProjector
 from loralens.core.architecture.families.whisper import WhisperEncoder, WhisperWidths
 from loralens.core.architecture.media import NO_ROOM, Media, Pictures
+from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import MAX_HEADS
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import ops
@@ -40,6 +41,8 @@ NO_SOUND: Final = (
 class VoxtralEncoder(WhisperEncoder):
     """Whisper's, whose positions are added in float32 and the sum cast back."""
 
+    wide_positions = True
+
     def __init__(self, a: Config) -> None:
         w = WhisperWidths.read(a)
         heads = a.integer("num_attention_heads", "encoder_attention_heads", default=20, high=MAX_HEADS)
@@ -48,7 +51,8 @@ class VoxtralEncoder(WhisperEncoder):
         wide = a.integer("intermediate_size", "encoder_ffn_dim", default=5120)
         layers = a.integer("num_hidden_layers", "encoder_layers", default=32, high=MAX_LAYERS)
         super().__init__(w, self.bins, wide, heads, layers)
-        self.embed_positions.weight.held_in = "float32"
+        if self.wide_positions:
+            self.embed_positions.weight.held_in = "float32"
         self.places, self.hidden = w.places, w.hidden
 
     def clips(self, t: Tape, call: Call, clips: Size) -> Tensor:
@@ -64,13 +68,18 @@ class VoxtralEncoder(WhisperEncoder):
         embeddings = activation(t, hidden, "gelu", "sound: second activation")
         positions = t.parameter(self.embed_positions.weight)
         hidden = ops.add(t, embeddings, positions, "sound: embeddings")
-        hidden = ops.cast(t, hidden, embeddings.dtype, "sound: embeddings, cast back")
+        if self.wide_positions:
+            hidden = ops.cast(t, hidden, embeddings.dtype, "sound: embeddings, cast back")
         hidden = ops.dropout(t, hidden, self._w.dropout, "embeddings: dropout")
         name = "model.audio_tower.layers"
         hidden = walk_stack(t, name, self.layers.layers, hidden, call, checkpointing=call.checkpointing)
-        out: Tensor = self.layer_norm(t, hidden)
+        out: Tensor = self.layer_norm(t, self.pooled(t, hidden))
         t.end(sound, embeddings)
         return out
+
+    def pooled(self, t: Tape, hidden: Tensor) -> Tensor:
+        """As it is."""
+        return hidden
 
 
 class VoxtralMedia(Media):
@@ -92,7 +101,7 @@ class VoxtralMedia(Media):
         self._joined = a.integer("intermediate_size", "encoder_ffn_dim", default=5120)
         a.divides("intermediate_size", self._encoder.places * self._encoder.hidden, self._joined)
         act = known(outer.text("projector_hidden_act", "gelu"), "config.projector_hidden_act")
-        self._projector = LlavaProjector(self._joined, root.s.hidden, act, False)
+        self._projector: Module = LlavaProjector(self._joined, root.s.hidden, act, False)
         self.join([(self.tower, self._encoder), (self.projector, self._projector)])
 
     def pictures(self, recipe: Recipe) -> Pictures | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import ONE
+from loralens.core.tape.size import BATCH, ONE
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Linear
@@ -31,10 +31,15 @@ def float32(t: Tape, logits: Tensor) -> Tensor:
     return ops.cast(t, logits, "float32", "logits in float32")
 
 
-def shifted_copy(t: Tape, logits: Tensor) -> Tensor:
-    """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor."""
-    out = t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy")
+def shifted_copy(t: Tape, logits: Tensor, *, whole: bool = False) -> Tensor:
+    """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor.
+
+    `whole`: a single sample's, which lies in one piece and is not copied.
+    """
     numel, dtype, width = logits.numel, logits.dtype, logits.width
+    assert isinstance(width, int)
+    rest = numel - BATCH * width
+    out = Tensor(logits.storage, rest, dtype, width) if whole else t.new(rest, dtype, width, "logits, shifted copy")
     t.record(
         "logits, shifted copy",
         [out],
