@@ -241,6 +241,8 @@ def test_transformers_decides_which_fsdp_where_nothing_says_it():
         assert (asked["strategy"], asked["offload"]) == (strategy, "parameters")
     first = check_answer({"files": {"sft.yaml": config + "fsdp_config:\n  version: 1\n"}, "gpus": 2})
     assert first["recipe"]["parallelism"]["strategy"] == "fsdp"
+    swift = "model: Qwen/Qwen2.5-0.5B\ntuner_type: lora\nmax_length: 64\nfsdp: full_shard auto_wrap\n"
+    assert check_answer({"files": {"swift.yaml": swift}, "gpus": 2})["recipe"]["parallelism"]["strategy"] == "fsdp2"
     axolotl = "base_model: Qwen/Qwen2.5-0.5B\ndatasets: x\nsequence_len: 64\nfsdp: [full_shard, auto_wrap]\n"
     assert check_answer({"files": {"a.yaml": axolotl}, "gpus": 2})["recipe"]["parallelism"]["strategy"] == "fsdp"
 
@@ -254,3 +256,9 @@ def test_axolotl_packs_experts():
     assert [answer["recipe"]["quantization"]["pack_experts"] for answer in answers] == [False, True]
     assert answers[1]["peak"]["allocated_bytes"] < answers[0]["peak"]["allocated_bytes"]
     assert answers[1]["approximate"] == []
+    linear = config.replace("lora_target_modules: [q_proj, o_proj]", "lora_target_linear: true")
+    found = check_answer({"files": {"a.yaml": linear + "quantize_moe_experts: true\n"}})
+    (counted,) = memory_answer({"model": "qwen3-30b-a3b", "method": "qlora", "recipe": found["recipe"]})["estimates"]
+    assert counted["parameters"]["trainable"] == 8 * 48 * (
+        2 * (2048 + 4096) + 2 * (2048 + 512)
+    )  # q, o, k, v of 48 layers

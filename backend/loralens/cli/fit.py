@@ -114,7 +114,7 @@ def _said(answer: FitAnswer, name: str) -> str:
 
 def _value(row: Largest) -> str:
     if row["value"] is None:
-        return "none"
+        return "none" if row["bounded_by"] == "memory" else "none that was traced"
     return f"{row['value']:,}" + (" or more" if row["bounded_by"] == "range" else "")
 
 

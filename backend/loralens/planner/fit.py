@@ -79,18 +79,22 @@ def fit_answer(body: Any) -> FitAnswer:
 
 
 def batch_by_length(body: Any, lengths: Iterable[int]) -> list[tuple[int, int | None]]:
-    """The largest batch that safely fits for each length, up to what the model was made for; None where not even 1 does."""
+    """The largest batch that safely fits for each length, up to what the model was made for; None where not even 1 does.
+
+    Of a traced model, lengths whose smallest traced batch is too large are left out: a smaller one may fit.
+    """
     question, own = read_question(body, OWN_WORDS)
     device = catalogue.gpu(own["gpu"])
     context = question.model.config.get("max_position_embeddings")
     longest = context if isinstance(context, int) else LARGEST["sequence_length"]
     traced = question.model.traced
-    return [
-        (length, largest(question.with_("sequence_length", length), device, "micro_batch_size")["value"])
+    rows = [
+        (length, largest(question.with_("sequence_length", length), device, "micro_batch_size"))
         for length in lengths
         if length <= longest
         and (traced is None or holds(traced, question.method, question.recipe, "sequence_length", length))
     ]
+    return [(length, row["value"]) for length, row in rows if row["value"] or row["bounded_by"] == "memory"]
 
 
 def pace_of(body: Any, tokens: int) -> list[AlikeTime]:
@@ -113,7 +117,8 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
     """The largest value of one variable, all else as asked, with which the step still fits.
 
     Found by bisection: a step never needs less memory for a larger batch, length or rank. `value` is None where not
-    even 1 fits; `bounded_by` says whether memory or the range of the question ended the search.
+    even 1 fits, or of a traced model the smallest value that was traced; `bounded_by` says whether memory or the range of
+    the question ended the search.
     """
     values = _values(question, variable)
     high = len(values)
@@ -138,7 +143,7 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
     result: Largest = {
         "value": values[low - 1] if low else None,
         "asked": question.get(variable),
-        "bounded_by": "range" if low == len(values) else "memory",
+        "bounded_by": "range" if low == len(values) or (not low and values[0] > 1) else "memory",
     }
     if low:
         found = question.with_(variable, values[low - 1]).estimate()

@@ -71,7 +71,16 @@ def _method(r: Reading) -> None:
     targets(r, "lora_target_modules")
     parts(r, "lora_target_parameters")
     if r.true("lora_target_linear"):
-        r.say("target_modules", "all-linear", "lora_target_linear")
+        if r.true(
+            "quantize_moe_experts"
+        ):  # adapter.py `find_all_linear_names`: by class, where stacked weights are no layers
+            r.say("target_modules", ".*attn\\..*", "lora_target_linear")
+            r.near(
+                "linear layers of attention; others beside the experts, such as shared ones, are left out",
+                "lora_target_linear",
+            )
+        else:
+            r.say("target_modules", "all-linear", "lora_target_linear")
     if r.get("peft_autocast_adapter_dtype") is False:
         r.say("adapter_dtype", "bfloat16", "peft_autocast_adapter_dtype")
 

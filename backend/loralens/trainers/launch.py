@@ -64,10 +64,11 @@ def parallelism(r: Reading, gpus: int | None = None) -> None:
 def _version(r: Reading) -> int:
     """Which FSDP where nothing says it: the Trainer's has been the second since transformers 5.10 (5.8: the first).
 
-    Axolotl leaves it to accelerate, and LLaMA-Factory pins an older transformers: the first.
+    ms-swift 4.6.0 takes transformers below 5.20 and Unsloth 2026.10.9 up to 5.17, and both hand it on to the Trainer. Axolotl leaves it
+    to accelerate, and LLaMA-Factory 0.9.5 takes transformers up to 5.6: the first.
     """
     newest = read_version(r.stack.get("transformers", "5.23")) >= (5, 10)
-    return 2 if newest and r.table.trainer in ("trl", "transformers") else 1
+    return 2 if newest and r.table.trainer in ("trl", "transformers", "ms-swift", "unsloth") else 1
 
 
 def _second(r: Reading, keys: list[str]) -> None:

@@ -148,3 +148,11 @@ def test_time_and_lengths_that_were_not_traced_stay_unknown() -> None:
     assert [length for length, _ in batch_by_length(body, (64, 512, 16_384))] == [512]
     with pytest.raises(UnsupportedArchitecture, match="not its operations"):
         pace_of(body, 1_000_000)
+
+
+def test_a_value_too_small_to_be_traced_is_not_said_to_be_too_large() -> None:
+    """Batches from 2 on were traced: where 2 do not fit, 1 may."""
+    body = {"config": CONFIG, "method": "lora", "gpu": "12GB", "recipe": {**WORDS, "sequence_length": 8192}}
+    row = fit_answer(body)["largest"]["micro_batch_size"]
+    assert (row["value"], row["bounded_by"]) == (None, "range")
+    assert [length for length, _ in batch_by_length(body, (1024, 8192))] == [1024]
