@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.lab.adapters.adapter import Adapter, assemble
 from loralens.lab.adapters.comparing import compare_adapters
 from loralens.lab.adapters.config import config_from_mapping
@@ -81,5 +81,11 @@ def test_ranks_by_parameter_are_read_where_one_reading_fits() -> None:
         _adapter(alpha_pattern={"gate_up_proj": 3})
     with pytest.raises(InvalidInput, match="fit no parameter"):
         _adapter(ranks=(4, 5))
+    many = [f"experts.{name}_proj" for name in "abcdef"]
+    with pytest.raises(InvalidInput, match="too many to tell apart"):
+        _adapter(target_parameters=many, alpha_pattern={"a_proj": 3})
+    with pytest.raises(InputTooLarge, match="65 patterns"):
+        _adapter(alpha_pattern={f"{number}_proj": 3 for number in range(65)})
+    assert _adapter(target_parameters=many).factors[EXPERTS].experts == 3
     with pytest.raises(InvalidInput, match="fit no parameter"):
         _adapter(target_parameters=["experts.down_proj"])

@@ -14,7 +14,7 @@ from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question import patterns
 from loralens.lab.adapters import foreign
 from loralens.lab.adapters.config import AdapterConfig
-from loralens.lab.adapters.parameters import ParameterPart, parameter_parts
+from loralens.lab.adapters.parameters import MAX_PARAMETER_PATTERNS, ParameterPart, parameter_parts
 from loralens.lab.factors import PREFIX, Factors
 
 _FIELD: Final = "adapter_model.safetensors"
@@ -177,10 +177,16 @@ def layout(config: AdapterConfig, specs: Mapping[str, Spec]) -> Layout:
         raise _invalid("the file contains no LoRA factors")
     for given, key in ((config.rank_pattern, "rank_pattern"), (config.alpha_pattern, "alpha_pattern")):
         patterns.affordable([pattern for pattern, _ in given], roles, f"adapter_config.{key}")
-    if len(config.target_modules) * len(roles) > MAX_PAIRS:
+    targets = len(config.target_modules) + len(config.target_parameters)
+    if targets * len(roles) > MAX_PAIRS:
         raise InputTooLarge(
-            f"{len(config.target_modules)} targets for {len(roles)} modules take too long to compare",
+            f"{targets} targets for {len(roles)} modules take too long to compare",
             field="adapter_config.target_modules",
+        )
+    if config.target_parameters and len(config.rank_pattern) + len(config.alpha_pattern) > MAX_PARAMETER_PATTERNS:
+        raise InputTooLarge(
+            f"{len(config.rank_pattern) + len(config.alpha_pattern)} patterns for parameters take too long to tell apart",
+            field="adapter_config.target_parameters",
         )
     rows = {module: specs[own["lora_A.weight"]].shape[:1] for module, own in roles.items() if "lora_A.weight" in own}
     stacked = parameter_parts(config, {module: shape[0] for module, shape in rows.items() if shape})

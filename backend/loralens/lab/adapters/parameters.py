@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import islice, permutations
+from itertools import permutations
 from typing import Final, NamedTuple
 
 from loralens.core.errors import InvalidInput
@@ -18,7 +18,9 @@ from loralens.core.question import patterns
 from loralens.lab.adapters.config import AdapterConfig
 
 _NESTED: Final = ".base_layer"
-MAX_READINGS: Final = 720
+MAX_NAMES_APART: Final = 4
+MAX_PARAMETER_PATTERNS: Final = 64
+"""Parameters of one module, and patterns, that are told apart: each order of the former is tried with the latter."""
 
 
 class ParameterPart(NamedTuple):
@@ -75,8 +77,14 @@ def _below(parameter: str, module: str) -> bool:
 def _read(module: str, rows: list[int], config: AdapterConfig) -> tuple[ParameterPart, ...]:
     """Each level's part. Raises: `InvalidInput`."""
     names = sorted({name.rpartition(".")[2] for name in config.target_parameters if _below(name, module)})
+    if not config.rank_pattern and not config.alpha_pattern:
+        names = names[: len(rows)]  # they are all alike
+    elif len(names) > MAX_NAMES_APART:
+        raise InvalidInput(
+            f"{module}: {len(names)} parameters are too many to tell apart", field="adapter_config.target_parameters"
+        )
     readings = set()
-    for chosen in islice(permutations(names, len(rows)), MAX_READINGS):
+    for chosen in permutations(names, len(rows)) if len(rows) <= MAX_NAMES_APART else ():
         keys = [f"{module}.{name}" for name in chosen]
         ranks = [config.rank_of(key) for key in keys]
         experts = {count / rank for count, rank in zip(rows, ranks, strict=True)}
