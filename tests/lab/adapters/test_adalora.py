@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from loralens.core.errors import InvalidInput
 from loralens.lab.adapters.files import CONFIG_FILE, WEIGHTS_FILE, read_adapter, write_adapter
+from loralens.lab.adapters.formats.writing import convert
 from loralens.lab.adapters.inspect import inspect_adapter
 from loralens.lab.adapters.merging import merge_adapters
 from loralens.lab.adapters.resize import resize_adapter
@@ -74,6 +75,18 @@ def test_peft_computes_the_same(name: str, tmp_path: Path) -> None:
         off = float((_logits(tmp_path / place) - wanted).abs().max())
         assert off < 1e-5 * max(1, float(wanted.abs().max())), place
         assert json.loads((tmp_path / place / CONFIG_FILE).read_text())["peft_type"] == "LORA"
+
+
+def test_mlx_has_it_as_lora(tmp_path: Path) -> None:
+    wanted = _trained(tmp_path / "theirs", keep=ROWS["pruned"]["keep"])
+    answer = convert(tmp_path / "theirs", tmp_path / "mlx", "mlx", layers=2)
+    assert any("What is written from it is LoRA." in note for note in answer.notes)
+    convert(tmp_path / "mlx", tmp_path / "back", "peft")
+    off = float((_logits(tmp_path / "back") - wanted).abs().max())
+    assert off < 1e-5 * max(1, float(wanted.abs().max()))
+    _trained(tmp_path / "head", modules_to_save=["lm_head"])
+    with pytest.raises(InvalidInput, match="trained in full"):
+        convert(tmp_path / "head", tmp_path / "none", "mlx")
 
 
 def test_what_was_converted_is_said(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import torch
 
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.core.jsontext import from_json
+from loralens.lab.adapters.adalora import PEFT_TYPE as ADALORA
+from loralens.lab.adapters.adalora import as_lora
 from loralens.lab.adapters.adapter import EMPTY, FACTOR_DTYPES, Spec, layout
 from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.config import MAX_CONFIG_BYTES, config_from_mapping
@@ -105,7 +107,23 @@ def _format_of(file: TensorFile, config: Mapping[str, Any]) -> str:
                        field="folder", hint="PEFT, MLX, kohya, diffusers and torchtune are read")  # fmt: skip
 
 
+def _adalora(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
+    """As the LoRA that computes the same; its factors are made at once."""
+    adapter = as_lora(config, {name: file.read(name) for name in file.entries})
+    if len(adapter.extra) > len(adapter.copies):
+        raise InvalidInput(f"modules trained in full ({next(iter(adapter.extra))}): other tools' adapters hold factors alone",
+                           field="folder", hint=MERGED)  # fmt: skip
+    modules = [
+        Lazy(f.module, f.rank, f.lora_a.shape[1], f.lora_b.shape[0], f.lora_a.dtype, f.scaling, f.is_embedding,
+             partial(torch.clone, f.lora_a), partial(torch.clone, f.lora_b))
+        for f in adapter.factors.values()
+    ]  # fmt: skip
+    return LazySource("peft", modules, adapter.config.base_model, list(adapter.notes))
+
+
 def _peft(file: TensorFile, config: Mapping[str, Any]) -> LazySource:
+    if config.get("peft_type") == ADALORA:
+        return _adalora(file, config)
     checked = config_from_mapping(config)
     needs_its_base(checked, "in another format nothing would rebuild it")
     for word, has in (("lora_bias", checked.lora_bias),
