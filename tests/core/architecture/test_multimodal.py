@@ -160,6 +160,11 @@ CASES: dict[str, dict[str, Any]] = {
                          "output_dim": 96, "downsample_hidden_size": 20},
         "tie_word_embeddings": False,
     },
+    "video_llava": {
+        "text_config": {**TEXT, "model_type": "llama"},
+        "vision_config": {**VIT, "model_type": "clip_vision_model", "image_size": 56},
+        "tie_word_embeddings": False,
+    },
     "lfm2_vl": {
         "text_config": {**TEXT, "model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
         "vision_config": {**VIT, "model_type": "siglip2_vision_model", "patch_size": 16, "num_patches": 64},

@@ -190,6 +190,7 @@ MEDIA: Final[dict[str, str]] = {
     "qwen3_vl": "qwen3_vl:Qwen3VL",
     "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
     "smolvlm": "idefics3:SmolVLMMedia",
+    "video_llava": "video_llava:VideoLlavaMedia",
     "voxtral": "voxtral:VoxtralMedia",
 }
 

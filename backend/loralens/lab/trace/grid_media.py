@@ -288,7 +288,7 @@ def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     named = {**_NAMED, **grid_media_more.NAMED}
     for name, layers, tower, size, length in (*_FAMILIES, *grid_media_more.FAMILIES):
-        config = media_config(name, layers, tower)
+        config, beside = media_config(name, layers, tower), grid_media_more.BESIDE.get(name, {})
         for word, (method, recipe) in _recipes(
             size,
             length,
@@ -300,5 +300,5 @@ def cases() -> Iterator[tuple[str, JsonObject]]:
                 continue
             yield (
                 f"{name}/{word}",
-                {"config": config, "method": method, "recipe": {"gradient_checkpointing": False, **recipe}},
+                {"config": config, "method": method, "recipe": {"gradient_checkpointing": False, **recipe, **beside}},
             )

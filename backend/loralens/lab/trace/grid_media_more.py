@@ -16,6 +16,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("muse-glimmer-narrow", 5, 6, (364, 980), 1024),
     ("paddleocr-vl", 4, 5, (364, 500), 512),
     ("kimi-k2.5-narrow", 3, 5, (360, 500), 512),
+    ("video-llava-7b", 3, 5, (224, 224), 2048),
     ("lfm2-vl-1.6b", 4, 5, (400, 500), 512),
     ("lfm2.5-vl-1.6b", 3, 3, (600, 1500), 2048),
 )
@@ -24,6 +25,8 @@ NAMED: Final[dict[str, list[str]]] = {}
 # what is left unpacked where transformers casts pictures to the dtype of a packed layer and stops with an error
 _SKIP: Final = ["lm_head", "model.vision_tower"]
 SKIPS: Final = {"muse-glimmer-narrow": _SKIP, "lfm2-vl-1.6b": _SKIP, "lfm2.5-vl-1.6b": _SKIP}
+# what a sample holds beside its pictures
+BESIDE: Final = {"video-llava-7b": {"video_frames": 4}}
 # published widths, unless a line above says otherwise
 CONFIGS: Final[dict[str, JsonObject]] = {
     # narrower than 35B-A3B, with fewer experts
@@ -125,5 +128,15 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "siglip2_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
                           "num_hidden_layers": 26, "num_attention_heads": 16, "num_patches": 256, "patch_size": 16,
                           "vision_use_head": False},
+    },
+    "video-llava-7b": {
+        "model_type": "video_llava", "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064, "pad_token_id": 0,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+                          "image_size": 224, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14,
+                          "projection_dim": 768, "vocab_size": 32000},
     },
 }  # fmt: skip

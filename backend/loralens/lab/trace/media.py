@@ -20,7 +20,7 @@ from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import kernels, media_grids, media_more, sound
 from loralens.lab.trace.media_batch import MediaInputs, Sizes, pictures, processor
 
-TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower")
+TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower", "image_tower", "video_tower")
 PROJECTORS: Final = (
     "multi_modal_projector",
     "connector",
@@ -42,7 +42,8 @@ def has_tower(config: Any) -> bool:
 def media_of(config: Any, recipe: Recipe) -> MediaInputs | None:
     """The media of one batch; None for a model of text alone, or a recipe without any."""
     make = _MAKERS.get(config.model_type)
-    if make is None or not (recipe.images or recipe.audio_seconds):
+    frames = recipe.video_frames if config.model_type in _SEE_FRAMES else 0
+    if make is None or not (recipe.images or recipe.audio_seconds or frames):
         return None
     return make(config, recipe)
 
@@ -183,6 +184,7 @@ def _next(config: Any, recipe: Recipe) -> MediaInputs:
     return MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)}, values={"image_sizes": sizes})
 
 
+_SEE_FRAMES: Final = ("video_llava",)
 _MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "aya_vision": _tiled,
     "gemma3": _fixed,

@@ -190,6 +190,14 @@ def _lfm2(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _video_llava(config: Any, recipe: Recipe) -> MediaInputs:
+    """Video-LLaVA: pictures and frames as large as the tower takes."""
+    one, batch = (3, config.vision_config.image_size, config.vision_config.image_size), recipe.micro_batch_size
+    given = {"pixel_values": (recipe.images * batch, *one), "pixel_values_videos": (batch, recipe.video_frames, *one)}
+    counts = {"pixel_values": recipe.images, "pixel_values_videos": recipe.video_frames}
+    return MediaInputs({name: shape for name, shape in given.items() if counts[name]})
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "gemma4": _gemma4,
     "gemma4_unified": _unified,
@@ -203,4 +211,5 @@ MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "llava_onevision": _onevision,
     "mllama": _mllama,
     "smolvlm": _idefics,
+    "video_llava": _video_llava,
 }

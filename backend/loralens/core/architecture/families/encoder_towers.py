@@ -108,6 +108,8 @@ class Patches(Module):
 class EncoderTower(Module):
     """The tower. `clip`: a first token, a norm before the layers, and one behind them that only the first token sees."""
 
+    name = "vision_tower"  # where it stands in the model
+
     def __init__(self, v: Config, *, clip: bool, feature_layer: int | None = None) -> None:
         hidden = v.integer("hidden_size", default=768)
         heads = v.integer("num_attention_heads", default=12)
@@ -159,7 +161,7 @@ class EncoderTower(Module):
 
         Shapes: (pictures * values) to (pictures * tokens, hidden).
         """
-        name, layers, taken = "model.vision_tower.encoder.layers", self.layers, self.taken
+        name, layers, taken = f"model.{self.name}.encoder.layers", self.layers, self.taken
         hidden = t.local(self.embeddings(t, pixels, call, images, several))
         if self.clip:
             hidden = t.local(self.pre_layrnorm(t, hidden))

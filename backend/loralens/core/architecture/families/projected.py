@@ -249,12 +249,13 @@ class LlavaMedia(Projected):
         """The chosen layer's, without the first token."""
         taken, *rest = self._vision(t, pixels, call, images, several)
         held += [taken, *rest]
-        if self._cut:
-            numel = images * (self.tokens() * self._vision.hidden)
-            taken = ops.cut(t, taken, "tower's states without the first token", numel=numel)
-            if several:  # a slice of every picture: a product needs it in one piece
-                taken = ops.copy(t, taken, "tower's states in one piece")
-        tokens: Tensor = self._projector(t, taken)
+        tokens: Tensor = self._projector(t, self.without_first(t, taken, images, several) if self._cut else taken)
         split = split_up(t, tokens)
         held.append(split)
         return joined(t, split, "pictures: tokens of all, joined")
+
+    def without_first(self, t: Tape, taken: Tensor, images: Size, several: bool) -> Tensor:
+        """A picture's patches alone; a slice of every picture, which a product needs in one piece."""
+        numel = images * (self.tokens() * self._vision.hidden)
+        taken = ops.cut(t, taken, "tower's states without the first token", numel=numel)
+        return ops.copy(t, taken, "tower's states in one piece") if several else taken
