@@ -24,7 +24,7 @@ BAD = {
     "tab": ("base_model: x\n\tadapter: lora\n", "not YAML"),
     "binary": (b"\x7fELF\x00\x01\xff", "not text"),
     "zero": ("a: 1\0", "not text"),
-    "large": ("a" * (MAX_FILE_BYTES + 1), "bytes, allowed are"),
+    "large": ("a" * (MAX_FILE_BYTES + 1), "more than 1,048,576 bytes"),
     "object tag": ("a: !!python/object/apply:os.system ['true']\n", "is not data"),
     "own tag": ("a: !thing 1\n", "is not data"),
     "several documents": ("a: 1\n---\nb: 2\n", "several YAML documents"),

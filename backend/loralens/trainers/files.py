@@ -73,7 +73,7 @@ def text_of(name: str, content: str | bytes) -> str:
     raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     if len(raw) > MAX_FILE_BYTES:
         raise InputTooLarge(
-            f"{name} has {len(raw):,} bytes, allowed are {MAX_FILE_BYTES:,}",
+            f"{name} has more than {MAX_FILE_BYTES:,} bytes",
             field="files",
             hint="a training config is a small file; clear the outputs of a notebook first",
         )

@@ -48,6 +48,24 @@ async function withoutAsking(page) {
   await page.locator('#check .btn.primary').click()
   await page.locator('[data-check]').waitFor({ timeout: 60_000 })
 
+  await page.locator('#check [data-explain] > summary').click()
+  const explain = page.locator('#check [data-explain]')
+  await explain
+    .locator('textarea')
+    .fill('CUDA out of memory. Tried to allocate 1.96 GiB. GPU 0 has a total capacity of 24.00 GiB')
+  await explain.locator('.btn.primary').click()
+  await explain.locator('[data-explained]').waitFor({ timeout: 60_000 })
+  equal(await explain.locator('input[type=file]').count(), 0, 'a snapshot is not offered')
+  assert((await explain.innerText()).includes('loralens explain memory.pickle'), 'how a snapshot is read')
+  await explain.locator('input[value=none]').check()
+  await explain.locator('.btn.primary').click()
+  await explain
+    .locator('[role=alert]')
+    .filter({ hasText: /server/ })
+    .waitFor({ timeout: 60_000 })
+  await page.locator('#check [data-watched] > summary').click()
+  await page.locator('#check [data-watched]').filter({ hasText: 'loralens serve' }).waitFor()
+
   await reach(page, 'fit')
   equal(await page.locator('[data-moment]').count(), 3, 'moments of a run')
   const lines = ['{"text": "one two three"}', '{"text": "a longer text, of a few more words"}', 'no JSON']
