@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loralens.core import methods
+from loralens.core.answer.estimate import estimate
 from loralens.core.architecture.heads import head_of
 from loralens.core.architecture.registry import build, count_parameters
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
@@ -121,3 +122,8 @@ def test_all_linear_beside_a_saved_head_is_refused_as_peft_does():
     with pytest.raises(InvalidInput, match="PEFT refuses all-linear"):
         recipe = Recipe.from_mapping({"lora": {"target_modules": "all-linear"}})
         methods.prepare("lora", build(CONFIGS["llama"], head="token_classification"), recipe)
+
+
+def test_a_family_that_runs_its_head_itself_has_no_vector_per_sample():
+    with pytest.raises(UnsupportedArchitecture, match="embedding"):
+        estimate("t5-base", head="embedding")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loralens.core.answer.answers import memory_answer
+from loralens.core.answer.estimate import estimate
 from loralens.core.answer.plan import compile_plan
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.loss import causal_loss
@@ -157,3 +158,7 @@ def test_litgpts_list_is_alive_until_the_next_one_is_there():
     (with_it, _, _), (without, _, _) = (plan.peaks(1, 4096, 8) for plan in (kept, dropped))
     assert with_it["optimizer"] - without["optimizer"] == logits + 4  # and the loss
     assert with_it["forward"] - without["forward"] > 2.3 * logits  # and the 16-bit pieces that it is made of
+
+
+def test_a_sample_of_one_token_has_no_labelled_row_and_an_answer():
+    assert estimate("llama-3.2-1b", loss="chunked_nll", sequence_length=1).allocated_bytes > 0

@@ -138,7 +138,7 @@ class Root(Module):
             UnsupportedArchitecture: transformers has none of this kind for the family, or it is not modelled.
         """
         own = vars(self).get("lm_head")
-        if kind != EMBEDDING or not isinstance(own, Linear) or self.model_type == "t5":
+        if kind != EMBEDDING or not isinstance(own, Linear) or type(self).run is not Root.run:
             raise no_such_head(model_type, kind)
         for name in ("lm_head", "head"):
             delattr(self, name)

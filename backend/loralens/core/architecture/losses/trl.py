@@ -52,7 +52,7 @@ def chunked_nll(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     first = rows.at_most(call, wanted, CHUNK)
     rows.at_most(call, wanted, CHUNK * (WALKED - 1))
     total: Tensor | None = None
-    walked = min(WALKED, -(-rows.number(call, wanted) // CHUNK))
+    walked = max(1, min(WALKED, -(-rows.number(call, wanted) // CHUNK)))  # a sample of one token has no labelled row
     for _ in range(walked):
         chunk = rows.part(t, packed, first, "rows of a chunk")
         loss = recomputed(t, lambda x: _chunk_loss(t, root.head, x, labels, call), chunk, "loss of a chunk")
