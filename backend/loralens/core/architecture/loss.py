@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.loss_parallel import loss_parallel
 from loralens.core.architecture.losses import apple, liger, litgpt, rows, torchtitan, torchtune, trl, unsloth
-from loralens.core.architecture.losses.cross_entropy import Headed, float32, shifted_copy
+from loralens.core.architecture.losses.cross_entropy import Headed, float32, shifted, shifted_copy
 from loralens.core.architecture.losses.cross_entropy import cross_entropy as cross_entropy
 from loralens.core.architecture.losses.cross_entropy import plain_cross_entropy as plain_cross_entropy
 from loralens.core.errors import InvalidInput
@@ -64,7 +64,7 @@ def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     if not root.upcasts_logits:
         several = call.validity.exceeds("micro_batch_size", 1) or call.recipe.padded
         labels = t.new(TOKENS - BATCH if several else ZERO, "int64", 1, "labels, shifted")
-        loss = plain_cross_entropy(t, shifted_copy(t, logits, whole=not several))
+        loss = plain_cross_entropy(t, shifted(t, logits, copied=several))
         t.end(labels)
         return loss
     return _whole(t, logits, call, TOKENS)

@@ -31,15 +31,22 @@ def float32(t: Tape, logits: Tensor) -> Tensor:
     return ops.cast(t, logits, "float32", "logits in float32")
 
 
-def shifted_copy(t: Tape, logits: Tensor, *, whole: bool = False) -> Tensor:
-    """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor.
+def shifted_copy(t: Tape, logits: Tensor) -> Tensor:
+    """`logits[..., :-1, :].contiguous()`; its gradient is scattered into a zeroed tensor. A sample's last row is counted too."""
+    return _shifted(t, logits, t.new(logits.numel, logits.dtype, logits.width, "logits, shifted copy"))
 
-    `whole`: a single sample's, which lies in one piece and is not copied.
-    """
-    numel, dtype, width = logits.numel, logits.dtype, logits.width
+
+def shifted(t: Tape, logits: Tensor, *, copied: bool) -> Tensor:
+    """The same without a sample's last row; a single sample's lie in one piece and are not `copied`."""
+    width = logits.width
     assert isinstance(width, int)
-    rest = numel - BATCH * width
-    out = Tensor(logits.storage, rest, dtype, width) if whole else t.new(rest, dtype, width, "logits, shifted copy")
+    rest = logits.numel - BATCH * width
+    out = t.new(rest, logits.dtype, width, "logits, shifted copy") if copied else None
+    return _shifted(t, logits, out or Tensor(logits.storage, rest, logits.dtype, width))
+
+
+def _shifted(t: Tape, logits: Tensor, out: Tensor) -> Tensor:
+    numel, dtype, width = logits.numel, logits.dtype, logits.width
     t.record(
         "logits, shifted copy",
         [out],
