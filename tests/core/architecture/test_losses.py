@@ -79,7 +79,8 @@ def test_peaks_are_those_of_the_real_function(row):
     found = walked(row)
     # torchtune was traced with labels on all 4096 positions; a sample's last has none
     # and TRL's tiles with rows that were taken by a copy, not by two numbers of each
-    near = {"linear": 3e-4, "fused_head": 2e-4}.get(row["loss"], 1e-5)
+    # and Liger's with a number for each row; torchtune's head takes its input's gradient in chunks too
+    near = {"linear": 3e-4, "fused_head": 2e-4, "fused": 4e-4, "chunked": 7e-3}.get(row["loss"], 1e-5)
     assert (found["forward"], found["backward"]) == pytest.approx((row["forward"], row["backward"]), rel=near)
     assert found["kept"] == pytest.approx(row["kept"], rel=2e-3 if row["loss"] != "full" else 1e-6)
 

@@ -41,10 +41,12 @@ def cut(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     def apply(g: Tensor) -> list[Tensor | None]:
         order = t.new(ONE * head.out_features, "int32", 1, "order of the vocabulary")
         of_input = t.new(numel, dtype, width, "gradient: head input", "temporaries")
-        if not trains:
+        of_weight = t.new(weight_numel, dtype, width, "gradient: head weight", "temporaries") if trains else None
+        locks = [t.new(each, "int32", 1, "locks of gradients") for each in (wanted, ONE * head.out_features)]
+        t.end(*locks)
+        if of_weight is None:
             t.end(order)
             return [of_input, None]
-        of_weight = t.new(weight_numel, dtype, width, "gradient: head weight", "temporaries")
         if dtype != weight_dtype:
             of_weight = t.replace(
                 of_weight, t.new(weight_numel, weight_dtype, width, "gradient: head weight", "temporaries")

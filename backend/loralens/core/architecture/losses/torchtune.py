@@ -32,7 +32,7 @@ def chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     """
     compiled = call.recipe.compile
     logits = root.logits(t, hidden)
-    first: list[Storage | None] = []  # the gradient of the chunk that the head's backward takes first
+    first: list[Storage | None] = []  # gradients of the two chunks that the head's backward takes first
     head_in_chunks(t, root, logits, first)
     numel, width, dtype = logits.numel, logits.width, logits.dtype
     piece = numel // CHUNKS
@@ -46,8 +46,8 @@ def chunked(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         names = ("logits of a chunk",) if compiled else ("log-probabilities of a chunk", "logits of a chunk")
         pieces = [t.new(piece, dtype if compiled else "float32", width, f"gradient: {n}", "logits") for n in names]
         t.end(*reversed(pieces), held)
-        first.append(t.new(piece, dtype, width, "gradient: logits", "logits").storage)
-        return Tensor(t.new(numel - piece, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
+        first.append(t.new(piece * 2, dtype, width, "gradient: logits", "logits").storage)
+        return Tensor(t.new(numel - piece * 2, dtype, width, "gradient: logits", "logits").storage, numel, dtype, width)
 
     t.record("loss", [loss], [logits], [], apply, lambda: whole_loss(numel, compiled=compiled))
     return loss
