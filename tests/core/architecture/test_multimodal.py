@@ -298,6 +298,14 @@ def test_what_talks_is_left_out_and_what_thinks_is_whole() -> None:
     assert note.startswith("the thinker alone")
 
 
+def test_gemma_3n_is_what_transformers_makes_with_timm() -> None:
+    """The classes' defaults, E4B's, in transformers 5.23 with timm 1.0.31 on the meta device."""
+    config: dict[str, Any] = {"model_type": "gemma3n", "text_config": {}, "vision_config": {}, "audio_config": {}}
+    assert count_parameters(config).total == 7_818_517_072
+    other = {**config, "vision_config": {"model_type": "gemma3n_vision", "architecture": "mobilenetv5_base"}}
+    assert "left out" in left_out_note(other)[0]
+
+
 def test_text_fields_beside_the_tower_are_understood() -> None:
     flat = {"model_type": "qwen2_vl", **TEXT, "tie_word_embeddings": True, "vision_config": {"depth": 1}}
     nested = {

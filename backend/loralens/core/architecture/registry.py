@@ -164,6 +164,7 @@ MEDIA: Final[dict[str, str]] = {
     "qwen2_5_omni_thinker": "qwen_omni:Qwen25OmniMedia",
     "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
     "gemma3": "projected:Gemma3Media",
+    "gemma3n": "gemma3n_media:Gemma3nMedia",
     "gemma4": "gemma4_vision:Gemma4Media",
     "gemma4_unified": "gemma4_unified:UnifiedMedia",
     "glm46v": "glm4v:Glm4vMedia",

@@ -39,7 +39,8 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
 )  # fmt: skip
 _EVERY_RECIPE: Final = "qwen2.5-vl-3b"
 _ALSO: Final = {"llama-3.2-11b-vision": ("full-text", "lora-text"), "llama-4-scout-whole": ("full-text",),
-                "paligemma2-3b-224": ("full-fp32-autocast",), "gemma-4-unified": ("full-text", "lora-tower-frozen")}  # fmt: skip
+                "paligemma2-3b-224": ("full-fp32-autocast",), "gemma-4-unified": ("full-text", "lora-tower-frozen"),
+                "gemma-3n-whole": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-text")}  # fmt: skip
 _CORE: Final = ("full", "full-tower-frozen", "lora-everywhere", "lora-everywhere-checkpointing", "lora-language-checkpointing",
                 "qlora-checkpointing")  # fmt: skip
 # published members that the catalogue does not list

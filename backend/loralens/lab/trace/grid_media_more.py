@@ -19,6 +19,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("video-llava-7b", 3, 5, (224, 224), 2048),
     ("lfm2-vl-1.6b", 4, 5, (400, 500), 512),
     ("lfm2.5-vl-1.6b", 3, 3, (600, 1500), 2048),
+    ("gemma-3n-whole", 7, 2, (500, 700), 512),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -77,6 +78,18 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
                           "image_size": 336, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14,
                           "projection_dim": 768, "vocab_size": 32000},
+    },
+    # as E2B, with few layers of its tower for sound, which does not run
+    "gemma-3n-whole": {
+        "model_type": "gemma3n", "image_token_id": 24,
+        "text_config": {"model_type": "gemma3n_text", "vocab_size": 32768, "hidden_size": 2048, "intermediate_size": 8192,
+                        "num_hidden_layers": 7, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256,
+                        "sliding_window": 512, "hidden_size_per_layer_input": 256, "vocab_size_per_layer_input": 32768,
+                        "num_kv_shared_layers": 2, "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0, 0.0, 0.0, 0.0],
+                        "layer_types": [*["sliding_attention"] * 4, "full_attention", "sliding_attention", "full_attention"],
+                        "pad_token_id": 0},
+        "vision_config": {"model_type": "gemma3n_vision", "architecture": "mobilenetv5_300m_enc"},
+        "audio_config": {"model_type": "gemma3n_audio", "hidden_size": 1536, "conf_num_hidden_layers": 2},
     },
     # narrower than K2.5, with fewer experts
     "kimi-k2.5-narrow": {

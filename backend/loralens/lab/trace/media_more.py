@@ -190,6 +190,17 @@ def _lfm2(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _gemma3n(config: Any, recipe: Recipe) -> MediaInputs:
+    """Gemma 3n: pictures of one size."""
+    size = {"height": 768, "width": 768}
+    given = processor("siglip.image_processing_pil_siglip.SiglipImageProcessorPil", size=size)(
+        pictures(recipe), return_tensors="np"
+    )
+    media = MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)})
+    media.integers["token_type_ids"] = (recipe.micro_batch_size, recipe.sequence_length)
+    return media
+
+
 def _video_llava(config: Any, recipe: Recipe) -> MediaInputs:
     """Video-LLaVA: pictures and frames as large as the tower takes."""
     one, batch = (3, config.vision_config.image_size, config.vision_config.image_size), recipe.micro_batch_size
@@ -199,6 +210,7 @@ def _video_llava(config: Any, recipe: Recipe) -> MediaInputs:
 
 
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "gemma3n": _gemma3n,
     "gemma4": _gemma4,
     "gemma4_unified": _unified,
     "glm46v": _glm4v,

@@ -32,7 +32,10 @@ def hush_bitsandbytes() -> None:
 
 
 # layers whose weight the model's own code reads: packed, its first step fails (`llm_int8_skip_modules` leaves them out)
-_UNPACKED: Final = {"mamba": ["dt_proj"], "gemma3n_text": ["prediction_coefs", "correction_coefs"]}
+_UNPACKED: Final = {
+    "mamba": ["dt_proj"],
+    **{key: ["prediction_coefs", "correction_coefs"] for key in ("gemma3n", "gemma3n_text")},
+}
 
 
 def quantize(model: Any, quantization: Quantization) -> None:

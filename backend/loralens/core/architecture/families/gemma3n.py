@@ -13,6 +13,7 @@ from loralens.core.architecture.blocks import GatedMLP, Rotary
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import hold_embeddings, position_ids
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.families.altup import AltUp, Laurel, add_to_rest, joined_streams, magnitude, stream
 from loralens.core.architecture.families.gemma import Gemma
 from loralens.core.architecture.families.gemma4 import Gemma4Attention, Gemma4Layer, Gemma4LayerKind
@@ -163,17 +164,25 @@ class Gemma3n(Gemma):
             for index in range(self.copies - 1):
                 setattr(several, str(index), Linear(s.hidden, s.hidden, name=name.replace("_", " ")))
         if self.tied:  # transformers' quantizers leave out what has the last parameter, which is not the head's then
-            getattr(inner.altup_unembed_projections, str(self.copies - 2)).packable = False
+            self.last.packable = False
         self._inputs = inputs
         self.buffer_bytes = len(set(types)) * (s.head_dim // 2 * 4 * 2)
         self.buffer_numbers = 4 + s.layers  # scales
         self._streams: list[Tensor] = []
+
+    @property
+    def last(self) -> Module:
+        """The layer whose parameter is the last."""
+        found: Module = getattr(self.inner.altup_unembed_projections, str(self.copies - 2))
+        return found
 
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Embeddings, the layers' own inputs, and the copies, each a projection as long as the first."""
         call.shared["keys and values"] = {}
         hidden = ops.scale(t, self.embedding(t, TOKENS), "embeddings, scaled")
         hold_embeddings(t, hidden, call)
+        if call.media is not None:
+            hidden = call.media.placed(t, hidden, call)
         self._own_inputs(t, hidden, call)
         position_ids(t, call)
         self.masks(t, call)
@@ -200,6 +209,10 @@ class Gemma3n(Gemma):
         projected = self.inner.per_layer_projection_norm(t, projected.view(self._inputs.width))
         both = ops.add(t, projected, rows, "per-layer inputs, added")
         call.shared["per-layer inputs"] = ops.scale(t, both, "per-layer inputs")
+
+    def masks(self, t: Tape, call: Call) -> None:
+        """Tokens of a picture see no more than others."""
+        CausalDecoder.masks(self, t, call)
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """One pair for each kind of layer."""
