@@ -49,6 +49,17 @@ def test_several_gpus_are_said(name):
     assert read.items() >= recipe["parallelism"].items()
 
 
+@pytest.mark.parametrize("name", ["trl", "trl-script", "axolotl"])
+@pytest.mark.parametrize("kind", ["reward", "contrastive", "distillation"])
+def test_an_objective_without_an_export_is_refused_by_name(name, kind):
+    recipe = (
+        {"objective": kind, "teacher": {"model": "qwen2.5-1.5b"}} if kind == "distillation" else {"objective": kind}
+    )
+    with pytest.raises(InvalidInput, match="cannot say: objective=") as refused:
+        export_answer({"model": "qwen2.5-0.5b", "method": "lora", "recipe": recipe, "to": name})
+    assert refused.value.field == "objective"
+
+
 @pytest.mark.parametrize("name", ["trl", "trl-script"])
 @pytest.mark.parametrize("kind", ["dpo", "kto", "orpo", "grpo"])
 def test_other_objectives_have_a_script_and_what_trl_runs_a_file(name, kind):

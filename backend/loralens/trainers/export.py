@@ -129,7 +129,10 @@ def lost_words(question: Question, recipe: Recipe, target: Target, text: str) ->
         return ["quantization" if recipe.quantization is not None else "objective"]
     if r.table.name != target.table or r.blocks or r.method != _base(question.method, recipe):
         return ["method"]
-    back = trained(question.model, question.method, recipe_of(r))
+    said = recipe_of(r)
+    if said.objective.type != recipe.objective.type:  # whose head this one may not have
+        return ["objective"]
+    back = trained(question.model, question.method, said)
     back = Question(question.model, question.method, back).estimate().recipe
     return [
         row.name
