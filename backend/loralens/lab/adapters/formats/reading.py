@@ -25,6 +25,7 @@ from loralens.lab.adapters.formats import names
 from loralens.lab.adapters.formats.lazy import Lazy, LazySource, Magnitude
 from loralens.lab.adapters.formats.torchtune import Heads, from_torchtune, turned_back
 from loralens.lab.adapters.stream import DTYPES, TensorFile
+from loralens.lab.factors import PREFIX
 
 MLX_FILE: Final = "adapters.safetensors"
 DIFFUSERS_FILE: Final = "pytorch_lora_weights.safetensors"
@@ -101,7 +102,7 @@ def _format_of(file: TensorFile, config: Mapping[str, Any]) -> str:
         return "torchtune"
     if any(name.endswith((".lora_a", ".lora_b")) for name in names_):
         return "mlx"
-    if config.get("peft_type") or any(name.startswith("base_model.model.") for name in names_):
+    if config.get("peft_type") or any(name.startswith(PREFIX) for name in names_):
         return "peft"
     raise InvalidInput(f"{file.path.name}: names such as {names_[0][:80]} belong to no format known here",
                        field="folder", hint="PEFT, MLX, kohya, diffusers and torchtune are read")  # fmt: skip

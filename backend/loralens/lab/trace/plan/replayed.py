@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.tape.ledger import Ledger, TimelinePoint
 from loralens.core.tape.size import ZERO
+from loralens.lab.factors import PREFIX
 from loralens.lab.trace.categories import CATEGORY_OF
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 def starred(name: str) -> str:
     """A name of the model's own without layer indices, so that layers of a kind share one entry."""
-    return _NUMBER.sub("*", name.removeprefix("base_model.model."))
+    return _NUMBER.sub("*", name.removeprefix(PREFIX))
 
 
 def replay(aligned: Aligned) -> Ledger:
