@@ -302,6 +302,9 @@ def test_gemma_3n_is_what_transformers_makes_with_timm() -> None:
     """The classes' defaults, E4B's, in transformers 5.23 with timm 1.0.31 on the meta device."""
     config: dict[str, Any] = {"model_type": "gemma3n", "text_config": {}, "vision_config": {}, "audio_config": {}}
     assert count_parameters(config).total == 7_818_517_072
+    words = {"images": 1, "image_size": [500, 700], "gradient_checkpointing": True}
+    said = memory_answer({"config": config, "method": "full", "recipe": words})["estimates"][0]["assumptions"]
+    assert any("does not reach the vision tower" in line for line in said)
     other = {**config, "vision_config": {"model_type": "gemma3n_vision", "architecture": "mobilenetv5_base"}}
     assert "left out" in left_out_note(other)[0]
 

@@ -8,7 +8,7 @@ Source: transformers 5.23, models/gemma3n/{modeling,configuration,processing}_ge
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.config import MAX_LAYERS, MAX_VOCABULARY, Config
 from loralens.core.architecture.convolution import Convolution, given_dtype
@@ -19,6 +19,7 @@ from loralens.core.architecture.families.per_layer import PowerNorm
 from loralens.core.architecture.families.projected import exchanged
 from loralens.core.architecture.media import Pictures
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
+from loralens.core.question.media import NO_TOWER
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.selecting import where
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.tape import Tape
 
-ARCHITECTURE = "mobilenetv5_300m_enc"
+ARCHITECTURE: Final = "mobilenetv5_300m_enc"
+UNREACHED: Final = "gradient_checkpointing does not reach the vision tower, which is timm's: where it trains, all that its layers keep is held"
 
 
 class TwoWayEmbedder(Module):
@@ -203,3 +205,8 @@ class Gemma3nMedia(Sounding):
             return 1.0
         found = super().uses_per_token(name, recipe)
         return found + 1.0 if name.startswith(f"{self.below}{self.projector}.") else found
+
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """And that checkpointing is not the tower's."""
+        kept = recipe.gradient_checkpointing and recipe.freeze_tower == NO_TOWER and self.pictures(recipe) is not None
+        return [*super().assumptions(recipe), *([UNREACHED] if kept else [])]
