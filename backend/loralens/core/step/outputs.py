@@ -26,7 +26,7 @@ BEFORE = "output of the step before"
 
 def bound(tape: Tape, root: Root, recipe: Recipe) -> list[Tensor] | None:
     """What the loop's name for the output holds when forward begins: with a kept list of logits, the list before; None: no such name."""
-    if not LOSS_TABLE[recipe.loss].kept or root.task is not None:
+    if not LOSS_TABLE[recipe.loss].kept or root.task is not None or root.own_loss:
         return [] if recipe.keeps_outputs else None
     width = root.head.out_features
     return [tape.new(TOKENS * width, "float32", width, BEFORE, "logits")]
