@@ -54,9 +54,10 @@ REASONS: Final[tuple[tuple[Callable[[Outcome], bool], str], ...]] = (
     ),
     (
         lambda o: o.row.stack == "gpt_bigcode",
-        "the excess is the size of what the model returns, 2 bytes a logit (and 4 more where accelerate returns float32); what keeps it "
-        "alive was not found. Tried: keep_outputs leaves -1.0 to -1.2 %, and -1.5 to -1.6 % with stack.accelerate where that returns "
-        "float32, but then fms-a100-001, of the same loop, is 7 % too high in the step",
+        "the excess is, to 0.1 %, the size of what the model returns: 2 bytes a logit (4 where accelerate returns float32) and every "
+        "layer's key and value; something keeps it alive through backward, and its source was not found. Tried: keep_outputs with "
+        "stack.accelerate leaves -1 % (with keys and values), but then fms-a100-001, of the same loop, is 7 % too high in the step. A loss "
+        "on 16-bit logits, as torch's code has it, with keep_outputs leaves -1.0 to -1.6 % in every row but that one",
     ),
     (
         lambda o: o.row.project.startswith("meta-llama/llama-cookbook"),

@@ -70,5 +70,7 @@ class GPTBigCode(GPT2):
         self.learned_positions = config.integer("max_position_embeddings", "n_positions", default=1024)
         model.wpe = Embedding(self.learned_positions, s.hidden)
         self.upcasts_logits = config.transformers >= LABELS_SHIFTED_SINCE  # before, the loss ran on 16-bit logits
+        # assumption: cast by autocast first, to which its published runs lie nearer (docs/accuracy.md)
+        self.casts_shifted = not self.upcasts_logits
         # the causal table is kept as a buffer of one byte per pair of positions
         self.buffer_bytes = self.learned_positions**2
