@@ -4,14 +4,19 @@ import { ApiError, type Problem } from '@/shared/api/client'
 import { useLocale } from './index'
 
 /** Fetched with the first refusal: most readers meet none. */
-const chinese = shallowRef((detail: string) => detail)
+const chinese = shallowRef<typeof import('./problemDetails')>()
 
-function inChinese(detail: string): string {
-  void import('./problemDetails').then((loaded) => (chinese.value = loaded.inChinese)).catch(() => {})
-  return chinese.value(detail)
+function inChinese(text: string, kind: 'inChinese' | 'hintInChinese' = 'inChinese'): string {
+  void import('./problemDetails').then((loaded) => (chinese.value = loaded)).catch(() => {})
+  return chinese.value?.[kind](text) ?? text
 }
 
-export function useProblem(): { say: (problem: Problem) => string; sayError: (error: unknown) => string } {
+export function useProblem(): {
+  say: (problem: Problem) => string
+  /** The way out, if there is one. */
+  sayHint: (problem: Problem) => string
+  sayError: (error: unknown) => string
+} {
   const { t, te, locale } = useLocale()
   const say = (problem: Problem): string => {
     const text = problem.detail ?? problem.title
@@ -20,6 +25,7 @@ export function useProblem(): { say: (problem: Problem) => string; sayError: (er
   }
   return {
     say,
+    sayHint: ({ hint }) => (hint && locale.value !== 'en' ? inChinese(hint, 'hintInChinese') : (hint ?? '')),
     sayError: (error) => (error instanceof ApiError ? say(error.problem) : t('state.unreachable')),
   }
 }

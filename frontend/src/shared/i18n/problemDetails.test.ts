@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { inChinese } from './problemDetails'
+import { hintInChinese, inChinese } from './problemDetails'
 
 it.each([
   ['lora.rank must be a whole number from 1 to 65536, got 0', 'lora.rank 须为 1 到 65536 的整数，得到的是 0'],
@@ -10,3 +10,9 @@ it.each([
   ['the snapshot cannot be read: it ends in the middle of an object', '快照无法读取：文件不完整'],
   ['a sentence that no rule has', 'a sentence that no rule has'],
 ])('%s', (detail, said) => expect(inChinese(detail)).toBe(said))
+
+it.each([
+  ['try strategy=ddp, or fsdp2 to shard the weights', '可改为 strategy=ddp；要切分权重则用 fsdp2'],
+  ['try cp=1', '可改为 cp=1'],
+  ['a way out that no rule has', 'a way out that no rule has'],
+])('%s', (hint, said) => expect(hintInChinese(hint)).toBe(said))

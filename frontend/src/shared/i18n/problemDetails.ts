@@ -5,6 +5,7 @@ const rules = (rows: string[][]): (readonly [RegExp, string])[] =>
   rows.map(([pattern, text]) => [new RegExp(`^${pattern!}$`), text!] as const)
 const DETAILS = rules(chinese.details)
 const ALLOWED = rules(chinese.allowed)
+const HINTS = rules(chinese.hints)
 
 function ruled(table: readonly (readonly [RegExp, string])[], text: string): string | null {
   const found = table.find(([pattern]) => pattern.test(text))
@@ -19,3 +20,6 @@ export function inChinese(detail: string): string {
   const said = allowed === undefined ? null : ruled(ALLOWED, allowed)
   return said === null ? detail : `${path} 须为 ${said}，得到的是 ${given}`
 }
+
+/** The way out that stands beside a refusal. */
+export const hintInChinese = (hint: string): string => ruled(HINTS, hint) ?? hint
