@@ -8,6 +8,18 @@ it.each([
   ["no known trainer's config: train.yaml holds bar, foo", '不是已知训练框架的配置：train.yaml 里有 bar, foo'],
   ['train.yaml, line 1: the tag !x is not data', 'train.yaml 第 1 行：标签 !x 不是数据'],
   ['the snapshot cannot be read: it ends in the middle of an object', '快照无法读取：文件不完整'],
+  ["no model is called 'zz'", '“zz”不在内置模型库里'],
+  ["no GPU is called 'rtx9999'", '“rtx9999”不在显卡列表里'],
+  ["model_type 'zz' is not modelled", '没有实现 model_type “zz”'],
+  ['config.hidden_size is missing', '缺少 config.hidden_size'],
+  ['config.num_attention_heads 4 must divide 10', 'config.num_attention_heads（4）须整除 10'],
+  ['the memory must be between 0.5 and 4096 GiB, got 0', '显存须在 0.5 到 4096 GiB 之间，得到的是 0'],
+  ['tokens must be between 1 and 10^18, got -1', 'tokens 须为 1 到 10^18 的数，得到的是 -1'],
+  [
+    'lora.modules_to_save must be a list of up to 256 module names, got -1',
+    'lora.modules_to_save 须为 最多 256 个模块名的列表，得到的是 -1',
+  ],
+  ['image_size is missing: this model takes pictures of any size', '缺少 image_size：这个模型接受任意大小的图片'],
   ['a sentence that no rule has', 'a sentence that no rule has'],
 ])('%s', (detail, said) => expect(inChinese(detail)).toBe(said))
 
