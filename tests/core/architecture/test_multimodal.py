@@ -9,7 +9,7 @@ import pytest
 from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.multimodal import left_out_note, left_out_parameters
 from loralens.core.architecture.registry import count_parameters, media_class
-from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 
 TEXT = {
     "hidden_size": 96,
@@ -169,6 +169,14 @@ CASES: dict[str, dict[str, Any]] = {
         "text_config": {**TEXT, "model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
         "vision_config": {**VIT, "model_type": "siglip2_vision_model", "patch_size": 16, "num_patches": 64},
     },
+    **{
+        name: {
+            "text_config": {**TEXT, "model_type": "qwen3_5_text"},
+            "vision_config": {**VIT, "image_size": 56},
+            "insert_layer_id": 1, **more,
+        }
+        for name, more in (("minicpmv4_6", {"tie_word_embeddings": True}), ("minicpmv4_6, untied", {}))
+    },
     "qwen2_audio": {
         "text_config": {**TEXT, "model_type": "qwen2", "tie_word_embeddings": False},
         "audio_config": {"d_model": 48, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 100},
@@ -307,6 +315,16 @@ def test_gemma_3n_is_what_transformers_makes_with_timm() -> None:
     assert any("does not reach the vision tower" in line for line in said)
     other = {**config, "vision_config": {"model_type": "gemma3n_vision", "architecture": "mobilenetv5_base"}}
     assert "left out" in left_out_note(other)[0]
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("insert_layer_id", 3), ("merge_kernel_size", [2, 4]), ("merger_times", 2), ("downsample_mode", "8x")],
+)
+def test_a_merger_that_minicpm_v_has_not_is_refused(field: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=field) as problem:
+        count_parameters({**config_of("minicpmv4_6"), field: value})
+    assert problem.value.field == f"config.{field}"
 
 
 def test_text_fields_beside_the_tower_are_understood() -> None:

@@ -17,7 +17,7 @@ SIZES = ([31, 400], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
          "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224", "llama-3.2-11b-vision", "smolvlm2-2.2b",
          "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b", "glm-ocr", "aya-vision-8b", "llava-onevision-7b",
-         "paddleocr-vl")  # fmt: skip
+         "paddleocr-vl", "minicpm-v-4.6")  # fmt: skip
 PER_TILE = {
     "llava-v1.6-mistral-7b": 577,
     "smolvlm2-2.2b": 729,
@@ -53,8 +53,21 @@ def test_values_and_rows_are_the_processors(name: str) -> None:
         elif "image_sizes" in given.values:
             patch = config["vision_config"]["patch_size"]
             assert own.rows == (given.values["image_sizes"] // patch).prod(dim=-1).sum()
+        if name == "minicpm-v-4.6":
+            assert own.rows * 14 == pixels[-1] and own.rows == own.tokens * 16
         if name == "internvl3-2b":
             assert (own.rows, own.tokens) == (pixels[0] * 1025, pixels[0] * 256)
+
+
+def test_minicpm_v_s_slices_without_a_merge_in_the_tower_are_its_processors() -> None:
+    config = {**media_config("minicpm-v-4.6", 2, 2), "downsample_mode": "4x"}
+    media = build(config).media
+    assert isinstance(media, Media)
+    for size in (*SIZES, [20, 20], [448, 449], [2000, 1900], [300, 3000]):
+        recipe = Recipe.from_mapping({"images": 1, "image_size": size})
+        own, given = media.pictures(recipe), media_of(read_config(config), recipe)
+        assert own is not None and given is not None
+        assert own.rows * 14 == given.floats["pixel_values"][-1] and own.rows == own.tokens * 4
 
 
 def test_tiles_are_those_of_llama_4_s_processor() -> None:

@@ -50,6 +50,7 @@ class Beside(Protocol):
     """What a multimodal model has beside its language model, as the walk and the methods know it (`media.Media` is one)."""
 
     words: tuple[str, ...]
+    own_positions: bool
     copies_ids: bool
 
     @property

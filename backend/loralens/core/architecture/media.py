@@ -54,6 +54,7 @@ class Media:
     projector: str = ""  # empty: a part of the tower
     language: str = "language_model"
     below: str = "model."  # what these three stand in, with its dot
+    own_positions = True  # pictures have positions of their own, where the language model can tell kinds of them apart
     copies_ids = False  # the model looks up a copy of the token ids, with zeros for placeholders
     words: tuple[str, ...] = ("images", "image_size", "freeze_tower")  # those of `question.media` that it takes
 

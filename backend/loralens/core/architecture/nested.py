@@ -26,6 +26,7 @@ _TEXT: Final = {
     "internvl": "qwen2",
     "kimi_k25": "deepseek_v3",
     "lfm2_vl": "lfm2",
+    "minicpmv4_6": "qwen3_5_text",
     "video_llava": "llama",
     "voxtral": "llama",
     "qwen2_audio": "qwen2",

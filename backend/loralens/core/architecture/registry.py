@@ -180,6 +180,7 @@ MEDIA: Final[dict[str, str]] = {
     "llava_onevision": "llava_onevision:LlavaOnevisionMedia",
     "lfm2_vl": "lfm2_vl:Lfm2VLMedia",
     "mistral3": "pixtral:Mistral3Media",
+    "minicpmv4_6": "minicpmv4_6:MiniCPMVMedia",
     "mllama": "mllama:MllamaMedia",
     "muse_glimmer": "muse_glimmer_vision:MuseMedia",
     "paddleocr_vl": "paddleocr_vl:PaddleMedia",

@@ -19,6 +19,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("video-llava-7b", 3, 5, (224, 224), 2048),
     ("lfm2-vl-1.6b", 4, 5, (400, 500), 512),
     ("lfm2.5-vl-1.6b", 3, 3, (600, 1500), 2048),
+    ("minicpm-v-4.6", 4, 5, (500, 700), 1024),
     ("gemma-3n-whole", 7, 2, (500, 700), 512),
 )
 # where all-linear is not what is adapted
@@ -111,6 +112,16 @@ CONFIGS: Final[dict[str, JsonObject]] = {
                         "vocab_size": 65536, "sliding_window": 1024, "eos_token_id": 1, "bos_token_id": 0},
         "vision_config": {"model_type": "muse_glimmer_vision", "hidden_size": 1536, "intermediate_size": 8960,
                           "num_hidden_layers": 50, "num_attention_heads": 16},
+    },
+    # windows merge behind the second of few layers
+    "minicpm-v-4.6": {
+        "model_type": "minicpmv4_6", "insert_layer_id": 1, "image_token_id": 24, "video_token_id": 25,
+        "tie_word_embeddings": True,
+        "text_config": {"model_type": "qwen3_5_text", "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 24,
+                        "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 248320, "head_dim": 256,
+                        "linear_num_value_heads": 16, "tie_word_embeddings": True},
+        "vision_config": {"model_type": "minicpmv4_6_vision", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 980, "patch_size": 14},
     },
     "paddleocr-vl": {
         "model_type": "paddleocr_vl", "tie_word_embeddings": False,

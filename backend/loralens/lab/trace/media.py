@@ -31,6 +31,7 @@ PROJECTORS: Final = (
     "vision_projection",
     "mm_projector",
     "projector",
+    "merger",
 )
 
 

@@ -12,6 +12,7 @@ import numpy
 import torch
 
 from loralens.core.architecture.families.kimi_vision import CUBIC_TAPS, padded
+from loralens.core.architecture.families.minicpmv4_6 import WINDOW
 from loralens.core.architecture.families.muse_glimmer_vision import MOST_TOKENS, fitted
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.media_batch import MediaInputs, Shape, Sizes, pictures, processor
@@ -140,8 +141,71 @@ def _kimi(config: Any, recipe: Recipe) -> MediaInputs:
     return media
 
 
+class _Ends(numpy.ndarray):
+    """Where pieces of a row end, read by value, with torch's words."""
+
+    def to(self, *_: object, **__: object) -> _Ends:
+        """As they are."""
+        return self
+
+    def numel(self) -> int:
+        """How many."""
+        return int(self.size)
+
+
+class _SummingTorch:
+    """torch, but numbers that are read by value are summed as they are."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def cumsum(self, value: Any, **words: Any) -> Any:
+        """Sums so far."""
+        return numpy.cumsum(value).view(_Ends) if isinstance(value, numpy.ndarray) else torch.cumsum(value, **words)
+
+
+class _PaddingFunctional:
+    """torch's functions, but such numbers get their zero in front as they are."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.nn.functional, name)
+
+    def pad(self, value: Any, pad: Any, *rest: Any, **words: Any) -> Any:
+        """Zeros around."""
+        if isinstance(value, numpy.ndarray):
+            return numpy.concatenate([[0], value]).view(_Ends)
+        return torch.nn.functional.pad(value, pad, *rest, **words)
+
+
+def _minicpm(config: Any, recipe: Recipe) -> MediaInputs:
+    """MiniCPM-V 4.6: patches of all pieces in one row, and each piece's shape."""
+    patch, merged = config.vision_config.patch_size, config.downsample_mode != "4x"
+    made = processor(
+        "minicpmv4_6.image_processing_pil_minicpmv4_6.MiniCPMV4_6ImageProcessorPil",
+        patch_size=patch,
+        downsample_mode=config.downsample_mode,
+    )
+    given = made(pictures(recipe), return_tensors="np")
+    sizes = numpy.array(numpy.asarray(given["target_sizes"]).tolist(), dtype=object)
+    rows, shape = int((sizes[:, 0] * sizes[:, 1]).sum()), (recipe.micro_batch_size, recipe.sequence_length)
+    windows = numpy.arange(0, rows + 1, WINDOW).view(_Ends)
+    hidden, tokens = config.text_config.hidden_size, rows // (WINDOW**2 if merged else WINDOW)
+    return MediaInputs(
+        {"pixel_values": tuple(given["pixel_values"].shape)},
+        values={"target_sizes": sizes},
+        instead={
+            "torch": _SummingTorch(),
+            "F": _PaddingFunctional(),
+            "get_vision_nearest_position_ids": lambda *_, **__: _integers(rows),
+            "get_window_index": lambda *_, **__: (_integers(rows), windows, WINDOW),
+        },
+        chosen={(*shape, hidden): tokens * hidden},
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "kimi_k25": _kimi,
+    "minicpmv4_6": _minicpm,
     "muse_glimmer": _muse,
     "paddleocr_vl": _paddle,
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe"), in_a_row_of),

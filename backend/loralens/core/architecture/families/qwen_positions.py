@@ -20,7 +20,8 @@ def section_tables(
     The positions of pictures differ by sample and kind; those of text alone are one row that is spread to all.
     `interleaved`: the angles are put in place instead of concatenated, and layers are handed the positions of text.
     """
-    pictured = call.media is not None and call.media.pictures(call.recipe) is not None
+    media = call.media
+    pictured = media is not None and media.own_positions and media.pictures(call.recipe) is not None
     if pictured or not interleaved:
         call.shared.pop("position ids")
         call.held.append(t.new(TOKENS * 3 if pictured else SEQUENCE, "int64", 1, "position ids"))
