@@ -10,6 +10,7 @@ const CHECKS = [
   'numbers',
   'families',
   'answer',
+  'findings',
   'looks',
   'keyboard',
   'states',

@@ -1,0 +1,102 @@
+/** What new readers stumbled over and no other check holds: formulas in their language, failed runs, the guess, small orders. */
+import { assert, equal, openPage, settled, showEverything } from '../lib.mjs'
+
+/** Words of an English sentence one after another: names of layers, functions and dtypes are no sentence. */
+const SENTENCE = /(?:\b[a-z]{2,}\b[ ,]+){4,}/
+
+/** Each part of the peak in one line, and the ledger folded. */
+async function formulas(page, lang) {
+  await page.locator('[data-card=full] [data-number=peak]').click()
+  const dialog = page.locator('dialog[open]')
+  await dialog.locator('[data-line=weights] code').waitFor()
+  equal(await dialog.locator('details.ledger').evaluate((fold) => fold.open), false, 'the ledger is folded')
+  assert(/×.* B/.test(await dialog.locator('[data-line=weights] code').innerText()), 'weights as one product')
+  await dialog.locator('details.ledger summary').click()
+  const text = (await dialog.innerText()).replace(/\S*[._*/]\S*/g, '')
+  if (lang === 'zh-CN') equal(SENTENCE.exec(text)?.[0], undefined, 'an English sentence in a Chinese formula')
+  const narrow = await dialog
+    .locator('details.ledger tbody tr:not(.group) td:first-child')
+    .first()
+    .evaluate((cell) => cell.getBoundingClientRect().width)
+  assert(narrow > 110, `the names of terms are ${narrow} px wide`)
+  await page.keyboard.press('Escape')
+}
+
+/** A run that did not train is named and has no dot; what was found is three sentences, the rest is folded. */
+async function forgetting(page) {
+  const section = page.locator('#forgetting')
+  await section.locator('[data-plain] li').first().waitFor()
+  const found = await section.locator('[data-plain] li').count()
+  assert(found >= 2 && found <= 3, `${found} plain sentences`)
+  const dots = await section.locator('.scatter circle.dot').count()
+  equal(await section.locator('.scatter ol li').count(), dots, 'a line of the key for each dot')
+  const wrong = await section.locator('[data-wrong]').allInnerTexts()
+  const named = await section.locator('.scatter ol li').allInnerTexts()
+  for (const text of wrong)
+    assert(!named.some((name) => name.split(':')[0] === text.split(':')[0]), `${text} has no dot`)
+  const details = await section
+    .locator('.findings details')
+    .first()
+    .evaluate((fold) => fold.open)
+  equal(details, false, 'how it is known is folded')
+}
+
+/** The table of serving goes from small to large; no option of the quiz has two decimals of nothing. */
+async function orders(page) {
+  const sizes = await page
+    .locator('[data-serving] tbody td:nth-child(2)')
+    .evaluateAll((cells) => cells.map((cell) => Number.parseFloat(cell.textContent.replace(/,/g, ''))))
+  assert(sizes.length > 3, 'cards that serve')
+  equal(sizes.join(), [...sizes].sort((a, b) => a - b).join(), 'cards in the order of their memory')
+  assert(!/\d\.00 ?[×倍]/.test(await page.locator('#recap').innerText()), 'whole ratios without decimals')
+  const most = await page.locator('#fit .largest dd').allInnerTexts()
+  for (const text of most) if (text.startsWith('>')) equal(text, '> 512', 'a rank that nobody trains is not promised')
+}
+
+/** The share is not told where it is to be guessed. */
+async function guess(page) {
+  const told = await page.locator('.guess').evaluate((box) => /0\.0\d+/.test(box.innerText))
+  equal(told, false, 'the answer beside the question')
+}
+
+/** While a slider moves nothing of earlier settings stands beside the new peak. */
+async function sliding(page) {
+  await page.evaluate(() => window.scrollTo(0, 0))
+  const time = page.locator('[data-further=time]')
+  await time.waitFor()
+  const { before, peak, seen } = await page.evaluate(async () => {
+    const number = () => document.querySelector('[data-answer] [data-number=peak]').textContent
+    const old = document.querySelector('[data-further=time]')
+    const before = number()
+    const cell = [...document.querySelectorAll('[data-heat-map] td[aria-selected=false]')].at(-1)
+    cell.click()
+    while (number() === before) await new Promise(requestAnimationFrame)
+    const now = document.querySelector('[data-further=time]') ?? old
+    return { before, peak: number(), seen: now.isConnected && getComputedStyle(now).visibility }
+  })
+  assert(peak !== before, 'the peak follows at once')
+  equal(seen, 'hidden', `the time of ${before} beside ${peak}`)
+  await time.waitFor()
+}
+
+export default async function findings(context) {
+  for (const { lang, width } of [
+    { lang: 'zh-CN', width: 390 },
+    { lang: 'en', width: 1440 },
+  ]) {
+    const { page, finish } = await openPage(context, { lang, width, path: '/part2?gc=0' })
+    await settled(page)
+    if (width > 600) await sliding(page)
+    await showEverything(page)
+    await guess(page)
+    await formulas(page, lang)
+    await forgetting(page)
+    // The section is fetched when it is near, and grows.
+    await page.waitForFunction(() => {
+      document.getElementById('adapters')?.scrollIntoView()
+      return document.querySelector('[data-serving] tbody tr') !== null
+    })
+    await orders(page)
+    await finish()
+  }
+}
