@@ -31,6 +31,7 @@ it('orders by size, and keeps what has none to the end', () => {
     ['Granite-28B', 'Qwen3-VL-30B-A3B', 'LLaMA-30B'],
     ['BERT-base'],
   ])
+  expect(groups.at(-1)!.from).toBeUndefined()
   expect(groupModels(MODELS, 'family').map(({ family }) => family)).toEqual([
     'bert',
     'gpt2',

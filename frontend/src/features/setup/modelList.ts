@@ -3,7 +3,7 @@ import type { ModelRow } from '@/shared/api/client'
 
 export type Grouping = 'size' | 'family'
 export interface ModelGroup {
-  /** A family, or the ends of a range of parameters; the last has no upper end. */
+  /** A family, or the ends of a range of parameters; the last has no upper end. None of them: of no known size. */
   family?: string
   from?: number
   to?: number
@@ -45,12 +45,13 @@ export function groupModels(models: readonly ModelRow[], by: Grouping): ModelGro
     const families = [...new Set(sorted.map((row) => row.family))].sort()
     return families.map((family) => ({ family, rows: sorted.filter((row) => row.family === family) }))
   }
-  return ENDS.flatMap((to, index) => {
+  const ranges = ENDS.map((to, index) => {
     const from = index === 0 ? 0 : ENDS[index - 1]!
     const rows = sorted.filter((row) => {
-      const size = sizeOf(row) ?? Infinity
-      return size >= from && (size < to || to === Infinity)
+      const size = sizeOf(row)
+      return size !== null && size >= from && size < to
     })
-    return rows.length ? [{ from, to, rows }] : []
+    return { from, to, rows }
   })
+  return [...ranges, { rows: sorted.filter((row) => sizeOf(row) === null) }].filter(({ rows }) => rows.length)
 }
