@@ -133,8 +133,9 @@ def lost_words(question: Question, recipe: Recipe, target: Target, text: str) ->
     if said.objective.type != recipe.objective.type:  # whose head this one may not have
         return ["objective"]
     back = trained(question.model, question.method, said)
-    back = Question(question.model, question.method, back).estimate().recipe
-    return [
+    again = Question(question.model, question.method, back).estimate()
+    back = again.recipe
+    lost = [
         row.name
         for row in ALL_WORDS
         if _means(row, question.method, recipe)
@@ -142,6 +143,12 @@ def lost_words(question: Question, recipe: Recipe, target: Target, text: str) ->
         and recipe.get(row.name) != back.get(row.name)
         and not (row.name == "target_modules" and _adapted(question, recipe) == _adapted(question, back))
     ]
+    if (
+        not lost and recipe.lora.target_modules == "all-linear"
+    ):  # of which trainers make a list, without stacked experts
+        same = again.trainable_parameters == question.estimate().trainable_parameters
+        lost = [] if same else ["target_modules"]
+    return lost
 
 
 def _adapted(question: Question, recipe: Recipe) -> frozenset[str]:

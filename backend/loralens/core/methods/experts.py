@@ -61,13 +61,15 @@ class Stacked:
         return tuple(found)
 
 
-def translate(root: Root, lora: Lora) -> tuple[Lora, Stacked]:
+def translate(root: Root, lora: Lora, *, listed: bool = False) -> tuple[Lora, Stacked]:
     """The targets that are still modules, and the parameters that get adapters.
+
+    `listed`: `all-linear` is a list of the linear layers' names, as some trainers make one, and not PEFT's own word.
 
     Raises:
         InvalidInput: only one of two fused projections is named, or dropout, DoRA or a bias is asked for where PEFT has none.
     """
-    lora, turned = _turned(root, lora)
+    lora, turned = _turned(root, lora, listed)
     stacked = Stacked(turned, lora.target_parameters)
     for word, asked in (("dropout", lora.dropout), ("use_dora", lora.use_dora), ("lora_bias", lora.lora_bias)):
         if asked and (turned or stacked.named):
@@ -87,10 +89,10 @@ _NONE: Final = {
 }
 
 
-def _turned(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
+def _turned(root: Root, lora: Lora, listed: bool) -> tuple[Lora, frozenset[str]]:
     """Without the names that PEFT turns into stacked weights, and these weights."""
     mapping = root.expert_targets
-    targets = _names(root, lora, mapping) if mapping else ()
+    targets = _names(root, lora, mapping, listed) if mapping else ()
     if not mapping or not targets:
         return lora, frozenset()
     mapped = {target: old for target in targets for old in mapping if target == old or target.endswith("." + old)}
@@ -102,13 +104,17 @@ def _turned(root: Root, lora: Lora) -> tuple[Lora, frozenset[str]]:
             field="lora.target_modules",
             hint=f"name {', '.join(sorted(fused))} together",
         )
-    present = any(isinstance(module, Experts) for _, module, _ in root.distinct())  # a config may have none
-    weights = frozenset(mapping[old] for old in mapped.values()) if present else frozenset()
+    weights = frozenset(mapping[old] for old in mapped.values()) if has_experts(root) else frozenset()
     rest = tuple(target for target in targets if target not in mapped)
     return replace(lora, target_modules=rest), weights
 
 
-def _names(root: Root, lora: Lora, mapping: dict[str, str]) -> tuple[str, ...]:
+def has_experts(root: Root) -> bool:
+    """Are there stacked experts? A config of a family of mixtures may have none."""
+    return any(isinstance(module, Experts) for _, module, _ in root.distinct())
+
+
+def _names(root: Root, lora: Lora, mapping: dict[str, str], listed: bool) -> tuple[str, ...]:
     targets = settled(root, lora).target_modules or ()
     if not isinstance(targets, str):
         return tuple(targets)
@@ -127,7 +133,7 @@ def _names(root: Root, lora: Lora, mapping: dict[str, str]) -> tuple[str, ...]:
             if isinstance(module, Experts):
                 keys += [f"{name}.{old}" for old in mapping if re.fullmatch(targets, f"{name}.{old}")]
         found.update({key.rsplit(".", 1)[-1]: None for key in keys})
-    if everything:
+    if everything and not listed:
         found.update(dict.fromkeys(mapping))
     return tuple(found)
 

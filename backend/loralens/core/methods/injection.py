@@ -30,6 +30,7 @@ from loralens.core.methods.merged import MergedAdapter
 from loralens.core.methods.tokens import train_rows
 from loralens.core.question import patterns
 from loralens.core.question.media import NO_TOWER
+from loralens.core.question.presets import lists_linears
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -104,7 +105,8 @@ class ModuleSelection:
         lora = recipe.lora
         self._root, self._frozen = root, recipe.freeze_tower
         self._table = walked_table(root, recipe)
-        self.lora, self._stacked = experts.translate(root, lora)
+        self._lister = lists_linears(recipe) if settled(root, lora).target_modules == "all-linear" else ""
+        self.lora, self._stacked = experts.translate(root, lora, listed=bool(self._lister))
         self._wanted = selector(root, self.lora)
         self._adapted = False
         self._spared = False  # freeze_tower keeps an adapter from a module
@@ -222,6 +224,17 @@ class ModuleSelection:
             found.append(f"without effect: freeze_tower {self._frozen} (no target lies there)")
         return found
 
+    def listed(self) -> list[str]:
+        """What becomes of stacked experts where the trainer lists the linear layers for `all-linear`."""
+        mapping = self._root.expert_targets
+        if not self._lister or not mapping or not experts.has_experts(self._root):
+            return []
+        said = f"target_modules all-linear: {self._lister} hands PEFT a list of the linear layers' names"
+        if not self._stacked.turned:
+            return [f"{said}; stacked experts are no layers and get no adapter, unlike with PEFT's own all-linear"]
+        names = ", ".join(sorted(old for old, new in mapping.items() if new in self._stacked.turned))
+        return [f"{said}; PEFT takes {names} among them for the stacked experts, which get adapters, the router none"]
+
     def _are_parameters(self, names: set[str]) -> bool:
         keys = tuple(names)
         modules = ((name, module) for name, module, _ in self._root.distinct())
@@ -291,7 +304,7 @@ def inject(root: Root, recipe: Recipe) -> list[str]:
     train_rows(root, recipe)
     if recipe.lora.freeze_a:
         _freeze_a(root)
-    return [*_assumptions(root, recipe), *selection.ignored()]
+    return [*_assumptions(root, recipe), *selection.listed(), *selection.ignored()]
 
 
 def _freeze_a(root: Root) -> None:

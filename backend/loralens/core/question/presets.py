@@ -2,6 +2,7 @@
 
 A row names a word, the trainer's value, the **source**, and where it holds: `for` names conditions (`CONDITIONS`), `since`
 and `before` versions of the trainer's `library` (the newest one unless the recipe's stack names another).
+`lists_linears` is the source for a trainer that lists the linear layers itself (see `Preset`).
 
 A preset fills only words that are left open. What it filled follows from the recipe alone, so that an answer's recipe,
 sent back, gives the same answer.
@@ -85,6 +86,8 @@ class Preset:
     version: str
     rows: tuple[Default, ...]
     notes: tuple[Note, ...]
+    lists_linears: str = ""
+    """The source, where `all-linear` is a list of names here, made by the modules' class; empty where PEFT resolves the word."""
 
     def titled(self, recipe: Recipe) -> str:
         """`TRL 1.16`, or with the version that the recipe's stack names."""
@@ -121,7 +124,7 @@ def preset(name: str) -> Preset:
     notes = tuple(
         Note(note["says"], tuple(note.get("for", ())), note.get("uncounted", False)) for note in given["notes"]
     )
-    return Preset(name, given["title"], given["library"], given["version"], rows, notes)
+    return Preset(name, given["title"], given["library"], given["version"], rows, notes, given.get("lists_linears", ""))
 
 
 def as_trained(recipe: Recipe, method: str, *, leave: frozenset[str] = frozenset()) -> Recipe:
@@ -166,6 +169,13 @@ def said_of_trainer(recipe: Recipe, method: str) -> list[str]:
     said = [f"as {title} has it by default: {', '.join(alike)}"] if alike else []
     said += [f"not as {title} has it by default: {', '.join(unlike)}"] if unlike else []
     return said + [f"{title}: {note.says}" for note in _notes(recipe, method)]
+
+
+def lists_linears(recipe: Recipe) -> str:
+    """The trainer and its version, where it hands PEFT the names of the linear layers for `all-linear`; empty elsewhere."""
+    if recipe.trainer == NO_TRAINER or not preset(recipe.trainer).lists_linears:
+        return ""
+    return preset(recipe.trainer).titled(recipe)
 
 
 def uncounted(recipe: Recipe, method: str) -> bool:

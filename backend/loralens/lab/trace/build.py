@@ -11,6 +11,7 @@ import torch
 from loralens.core.architecture.heads import head_of
 from loralens.core.architecture.nested import trained_part
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.question.presets import lists_linears
 from loralens.core.question.recipe import Quantization, Recipe
 from loralens.lab.trace import media, quantize
 from loralens.lab.trace.families import model_class
@@ -140,6 +141,8 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
     lora = recipe.lora
     usual = usual_targets(getattr(model.config, "model_type", None))
     targets = usual if lora.target_modules is None else lora.target_modules
+    if targets == "all-linear" and lists_linears(recipe) and _has_stacked_experts(model):
+        targets = _listed(model)
     config = LoraConfig(
         task_type=_TASK_TYPES.get(head_for(model.config, recipe)),
         r=lora.rank,
@@ -169,6 +172,17 @@ def adapt(model: torch.nn.Module, method: str, recipe: Recipe) -> torch.nn.Modul
         if lora.freeze_a and "lora_A" in name:  # what `peft.optimizers.create_lorafa_optimizer` does first
             parameter.requires_grad_(False)
     return adapted
+
+
+def _has_stacked_experts(model: torch.nn.Module) -> bool:
+    return any(parameter.dim() == 3 and ".experts." in name for name, parameter in model.named_parameters())
+
+
+def _listed(model: torch.nn.Module) -> tuple[str, ...]:
+    """The last names of all linear layers but the head, told by the name of their class, as some trainers list them."""
+    head = model.get_output_embeddings()  # type: ignore[operator]  # transformers types it as a module
+    linears = (name for name, part in model.named_modules() if "Linear" in type(part).__name__ and part is not head)
+    return tuple(sorted({name.rsplit(".", 1)[-1] for name in linears}))
 
 
 def usual_targets(model_type: str | None) -> str | None:
