@@ -45,16 +45,20 @@ def model_of(config):
 
 
 def by_class(model):
-    """LLaMA-Factory 0.9.5 model/model_utils/misc.py: the class is called something with Linear; without the head's name."""
+    """LLaMA-Factory's model/model_utils/misc.py, ms-swift's swift/utils: Linear is in the class's name; without the head."""
     found = [(name, type(part).__name__) for name, part in model.named_modules() if "lm_head" not in name]
     return {name.split(".")[-1] for name, kind in found if "Linear" in kind and "Embedding" not in kind}
 
 
 def by_type(model):
-    """Axolotl 0.18 loaders/adapter.py and ms-swift 4.6: torch's linear layers, without the output embedding."""
+    """Axolotl's loaders/adapter.py: torch's linear layers, and classes that are called so; without the output embedding."""
     head = model.get_output_embeddings()
-    found = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head]
-    return {name.split(".")[-1] for name in found}
+    linears = [
+        (name, part)
+        for name, part in model.named_modules()
+        if isinstance(part, torch.nn.Linear) or "Linear" in type(part).__name__
+    ]
+    return {name.split(".")[-1] for name, part in linears if part is not head}
 
 
 def pefts(config, targets):
@@ -72,7 +76,7 @@ def own(config, **words):
     return memory_answer({"config": config, "method": "lora", "recipe": recipe}, verdicts=False)["estimates"][0]
 
 
-RULES = {"llama-factory": by_class, "ms-swift": by_type, "axolotl": by_type}
+RULES = {"llama-factory": by_class, "ms-swift": by_class, "axolotl": by_type}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -93,7 +97,7 @@ def test_a_trace_lists_them_too():
         entries = {key: value for key, value in CONFIGS[name].items() if key != "model_type"}
         model = build_on_meta(CONFIG_MAPPING[CONFIGS[name]["model_type"]](**entries), recipe)
         traced = sum(part.numel() for part in adapt(model, "lora", recipe).parameters() if part.requires_grad)
-        assert traced == pefts(CONFIGS[name], by_type)
+        assert traced == pefts(CONFIGS[name], by_class)
 
 
 def test_dropout_is_refused_only_where_experts_are_adapted():
