@@ -70,6 +70,12 @@ CASES: dict[str, dict[str, Any]] = {
             "intermediate_size": 192, "pixel_shuffle_ratio": 0.5,
         },
     },
+    "idefics2": {
+        "text_config": {**TEXT, "model_type": "mistral", "tie_word_embeddings": False},
+        "vision_config": {**VIT, "image_size": 56},
+        "perceiver_config": {"resampler_n_latents": 5, "resampler_depth": 2, "resampler_n_heads": 4, "resampler_head_dim": 8,
+                             "num_key_value_heads": 2, "hidden_size": 80},
+    },
     "idefics3": {
         "text_config": {**TEXT, "model_type": "llama"},
         "vision_config": {**VIT, "image_size": 56},
@@ -315,6 +321,13 @@ def test_gemma_3n_is_what_transformers_makes_with_timm() -> None:
     assert any("does not reach the vision tower" in line for line in said)
     other = {**config, "vision_config": {"model_type": "gemma3n_vision", "architecture": "mobilenetv5_base"}}
     assert "left out" in left_out_note(other)[0]
+
+
+def test_idefics_2_says_that_pictures_are_not_split() -> None:
+    words = {"images": 1, "image_size": [500, 700], "sequence_length": 512}
+    said = memory_answer({"config": config_of("idefics2"), "method": "full", "recipe": words})["estimates"][0]
+    assert any("do_image_splitting" in line for line in said["assumptions"])
+    assert any("5 tokens of the sequence" in line for line in said["assumptions"])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ _TEXT: Final = {
     "llava_next": "llama",
     "llava_next_video": "llama",
     "llava_onevision": "qwen2",
+    "idefics2": "mistral",
     "idefics3": "llama",
     "smolvlm": "llama",
     "mistral3": "mistral",

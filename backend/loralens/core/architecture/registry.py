@@ -171,6 +171,7 @@ MEDIA: Final[dict[str, str]] = {
     "glm4v": "glm4v:Glm4vMedia",
     "glm4v_moe": "glm4v:Glm4vMedia",
     "glm_ocr": "glm_ocr:GlmOcrMedia",
+    "idefics2": "idefics2:Idefics2Media",
     "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",
     "kimi_k25": "kimi_vision:KimiMedia",

@@ -249,7 +249,7 @@ def media_config(name: str, layers: int, tower: int) -> JsonObject:
     return config
 
 
-_LANGUAGE: Final[dict[str, str]] = dict.fromkeys(("smolvlm2-2.2b", "idefics3-8b"), TEXT)
+_LANGUAGE: Final[dict[str, str]] = dict.fromkeys(("smolvlm2-2.2b", "idefics2-8b", "idefics3-8b"), TEXT)
 _LANGUAGE["glm-4.5v-narrow"] = r".*language_model.*\.(q_proj|v_proj)"
 # PEFT cannot adapt Llama 4's router, which all-linear takes in, nor has an adapter on experts dropout
 _NAMED: Final = {"glm-4.5v-narrow": ["q_proj", "k_proj", "v_proj", "o_proj", "qkv"],

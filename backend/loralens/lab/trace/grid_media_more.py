@@ -20,6 +20,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("lfm2-vl-1.6b", 4, 5, (400, 500), 512),
     ("lfm2.5-vl-1.6b", 3, 3, (600, 1500), 2048),
     ("minicpm-v-4.6", 4, 5, (500, 700), 1024),
+    ("idefics2-8b", 2, 5, (500, 700), 512),
     ("gemma-3n-whole", 7, 2, (500, 700), 512),
 )
 # where all-linear is not what is adapted
@@ -122,6 +123,16 @@ CONFIGS: Final[dict[str, JsonObject]] = {
                         "linear_num_value_heads": 16, "tie_word_embeddings": True},
         "vision_config": {"model_type": "minicpmv4_6_vision", "hidden_size": 1152, "intermediate_size": 4304,
                           "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 980, "patch_size": 14},
+    },
+    "idefics2-8b": {
+        "model_type": "idefics2", "image_token_id": 32001, "tie_word_embeddings": False,
+        "perceiver_config": {"hidden_size": 4096, "resampler_n_latents": 64, "resampler_depth": 3, "resampler_n_heads": 16,
+                             "resampler_head_dim": 96, "num_key_value_heads": 4},
+        "text_config": {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32003, "pad_token_id": 0,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "idefics2", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+                          "num_attention_heads": 16, "image_size": 980, "patch_size": 14},
     },
     "paddleocr-vl": {
         "model_type": "paddleocr_vl", "tie_word_embeddings": False,

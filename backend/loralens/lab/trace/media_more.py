@@ -64,6 +64,19 @@ def _idefics(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _idefics2(config: Any, recipe: Recipe) -> MediaInputs:
+    """Idefics 2: whole pictures, and which pixels are there: all of them."""
+    made = processor("idefics2.image_processing_pil_idefics2.Idefics2ImageProcessorPil")
+    given = made([pictures(recipe)[: recipe.images]] * recipe.micro_batch_size, return_tensors="np")
+    pixels = tuple(given["pixel_values"].shape)
+    return MediaInputs(
+        {"pixel_values": pixels},
+        {"pixel_attention_mask": tuple(given["pixel_attention_mask"].shape)},
+        instead={"create_bidirectional_mask": lambda **_: None},
+        listed=[pixels[1]] * pixels[0],
+    )
+
+
 def _gemma4(config: Any, recipe: Recipe) -> MediaInputs:
     """Gemma 4: patches padded to the most, and their places."""
     vision, images = config.vision_config, recipe.images * recipe.micro_batch_size
@@ -217,6 +230,7 @@ MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "glm4v": _glm4v,
     "glm4v_moe": _glm4v,
     "glm_ocr": _glm4v,
+    "idefics2": _idefics2,
     "idefics3": _idefics,
     "lfm2_vl": _lfm2,
     "llama4": _llama4,

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class TowerAttention(Module):
-    """Four projections around a kernel that sees the whole picture."""
+    """Four projections around a kernel that sees the whole picture. `tokens`: of one; None: as many as the call says (`beside`)."""
 
-    def __init__(self, hidden: int, heads: int, tokens: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int, tokens: int | None, dropout: float) -> None:
         for name, label in (("k", "key"), ("v", "value"), ("q", "query")):
             setattr(self, f"{name}_proj", Linear(hidden, hidden, True, name=f"attention {label}"))
         self.out_proj = Linear(hidden, hidden, True, name="attention output projection")
@@ -45,7 +45,7 @@ class TowerAttention(Module):
             call.attention,
             self._dropout,
             causal=False,
-            keys=ONE * self._tokens,
+            keys=ONE * (call.beside if self._tokens is None else self._tokens),
         )
         out: Tensor = self.out_proj(t, kernel(t, q, k, v, call.masks.get("pictures")).view(self.out_proj.in_features))
         return out
@@ -54,7 +54,9 @@ class TowerAttention(Module):
 class TowerLayer(Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, hidden: int, intermediate: int, heads: int, tokens: int, act: str, dropout: float) -> None:
+    def __init__(
+        self, hidden: int, intermediate: int, heads: int, tokens: int | None, act: str, dropout: float
+    ) -> None:
         self.layer_norm1 = LayerNorm(hidden)
         self.self_attn: Module = TowerAttention(hidden, heads, tokens, dropout)
         self.layer_norm2 = LayerNorm(hidden)

@@ -53,9 +53,9 @@ class NumberedPatches(Module):
 
 
 class TiledTower(Module):
-    """SigLIP without a head."""
+    """SigLIP without a head. `any_size`: a call says how many patches a picture has."""
 
-    def __init__(self, v: Config) -> None:
+    def __init__(self, v: Config, *, any_size: bool = False) -> None:
         hidden, heads = v.integer("hidden_size", default=1152), v.integer("num_attention_heads", default=16)
         v.divides("num_attention_heads", hidden, heads)
         layers = v.integer("num_hidden_layers", default=12, high=MAX_LAYERS)
@@ -67,19 +67,20 @@ class TiledTower(Module):
         )
         act = known(v.text("hidden_act", "gelu_pytorch_tanh"), "config.vision_config.hidden_act")
         dropout = v.number("attention_dropout", 0.0, 0, 1)
-        self.side, self.tokens, self.hidden = side, (side // patch) ** 2, hidden
+        self.side, self.patch, self.tokens, self.hidden = side, patch, (side // patch) ** 2, hidden
         self.values = channels * side**2
         self.embeddings = NumberedPatches(channels, hidden, patch, side)
         self.encoder = Module()
         self.encoder.layers = Stack(
-            lambda _: TowerLayer(hidden, wide, heads, self.tokens, act, dropout), [None] * layers
+            lambda _: TowerLayer(hidden, wide, heads, None if any_size else self.tokens, act, dropout), [None] * layers
         )
         self.post_layernorm = LayerNorm(hidden)
         self.unread: list[Module] = []
 
     def forward(self, t: Tape, pixels: Tensor, call: Call, images: Size) -> Tensor:
         """Shapes: (tiles * values) to (tiles * patches, hidden)."""
-        hidden = t.local(self.embeddings(t, pixels, call, images * self.tokens))
+        patches = self.tokens if call.beside is None else call.beside
+        hidden = t.local(self.embeddings(t, pixels, call, images * patches))
         layers, name = self.encoder.layers.layers, "model.vision_model.encoder.layers"
         found = t.local(walk_stack(t, name, layers, hidden, call, checkpointing=call.checkpointing))
         return self.post_layernorm(t, found)
@@ -137,24 +138,33 @@ class Idefics3Media(Projected):
         high, wide = resized(*recipe.image_size, self._vision.side)
         return (high // self._vision.side) * (wide // self._vision.side) + 1
 
+    def area(self, recipe: Recipe) -> int:
+        """Pixels of a tile."""
+        side: int = self._vision.side
+        return side**2
+
     def beside(self, recipe: Recipe) -> list[tuple[str, Size]]:
         """Which pixels are there."""
-        return [("which pixels are there", BATCH * (recipe.images * self.tiles(recipe) * self._vision.side**2 * 8))]
+        return [("which pixels are there", BATCH * (recipe.images * self.tiles(recipe) * self.area(recipe) * 8))]
 
     def features(self, t: Tape, pixels: Tensor, call: Call, images: Size, several: bool, held: list[Tensor]) -> Tensor:
         """Empty pictures are left out, by a copy of the others; then tower and connector."""
-        v = self._vision
-        dtype = v.embeddings.patch_embedding.weight.dtype
+        v, area = self._vision, self.area(call.recipe)
+        dtype, values = v.embeddings.patch_embedding.weight.dtype, v.values // v.side**2 * area
         pixels = ops.cast(t, pixels, dtype, "pictures in the weights' dtype")
-        pixels = t.replace(pixels, t.new(images * v.values, dtype, v.values, "pictures that are there"))
-        there = t.new(images * v.side**2, "int64", 1, "which pixels are there")
+        pixels = t.replace(pixels, t.new(images * values, dtype, values, "pictures that are there"))
+        there = t.new(images * area, "int64", 1, "which pixels are there")
         states = v(t, pixels, call, images)
-        tokens = split_up(t, self._projector(t, states))
+        tokens = split_up(t, self.projected(t, states, call, images, several))
         t.end(there, pixels)
         held += [states, tokens]
         self.remember(states, tokens)
         tokens = joined(t, tokens, "pictures: tokens of all, joined")
         return ops.cast(t, tokens, dtype, "pictures: tokens in the weights' dtype")
+
+    def projected(self, t: Tape, states: Tensor, call: Call, images: Size, several: bool) -> Tensor:
+        """The connector's."""
+        return self._projector(t, states)
 
     def remember(self, states: Tensor, tokens: Tensor) -> None:
         """What the tower and the connector have made."""
