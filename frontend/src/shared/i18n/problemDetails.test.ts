@@ -27,4 +27,9 @@ it.each([
   ['try strategy=ddp, or fsdp2 to shard the weights', '可改为 strategy=ddp；要切分权重则用 fsdp2'],
   ['try cp=1', '可改为 cp=1'],
   ['a way out that no rule has', 'a way out that no rule has'],
+  [
+    'did you mean h100-sxm? `loralens gpus` lists all names; a card of your own is custom:24GiB',
+    '可能是指 h100-sxm；`loralens gpus` 列出全部名字；自己的显卡写成 custom:24GiB',
+  ],
+  ['try ["q_proj", "v_proj"]', '例如 ["q_proj", "v_proj"]'],
 ])('%s', (hint, said) => expect(hintInChinese(hint)).toBe(said))
