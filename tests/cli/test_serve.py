@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import httpx
 import pytest
 from cli.conftest import ENVIRONMENT
+
+from loralens.cli.serve import _listen
 
 
 def start(*words: str, **environment: str) -> subprocess.Popen[str]:
@@ -60,3 +63,21 @@ def test_a_wrong_setting_names_its_variable(monkeypatch):
     assert done.returncode == 2
     assert "LORALENS_MAX_DEPTH" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_answers_are_sent_at_once():
+    """A body in a second packet would otherwise wait for the first to be acknowledged: 40 ms."""
+
+    async def accepted() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        class Asked(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                inner = transport.get_extra_info("socket")
+                found.set_result(inner.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        async with await asyncio.get_running_loop().create_server(Asked, sock=_listen("127.0.0.1", 0)) as server:
+            with socket.create_connection(server.sockets[0].getsockname()):
+                return await found
+
+    assert asyncio.run(accepted()) == 1

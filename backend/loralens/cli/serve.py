@@ -151,8 +151,9 @@ def _cut_streams_are_no_error(record: logging.LogRecord) -> bool:
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket, so that a taken port is said in one line before anything is started."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # asyncio sends small answers at once (TCP_NODELAY) only where a socket says that it is TCP's
+        listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(2048)  # a browser that is told the address may come before the server is up: it waits
