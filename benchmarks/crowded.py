@@ -48,7 +48,7 @@ def crowd(number: int) -> tuple[str, dict[str, object]]:
         ("/api/sweep", {"config": config, "method": "lora", "sweep": SWEEP}),
         ("/api/fit", {"config": config | {"num_hidden_layers": 2000}, "gpu": "t4"}),
         ("/api/memory", {"config": config | {"num_hidden_layers": 2000}}),
-        ("/api/lifetimes", {"config": config | {"num_hidden_layers": 2000}, "method": "lora"}),
+        ("/api/lifetimes", {"config": config | {"num_hidden_layers": 1000}, "method": "lora"}),
         ("/api/plans", {"config": config | {"num_hidden_layers": 2000}, "method": "full", "gpu": "h100", "gpus": 1024, "nodes": 128}),
         ("/api/explain", {"text": OUT_OF_MEMORY, "config": config | {"num_hidden_layers": 2000}, "method": "full"}),
         ("/api/check", {"files": {"train.yaml": AXOLOTL}, "config": config | {"num_hidden_layers": 2000}, "gpu": "t4"}),
