@@ -37,10 +37,12 @@ CONFIGS = {
     "electra": {**SMALL, "model_type": "electra"},
     "mpnet": {**SMALL, "model_type": "mpnet"},
     "deberta-v2": {**SMALL, "model_type": "deberta-v2"},
+    "layoutlm": {**SMALL, "model_type": "layoutlm"},
 }
 TARGETS = {
     "llama": ["q_proj"], "gpt_neox": ["query_key_value"], "gpt2": ["c_attn"], "bert": ["query"], "roberta": ["query"],
     "distilbert": ["q_lin"], "modernbert": ["Wqkv"], "electra": ["query"], "mpnet": ["q"], "deberta-v2": ["query_proj"],
+    "layoutlm": ["query"],
 }  # fmt: skip
 CLASSES = {
     "sequence_classification": ("AutoModelForSequenceClassification", "SEQ_CLS", 5),
@@ -56,6 +58,8 @@ def real(family, head):
     import transformers
 
     name, _, labels = CLASSES[head]
+    if (family, head) == ("layoutlm", "question_answering"):  # transformers lists it for documents alone
+        name = "AutoModelForDocumentQuestionAnswering"
     entries = {key: value for key, value in CONFIGS[family].items() if key != "model_type"}
     config = transformers.AutoConfig.for_model(family, **entries, num_labels=labels)
     with torch.device("meta"):

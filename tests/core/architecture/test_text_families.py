@@ -50,6 +50,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     ],
     "electra": [ENCODER, {**ENCODER, "embedding_size": 96, "tie_word_embeddings": False}],
     "mpnet": [ENCODER, {**ENCODER, "relative_attention_num_buckets": 16, "tie_word_embeddings": False}],
+    "layoutlm": [ENCODER, {**ENCODER, "type_vocab_size": 3, "max_2d_position_embeddings": 50, "tie_word_embeddings": False}],
     "bart": [BOTH],
     "mbart": [BOTH],
     "pegasus": [BOTH],

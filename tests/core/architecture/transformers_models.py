@@ -20,6 +20,7 @@ HEADS = {
     "xlm-roberta": "XLMRobertaForMaskedLM",
     "electra": "ElectraForMaskedLM",
     "mpnet": "MPNetForMaskedLM",
+    "layoutlm": "LayoutLMForMaskedLM",
     "deberta-v2": "DebertaV2ForMaskedLM",
     "bart": "BartForConditionalGeneration",
     "mbart": "MBartForConditionalGeneration",

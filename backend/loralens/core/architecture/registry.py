@@ -113,6 +113,7 @@ FAMILIES: Final[dict[str, str]] = {
     "distilbert": "distilbert:DistilBert",
     "modernbert": "modernbert:ModernBert",
     "electra": "electra:Electra",
+    "layoutlm": "layoutlm:LayoutLM",
     "mpnet": "mpnet:MPNet",
     # language models of multimodal ones
     "muse_glimmer_text": "muse_glimmer:MuseGlimmer",

@@ -13,7 +13,7 @@ from loralens.core.errors import UnsupportedArchitecture
 
 # families with parameters that train in name and no gradient ever reaches
 UNREACHED: Final = frozenset(
-    {"jamba", "mamba", "falcon_mamba", "gemma3n_text", "deepseek_v32", "glm_moe_dsa", "deepseek_v4"}
+    {"jamba", "mamba", "falcon_mamba", "gemma3n_text", "deepseek_v32", "glm_moe_dsa", "deepseek_v4", "layoutlm"}
 )
 
 
@@ -32,6 +32,8 @@ def model_class(config: Any, head: str = LM) -> Any:
 
     if head != LM:
         mapping = getattr(auto, _MAPPINGS[head])
+        if head == "question_answering" and type(config) not in mapping:
+            mapping = auto.MODEL_FOR_DOCUMENT_QUESTION_ANSWERING_MAPPING
         if type(config) not in mapping:
             raise no_such_head(str(config.model_type), head)
         found = mapping[type(config)]
@@ -164,4 +166,6 @@ def inputs(
             batch_inputs["labels"] = tokens(batch, length)
     if padded:
         batch_inputs["attention_mask"] = tokens(batch, length)
+    if kind == "layoutlm":
+        batch_inputs["bbox"] = tokens(batch, length, 4)
     return batch_inputs

@@ -85,6 +85,7 @@ CONFIGS: Final[dict[str, tuple[JsonObject, list[str], list[str] | str]]] = {
         ["query", "value"], "all-linear",
     ),
     "mpnet": (_encoder("mpnet", 30527), ["q", "v"], "all-linear"),
+    "layoutlm": (_encoder("layoutlm", 30522), ["query", "value"], "all-linear"),
     "kimi-linear": (
         decoder("kimi_linear", 32768, 2304, 9216, 32, 32, 4, **_LATENT, num_experts=16, num_experts_per_tok=4,
                 num_shared_experts=1, moe_intermediate_size=1024, linear_head_dim=128, linear_num_heads=32,

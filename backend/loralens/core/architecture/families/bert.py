@@ -169,8 +169,9 @@ class Bert(Root):
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Encoder, head, and cross entropy in the logits' own dtype."""
+        call.attention = self.attention_for(call.recipe)
         hidden = self.embedded(t, call)
-        call.masks["full"] = padding_mask(t, call)
+        call.masks["full"] = self.mask(t, call)
         t.ledger.mark("embeddings")
         name, layers = f"{self.inner}.encoder.layer", getattr(self, self.inner).encoder.layer.layers
         hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
@@ -184,6 +185,10 @@ class Bert(Root):
         """What the first layer is given."""
         found: Tensor = getattr(self, self.inner).embeddings(t, call, self._dropout)
         return found
+
+    def mask(self, t: Tape, call: Call) -> Tensor | None:
+        """What every layer is handed."""
+        return padding_mask(t, call)
 
     def loss(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """The masked language model's, or another head's."""
