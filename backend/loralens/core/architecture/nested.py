@@ -15,6 +15,7 @@ from loralens.core.architecture.config import Config
 # wrapper -> its text part, where the name is not `<wrapper>_text` or the file does not say
 _TEXT: Final = {
     "aya_vision": "cohere2",
+    "got_ocr2": "qwen2",
     "llava": "llama",
     "llava_next": "llama",
     "llava_next_video": "llama",
@@ -37,7 +38,7 @@ _TEXT: Final = {
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 }
 # text fields at the top level
-_FLAT: Final = {name: f"{name}_text" for name in ("qwen2_vl", "qwen2_5_vl", "paddleocr_vl")}
+_FLAT: Final = {name: f"{name}_text" for name in ("qwen2_vl", "qwen2_5_vl", "paddleocr_vl")} | {"got_ocr2": "qwen2"}
 _FIELDS: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "llama": (4096, 11008, 32, 32, 32000),
@@ -78,7 +79,7 @@ _EITHER: Final = frozenset(
     }
 )
 """Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
-_TIED: Final = ("kimi_k25",)  # whose head is tied where the file does not say
+_TIED: Final = ("kimi_k25", "got_ocr2")  # whose head is tied where the file does not say
 TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")
 

@@ -172,6 +172,7 @@ MEDIA: Final[dict[str, str]] = {
     "glm4v": "glm4v:Glm4vMedia",
     "glm4v_moe": "glm4v:Glm4vMedia",
     "glm_ocr": "glm_ocr:GlmOcrMedia",
+    "got_ocr2": "got_ocr2:GotOcr2Media",
     "idefics2": "idefics2:Idefics2Media",
     "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",

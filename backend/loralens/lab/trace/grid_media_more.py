@@ -22,6 +22,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("minicpm-v-4.6", 4, 5, (500, 700), 1024),
     ("idefics2-8b", 2, 5, (500, 700), 512),
     ("gemma-3n-whole", 7, 2, (500, 700), 512),
+    ("got-ocr-2", 4, 4, (700, 500), 512),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -133,6 +134,16 @@ CONFIGS: Final[dict[str, JsonObject]] = {
                         "tie_word_embeddings": False},
         "vision_config": {"model_type": "idefics2", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
                           "num_attention_heads": 16, "image_size": 980, "patch_size": 14},
+    },
+    # two of four layers of the tower see the whole picture
+    "got-ocr-2": {
+        "model_type": "got_ocr2", "image_token_index": 151859, "tie_word_embeddings": True,
+        "text_config": {"model_type": "qwen2", "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24,
+                        "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 151860,
+                        "tie_word_embeddings": True},
+        "vision_config": {"model_type": "got_ocr2_vision", "hidden_size": 768, "mlp_dim": 3072, "num_hidden_layers": 12,
+                          "num_attention_heads": 12, "image_size": 1024, "patch_size": 16, "window_size": 14,
+                          "global_attn_indexes": [1, 2]},
     },
     "paddleocr-vl": {
         "model_type": "paddleocr_vl", "tie_word_embeddings": False,

@@ -129,13 +129,13 @@ def _fixed(config: Any, recipe: Recipe) -> MediaInputs:
 
 
 def _tiled(config: Any, recipe: Recipe) -> MediaInputs:
-    """InternVL and Aya Vision: tiles and a thumbnail."""
+    """InternVL and Aya Vision: tiles and a thumbnail; GOT-OCR 2: whole pictures, as its processor has it."""
     side = config.vision_config.image_size
     height, width = side if isinstance(side, (list, tuple)) else (side, side)
     made = processor(
         "got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil",
         size={"height": height, "width": width},
-        crop_to_patches=True,
+        crop_to_patches=config.model_type != "got_ocr2",
     )
     given = made(pictures(recipe), return_tensors="np")
     return MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)})
@@ -189,6 +189,7 @@ _SEE_FRAMES: Final = ("video_llava",)
 _MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "aya_vision": _tiled,
     "gemma3": _fixed,
+    "got_ocr2": _tiled,
     "internvl": _tiled,
     "llava": _llava,
     "llava_next": _next,
