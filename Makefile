@@ -57,6 +57,10 @@ trl-steps: ## Exported TRL scripts run a real step: make trl-steps TRL=path/to/p
 trl-traces: ## TRL's losses traced in the installed version, appended to two files: make trl-traces TRL=path/to/python STEPS=file EVALUATIONS=file
 	PYTHONPATH=backend:tests $(TRL) tests/trainers/trl_traces.py $(STEPS) $(EVALUATIONS)
 
+.PHONY: trl-objectives
+trl-objectives: ## Other objectives' steps traced in TRL's own code, appended to a file: make trl-objectives TRL=path/to/python FILE=file NAMES="dpo/ kto/"
+	PYTHONPATH=backend:tests $(TRL) tests/trainers/trl_objective_traces.py $(FILE) $(NAMES)
+
 .PHONY: oom-events
 oom-events: ## 200 made-up out-of-memory messages: how often the tensor is named, with the set-up and without (a quarter of an hour)
 	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/oom_events.py 200

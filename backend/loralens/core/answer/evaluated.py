@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.errors import InvalidInput
 from loralens.core.objectives.assembled import assemble
+from loralens.core.objectives.logprobs import returned, whole
 from loralens.core.objectives.passes import Passes
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
@@ -24,7 +25,6 @@ from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import names_library
 from loralens.core.step.rows import in_rows, in_samples
 from loralens.core.step.step import book_beside, book_static, held_parameters
-from loralens.core.tape import ops
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.tape import Tape
@@ -115,9 +115,9 @@ def _loss_of(recipe: Recipe) -> str:
 
 def _returned_logits(t: Tape, passes: Passes) -> None:
     """One pass more, whose 16-bit logits accelerate's wrapper makes float32 when the model has returned."""
-    logits = passes.learn(lambda t, root, hidden, call: root.logits(t, hidden))
-    whole = logits if t.autocast is None else ops.cast(t, logits, "float32", "logits, returned in float32")
-    t.end(logits, *([] if whole is logits else [whole]))
+    logits = passes.learn(whole)
+    found = returned(t, logits)
+    t.end(logits, *([] if found is logits else [found]))
 
 
 def _walk(config: Mapping[str, Any], method: str, recipe: Recipe) -> Pass:

@@ -13,11 +13,12 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.losses.rows import labelled
 from loralens.core.architecture.tiled import TILE_WORDS, counted_states, grown, reduced, tile_rows
 from loralens.core.objectives.divergences import of_whole
+from loralens.core.objectives.logprobs import returned, whole
 from loralens.core.objectives.objective import BaseObjective
-from loralens.core.tape import ops
 from loralens.core.tape.size import TOKENS
 
 if TYPE_CHECKING:
+    from loralens.core.architecture.call import Read
     from loralens.core.architecture.causal import Root
     from loralens.core.architecture.losses.cross_entropy import Headed
     from loralens.core.architecture.module import Linear
@@ -43,18 +44,18 @@ class Distillation(BaseObjective):
 
     def loss(self, passes: Passes) -> Tensor:
         """Backward runs through the student alone."""
-        read = _states if passes.recipe.loss == "fused_head" else _logits
+        read = _states if passes.recipe.loss == "fused_head" else whole
         t = passes.tape
-        student = passes.learn(read)
+        student = _of_loop(t, passes.learn(read), read)
         passes.phase("teacher")
-        if read is _logits and passes.beside["teacher"].caches:
+        if read is whole and passes.beside["teacher"].caches:
             # its output, keys and values with it, is a local variable of the loss
             t.handed.cache = t.handed.cache or []
-        teacher = passes.score(read, "teacher")
+        teacher = _of_loop(t, passes.score(read, "teacher"), read)
         passes.phase("forward")
         t.section = "logits"
         call = Call(passes.recipe, passes.validity)
-        if read is _logits:
+        if read is whole:
             loss = of_whole(t, student, teacher, call)
         else:
             loss = _in_tiles(t, (passes.root.head, passes.beside["teacher"].head), student, teacher, call)
@@ -62,10 +63,14 @@ class Distillation(BaseObjective):
         return loss
 
 
-def _logits(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
-    """Whole, returned in float32 by accelerate's wrapper."""
-    logits = root.logits(t, hidden)
-    return logits if t.autocast is None else ops.cast(t, logits, "float32", "logits, returned in float32")
+def _of_loop(t: Tape, found: Tensor, read: Read) -> Tensor:
+    """What the training loop has of a pass."""
+    if read is _states:
+        return found
+    t.section = "logits"
+    found = returned(t, found)
+    t.section = "activations"
+    return found
 
 
 def _states(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
@@ -81,7 +86,14 @@ def _in_tiles(t: Tape, heads: tuple[Linear, Linear], student: Tensor, teacher: T
     # the whole hidden states are local variables of the loss: both names hold to its end
     learns = counted_states(t, head, student, rows)
     knows = counted_states(t, teacher_head, teacher, rows)
-    tile = tile_rows(rows, call) * TILE_WORDS
+    row_count = tile_rows(rows, call)
+    tile = row_count * TILE_WORDS
+    words = head.out_features
+    rest = words % TILE_WORDS or TILE_WORDS  # words of the last tile
+    if words <= TILE_WORDS:
+        neighbours = rest if row_count == rows else rest * 2
+    else:
+        neighbours = TILE_WORDS * 2 if words >= 2 * TILE_WORDS else TILE_WORDS + rest
     dtype = t.autocast or learns.dtype
     weight = t.parameter(head.weight)
     sums = t.new(rows * 9, "float32", 1, "divergence: running sums")
@@ -98,10 +110,12 @@ def _in_tiles(t: Tape, heads: tuple[Linear, Linear], student: Tensor, teacher: T
             for (numel, _, width, name), wants in wanted
         ]
         both = t.new(tile * 2, "float32", TILE_WORDS, "divergence: tiles of logits, student's and teacher's", "logits")
-        with t.temporary(tile * 2, dtype, TILE_WORDS, "gradient: two tiles of logits, cast", "logits"):
+        # a tile's gradient is cast while the one before it still has its name; the last one's lives until the function returns
+        with t.temporary(row_count * neighbours, dtype, TILE_WORDS, "gradient: two tiles of logits, cast", "logits"):
             t.ledger.settle()
+        last = t.new(row_count * rest, dtype, rest, "gradient: last tile of logits, cast", "logits")
         found = [grown(t, total, size) for total, (size, _) in zip(totals, wanted, strict=True)]
-        t.end(both)
+        t.end(both, last)
         return found
 
     student_size = (learns.numel, learns.dtype, learns.width, "head hidden states")

@@ -72,10 +72,10 @@ def log_of_sum(t: Tape, both: Tensor) -> Tensor:
     numel, dtype, width = both.numel, both.dtype, both.width
 
     def apply(g: Tensor) -> Tensor:
-        difference, exponents = (like(t, numel, dtype, width, "gradient: mixture, exponents") for _ in range(2))
-        t.end(difference)
+        # `grad * (self - result).exp()`: both temporaries of the expression end with it
+        both = [like(t, numel, dtype, width, "gradient: mixture, exponents") for _ in range(2)]
         product = like(t, numel, dtype, width, "gradient: log-probabilities, stacked")
-        t.end(exponents)
+        t.end(*both)
         return product
 
     t.record("mixture", [out], [both], derivatives.LOGSUMEXP.kept(self=both, result=out), apply)

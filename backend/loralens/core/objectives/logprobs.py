@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loralens.core.architecture.call import Call
 from loralens.core.architecture.losses.rows import labelled
 from loralens.core.architecture.tiled import log_probabilities as in_tiles
 from loralens.core.architecture.tiled import reduced
@@ -11,40 +12,61 @@ from loralens.core.tape import ops
 from loralens.core.tape.size import BATCH, TOKENS
 
 if TYPE_CHECKING:
-    from loralens.core.architecture.call import Call
+    from collections.abc import Callable
+
+    from loralens.core.architecture.call import Read
     from loralens.core.architecture.losses.cross_entropy import Headed
+    from loralens.core.objectives.passes import Passes
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.size import Size
     from loralens.core.tape.tape import Tape
 
 
-def log_probabilities(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
-    """Of the next tokens, as the recipe's `loss` says. Shapes: hidden (rows, hidden); result (samples, length - 1).
+def log_probabilities(passes: Passes, run: Callable[[Read], Tensor]) -> Tensor:
+    """Of the next tokens, as the recipe's `loss` says, from a pass that `run` runs. Shapes: result (samples, length - 1).
 
     Where logits are whole, GRPO builds those of the completion alone (`logits_to_keep`).
     """
-    if call.recipe.loss == "fused_head":
-        return in_tiles(t, root, hidden, call)
-    if call.recipe.objective.type != "grpo":
-        return of_whole(t, root.logits(t, hidden), TOKENS - BATCH)
-    wanted, width = labelled(call), root.head.in_features
-    kept = ops.cut(t, hidden, "head: positions of the completion", numel=(wanted + BATCH) * width)
-    return of_whole(t, root.logits(t, kept), wanted)
+    if passes.recipe.loss == "fused_head":
+        return run(in_tiles)
+    if passes.recipe.objective.type != "grpo":
+        return of_whole(passes.tape, run(whole), TOKENS - BATCH)
+    wanted = labelled(Call(passes.recipe, passes.validity))
+
+    def kept(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+        numel = (wanted + BATCH) * root.head.in_features
+        return root.logits(t, ops.cut(t, hidden, "head: positions of the completion", numel=numel))
+
+    return of_whole(passes.tape, run(kept), wanted)
+
+
+def whole(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """All logits, as the model returns them. Shapes: hidden (rows, hidden); result (rows, vocabulary)."""
+    return root.logits(t, hidden)
+
+
+def returned(t: Tape, logits: Tensor) -> Tensor:
+    """What the training loop gets of logits that the model returned: float32, where accelerate wraps the model.
+
+    Source: accelerate 1.15 utils/operations.py (`ConvertOutputsToFp32`), which runs when the model and its autocast are done.
+    """
+    return logits if t.autocast is None else ops.cast(t, logits, "float32", "logits, returned in float32")
 
 
 def of_whole(t: Tape, logits: Tensor, rows: Size) -> Tensor:
-    """Of so many rows of the logits in float32, by a kernel that keeps them: backward makes one gradient of their size.
+    """Of so many rows of returned logits, by a kernel that keeps them: backward makes one gradient of their size.
 
     The last position's logits are cut off: a view, whose gradient fills a tensor of the whole size.
-    Source: TRL 1.16.0 kernels/logprob_entropy.py, trainer/utils.py (`selective_log_softmax`); accelerate 1.15
-    utils/operations.py (`ConvertOutputsToFp32`).
+    Source: TRL 1.16.0 kernels/logprob_entropy.py, trainer/utils.py (`selective_log_softmax`).
     """
-    if t.autocast is not None:
-        logits = ops.cast(t, logits, "float32", "logits, returned in float32")
+    outside, t.section = t.section, "logits"
+    logits = returned(t, logits)
     t.ledger.where = "loss"
     assert isinstance(logits.width, int)
     shifted = ops.cut(t, logits, "logits before the last", numel=rows * logits.width)
-    return selected(t, shifted, rows)
+    found = selected(t, shifted, rows)
+    t.section = outside
+    return found
 
 
 def selected(t: Tape, logits: Tensor, rows: Size) -> Tensor:

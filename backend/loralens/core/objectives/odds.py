@@ -9,15 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.loss import cross_entropy
-from loralens.core.objectives.logprobs import of_rows, of_whole, selected
+from loralens.core.objectives.logprobs import of_rows, of_whole, returned, selected, whole
 from loralens.core.objectives.objective import BaseObjective
 from loralens.core.tape import ops
 from loralens.core.tape.size import BATCH, TOKENS
 
 if TYPE_CHECKING:
-    from loralens.core.architecture.call import Call
     from loralens.core.architecture.causal import Root
-    from loralens.core.architecture.losses.cross_entropy import Headed
     from loralens.core.objectives.passes import Passes
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
@@ -47,7 +45,7 @@ class SimPO(BaseObjective):
 
     def loss(self, passes: Passes) -> Tensor:
         """One pass."""
-        return of_rows(passes.tape, passes.learn(_once))
+        return of_rows(passes.tape, of_whole(passes.tape, passes.learn(whole), TOKENS - BATCH))
 
 
 class ORPO(SimPO):
@@ -55,19 +53,16 @@ class ORPO(SimPO):
 
     def loss(self, passes: Passes) -> Tensor:
         """One pass, whose logits are read twice."""
-        return passes.learn(_twice)
+        return _twice(passes.tape, passes.learn(whole))
 
 
-def _once(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
-    return of_whole(t, root.logits(t, hidden), TOKENS - BATCH)
-
-
-def _twice(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
-    logits = root.logits(t, hidden)
-    if t.autocast is not None:
-        logits = ops.cast(t, logits, "float32", "logits, returned in float32")
+def _twice(t: Tape, logits: Tensor) -> Tensor:
+    """Shapes: logits (rows, vocabulary), as the model returned them."""
+    t.section = "logits"
+    logits = returned(t, logits)
     t.ledger.where = "loss"
-    width = root.head.out_features
+    assert isinstance(logits.width, int)
+    width = logits.width
     rows = ops.cut(t, logits, "logits of the chosen rows", numel=TOKENS * width // 2)
     before = ops.cut(t, rows, "logits of the chosen rows before the last", numel=(TOKENS - BATCH) * width // 2)
     copied = ops.copy(t, before, "logits of the chosen rows, contiguous")
@@ -76,4 +71,6 @@ def _twice(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     shifted = ops.cut(t, logits, "logits before the last", numel=(TOKENS - BATCH) * width)
     odds = of_rows(t, selected(t, shifted, TOKENS - BATCH))
     total = ops.add(t, likelihood, odds, "loss, both")
-    return ops.scale(t, total, "loss")
+    found = ops.scale(t, total, "loss")
+    t.section = "activations"
+    return found

@@ -63,3 +63,7 @@ class Passes:
         end_autocast(t)
         t.grad_enabled, t.adapters = outside
         return found
+
+    def reference(self, where: str | None, read: Read) -> Tensor:
+        """A pass of the reference: a copy of the model, or the model with its adapter switched off."""
+        return self.score(read, "reference" if where == "copy" else "", adapters=where != "adapter")

@@ -6,6 +6,7 @@ serves several micro batches and stays, some bytes per token, until the last of 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loralens.core.objectives.logprobs import log_probabilities, of_rows
@@ -45,13 +46,13 @@ class GRPO(BaseObjective):
             generated(passes)
         if scores_before(recipe):
             passes.phase("old_logprobs")
-            t.end(passes.score(log_probabilities))
+            t.end(log_probabilities(passes, passes.score))
         where = recipe.objective.reference
         if where is not None:
             passes.phase("ref_logprobs")
-            t.end(passes.score(log_probabilities, "reference" if where == "copy" else "", adapters=where != "adapter"))
+            t.end(log_probabilities(passes, partial(passes.reference, where)))
         passes.phase("forward")
-        return of_rows(t, passes.learn(log_probabilities))
+        return of_rows(t, log_probabilities(passes, passes.learn))
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What the phases leave out."""

@@ -6,6 +6,7 @@ rows (sigmoid, hinge, IPO, APO …) touches one number per row.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.objectives.logprobs import log_probabilities, of_rows, preference_inputs
@@ -27,9 +28,7 @@ def referred(passes: Passes) -> None:
     where = passes.recipe.objective.reference
     if where == "precomputed":
         return
-    passes.tape.end(
-        passes.score(log_probabilities, "reference" if where == "copy" else "", adapters=where != "adapter")
-    )
+    passes.tape.end(log_probabilities(passes, partial(passes.reference, where)))
 
 
 class DPO(BaseObjective):
@@ -44,7 +43,7 @@ class DPO(BaseObjective):
 
     def loss(self, passes: Passes) -> Tensor:
         """The policy's pass comes first."""
-        scores = passes.learn(log_probabilities)
+        scores = log_probabilities(passes, passes.learn)
         passes.phase("reference")
         referred(passes)
         return of_rows(passes.tape, scores)
@@ -62,8 +61,8 @@ class KTO(BaseObjective):
     def loss(self, passes: Passes) -> Tensor:
         """Mismatched rows first, without gradients; the reference scores both kinds."""
         t = passes.tape
-        mismatched = passes.score(log_probabilities)
-        scores = passes.learn(log_probabilities)
+        mismatched = log_probabilities(passes, passes.score)
+        scores = log_probabilities(passes, passes.learn)
         passes.phase("reference")
         referred(passes)
         referred(passes)

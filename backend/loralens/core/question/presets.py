@@ -31,6 +31,11 @@ def _packed(method: str, recipe: Recipe) -> bool:
     return method != "full" and (method == "qlora" or recipe.quantization is not None)
 
 
+def _redirected(_: str, recipe: Recipe) -> bool:
+    """Distillation in tiles; on whole logits it is GKD's trainer, which calls the model itself."""
+    return recipe.objective.type == "distillation" and (recipe.loss == "fused_head" or "loss" in recipe.left_open)
+
+
 CONDITIONS: Final[Mapping[str, Callable[[str, Recipe], bool]]] = {
     "full": lambda method, _: method == "full",
     "adapter": lambda method, _: method != "full",
@@ -45,6 +50,8 @@ CONDITIONS: Final[Mapping[str, Callable[[str, Recipe], bool]]] = {
     "not_still": lambda _, recipe: recipe.objective.type not in STILL,
     "whole_logits": lambda _, recipe: recipe.objective.type in WHOLE_LOGITS,
     "not_whole_logits": lambda _, recipe: recipe.objective.type not in WHOLE_LOGITS,
+    "redirected": _redirected,
+    "not_redirected": lambda method, recipe: not _redirected(method, recipe),
     "not_ddp": lambda _, recipe: recipe.parallelism.strategy != "ddp",
 }
 

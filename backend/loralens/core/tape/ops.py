@@ -223,10 +223,12 @@ def sub(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     own, given = a.dtype, promote(a.dtype, b.dtype)
     out = t.new(a.numel, given, a.width, label)
     numel, dtype, width = b.numel, b.dtype, b.width
-    second = b.node is not None
+    wanted, second = a.node is not None, b.node is not None
 
     def apply(g: Tensor) -> list[Tensor | None]:
-        first = g.view() if own == given else like(t, g.numel, own, g.width, f"gradient: {label}, cast")
+        first = None
+        if wanted:
+            first = g.view() if own == given else like(t, g.numel, own, g.width, f"gradient: {label}, cast")
         if not second:
             return [first, None]
         negated = like(t, g.numel, g.dtype, g.width, f"gradient: {label}, negated")
