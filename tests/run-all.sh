@@ -127,21 +127,67 @@ check "layers (import-linter)" env PYTHONPATH=backend "$bin/lint-imports" --no-l
 [ -d tests/interpreters/node_modules/pyodide ] || npm --prefix tests/interpreters ci >"$LOGS/interpreters.log" 2>&1 ||
   say "CPython 3.14 for Node could not be fetched: see $LOGS/interpreters.log"
 then_counted
+# The suite in parts that two workers take in turn, one after the other, so that neither of two cores is idle before the
+# end: the long ones first. `rest` is every folder that is not named here.
+parts=(browser core/architecture lab rest core/answer api trainers planner validation cli architecture)
+# What mostly waits (for clocks, killed servers, Ray's nodes) runs beside both.
+waiting=(abuse jobs installation huggingface)
+
+# part NAME: becomes the program that runs it.
+part() {
+  local folder others=()
+  case "$1" in
+    browser) exec npm --prefix frontend run --silent e2e ;;
+    waiting) exec "$bin/python" -m pytest "${waiting[@]/#/tests/}" ;;
+    rest)
+      for folder in "${parts[@]}" "${waiting[@]}"; do others+=("--ignore=tests/$folder"); done
+      exec "$bin/python" -m pytest "${others[@]}"
+      ;;
+    *) exec "$bin/python" -m pytest "tests/$1" ;;
+  esac
+}
+
+# take NAME: runs a part, whose output goes to its log, and notes its exit code and seconds.
+take() {
+  local code=0 begun=$SECONDS
+  part "$1" >"$(log_of "tests $1")" 2>&1 &
+  trap 'kill "$!"; exit 143' TERM
+  wait "$!" || code=$?
+  printf '   %s: %s s\n' "$1" $((SECONDS - begun))
+  printf '%s %s\n' "$code" $((SECONDS - begun)) >"$claims/${1//\//-}.ended"
+}
+
+# worker: takes parts until none is left; the first that makes a part's folder has it.
+worker() {
+  local name
+  for name in "${parts[@]}"; do
+    mkdir "$claims/${name//\//-}" 2>/dev/null && take "$name"
+  done
+}
+
+in_parts() {
+  local name code seconds
+  claims=$(mktemp -d)
+  for name in worker worker "take waiting"; do
+    $name &
+    children+=("$!")
+  done
+  wait "${children[@]: -3}" || true
+  for name in "${parts[@]}" waiting; do
+    read -r code seconds <"$claims/${name//\//-}.ended" || code=1 seconds=0
+    say "== tests: $name"
+    cat "$(log_of "tests $name")"
+    counted "tests $name" "$code" $((SECONDS - seconds))
+  done
+  rm -r "$claims"
+}
+
+check "browser and fonts" browser_is_there
 if [ $# -gt 0 ]; then # a choice of one's own
   tests "Python tests" "$bin/python" -m pytest "$@"
-  check "browser and fonts" browser_is_there
   tests "page in the browser" npm --prefix frontend run --silent e2e
 else
-  # Two lanes of the same length for two cores (the page in the browser ends the second), and a third that mostly waits: for
-  # clocks, killed servers, Ray's nodes.
-  waiting=(tests/abuse tests/jobs tests/installation tests/huggingface)
-  second=(tests/lab tests/api)
-  meanwhile "Python tests: all others" "$bin/python" -m pytest "${second[@]/#/--ignore=}" "${waiting[@]/#/--ignore=}"
-  meanwhile "Python tests: abuse, jobs, installation, Hub" "$bin/python" -m pytest "${waiting[@]}"
-  tests "Python tests: lab, API" "$bin/python" -m pytest "${second[@]}"
-  check "browser and fonts" browser_is_there
-  tests "page in the browser" npm --prefix frontend run --silent e2e
-  then_counted
+  in_parts
 fi
 
 for failure in "${failures[@]:+${failures[@]}}"; do printf 'FAILED %s\n' "$failure"; done
