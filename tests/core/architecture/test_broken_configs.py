@@ -19,8 +19,8 @@ from loralens.core.errors import LoraLensError
 from loralens.core.question.model import given as given_model
 from loralens.core.question.recipe import Recipe
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "2000"))
-THOROUGH = EXAMPLES > 2_000  # then every config that can be counted is also walked
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1000"))
+THOROUGH = EXAMPLES > 1_000  # then every config that can be counted is also walked
 CONFIGS = [
     *(dict(entry.config) for entry in catalogue.models()),
     *({"model_type": family, **found} for family, several in (HYBRIDS | SWITCHED).items() for found in several),
