@@ -36,13 +36,14 @@ CONFIGS = {
     "modernbert": {**SMALL, "model_type": "modernbert"},
     "electra": {**SMALL, "model_type": "electra"},
     "mpnet": {**SMALL, "model_type": "mpnet"},
+    "deberta": {**SMALL, "model_type": "deberta"},
     "deberta-v2": {**SMALL, "model_type": "deberta-v2"},
     "layoutlm": {**SMALL, "model_type": "layoutlm"},
 }
 TARGETS = {
     "llama": ["q_proj"], "gpt_neox": ["query_key_value"], "gpt2": ["c_attn"], "bert": ["query"], "roberta": ["query"],
     "distilbert": ["q_lin"], "modernbert": ["Wqkv"], "electra": ["query"], "mpnet": ["q"], "deberta-v2": ["query_proj"],
-    "layoutlm": ["query"],
+    "layoutlm": ["query"], "deberta": ["in_proj"],
 }  # fmt: skip
 CLASSES = {
     "sequence_classification": ("AutoModelForSequenceClassification", "SEQ_CLS", 5),

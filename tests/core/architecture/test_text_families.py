@@ -55,6 +55,11 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "mbart": [BOTH],
     "pegasus": [BOTH],
     "m2m_100": [BOTH],
+    "deberta": [
+        {**ENCODER, "relative_attention": True, "pos_att_type": ["p2c"], "type_vocab_size": 2, "max_relative_positions": 9},
+        {**ENCODER, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False},
+        ENCODER,
+    ],
     "deberta-v2": [
         {**ENCODER, "relative_attention": True, "pos_att_type": ["p2c"], "type_vocab_size": 2},
         {**ENCODER, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False,
@@ -94,6 +99,18 @@ def test_mpnet_has_no_checkpointing() -> None:
     with pytest.raises(UnsupportedArchitecture, match="no gradient checkpointing"):
         memory_answer({"config": config, "method": "full"})
     assert memory_answer({"config": config, "method": "full", "recipe": {"gradient_checkpointing": False}})
+
+
+def test_the_first_deberta_fails_in_16_bits() -> None:
+    question: dict[str, Any] = {"config": {"model_type": "deberta", **CONFIGS["deberta"][1]}}
+    for recipe in (
+        {"autocast": "bfloat16", "weights_dtype": "float32"},
+        {"autocast": None, "weights_dtype": "bfloat16"},
+    ):
+        with pytest.raises(UnsupportedArchitecture, match="fails in 16 bits"):
+            memory_answer({**question, "method": "full", "recipe": recipe})
+    recipe = {"autocast": None, "weights_dtype": "float32", "sequence_length": 32}
+    assert memory_answer({**question, "methods": ["full", "lora", "qlora"], "recipe": recipe})["estimates"]
 
 
 def test_dbrx_fails_under_autocast() -> None:

@@ -21,6 +21,7 @@ HEADS = {
     "electra": "ElectraForMaskedLM",
     "mpnet": "MPNetForMaskedLM",
     "layoutlm": "LayoutLMForMaskedLM",
+    "deberta": "DebertaForMaskedLM",
     "deberta-v2": "DebertaV2ForMaskedLM",
     "bart": "BartForConditionalGeneration",
     "mbart": "MBartForConditionalGeneration",

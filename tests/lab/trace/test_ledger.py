@@ -98,6 +98,23 @@ def test_gradients_are_summed_where_the_engine_sums_them_on_real_tensors(monkeyp
     assert real[-1] == ("add", (101, 32)) and ("add_", (1, 16, 32)) in real
 
 
+def test_a_gather_adds_its_gradient_into_its_zeros():
+    with (
+        cuda_on_cpu.cuda_words(),
+        FakeTensorMode(),
+        torch.autograd.set_multithreading_enabled(False),
+        ledger.TraceLedger() as book,
+    ):
+        x = torch.empty(64, 32, device="cuda", requires_grad=True)
+        chosen = x.gather(1, torch.zeros(64, 2, dtype=torch.int64, device="cuda"))
+        book.begin("backward")
+        first = len(book.storages)
+        chosen.sum().backward()
+    assert [storage.op for storage in book.storages[first:] if storage.size_bytes == 64 * 32 * 4] == [
+        "aten.new_zeros.default"
+    ]
+
+
 def test_peaks_of_a_hand_written_log():
     book = ledger.TraceLedger()
     for kind, size in (("weight", 1000), ("activation", 600), ("logits", 300), ("gradient", 100)):

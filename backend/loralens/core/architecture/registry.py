@@ -57,6 +57,7 @@ FAMILIES: Final[dict[str, str]] = {
     "qwen3_moe": "mixtral:Qwen3Moe",
     "gpt_oss": "gpt_oss:GptOss",
     "deepseek_v2": "deepseek:DeepSeekV2",
+    "deberta": "deberta:Deberta",
     "deberta-v2": "deberta_v2:DebertaV2",
     "deepseek_v3": "deepseek:DeepSeek",
     "deepseek_v32": "deepseek_sparse:DeepSeekV32",

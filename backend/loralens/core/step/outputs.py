@@ -40,7 +40,7 @@ def returned(tape: Tape, recipe: Recipe, loss: Tensor) -> None:
     """
     cache, tape.handed.cache = tape.handed.cache or [], None
     if tape.handed.outputs is None:
-        _drop(tape, cache)
+        tape.end_in_layers(cache)
         return
     if names_library(recipe, "accelerate") and recipe.autocast:
         tape.handed.outputs = [
@@ -49,15 +49,6 @@ def returned(tape: Tape, recipe: Recipe, loss: Tensor) -> None:
         tape.ledger.settle()
     tape.handed.outputs += [tensor for tensor, _ in cache]
     tape.handed.returned(loss)
-
-
-def _drop(tape: Tape, cache: list[tuple[Tensor, int]]) -> None:
-    """The cache ends, in the layers that were not walked too: what the graph does not hold is released."""
-    while cache:
-        tensor, layer = cache.pop(0)
-        before = tape.ledger.snapshot()
-        tape.end(tensor)
-        tape.ledger.apply(tape.ledger.difference(before), tape.stands_for.get(layer, 0))
 
 
 def graph_ends(tape: Tape) -> None:

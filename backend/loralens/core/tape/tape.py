@@ -176,6 +176,14 @@ class Tape:
             elif each is not None:
                 each.end()
 
+    def end_in_layers(self, held: list[tuple[Tensor, int]]) -> None:
+        """Tensors that end, each with its layer, in the layers that were not walked too: what nothing else holds is released."""
+        while held:
+            tensor, layer = held.pop(0)
+            before = self.ledger.snapshot()
+            tensor.end()
+            self.ledger.apply(self.ledger.difference(before), self.stands_for.get(layer, 0))
+
     def local(self, tensor: Some) -> Some:
         """A local variable of the module that runs: held until its forward returns, whatever becomes of the name."""
         self.locals.append(tensor)

@@ -37,13 +37,16 @@ class Validity:
             raise ValueError(f"{variable} is looked at modulo {known[0]} and {modulus}")
         return left
 
+    def pinned(self, variable: str) -> int:
+        """The variable as a number: the plan then holds for this one only."""
+        value = self._values[variable]
+        self.exceeds(variable, value)
+        self.exceeds(variable, value - 1)
+        return value
+
     def pinned_tokens(self) -> int:
         """Tokens of a micro batch as a number: the plan then holds for this batch and length only."""
-        for variable in ("micro_batch_size", "sequence_length"):
-            value = self._values[variable]
-            self.exceeds(variable, value)
-            self.exceeds(variable, value - 1)
-        return self._values["micro_batch_size"] * self._values["sequence_length"]
+        return self.pinned("micro_batch_size") * self.pinned("sequence_length")
 
     def covers(self, batch: int, sequence: int, rank: int) -> bool:
         """Is a setting inside?"""

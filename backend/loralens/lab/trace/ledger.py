@@ -100,6 +100,7 @@ class Owners:
 
 
 _ADD = torch.ops.aten.add.Tensor
+_SCATTER_ADD = torch.ops.aten.scatter_add.default
 _TENSOR_REFERENCES, _STORAGE_REFERENCES = 4, 2  # of a tensor that only the engine holds, seen from a dispatch mode
 
 
@@ -155,6 +156,9 @@ class TraceLedger(TorchDispatchMode):
         override = self.overrides.get(func)
         if func is _ADD and self.phase == "backward" and self._sums_gradients(args, kwargs):
             result = args[0].add_(args[1])
+        elif func is _SCATTER_ADD and self.phase == "backward" and _called_from_engine():
+            # gather's backward, which adds into its zeros but for tensors of a subclass (FunctionsManual, `gather_backward`)
+            result = args[0].scatter_add_(*args[1:])
         elif override is not None:
             result = override(func, *args, **kwargs)
         else:

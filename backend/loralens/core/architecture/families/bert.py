@@ -23,7 +23,6 @@ from loralens.core.architecture.heads import (
 from loralens.core.architecture.loss import plain_cross_entropy
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
-from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
@@ -174,7 +173,7 @@ class Bert(Root):
         call.masks["full"] = self.mask(t, call)
         t.ledger.mark("embeddings")
         name, layers = f"{self.inner}.encoder.layer", getattr(self, self.inner).encoder.layer.layers
-        hidden = walk_stack(t, name, layers, hidden, call, checkpointing=checkpointing)
+        hidden = self.run_layers(t, name, layers, hidden, call, checkpointing=checkpointing)
         after = call.after()
         t.section = "logits"
         loss = self.loss(t, hidden, after)

@@ -32,7 +32,6 @@ from loralens.core.tape.size import BATCH, SEQUENCE, SEQUENCE_SQUARED, TOKENS, T
 from loralens.core.tape.tape import Tape
 
 DISTANCES = "distances"
-HIDDEN_STATES = "the list of all hidden states, which DeBERTa's encoder holds until its forward is over, is not counted"
 
 
 class Distances:
@@ -50,6 +49,24 @@ class Distances:
             self.number = 2 * buckets
         self.shared = config.flag("share_att_key", False)
         self.normed = "layer_norm" in str(config.entries.get("norm_rel_ebd") or "none").lower()
+
+
+class HiddenStates:
+    """What went into every layer, until the encoder's forward is over; a second run of a layer adds nothing."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[Tensor, int]] = []
+        self._over = False
+
+    def hold(self, t: Tape, hidden: Tensor) -> None:
+        """A layer's input."""
+        if not self._over:
+            self._held.append((hidden.view(), t.layer))
+
+    def end(self, t: Tape) -> None:
+        """The encoder's forward is over."""
+        self._over = True
+        t.end_in_layers(self._held)
 
 
 class DebertaSelfAttention(Module):
@@ -152,6 +169,7 @@ class DebertaLayer(Module):
 
     def forward(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
+        call.beside.hold(t, hidden)
         attended = self.attention(t, hidden, call)
         out: Tensor = self.output(t, self.intermediate(t, attended), attended)
         return out
@@ -171,7 +189,6 @@ class DebertaEmbeddings(Module):
 
     def forward(self, t: Tape, call: Call, dropout: float) -> Tensor:
         """Shapes: to (rows, hidden)."""
-        types = t.local(t.new(TOKENS, "int64", 1, "segment ids"))
         words: Tensor = self.word_embeddings(t, TOKENS)
         hold_embeddings(t, words, call)
         hidden = words
@@ -181,7 +198,7 @@ class DebertaEmbeddings(Module):
         else:
             t.local(t.new(words.numel, words.dtype, words.width, "embeddings: no positions"))
         if self._types:
-            segments = t.local(self.token_type_embeddings(t, TOKENS, "segment embeddings", types))
+            segments = t.local(self.token_type_embeddings(t, TOKENS, "segment embeddings", call.shared["segment ids"]))
             hidden = ops.add(t, hidden, segments, "embeddings")
         hidden = self.LayerNorm(t, hidden)
         mask = call.shared["samples"]
@@ -249,11 +266,14 @@ class DebertaV2(Bert):
 
     def embedded(self, t: Tape, call: Call) -> Tensor:
         """And what the layers are handed."""
-        padded = call.recipe.padded
-        mask = t.new(TOKENS, "int64" if padded else "float32", 1, "mask of the batch")
-        call.shared["samples"] = mask
+        mask = Tensor(None, TOKENS, "int64", 1)  # the batch's own
+        if not call.recipe.padded:
+            mask = t.new(TOKENS, "float32", 1, "mask of ones")
+        types = t.new(TOKENS, "int64", 1, "segment ids")
+        call.shared["samples"], call.shared["segment ids"] = mask, types
         hidden = super().embedded(t, call)
-        call.held.append(call.shared.pop("samples"))  # a local variable of the model's forward
+        call.shared.clear()
+        call.held += [mask, types]  # local variables of the model's forward
         call.shared["pairs"] = t.new(TOKENS_BY_SEQUENCE, mask.dtype, 1, "attention mask")
         if self.distances.used:
             call.shared["positions"] = t.new(SEQUENCE_SQUARED, "int64", 1, "distances of positions")
@@ -262,9 +282,17 @@ class DebertaV2(Bert):
             call.shared[DISTANCES] = encoder.LayerNorm(t, table) if self.distances.normed else table
         return hidden
 
-    def assumptions(self, recipe: Recipe) -> list[str]:
-        """What is left out."""
-        return [*super().assumptions(recipe), HIDDEN_STATES]
+    def mask(self, t: Tape, call: Call) -> None:
+        """None of BERT's: layers are handed one for every pair."""
+
+    def run_layers(
+        self, t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool
+    ) -> Tensor:
+        """The encoder holds what went into every layer until its forward is over."""
+        call.beside = states = HiddenStates()
+        hidden = super().run_layers(t, name, layers, hidden, call, checkpointing=checkpointing)
+        states.end(t)
+        return hidden
 
     def attention_for(self, recipe: Recipe) -> str:
         """There is no other."""
