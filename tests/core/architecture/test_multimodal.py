@@ -22,6 +22,7 @@ TEXT = {
 }
 VIT = {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 14}
 VL = {"depth": 3, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "patch_size": 14, "out_hidden_size": 96}
+ERNIE_ROPE = {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [3, 3, 2]}
 CASES: dict[str, dict[str, Any]] = {
     "gemma3": {
         "text_config": {**TEXT, "model_type": "gemma3_text", "head_dim": 32},
@@ -146,6 +147,18 @@ CASES: dict[str, dict[str, Any]] = {
             "pos_emb_height": 8, "pos_emb_width": 8,
         },
         "out_hidden_size": 192, "projector_hidden_size": 60, "tie_word_embeddings": False,
+    },
+    "ernie4_5_vl_moe": {
+        "text_config": {**TEXT, "model_type": "ernie4_5_vl_moe_text", "moe_num_experts": 4, "moe_k": 2,
+                        "moe_intermediate_size": [24, 16], "rope_parameters": ERNIE_ROPE},
+        "vision_config": {"depth": 3, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "patch_size": 14},
+    },
+    "ernie4_5_vl_moe, untied, with biases and without a shared expert": {
+        "text_config": {**TEXT, "model_type": "ernie4_5_vl_moe_text", "moe_num_experts": 4, "moe_k": 2, "use_bias": True,
+                        "moe_num_shared_experts": 0, "mlp_layer_types": ["sparse", "dense", "sparse"],
+                        "rope_parameters": ERNIE_ROPE},
+        "vision_config": {"depth": 2, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "spatial_merge_size": 3},
+        "tie_word_embeddings": False,
     },
     "kimi_k25": {
         "text_config": {**TEXT, "model_type": "deepseek_v3", "num_key_value_heads": 6, "n_routed_experts": 4, "n_group": 2,

@@ -66,3 +66,17 @@ def test_safe_softmax_borrows_what_a_profile_of_it_shows():
     taken = {event.name: event.cpu_memory_usage for event in seen.events()}
     assert sum(kernels.safe_softmax_scratch(scores)) == taken["aten::isneginf"] + taken["aten::all"]
     assert taken["aten::where"] == 0  # the rows are cleared in place
+
+
+def test_a_mask_becomes_places_which_are_addresses_where_values_are_added_up():
+    mask, values = torch.empty(4, 6, dtype=torch.bool, device="meta"), torch.empty(5, device="meta")
+    spread = torch.empty(4, 1, dtype=torch.bool, device="meta").expand(4, 6)
+    kernels.CHOSEN[4, 6] = (5, 7)
+    try:
+        assert kernels.mask_scratch(values, [mask]) == (5 * 2 * 8,)
+        assert kernels.mask_scratch(values, [spread]) == (7 * 2 * 8,)
+        assert kernels.mask_put_scratch(values, [mask], values) == (5 * 2 * 8,)
+        assert kernels.mask_put_scratch(values, [mask], values, True) == (5 * (2 + 3) * 8,)
+        assert kernels.mask_put_scratch(values, [torch.empty(5, dtype=torch.int64)], values, True) == ()
+    finally:
+        kernels.CHOSEN.clear()

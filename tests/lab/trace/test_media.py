@@ -17,7 +17,7 @@ SIZES = ([31, 400], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
          "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224", "llama-3.2-11b-vision", "smolvlm2-2.2b",
          "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b", "glm-ocr", "aya-vision-8b", "llava-onevision-7b",
-         "paddleocr-vl", "minicpm-v-4.6", "idefics2-8b", "got-ocr-2")  # fmt: skip
+         "paddleocr-vl", "minicpm-v-4.6", "idefics2-8b", "got-ocr-2", "ernie-4.5-vl-narrow")  # fmt: skip
 PER_TILE = {
     "llava-v1.6-mistral-7b": 577,
     "smolvlm2-2.2b": 729,

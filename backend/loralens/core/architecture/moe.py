@@ -15,7 +15,6 @@ from loralens.core.tape import derivatives, ops
 from loralens.core.tape.cost import Costs
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
-from loralens.core.tape.size import TOKENS
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.work import product
 
@@ -72,8 +71,9 @@ class Router(Module):
 
 def best(t: Tape, scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
     """`topk`: the best scores of each row and their numbers, which backward scatters by. Shapes: (rows, chosen) each."""
-    values = t.new(TOKENS * chosen, scores.dtype, chosen, "router: chosen scores")
-    numbers = t.new(TOKENS * chosen, "int64", chosen, "router: chosen experts")
+    picked = ops.divide(scores.numel, scores.width) * chosen
+    values = t.new(picked, scores.dtype, chosen, "router: chosen scores")
+    numbers = t.new(picked, "int64", chosen, "router: chosen experts")
     numel, dtype, width = scores.numel, scores.dtype, scores.width
     t.record(
         "router: chosen scores",
@@ -102,7 +102,7 @@ class Experts(Module):
 
     def forward(self, t: Tape, x: Tensor, weights: Tensor, numbers: Tensor, chosen: int) -> Tensor:
         """Shapes: x (rows, hidden), weights and numbers (rows, chosen), result (rows, hidden)."""
-        rows = TOKENS * chosen
+        rows = ops.divide(x.numel, x.width) * chosen
         ordered = t.new(rows, "int64", 1, "experts: sorted numbers")
         order = t.new(rows, "int64", 1, "experts: order of the rows")
         source = t.new(rows, "int64", 1, "experts: source rows")
@@ -115,7 +115,7 @@ class Experts(Module):
         weighted = ops.mul(t, out, weights, "experts: weighted")
         inverse = t.new(rows, "int64", 1, "experts: order back")
         weighted = ops.indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
-        total = ops.total(t, weighted, "experts: sum", numel=TOKENS * self._hidden)  # over each token's experts
+        total = ops.total(t, weighted, "experts: sum", numel=x.numel)  # over each token's experts
         t.end(ordered, order, counts)
         return ops.cast(t, total, x.dtype, "experts: result")
 

@@ -64,6 +64,7 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "paddleocr_vl_text": (1024, 3072, 18, 16, 103424),
     "glm_ocr_text": (1024, 4096, 16, 16, 59392),
     "mllama_text_model": (4096, 14336, 40, 32, 128256),
+    "ernie4_5_vl_moe_text": (2560, 12288, 28, 20, 103424),
 }
 _EITHER: Final = frozenset(
     {
@@ -79,7 +80,7 @@ _EITHER: Final = frozenset(
     }
 )
 """Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
-_TIED: Final = ("kimi_k25", "got_ocr2")  # whose head is tied where the file does not say
+_TIED: Final = ("kimi_k25", "got_ocr2", "ernie4_5_vl_moe")  # whose head is tied where the file does not say
 TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")
 

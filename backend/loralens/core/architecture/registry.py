@@ -129,6 +129,7 @@ FAMILIES: Final[dict[str, str]] = {
     "glm4v_moe_text": "glm4v:Glm4vMoeText",
     "glm_ocr_text": "glm_ocr:GlmOcrText",
     "paddleocr_vl_text": "paddleocr_vl:PaddleText",
+    "ernie4_5_vl_moe_text": "ernie4_5_vl:ErnieVLText",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -165,6 +166,7 @@ MEDIA: Final[dict[str, str]] = {
     "qwen2_5_omni": "qwen_omni:Qwen25OmniMedia",
     "qwen2_5_omni_thinker": "qwen_omni:Qwen25OmniMedia",
     "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
+    "ernie4_5_vl_moe": "ernie4_5_vl:ErnieVLMedia",
     "gemma3": "projected:Gemma3Media",
     "gemma3n": "gemma3n_media:Gemma3nMedia",
     "gemma4": "gemma4_vision:Gemma4Media",

@@ -23,12 +23,13 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("idefics2-8b", 2, 5, (500, 700), 512),
     ("gemma-3n-whole", 7, 2, (500, 700), 512),
     ("got-ocr-2", 4, 4, (700, 500), 512),
+    ("ernie-4.5-vl-narrow", 3, 5, (500, 700), 1024),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
 # what is left unpacked where transformers casts pictures to the dtype of a packed layer and stops with an error
 _SKIP: Final = ["lm_head", "model.vision_tower"]
-SKIPS: Final = {"muse-glimmer-narrow": _SKIP, "lfm2-vl-1.6b": _SKIP, "lfm2.5-vl-1.6b": _SKIP}
+SKIPS: Final = dict.fromkeys(("muse-glimmer-narrow", "lfm2-vl-1.6b", "lfm2.5-vl-1.6b", "ernie-4.5-vl-narrow"), _SKIP)
 # what a sample holds beside its pictures
 BESIDE: Final = {"video-llava-7b": {"video_frames": 4}}
 # published widths, unless a line above says otherwise
@@ -93,6 +94,15 @@ CONFIGS: Final[dict[str, JsonObject]] = {
                         "pad_token_id": 0},
         "vision_config": {"model_type": "gemma3n_vision", "architecture": "mobilenetv5_300m_enc"},
         "audio_config": {"model_type": "gemma3n_audio", "hidden_size": 1536, "conf_num_hidden_layers": 2},
+    },
+    # as 28B-A3B's defaults, with fewer experts and a smaller vocabulary
+    "ernie-4.5-vl-narrow": {
+        "model_type": "ernie4_5_vl_moe", "image_token_id": 24, "video_token_id": 25, "tie_word_embeddings": True,
+        "text_config": {"model_type": "ernie4_5_vl_moe_text", "hidden_size": 2560, "intermediate_size": 12288,
+                        "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4, "vocab_size": 32768,
+                        "moe_num_experts": 8, "moe_k": 6, "moe_intermediate_size": [1536, 512], "moe_num_shared_experts": 2},
+        "vision_config": {"model_type": "ernie4_5_vl_moe_vision", "hidden_size": 1280, "intermediate_size": 5120,
+                          "depth": 32, "num_heads": 16},
     },
     # narrower than K2.5, with fewer experts
     "kimi-k2.5-narrow": {

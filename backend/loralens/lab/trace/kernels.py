@@ -19,7 +19,9 @@ _libraries: list[torch.library.Library] = []
 _card: list[str] = [CUDA]  # which of the two accelerators of NVIDIA is traced
 # operators with a CUDA kernel beside a composite fallback (aten/src/ATen/native/native_functions.yaml)
 WHOLE: Final = ("silu_backward", "mish_backward")
-CHOSEN: Final[dict[tuple[int, ...], int]] = {}  # of masks that a step indexes with: how much is true, by their shape
+# of masks that a step indexes with: how much is true, by their shape; two numbers: of one laid out, and of one spread to it.
+# `()`: a truth value that is read is true
+CHOSEN: Final[dict[tuple[int, ...], int | tuple[int, int]]] = {}
 _ALIGNMENT: Final = 16  # the efficient kernel reads masks in 16-byte rows (sdp_utils: pad_bias)
 
 
@@ -140,7 +142,7 @@ def known_values(func: Any, tensor: torch.Tensor) -> Any:
     Step counters lie on the host, a scaler's count of infinities on the device.
     """
     if tensor.dtype == torch.bool:
-        return False
+        return () in CHOSEN
     one = 1 if tensor.device.type == "cpu" else 0
     return float(one) if tensor.dtype.is_floating_point else one
 
@@ -201,9 +203,33 @@ def index(func: Any, x: torch.Tensor, indices: Any) -> Any:
         if mask is None or mask.dtype != torch.bool:
             chosen.append(mask)
             continue
-        number = CHOSEN.get(tuple(mask.shape), mask.numel())
-        chosen += [torch.empty(number, dtype=torch.int64, device=mask.device) for _ in mask.shape]
+        chosen += [torch.empty(_true(mask), dtype=torch.int64, device=mask.device) for _ in mask.shape]
     return func(x, chosen)
+
+
+def _true(mask: torch.Tensor) -> int:
+    number = CHOSEN.get(tuple(mask.shape), mask.numel())
+    return number if isinstance(number, int) else number[mask.stride(-1) == 0]
+
+
+def mask_scratch(_x: torch.Tensor, indices: Any, *_rest: Any, **_words: Any) -> tuple[int, ...]:
+    """A mask becomes numbers of places, an int64 in each dimension, which last as long as the kernel.
+
+    Source: aten/src/ATen/native/IndexingUtils.h (`expandTensors`), torch 2.13.
+    """
+    return tuple(8 * mask.dim() * _true(mask) for mask in indices if mask is not None and mask.dtype == torch.bool)
+
+
+def mask_put_scratch(
+    x: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False, *_rest: Any
+) -> tuple[int, ...]:
+    """The same; what adds up has three more numbers for each place: its address, a wrapped number and their product.
+
+    Then the addresses are sorted: addresses and places, in and out, which is no more.
+    Source: aten/src/ATen/native/cuda/Indexing.cu (`computeLinearIndex`, `index_put_with_sort_kernel`), torch 2.13.
+    """
+    taken = mask_scratch(x, indices)
+    return (sum(taken) + 3 * 8 * values.numel(),) if accumulate and taken else taken
 
 
 class EqualShares:
@@ -236,6 +262,9 @@ def equip(ledger: Any) -> None:
     ledger.overrides[aten._grouped_mm.default] = grouped_mm
     ledger.overrides[aten.index.Tensor] = index
     ledger.overrides[aten.nonzero.default] = EqualShares(ledger)
+    ledger.workspaces[aten.index.Tensor] = mask_scratch
+    for put in (aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default):
+        ledger.workspaces[put] = mask_put_scratch
     ledger.workspaces[aten.embedding_dense_backward.default] = embedding_scratch
     ledger.workspaces[aten._safe_softmax.default] = safe_softmax_scratch
     ledger.workspaces[aten.masked_scatter.default] = masked_scatter_scratch

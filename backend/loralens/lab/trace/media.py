@@ -32,6 +32,7 @@ PROJECTORS: Final = (
     "mm_projector",
     "projector",
     "merger",
+    "resampler_model",
 )
 
 

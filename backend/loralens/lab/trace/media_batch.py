@@ -25,7 +25,7 @@ class MediaInputs:
     numbers: list[Shape] = field(default_factory=list)  # 32-bit ones, beside values that are read: for their memory
     held: list[torch.Tensor] = field(default_factory=list)
     instead: dict[str, object] = field(default_factory=dict)  # functions of the model's module, replaced
-    chosen: dict[Shape, int] = field(default_factory=dict)  # by its shape, how much of a mask is true
+    chosen: dict[Shape, int | tuple[int, int]] = field(default_factory=dict)  # see `kernels.CHOSEN`
     listed: list[int] | dict[torch.dtype, list[int]] | None = None  # what `Tensor.tolist` gives, perhaps by dtype
 
     def tensors(self, dtype: torch.dtype, device: str = "cuda") -> dict[str, object]:

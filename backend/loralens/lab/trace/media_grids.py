@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy
 import torch
 
+from loralens.core.architecture.families.ernie4_5_vl import ENDS
 from loralens.core.architecture.families.kimi_vision import CUBIC_TAPS, padded
 from loralens.core.architecture.families.minicpmv4_6 import WINDOW
 from loralens.core.architecture.families.muse_glimmer_vision import MOST_TOKENS, fitted
@@ -100,6 +101,35 @@ def _paddle(config: Any, recipe: Recipe) -> MediaInputs:
         merge_size=vision.spatial_merge_size,
     )
     return _given(recipe, made)
+
+
+def _ernie(config: Any, recipe: Recipe) -> MediaInputs:
+    """ERNIE 4.5 VL: and which tokens are a picture's, its two ends among them, for other experts."""
+    vision, text = config.vision_config, config.text_config
+    made = processor(
+        "ernie4_5_vl_moe.image_processing_pil_ernie4_5_vl_moe.Ernie4_5_VLMoeImageProcessorPil",
+        patch_size=vision.patch_size,
+        merge_size=vision.spatial_merge_size,
+    )
+    media = _given(recipe, made)
+    batch, length, pictured = recipe.micro_batch_size, recipe.sequence_length, recipe.images * recipe.micro_batch_size
+    grid = media.values["image_grid_thw"]
+    tokens = int(numpy.asarray(grid).prod(-1).sum()) // vision.spatial_merge_size**2
+    seen = tokens + ENDS * pictured
+    left = batch * length - seen
+    media.integers["moe_mm_token_type_ids"] = (batch, length)
+    media.chosen = {
+        (): 1,
+        (batch, length, text.hidden_size): (left * text.hidden_size, seen * text.hidden_size),
+        (batch * length, text.moe_num_experts): (left * text.moe_num_experts, seen * text.moe_num_experts),
+    }
+
+    def sliced(hidden: torch.Tensor, *_: Any) -> torch.Tensor:
+        first, second = (_integers(hidden.shape[0]) for _ in range(2))
+        return torch.concat([torch.index_select(hidden, 0, first), torch.index_select(hidden, 0, second)], dim=-1)
+
+    media.instead["_temporal_slicing"] = sliced
+    return media
 
 
 def _muse(config: Any, recipe: Recipe) -> MediaInputs:
@@ -204,6 +234,7 @@ def _minicpm(config: Any, recipe: Recipe) -> MediaInputs:
 
 
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "ernie4_5_vl_moe": _ernie,
     "kimi_k25": _kimi,
     "minicpmv4_6": _minicpm,
     "muse_glimmer": _muse,

@@ -12,6 +12,12 @@ from loralens.core.tape.size import SEQUENCE, TOKENS
 from loralens.core.tape.tape import Tape
 
 
+def pictured(call: Call) -> bool:
+    """Do samples hold something with positions of its own?"""
+    media = call.media
+    return media is not None and media.own_positions and media.pictures(call.recipe) is not None
+
+
 def section_tables(
     t: Tape, hidden: Tensor, call: Call, width: int, *, interleaved: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -20,11 +26,9 @@ def section_tables(
     The positions of pictures differ by sample and kind; those of text alone are one row that is spread to all.
     `interleaved`: the angles are put in place instead of concatenated, and layers are handed the positions of text.
     """
-    media = call.media
-    pictured = media is not None and media.own_positions and media.pictures(call.recipe) is not None
-    if pictured or not interleaved:
+    if pictured(call) or not interleaved:
         call.shared.pop("position ids")
-        call.held.append(t.new(TOKENS * 3 if pictured else SEQUENCE, "int64", 1, "position ids"))
+        call.held.append(t.new(TOKENS * 3 if pictured(call) else SEQUENCE, "int64", 1, "position ids"))
     half = width // 2
     with t.temporary(TOKENS * 3, "float32", 1, "rotary: positions in float32"):
         angles = t.new(TOKENS * (3 * half), "float32", half, "rotary: angles")
