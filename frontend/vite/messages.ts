@@ -21,7 +21,9 @@ interface WordTexts {
 const NAME = /^virtual:messages\/([\w-]+)\/(\w+)$/
 const SHARE = /([\w-]+)\.share-(\w+)\.json$/
 
-const json = (file: string): unknown => JSON.parse(readFileSync(file, 'utf8'))
+/** The space between a number and its unit. */
+const PARTED = /(?<=[\d}]) (?=(?:[kKMGT]i?B|TFLOP|[mµ]?s|min|h)\b)/g
+const json = (file: string): unknown => JSON.parse(readFileSync(file, 'utf8').replace(PARTED, '\u00a0'))
 const files = (folder: string, locale: string): [string, string] => [
   join(folder, `${locale}.json`),
   join(folder, 'recipe', 'words.json'),

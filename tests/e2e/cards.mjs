@@ -11,7 +11,7 @@ function gib(bytes) {
   const [name, size] = units.find(([, , from]) => bytes >= from)
   const value = bytes / size
   const [whole, part] = value.toFixed(value >= 1000 ? 0 : value >= 10 ? 1 : 2).split('.')
-  return `${group(whole)}${part ? `.${part}` : ''} ${name}`
+  return `${group(whole)}${part ? `.${part}` : ''}\u00a0${name}`
 }
 const times = (value) => {
   const [whole, part] = value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2).split('.')

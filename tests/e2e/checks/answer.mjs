@@ -3,7 +3,7 @@ import { assert, chooseModel, equal, openPage, post, settled } from '../lib.mjs'
 
 const gib = (bytes) => {
   const value = bytes / 2 ** 30
-  return `${value.toFixed(value >= 1000 ? 0 : value >= 10 ? 1 : 2)} GiB`
+  return `${value.toFixed(value >= 1000 ? 0 : value >= 10 ? 1 : 2)}\u00a0GiB`
 }
 const cell = (bytes) => {
   const value = bytes / 2 ** 30

@@ -98,7 +98,7 @@ export default async function explain(context) {
     const found = part.locator('[data-explained]')
     await found.waitFor()
     const first = await found.locator('[data-tensor]').first().innerText()
-    assert(first.includes('4.64 GiB'), `the tensor has the message's size: ${first}`)
+    assert(first.includes('4.64\u00a0GiB'), `the tensor has the message's size: ${first}`)
     assert(/[一-鿿]/.test(first) === chinese, `in the reader's language: ${first}`)
     await axe(page, `an explained message, ${look.lang}, ${look.theme}, ${look.width}`)
     await found.locator('[data-apply]').click()

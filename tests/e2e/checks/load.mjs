@@ -21,7 +21,7 @@ const DEFAULT = {
   },
 }
 const group = (value) => String(value).replace(/\B(?=(\d{3})+(?!\d))/g, ',')
-const gib = (bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`
+const gib = (bytes) => `${(bytes / 2 ** 30).toFixed(1)}\u00a0GiB`
 
 /** The document as the server sends it to a browser that remembers this language. */
 async function documentOf(url, path, lang) {
@@ -39,7 +39,7 @@ async function rendered({ url }) {
     gib(lora.peak.allocated_bytes),
     group(full.parameters.trainable),
     group(lora.parameters.trainable),
-    `${(lora.storage.adapter_file_bytes / 2 ** 20).toFixed(1)} MiB`,
+    `${(lora.storage.adapter_file_bytes / 2 ** 20).toFixed(1)}\u00a0MiB`,
   ]
   const wanted = lora.phases.map((phase) => gib(phase.peak_bytes))
   const { gpus } = await (await fetch(`${url}/api/gpus`)).json()

@@ -33,9 +33,9 @@ async function numbers({ page, url }) {
   for (const { method, kinds, resting, peak_bytes: peak } of answer.lifetimes) {
     const before = resting.kind.reduce((sum, kind) => sum + kinds[kind].bytes, 0)
     const text = await page.locator('[data-step-card=before] table').innerText()
-    assert(text.includes(`${gib(before)} GiB`), `before the step ${method} has ${gib(before)} GiB: ${text}`)
+    assert(text.includes(`${gib(before)}\u00a0GiB`), `before the step ${method} has ${gib(before)} GiB: ${text}`)
     const last = await page.locator('[data-step-card=after] p').innerText()
-    assert(last.includes(`${gib(peak)} GiB`), `the fullest moment of ${method} is ${gib(peak)} GiB: ${last}`)
+    assert(last.includes(`${gib(peak)}\u00a0GiB`), `the fullest moment of ${method} is ${gib(peak)} GiB: ${last}`)
   }
 }
 

@@ -40,9 +40,7 @@ export function useTexts(): Texts {
   const value = (item: Value): string => (typeof item === 'number' ? formatInteger(item, locale.value) : item)
   function at(axis: Axis | null, item: Value | null): string {
     if (axis === null || item === null) return ''
-    if (item === 1 && axis === 'tokens') return t('benchmark.one.tokens')
-    if (item === 1 && axis === 'adapters') return t('benchmark.one.adapters')
-    return t(`benchmark.at.${axis}`, { n: value(item) })
+    return t(`benchmark.at.${axis}`, { n: value(item) }, Number(item))
   }
 
   function verdict(found: PointVerdict | SweepVerdict, mode: Mode): string {
@@ -66,7 +64,7 @@ export function useTexts(): Texts {
 
   /** Planned times are estimates: no digits that nobody knows. */
   const about = (seconds: number): string =>
-    formatSeconds(seconds >= 10 ? Math.round(seconds) : seconds, locale.value).replace(/[.]0+(?= )/, '')
+    formatSeconds(seconds >= 10 ? Math.round(seconds) : seconds, locale.value).replace(/[.]0+(?=\s)/, '')
   const withUnits = (values: Record<string, number | string>): Record<string, string> =>
     readable(values, {
       seconds: about,
@@ -77,7 +75,7 @@ export function useTexts(): Texts {
   function remark(found: Pick<Remark, 'code' | 'values' | 'text'>, group: 'doubt' | 'skip'): string {
     const key = group === 'doubt' ? `benchmark.doubt.${found.code}` : `benchmark.skip.${found.code}`
     if (!found.code || !te(key)) return found.text
-    return t(key, withUnits(found.values ?? {}))
+    return t(key, withUnits(found.values ?? {}), Number(found.values?.rounds))
   }
 
   return {
@@ -102,7 +100,7 @@ export function useTexts(): Texts {
     },
     clock(text) {
       const threads = /^wall clock, (\d+) threads$/.exec(text)?.[1]
-      if (threads) return t('benchmark.clock.wall', { n: threads })
+      if (threads) return t('benchmark.clock.wall', Number(threads))
       const known: Record<string, string> = {
         'CPU time of one thread': t('benchmark.clock.cpu'),
         'CUDA events': t('benchmark.clock.cuda'),
@@ -115,7 +113,7 @@ export function useTexts(): Texts {
         typeof facts[name] === 'string' || typeof facts[name] === 'number' ? [text(String(facts[name]))] : []
       return [
         ...said('name'),
-        ...said('cores', (n) => t('benchmark.cores', { n })),
+        ...said('cores', (n) => t('benchmark.cores', Number(n))),
         ...said('capability'),
         ...said('torch', (version) => `PyTorch ${version}`),
         ...said('platform'),

@@ -35,8 +35,40 @@ describe('the two languages', () => {
   })
 
   it('put in the same values', () => {
-    const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1]!).sort()
+    const places = (text: string): string[] =>
+      [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1]!))].sort()
     for (const [key, text] of zh) expect([key, ...places(en.get(key)!)]).toEqual([key, ...places(text)])
+  })
+
+  it('keep a number on the line of its unit', () => {
+    for (const [key, text] of [...zh, ...en])
+      expect([key, /[\d}] (?:[KMG]iB|[kMG]B|m?s|min|h)\b/.test(text)]).toEqual([key, false])
+  })
+
+  it('say one thing as one: a count before a plural has a form for 1', () => {
+    const counted =
+      /\{(?:n|r|rank|count|place|modules|rounds|samples|rows|nodes|threads)\} (?:(?:more|new) )?[a-z]{2,}s\b/
+    const several =
+      /^(adapters\.(disk|verified|heldOut|tools\.tooFew|inspect\.\w+)|answer\.targets|benchmark\.doubt\.of|check\.tooMany)$/
+    for (const [key, text] of en)
+      if (counted.test(text) && !several.test(key)) {
+        const [one, many] = text.split('|')
+        expect([key, many !== undefined && !counted.test(one!)]).toEqual([key, true])
+      }
+  })
+
+  it('are told the count where they have a form for 1', () => {
+    for (const [key, text] of en)
+      if (text.includes('|'))
+        expect([key, new RegExp(`\\bt\\(\\s*'${key}'(,\\s*\\{[^{}]*\\}\\s*)?,?\\s*\\)`).test(code)]).toEqual([
+          key,
+          false,
+        ])
+  })
+
+  it('call a method by its name, not by its word in the API', () => {
+    const bare = /\{\{ *\w+(\.value)?\.method *\}\}|^ +\w+(\.value)?\.method,$|\$\{\w+(\.value)?\.method\}[^.]/gm
+    expect([...code.matchAll(bare)].map((match) => match[0])).toEqual([])
   })
 
   it('leave nothing empty, and nothing Chinese in English', () => {

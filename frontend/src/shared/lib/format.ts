@@ -16,6 +16,11 @@ function fixed(value: number, digits: number, locale: Locale): string {
   return part === undefined ? grouped : `${grouped}${point}${part}`
 }
 
+/** Between a number and its unit: a line never ends there. */
+const JOINT = '\u00a0'
+/** Three significant digits or so, whatever the unit. */
+const digitsOf = (value: number): number => (value >= 100 ? 0 : value >= 10 ? 1 : 2)
+
 const KIB = 2 ** 10
 const MIB = 2 ** 20
 const GIB = 2 ** 30
@@ -24,27 +29,27 @@ const TIB = 2 ** 40
 /** Three significant digits or so: 22.4 GiB, 4.00 MiB. */
 export function formatBytes(bytes: number, locale: Locale): string {
   const size = Math.abs(bytes)
-  if (size < KIB) return `${formatInteger(bytes, locale)} B`
+  if (size < KIB) return `${formatInteger(bytes, locale)}${JOINT}B`
   const [unit, name] =
     size >= 10 * TIB ? [TIB, 'TiB'] : size >= 0.1 * GIB ? [GIB, 'GiB'] : size >= MIB ? [MIB, 'MiB'] : [KIB, 'KiB']
   const value = bytes / (unit as number)
   const magnitude = Math.abs(value)
-  return `${fixed(value, magnitude >= 1000 ? 0 : magnitude >= 10 ? 1 : 2, locale)} ${name}`
+  return `${fixed(value, magnitude >= 1000 ? 0 : magnitude >= 10 ? 1 : 2, locale)}${JOINT}${name}`
 }
 
 export const formatInteger = (value: number, locale: Locale): string => fixed(value, 0, locale)
 
 const COUNTS: Record<Locale, readonly (readonly [number, string])[]> = {
   'zh-CN': [
-    [1e12, ' 万亿'],
-    [1e8, ' 亿'],
-    [1e4, ' 万'],
+    [1e12, '万亿'],
+    [1e8, '亿'],
+    [1e4, '万'],
   ],
   en: [
-    [1e12, ' trillion'],
-    [1e9, ' billion'],
-    [1e6, ' million'],
-    [1e3, ' thousand'],
+    [1e12, 'trillion'],
+    [1e9, 'billion'],
+    [1e6, 'million'],
+    [1e3, 'thousand'],
   ],
 }
 
@@ -53,17 +58,17 @@ export function formatCount(value: number, locale: Locale): string {
   if (value < 10_000) return formatInteger(value, locale)
   const rounded = Number(value.toPrecision(3))
   const [size, name] = COUNTS[locale].find(([from]) => rounded >= from)!
-  return `${rounded / size}${name}`
+  return `${rounded / size}${JOINT}${name}`
 }
 
 /** 2.24×, 1,607×. */
 export function formatRatio(value: number, locale: Locale): string {
-  return `${fixed(value, value >= 100 ? 0 : value >= 10 ? 1 : 2, locale)}×`
+  return `${fixed(value, digitsOf(value), locale)}×`
 }
 
 /** A ratio within a sentence: 256 倍 / 256×. */
 export const inWords = (ratio: string, locale: Locale): string =>
-  locale === 'zh-CN' ? ratio.replace('×', ' 倍') : ratio
+  locale === 'zh-CN' ? ratio.replace('×', `${JOINT}倍`) : ratio
 
 /** Four decimals as the API rounds below one percent, fewer above. */
 export function formatPercent(value: number, locale: Locale): string {
@@ -77,19 +82,18 @@ const TIMES: Record<Locale, { h: string; min: string; s: string; ms: string; µs
 
 export function formatSeconds(seconds: number, locale: Locale): string {
   const { min, s, ms, µs } = TIMES[locale]
-  if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)} ${min}`
-  if (seconds >= 1) return `${fixed(seconds, 2, locale)} ${s}`
-  if (seconds >= 1e-3) return `${fixed(seconds * 1e3, seconds >= 0.1 ? 0 : 2, locale)} ${ms}`
-  return `${fixed(seconds * 1e6, 1, locale)} ${µs}`
+  if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)}${JOINT}${min}`
+  const [value, unit] = seconds >= 1 ? [seconds, s] : seconds >= 1e-3 ? [seconds * 1e3, ms] : [seconds * 1e6, µs]
+  return `${fixed(value, digitsOf(value), locale)}${JOINT}${unit}`
 }
 
 /** GPU hours, in the unit that reads best: 36 s, 12 min, 3.4 h, 120 h. */
 export function formatHours(hours: number, locale: Locale): string {
   const { h, min, s } = TIMES[locale]
   const seconds = hours * 3600
-  if (seconds < 60) return `${fixed(seconds, seconds >= 10 ? 0 : 1, locale)} ${s}`
-  if (hours < 1) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)} ${min}`
-  return `${fixed(hours, hours >= 100 ? 0 : 1, locale)} ${h}`
+  if (seconds < 60) return `${fixed(seconds, seconds >= 10 ? 0 : 1, locale)}${JOINT}${s}`
+  if (hours < 1) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)}${JOINT}${min}`
+  return `${fixed(hours, hours >= 100 ? 0 : 1, locale)}${JOINT}${h}`
 }
 
 const DAYS: Record<Locale, string> = { 'zh-CN': '天', en: 'days' }
@@ -99,8 +103,8 @@ export function formatDuration(hours: number, locale: Locale): string {
   const { h, min } = TIMES[locale]
   const minutes = Math.round(hours * 60)
   if (minutes < 60) return formatHours(hours, locale)
-  if (hours >= 48) return `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)} ${DAYS[locale]}`
-  return `${Math.floor(minutes / 60)} ${h}${minutes % 60 ? ` ${minutes % 60} ${min}` : ''}`
+  if (hours >= 48) return `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)}${JOINT}${DAYS[locale]}`
+  return `${Math.floor(minutes / 60)}${JOINT}${h}${minutes % 60 ? ` ${minutes % 60}${JOINT}${min}` : ''}`
 }
 
 export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)

@@ -6,6 +6,7 @@ import {
   formatBytes,
   formatCount,
   formatDecimal,
+  formatDuration,
   formatHours,
   formatPercent,
   formatRatio,
@@ -14,19 +15,22 @@ import {
 } from './format'
 import { linear, ticks } from './scale'
 
+/** With the space at which no line ends. */
+const joined = (text: string): string => text.replaceAll(' ', '\u00a0')
+
 describe('numbers as text', () => {
   it('bytes in binary units', () => {
-    expect(formatBytes(512, 'en')).toBe('512 B')
-    expect(formatBytes(16_777_216, 'en')).toBe('16.0 MiB')
-    expect(formatBytes(24_031_176_456, 'en')).toBe('22.4 GiB')
-    expect(formatBytes(-3_730_833_408, 'en')).toBe('-3.47 GiB')
-    expect(formatBytes(1_103_806_595_072, 'en')).toBe('1,028 GiB')
-    expect(formatBytes(0.1 * 2 ** 30, 'en')).toBe('0.10 GiB')
+    expect(formatBytes(512, 'en')).toBe(joined('512 B'))
+    expect(formatBytes(16_777_216, 'en')).toBe(joined('16.0 MiB'))
+    expect(formatBytes(24_031_176_456, 'en')).toBe(joined('22.4 GiB'))
+    expect(formatBytes(-3_730_833_408, 'en')).toBe(joined('-3.47 GiB'))
+    expect(formatBytes(1_103_806_595_072, 'en')).toBe(joined('1,028 GiB'))
+    expect(formatBytes(0.1 * 2 ** 30, 'en')).toBe(joined('0.10 GiB'))
   })
   it('counts as each language counts', () => {
-    expect(formatCount(4_194_304, 'en')).toBe('4.19 million')
-    expect(formatCount(4_194_304, 'zh-CN')).toBe('419 万')
-    expect(formatCount(6_738_415_616, 'zh-CN')).toBe('67.4 亿')
+    expect(formatCount(4_194_304, 'en')).toBe(joined('4.19 million'))
+    expect(formatCount(4_194_304, 'zh-CN')).toBe(joined('419 万'))
+    expect(formatCount(6_738_415_616, 'zh-CN')).toBe(joined('67.4 亿'))
     expect(formatCount(9_999, 'en')).toBe('9,999')
   })
   it('shares, ratios, times', () => {
@@ -34,19 +38,22 @@ describe('numbers as text', () => {
     expect(formatPercent(100, 'en')).toBe('100%')
     expect(formatRatio(1606.5635, 'en')).toBe('1,607×')
     expect(formatRatio(2.2439, 'en')).toBe('2.24×')
-    expect(formatSeconds(0.00123, 'en')).toBe('1.23 ms')
-    expect(formatSeconds(75, 'en')).toBe('1.3 min')
-    expect(formatSeconds(75, 'zh-CN')).toBe('1.3 分钟')
-    expect(formatHours(3.44, 'zh-CN')).toBe('3.4 小时')
-    expect(inWords(formatRatio(1606.5635, 'zh-CN'), 'zh-CN')).toBe('1,607 倍')
+    expect(formatSeconds(0.00123, 'en')).toBe(joined('1.23 ms'))
+    expect(formatSeconds(75, 'en')).toBe(joined('1.3 min'))
+    expect(formatSeconds(75, 'zh-CN')).toBe(joined('1.3 分钟'))
+    expect(formatHours(3.44, 'zh-CN')).toBe(joined('3.4 小时'))
+    expect(inWords(formatRatio(1606.5635, 'zh-CN'), 'zh-CN')).toBe(joined('1,607 倍'))
     expect(inWords(formatRatio(1606.5635, 'en'), 'en')).toBe('1,607×')
-    expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual([
-      '3.6 s',
-      '18 s',
-      '18 min',
-      '3.4 h',
-      '1,235 h',
-    ])
+    expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual(
+      ['3.6 s', '18 s', '18 min', '3.4 h', '1,235 h'].map(joined),
+    )
+    expect([1.1, 59.5].map((hours) => formatDuration(hours, 'en'))).toEqual(['1\u00a0h 6\u00a0min', '2.5\u00a0days'])
+  })
+  it('times with three digits, whatever the unit', () => {
+    const shown = (seconds: number): string => formatSeconds(seconds, 'en')
+    expect([1.5e-6, 0.00244, 0.02444, 0.178, 4.5678, 45.678].map(shown)).toEqual(
+      ['1.50 µs', '2.44 ms', '24.4 ms', '178 ms', '4.57 s', '45.7 s'].map(joined),
+    )
   })
   const language = fc.constantFrom('zh-CN' as const, 'en' as const)
   it('digits and marks as Intl writes them', () => {
@@ -66,7 +73,7 @@ describe('numbers as text', () => {
       ),
     )
   })
-  it('large counts as Intl writes them, with a space before the unit', () => {
+  it('large counts as Intl writes them, with a space before the unit at which no line ends', () => {
     const magnitude = fc
       .integer({ min: 4, max: 14 })
       .chain((power) => fc.integer({ min: 10 ** power, max: 10 ** (power + 1) }))
@@ -77,7 +84,7 @@ describe('numbers as text', () => {
           compactDisplay: locale === 'en' ? 'long' : 'short',
           maximumSignificantDigits: 3,
         })
-        expect(formatCount(value, locale)).toBe(compact.format(value).replace(/(\d)(?=[万亿])/, '$1 '))
+        expect(formatCount(value, locale)).toBe(compact.format(value).replace(/(\d) ?(?=[^\d.])/, '$1\u00a0'))
       }),
       { numRuns: 500 },
     )
