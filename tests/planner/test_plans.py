@@ -17,6 +17,9 @@ SMALL = {
     "model_type": "llama", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4,
     "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 32000, "tie_word_embeddings": False,
 }  # fmt: skip
+EXPERTS = SMALL | {
+    "model_type": "qwen3_moe", "moe_intermediate_size": 512, "num_experts": 16, "num_experts_per_tok": 2, "head_dim": 64
+}  # fmt: skip
 BODY = {"config": SMALL, "method": "full", "gpu": "custom:4GiB,165TFLOP/s", "gpus": 8, "nodes": 2}
 
 
@@ -43,6 +46,22 @@ def test_a_plan_is_what_its_words_make_of_the_question():
         assert estimate(SMALL, "full", **row["words"], **own).allocated_bytes == row["allocated_bytes"]
         mesh = row["mesh"]
         assert mesh["dp_replicate"] * mesh["dp_shard"] * mesh["cp"] * mesh["tp"] * mesh["pp"] == 8
+
+
+def test_experts_are_divided_where_a_model_has_some_and_the_words_are_taken():
+    question, _ = read_question({"config": EXPERTS, "method": "full", "recipe": {"sequence_length": 512}})
+    rows = [row for row in search(question, catalogue.gpu("h100-sxm"), 8, 1) if row["mesh"]["ep"] > 1]
+    assert {row["mesh"]["ep"] for row in rows} == {2, 4, 8}
+    assert all("accelerate" not in row["configs"] for row in rows)
+    assert "expert_parallel_degree = " in rows[0]["configs"]["torchtitan"]
+    assert "--expert-model-parallel-size" in rows[0]["configs"]["megatron"]
+    configuration = pytest.importorskip("transformers.distributed.configuration_utils")
+    for row in rows:
+        words = row["configs"]["transformers"].split("DistributedConfig(")[1].rstrip(")\n")
+        read = configuration.DistributedConfig(
+            **{name: int(size) for name, size in (w.split("=") for w in words.split(", "))}
+        )
+        assert (read.ep_size, read.fsdp_size, read.dp_replicate_size) == (row["mesh"]["ep"], 8, 1)
 
 
 def test_where_nothing_fits_the_nearest_is_named():

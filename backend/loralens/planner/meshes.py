@@ -1,7 +1,7 @@
 """The ways in which a plan search shares a step out among GPUs, mildest first: every one causes one more kind of waiting.
 
-Order and rules: more copies before shards, shards before the model is cut, checkpointing before that too; a cut by width or
-length stays inside a machine, where links are fast; stages only where machines are several or nothing milder does. As
+Order and rules: more copies before shards, shards before the model is cut, checkpointing before that too; experts are divided
+before layers are; a cut by width or length stays inside a machine, where links are fast; stages only where machines are several or nothing milder does. As
 NVIDIA-NeMo Megatron-Bridge's performance guide and the Ultra-Scale Playbook advise.
 """
 
@@ -31,8 +31,8 @@ class Mesh:
     recipe: Recipe
 
 
-def meshes(recipe: Recipe, gpus: int, nodes: int) -> Iterator[Mesh]:
-    """Every way of the search's space, in order. `recipe`: with the words of one GPU."""
+def meshes(recipe: Recipe, gpus: int, nodes: int, experts: int = 0) -> Iterator[Mesh]:
+    """Every way of the search's space, in order. `recipe`: with the words of one GPU; `experts`: of a layer."""
     own = recipe.parallelism
     if gpus == 1:
         yield from (Mesh(1, one) for one in _checkpointed(recipe))
@@ -48,20 +48,23 @@ def meshes(recipe: Recipe, gpus: int, nodes: int) -> Iterator[Mesh]:
         yield shared(3, one, "fsdp2")
         if nodes > 1:
             yield shared(4, one, "fsdp2", dp_replicate=nodes)
+    for owners in (size for size in WIDTHS if experts and experts % size == 0 and inside % size == 0):
+        for one in _checkpointed(recipe):
+            yield shared(5, one, "fsdp2", ep=owners)
     for width in (width for width in WIDTHS if width <= inside and inside % width == 0):
         for one in _checkpointed(recipe):
-            yield shared(5, one, *_rest(gpus // width), tp=width, sequence_parallel=True, loss_parallel=True)
+            yield shared(6, one, *_rest(gpus // width), tp=width, sequence_parallel=True, loss_parallel=True)
     kept = replace(recipe, gradient_checkpointing=True)
     if recipe.sequence_length >= LONG:
         for length in (length for length in LENGTHS if inside % length == 0):
-            yield shared(6, kept, "fsdp2", cp=length)
+            yield shared(7, kept, "fsdp2", cp=length)
     for stages in (stages for stages in STAGES if gpus % stages == 0 and nodes > 1):
         steps = max(recipe.gradient_accumulation_steps, MICRO_BATCHES_PER_STAGE * stages)
         piped = replace(kept, gradient_accumulation_steps=steps)
         width = min(8, gpus // stages, inside)
-        yield shared(7, piped, *_rest(gpus // stages), pp=stages)
+        yield shared(8, piped, *_rest(gpus // stages), pp=stages)
         yield shared(
-            7, piped, *_rest(gpus // stages // width), pp=stages, tp=width, sequence_parallel=True, loss_parallel=True
+            8, piped, *_rest(gpus // stages // width), pp=stages, tp=width, sequence_parallel=True, loss_parallel=True
         )
 
 
@@ -79,6 +82,6 @@ def group(p: Parallelism, over: str) -> tuple[int, int]:
     """GPUs that take part in a collective over a dimension, and how far apart neighbours are: tp innermost, pp outermost."""
     sharding = p.sharding if p.strategy not in ("none", "ddp") else 1
     copies = p.data_parallel // sharding
-    sizes = {"tp": p.tp, "cp": p.cp, "dp_shard": sharding, "dp_replicate": copies, "pp": p.pp}
-    between = {"tp": 1, "cp": p.tp, "dp_shard": p.tp, "dp_replicate": p.tp * sharding, "pp": p.gpus // p.pp}
+    sizes = {"tp": p.tp, "cp": p.cp, "dp_shard": sharding, "dp_replicate": copies, "pp": p.pp, "ep": p.ep}
+    between = {"tp": 1, "ep": 1, "cp": p.tp, "dp_shard": p.tp, "dp_replicate": p.tp * sharding, "pp": p.gpus // p.pp}
     return sizes[over], between[over]

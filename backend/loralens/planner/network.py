@@ -10,10 +10,10 @@ from loralens.core.answer.counted import counted_for
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.module import Embedding, Linear, Module
-from loralens.core.architecture.moe import Router
+from loralens.core.architecture.moe import Experts, Router
 from loralens.core.architecture.registry import build
 from loralens.core.architecture.shape import Shape
-from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.errors import LoraLensError, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.cost import ATTENTION, NARROW, PRODUCTS
 from loralens.core.time.floats import added
@@ -59,6 +59,15 @@ def network_of(question: Question) -> Network:
         keys_per_token=keys,
         mixing=_mixing(question, matrices - convolved) if root.mixes else 0.0,
     )
+
+
+def experts_of(question: Question) -> int:
+    """Experts of a layer that are stacked in one tensor; 0 where there are none."""
+    try:
+        root = build(question.model.config)
+    except LoraLensError:
+        return 0
+    return next((module.sizes[2] for _, module in root.walk() if isinstance(module, Experts)), 0)
 
 
 def _mixing(question: Question, matrices: float) -> float:

@@ -1,8 +1,9 @@
-"""A plan as other programs read it: accelerate's config file, torchtitan's, Megatron's arguments.
+"""A plan as other programs read it: accelerate's config file, transformers' own words, torchtitan's, Megatron's arguments.
 
 Sources of the keys: accelerate 1.15 commands/config/config_args.py (`ClusterConfig`), utils/dataclasses.py
 (`ParallelismConfig` in `parallelism_config`, `fsdp_version`, `fsdp_reshard_after_forward`); torchtitan torchtitan/config/
-job_config.py (`Parallelism`, `Training`, `ActivationCheckpoint`); Megatron-LM megatron/training/arguments.py.
+job_config.py (`Parallelism`, `Training`, `ActivationCheckpoint`); Megatron-LM megatron/training/arguments.py; transformers 5.23
+distributed/configuration_utils.py (`DistributedConfig`). accelerate's file has no word for experts.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ def configs(recipe: Recipe, nodes: int) -> dict[str, str]:
     """Texts to paste, by program; only of programs that can run the plan."""
     p = recipe.parallelism
     found = {"torchtitan": _torchtitan(recipe)} if p.gpus > 1 else {}
-    if p.pp == 1 and p.gpus > 1:
+    if p.pp == 1 and p.gpus > 1 and p.ep == 1:
         found = {"accelerate": _accelerate(recipe, nodes)} | found
-    if p.tp > 1 or p.pp > 1:
+    if p.pp == 1 and p.ep > 1:
+        found = {"transformers": _transformers(recipe)} | found
+    if p.tp > 1 or p.pp > 1 or p.ep > 1:
         found["megatron"] = _megatron(recipe)
     return found
 
@@ -64,6 +67,16 @@ def _accelerate(recipe: Recipe, nodes: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _transformers(recipe: Recipe) -> str:
+    p = recipe.parallelism
+    copies, shards = _shards(recipe)
+    sizes = {"fsdp_size": shards, "dp_replicate_size": copies, "tp_size": p.tp, "ep_size": p.ep}
+    return (
+        "from transformers.distributed import DistributedConfig\n\n"
+        f"distributed_config = DistributedConfig({', '.join(f'{name}={size}' for name, size in sizes.items())})\n"
+    )
+
+
 def _torchtitan(recipe: Recipe) -> str:
     p = recipe.parallelism
     copies, shards = _shards(recipe)
@@ -76,6 +89,7 @@ def _torchtitan(recipe: Recipe) -> str:
         f"tensor_parallel_degree = {p.tp}",
         f"context_parallel_degree = {p.cp}",
         f"pipeline_parallel_degree = {p.pp}",
+        *([f"expert_parallel_degree = {p.ep}"] if p.ep > 1 else []),
         *([f'pipeline_parallel_schedule = "{SCHEDULES[p.schedule]}"'] if p.pp > 1 else []),
         "",
         "[training]",
@@ -100,6 +114,7 @@ def _megatron(recipe: Recipe) -> str:
         *(["--sequence-parallel"] if p.tp > 1 and p.sequence_parallel else []),
         f"--pipeline-model-parallel-size {p.pp}",
         f"--context-parallel-size {p.cp}",
+        *([f"--expert-model-parallel-size {p.ep}"] if p.ep > 1 else []),
         "--use-distributed-optimizer",
         f"--micro-batch-size {recipe.micro_batch_size}",
         f"--global-batch-size {samples}",

@@ -10,6 +10,7 @@ from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.kinds import Place, Whole
 from loralens.core.question.parallelism import Parallelism
 from loralens.planner.meshes import Mesh, meshes
+from loralens.planner.network import experts_of
 from loralens.planner.pasted import configs
 from loralens.planner.question import Question, read_question
 from loralens.planner.waiting import seconds_per_step, tokens_per_step
@@ -34,7 +35,7 @@ KEPT: Final = (
 ASSUMPTIONS: Final = (
     "seconds are for comparing plans: 40 % of the dense peak, links at 80 % of what is stated, 400 Gb/s a GPU between machines",
     "copies and shards are moved behind computing; what is cut by width or length, and idle stages, is waited for",
-    "plans tried: DDP, FSDP2 with and without reshard, HSDP, tensor parallel inside a machine, context parallel from 8,192 "
+    "plans tried: DDP, FSDP2 with and without reshard, HSDP, experts divided inside a machine, tensor parallel inside a machine, context parallel from 8,192 "
     "tokens on, two and four stages between machines; each with micro batches of 1 to 32",
 )
 
@@ -76,7 +77,7 @@ def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[PlanR
     kept = {name: getattr(question.recipe.parallelism, name) for name in KEPT}
     alone = replace(question.recipe, parallelism=Parallelism(**kept))
     rows: list[PlanRow] = []
-    for mesh in meshes(alone, gpus, nodes):
+    for mesh in meshes(alone, gpus, nodes, experts_of(question)):
         for batch in BATCHES:
             row = _row(question, mesh, batch, device, nodes)
             if row is None:
@@ -133,12 +134,19 @@ def shape(p: Parallelism) -> dict[str, int]:
     """The mesh by torch's names."""
     sharding = p.sharding if p.strategy not in ("none", "ddp") else 1
     copies = p.data_parallel // sharding
-    return {"dp_replicate": copies, "dp_shard": max(1, sharding // p.cp), "cp": p.cp, "tp": p.tp, "pp": p.pp}
+    return {
+        "dp_replicate": copies,
+        "dp_shard": max(1, sharding // p.cp),
+        "cp": p.cp,
+        "tp": p.tp,
+        "pp": p.pp,
+        "ep": p.ep,
+    }
 
 
 def _words(p: Parallelism, asked: Parallelism) -> dict[str, Any]:
     """What to say beside the question for this plan, by flat names."""
     names = (
-        "gpus", "strategy", "dp_replicate", "reshard_after_forward", "tp", "sequence_parallel", "loss_parallel", "cp", "pp",
+        "gpus", "strategy", "dp_replicate", "reshard_after_forward", "tp", "sequence_parallel", "loss_parallel", "cp", "pp", "ep",
     )  # fmt: skip
     return {name: getattr(p, name) for name in names if getattr(p, name) != getattr(asked, name)}

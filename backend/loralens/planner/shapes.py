@@ -82,7 +82,7 @@ class Advice(TypedDict):
 class PlanRow(TypedDict):
     """One way to share a step out."""
 
-    level: Annotated[int, "1: copies only; 7: stages. Each level waits for one more kind of transfer."]
+    level: Annotated[int, "1: copies only; 8: stages. Each level waits for one more kind of transfer."]
     mesh: dict[str, int]
     words: Annotated[dict[str, object], "Recipe words that make the question this plan, by flat name."]
     micro_batch_size: int

@@ -19,8 +19,12 @@ SHARDED = [
     for name, case in CASES.items()
     if case["request"]["recipe"]["parallelism"]["mesh"].keys() <= {"dp_replicate", "dp_shard"}
 ]
-CUT = [name for name in CASES if name not in SHARDED and "-ep" not in name and "-zb-" not in name]
-WIDTHS = {"tp": 1e-4, "cp": 1e-5}  # norms' statistics of a part of the sequence; a position or two
+CUT = [name for name in CASES if name not in SHARDED and "-zb-" not in name]
+WIDTHS = {
+    "tp": 1e-4,
+    "cp": 1e-5,
+    "ep": 4e-5,
+}  # norms' statistics of a part of the sequence; a position or two; a router's
 LATER = 0.016  # stages that add to gradients hold no weight's gradient twice there; one of a layer's here
 PADDED = {"fsdp2-llama70b-l4-dp32-short-lora-accelerate": 3e-4}  # adapters of 16 rows over 32 GPUs, at rest
 ROUTED = {"hf-fsdp4-mixtral-l2": 1e-5}  # a few tensors of the router
@@ -63,7 +67,7 @@ def _collectives(name):
 KINDS = {
     "_allgather_base_": "all_gather", "all_gather_into_tensor": "all_gather", "_reduce_scatter_base_": "reduce_scatter",
     "reduce_scatter_tensor": "reduce_scatter", "allreduce_": "all_reduce", "all_reduce": "all_reduce",
-    "all_to_all_single": "all_to_all", "send": "send", "recv_": "receive", "broadcast_": "",
+    "all_to_all_single": "all_to_all", "alltoall_base_": "all_to_all", "send": "send", "recv_": "receive", "broadcast_": "",
 }  # fmt: skip
 UNTRACED = ("ddp", "cp4-ring-alltoall")  # a hook sent nothing there; another way to go around
 

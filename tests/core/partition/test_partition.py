@@ -15,6 +15,11 @@ MODEL = {
     "model_type": "llama", "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 9,
     "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 4096, "tie_word_embeddings": False,
 }  # fmt: skip
+EXPERTS = {
+    "model_type": "qwen3_moe", "hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 256, "num_hidden_layers": 3, "num_experts": 8,
+    "num_experts_per_tok": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 4096,
+    "tie_word_embeddings": False,
+}  # fmt: skip
 WORDS = {"sequence_length": 256, "weights_dtype": "bfloat16", "autocast": None}
 
 
@@ -77,6 +82,39 @@ def test_forward_passes_under_way(schedule, virtual, expected):
     assert [under_way(p, 8, rank) for rank in range(4)] == expected
 
 
+def _held(method="full", **words):
+    entries = estimate(EXPERTS, method, **WORDS, **words).plan.points[0].first.entries
+    return {label: size.at(1, 1, 1) for (kind, label), size in entries.items() if kind == "weights"}
+
+
+@pytest.mark.parametrize(("ep", "copies"), [(2, 1), (4, 1), (8, 1), (2, 2)])
+def test_ranks_hold_every_expert_once_among_them(ep, copies):
+    shared = {"gpus": 8, "strategy": "fsdp2", "dp_replicate": copies}
+    whole, part = _held(), _held(**shared, ep=ep)
+    assert part == {label: -(-size * copies // 8) if "buffers" not in label else size for label, size in whole.items()}
+
+
+def test_experts_that_stay_with_their_owner_are_not_gathered():
+    shared = {"gpus": 8, "strategy": "fsdp2", "gradient_checkpointing": False}
+    gathered, traded = (
+        {(row["over"], row["kind"]): row["bytes"] for row in found.communication if row["phase"] == "forward"}
+        for found in (estimate(EXPERTS, "full", **WORDS, **shared, ep=ep) for ep in (1, 8))
+    )
+    experts = 3 * 8 * 512 * 256 * 3 * 2  # layers, experts, hidden, intermediate; gate, up and down in 16 bits
+    assert gathered["dp_shard", "all_gather"] - traded["dp_shard", "all_gather"] == experts
+    rows = 256 * 2 * 512 * 2  # tokens, chosen, hidden in 16 bits
+    assert traded["ep", "all_to_all"] == 3 * (2 * rows + 8 * 8)
+
+
+def test_adapters_of_attention_leave_divided_experts_frozen():
+    shared = {"gpus": 4, "strategy": "fsdp2", "ep": 4, "target_modules": ("q_proj", "v_proj")}
+    alone, part = (
+        estimate(EXPERTS, "lora", **WORDS, **words) for words in ({"target_modules": ("q_proj", "v_proj")}, shared)
+    )
+    assert part.trainable_parameters == alone.trainable_parameters
+    assert part.allocated_bytes < alone.allocated_bytes
+
+
 def test_layers_spread_over_cards_hold_one_micro_batch():
     """As `device_map` does it: what the cards hold of it adds up to what one card would."""
 
@@ -106,6 +144,17 @@ def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():
         (MODEL, {"gpus": 6, "tp": 4}, InvalidInput, "parallelism.gpus"),
         (MODEL, {"gpus": 8, "tp": 4}, InvalidInput, "parallelism.strategy"),
         ("gpt2", {"tp": 2}, UnsupportedArchitecture, "parallelism.tp"),
+        (MODEL, {"gpus": 4, "strategy": "fsdp2", "ep": 4}, UnsupportedArchitecture, "parallelism.ep"),
+        (EXPERTS, {"gpus": 16, "strategy": "fsdp2", "ep": 16}, InvalidInput, "parallelism.ep"),
+        (EXPERTS, {"gpus": 4, "strategy": "fsdp2", "ep": 3}, InvalidInput, "parallelism.ep"),
+        (EXPERTS, {"gpus": 4, "strategy": "zero3", "ep": 4}, InvalidInput, "parallelism.ep"),
+        (EXPERTS, {"gpus": 4, "strategy": "fsdp2", "ep": 4, "units": "layers"}, InvalidInput, "parallelism.ep"),
+        (
+            EXPERTS,
+            {"gpus": 4, "strategy": "fsdp2", "ep": 4, "checkpoint_reentrant": True},
+            InvalidInput,
+            "parallelism.ep",
+        ),
         ("bert-base-uncased", {"cp": 2}, UnsupportedArchitecture, "parallelism.cp"),
         ("qwen2.5-0.5b", {"pp": 2}, UnsupportedArchitecture, "parallelism.pp"),
     ],

@@ -13,6 +13,7 @@ from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.module import Module
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.cost import Costs
+from loralens.core.tape.folding import masked
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.tape import Tape
@@ -99,17 +100,22 @@ class Experts(Module):
         self.transposed = transposed
         self.sizes = (hidden, intermediate, experts, act)
         self.adapter: Any = None
+        self.divided = False  # other GPUs have other experts (`core.partition.expert`)
+        self._absent: Tensor | None = None  # which rows are none of this GPU's experts'
 
     def forward(self, t: Tape, x: Tensor, weights: Tensor, numbers: Tensor, chosen: int) -> Tensor:
         """Shapes: x (rows, hidden), weights and numbers (rows, chosen), result (rows, hidden)."""
-        rows = ops.divide(x.numel, x.width) * chosen
+        rows = ops.divide(x.numel * chosen, x.width)
         ordered = t.new(rows, "int64", 1, "experts: sorted numbers")
         order = t.new(rows, "int64", 1, "experts: order of the rows")
         source = t.new(rows, "int64", 1, "experts: source rows")
-        selected = ops.indexed(t, x, source, rows * self._hidden, self._hidden, "experts: selected rows")
+        selected = ops.indexed(t, x, source, x.numel * chosen, self._hidden, "experts: selected rows")
         t.end(source)
         weights = ops.indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
         counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
+        if self.divided:
+            self._absent = t.new(rows, "bool", 1, "experts: rows of other GPUs")
+            selected = _emptied(t, selected, self._absent)
         out = self.first(t, selected)
         out = self._grouped(t, out, "down_proj", self.down_proj_bias, self._hidden, "experts: down")
         weighted = ops.mul(t, out, weights, "experts: weighted")
@@ -117,6 +123,9 @@ class Experts(Module):
         weighted = ops.indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
         total = ops.total(t, weighted, "experts: sum", numel=x.numel)  # over each token's experts
         t.end(ordered, order, counts)
+        if self._absent is not None:
+            t.end(self._absent)
+            self._absent = None
         return ops.cast(t, total, x.dtype, "experts: result")
 
     def first(self, t: Tape, selected: Tensor) -> Tensor:
@@ -131,7 +140,7 @@ class Experts(Module):
         adapted = self.adapter and t.adapters
         w = t.local(self.adapter.weight(t, own, weight)) if adapted else _unpacked(t, weight, label)
         x = ops.cast(t, x, w.dtype, f"{label}: input in the weights' dtype")
-        out = t.new(ops.divide(x.numel, x.width) * width, w.dtype, width, label)
+        out = t.new(ops.divide(x.numel * width, x.width), w.dtype, width, label)
         sizes = [(x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)]
         wants = [x.node is not None, w.node is not None]
 
@@ -148,7 +157,7 @@ class Experts(Module):
         if bias is not None:
             spread = ops.indexed(t, t.parameter(bias), None, out.numel, width, f"{label}: bias of each row")
             out = ops.add_in_place(t, out, spread)
-        return out
+        return out if self._absent is None else masked(t, out, self._absent, f"{label}: rows of other GPUs emptied")
 
     def _gate(self, t: Tape, fused: Tensor) -> Tensor:
         width = self._intermediate
@@ -160,6 +169,21 @@ class Experts(Module):
         up = ops.clamp(t, up, "experts: clamped up")
         activated = activation(t, gate, "quick_gelu", "experts: activated gate")
         return ops.mul(t, ops.shift(t, up, "experts: up + 1"), activated, "experts: product")
+
+
+def _emptied(t: Tape, x: Tensor, mask: Tensor) -> Tensor:
+    """`x.masked_fill_(mask, 0)`: x's own storage, and a gradient of its own."""
+    out = Tensor(x.storage, x.numel, x.dtype, x.width)
+    size = (x.numel, x.dtype, x.width)
+    saved = derivatives.MASKED_FILL.kept(self=x, mask=mask)
+    t.record(
+        "experts: rows of other GPUs emptied",
+        [out],
+        [x],
+        saved,
+        lambda g: t.new(*size, "gradient: rows of other GPUs emptied", "temporaries"),
+    )
+    return out
 
 
 def _unpacked(t: Tape, weight: Parameter, label: str) -> Tensor:

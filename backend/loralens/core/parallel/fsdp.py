@@ -104,7 +104,7 @@ class MixedUnits(Fsdp):
     def _unsharded(self) -> bool:
         return self.setting.recipe.gradient_accumulation_steps > 1
 
-    def accumulated(self, gradient: Size) -> Size:
+    def accumulated(self, gradient: Size, weight: Weight) -> Size:
         """The units' flat gradients stand for those of their weights."""
         return ZERO
 

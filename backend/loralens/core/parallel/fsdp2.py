@@ -48,7 +48,7 @@ class Fsdp2(Sharded):
         self.adds_in_place = not self.gathers  # else gradients are reduced, or put aside, when their unit is done
         self._held: dict[int, str] = {}  # dtypes at rest
         self._forward_flat: Storage | None = None
-        self._flat: dict[str | int, Storage] = {}  # asked for ahead
+        self._flat: dict[str | int, Storage | None] = {}  # asked for ahead
         self._copied: dict[str | int, Storage] = {}
         self._kept_shards: dict[str | int, Storage] = {}
         self._reducing: Storage | None = None
@@ -84,13 +84,13 @@ class Fsdp2(Sharded):
         accumulates = self.setting.recipe.gradient_accumulation_steps > 1
         return accumulates and self.words.accumulate_unsynchronized and self.gathers
 
-    def accumulated(self, gradient: Size) -> Size:
+    def accumulated(self, gradient: Size, weight: Weight) -> Size:
         """Shards, unless whole ones wait."""
-        return ZERO if self._whole else super().accumulated(gradient)
+        return ZERO if self._whole else super().accumulated(gradient, weight)
 
-    def states_held(self, states: Size, counters: Size) -> Size:
+    def states_held(self, states: Size, counters: Size, parts: int | None = None) -> Size:
         """Every shard has a step counter of its own."""
-        return share(states - counters, self.states) + counters
+        return share(states - counters, parts or self.states) + counters
 
     # -- forward ------------------------------------------------------------------------------------------------
 
@@ -137,6 +137,23 @@ class Fsdp2(Sharded):
             hidden = self._node(t, hidden, lambda: self._passed(t, tail, 0))
         return hidden
 
+    def part(self, t: Tape, run: Callable[..., Tensor], given: Sequence[Tensor], weights: Sequence[Weight]) -> Tensor:
+        """A unit inside of a layer's: gathered for its own forward and backward, also when the layer is run again."""
+        if not self.gathers:
+            return run(*given)
+        number, again = t.layer, t.refilling is not None
+        unit = Unit(f"experts of {number}", weights, weights[0].shared_by or self.weights, number=number)
+        if again and unit.name in self._copied:  # backward has begun with it, so it is there and stays
+            return run(*given)
+        self._gather(t, unit)
+        result = run(*self._behind(t, given, lambda: self._passed(t, unit, number)))
+        if again:
+            self._release_forward(t)
+            return result
+        before = self._order[-1] if self._order else None
+        self._leave(t, unit)
+        return self._node(t, result, lambda: self._enter(t, unit, before))
+
     def behind_head(self, t: Tape, logits: Tensor) -> Tensor:
         """Before the head runs backward, the last layer is asked for."""
         if self.words.loss_parallel and self.words.tp > 1:
@@ -174,7 +191,7 @@ class Fsdp2(Sharded):
             self._enter(t, first, None)
         for unit in [*self._ends.values(), *self._order]:
             if unit.name in self._copied or self._waits(t, unit):
-                self._passed(t, unit, _layer(unit))
+                self._passed(t, unit, unit.number)
 
     def done(self, t: Tape) -> None:
         """What the reductions held goes."""
@@ -189,7 +206,8 @@ class Fsdp2(Sharded):
     # -- units --------------------------------------------------------------------------------------------------
 
     def _unit(self, name: str | int, weights: Sequence[Weight]) -> Unit:
-        return Unit(name, weights, self.weights, self._padding)
+        common = [weight for weight in weights if weight.shared_by is None]
+        return Unit(name, common, self.weights, self._padding, name if isinstance(name, int) else 0)
 
     def _node(self, t: Tape, tensor: Tensor, act: Callable[[], None]) -> Tensor:
         outside = tensor.view()
@@ -201,28 +219,43 @@ class Fsdp2(Sharded):
         t.record("unit", [outside], [tensor], [], apply)
         return outside
 
+    def _behind(self, t: Tape, given: Sequence[Tensor], act: Callable[[], None]) -> Sequence[Tensor]:
+        """A node behind several tensors, which runs when all their gradients are there."""
+        outside = [tensor.view() for tensor in given]
+
+        def apply(*gradients: Tensor) -> list[Tensor]:
+            act()
+            return [gradient.view() for gradient in gradients]
+
+        t.record("unit", outside, list(given), [], apply)
+        return outside
+
     def _keeps(self, unit: Unit) -> bool:
         return unit.name in (ALL, LAST) or self.words.reshard_after_forward is False
 
-    def _gathered(self, t: Tape, unit: Unit) -> Storage:
+    def _gathered(self, t: Tape, unit: Unit) -> Storage | None:
         """The flat result; while it is made there are this GPU's shards in the dtype of the policy, or from the host."""
+        if unit.parts == 1:
+            return None
         shards = unit.shards(self._held)
         if self.host.weights:
             shards = share(unit.bytes, unit.parts)
         cast = Storage(t.ledger, shards, "temporaries", "shards, cast to be gathered") if any(shards) else None
         flat = Storage(t.ledger, unit.bytes, "temporaries", FLAT)
         t.end(cast)
-        t.traffic.sent("all_gather", unit.bytes, SHARDING, _layer(unit))
+        t.traffic.sent("all_gather", unit.bytes, SHARDING, unit.number)
         return flat
 
     def _copy_out(self, t: Tape, unit: Unit) -> None:
-        label = LAYERS if isinstance(unit.name, int) else ROOT
+        if unit.parts == 1:
+            unit.copy_alone(t, self._held)
+        label = LAYERS if unit.number else ROOT
         self._copied[unit.name] = Storage(t.ledger, unit.bytes, "temporaries", label)
         t.end(self._kept_shards.pop(unit.name, None))
 
     def _gather(self, t: Tape, unit: Unit) -> None:
         """In forward."""
-        flat = self._gathered(t, unit)
+        flat = self._flat.pop(unit.name, None) or self._gathered(t, unit)
         self._copy_out(t, unit)
         self._release_forward(t)  # a local variable of `wait_for_unshard` holds it that long
         self._forward_flat = flat
@@ -277,9 +310,10 @@ class Fsdp2(Sharded):
                 t.gradients.pop(key).let_go()
         size = unit.gradients(self.words.reduce_dtype)
         self._reducing = Storage(t.ledger, size, "gradients", REDUCED)
-        t.traffic.sent("reduce_scatter", size, SHARDING, _layer(unit), once=self._whole)
+        if unit.parts > 1:
+            t.traffic.sent("reduce_scatter", size, SHARDING, unit.number, once=self._whole)
         if self.words.dp_replicate > 1:
-            t.traffic.sent("all_reduce", share(size, unit.parts), COPIES, _layer(unit), once=self._whole)
+            t.traffic.sent("all_reduce", share(size, unit.parts), COPIES, unit.number, once=self._whole)
         if self._whole:
             t.ledger.release(unit.whole(self.words.reduce_dtype), "gradients", WHOLE)
             keys = []
@@ -292,6 +326,8 @@ class Fsdp2(Sharded):
         reduced = share(unit.gradients(self.words.reduce_dtype), unit.parts)
         kept = unit.gradient_shards(self._held)
         output = Storage(t.ledger, reduced, "gradients", "reduced gradients")
+        if unit.parts == 1:  # nothing is reduced, but transformers sets a factor to divide by
+            t.end(Storage(t.ledger, reduced, "gradients", "gradients, divided"))
         if reduced != kept:
             cast = Storage(t.ledger, kept, "gradients", "reduced gradients, cast")
             if self.words.dp_replicate > 1:
@@ -320,7 +356,3 @@ class Fsdp2(Sharded):
         if self._whole:
             found.append("whole gradients wait for the last micro batch (set_requires_gradient_sync(False))")
         return found
-
-
-def _layer(unit: Unit) -> int:
-    return unit.name if isinstance(unit.name, int) else 0

@@ -85,11 +85,11 @@ class Strategy(Hooks):
 
     def parts(self, weight: Weight) -> int:
         """Over how many GPUs a weight is divided."""
-        return self.weights
+        return weight.shared_by or self.weights
 
-    def accumulated(self, gradient: Size) -> Size:
-        """Bytes of a gradient that stays on the GPU from one micro batch to the next."""
-        return ZERO if self.host.states else share(gradient, self.gradients)
+    def accumulated(self, gradient: Size, weight: Weight) -> Size:
+        """Bytes of a weight's gradient that stay on the GPU from one micro batch to the next."""
+        return ZERO if self.host.states else share(gradient, weight.shared_by or self.gradients)
 
     def waiting(self, gradients: Size) -> Size:
         """Bytes of gradients that wait on the host for the step (torch `CPUOffload`, ZeRO-Offload)."""
@@ -112,9 +112,12 @@ class Strategy(Hooks):
         """Does the framework run a kernel of its own, without temporaries, for this optimizer?"""
         return False
 
-    def states_held(self, states: Size, counters: Size) -> Size:
-        """This GPU's part of the optimizer's states; `counters`: the bytes of step counters among them."""
-        return share(states, self.states)
+    def states_held(self, states: Size, counters: Size, parts: int | None = None) -> Size:
+        """This GPU's part of the optimizer's states; `counters`: the bytes of step counters among them.
+
+        `parts`: the GPUs that divide these states, where they are not those that divide all others.
+        """
+        return share(states, parts or self.states)
 
     def step_extra(self, elements: Size, dtype: str, rank: int) -> Size:
         """Bytes beside the optimizer's own temporaries, for so many trained elements held in `dtype`."""

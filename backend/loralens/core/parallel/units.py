@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.tape.ledger import Storage
 from loralens.core.tape.size import ZERO, Size, share, volume
 
 if TYPE_CHECKING:
     from loralens.core.tape.graph import Weight
+    from loralens.core.tape.tape import Tape
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Unit:
     weights: Sequence[Weight]
     parts: int
     padding: int = 0  # rows that are added where the rank is the first dimension
+    number: int = 0  # the walked layer's; 0: none
 
     @property
     def bytes(self) -> Size:
@@ -67,6 +70,22 @@ class Unit:
                 item = ITEM_BYTES[held.get(id(weight), weight.dtype)]
                 total = total + share(self._padded(weight), self.parts) * item
         return total
+
+    def copy_alone(self, t: Tape, held: dict[int, str]) -> None:
+        """Weights that one GPU copies for itself, one after another; each is cast first where it is cast at all.
+
+        Source: torch 2.13 distributed/fsdp/_fully_shard/_fsdp_param_group.py, `wait_for_unshard` (`world_size == 1`).
+        """
+        copied, cast = ZERO, None
+        for weight in self.weights:
+            moved = held.get(id(weight), weight.dtype) != weight.dtype
+            there = Storage(t.ledger, copied, "temporaries", "weights copied before")
+            before, cast = cast, Storage(t.ledger, weight.bytes, "temporaries", "weight, cast") if moved else None
+            t.end(before)
+            copied = copied + weight.bytes
+            one = Storage(t.ledger, weight.bytes, "temporaries", "weight, copied")
+            t.end(one, there)
+        t.end(cast)
 
     def _padded(self, weight: Weight) -> Size:
         """Elements with as many rows for each GPU."""

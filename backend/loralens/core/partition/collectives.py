@@ -74,6 +74,32 @@ def scattered(t: Tape, x: Tensor, ranks: int, label: str) -> Tensor:
     return out
 
 
+def chunked(t: Tape, x: Tensor, ranks: int, label: str) -> Tensor:
+    """Each rank copies its rows of what all have; the gradients are gathered.
+
+    Source: torch 2.13 distributed/tensor/placement_types.py, `Shard._replicate_to_shard` (a clone of the chunk).
+    """
+    number, whole = t.layer, x.numel
+    out = t.new(whole // ranks, x.dtype, x.width, f"{label}, this rank's part")
+
+    def apply(g: Tensor) -> Tensor:
+        t.traffic.sent("all_gather", whole * ITEM_BYTES[g.dtype], TENSOR, number)
+        return like(t, whole, g.dtype, g.width, f"gradient: {label}, gathered")
+
+    t.record("chunk", [out], [x], [], apply)
+    return out
+
+
+def rejoined(t: Tape, x: Tensor, ranks: int, label: str) -> Tensor:
+    """The ranks' rows one after another; each rank keeps its rows of the gradient."""
+    number, own = t.layer, (x.numel, x.dtype, x.width)
+    whole = x.numel * ranks
+    out = t.new(whole, x.dtype, x.width, f"{label}, gathered")
+    t.traffic.sent("all_gather", whole * ITEM_BYTES[x.dtype], TENSOR, number)
+    t.record("all-gather", [out], [x], [], lambda g: like(t, *own, f"gradient: {label}, this rank's"))
+    return out
+
+
 def _moved(t: Tape, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
     """A gather's result, copied into order."""
     with t.temporary(numel, dtype, width, f"{label}, rank by rank", section):

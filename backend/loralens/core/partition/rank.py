@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loralens.core.errors import InvalidInput
-from loralens.core.partition import context, pipeline, tensor
+from loralens.core.partition import context, expert, pipeline, tensor
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 def is_cut(recipe: Recipe) -> bool:
     """Does a rank have a part of the model, or of the sequence?"""
     p = recipe.parallelism
-    return p.tp * p.cp * p.pp > 1
+    return p.tp * p.cp * p.pp * p.ep > 1
 
 
 def cut(root: Root, recipe: Recipe) -> Recipe:
     """Leave one rank's part of a model; the recipe as that rank walks it."""
     p = recipe.parallelism
+    if p.ep > 1:
+        expert.cut(root, recipe)
     if p.tp > 1:
         tensor.cut(root, p)
     if p.cp > 1:
@@ -41,6 +43,10 @@ def of_cut(recipe: Recipe) -> list[str]:
         found.append(f"tensor parallel as transformers 5.23 and DTensor run it: the residual stream is {stream}")
     if p.cp > 1:
         found.append("context parallel: what attention itself holds meanwhile is worked out, not traced (assumption)")
+    if p.ep > 1:
+        found.append(
+            "expert parallel as transformers 5.23 runs it: every GPU is sent an equal share of the chosen rows (assumption)"
+        )
     if p.pp > 1:
         many = pipeline.under_way(p, recipe.gradient_accumulation_steps, p.pipeline_rank or 0)
         found.append(f"up to {many} forward passes of a stage wait for their backward ({p.schedule})")
@@ -55,7 +61,7 @@ def refuse_cut(recipe: Recipe) -> None:
     """
     if is_cut(recipe):
         raise InvalidInput(
-            "requests one by one are not modelled for a rank that has a part of the model (tp, cp or pp above 1)",
+            "requests one by one are not modelled for a rank that has a part of the model (tp, cp, pp or ep above 1)",
             field="allocator",
             hint="leave out allocator=simulated",
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
 from loralens.core.architecture.module import Linear, Module
+from loralens.core.architecture.moe import SparseMLP
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.partition.collectives import gathered, reduced, replicated, scattered
 from loralens.core.tape.parameter import Parameter
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 BY_OUTPUT: Final = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 BY_INPUT: Final = ("o_proj", "down_proj")
+OF_ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def cut(root: Root, p: Parallelism) -> None:
@@ -78,13 +80,16 @@ def _made(root: Root, make: Callable[[Any], Module], p: Parallelism, kind: Any) 
 
 def _layer(root: Root, layer: Module, p: Parallelism) -> Module:
     attention, mlp = vars(layer).get("self_attn"), vars(layer).get("mlp")
-    usual = isinstance(layer, DecoderLayer) and isinstance(attention, SelfAttention) and isinstance(mlp, GatedMLP)
+    sparse = isinstance(mlp, SparseMLP) and mlp.shared_experts is None and p.ep > 1  # tokens travel, nothing is cut
+    usual = isinstance(layer, DecoderLayer) and isinstance(attention, SelfAttention)
+    usual = usual and (sparse or isinstance(mlp, GatedMLP))
     names = {name.rsplit(".", 1)[-1] for name, module in layer.walk() if isinstance(module, Linear)}
-    if not usual or names != {*BY_OUTPUT, *BY_INPUT}:
+    if not usual or names != ({*OF_ATTENTION} if sparse else {*BY_OUTPUT, *BY_INPUT}):
         raise _unsupported(root)
     assert isinstance(attention, SelfAttention)
     s = attention.s
-    for size, what in ((s.heads, "heads"), (s.kv_heads, "key-value heads"), (s.intermediate, "intermediate_size")):
+    whole = ((s.heads, "heads"), (s.kv_heads, "key-value heads"), (s.intermediate, "intermediate_size"))
+    for size, what in whole[:2] if sparse else whole:
         _divides(size, p.tp, what)
     attention.s = replace(s, heads=s.heads // p.tp, kv_heads=s.kv_heads // p.tp)
     for name, module in layer.walk():

@@ -14,7 +14,7 @@ from typing import Any, Final
 from loralens.core.errors import InvalidInput
 from loralens.core.question.kinds import Choice, Kind, Place, Schema, Whole, mapping
 
-DIMENSIONS: Final = ("dp_replicate", "dp_shard", "cp", "tp", "pp")
+DIMENSIONS: Final = ("dp_replicate", "dp_shard", "cp", "tp", "pp", "ep")
 SPREAD: Final = ("mesh", "library", "shards", "precision")
 LIBRARIES: Final = ("fsdp2", "transformers", "fsdp1", "deepspeed")
 SHARDS: Final = ("parameters", "gradients", "states")
@@ -42,8 +42,8 @@ def spread(given: Mapping[str, Any]) -> Mapping[str, Any]:
             name: Whole(1, 65_536).read(value, Place(f"parallelism.mesh.{name}", 1)) for name, value in mesh.items()
         }
         sharded, copies = sizes.get("dp_shard", 1), sizes.get("dp_replicate", 1)
-        found |= {name: sizes[name] for name in ("cp", "tp", "pp") if name in sizes}
-        found["gpus"] = prod(sizes.values())
+        found |= {name: sizes[name] for name in ("cp", "tp", "pp", "ep") if name in sizes}
+        found["gpus"] = prod(size for name, size in sizes.items() if name != "ep")  # which divides others anew
         if sharded > 1:
             found |= {"strategy": _strategy(given), "dp_replicate": copies}
         elif copies > 1:

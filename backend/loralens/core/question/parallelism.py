@@ -114,6 +114,11 @@ class Parallelism:
         "With cp: keys and values go around, or heads are traded for the sequence.",
         needs=(CONTEXT,),
     )
+    ep: int = word(
+        1,
+        Whole(1, 65_536),
+        "GPUs among which every layer's experts are divided (expert parallel); of those that tp and the shards divide.",
+    )
     pp: int = word(1, Whole(1, 65_536), "GPUs among which the layers are cut (pipeline stages).")
     schedule: str = word(
         "1f1b",
@@ -157,6 +162,11 @@ class Parallelism:
         """GPUs among which one copy is sharded."""
         return max(1, self.data_parallel // self.dp_replicate)
 
+    @property
+    def expert_sharding(self) -> int:
+        """GPUs that have the same experts, and shard them."""
+        return self.sharding * self.tp // self.ep
+
     @staticmethod
     def from_mapping(given: Any) -> Parallelism:
         """Read the `parallelism` object, with or without a mesh (see `mesh`); raises `InvalidInput`."""
@@ -189,6 +199,8 @@ class Parallelism:
                 field="parallelism.dp_replicate",
                 hint="try a divisor of gpus",
             )
+        if found.ep > 1:
+            experts_divide(found)
         if found.pipeline_rank is not None and found.pipeline_rank >= found.pp > 1:
             raise InvalidInput(
                 f"pipeline_rank {found.pipeline_rank} is none of {found.pp} stages",
@@ -196,6 +208,36 @@ class Parallelism:
                 hint=f"try pipeline_rank={found.pp - 1}, or leave it out for the fullest",
             )
         return found
+
+
+def experts_divide(p: Parallelism) -> None:
+    """Experts are divided among GPUs that tensor parallelism and shards have divided already.
+
+    Source: transformers 5.23 distributed/configuration_utils.py, `DistributedConfig._validate_mesh_config`.
+
+    Raises:
+        InvalidInput: they do not divide, or a word that is not modelled beside.
+    """
+    inside = p.tp * p.sharding
+    if p.ep % p.tp or inside % p.ep:
+        raise InvalidInput(
+            f"ep {p.ep} is no multiple of tp {p.tp} that divides the {inside} GPUs of one copy",
+            field="parallelism.ep",
+            hint=f"try ep={inside}",
+        )
+    beside = {
+        f"strategy={p.strategy}": p.strategy not in ("none", "fsdp2"),
+        f"offload={p.offload}": p.offload != "none",
+        "sequence_parallel": p.sequence_parallel and p.tp > 1,
+        "units=layers": p.units == "layers" and p.sharding > 1,
+        "accumulate_unsynchronized": p.accumulate_unsynchronized,
+    }
+    if wrong := next((said for said, holds in beside.items() if holds), None):
+        raise InvalidInput(
+            f"{wrong} is not modelled together with ep above 1",
+            field="parallelism.ep",
+            hint="try strategy=fsdp2 with the other words left out, or ep=1",
+        )
 
 
 def segments_alone(recipe: Any) -> None:

@@ -29,6 +29,7 @@ class Trained:
     dtype: str
     count: int
     elements: int  # numel at the recipe's rank
+    shared_by: int | None = None  # GPUs that divide it, where they are not those that divide all others
 
     @property
     def bytes(self) -> Size:

@@ -151,7 +151,10 @@ def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy)
     for tensor in trained:
         elements = elements + tensor.numel * tensor.count
     on_device = not (recipe.optimizer_in_backward or strategy.host.states or strategy.replaces(recipe.optimizer))
-    own = share(OPTIMIZERS[recipe.optimizer].step(trained), strategy.states) if on_device else ZERO
+    own = ZERO
+    for parts in dict.fromkeys(tensor.shared_by for tensor in trained) if on_device else ():
+        alike = [tensor for tensor in trained if tensor.shared_by == parts]
+        own = own + share(OPTIMIZERS[recipe.optimizer].step(alike), parts or strategy.states)
     return own + strategy.step_extra(elements, recipe.weights_dtype, recipe.lora.rank)
 
 
@@ -233,7 +236,7 @@ def book_static(
             gradients = gradients + parameter.bytes * item.count
             if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
                 parameter.gradient_kept = strategy.adds_in_place
-                kept = strategy.accumulated(parameter.bytes * item.count)
+                kept = strategy.accumulated(parameter.bytes * item.count, parameter)
                 if any(kept):
                     ledger.book(kept, "gradients", "gradients: " + parameter.label)
     if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
@@ -250,20 +253,14 @@ def book_static(
 
 
 def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Validity, strategy: Strategy) -> Size:
+    trained = trained_tensors(held, recipe)
+    alike = dict.fromkeys(tensor.shared_by for tensor in trained)
+    state = master = paged = ZERO
+    for parts in alike:
+        own = [tensor for tensor in trained if tensor.shared_by == parts]
+        held_here = _states(own, recipe, validity, strategy, parts)
+        state, master, paged = state + held_here[0], master + held_here[1], paged + held_here[2]
     optimizer = OPTIMIZERS[recipe.optimizer]
-    state = master = paged = counters = ZERO
-    for tensor in trained_tensors(held, recipe):
-        if copied := strategy.master_dtype(tensor.dtype):
-            master = master + tensor.numel * (ITEM_BYTES[copied] * tensor.count)
-            tensor = replace(tensor, dtype=copied)  # the optimizer sees the master weights
-        state = state + optimizer.state(tensor) * tensor.count
-        counters = counters + ONE * (optimizer.counter_bytes * tensor.count)
-        if optimizer.paged is not None:
-            paged = paged + optimizer.paged(tensor) * tensor.count
-        for elements in optimizer.thresholds if tensor.numel[1] else ():  # where a growing tensor changes its rule
-            validity.exceeds("rank", (elements - 1) // tensor.numel[1])
-    state, master = strategy.states_held(state, counters), share(master, strategy.states)
-    paged = share(paged, strategy.states)
     if strategy.host.states:
         return state + master + paged
     if any(state) and optimizer.tables_bytes:
@@ -275,6 +272,26 @@ def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Val
     if any(master):
         ledger.book(master, "optimizer_state", "float32 master weights")
     return paged
+
+
+def _states(
+    trained: list[Trained], recipe: Recipe, validity: Validity, strategy: Strategy, parts: int | None
+) -> tuple[Size, Size, Size]:
+    """This GPU's part of states, master weights and paged states of tensors that are divided alike."""
+    optimizer = OPTIMIZERS[recipe.optimizer]
+    state = master = paged = counters = ZERO
+    for tensor in trained:
+        if copied := strategy.master_dtype(tensor.dtype):
+            master = master + tensor.numel * (ITEM_BYTES[copied] * tensor.count)
+            tensor = replace(tensor, dtype=copied)  # the optimizer sees the master weights
+        state = state + optimizer.state(tensor) * tensor.count
+        counters = counters + ONE * (optimizer.counter_bytes * tensor.count)
+        if optimizer.paged is not None:
+            paged = paged + optimizer.paged(tensor) * tensor.count
+        for elements in optimizer.thresholds if tensor.numel[1] else ():  # where a growing tensor changes its rule
+            validity.exceeds("rank", (elements - 1) // tensor.numel[1])
+    among = parts or strategy.states
+    return strategy.states_held(state, counters, parts), share(master, among), share(paged, among)
 
 
 def _optimizers(held: list[Held], recipe: Recipe, smallest: int) -> int:
@@ -309,7 +326,7 @@ def trained_tensors(held: list[Held], recipe: Recipe) -> list[Trained]:
     """The trainable tensors as the optimizer sees them."""
     rank = recipe.lora.rank
     return [
-        Trained(p.numel, p.shape, p.dtype, item.count, p.numel.at(1, 1, rank))
+        Trained(p.numel, p.shape, p.dtype, item.count, p.numel.at(1, 1, rank), p.shared_by)
         for item in held
         if (p := item.parameter).trainable and not p.idle
     ]

@@ -29,6 +29,7 @@ class Weight(Leaf, Protocol):
     """What hooks have to know of a weight besides (`parameter.Parameter` is one)."""
 
     role: str
+    shared_by: int | None
 
     @property
     def packing(self) -> object | None:

@@ -24,6 +24,7 @@ class Parameter:
         "numel",
         "packing",
         "role",
+        "shared_by",
         "shape",
         "trainable",
     )
@@ -39,6 +40,7 @@ class Parameter:
         self.role = role  # base | adapter
         self.label = ""
         self.packing: Packing | None = None  # a quantized base weight
+        self.shared_by: int | None = None  # GPUs that divide it, where they are not those that divide all others
         self.gradient_kept = False  # .grad is alive before backward (gradient accumulation)
 
     @property

@@ -73,6 +73,10 @@ class Hooks:
         """A layer has run forward: its result, perhaps with a node behind it that runs before the layer's backward."""
         return hidden
 
+    def part(self, t: Tape, run: Callable[..., Tensor], given: Sequence[Tensor], weights: Sequence[Weight]) -> Tensor:
+        """Run a part of a layer that may be a unit of its own. `given`: what it is called with."""
+        return run(*given)
+
     def behind_head(self, t: Tape, logits: Tensor) -> Tensor:
         """The head has run: its result, perhaps with a node behind it that runs before the head's backward."""
         return logits

@@ -5,7 +5,7 @@ import type { FieldChange } from '@/shared/recipe/changes'
 export type Plan = Schemas['PlanRow']
 type Translate = (key: string, named: Record<string, unknown>) => string
 
-const DIMENSIONS = ['dp_replicate', 'dp_shard', 'cp', 'tp', 'pp'] as const
+const DIMENSIONS = ['dp_replicate', 'dp_shard', 'cp', 'tp', 'pp', 'ep'] as const
 
 /** The dimensions of the mesh that are more than one, outermost first. */
 export function meshText(plan: Plan, t: Translate): string {
