@@ -1,9 +1,13 @@
 """Cutting a stack into runs of repeating units."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from loralens.core.answer.plan import compile_plan
 from loralens.core.architecture import stack
+from loralens.core.architecture.causal import Root
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.stack import Placed, runs
 from loralens.core.question.model import resolve
@@ -80,3 +84,41 @@ def test_units_that_are_not_walked_do_as_the_second_one_did(config, recipe, meth
     for phase, label, entries in points:
         if ".." not in label:
             assert walked[phase, label] == entries
+
+
+TRACED = Path(__file__).parents[2] / "oracles" / "traced-grid.jsonl"
+DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers")
+
+
+def of_each_family():
+    """One small config for each model type of the traced grid, nine layers deep."""
+    rows = [json.loads(line)["request"]["config"] for line in TRACED.read_text().splitlines()]
+    return {row["model_type"]: {name: deep(name, value) for name, value in row.items()} for row in rows}
+
+
+def deep(name, value):
+    """Nine layers, and what a config says of each of its own."""
+    return 9 if name in DEPTHS else (value * 9)[:9] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    "recipe", [{}, {"gradient_checkpointing": False, "accelerator": "cuda-before-8"}], ids=["", "kept"]
+)
+def test_a_last_layer_that_is_taken_to_be_like_those_before_it_is_like_them(recipe, monkeypatch):
+    recipe, families = Recipe.from_mapping(recipe), of_each_family()
+    assert len(families) > 30
+
+    def compiled(config, method):
+        plan = compile_plan(resolve(None, config), method, recipe)
+        return (
+            plan.to_dict(),
+            [moment.entries for moment in plan.moments],
+            [point.last.entries for point in plan.points],
+        )
+
+    for number, (name, config) in enumerate(families.items()):
+        method = ("full", "lora")[number % 2]
+        as_usual = compiled(config, method)
+        with monkeypatch.context() as patch:
+            patch.setattr(Root, "last_apart", True)
+            assert as_usual == compiled(config, method), name

@@ -50,6 +50,5 @@ def peak_bytes(model: Model, method: str, recipe: Recipe) -> int:
 
 def _walk_peaks(config: Mapping[str, Any], method: str, recipe: Recipe) -> Peaks:
     assembled = assemble(config, method, recipe)
-    ledger = Totals()
-    step = walk_step(assembled.root, assembled.prepared, assembled.recipe, assembled.beside, ledger=ledger)
-    return Peaks(tuple(moment.total for moment in ledger.moments), step.validity)
+    step = walk_step(assembled.root, assembled.prepared, assembled.recipe, assembled.beside, ledger=Totals)
+    return Peaks(tuple(moment.total for moment in step.ledger.moments), step.validity)

@@ -58,6 +58,7 @@ class Root(Module):
     default_targets: tuple[str, ...] | str
     float32_modules: frozenset[str] = frozenset()  # never held in float16 nor packed (`_keep_in_fp32_modules`)
     expert_targets: dict[str, str] | None = None  # names that PEFT turns into stacked weights of experts
+    last_apart = False  # backward finds another gradient behind the last layer than between two: it is walked by itself
     mixes = False  # layers bring positions together by other means than attention too
     turn: int | None = None  # positions of a turn of the loops in its layers; None: they have none
     buffer_bytes = 0  # of what a model holds beside its weights

@@ -1,9 +1,12 @@
 """Walking a stack of layers: a few of each kind are simulated, the rest follow by multiplication.
 
 Between two layers of a kind memory changes by the same amount each time, so its extremes lie at the ends of a run. Of a
-run of n equal units the first two and the last are walked. The other n - 3 are like the second: on the way forward it runs
-as the second, and what it did is had once more, further on, as the last but one; on the way back it is the other way
-round. The n - 4 between those two only repeat the change. (A walk for the allocator's sake takes every layer: `events`.)
+run of n equal units the first two are walked. The others are like the second: on the way forward it runs as the second, and
+what it did is had once more, further on, as the last but one and as the last; on the way back it runs as the last, and what
+it did is had as the last but one and as the second. The n - 4 between those only repeat the change. That holds where the
+first finds the backward pass as the last did (`tape.standing`). Where it does not, or where a strategy or the work is asked
+for, the last unit is walked by itself, and the second is the last but one on the way back. (A walk for the allocator's sake
+takes every layer: `events`.)
 """
 
 from __future__ import annotations
@@ -17,15 +20,18 @@ from loralens.core.architecture.call import Between
 from loralens.core.architecture.module import Module
 from loralens.core.tape.checkpoint import checkpoint, is_reentrant, reentrant
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.standing import LastApart, standing
 from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from loralens.core.architecture.call import Call
-    from loralens.core.tape.ledger import Moment, Recording
+    from loralens.core.tape.ledger import Entry, Moment, Recording
     from loralens.core.tape.parameter import Parameter
+    from loralens.core.tape.size import Size
 
 APART: Final = 4  # units of a run that are told apart
-WALKED: Final = 3  # of them
 LONGEST_UNIT: Final = 8
 
 
@@ -81,7 +87,7 @@ def walk_stack(
         length = len(run.unit)
         gap = None if t.every_layer or run.repeat <= APART else _UnwalkedLayers(t, name, first, run)
         index = run.start
-        for copy in range(WALKED if gap else run.repeat):
+        for copy in range(gap.walked if gap else run.repeat):
             before = t.ledger.snapshot()
             recording = t.ledger.record() if gap and copy == 1 else None
             for position, place in enumerate(run.unit):
@@ -91,7 +97,7 @@ def walk_stack(
                 for number in range(t.layer, t.layers_walked + 1):
                     t.stands_for[number] = gap.others if gap and copy == 1 else 0
                 t.ledger.where = label = f"{name}.{first + index}"
-                behind = gap.other_end(label) if gap and copy == 1 else label  # on the way back
+                behind = gap.on_the_way_back(label) if gap and copy == 1 else label
                 hidden = _boundary(t, hidden, weights, behind, None if position else gap, copy)
                 given = layer.arguments(call)
                 together = t.hooks.before_layer(t, weights, ahead=index < len(layers) - 1)
@@ -110,6 +116,7 @@ def walk_stack(
                 t.ledger.mark(label)
                 index += 1
             if gap and recording:
+                hidden = gap.entrance(hidden)
                 gap.follow(recording, before)
                 index += gap.others * length
     t.layer = 0  # what follows belongs to no layer: a head tied to the embedding is one parameter with it
@@ -154,46 +161,82 @@ def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, li
 
 
 class _UnwalkedLayers:
-    """The units of a run that are like the second one and not walked: one at the other end, and those between."""
+    """The units of a run that are like the second one and not walked: those at the other end, and those between."""
 
     def __init__(self, t: Tape, name: str, first: int, run: LayerRun) -> None:
-        length, start = len(run.unit), first + run.start
-        self.others = run.repeat - WALKED
-        self._t = t
-        self._label = f"{name}.{start + 2 * length}..{start + (self.others + 1) * length - 1}"
-        second, last_but_one = start + length, start + (run.repeat - 2) * length
-        self._ends = {f"{name}.{second + i}": f"{name}.{last_but_one + i}" for i in range(length)}
-        self._starts = {end: begin for begin, end in self._ends.items()}
+        self.walked = 2 if t.last_alike else 3
+        self.others = run.repeat - self.walked
+        self._t, self._name, self._first, self._run = t, name, first + run.start, run
+        self._back = run.repeat - (1 if t.last_alike else 2)  # what the second unit is on the way back
         self._before: Moment | None = None
         self._recording: Recording | None = None
+        self._found: Hashable = None  # by the last unit, on the way back
 
-    def other_end(self, label: str) -> str:
-        """The name, in the last unit but one, of a layer of the second."""
-        return self._ends[label]
+    def _labels(self, unit: int) -> list[str]:
+        length = len(self._run.unit)
+        return [f"{self._name}.{self._first + unit * length + i}" for i in range(length)]
+
+    def on_the_way_back(self, label: str) -> str:
+        """The name, in the unit that the second one is then, of one of its layers."""
+        return dict(zip(self._labels(1), self._labels(self._back), strict=True))[label]
+
+    def entrance(self, hidden: Tensor) -> Tensor:
+        """Behind the second unit, where it is the last one on the way back: a view whose node tells when that begins."""
+        if not self._t.last_alike:
+            return hidden
+        inside = hidden.view()
+
+        def apply(gradient: Tensor) -> Tensor:
+            self._found = standing(self._t, gradient)
+            self._before, self._recording = self._t.ledger.snapshot(), self._t.ledger.record()
+            return gradient.view()
+
+        self._t.record("last unit", [inside], [hidden], [], apply)
+        return inside
 
     def follow(self, recording: Recording, before: Moment) -> None:
-        """Called in forward behind the second unit: the units up to the last but one do as it did."""
-        self._repeat(recording, before, self._ends)
+        """Called in forward behind the second unit: the units behind it do as it did."""
+        change = self._recorded(recording, before)
+        last_but_one = self._run.repeat - 2
+        self._between(change)
+        self._again(recording, change, 1, last_but_one)
+        if self._t.last_alike:
+            self._again(recording, change, 1, last_but_one + 1)
+            self._t.ledger.where = self._labels(last_but_one + 1)[-1]
 
-    def leaving(self, copy: int) -> None:
-        """Called in backward when a unit is done, last one first: those down to the second do as the last but one did."""
+    def leaving(self, copy: int, gradient: Tensor) -> None:
+        """Called in backward when a unit is done, last one first: those down to the second do as the one before did."""
         ledger = self._t.ledger
-        if copy == WALKED - 1:
+        if copy == 2:
             self._before, self._recording = ledger.snapshot(), ledger.record()
-        elif copy == WALKED - 2 and self._before is not None and self._recording is not None:
-            self._repeat(self._recording, self._before, self._starts)
+        elif copy == 1 and self._before is not None and self._recording is not None:
+            change = self._recorded(self._recording, self._before)
+            if self._t.last_alike:
+                if standing(self._t, gradient) != self._found:
+                    raise LastApart
+                self._again(self._recording, change, self._back, self._back - 1)
+                ledger.where = self._labels(self._back - 1)[0]
+            self._between(change)
+            self._again(self._recording, change, self._back, 1)
 
-    def _repeat(self, recording: Recording, before: Moment, names: dict[str, str]) -> None:
-        ledger = self._t.ledger
-        ledger.recorded(recording)
-        change = ledger.difference(before)
+    def _recorded(self, recording: Recording, before: Moment) -> dict[Entry, Size]:
+        self._t.ledger.recorded(recording)
+        return self._t.ledger.difference(before)
+
+    def _between(self, change: dict[Entry, Size]) -> None:
+        """The units that only repeat the change."""
+        first, last = self._labels(2)[0], self._labels(self._run.repeat - 3)[-1]
+        self._t.ledger.repeat(change, self._run.repeat - APART, f"{first}..{last.rpartition('.')[2]}")
+
+    def _again(self, recording: Recording, change: dict[Entry, Size], was: int, unit: int) -> None:
+        """What one unit did is had as another one's."""
+        names = dict(zip(self._labels(was), self._labels(unit), strict=True))
 
         def renamed(label: str) -> str:
             own, colon, rest = label.partition(":")
             return names.get(own, own) + colon + rest
 
-        ledger.repeat(change, self.others - 1, self._label)
-        ledger.again(recording, change, self.others, renamed)
+        self._t.ledger.again(recording, change, abs(unit - was), renamed)
 
 
 def _boundary(
@@ -208,7 +251,7 @@ def _boundary(
         t.hooks.after_layer(t, weights, number)
         t.ledger.mark(label)
         if gap is not None:
-            gap.leaving(copy)
+            gap.leaving(copy, gradient)
         return gradient.view()
 
     t.record(label, [inside], [hidden], [], apply)

@@ -6,6 +6,7 @@ Steady state: optimizer states exist, and gradients are None when the forward pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,15 +20,18 @@ from loralens.core.objectives.passes import Passes
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.losses import LOSS_TABLE
+from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, bound, graph_ends, returned
 from loralens.core.step.rows import in_rows, in_samples, per_sample
+from loralens.core.tape.checkpoint import is_reentrant
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Ends
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ONE, ZERO, Size, share
+from loralens.core.tape.standing import LastApart
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
@@ -104,9 +108,11 @@ def walk_step(
     recipe: Recipe,
     beside: Mapping[str, Root] | None = None,
     work: WorkLog | None = None,
-    ledger: Ledger | None = None,
+    ledger: type[Ledger] = Ledger,
 ) -> Step:
     """Walk one training step and return its ledger.
+
+    The last layers of a stack are walked by themselves only where they do not do as those before them did.
 
     Args:
         root: the model that learns.
@@ -114,10 +120,26 @@ def walk_step(
         recipe: as asked; the walk counts rows.
         beside: the models of the objective that do not learn.
         work: counts what the operators do, which takes half as long again.
-        ledger: where to book it; a new one that keeps everything if none is given.
+        ledger: the kind of ledger in which it is booked.
     """
+    alike = recipe.parallelism == Parallelism() and not is_reentrant(recipe) and not root.last_apart
+    if alike and work is None:
+        with suppress(LastApart):
+            return _walk(root, prepared, recipe, beside, None, ledger(), last_alike=True)
+    return _walk(root, prepared, recipe, beside, work, ledger(), last_alike=False)
+
+
+def _walk(
+    root: Root,
+    prepared: Prepared,
+    recipe: Recipe,
+    beside: Mapping[str, Root] | None,
+    work: WorkLog | None,
+    ledger: Ledger,
+    *,
+    last_alike: bool,
+) -> Step:
     rows, beside, recipe = objective_of(recipe).rows, beside or {}, in_rows(recipe)
-    ledger = Ledger() if ledger is None else ledger
     validity = Validity(recipe)
     held = held_parameters(root)
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
@@ -125,7 +147,14 @@ def walk_step(
     for other in beside.values():
         host = host + book_beside(ledger, other, strategy)
     make = Tape if work is None else partial(CountingTape, work)
-    tape = make(ledger, validity=validity, hooks=strategy, autocast=recipe.autocast, kernels=Kernels.of(recipe))
+    tape = make(
+        ledger,
+        validity=validity,
+        hooks=strategy,
+        autocast=recipe.autocast,
+        kernels=Kernels.of(recipe),
+        last_alike=last_alike,
+    )
     with strategy.in_use([item.parameter for item in held]):
         batch = run_micro_batch(tape, root, prepared, recipe, validity, beside, held)
     ledger.enter("optimizer")

@@ -88,6 +88,11 @@ class Ledger:
         return unpacked(self.packed)
 
     @property
+    def rising(self) -> bool:
+        """Has something been booked that is in no moment yet?"""
+        return self._rising
+
+    @property
     def moments(self) -> list[Moment]:
         """The candidates, in the order in which they were met."""
         return list(self._moments.values())

@@ -44,6 +44,7 @@ from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
 
 Some = TypeVar("Some", "Tensor", "Tensor | None")
+Slots = Sequence["Tensor | None"]
 
 
 class Hooks:
@@ -122,6 +123,7 @@ class Tape:
         validity: Validity | None = None,
         hooks: Hooks | None = None,
         every_layer: bool = False,
+        last_alike: bool = False,
     ) -> None:
         self.ledger = ledger
         self.autocast = autocast
@@ -135,6 +137,9 @@ class Tape:
         self.layer = 0  # which simulated layer a parameter belongs to; 0: none
         self.layers_walked = 0
         self.every_layer = every_layer  # none is skipped and multiplied
+        self.last_alike = (
+            last_alike  # the last unit of a run of layers is taken to be like those before it (`standing`)
+        )
         self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
@@ -145,6 +150,11 @@ class Tape:
         self.attributes: list[tuple[ref[Node], int]] = []  # functions that hold something as one, and their layers
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
         self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
+        self.waiting: dict[Node, list[Tensor | None]] = {}  # gradients of the backward pass that runs, by where they go
+        self.loose: tuple[Slots, Slots] = (
+            (),
+            (),
+        )  # what slots of a spent buffer and of unwanted results hold a little longer
         self._sequence = 0
 
     @property
@@ -284,6 +294,7 @@ class Tape:
         hold(seed)
         waiting = dependencies([node for node, _, _ in given])
         buffers: dict[Node, list[Tensor | None]] = {node: [None] * node.outputs for node, _, _ in given}
+        outside, self.waiting = self.waiting, buffers
         ready: list[tuple[int, int, Node]] = []  # newest first; leaves, which are all as new, as they became ready
         turn = count()
         for node, output, gradient in given:
@@ -300,6 +311,7 @@ class Tape:
         while ready:
             node = heapq.heappop(ready)[2]
             arrived = buffers.pop(node, [])
+            self.loose = spent, unwanted
             results = self._run(node, arrived) if arrived else passed_by(node)
             if arrived is filled:
                 spent = arrived
@@ -322,7 +334,7 @@ class Tape:
                 if not waiting[target]:
                     heapq.heappush(ready, (-target.sequence, next(turn), target))
             node.apply = ran
-        self.section = outer
+        self.section, self.waiting, self.loose = outer, outside, ((), ())
         for held in (seed, unwanted, spent):
             let_go(held)
 

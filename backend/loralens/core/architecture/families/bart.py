@@ -39,7 +39,7 @@ class Bart(Root):
     """Encoder, decoder and head."""
 
     default_targets: tuple[str, ...] | str = ("q_proj", "v_proj")
-    own_loss = current_code = True
+    own_loss = current_code = last_apart = True
     stack: type[BartStack] = BartStack
     first = False  # norms come before the branches
     act, attention_dropout, layerdrop = "gelu", 0.0, 0.0

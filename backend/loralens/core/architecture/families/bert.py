@@ -130,7 +130,7 @@ class Bert(Root):
     """The masked language model."""
 
     default_targets: tuple[str, ...] | str = ("query", "value")
-    own_loss = True
+    own_loss = last_apart = True
     inner = "bert"
 
     def __init__(self, config: Config) -> None:

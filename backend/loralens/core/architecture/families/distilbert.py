@@ -83,7 +83,7 @@ class DistilBert(Root):
     """The masked language model."""
 
     default_targets = ("q_lin", "v_lin")
-    own_loss = True  # not the causal loss, of which a recipe can choose a kind
+    own_loss = last_apart = True
 
     def __init__(self, config: Config) -> None:
         names = {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"}

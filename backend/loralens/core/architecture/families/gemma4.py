@@ -173,6 +173,7 @@ class Gemma4(Gemma):
     """The causal language model."""
 
     caches = False
+    last_apart = True
     blocks = ""  # which tokens see each other, where the config says nothing: "vision", those of a picture
 
     def __init__(self, config: Config) -> None:

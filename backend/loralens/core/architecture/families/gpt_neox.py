@@ -75,6 +75,7 @@ class GPTNeoX(CausalDecoder):
     """The causal language model."""
 
     default_targets = ("query_key_value",)
+    last_apart = True
 
     def __init__(self, config: Config) -> None:
         s = Shape.read(config, act="gelu", rotary=0.25)

@@ -67,7 +67,7 @@ class T5(Root):
 
     default_targets = ("q", "v")
     float32_modules = frozenset({"wo"})
-    own_loss = current_code = True
+    own_loss = current_code = last_apart = True
 
     def __init__(self, config: Config) -> None:
         w = T5Widths.read(config)

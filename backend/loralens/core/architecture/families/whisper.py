@@ -227,7 +227,7 @@ class Whisper(Root):
 
     default_targets = ("q_proj", "v_proj")
     reads_tokens = False
-    own_loss = current_code = True
+    own_loss = current_code = last_apart = True
 
     def __init__(self, config: Config) -> None:
         w, vocabulary = WhisperWidths.read(config), config.integer("vocab_size", high=MAX_VOCABULARY)
