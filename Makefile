@@ -66,7 +66,7 @@ oom-events: ## 200 made-up out-of-memory messages: how often the tensor is named
 	PYTHONPATH=backend:tests nice -n 10 $(PY)/python tests/trainers/oom_events.py 200
 
 .PHONY: fuzz
-fuzz: ## 20,000 broken configs in place of the usual 2,000, each one that can be counted walked too (a quarter of an hour)
+fuzz: ## 20,000 broken configs in place of the usual 1,000, each one that can be counted walked too (a quarter of an hour)
 	FUZZ_EXAMPLES=20000 nice -n 10 $(PY)/python -m pytest -q tests/core/architecture/test_broken_configs.py --hypothesis-show-statistics
 
 .PHONY: test-gpu
