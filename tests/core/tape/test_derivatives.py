@@ -156,6 +156,7 @@ WALKED = {
     "UPSAMPLE": (lambda t, self: selecting.interpolated(t, self, TOKENS * 8, "out"), {}),
     "STD": (lambda t, self: selecting.deviation(t, self, "out"), {}),
     "MINIMUM": (lambda t, self: selecting.minimum(t, self, "out"), {}),
+    "MAXIMUM": (lambda t, self, other: selecting.larger(t, self, other, "out"), {}),
     "DIV": (lambda t, self, other: selecting.divide_by(t, self, other, "out"), {}),
     "GATHER": (lambda t, self, index: selecting.gather(t, self, index, "out"), {}),
     "WHERE": (lambda t, self, other, condition: selecting.where(t, condition, self, other, "out"), {}),

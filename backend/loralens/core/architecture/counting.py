@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from loralens.core.architecture.call import Call
-from loralens.core.architecture.causal import Root
 from loralens.core.architecture.decoder import CausalDecoder
-from loralens.core.architecture.module import Linear
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.tape import Tape
@@ -21,21 +19,8 @@ def memory_not_modelled(family: str) -> UnsupportedArchitecture:
     )
 
 
-class CountedModel(Root):
-    """A model whose module tree is known and whose step is not."""
-
-    counted = True
-    family = ""
-    head: Linear
-    default_targets: tuple[str, ...] | str = ("q_proj", "v_proj")
-
-    def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
-        """Raises `UnsupportedArchitecture`, which names the family: its parameters are counted, its step is not modelled."""
-        raise memory_not_modelled(self.family)
-
-
 class CountedDecoder(CausalDecoder):
-    """The same for a decoder that is put together from the usual parts."""
+    """A decoder whose module tree is known and whose step is not."""
 
     counted = True
     family = ""

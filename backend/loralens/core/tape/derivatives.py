@@ -51,6 +51,7 @@ clamp: Final = Plain("clamp", "self")
 POWER: Final = Derivative("pow.Tensor_Scalar", {"self": "self"})
 CLAMP_TENSOR: Final = Derivative("clamp.Tensor", {"self": "self"}, left_out="min max")  # one value each
 MINIMUM: Final = Derivative("minimum", {"self": "self"}, left_out="other")  # one value
+MAXIMUM: Final = Derivative("maximum", dict.fromkeys(("self", "other"), "self other"))
 STD: Final = Derivative("std.correction", {"self": "self result"})
 CUMSUM: Final = Derivative("cumsum", {"self": ""})
 MASKED_FILL: Final = Derivative("masked_fill.Scalar", {"self": "mask"})

@@ -144,6 +144,26 @@ def minimum(t: Tape, x: Tensor, label: str) -> Tensor:
     return out
 
 
+def larger(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
+    """`maximum(a, b)`, both of one size."""
+    out = t.new(a.numel, a.dtype, a.width, label)
+    numel, dtype, width, wants = a.numel, a.dtype, a.width, (a.node is not None, b.node is not None)
+
+    def part() -> Tensor:
+        equal = t.new(numel, "bool", width, f"gradient: {label}: equal", "temporaries")
+        half = like(t, numel, dtype, width, f"gradient: {label}: half")
+        gradient = like(t, numel, dtype, width, f"gradient: {label}")
+        smaller = t.new(numel, "bool", width, f"gradient: {label}: smaller", "temporaries")
+        t.end(smaller, half, equal)
+        return gradient
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        return [part() if wanted else None for wanted in wants]
+
+    t.record(label, [out], [a, b], derivatives.MAXIMUM.kept(self=a, other=b), apply)
+    return out
+
+
 def deviation(t: Tape, x: Tensor, label: str) -> Tensor:
     """`std(-1)`; backward subtracts the mean once more, and multiplies.
 

@@ -122,6 +122,10 @@ CONFIGS: Final[dict[str, tuple[JsonObject, list[str], list[str] | str]]] = {
          "head_dim": 64, "n_groups": 1, "pad_token_id": 0},
         ["in_proj"], ["in_proj"],
     ),
+    "rwkv": (
+        {"model_type": "rwkv", "vocab_size": 32768, "hidden_size": 1024, "num_hidden_layers": 3},
+        ["key", "value"], "all-linear",
+    ),
     "muse-glimmer": (
         decoder("muse_glimmer_text", 32768, 2048, 6144, 16, 2, 4, head_dim=128, sliding_window=512),
         _QUERY_VALUE, "all-linear",
