@@ -71,17 +71,6 @@ CASES: dict[str, dict[str, Any]] = {
             "intermediate_size": 192, "pixel_shuffle_ratio": 0.5,
         },
     },
-    **{
-        name: {
-            "text_config": {**TEXT, "model_type": "qwen2"},
-            "vision_config": {
-                "hidden_size": 48, "mlp_dim": 100, "num_hidden_layers": 3, "num_attention_heads": 4, "output_channels": 20,
-                "image_size": 64, "window_size": 3, "global_attn_indexes": [1],
-            },
-            **more,
-        }
-        for name, more in (("got_ocr2", {}), ("got_ocr2, untied", {"tie_word_embeddings": False}))
-    },
     "idefics2": {
         "text_config": {**TEXT, "model_type": "mistral", "tie_word_embeddings": False},
         "vision_config": {**VIT, "image_size": 56},
@@ -345,13 +334,6 @@ def test_gemma_3n_is_what_transformers_makes_with_timm() -> None:
     assert any("does not reach the vision tower" in line for line in said)
     other = {**config, "vision_config": {"model_type": "gemma3n_vision", "architecture": "mobilenetv5_base"}}
     assert "left out" in left_out_note(other)[0]
-
-
-def test_got_ocr_2_says_that_pictures_are_not_cut() -> None:
-    words = {"images": 1, "sequence_length": 512}
-    said = memory_answer({"config": config_of("got_ocr2"), "method": "full", "recipe": words})["estimates"][0]
-    assert any("crop_to_patches" in line for line in said["assumptions"])
-    assert any("16 patches in the tower, 1 tokens of the sequence" in line for line in said["assumptions"])
 
 
 def test_idefics_2_says_that_pictures_are_not_split() -> None:

@@ -63,6 +63,23 @@ def test_values_and_rows_are_the_processors(name: str) -> None:
             assert (own.rows, own.tokens) == (pixels[0] * 1025, pixels[0] * 256)
 
 
+def test_deepseek_ocr_2_s_tiles_are_its_processors() -> None:
+    config = media_config("deepseek-ocr-2-narrow", 2, 2)
+    media = build(config).media
+    assert isinstance(media, Media)
+    for size in (*SIZES, [768, 768], [769, 700], [2000, 1900], [300, 3000]):
+        recipe = Recipe.from_mapping({"images": 2, "image_size": size})
+        own, given = media.pictures(recipe), media_of(read_config(config), recipe)
+        assert own is not None and given is not None
+        counts = given.values["num_local_patches"]
+        assert isinstance(counts, list) and counts[0] == counts[1]
+        assert own.tokens == 2 * (256 + 144 * counts[0] + 1)
+        assert own.rows == 2 * (64**2 + counts[0] * 48**2)
+        assert own.values == 2 * 3 * (1024**2 + counts[0] * 768**2)
+        local = given.floats.get("pixel_values_local", (0, 3, 768, 768))
+        assert (given.floats["pixel_values"], local) == ((2, 3, 1024, 1024), (sum(counts), 3, 768, 768))
+
+
 def test_minicpm_v_s_slices_without_a_merge_in_the_tower_are_its_processors() -> None:
     config = {**media_config("minicpm-v-4.6", 2, 2), "downsample_mode": "4x"}
     media = build(config).media

@@ -130,6 +130,7 @@ FAMILIES: Final[dict[str, str]] = {
     "glm_ocr_text": "glm_ocr:GlmOcrText",
     "paddleocr_vl_text": "paddleocr_vl:PaddleText",
     "ernie4_5_vl_moe_text": "ernie4_5_vl:ErnieVLText",
+    "deepseek_ocr2_text": "deepseek_ocr2:DeepseekOcr2Text",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -175,6 +176,7 @@ MEDIA: Final[dict[str, str]] = {
     "glm4v": "glm4v:Glm4vMedia",
     "glm4v_moe": "glm4v:Glm4vMedia",
     "glm_ocr": "glm_ocr:GlmOcrMedia",
+    "deepseek_ocr2": "deepseek_ocr2:DeepseekOcr2Media",
     "got_ocr2": "got_ocr2:GotOcr2Media",
     "idefics2": "idefics2:Idefics2Media",
     "idefics3": "idefics3:Idefics3Media",

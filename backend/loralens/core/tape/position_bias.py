@@ -56,15 +56,15 @@ def for_kernel(t: Tape, bias: PositionBias, mask: Tensor, rows: Size, validity: 
     gradient = rows.times(wide) * bias.heads
     samples = mask.numel == bias.spread(rows)
     if left:
-        mask = _padded(t, mask, gradient if samples else bias.queries.times(wide) * bias.heads)
+        mask = padded(t, mask, gradient if samples else bias.queries.times(wide) * bias.heads)
     if samples:
         return mask, gradient
     several = validity.exceeds("micro_batch_size", 1)
     return ops.broadcast(t, mask, bias.spread(rows), "attention: position biases", summed=several), gradient
 
 
-def _padded(t: Tape, mask: Tensor, whole: Size) -> Tensor:
-    """Padded rows, cut again: the storage stays the padded one."""
+def padded(t: Tape, mask: Tensor, whole: Size) -> Tensor:
+    """Rows padded to `whole` in all, and cut again: the storage stays the padded one."""
     wide = t.new(whole, mask.dtype, 1, "attention: position biases, rows padded")
     numel, dtype = mask.numel, mask.dtype
     label = "attention: position biases, rows padded"

@@ -24,6 +24,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("gemma-3n-whole", 7, 2, (500, 700), 512),
     ("got-ocr-2", 4, 4, (700, 500), 512),
     ("ernie-4.5-vl-narrow", 3, 5, (500, 700), 1024),
+    ("deepseek-ocr-2-narrow", 3, 3, (1000, 700), 1536),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -154,6 +155,19 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "got_ocr2_vision", "hidden_size": 768, "mlp_dim": 3072, "num_hidden_layers": 12,
                           "num_attention_heads": 12, "image_size": 1024, "patch_size": 16, "window_size": 14,
                           "global_attn_indexes": [1, 2]},
+    },
+    # fewer experts, and few layers behind SAM's, of which one sees the whole picture
+    "deepseek-ocr-2-narrow": {
+        "model_type": "deepseek_ocr2", "image_token_id": 24, "tie_word_embeddings": False,
+        "text_config": {"model_type": "deepseek_ocr2_text", "hidden_size": 1280, "intermediate_size": 6848,
+                        "moe_intermediate_size": 896, "num_hidden_layers": 12, "num_attention_heads": 10,
+                        "num_key_value_heads": 10, "n_routed_experts": 16, "num_experts_per_tok": 6,
+                        "n_shared_experts": 2, "mlp_layer_types": ["dense", "sparse", "sparse"], "vocab_size": 32768,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "deepseek_ocr2_vision",
+                          "sam_config": {"num_hidden_layers": 3, "global_attn_indexes": [1]},
+                          "encoder_config": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 3,
+                                             "num_attention_heads": 14, "num_key_value_heads": 2}},
     },
     "paddleocr-vl": {
         "model_type": "paddleocr_vl", "tie_word_embeddings": False,

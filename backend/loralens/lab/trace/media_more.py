@@ -222,7 +222,19 @@ def _video_llava(config: Any, recipe: Recipe) -> MediaInputs:
     return MediaInputs({name: shape for name, shape in given.items() if counts[name]})
 
 
+def _deepseek_ocr2(config: Any, recipe: Recipe) -> MediaInputs:
+    """DeepSeek-OCR 2: whole pictures, and tiles of larger ones with how many each picture has."""
+    made = processor("deepseek_ocr2.image_processing_pil_deepseek_ocr2.DeepseekOcr2ImageProcessorPil")
+    given = made(pictures(recipe), return_tensors="np")
+    names = ("pixel_values", "pixel_values_local")
+    counts = [int(number) for number in given["num_local_patches"]]
+    return MediaInputs(
+        {name: tuple(given[name].shape) for name in names if name in given}, values={"num_local_patches": counts}
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "deepseek_ocr2": _deepseek_ocr2,
     "gemma3n": _gemma3n,
     "gemma4": _gemma4,
     "gemma4_unified": _unified,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.convolution import Convolution
 from loralens.core.architecture.families.projected import Projected
+from loralens.core.architecture.families.sam_attention import Seen
 from loralens.core.architecture.families.sam_vision import SamTower
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.tape import ops
@@ -56,7 +57,7 @@ class GotOcr2Media(Projected):
 
     def seen(self, outer: Config, v: Config) -> Module:
         """The tower."""
-        return SamTower(v)
+        return SamTower(v, wide=3072)
 
     def made(self, outer: Config, inputs: int, hidden: int) -> Module:
         """To the language model's width."""
@@ -73,7 +74,8 @@ class GotOcr2Media(Projected):
     def features(self, t: Tape, pixels: Tensor, call: Call, images: Size, several: bool, held: list[Tensor]) -> Tensor:
         """Of the neck."""
         pixels = ops.cast(t, pixels, self._vision.patch_embed.projection.weight.dtype, "pictures in the weights' dtype")
-        last = self._vision(t, pixels, call, images, several)
+        seen = Seen(self._vision.grid, several)
+        last = self._vision(t, pixels, call, images, seen, f"{self.below}{self.tower}")
         held.append(last)
         half = halved(self._vision.grid) ** 2
         out: Tensor = self._projector(t, last, images * half, images * self.tokens())

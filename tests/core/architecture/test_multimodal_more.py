@@ -1,0 +1,76 @@
+"""Multimodal configs, continued: towers of several parts are counted as transformers builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loralens.core.answer.answers import memory_answer
+from loralens.core.architecture.registry import count_parameters
+from loralens.core.errors import UnsupportedArchitecture
+
+TEXT = {
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "pad_token_id": 0,
+}
+SAM = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "output_channels": 20,
+    "global_attn_indexes": [1],
+}
+GOT = {
+    "text_config": {**TEXT, "model_type": "qwen2"},
+    "vision_config": {**SAM, "mlp_dim": 100, "image_size": 64, "window_size": 3},
+}
+CASES: dict[str, dict[str, Any]] = {
+    "got_ocr2": GOT,
+    "got_ocr2, untied": {**GOT, "tie_word_embeddings": False},
+    "deepseek_ocr2": {
+        "text_config": {**TEXT, "model_type": "deepseek_ocr2_text", "n_routed_experts": 4, "num_experts_per_tok": 2,
+                        "moe_intermediate_size": 24, "mlp_layer_types": ["dense", "sparse", "sparse"]},
+        "vision_config": {
+            "sam_config": {**SAM, "mlp_ratio": 2.5, "downsample_channels": [24, 36]},
+            "encoder_config": {"hidden_size": 36, "intermediate_size": 60, "num_hidden_layers": 2, "num_attention_heads": 6,
+                               "num_key_value_heads": 2},
+        },
+    },
+}  # fmt: skip
+
+
+def config_of(name: str) -> dict[str, Any]:
+    return {"model_type": name.split(",")[0], **CASES[name]}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_whole_model_is_counted_as_transformers_builds_it(name: str) -> None:
+    import torch
+    import transformers
+
+    config = config_of(name)
+    read = transformers.AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        whole = transformers.AutoModelForImageTextToText.from_config(read)
+    assert count_parameters(config).total == sum(parameter.numel() for parameter in whole.parameters())
+
+
+def test_got_ocr_2_says_that_pictures_are_not_cut() -> None:
+    words = {"images": 1, "sequence_length": 512}
+    said = memory_answer({"config": config_of("got_ocr2"), "method": "full", "recipe": words})["estimates"][0]
+    assert any("crop_to_patches" in line for line in said["assumptions"])
+    assert any("16 patches in the tower, 1 tokens of the sequence" in line for line in said["assumptions"])
+
+
+@pytest.mark.parametrize("field, value", [("mlp_layer_types", None), ("topk_method", "group_limited_greedy")])
+def test_experts_that_deepseek_ocr_2_is_not_modelled_with_are_refused(field: str, value: object) -> None:
+    config = config_of("deepseek_ocr2")
+    with pytest.raises(UnsupportedArchitecture, match=field) as problem:
+        count_parameters({**config, "text_config": {**config["text_config"], field: value}})
+    assert problem.value.field == f"config.{field}"
