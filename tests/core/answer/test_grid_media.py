@@ -71,6 +71,18 @@ def test_a_plan_holds_for_other_batches_and_lengths():
     assert known.plan.peaks(3, 3000, 16)[2] == walked.allocated_bytes
 
 
+def test_a_plan_of_sparse_attention_holds_for_lengths_of_as_many_blocks():
+    case = next(case for case in CASES if case["name"] == "minimax-m3-narrow/full")
+    known = estimated(case)  # 1,100 tokens are 18 blocks of 64
+    assert [known.plan.validity.covers(1, length, 16) for length in (1084, 1100, 1148, 1164)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert known.plan.peaks(1, 1148, 16)[2] == estimated(case, sequence_length=1148).allocated_bytes
+
+
 def test_a_preset_freezes_the_tower_where_its_trainer_does():
     recipe = {"images": 1, "image_size": [448, 672]}
     assert said("qwen2.5-vl-3b", **recipe, trainer="llama-factory")["recipe"]["freeze_tower"] == "tower+projector"

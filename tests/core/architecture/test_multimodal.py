@@ -149,6 +149,20 @@ CASES: dict[str, dict[str, Any]] = {
         "vision_config": {"depth": 2, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "spatial_merge_size": 3},
         "tie_word_embeddings": False,
     },
+    "minimax_m3_vl": {
+        "text_config": {**TEXT, "model_type": "minimax_m3_vl_text", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32,
+                        "dense_intermediate_size": 64, "shared_intermediate_size": 48, "index_n_heads": 2, "index_head_dim": 16,
+                        "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"],
+                        "mlp_layer_types": ["dense", "sparse", "sparse"]},
+        "vision_config": VIT, "projector_hidden_size": 40,
+    },
+    "minimax_m3_vl, as its first files say it, tied from inside": {
+        "text_config": {**TEXT, "model_type": "minimax_m3_vl_text", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32,
+                        "sparse_attention_config": {"sparse_attention_freq": [0, 0, 1], "sparse_num_index_heads": 2,
+                                                    "sparse_index_dim": 24},
+                        "moe_layer_freq": [0, 1, 1], "hidden_act": "swigluoai", "tie_word_embeddings": True},
+        "vision_config": {**VIT, "spatial_merge_size": 3}, "projector_hidden_size": 40, "tie_word_embeddings": False,
+    },
     "kimi_k25": {
         "text_config": {**TEXT, "model_type": "deepseek_v3", "num_key_value_heads": 6, "n_routed_experts": 4, "n_group": 2,
                         "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 24},

@@ -64,6 +64,7 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "paddleocr_vl_text": (1024, 3072, 18, 16, 103424),
     "glm_ocr_text": (1024, 4096, 16, 16, 59392),
     "mllama_text_model": (4096, 14336, 40, 32, 128256),
+    "minimax_m3_vl_text": (6144, 3072, 60, 64, 200064),
     "ernie4_5_vl_moe_text": (2560, 12288, 28, 20, 103424),
 }
 _EITHER: Final = frozenset(
@@ -71,6 +72,7 @@ _EITHER: Final = frozenset(
         "llava",
         "llava_next_video",
         "llava_onevision",
+        "minimax_m3_vl",
         "qwen2_vl",
         "qwen2_5_vl",
         "glm4v",

@@ -131,6 +131,7 @@ FAMILIES: Final[dict[str, str]] = {
     "paddleocr_vl_text": "paddleocr_vl:PaddleText",
     "ernie4_5_vl_moe_text": "ernie4_5_vl:ErnieVLText",
     "deepseek_ocr2_text": "deepseek_ocr2:DeepseekOcr2Text",
+    "minimax_m3_vl_text": "minimax_m3:MiniMaxM3",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -189,6 +190,7 @@ MEDIA: Final[dict[str, str]] = {
     "lfm2_vl": "lfm2_vl:Lfm2VLMedia",
     "mistral3": "pixtral:Mistral3Media",
     "minicpmv4_6": "minicpmv4_6:MiniCPMVMedia",
+    "minimax_m3_vl": "minimax_m3_vision:MiniMaxM3Media",
     "mllama": "mllama:MllamaMedia",
     "muse_glimmer": "muse_glimmer_vision:MuseMedia",
     "paddleocr_vl": "paddleocr_vl:PaddleMedia",

@@ -44,6 +44,13 @@ class Validity:
         self.exceeds(variable, value - 1)
         return value
 
+    def steps(self, variable: str, step: int) -> int:
+        """How many steps the variable begins; the plan is valid for as many only."""
+        count = -(-self._values[variable] // step)
+        self.exceeds(variable, count * step)
+        self.exceeds(variable, (count - 1) * step)
+        return count
+
     def pinned_tokens(self) -> int:
         """Tokens of a micro batch as a number: the plan then holds for this batch and length only."""
         return self.pinned("micro_batch_size") * self.pinned("sequence_length")

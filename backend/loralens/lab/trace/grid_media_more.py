@@ -25,6 +25,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("got-ocr-2", 4, 4, (700, 500), 512),
     ("ernie-4.5-vl-narrow", 3, 5, (500, 700), 1024),
     ("deepseek-ocr-2-narrow", 3, 3, (1000, 700), 1536),
+    ("minimax-m3-narrow", 4, 5, (500, 700), 1100),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -104,6 +105,21 @@ CONFIGS: Final[dict[str, JsonObject]] = {
                         "moe_num_experts": 8, "moe_k": 6, "moe_intermediate_size": [1536, 512], "moe_num_shared_experts": 2},
         "vision_config": {"model_type": "ernie4_5_vl_moe_vision", "hidden_size": 1280, "intermediate_size": 5120,
                           "depth": 32, "num_heads": 16},
+    },
+    # narrower than M3, with fewer heads, experts and tokens
+    "minimax-m3-narrow": {
+        "model_type": "minimax_m3_vl", "image_token_index": 24, "video_token_index": 25, "projector_hidden_size": 2048,
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "minimax_m3_vl_text", "hidden_size": 2048, "intermediate_size": 768,
+                        "dense_intermediate_size": 3072, "shared_intermediate_size": 768, "num_hidden_layers": 60,
+                        "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 4096,
+                        "num_local_experts": 16, "num_experts_per_tok": 4, "bos_token_id": 1, "eos_token_id": 2,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 5000000.0, "partial_rotary_factor": 0.5},
+                        "index_block_size": 64, "index_topk_blocks": 6,
+                        "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse", "minimax_m3_sparse"],
+                        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]},
+        "vision_config": {"model_type": "minimax_m3_vl_vision", "hidden_size": 1280, "intermediate_size": 5120,
+                          "num_hidden_layers": 32, "num_attention_heads": 16, "image_size": 2016},
     },
     # narrower than K2.5, with fewer experts
     "kimi-k2.5-narrow": {

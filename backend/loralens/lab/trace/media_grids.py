@@ -14,7 +14,9 @@ import torch
 from loralens.core.architecture.families.ernie4_5_vl import ENDS
 from loralens.core.architecture.families.kimi_vision import CUBIC_TAPS, padded
 from loralens.core.architecture.families.minicpmv4_6 import WINDOW
+from loralens.core.architecture.families.minimax_m3_vision import MiniMaxM3Media
 from loralens.core.architecture.families.muse_glimmer_vision import MOST_TOKENS, fitted
+from loralens.core.architecture.families.qwen_vision import resized
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace.media_batch import MediaInputs, Shape, Sizes, pictures, processor
 
@@ -132,6 +134,25 @@ def _ernie(config: Any, recipe: Recipe) -> MediaInputs:
     return media
 
 
+def _minimax(config: Any, recipe: Recipe) -> MediaInputs:
+    """MiniMax-M3. Its processor needs torchvision: the rule here is our own."""
+    vision = config.vision_config
+    patch, merge = vision.patch_size, vision.spatial_merge_size
+    height, width = recipe.image_size or (patch, patch)
+    high, wide = resized(height, width, patch * merge, *MiniMaxM3Media.limits)
+    grid = numpy.array([[1, high // patch, wide // patch]] * (recipe.images * recipe.micro_batch_size))
+    rows = int(grid.prod(-1).sum())
+    media = in_a_row(
+        recipe,
+        (rows, vision.num_channels * vision.temporal_patch_size * patch**2),
+        grid,
+        get_vision_position_ids=lambda *_, **__: _integers(rows, 3),
+    )
+    hidden = config.text_config.hidden_size
+    media.chosen = {(recipe.micro_batch_size, recipe.sequence_length, hidden): rows // merge**2 * hidden}
+    return media
+
+
 def _muse(config: Any, recipe: Recipe) -> MediaInputs:
     """Muse Glimmer. Its processor needs torchvision: the rule here is our own."""
     vision = config.vision_config
@@ -236,6 +257,7 @@ def _minicpm(config: Any, recipe: Recipe) -> MediaInputs:
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "ernie4_5_vl_moe": _ernie,
     "kimi_k25": _kimi,
+    "minimax_m3_vl": _minimax,
     "minicpmv4_6": _minicpm,
     "muse_glimmer": _muse,
     "paddleocr_vl": _paddle,

@@ -300,10 +300,14 @@ class QwenMedia(Media):
             rows = joined(t, tokens, f"{kind}: tokens of all, joined")
             rows = ops.cast(t, rows, hidden.dtype, f"{kind}: tokens in the embeddings' dtype")
             masks = [t.new(TOKENS, "bool", 1, "places of media") for _ in range(self.masks)]
+            self.checked(t, hidden, masks[0], rows)
             hidden = masked_scatter(t, hidden, masks[0], rows, f"embeddings with {kind}")
             call.held += [rows, *masks]
         self.received(t, call, features)
         return hidden
+
+    def checked(self, t: Tape, hidden: Tensor, mask: Tensor, rows: Tensor) -> None:
+        """What the model's forward does to see that there is a place for every token."""
 
     def received(self, t: Tape, call: Call, features: dict[str, list[Tensor]]) -> None:
         """What else the model's forward does with the tower's results."""
