@@ -71,8 +71,11 @@ def test_every_term_and_assumption_of_an_objective_is_translated() -> None:
         for words in ({"loss": "fused_head", "gradient_checkpointing": True}, {"loss": "full"}):
             recipe = {"objective": name, "micro_batch_size": 2, **words}
             recipe |= {"teacher": "qwen2.5-0.5b"} if name == "distillation" else {}
+            recipe |= {"reward_model": "qwen2.5-0.5b"} if name == "ppo" else {}
             recipe |= (
-                {"rollout": "vllm" if "gradient_checkpointing" in words else "transformers"} if name == "grpo" else {}
+                {"rollout": "vllm" if "gradient_checkpointing" in words else "transformers"}
+                if name in objectives.GENERATED
+                else {}
             )
             answer = memory_answer(
                 {"model": "qwen2.5-0.5b", "methods": ["full", "lora"], "recipe": recipe}, verdicts=False

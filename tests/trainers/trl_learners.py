@@ -15,6 +15,7 @@ from trainers.trl_bare import bare, headed, phases_at, prepared
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import WORD, Quantization, Recipe
 from loralens.lab.trace import build, kernels, quantize
+from loralens.lab.trace.ledger import TraceLedger
 
 
 class WantedRows(TorchFunctionMode):
@@ -32,6 +33,7 @@ class Objective:
     rows = 1
     head: str | None = None
     learns_first = True  # is the first pass the policy's?
+    ledger: TraceLedger
 
     def __init__(self, recipe: Recipe, config: dict[str, Any]) -> None:
         self.recipe = recipe
@@ -188,7 +190,8 @@ class Grpo(Objective):
         self.trainer = bare(
             "trl.trainer.grpo_trainer.GRPOTrainer", model=self.model, ref_model=self.reference, top_entropy_quantile=1.0,
             off_policy_mask_threshold=None, importance_sampling_level="token", loss_type="dapo", epsilon_low=0.2,
-            epsilon_high=0.2, use_vllm=False, _entropy_bonus_enabled=False, beta=0.04 if self.recipe.objective.reference else 0.0, tools=None,
+            epsilon_high=0.2, use_vllm=False, _entropy_bonus_enabled=False, beta=0.04 if self.recipe.objective.reference in ("adapter", "copy") else 0.0,
+            tools=None,
             current_gradient_accumulation_steps=1, temperature=1.0,
         )  # fmt: skip
 
@@ -202,7 +205,8 @@ class Grpo(Objective):
             "num_items_in_batch": torch.ones((), device="cuda"),
         }  # fmt: skip
 
-    def loss(self, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> torch.Tensor:
+    def scored(self, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> None:
+        """What comes before learning."""
         from trl.models.utils import disable_gradient_checkpointing
         from trl.trainer.utils import use_adapter
 
@@ -214,14 +218,16 @@ class Grpo(Objective):
             if self.recipe.objective.old_logprobs:
                 begin("old_logprobs")
                 batch["old_per_token_logps"], _, _ = score(self.model, ids, mask, **asked)
-            if self.recipe.objective.reference is not None:
+            if self.recipe.objective.reference in ("adapter", "copy"):
                 begin("ref_logprobs")
                 if self.reference is not None:
                     batch["ref_per_token_logps"], _, _ = score(self.reference, ids, mask, **asked)
                 else:
                     with use_adapter(self.model, adapter_name=None):
                         batch["ref_per_token_logps"], _, _ = score(self.model, ids, mask, **asked)
-        del ids, mask
+
+    def loss(self, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> torch.Tensor:
+        self.scored(batch, begin)
         begin("forward")
         found: torch.Tensor = self.trainer._compute_loss(self.model, batch)
         return found

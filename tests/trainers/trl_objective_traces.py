@@ -29,6 +29,10 @@ from loralens.lab.trace.grid_cases import small_config
 def objective_of(recipe: Recipe) -> type[Objective]:
     """Whose code runs."""
     kind = recipe.objective.type
+    if kind == "ppo":
+        from trainers.trl_critics import Ppo  # verl has to be there
+
+        return Ppo
     if kind == "distillation":
         return Distillation if recipe.loss == "fused_head" else Gkd
     return {"dpo": Dpo, "kto": Kto, "reward": Reward, "orpo": Odds, "cpo": Odds, "simpo": Odds, "grpo": Grpo}[kind]
@@ -37,8 +41,10 @@ def objective_of(recipe: Recipe) -> type[Objective]:
 def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[str, Any]:
     """Counts and peaks of one step."""
     recipe = Recipe.from_mapping(given)
-    if method == "full" and recipe.objective.type in ("dpo", "kto") and recipe.objective.reference is None:
+    if method == "full" and recipe.objective.type in ("dpo", "kto", "ppo") and recipe.objective.reference is None:
         recipe = recipe.with_("reference", "copy")
+    elif recipe.objective.type == "ppo" and recipe.objective.reference is None:
+        recipe = recipe.with_("reference", "adapter")
     made = objective_of(recipe)(recipe, config)
     others = made.beside()
     kernels.CHOSEN.clear()
@@ -53,6 +59,7 @@ def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[s
         with ledger.naming("input", "batch"):
             batch = made.batch(ids)
         del ids
+        made.ledger = ledger
         made.setup(training.model, others)
         _without_dropout(training.model, recipe)
         if made.learns_first:
@@ -78,7 +85,7 @@ def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[s
 
 
 def _without_dropout(model: Any, recipe: Recipe) -> None:
-    if recipe.objective.type not in ("grpo", "distillation", "contrastive"):
+    if recipe.objective.type not in ("grpo", "ppo", "distillation", "contrastive"):
         import_module("trl.trainer.utils").disable_dropout_in_model(model)
 
 
@@ -107,6 +114,12 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
             "objective": {"type": "grpo", "reference": "adapter", "old_logprobs": True},
             "micro_batch_size": 4, "labelled_tokens": 384, **tiled,
         },
+        "ppo": {"objective": {"type": "ppo", "old_logprobs": True}, "micro_batch_size": 4, "labelled_tokens": 384, **tiled},
+        "ppo-judged": {
+            "objective": {"type": "ppo", "old_logprobs": True, "reference": "absent"}, "micro_batch_size": 4, "labelled_tokens": 256,
+            "value": {"model": small_config("qwen2.5-0.5b", 3), "trains": "lora"},
+            "reward_model": {"model": small_config("llama-3.2-1b", 3)}, **tiled,
+        },
         "gkd": {"objective": {"type": "distillation", "divergence": "jsd"}, "loss": "full"},
         "distillation": {"objective": {"type": "distillation"}, "labelled_tokens": 256, "autocast": None, **tiled},
     }  # fmt: skip
@@ -122,6 +135,8 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "simpo": ("lora", "lora-whole", "full"),
         "grpo": ("lora", "lora-whole", "qlora", "full", "dora"),
         "grpo-scored": ("lora", "qlora"),
+        "ppo": ("lora", "lora-whole", "qlora", "full", "full-float32"),
+        "ppo-judged": ("lora", "full"),
         "gkd": ("lora", "full"),
         "distillation": ("lora", "lora-whole", "full"),
     }
@@ -135,6 +150,8 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
                 turn += 1
                 if kind == "gkd" or (kind == "distillation" and model == "mistral-7b-v0.3"):
                     model = "qwen2.5-0.5b"
+                if kind.startswith("ppo") and model == "gemma-3-1b":  # has no class for tokens
+                    model = "llama-3.2-1b"
                 recipe: dict[str, Any] = {
                     "micro_batch_size": 2, "sequence_length": 512, "padded": True, "gradient_checkpointing": not way.endswith("whole"),
                     "max_grad_norm": 1.0, "stack": {"trl": "1.16"}, **deepcopy(kinds[kind]), **deepcopy(own),

@@ -15,7 +15,7 @@ from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
-from loralens.core.step.step import held_parameters
+from loralens.core.step.held import held_parameters
 
 # what PEFT says about its own workings: an older name, patterns it makes for experts, weights held transposed
 pytestmark = [

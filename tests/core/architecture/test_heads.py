@@ -11,7 +11,7 @@ from loralens.core.architecture.registry import build, count_parameters
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.core.step.counts import Counts
-from loralens.core.step.step import held_parameters
+from loralens.core.step.held import held_parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 

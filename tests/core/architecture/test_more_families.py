@@ -17,7 +17,7 @@ from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.registry import FAMILIES, Count, build, count_parameters, families
 from loralens.core.errors import InvalidInput, LoraLensError, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
-from loralens.core.step.step import held_parameters
+from loralens.core.step.held import held_parameters
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.answer.planned import named_at
 from loralens.core.objectives.assembled import assemble
-from loralens.core.step.step import Held, trained_tensors, walk_step
+from loralens.core.step.held import Held, trained_tensors
+from loralens.core.step.step import walk_step
 from loralens.core.tape.work import WorkLog
 from loralens.core.time.step_time import TimePlan, time_plan
 

@@ -33,6 +33,7 @@ from loralens.core.errors import InvalidInput
 from loralens.core.methods import check
 from loralens.core.question.accelerator import BEFORE_8, CUDA, accelerator_of
 from loralens.core.question.model import Model, resolve
+from loralens.core.question.objectives import GENERATED
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.presets import said_of_trainer, uncounted
 from loralens.core.question.recipe import Recipe
@@ -242,7 +243,7 @@ class Estimate:
             *remarks(self.plan, self.recipe),
             *said_of_trainer(self.recipe, self.method),
         ]
-        if self.recipe.objective.type == "grpo" and self.recipe.rollout.engine == "vllm":
+        if self.recipe.objective.type in GENERATED and self.recipe.rollout.engine == "vllm":
             own += ENGINE_ASSUMPTIONS
         own += self.moments.said()
         if allocator == "rule":

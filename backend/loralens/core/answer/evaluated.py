@@ -23,8 +23,9 @@ from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.objectives import SFT
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import names_library
+from loralens.core.step.held import held_parameters
 from loralens.core.step.rows import in_rows, in_samples
-from loralens.core.step.step import book_beside, book_static, held_parameters
+from loralens.core.step.static import book_beside, book_static
 from loralens.core.tape.ledger import Ledger, Storage
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.tape import Tape
@@ -129,14 +130,19 @@ def _walk(config: Mapping[str, Any], method: str, recipe: Recipe) -> Pass:
     held = held_parameters(root)
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
     book_static(ledger, root, held, recipe, validity, strategy)
-    for other in assembled.beside.values():
+    for other in assembled.beside.frozen.values():
         book_beside(ledger, other, strategy)
+    value = assembled.beside.value
+    if value is not None:
+        value = replace(value, prepared=replace(value.prepared, checkpointing=False, input_gradients=False))
+        own = held_parameters(value.root)
+        book_static(ledger, value.root, own, value.prepared.recipe, validity, strategy, value.name)
     tape = Tape(ledger, validity=validity, hooks=strategy, autocast=recipe.autocast, kernels=Kernels.of(recipe))
     tape.grad_enabled = False
     with strategy.in_use([item.parameter for item in held]):
         batch = [Storage(ledger, size, "activations", name) for name, size in objective.inputs(root, recipe, validity)]
         ledger.enter("forward")
-        passes = Passes(tape, root, prepared, recipe, validity, assembled.beside)
+        passes = Passes(tape, root, prepared, recipe, validity, assembled.beside.frozen, value)
         tape.end(objective.loss(passes))
         if recipe.evaluation.metrics != LOSS and not LOSS_TABLE[recipe.loss].returns:
             _returned_logits(tape, passes)

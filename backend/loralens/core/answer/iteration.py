@@ -16,6 +16,7 @@ from loralens.core import catalogue
 from loralens.core.answer.kv_cache import cache_of
 from loralens.core.answer.overhead import needed_by_rule
 from loralens.core.objectives.engines import engine_bytes
+from loralens.core.question.objectives import GENERATED
 from loralens.core.question.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ GRAPHS: Final = (0, 2048 * MIB)
 ASLEEP: Final = (774 * MIB, 2458 * MIB)
 """What a sleeping engine keeps: context, graphs and buffers. Assumption, from published figures: 774 MiB of a Llama-3.2-1B on one
 card, and the least that was told of several cards."""
+BESIDE: Final = ("reference", "value", "reward")
+"""Whose tensors an entry's label can begin with."""
 RESIDENT: Final = ("weights", "adapter", "optimizer_state")
 ASSUMPTIONS: Final = (
     "vLLM: its share is of the whole card and holds weights, profiling run, CUDA graphs (0 to 2 GiB, assumption) and the cache of keys "
@@ -63,14 +66,15 @@ def iteration(
     model: Model, plan: CompiledPlan, recipe: Recipe, phases: dict[str, int], gpus: Iterable[str]
 ) -> Iteration | None:
     """The block of an answer; None for objectives without a rollout."""
-    if recipe.objective.type != "grpo":
+    if recipe.objective.type not in GENERATED:
         return None
     point = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
     first = plan.points[0].first
     resident: dict[str, int] = {}
     for (category, label), size in first.entries.items():
         if category in RESIDENT:
-            name = "reference" if label.startswith("reference: ") else category
+            whose = label.partition(": ")[0]
+            name = whose if whose in BESIDE else category
             resident[name] = resident.get(name, 0) + size.at(*point)
     held = sum(resident.values())
     engine = _engine(model, recipe) if recipe.rollout.engine == "vllm" else None

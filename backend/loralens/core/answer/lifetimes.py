@@ -20,21 +20,14 @@ from loralens.core.answer.plan import plan_for
 from loralens.core.answer.trainer import trained
 from loralens.core.architecture.module import Embedding
 from loralens.core.architecture.registry import label_parameters
-from loralens.core.objectives.assembled import assemble
+from loralens.core.objectives.assembled import assemble, refuse_two
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.rank import refuse_cut
+from loralens.core.step.held import held_parameters, named_parameters, placed_parameters, trained_tensors
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.rows import in_rows
-from loralens.core.step.step import (
-    book_beside,
-    book_static,
-    held_parameters,
-    named_parameters,
-    placed_parameters,
-    run_micro_batch,
-    step_temporaries,
-    trained_tensors,
-)
+from loralens.core.step.static import book_beside, book_static
+from loralens.core.step.step import run_micro_batch, step_temporaries
 from loralens.core.tape.ledger import Entry, Ledger
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import Size, monomial_values
@@ -181,6 +174,7 @@ def lifetimes(model: Model, method: str, recipe: Recipe) -> Lives:
         UnsupportedArchitecture: the step of this family is not modelled.
     """
     refuse_cut(recipe)
+    refuse_two(recipe)
     assembled = assemble(model.config, method, recipe)
     root, recipe = assembled.root, in_rows(assembled.recipe)
     label_parameters(root)
@@ -189,7 +183,7 @@ def lifetimes(model: Model, method: str, recipe: Recipe) -> Lives:
     strategy = strategy_of(recipe, adapters=any(parameter.role == "adapter" for parameter in placed))
     static = Ledger()
     book_static(static, root, held, recipe, validity, strategy)
-    for other in assembled.beside.values():
+    for other in assembled.beside.frozen.values():
         book_beside(static, other, strategy)
     ledger = _LivesLedger()
     tape = _Placed(

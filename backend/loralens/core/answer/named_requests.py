@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from loralens.core.answer.explain import formula
 from loralens.core.answer.plan import plan_for
-from loralens.core.objectives.assembled import assemble
+from loralens.core.objectives.assembled import assemble, refuse_two
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.rank import refuse_cut
 from loralens.core.step.events import EventLedger
+from loralens.core.step.held import placed_parameters
 from loralens.core.step.rows import in_rows
-from loralens.core.step.step import placed_parameters, run_micro_batch
+from loralens.core.step.step import run_micro_batch
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size, monomial_values
 from loralens.core.tape.tape import Tape
@@ -97,6 +98,7 @@ def named_requests(model: Model, method: str, recipe: Recipe) -> list[NamedReque
 def named_walk(model: Model, method: str, recipe: Recipe) -> NamedWalk:
     """One micro batch with every layer walked; raises what `named_requests` does."""
     refuse_cut(recipe)
+    refuse_two(recipe)
     assembled = assemble(model.config, method, recipe)
     recipe = in_rows(assembled.recipe)
     validity = Validity(recipe)

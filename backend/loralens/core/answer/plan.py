@@ -24,8 +24,9 @@ from loralens.core.question.accelerator import BEFORE_8, CUDA, MPS
 from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.step.counts import Counts
+from loralens.core.step.held import held_parameters
 from loralens.core.step.rank import of_rank
-from loralens.core.step.step import Step, held_parameters, walk_step
+from loralens.core.step.step import Step, walk_step
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from loralens.core.tape.validity import Validity
 if TYPE_CHECKING:
     from loralens.core.answer.plan_shapes import PlanNumbers, PlanRanges, PlanRemainders
     from loralens.core.question.recipe import Recipe
-    from loralens.core.step.step import Held
+    from loralens.core.step.held import Held
 
 
 Terms = tuple[tuple[int, int], ...]

@@ -16,7 +16,7 @@ from loralens.core.question.media import MEDIA_WORDS
 from loralens.core.question.recipe import Recipe
 from loralens.core.question.traced import TracedPlans, differing, malformed
 from loralens.core.step.counts import Counts
-from loralens.core.step.step import Held
+from loralens.core.step.held import Held
 from loralens.core.tape.ledger import CATEGORIES, Entry, Moment, TimelinePoint
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import MONOMIALS, RANK, VARIABLES, ZERO, Dim, Size

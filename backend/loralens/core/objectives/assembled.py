@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import methods
+from loralens.core.architecture.heads import REWARD
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.methods.frozen import hold_frozen
+from loralens.core.objectives.passes import Learner, Others
 from loralens.core.objectives.table import objective_of
 from loralens.core.partition.rank import refuse_cut
 from loralens.core.question.model import resolve
@@ -28,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """`recipe` names what the objective chose itself; `beside`: models without gradients, by what they are to it."""
+    """`recipe` names what the objective chose itself; `beside`: the models that its objective has beside it."""
 
     root: Root
     prepared: Prepared
     recipe: Recipe
-    beside: Mapping[str, Root]
+    beside: Others
 
 
 def assemble(config: Mapping[str, Any], method: str, recipe: Recipe, root: Root | None = None) -> Assembled:
@@ -61,12 +63,29 @@ def assemble(config: Mapping[str, Any], method: str, recipe: Recipe, root: Root 
             hint="try loss=fused_head, as TRL has it since 1.15, or loss=full for whole logits",
         )
     prepared = methods.prepare(method, root, recipe)
-    beside = {}
+    beside: dict[str, Root] = {}
     if objective.references and recipe.objective.reference == "copy":
         beside["reference"] = _frozen("reference", config, prepared.recipe)
     if objective.teaches:
         beside["teacher"] = _teacher(prepared.recipe)
-    return Assembled(root, prepared, recipe, beside)
+    if objective.generates and recipe.reward_model.model is not None:
+        beside["reward"] = _reward(prepared.recipe)
+    value = _value(config, prepared.recipe) if objective.values else None
+    return Assembled(root, prepared, recipe, Others(beside, value))
+
+
+def refuse_two(recipe: Recipe) -> None:
+    """For what walks one learner's micro batch.
+
+    Raises:
+        InvalidInput: a second model learns beside the first.
+    """
+    if objective_of(recipe).values:
+        raise InvalidInput(
+            f"one learner's micro batch is walked here, and with {recipe.objective.type} two models learn",
+            field="objective.type",
+            hint="loralens memory has the peak of every phase; objective=grpo learns without a value model",
+        )
 
 
 def build_root(config: Mapping[str, Any], recipe: Recipe) -> Root:
@@ -88,15 +107,48 @@ def _teacher(recipe: Recipe) -> Root:
     return _frozen("teacher", asked.config, replace(recipe, weights_dtype=teacher.weights_dtype, quantization=packing))
 
 
+def _reward(recipe: Recipe) -> Root:
+    asked = recipe.reward_model
+    packing = None if asked.quantization is None else Quantization(type=asked.quantization)
+    subject = resolve(WORD["reward_model"].kind.shown(asked.model))
+    words = replace(recipe, weights_dtype=asked.weights_dtype, quantization=packing, head=REWARD, num_labels=None)
+    return _frozen("reward", subject.config, words)
+
+
+def _value(config: Mapping[str, Any], recipe: Recipe) -> Learner:
+    """One number for each position, by a head like a reward model's."""
+    asked = recipe.value
+    subject = config if asked.model is None else resolve(WORD["value_model"].kind.shown(asked.model)).config
+    words = replace(
+        recipe,
+        weights_dtype=asked.weights_dtype or recipe.weights_dtype,
+        quantization=None,
+        head=REWARD,
+        num_labels=None,
+        trainable_layers=None,
+    )
+    root = build_root(subject, words)
+    prepared = methods.prepare(asked.trains, root, words)
+    _named("value", root)
+    return Learner("value", root, prepared)
+
+
 def _frozen(name: str, config: Mapping[str, Any], recipe: Recipe) -> Root:
     root = build_root(config, recipe)
     hold_frozen(root, recipe)
+    _named(name, root)
+    return root
+
+
+def _named(name: str, root: Root) -> None:
+    """Its weights' labels begin with whose they are."""
     label_parameters(root)
     for _, module, _ in root.distinct():
-        for _, parameter in module.own_parameters():
-            if not parameter.label.startswith(name):
+        adapter = getattr(module, "adapter", None)
+        owned = [*module.own_parameters(), *(adapter.parameters().items() if adapter is not None else ())]
+        for _, parameter in owned:
+            if not parameter.label.startswith(f"{name}: "):
                 parameter.label = f"{name}: {parameter.label}"
-    return root
 
 
 def _with_reference(objective: BaseObjective, method: str, recipe: Recipe) -> Recipe:

@@ -8,6 +8,7 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.losses.rows import labelled
 from loralens.core.architecture.tiled import log_probabilities as in_tiles
 from loralens.core.architecture.tiled import reduced
+from loralens.core.question.objectives import GENERATED
 from loralens.core.tape import ops
 from loralens.core.tape.size import BATCH, TOKENS
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 def log_probabilities(passes: Passes, run: Callable[[Read], Tensor]) -> Tensor:
     """Of the next tokens, as the recipe's `loss` says, from a pass that `run` runs. Shapes: result (samples, length - 1).
 
-    Where logits are whole, GRPO builds those of the completion alone (`logits_to_keep`).
+    Where logits are whole, GRPO and PPO build those of the completion alone (`logits_to_keep`).
     """
     if passes.recipe.loss == "fused_head":
         return run(in_tiles)
-    if passes.recipe.objective.type != "grpo":
+    if passes.recipe.objective.type not in GENERATED:
         return of_whole(passes.tape, run(whole), TOKENS - BATCH)
     wanted = labelled(Call(passes.recipe, passes.validity))
 

@@ -21,6 +21,8 @@ class BaseObjective:
     references: tuple[str, ...] = ()  # where a reference's log-probabilities may come from; the first fits adapters
     needs_reference = True
     teaches = False  # a teacher stands beside the model
+    generates = False  # the model writes what it learns from, before it learns
+    values = False  # a second model learns how good a completion will be
     reads_head = True  # it reads the language model's head with functions of its own
 
     def inputs(self, root: Root, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:

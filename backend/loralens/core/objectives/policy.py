@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.objectives.logprobs import log_probabilities, of_rows
 from loralens.core.objectives.objective import BaseObjective
-from loralens.core.objectives.rollouts import generated, rows_of
+from loralens.core.objectives.rollouts import generated, judged, rows_of
 from loralens.core.tape.size import SEQUENCE
 
 if TYPE_CHECKING:
@@ -27,12 +27,17 @@ _NO_ROLLOUT = (
     "rollout=transformers, vllm or server names it"
 )
 
+_NO_REWARD_MODEL = (
+    "reward: computed by functions, which take no memory on this card; reward_model names a model that does"
+)
+
 
 class GRPO(BaseObjective):
     """Rollout, log-probabilities before learning, the learner's pass. Without a reference unless one is named (beta 0)."""
 
-    references = ("adapter", "copy")
+    references: tuple[str, ...] = ("adapter", "copy")
     needs_reference = False
+    generates = True
 
     def inputs(self, root: Root, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
         """Ids and mask of every completion that was generated with its prompt."""
@@ -41,27 +46,36 @@ class GRPO(BaseObjective):
 
     def loss(self, passes: Passes) -> Tensor:
         """Every phase before the learner's begins and ends with weights, states and the generation's ids alone."""
-        recipe, t = passes.recipe, passes.tape
-        if recipe.rollout.engine == "transformers":
-            generated(passes)
-        if scores_before(recipe):
-            passes.phase("old_logprobs")
-            t.end(log_probabilities(passes, passes.score))
-        where = recipe.objective.reference
-        if where is not None:
-            passes.phase("ref_logprobs")
-            t.end(log_probabilities(passes, partial(passes.reference, where)))
-        passes.phase("forward")
-        return of_rows(t, log_probabilities(passes, passes.learn))
+        before_learning(passes, scores_before(passes.recipe))
+        passes.learns()
+        return of_rows(passes.tape, log_probabilities(passes, passes.learn))
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What the phases leave out."""
-        generating = [] if recipe.rollout.engine != "none" else [_NO_ROLLOUT]
-        return [
-            *generating,
-            "reward: computed by functions, which take no memory on this card (a reward model beside is not modelled)",
-            "time: of learning alone; how long the rollout takes is not modelled",
-        ]
+        return left_out(recipe)
+
+
+def before_learning(passes: Passes, scoring: bool) -> None:
+    """What a policy's iteration does with its completions before it learns from them."""
+    recipe, t = passes.recipe, passes.tape
+    if recipe.rollout.engine == "transformers":
+        generated(passes)
+    if "reward" in passes.beside:
+        judged(passes)
+    if scoring:
+        passes.phase("old_logprobs")
+        t.end(log_probabilities(passes, passes.score))
+    where = recipe.objective.reference
+    if where in ("adapter", "copy"):
+        passes.phase("ref_logprobs")
+        t.end(log_probabilities(passes, partial(passes.reference, where)))
+
+
+def left_out(recipe: Recipe) -> list[str]:
+    """What is said of every iteration with a rollout."""
+    generating = [] if recipe.rollout.engine != "none" else [_NO_ROLLOUT]
+    judging = [] if recipe.reward_model.model is not None else [_NO_REWARD_MODEL]
+    return [*generating, *judging, "time: of learning alone; how long the rollout takes is not modelled"]
 
 
 def scores_before(recipe: Recipe) -> bool:

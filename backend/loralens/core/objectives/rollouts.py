@@ -13,19 +13,21 @@ from loralens.core.architecture.call import Call
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.tape import ops
 from loralens.core.tape.autocast import end_autocast
-from loralens.core.tape.ledger import Ledger, Moment, Storage
+from loralens.core.tape.ledger import Entry, Ledger, Moment, Storage
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import BATCH, ONE, ZERO, Size, at_rank
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
+    from loralens.core.architecture.call import Read
+    from loralens.core.architecture.causal import Root
     from loralens.core.architecture.losses.cross_entropy import Headed
     from loralens.core.objectives.passes import Passes
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
 
-PREFILL, DECODE = "rollout_prefill", "rollout_decode"
+PREFILL, DECODE, REWARDS = "rollout_prefill", "rollout_decode", "rewards"
 
 
 def rows_of(recipe: Recipe) -> int:
@@ -47,30 +49,69 @@ def generated(passes: Passes) -> None:
             hint="rollout=server computes the card that learns",
         )
     length = recipe.sequence_length
-    completion = min(recipe.labelled_tokens or length // 2, length - 1)
+    completion = completion_of(recipe)
+    rows, prompt = _pinned(passes), length - completion
+    held = _of_all_rows(passes, root, prompt, PREFILL, _last, caching=True)
+    main.mark("prompts")
+    per_token = ZERO
+    for (_, label), size in held.items():
+        if label.endswith("in the cache"):
+            per_token = per_token + at_rank(size, rows, prompt) // (rows * prompt)
+    _decoding(passes, rows * length, per_token, _layers(passes))
+
+
+def judged(passes: Passes) -> None:
+    """The reward model's pass over every completion with its prompt.
+
+    Source: TRL 1.16.0 trainer/grpo_trainer.py, `_calculate_rewards`: all rows of a generation at once.
+    """
+    _pinned(passes)
+    _of_all_rows(passes, passes.beside["reward"], passes.recipe.sequence_length, REWARDS, scores)
+    passes.tape.ledger.mark("rewards")
+
+
+def scores(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """One number for each position. Shapes: hidden (rows, hidden); result (rows, 1)."""
+    found: Tensor = root.head(t, hidden)
+    return found
+
+
+def completion_of(recipe: Recipe) -> int:
+    """Tokens of a row that the model writes itself: as many as have a label, else half."""
+    return min(recipe.labelled_tokens or recipe.sequence_length // 2, recipe.sequence_length - 1)
+
+
+def _pinned(passes: Passes) -> int:
+    """How many rows are generated; what is walked with them holds for this length, and this batch where it decides the rows."""
+    recipe, length = passes.recipe, passes.recipe.sequence_length
     for bound in (length, length - 1):
         passes.validity.exceeds("sequence_length", bound)
     if recipe.rollout.rows is None:
         for bound in (recipe.micro_batch_size, recipe.micro_batch_size - 1):
             passes.validity.exceeds("micro_batch_size", bound)
-    rows, prompt = rows_of(recipe), length - completion
-    walked = replace(recipe, micro_batch_size=rows, sequence_length=prompt, padded=True, gradient_checkpointing=False)
+    return rows_of(recipe)
+
+
+def _of_all_rows(
+    passes: Passes, root: Root, length: int, phase: str, read: Read, *, caching: bool = False
+) -> dict[Entry, Size]:
+    """A pass without gradients at the numbers of the rollout, its moments on top of what the step holds; what is held when it is over."""
+    rows = rows_of(passes.recipe)
+    walked = replace(
+        passes.recipe, micro_batch_size=rows, sequence_length=length, padded=True, gradient_checkpointing=False
+    )
     ledger, validity = Ledger(), Validity(walked)
-    tape = Tape(ledger, autocast=recipe.autocast, kernels=Kernels(recipe.fused_kernels), validity=validity)
-    tape.grad_enabled, tape.handed.cache = False, []
-    ledger.enter(PREFILL)
-    root.run(tape, Call(walked, validity, read=_last), checkpointing=False)
+    tape = Tape(ledger, autocast=walked.autocast, kernels=Kernels(walked.fused_kernels), validity=validity)
+    tape.grad_enabled, tape.handed.cache = False, [] if caching else None
+    ledger.enter(phase)
+    root.run(tape, Call(walked, validity, read=read), checkpointing=False)
     end_autocast(tape)
     ledger.settle()
-    passes.phase(PREFILL)
-    _joined(main, ledger, rows, prompt)
-    main.mark("prompts")
-    per_token = ZERO
-    for (_, label), size in ledger.entries.items():
-        if label.endswith("in the cache"):
-            per_token = per_token + at_rank(size, rows, prompt) // (rows * prompt)
-    _decoding(passes, rows * length, per_token, _layers(passes))
+    passes.phase(phase)
+    _joined(passes.tape.ledger, ledger, rows, length)
+    held = dict(ledger.entries)
     tape.handed.cache = None
+    return held
 
 
 def _last(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:

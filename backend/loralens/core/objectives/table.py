@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from loralens.core.objectives.critics import PPO
 from loralens.core.objectives.distillation import Distillation
 from loralens.core.objectives.embeddings import Contrastive
 from loralens.core.objectives.objective import BaseObjective, Supervised
@@ -26,6 +27,7 @@ _OBJECTIVES: Final[dict[str, BaseObjective]] = {
     "distillation": Distillation(),
     "contrastive": Contrastive(),
     "grpo": GRPO(),
+    "ppo": PPO(),
 }
 
 

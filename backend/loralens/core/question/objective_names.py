@@ -15,6 +15,8 @@ MEANT: Final = {"ipo": "dpo", "rloo": "grpo", "dapo": "grpo", "gkd": "distillati
 HEADS: Final = {"classification": "sequence_classification", "token_classification": "token_classification"}
 LOSSES: Final = {"head": "full", "tiled": "fused_head"}
 """The head's own loss, which is the full one on few labels, and TRL's head in tiles."""
+BESIDE: Final = ("teacher", "value", "reward_model")
+"""Groups of words about a model beside the one that learns."""
 WRAPPED: Final = ("transformers", "sentence-transformers", "trl")
 """Loops that hand the model to accelerate (a stack's `trainer`)."""
 
@@ -56,12 +58,15 @@ def _hoist(words: dict[str, Any], objective: dict[str, Any]) -> None:
         del objective["reference"]
     if (counted := objective.pop("completion_length", None)) is not None:
         words["labelled_tokens"] = counted
-    for group in ("teacher", "rollout"):
+    for group in (*BESIDE, "rollout"):
         if group in objective:
             words[group] = objective.pop(group)
-    teacher = words.get("teacher")
-    if isinstance(teacher, Mapping) and "config" in teacher:
-        words["teacher"] = {"model": teacher["config"], **{key: teacher[key] for key in teacher if key != "config"}}
+    if words.get("value") == "same":
+        del words["value"]
+    for group in BESIDE:
+        other = words.get(group)
+        if isinstance(other, Mapping) and "config" in other:
+            words[group] = {"model": other["config"], **{key: other[key] for key in other if key != "config"}}
     rollout = words.get("rollout")
     if isinstance(rollout, Mapping):
         words["rollout"] = _without_lengths(words, dict(rollout))

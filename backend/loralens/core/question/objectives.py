@@ -12,7 +12,9 @@ from loralens.core.question.needs import Need
 from loralens.core.question.words import read_group, word
 
 SFT: Final = "sft"
-OBJECTIVES: Final = (SFT, "dpo", "kto", "orpo", "cpo", "simpo", "reward", "distillation", "contrastive", "grpo")
+OBJECTIVES: Final = (SFT, "dpo", "kto", "orpo", "cpo", "simpo", "reward", "distillation", "contrastive", "grpo", "ppo")
+GENERATED: Final = ("grpo", "ppo")
+"""Objectives that learn from completions which the model has written itself."""
 STILL: Final = ("dpo", "kto", "orpo", "cpo", "simpo", "reward")
 """TRL's trainers that switch every dropout off. Source: trl 1.16.0, `disable_dropout` of their configs."""
 WHOLE_LOGITS: Final = ("orpo", "cpo", "simpo")
@@ -27,8 +29,9 @@ def _of(*types: str) -> Need:
 
 
 TAUGHT: Final = _of("distillation")
-REFERRED: Final = _of("dpo", "kto", "grpo")
-ROLLED: Final = _of("grpo")
+REFERRED: Final = _of("dpo", "kto", *GENERATED)
+ROLLED: Final = _of(*GENERATED)
+VALUED: Final = _of("ppo")
 VLLM: Final = Need("only a vLLM engine on this card has it", lambda _, r: r.rollout.engine == "vllm")
 
 
@@ -66,8 +69,9 @@ class Objective:
     )
     reference: str | None = word(
         None,
-        Maybe(Choice(("adapter", "copy", "precomputed"))),
-        "Where the reference's log-probabilities come from; none: the model without its adapter, a copy in full fine-tuning.",
+        Maybe(Choice(("adapter", "copy", "precomputed", "absent"))),
+        "Where the reference's log-probabilities come from; none: the model without its adapter, a copy in full fine-tuning. absent: PPO "
+        "without a reference.",
         needs=(REFERRED,),
     )
     divergence: str = word(
@@ -115,6 +119,75 @@ class Teacher:
     def from_mapping(given: Any) -> Teacher:
         """Read the `teacher` object (or just its model); raises `InvalidInput`."""
         return Teacher(**read_group(Teacher, "teacher", {"model": given} if isinstance(given, str) else given))
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The value model (critic) that learns beside a policy."""
+
+    model: str | tuple[Any, ...] | None = word(
+        None,
+        Maybe(Subject(200)),
+        "The value model, or by POST its config.json; none: the model that learns, with a head of one number.",
+        name="value_model",
+        needs=(VALUED,),
+    )
+    weights_dtype: str | None = word(
+        None,
+        Maybe(Choice(DTYPES)),
+        "How the value model's weights are held; none: as the policy's.",
+        name="value_dtype",
+        needs=(VALUED,),
+    )
+    trains: str = word(
+        "full",
+        Choice(("full", "lora")),
+        "What of the value model trains: all of it, or an adapter like the policy's.",
+        name="value_trains",
+        needs=(VALUED,),
+    )
+    together: bool = word(
+        False,
+        Truth(),
+        "One loss for policy and value model, as TRL's PPO had it; else each learns in passes of its own, as in verl.",
+        name="value_together",
+        needs=(VALUED,),
+    )
+
+    @staticmethod
+    def from_mapping(given: Any) -> Value:
+        """Read the `value` object (or just its model); raises `InvalidInput`."""
+        return Value(**read_group(Value, "value", {"model": given} if isinstance(given, str) else given))
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """A model that judges completions; it has no gradients."""
+
+    model: str | tuple[Any, ...] | None = word(
+        None,
+        Maybe(Subject(200)),
+        "The model that judges completions, or by POST its config.json; none: functions do.",
+        name="reward_model",
+        needs=(ROLLED,),
+    )
+    weights_dtype: str = word(
+        "bfloat16", Choice(DTYPES), "How the reward model's weights are held.", name="reward_dtype", needs=(ROLLED,)
+    )
+    quantization: str | None = word(
+        None,
+        Maybe(Choice(("nf4", "fp4", "int8"))),
+        "How the reward model's weights are packed.",
+        name="reward_quantization",
+        needs=(ROLLED,),
+    )
+
+    @staticmethod
+    def from_mapping(given: Any) -> RewardModel:
+        """Read the `reward_model` object (or just its model); raises `InvalidInput`."""
+        return RewardModel(
+            **read_group(RewardModel, "reward_model", {"model": given} if isinstance(given, str) else given)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ from loralens.core.question.needs import (
     WHOLE_BASE,
 )
 from loralens.core.question.objective_names import said_plainly
-from loralens.core.question.objectives import Objective, Rollout, Teacher
+from loralens.core.question.objectives import Objective, RewardModel, Rollout, Teacher, Value
 from loralens.core.question.packings import QUANTIZATIONS, PackingName
 from loralens.core.question.parallelism import Parallelism, segments_alone
 from loralens.core.question.precision import DTYPES
@@ -276,6 +276,8 @@ class Recipe:
     objective: Objective = field(default=Objective())
     teacher: Teacher = field(default=Teacher())
     rollout: Rollout = field(default=Rollout())
+    value: Value = field(default=Value())
+    reward_model: RewardModel = field(default=RewardModel())
     evaluation: Evaluation = field(default=Evaluation())
     left_open: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """Flat names of the words that nobody said, where a trainer is to fill them (`presets.as_trained`)."""
@@ -336,7 +338,7 @@ _values: Final = attrgetter(*_FIELDS)
 _OPEN: Final = [_FIELDS.index(name) for name in ("micro_batch_size", "sequence_length", "lora")]
 GROUPS: Final[dict[str, Any]] = {
     "lora": Lora, "quantization": Quantization, "parallelism": Parallelism, "objective": Objective, "teacher": Teacher, "rollout": Rollout,
-    "evaluation": Evaluation,
+    "value": Value, "reward_model": RewardModel, "evaluation": Evaluation,
 }  # fmt: skip
 ALL_WORDS: Final[tuple[Word, ...]] = (
     *words_of(Recipe),

@@ -9,7 +9,7 @@ from loralens.core import methods
 from loralens.core.architecture.registry import build, label_parameters
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import framework, version
-from loralens.core.step.step import Held, held_parameters
+from loralens.core.step.held import Held, held_parameters
 from loralens.core.tape.size import ZERO, Size
 
 if TYPE_CHECKING:

@@ -12,13 +12,15 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from loralens.core.errors import InvalidInput
-from loralens.core.objectives.assembled import assemble
+from loralens.core.objectives.assembled import assemble, refuse_two
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.sharded import LAYERS, ROOT
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.rank import refuse_cut
+from loralens.core.step.held import held_parameters, placed_parameters
 from loralens.core.step.rows import in_rows, per_sample
-from loralens.core.step.step import book_static, held_parameters, placed_parameters, run_micro_batch
+from loralens.core.step.static import book_static
+from loralens.core.step.step import run_micro_batch
 from loralens.core.tape.ledger import Entry, Ledger, Moment
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size, monomial_values
@@ -124,6 +126,7 @@ class MemoryRequests:
 def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
     """Walk the micro batches of a step, every layer of them."""
     refuse_cut(recipe)
+    refuse_two(recipe)
     assembled = assemble(model.config, method, recipe)
     root, prepared, rows = assembled.root, assembled.prepared, objective_of(recipe).rows
     recipe = in_rows(assembled.recipe)
@@ -173,7 +176,10 @@ def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
     # booking marks the gradients as kept where micro batches accumulate, and narrows what the optimizer's rules hold for
     book_static(Ledger(), root, held_parameters(root), recipe, validity, strategy)
     kept = any(parameter.gradient_kept for parameter in weights)
-    loaded = [*weights, *(parameter for other in assembled.beside.values() for parameter in placed_parameters(other))]
+    loaded = [
+        *weights,
+        *(parameter for other in assembled.beside.frozen.values() for parameter in placed_parameters(other)),
+    ]
     return MemoryRequests(
         recipe, strategy, loaded, root.buffers(recipe.weights_dtype), first, walk() if kept else None, validity
     )

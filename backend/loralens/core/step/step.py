@@ -5,52 +5,45 @@ Steady state: optimizer states exist, and gradients are None when the forward pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from loralens.core.architecture.causal import Root
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.module import Embedding, Stack
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.methods.base import outside_stacks
-from loralens.core.objectives.passes import Passes
+from loralens.core.objectives.passes import Learner, Others, Passes
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.parallelism import Parallelism
-from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.step.held import Held, held_parameters, trained_tensors
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, bound, graph_ends, returned
 from loralens.core.step.rows import in_rows, in_samples, per_sample
+from loralens.core.step.static import book_beside, book_kept, book_static
 from loralens.core.tape.checkpoint import is_reentrant
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Ends
-from loralens.core.tape.ledger import Ledger, Storage
+from loralens.core.tape.ledger import Entry, Ledger, Storage
 from loralens.core.tape.running import Kernels
-from loralens.core.tape.size import ONE, ZERO, Size, share
+from loralens.core.tape.size import ZERO, Size, share
 from loralens.core.tape.standing import LastApart
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
-    from loralens.core.architecture.module import Module
+    from loralens.core.architecture.causal import Root
     from loralens.core.methods.base import Prepared
     from loralens.core.parallel.strategy import Strategy
     from loralens.core.question.recipe import Recipe
+    from loralens.core.tape.graph import Tensor
     from loralens.core.tape.parameter import Parameter
     from loralens.core.tape.work import WorkLog
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A parameter and in how many places of its own it stands (layers of a kind share one object)."""
-
-    parameter: Parameter
-    count: int
 
 
 @dataclass(slots=True)
@@ -66,47 +59,11 @@ class Step:
     traffic: Traffic
 
 
-def placed_parameters(root: Root) -> list[Parameter]:
-    """Every parameter once for each place of its own, in the model's order; tied ones once."""
-    return [parameter for _, _, parameter in named_parameters(root)]
-
-
-def named_parameters(root: Root) -> list[tuple[str, Module, Parameter]]:
-    """`placed_parameters` with the module that has each, under its full name."""
-    return [found[:3] for found in _untied((name, module, 1) for name, module in root.walk())]
-
-
-def held_parameters(root: Root) -> list[Held]:
-    """Every parameter with its multiplicity; tied ones once."""
-    counts: dict[int, int] = {}
-    found: dict[int, Parameter] = {}
-    for _, _, parameter, places in _untied(root.distinct()):
-        found[id(parameter)] = parameter
-        counts[id(parameter)] = counts.get(id(parameter), 0) + places
-    return [Held(parameter, counts[key]) for key, parameter in found.items()]
-
-
-def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[str, Module, Parameter, int]]:
-    """The parameters of modules with their number of places, without the second name of a tied one."""
-    found: set[int] = set()
-    for name, module, places in modules:
-        owned = list(module.own_parameters())
-        adapter = getattr(module, "adapter", None)
-        if adapter is not None:
-            owned += adapter.parameters().items()
-        in_stack = any(part.isdigit() for part in name.split("."))
-        for own, parameter in owned:
-            if id(parameter) in found and not (in_stack or own.isdigit()):
-                continue  # tied: the same weight under a second name
-            found.add(id(parameter))
-            yield name, module, parameter, places
-
-
 def walk_step(
     root: Root,
     prepared: Prepared,
     recipe: Recipe,
-    beside: Mapping[str, Root] | None = None,
+    beside: Others | None = None,
     work: WorkLog | None = None,
     ledger: type[Ledger] = Ledger,
 ) -> Step:
@@ -118,11 +75,13 @@ def walk_step(
         root: the model that learns.
         prepared: what its method decided.
         recipe: as asked; the walk counts rows.
-        beside: the models of the objective that do not learn.
+        beside: the objective's other models.
         work: counts what the operators do, which takes half as long again.
         ledger: the kind of ledger in which it is booked.
     """
-    alike = recipe.parallelism == Parallelism() and not is_reentrant(recipe) and not root.last_apart
+    beside = beside or Others()
+    apart = root.last_apart or (beside.value is not None and beside.value.root.last_apart)
+    alike = recipe.parallelism == Parallelism() and not is_reentrant(recipe) and not apart
     if alike and work is None:
         with suppress(LastApart):
             return _walk(root, prepared, recipe, beside, None, ledger(), last_alike=True)
@@ -133,19 +92,30 @@ def _walk(
     root: Root,
     prepared: Prepared,
     recipe: Recipe,
-    beside: Mapping[str, Root] | None,
+    beside: Others,
     work: WorkLog | None,
     ledger: Ledger,
     *,
     last_alike: bool,
 ) -> Step:
-    rows, beside, recipe = objective_of(recipe).rows, beside or {}, in_rows(recipe)
+    objective, recipe = objective_of(recipe), in_rows(recipe)
+    rows = objective.rows
     validity = Validity(recipe)
     held = held_parameters(root)
     strategy = strategy_of(recipe, adapters=any(item.parameter.role == "adapter" for item in held))
-    host = book_static(ledger, root, held, recipe, validity, strategy)
-    for other in beside.values():
+    host = book_static(ledger, root, held, recipe, validity, strategy, learning=not objective.generates)
+    for other in beside.frozen.values():
         host = host + book_beside(ledger, other, strategy)
+    trained = trained_tensors(held, recipe)
+    placed = [item.parameter for item in held]
+    if beside.value is not None:
+        own = held_parameters(beside.value.root)
+        placed += [item.parameter for item in own]
+        trained += trained_tensors(own, recipe) if recipe.value.together else []
+        words = beside.value.prepared.recipe
+        host = host + book_static(
+            ledger, beside.value.root, own, words, validity, strategy, beside.value.name, learning=False
+        )
     make = Tape if work is None else partial(CountingTape, work)
     tape = make(
         ledger,
@@ -155,16 +125,11 @@ def _walk(
         kernels=Kernels.of(recipe),
         last_alike=last_alike,
     )
-    with strategy.in_use([item.parameter for item in held]):
-        batch = run_micro_batch(tape, root, prepared, recipe, validity, beside, held)
+    with strategy.in_use(placed):
+        begins = partial(book_kept, ledger, root, held, recipe, validity, strategy) if objective.generates else None
+        batch = run_micro_batch(tape, root, prepared, recipe, validity, beside, held, begins)
     ledger.enter("optimizer")
-    temporary = step_temporaries(trained_tensors(held, recipe), recipe, strategy)
-    if any(temporary):
-        used = Storage(ledger, temporary, "temporaries", "optimizer step")
-        ledger.settle()
-        ledger.mark("optimizer step")
-        used.release()
-    ledger.mark("end of the step")
+    _take_step(ledger, trained, recipe, strategy)
     if tape.handed.outputs and not LOSS_TABLE[recipe.loss].kept:
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
@@ -172,6 +137,16 @@ def _walk(
     in_samples(ledger, validity, work, rows)
     host_bytes = per_sample(host + strategy.host_bytes, rows)
     return Step(ledger, held, validity, _layers(root), host_bytes, tape.kernels.attention, tape.traffic.alone())
+
+
+def _take_step(ledger: Ledger, trained: list[Trained], recipe: Recipe, strategy: Strategy) -> None:
+    temporary = step_temporaries(trained, recipe, strategy)
+    if any(temporary):
+        used = Storage(ledger, temporary, "temporaries", "optimizer step")
+        ledger.settle()
+        ledger.mark("optimizer step")
+        used.release()
+    ledger.mark("end of the step")
 
 
 def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:
@@ -193,12 +168,14 @@ def run_micro_batch(
     prepared: Prepared,
     recipe: Recipe,
     validity: Validity,
-    beside: Mapping[str, Root] | None = None,
+    beside: Others | None = None,
     held: list[Held] | None = None,
+    begins: Callable[[], None] | None = None,
 ) -> list[Storage]:
     """Forward and backward; the tape then holds the gradients, the result is what stays beside them: the batch.
 
-    `recipe` counts rows (`in_rows`); `held`: the root's parameters, where they have been counted already.
+    `recipe` counts rows (`in_rows`); `held`: the root's parameters, where they have been counted already; `begins`: called when
+    learning begins, by objectives in which something comes before.
 
     Raises:
         UnsupportedArchitecture: something in the recipe is counted only.
@@ -213,121 +190,84 @@ def run_micro_batch(
     if recipe.optimizer_in_backward:
         tape.on_gradient = lambda parameter, storage: True
     batch = [Storage(ledger, size, "activations", name) for name, size in objective.inputs(root, recipe, validity)]
-    placed = [(item.parameter, item.count) for item in held or held_parameters(root)]
-    batch += hooks.before_forward(tape, _ends(root), placed)
+    held, beside = held or held_parameters(root), beside or Others()
+    batch += hooks.before_forward(tape, _ends(root), _placed(held))
     tape.handed.outputs = bound(tape, root, recipe)
     tape.handed.cache = [] if root.caches and recipe.use_cache and not prepared.checkpointing else None
-    ledger.enter("forward")
-    loss = objective.loss(Passes(tape, root, prepared, recipe, validity, beside or {}))
+    if not objective.generates:
+        ledger.enter("forward")
+    passes = Passes(
+        tape,
+        root,
+        prepared,
+        recipe,
+        validity,
+        beside.frozen,
+        beside.value,
+        begins=begins or (lambda: None),
+        updates=lambda other, run: _update(tape, other, validity, run),
+    )
+    loss = objective.loss(passes)
     hooks.after_forward(tape)
     returned(tape, recipe, loss)
     ledger.mark("loss")
     ledger.enter("backward")
+    _run_backward(tape, loss)
+    return batch
+
+
+def _run_backward(tape: Tape, loss: Tensor) -> None:
+    hooks = tape.hooks
     hooks.before_backward(tape)
     tape.backward(loss)
     hooks.after_backward(tape)
     tape.handed.end_backward()
     hooks.done(tape)
-    ledger.settle()
-    ledger.mark("end of backward")
+    tape.ledger.settle()
+    tape.ledger.mark("end of backward")
     graph_ends(tape)
-    return batch
 
 
-def book_beside(ledger: Ledger, root: Root, strategy: Strategy) -> Size:
-    """Book the weights of a model that does not learn; returns what lives in host memory instead."""
-    host, held = ZERO, held_parameters(root)
-    for item in held:
-        size = share(item.parameter.bytes * item.count, strategy.parts(item.parameter))
-        if strategy.host.weights:
-            host = host + size
-        else:
-            ledger.book(size, "weights", item.parameter.label)
-    buffers = root.buffers(held[0].parameter.dtype)
-    if buffers:
-        ledger.book(ONE * buffers, "weights", "buffers")
-    return host
+def _update(tape: Tape, other: Learner, validity: Validity, run: Callable[[], Tensor]) -> None:
+    """A second learner's whole step, from its forward pass to the end of its gradients."""
+    ledger, outer, recipe, held = tape.ledger, tape.hooks, other.prepared.recipe, held_parameters(other.root)
+    tape.hooks = hooks = strategy_of(recipe, adapters=recipe.value.trains == "lora")
+    before = _gradients(ledger)
+    ledger.enter("critic_forward")
+    book_kept(ledger, other.root, held, recipe, validity, hooks)
+    batch = hooks.before_forward(tape, _ends(other.root), _placed(held))
+    _learn(tape, run)
+    tape.end(*batch)
+    ledger.enter("critic_optimizer")
+    _take_step(ledger, trained_tensors(held, recipe), recipe, hooks)
+    mine = {id(item.parameter) for item in held}
+    storages = [tape.gradients.pop(key) for key in list(tape.gradients) if key[0] in mine]
+    for entry, size in _gradients(ledger).items():
+        left = size - before.get(entry, ZERO)
+        for storage in storages:
+            if (storage.category, storage.label) == entry:
+                left = left - storage.size
+        if any(left):  # of layers that were not walked, or this GPU's shares
+            ledger.release(left, *entry)
+    for storage in storages:
+        storage.let_go()
+    tape.hooks = outer
 
 
-def book_static(
-    ledger: Ledger, root: Root, held: list[Held], recipe: Recipe, validity: Validity, strategy: Strategy
-) -> Size:
-    """Book what exists before the step begins; returns what lives in host memory instead."""
-    host = gradients = ZERO
-    for item in held:
-        parameter = item.parameter
-        size = share(parameter.bytes * item.count, strategy.parts(parameter))
-        if strategy.host.weights:
-            host = host + size
-        else:
-            ledger.book(size, "adapter" if parameter.role == "adapter" else "weights", parameter.label)
-        if parameter.trainable and not parameter.idle:
-            gradients = gradients + parameter.bytes * item.count
-            if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
-                parameter.gradient_kept = strategy.adds_in_place
-                kept = strategy.accumulated(parameter.bytes * item.count, parameter)
-                if any(kept):
-                    ledger.book(kept, "gradients", "gradients: " + parameter.label)
-    if recipe.gradient_accumulation_steps > 1 and not recipe.optimizer_in_backward:
-        beside = share(root.kept_beside(validity), strategy.gradients)
-        if any(beside):
-            ledger.book(beside, "gradients", "what gradients that are views hold beside themselves")
-    layers = (layer.all_parameters() for _, stack in root.stacks() for layer in stack.layers)
-    strategy.book_gradients(ledger, gradients, layers)
-    host = host + strategy.waiting(gradients)
-    buffers = root.buffers(recipe.weights_dtype)
-    if buffers:
-        ledger.book(ONE * buffers, "weights", "buffers")
-    return host + _book_states(ledger, held, recipe, validity, strategy)
+def _learn(tape: Tape, run: Callable[[], Tensor]) -> None:
+    loss = run()
+    tape.hooks.after_forward(tape)
+    tape.ledger.mark("loss")
+    tape.ledger.enter("critic_backward")
+    _run_backward(tape, loss)
 
 
-def _book_states(ledger: Ledger, held: list[Held], recipe: Recipe, validity: Validity, strategy: Strategy) -> Size:
-    trained = trained_tensors(held, recipe)
-    alike = dict.fromkeys(tensor.shared_by for tensor in trained)
-    state = master = paged = ZERO
-    for parts in alike:
-        own = [tensor for tensor in trained if tensor.shared_by == parts]
-        held_here = _states(own, recipe, validity, strategy, parts)
-        state, master, paged = state + held_here[0], master + held_here[1], paged + held_here[2]
-    optimizer = OPTIMIZERS[recipe.optimizer]
-    if strategy.host.states:
-        return state + master + paged
-    if any(state) and optimizer.tables_bytes:
-        state = state + ONE * (optimizer.tables_bytes * _optimizers(held, recipe, optimizer.thresholds[0]))
-    if recipe.autocast == "float16":
-        ledger.book(ONE * 8, "optimizer_state", "gradient scaler")
-    if any(state):
-        ledger.book(state, "optimizer_state", f"{recipe.optimizer}: {optimizer.formula}")
-    if any(master):
-        ledger.book(master, "optimizer_state", "float32 master weights")
-    return paged
+def _gradients(ledger: Ledger) -> dict[Entry, Size]:
+    return {entry: size for entry, size in ledger.entries.items() if entry[0] == "gradients"}
 
 
-def _states(
-    trained: list[Trained], recipe: Recipe, validity: Validity, strategy: Strategy, parts: int | None
-) -> tuple[Size, Size, Size]:
-    """This GPU's part of states, master weights and paged states of tensors that are divided alike."""
-    optimizer = OPTIMIZERS[recipe.optimizer]
-    state = master = paged = counters = ZERO
-    for tensor in trained:
-        if copied := strategy.master_dtype(tensor.dtype):
-            master = master + tensor.numel * (ITEM_BYTES[copied] * tensor.count)
-            tensor = replace(tensor, dtype=copied)  # the optimizer sees the master weights
-        state = state + optimizer.state(tensor) * tensor.count
-        counters = counters + ONE * (optimizer.counter_bytes * tensor.count)
-        if optimizer.paged is not None:
-            paged = paged + optimizer.paged(tensor) * tensor.count
-        for elements in optimizer.thresholds if tensor.numel[1] else ():  # where a growing tensor changes its rule
-            validity.exceeds("rank", (elements - 1) // tensor.numel[1])
-    among = parts or strategy.states
-    return strategy.states_held(state, counters, parts), share(master, among), share(paged, among)
-
-
-def _optimizers(held: list[Held], recipe: Recipe, smallest: int) -> int:
-    """How many optimizers have code tables of their own: with a step in backward one for each tensor that needs them."""
-    if not recipe.optimizer_in_backward:
-        return 1
-    return sum(tensor.count for tensor in trained_tensors(held, recipe) if tensor.elements >= smallest) or 1
+def _placed(held: Iterable[Held]) -> list[tuple[Parameter, int]]:
+    return [(item.parameter, item.count) for item in held]
 
 
 def _ends(root: Root) -> Ends:
@@ -349,13 +289,3 @@ def _ends(root: Root) -> Ends:
 
 def _layers(root: Root) -> int:
     return sum(len(stack) for _, stack in root.stacks())
-
-
-def trained_tensors(held: list[Held], recipe: Recipe) -> list[Trained]:
-    """The trainable tensors as the optimizer sees them."""
-    rank = recipe.lora.rank
-    return [
-        Trained(p.numel, p.shape, p.dtype, item.count, p.numel.at(1, 1, rank), p.shared_by)
-        for item in held
-        if (p := item.parameter).trainable and not p.idle
-    ]

@@ -17,7 +17,7 @@ from loralens.core.time.rates import Constants
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
-    from loralens.core.step.step import Held
+    from loralens.core.step.held import Held
 
 SHARDED: Final = ("fsdp", "fsdp2", "zero3")
 REDUCED: Final = ("ddp", "zero1", "zero2")

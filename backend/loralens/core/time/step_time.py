@@ -23,8 +23,8 @@ from loralens.core.time.update import update_bytes, update_kernels
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
+    from loralens.core.step.held import Held
     from loralens.core.step.optimizer import Trained
-    from loralens.core.step.step import Held
     from loralens.core.tape.work import WorkLog
 
 SHARPNESS: Final = 4

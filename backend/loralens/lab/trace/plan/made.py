@@ -13,7 +13,7 @@ from loralens.core.architecture.moe_looped import EQUAL_SHARES
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.base import precision_text
 from loralens.core.step.counts import Counts
-from loralens.core.step.step import Held
+from loralens.core.step.held import Held
 from loralens.core.tape.size import RANK, ZERO
 from loralens.core.tape.validity import Validity
 from loralens.lab.trace.ledger import Recorded
