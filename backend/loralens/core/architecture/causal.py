@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 class Rank(Protocol):
-    """A part of a model that runs in the whole one's place (`core.partition`)."""
+    """A part of a model that runs in the whole one's place (`core.partition`). `last`: it ends with the loss."""
+
+    last: bool
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """Forward, and the loss where this part has it."""

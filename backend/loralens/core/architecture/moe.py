@@ -101,7 +101,6 @@ class Experts(Module):
         self.sizes = (hidden, intermediate, experts, act)
         self.adapter: Any = None
         self.divided = False  # other GPUs have other experts (`core.partition.expert`)
-        self._absent: Tensor | None = None  # which rows are none of this GPU's experts'
 
     def forward(self, t: Tape, x: Tensor, weights: Tensor, numbers: Tensor, chosen: int) -> Tensor:
         """Shapes: x (rows, hidden), weights and numbers (rows, chosen), result (rows, hidden)."""
@@ -113,34 +112,39 @@ class Experts(Module):
         t.end(source)
         weights = ops.indexed(t, weights.view(1), order, rows, 1, "experts: weights in order")
         counts = t.new(rows, "int32", 1, "experts: numbers, 32 bits")
-        if self.divided:
-            self._absent = t.new(rows, "bool", 1, "experts: rows of other GPUs")
-            selected = _emptied(t, selected, self._absent)
-        out = self.first(t, selected)
-        out = self._grouped(t, out, "down_proj", self.down_proj_bias, self._hidden, "experts: down")
+        absent = t.local(t.new(rows, "bool", 1, "experts: rows of other GPUs")) if self.divided else None
+        if absent is not None:
+            selected = _emptied(t, selected, absent)
+        out = self.first(t, selected, absent)
+        out, _ = self._grouped(t, out, "down_proj", self.down_proj_bias, self._hidden, "experts: down", absent)
         weighted = ops.mul(t, out, weights, "experts: weighted")
         inverse = t.new(rows, "int64", 1, "experts: order back")
         weighted = ops.indexed(t, weighted, inverse, weighted.numel, self._hidden, "experts: rows in token order")
         total = ops.total(t, weighted, "experts: sum", numel=x.numel)  # over each token's experts
         t.end(ordered, order, counts)
-        if self._absent is not None:
-            t.end(self._absent)
-            self._absent = None
         return ops.cast(t, total, x.dtype, "experts: result")
 
-    def first(self, t: Tape, selected: Tensor) -> Tensor:
+    def first(self, t: Tape, selected: Tensor, absent: Tensor | None) -> Tensor:
         """From the selected rows to what the down projections take."""
         width = 2 * self._intermediate
-        out = self._grouped(t, selected, "gate_up_proj", self.gate_up_proj_bias, width, "experts: gate and up")
-        return self._gate(t, out)
+        label = "experts: gate and up"
+        out, spread = self._grouped(t, selected, "gate_up_proj", self.gate_up_proj_bias, width, label, absent)
+        gated = self._gate(t, out)
+        t.end(spread)  # `selected_biases` is set anew for the down projections
+        return gated
 
-    def _grouped(self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str) -> Tensor:
+    def _grouped(
+        self, t: Tape, x: Tensor, own: str, bias: Parameter | None, width: int, label: str, absent: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The grouped product, and the bias of each row beside it."""
         weight: Parameter = getattr(self, own)
         # adapted weights are cached until the experts have run (torch's `parametrize.cached`, in PEFT's `ParamWrapper`)
         adapted = self.adapter and t.adapters
         w = t.local(self.adapter.weight(t, own, weight)) if adapted else _unpacked(t, weight, label)
         x = ops.cast(t, x, w.dtype, f"{label}: input in the weights' dtype")
-        out = t.new(ops.divide(x.numel * width, x.width), w.dtype, width, label)
+        rows = ops.divide(x.numel * width, x.width)
+        spread = ops.indexed(t, t.parameter(bias), None, rows, width, f"{label}: bias of each row") if bias else None
+        out = t.new(rows, w.dtype, width, label)
         sizes = [(x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)]
         wants = [x.node is not None, w.node is not None]
 
@@ -154,10 +158,9 @@ class Experts(Module):
             return product(out, x, w, x.numel * (2 * width), (wants[0], wants[1]))
 
         t.record(label, [out], [x, w], derivatives.GROUPED_MM.kept(self=x, mat2=w), apply, costs)
-        if bias is not None:
-            spread = ops.indexed(t, t.parameter(bias), None, out.numel, width, f"{label}: bias of each row")
+        if spread is not None:
             out = ops.add_in_place(t, out, spread)
-        return out if self._absent is None else masked(t, out, self._absent, f"{label}: rows of other GPUs emptied")
+        return (out if absent is None else masked(t, out, absent, f"{label}: rows of other GPUs emptied")), spread
 
     def _gate(self, t: Tape, fused: Tensor) -> Tensor:
         width = self._intermediate

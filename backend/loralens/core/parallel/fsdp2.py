@@ -45,7 +45,9 @@ class Fsdp2(Sharded):
         p = setting.recipe.parallelism
         self.weights = self.gradients = self.states = p.sharding
         self.words = p
-        self.adds_in_place = not self.gathers  # else gradients are reduced, or put aside, when their unit is done
+        same = (None, p.gather_dtype or setting.recipe.weights_dtype)
+        # else gradients are reduced when their unit is done, or put aside in another dtype
+        self.adds_in_place = not self.gathers or (self._whole and p.reduce_dtype in same)
         self._held: dict[int, str] = {}  # dtypes at rest
         self._forward_flat: Storage | None = None
         self._flat: dict[str | int, Storage | None] = {}  # asked for ahead
@@ -243,7 +245,8 @@ class Fsdp2(Sharded):
         cast = Storage(t.ledger, shards, "temporaries", "shards, cast to be gathered") if any(shards) else None
         flat = Storage(t.ledger, unit.bytes, "temporaries", FLAT)
         t.end(cast)
-        t.traffic.sent("all_gather", unit.bytes, SHARDING, unit.number)
+        once = self._whole and self.words.pp > 1  # what stays gathered from one micro batch to the next
+        t.traffic.sent("all_gather", unit.bytes, SHARDING, unit.number, once=once)
         return flat
 
     def _copy_out(self, t: Tape, unit: Unit) -> None:
@@ -301,9 +304,8 @@ class Fsdp2(Sharded):
         t.end(self._copied.pop(unit.name, None))
         t.end(self._reducing)
         self._reducing = None
-        own = {id(weight) for weight in unit.weights}
-        keys = [key for key in t.gradients if key[1] == number and key[0] in own]
-        if not keys:
+        keys = [key for weight in unit.weights if (key := (id(weight), number)) in t.gradients]
+        if not keys and not (self.adds_in_place and any(unit.whole(None))):
             return
         if self._whole:  # this micro batch's are added to those that wait
             for key in keys:
@@ -314,15 +316,21 @@ class Fsdp2(Sharded):
             t.traffic.sent("reduce_scatter", size, SHARDING, unit.number, once=self._whole)
         if self.words.dp_replicate > 1:
             t.traffic.sent("all_reduce", share(size, unit.parts), COPIES, unit.number, once=self._whole)
+        last = None
         if self._whole:
             t.ledger.release(unit.whole(self.words.reduce_dtype), "gradients", WHOLE)
-            keys = []
-        for key in keys:
+            last = Storage(t.ledger, unit.last(self.words.reduce_dtype), "gradients", WHOLE)
+        elif unit.parts > 1:  # a loop variable of `foreach_reduce` holds it
+            last = t.gradients.pop(keys.pop())
+        for key in keys if not self._whole else ():
             t.gradients.pop(key).let_go()
-        self._keep(t, unit)
+        self._keep(t, unit, last)
 
-    def _keep(self, t: Tape, unit: Unit) -> None:
-        """This GPU's share, cast to the weights' dtype at rest, stays, is added to the one before it, or goes to the host."""
+    def _keep(self, t: Tape, unit: Unit, last: Storage | None) -> None:
+        """This GPU's share, cast to the weights' dtype at rest, stays, is added to the one before it, or goes to the host.
+
+        `last`: the unit's last gradient, which goes when its reduction has returned.
+        """
         reduced = share(unit.gradients(self.words.reduce_dtype), unit.parts)
         kept = unit.gradient_shards(self._held)
         output = Storage(t.ledger, reduced, "gradients", "reduced gradients")
@@ -335,10 +343,12 @@ class Fsdp2(Sharded):
             else:
                 t.end(output)
             output = cast
+        if last is not None:
+            last.let_go() if last.slots else last.release()
+        t.end(output)
         accumulates = self.setting.recipe.gradient_accumulation_steps > 1 and not self.words.accumulate_unsynchronized
         if not (accumulates or self.host.states):
             t.ledger.book(kept, "gradients", SHARE)
-        t.end(output)
 
     def assumptions(self) -> list[str]:
         """The units, the dtype that is computed in, and what waits."""

@@ -62,6 +62,11 @@ class Unit:
                 total = total + weight.numel * ITEM_BYTES[dtype or weight.dtype]
         return total
 
+    def last(self, dtype: str | None) -> Size:
+        """The last trained weight's gradient, whole, in a dtype or as backward makes it."""
+        trained = [weight for weight in self.weights if weight.trainable]
+        return trained[-1].numel * ITEM_BYTES[dtype or trained[-1].dtype] if trained else ZERO
+
     def gradient_shards(self, held: dict[int, str]) -> Size:
         """What this GPU keeps of them, in the dtype of the weights at rest."""
         total = ZERO

@@ -122,13 +122,13 @@ def _dispatched(
     ones = t.local(t.new(rows, received.dtype, 1, "experts: weights of the rows received"))
     result = run(t, t.local(received), ones, own, 1)
     returned = _traded(t, result, "results")
-    t.end(result)
     placed = _placed(t, returned, order, "experts: results in token order")
     weighted = ops.mul(t, placed, weights, "experts: weighted")
     total = ops.total(t, weighted, "experts: sum", numel=x.numel)
-    t.end(weighted, placed)
+    t.end(weighted)
     if p.tp > 1:
         total = rejoined(t, total, p.tp, "experts: sum")
+    t.end(placed, returned, result)
     return ops.cast(t, total, dtype, "experts: result")
 
 

@@ -11,14 +11,16 @@ steps), stage.py (buffers for what is received are made for all micro batches at
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.architecture.causal import Root
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.graph import LEAF, Node, Tensor
-from loralens.core.tape.size import TOKENS
+from loralens.core.tape.size import TOKENS, Size
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
@@ -65,6 +67,23 @@ def made_before(recipe: Recipe) -> int:
     return int(micro_batches * p.stages_per_gpu > under_way(p, micro_batches, rank))
 
 
+def leaves_whole(recipe: Recipe) -> bool:
+    """Does the schedule tell FSDP2 to reduce nothing, and to free nothing after a backward, until the last micro batch?
+
+    Source: torch 2.13 distributed/pipelining/stage.py, `_PipelineStageBase.backward_maybe_with_nosync`.
+    """
+    p = recipe.parallelism
+    return p.strategy == "fsdp2" and p.schedule != "sequential" and recipe.gradient_accumulation_steps > 1
+
+
+def walked(recipe: Recipe) -> Recipe:
+    """The recipe with as many micro batches as one walk takes to meet what a stage holds when it is fullest."""
+    if not leaves_whole(recipe):
+        return replace(recipe, gradient_accumulation_steps=1 + made_before(recipe))
+    p = replace(recipe.parallelism, accumulate_unsynchronized=True, reshard_after_forward=False)
+    return replace(recipe, gradient_accumulation_steps=2, parallelism=p)
+
+
 def candidates(p: Parallelism) -> list[int]:
     """Ranks of which one is the fullest: the first two, and the last."""
     return sorted({0, min(1, p.pp - 1), p.pp - 1})
@@ -103,7 +122,7 @@ def cut(root: Root, p: Parallelism) -> None:
     stack.remake(stack.make, kinds)
     if rank == p.pp - 1 and p.schedule != "sequential":
         root.head.around = _holding(root.head.around)
-    part = RankLayers(root, first=rank == FIRST, last=rank == p.pp - 1)
+    part = RankLayers(root, p.tp if p.sequence_parallel else 1, first=rank == FIRST, last=rank == p.pp - 1)
     root.part = part
     if not part.first:
         delattr(root.inner, root.names.embedding)
@@ -125,11 +144,11 @@ def _holding(inside: Callable[..., Any] | None) -> Callable[..., Tensor]:
 
 
 class RankLayers:
-    """Forward of one rank's layers, in place of the whole model's."""
+    """Forward of one rank's layers, in place of the whole model's. `parts`: into which the residual stream is cut."""
 
-    def __init__(self, root: CausalDecoder, *, first: bool, last: bool) -> None:
+    def __init__(self, root: CausalDecoder, parts: int, *, first: bool, last: bool) -> None:
         self.first, self.last = first, last
-        self._root = root
+        self._root, self._parts = root, parts
 
     def run(self, t: Tape, call: Call, *, checkpointing: bool) -> Tensor:
         """From tokens, or from received hidden states, to the loss or to hidden states."""
@@ -137,7 +156,7 @@ class RankLayers:
         if self.first:
             hidden = root.embed(t, call)
         else:
-            hidden = received(t, root.s.hidden, call.recipe.weights_dtype)
+            hidden = received(t, root.s.hidden, self._parts, _stream(call.recipe))
             root.masks(t, call)
             root.tables(t, hidden, call)
         for name, stack in root.stacks():
@@ -153,11 +172,22 @@ class RankLayers:
         return loss
 
 
-def received(t: Tape, width: int, dtype: str) -> Tensor:
+def received(t: Tape, width: int, parts: int, dtype: str) -> Tensor:
     """Hidden states from the rank before, whose gradient goes back there."""
-    hidden = t.new(TOKENS * width, dtype, width, "hidden states, received")
+    hidden = t.new(TOKENS * width // parts, dtype, width, "hidden states, received")
     hidden.node = Node(LEAF, "hidden states, received", "activations", (), [], _sent_back)
     return hidden
+
+
+def _stream(recipe: Recipe) -> str:
+    """The dtype of hidden states between stages: that in which FSDP2 computes, or the weights'."""
+    return recipe.parallelism.gather_dtype or recipe.weights_dtype
+
+
+def message(recipe: Recipe, hidden: int) -> Size:
+    """What a micro batch sends to the next stage, cut along the sequence where the residual stream is."""
+    p = recipe.parallelism
+    return TOKENS * (hidden * ITEM_BYTES[_stream(recipe)]) // (p.tp if p.sequence_parallel else 1)
 
 
 def _sent_back(gradient: Tensor) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loralens.core.errors import InvalidInput
@@ -30,7 +29,7 @@ def cut(root: Root, recipe: Recipe) -> Recipe:
         context.cut(root, p)
         recipe = context.own_length(recipe)
     if p.pp > 1:
-        recipe = replace(recipe, gradient_accumulation_steps=1 + pipeline.made_before(recipe))
+        recipe = pipeline.walked(recipe)
         pipeline.cut(root, p)
     return recipe
 
@@ -50,6 +49,10 @@ def of_cut(recipe: Recipe) -> list[str]:
     if p.pp > 1:
         many = pipeline.under_way(p, recipe.gradient_accumulation_steps, p.pipeline_rank or 0)
         found.append(f"up to {many} forward passes of a stage wait for their backward ({p.schedule})")
+        if pipeline.leaves_whole(recipe):
+            found.append(
+                "FSDP2 under a pipeline's schedule: weights stay gathered, and gradients whole, until the last micro batch"
+            )
     return found
 
 

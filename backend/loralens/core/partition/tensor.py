@@ -51,7 +51,7 @@ def cut(root: Root, p: Parallelism) -> None:
         root.head.out_features //= p.tp
     else:
         _outputs(root.head, p.tp)
-    if p.sequence_parallel and p.data_parallel == 1:  # a partial sum, until the optimizer asks for its own part
+    if p.data_parallel == 1 and (p.sequence_parallel or not root.tied):  # until the optimizer asks for its own part
         root.embedding.parts = p.tp
     root.embedding.around = _scattering(p) if p.sequence_parallel else _summing
     root.head.around = _head(p)

@@ -26,6 +26,8 @@ BEFORE = "output of the step before"
 
 def bound(tape: Tape, root: Root, recipe: Recipe) -> list[Tensor] | None:
     """What the loop's name for the output holds when forward begins: with a kept list of logits, the list before; None: no such name."""
+    if root.part is not None and not root.part.last:
+        return None  # hidden states, which the next stage has been sent
     if not LOSS_TABLE[recipe.loss].kept or root.task is not None or root.own_loss:
         return [] if recipe.keeps_outputs else None
     width = root.head.out_features

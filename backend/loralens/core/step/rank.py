@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loralens.core.partition.context import of_whole_length
-from loralens.core.partition.pipeline import under_way
+from loralens.core.partition.pipeline import message, under_way
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.size import TOKENS, ZERO, Size
 
@@ -28,8 +28,8 @@ def of_rank(step: Step, recipe: Recipe, hidden: int) -> Step:
     p = recipe.parallelism
     if p.tp > 1 and p.sequence_parallel:
         _sum_norms(step, recipe)
-    if p.tp > 1 and p.sequence_parallel and p.data_parallel == 1:
-        _take_own_part(step)
+    if p.tp > 1 and p.data_parallel == 1:
+        _take_own_part(step, norms=p.sequence_parallel)
     if p.pp > 1:
         _beside(step, recipe, hidden)
     if p.cp > 1:
@@ -48,12 +48,12 @@ def _sum_norms(step: Step, recipe: Recipe) -> None:
             step.traffic.add(phase, "all_reduce", "tp", size, item.count, once=p.data_parallel == 1)
 
 
-def _take_own_part(step: Step) -> None:
-    """The optimizer asks for its part of gradients that are partial sums: the embedding's, and the norms'."""
+def _take_own_part(step: Step, *, norms: bool) -> None:
+    """The optimizer asks for its part of gradients that are partial sums: the embedding's, and of some the norms'."""
     partial = ZERO
     for item in step.held:
         parameter = item.parameter
-        if parameter.trainable and (len(parameter.shape) == 1 or "embed" in parameter.label):
+        if parameter.trainable and ((norms and len(parameter.shape) == 1) or "embed" in parameter.label):
             partial = partial + parameter.bytes * item.count
 
     def add(moment: Moment) -> None:
@@ -68,16 +68,16 @@ def _beside(step: Step, recipe: Recipe, hidden: int) -> None:
     rank = p.pipeline_rank or 0
     many = under_way(p, micro_batches, rank)
     left = _left_by_forward(step) * max(0, many - p.stages_per_gpu) // p.stages_per_gpu
-    message = TOKENS * (hidden * ITEM_BYTES[recipe.weights_dtype])
+    sent = message(recipe, hidden)
     forward, backward = p.stages_per_gpu - (rank == 0), p.stages_per_gpu - (rank == p.pp - 1)
     # every stage has buffers for all micro batches, and the last gradient that it sends back
-    waiting = message * (forward * (micro_batches + 1) + backward * (micro_batches - 1))
+    waiting = sent * (forward * (micro_batches + 1) + backward * (micro_batches - 1))
     if p.schedule == "sequential":  # what a card before or after sends is made when it is sent
         waiting = ZERO
     else:
         waiting = waiting + INPUTS * max(0, micro_batches - max(1, many // p.stages_per_gpu))
     for kind, pieces in (("receive", forward + backward), ("send", forward + backward)):
-        step.traffic.add("pipeline", kind, "pp", message, pieces)
+        step.traffic.add("pipeline", kind, "pp", sent, pieces)
 
     def add(moment: Moment) -> None:
         for key, size in ((UNDER_WAY, left), (RECEIVED, waiting)):

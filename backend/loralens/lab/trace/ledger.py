@@ -222,9 +222,14 @@ class TraceLedger(TorchDispatchMode):
         index = self._append(storage.nbytes(), str(op), tuple(tensor.shape), str(tensor.dtype)[6:])
         if self.phase == "backward":
             self._node_of[index] = _node_number()
+        self._follow(key, index, storage)
+
+    def _follow(self, key: int, index: int, storage: torch.UntypedStorage) -> None:
+        """Book the storage's release when its last reference goes, unless it is booked before."""
 
         def released(_: object) -> None:
-            self._release(key, index)
+            if self._live.get(key, (None,))[0] == index:
+                self._release(key, index)
 
         self._live[key] = (index, weakref.ref(storage, released))
 

@@ -6,11 +6,13 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import (
     build,
@@ -79,22 +81,31 @@ def _transformers_as_eager(config: Any) -> Iterator[None]:
 
 
 def run(
-    config: Any, method: str, recipe: Recipe, loss_of: Loss | None = None, act: Callable[[Any], None] | None = None
+    config: Any,
+    method: str,
+    recipe: Recipe,
+    loss_of: Loss | None = None,
+    act: Callable[[Any], None] | None = None,
+    *,
+    ledger: TraceLedger | None = None,
+    shared: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
+    stepping: type[TracedStep] | None = None,
 ) -> tuple[TraceLedger, dict[str, int]]:
     """Build, warm the optimizer up, run one step; the ledger holds all that happened.
 
     `config`: a transformers config, or a `Foreign` model.
 
     `loss_of`: the training loop's own way from model and batch to the loss (`loops`). `act`: what is done in place of a step.
+    `ledger`, `shared` and `stepping`: where to book, what several GPUs do to the model, and how the loop goes then (`ranks`).
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    limits.check(method, recipe)
+    limits.check(method, recipe if shared is None else replace(recipe, parallelism=Parallelism()))
     pictures = media.media_of(config, recipe)
     cuda_on_cpu.install()
     kernels.install()
     kernels.trace_on(recipe.accelerator)
-    ledger = TraceLedger()
+    ledger = TraceLedger() if ledger is None else ledger
     kernels.equip(ledger)
     quantize.equip(ledger)
     with ExitStack() as stack:
@@ -121,10 +132,11 @@ def run(
         stack.enter_context(ledger)
         build.to_fake_gpu(model, ledger, adapted=method != "full", dtype=build.DTYPES[recipe.weights_dtype])
         ledger.owners.follow(model)
+        model = model if shared is None else shared(model)
         stack.enter_context(media.told(model, pictures))
         try:
             with _said_plainly("the real model refuses this step"):
-                (act or _Step.run)(_Step(model, config, recipe, ledger, loss_of, pictures))
+                (act or TracedStep.run)((stepping or TracedStep)(model, config, recipe, ledger, loss_of, pictures))
         finally:
             ledger.owners.stop()
     classify(ledger, model)
@@ -153,7 +165,7 @@ def count(model: torch.nn.Module) -> dict[str, int]:
     return {"trainable": sum(n for n, trained in sizes if trained), "total": sum(n for n, _ in sizes)}
 
 
-class _Step:
+class TracedStep:
     """The training loop of one step, with the recipe's switches."""
 
     def __init__(
@@ -181,7 +193,7 @@ class _Step:
             for parameter in self.trained:
                 self.optimizers.append(optimizers.make(recipe.optimizer, [parameter]))
         else:
-            self.optimizers.append(optimizers.make(recipe.optimizer, self.trained))
+            self.optimizers.append(self._optimizer())
         with ledger.naming("input", "batch"):
             # autocast takes float32 pictures as a collator makes them; without it they must have the weights' dtype
             dtype = torch.float32 if recipe.autocast else build.DTYPES[recipe.weights_dtype]
@@ -191,6 +203,9 @@ class _Step:
         self._warm_up(self.trained if families.reaches_all(config) else self._reached())
         if recipe.optimizer_in_backward:
             self._step_in_backward()
+
+    def _optimizer(self) -> Any:
+        return optimizers.make(self.recipe.optimizer, self.trained)
 
     def _reached(self) -> list[torch.Tensor]:
         """The parameters that get a gradient: a tower has none where no sample holds a picture, nor layers that nobody reads."""
@@ -227,19 +242,23 @@ class _Step:
 
     def _once(self) -> None:
         """Forward, backward (twice when gradients accumulate: every later micro-step is like the second), update."""
-        for _ in range(min(self.recipe.gradient_accumulation_steps, 2)):
-            self.ledger.begin("forward")
-            loss = self._loss()
-            self.ledger.begin("backward")
-            loss.backward()
-            del loss
-            for parameter in self.trained:
-                self._mark_gradient(parameter)
+        count = min(self.recipe.gradient_accumulation_steps, 2)
+        for number in range(count):
+            self._micro_batch(last=number == count - 1)
         self.ledger.begin("optimizer")
         if not self.recipe.optimizer_in_backward:
             self._update()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
+
+    def _micro_batch(self, *, last: bool) -> None:
+        self.ledger.begin("forward")
+        loss = self._loss()
+        self.ledger.begin("backward")
+        loss.backward()
+        del loss
+        for parameter in self.trained:
+            self._mark_gradient(parameter)
 
     def _loss(self) -> torch.Tensor:
         with ExitStack() as stack:

@@ -73,9 +73,9 @@ class NemotronExperts(Experts):
         self.up_proj = Parameter((experts, intermediate, width))
         self.down_proj = Parameter((experts, width, intermediate))
 
-    def first(self, t: Tape, selected: Tensor) -> Tensor:
+    def first(self, t: Tape, selected: Tensor, absent: Tensor | None) -> Tensor:
         """Up and activated."""
-        out = self._grouped(t, selected, "up_proj", None, self._intermediate, "experts: up")
+        out, _ = self._grouped(t, selected, "up_proj", None, self._intermediate, "experts: up", absent)
         return activation(t, out, self._act, "experts: activated")
 
 
