@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core.architecture.transformers_models import meta_model, total
 
-from loralens.core.answer.answers import memory_answer
+from loralens.core.answer.answers import memory_answer, plan_answer
 from loralens.core.architecture.registry import Count, count_parameters
 from loralens.core.errors import LoraLensError, UnsupportedArchitecture
 
@@ -29,7 +29,17 @@ BOTH = {
     "d_model": 96, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 160, "decoder_ffn_dim": 120,
     "encoder_attention_heads": 6, "decoder_attention_heads": 4, "vocab_size": 200, "max_position_embeddings": 64,
 }  # fmt: skip
+V4 = {
+    **S, "head_dim": 16, "q_lora_rank": 24, "o_lora_rank": 12, "o_groups": 3, "moe_intermediate_size": 48,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "index_n_heads": 4, "index_head_dim": 8, "index_topk": 4,
+}  # fmt: skip
 CONFIGS: dict[str, list[dict[str, Any]]] = {
+    "deepseek_v4": [
+        V4,
+        {**V4, "compress_ratios": [0, 4, 128, 4, 0, 128], "num_hash_layers": 1, "qk_rope_head_dim": 8, "hc_mult": 2},
+        {**V4, "layer_types": ["heavily_compressed_attention"] * 5, "mlp_layer_types": ["moe"] * 4 + ["hash_moe"],
+         "compress_rates": {"heavily_compressed_attention": 8}, "mlp_bias": True, "tie_word_embeddings": True},
+    ],
     "deepseek_v32": [DSA, {**DSA, "mlp_layer_types": ["sparse", "dense"] * 2 + ["sparse"]}],
     "glm_moe_dsa": [
         {**DSA, "index_topk_pattern": "FSFFS", "attention_bias": True},
@@ -92,6 +102,21 @@ def test_a_family_has_the_parameters_of_transformers(family: str, index: int) ->
 def test_what_does_not_fit_together_is_said(family: str, change: dict[str, Any], said: str) -> None:
     with pytest.raises(LoraLensError, match=said):
         count_parameters({"model_type": family, **CONFIGS[family][0], **change})
+
+
+def test_what_deepseek_v4_does_not_do_is_refused_by_name() -> None:
+    question: dict[str, Any] = {"config": {"model_type": "deepseek_v4", **V4}, "method": "lora"}
+    for targets in (["o_a_proj"], "all-linear"):
+        with pytest.raises(LoraLensError, match="projects every group of heads"):
+            memory_answer({**question, "recipe": {"lora": {"target_modules": targets}}})
+    with pytest.raises(UnsupportedArchitecture, match="pipeline stages"):
+        memory_answer({**question, "recipe": {"parallelism": {"gpus": 2, "pp": 2}}})
+
+
+def test_one_length_has_a_plan_of_its_own_where_windows_are_counted() -> None:
+    question: dict[str, Any] = {"config": {"model_type": "deepseek_v4", **V4}, "method": "lora"}
+    plan = plan_answer({**question, "recipe": {"sequence_length": 300, "lora": {"target_modules": ["kv_proj"]}}})
+    assert plan["plans"][0]["valid"]["sequence_length"] == [300, 300]
 
 
 def test_mpnet_has_no_checkpointing() -> None:

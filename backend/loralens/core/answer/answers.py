@@ -155,10 +155,14 @@ def model_object(model: Model, parameters: int | None = None) -> ModelSummary:
 
 
 def base_parameters(model: Model) -> int:
-    """The model's own parameters, exactly."""
-    if model.traced is not None:
-        return model.traced.parameters
-    return estimate_model(model, "full", Recipe()).total_parameters
+    """The model's own parameters, exactly.
+
+    Raises:
+        InvalidInput, UnsupportedArchitecture: what is wrong with the model itself.
+    """
+    if model.traced is None:
+        build(model.config)
+    return _own(model)
 
 
 def parameters_answer(body: Any) -> ParametersAnswer:

@@ -51,6 +51,7 @@ class Root(Module):
     task: Head | None = None  # the head that stands in the language model's place
     media: Beside | None = None  # what a multimodal model has beside its language model
     caches = False  # its attention can put keys and values into transformers' dynamic cache while it trains
+    in_stages = True  # one residual stream goes from layer to layer, as pipeline stages send it
     counted = False  # only the shapes are modelled; asking for memory is refused by name
     only_counted = ""  # why this step is refused, though its parameters are counted
     no_adapters = ""  # why adapters on this family are not modelled

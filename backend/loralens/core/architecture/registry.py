@@ -61,6 +61,7 @@ FAMILIES: Final[dict[str, str]] = {
     "deberta-v2": "deberta_v2:DebertaV2",
     "deepseek_v3": "deepseek:DeepSeek",
     "deepseek_v32": "deepseek_sparse:DeepSeekV32",
+    "deepseek_v4": "deepseek_v4:DeepSeekV4",
     "glm_moe_dsa": "deepseek_sparse:GlmMoeDsa",
     "llama4_text": "llama4:Llama4",
     "glm4_moe": "glm4_moe:Glm4Moe",

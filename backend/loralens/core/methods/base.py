@@ -77,11 +77,11 @@ def hold_weights(root: Root, recipe: Recipe, *, trainable: bool) -> None:
 
 
 def keeps_float32(root: Root, name: str) -> bool:
-    """Is this a module, or in one, that transformers does not hold in float16 and does not pack?
+    """Is this a module, or in one, that transformers does not hold in float16 and does not pack? Named by a part of its path or several.
 
     Source: transformers 5.23 modeling_utils.py `_get_dtype_plan`, quantizers/base.py `get_modules_to_not_convert`.
     """
-    return not root.float32_modules.isdisjoint(name.split("."))
+    return any(f".{whole}." in f".{name}." for whole in root.float32_modules)
 
 
 def precision_text(recipe: Recipe) -> str:

@@ -106,6 +106,7 @@ def cut(root: Root, p: Parallelism) -> None:
     if (
         not isinstance(root, CausalDecoder)
         or root.tied
+        or not root.in_stages
         or root.framework
         or root.media
         or root.task
@@ -128,7 +129,7 @@ def cut(root: Root, p: Parallelism) -> None:
         delattr(root.inner, root.names.embedding)
     if not part.last:
         delattr(root.inner, root.names.norm)
-        for name in ("lm_head", "head"):
+        for name in vars(root).keys() & {"lm_head", "head"}:
             delattr(root, name)
 
 

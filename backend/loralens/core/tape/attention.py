@@ -336,7 +336,7 @@ def with_sinks(
     )
     if one_name:
         t.end(weights)
-    combined = _shifted(t, combined, TOKENS * heads)
+    combined = less_the_largest(t, combined, TOKENS * heads)
     # its dtype is given, which autocast leaves as it is
     probabilities = ops.softmax(t, combined, combined.dtype, "attention: softmax")
     cut = probabilities if sinks is None else ops.cut(t, probabilities, "attention: cut", numel=scores)
@@ -348,7 +348,7 @@ def with_sinks(
     return ops.copy(t, out, "attention: output")
 
 
-def _shifted(t: Tape, x: Tensor, rows: Size) -> Tensor:
+def less_the_largest(t: Tape, x: Tensor, rows: Size) -> Tensor:
     """Each row minus its largest value, whose place is kept; that value's gradient is put into zeros."""
     places = t.new(rows, "int64", 1, "attention: places of the largest scores")
     largest = t.new(rows, x.dtype, 1, "attention: largest scores")

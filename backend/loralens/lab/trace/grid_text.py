@@ -47,6 +47,17 @@ CONFIGS: Final[dict[str, tuple[JsonObject, list[str], list[str] | str]]] = {
                 topk_group=2, first_k_dense_replace=1, index_topk=256, index_n_heads=16, index_head_dim=128),
         ["q_b_proj", "kv_b_proj"], "all-linear",
     ),
+    "deepseek-v4": (
+        {"model_type": "deepseek_v4", "vocab_size": 8192, "hidden_size": 1024, "num_hidden_layers": 4, "pad_token_id": 0,
+         "num_attention_heads": 8, "head_dim": 256, "q_lora_rank": 512, "o_lora_rank": 256, "o_groups": 4,
+         "moe_intermediate_size": 512, "n_routed_experts": 16, "num_experts_per_tok": 4, "index_n_heads": 8,
+         "index_head_dim": 64, "index_topk": 64, "partial_rotary_factor": 0.25, "hc_sinkhorn_iters": 6,
+         "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 64},
+         "layer_types": ["sliding_attention", "heavily_compressed_attention", "compressed_sparse_attention",
+                         "heavily_compressed_attention"],
+         "mlp_layer_types": ["hash_moe", "hash_moe", "moe", "moe"]},
+        ["q_a_proj", "kv_proj"], ["q_a_proj", "q_b_proj", "kv_proj", "o_b_proj"],
+    ),
     "glm-5": (
         decoder("glm_moe_dsa", 32768, 2048, 4096, 16, 16, 4, **_SPARSE, q_lora_rank=768, kv_lora_rank=512, v_head_dim=256,
                 qk_rope_head_dim=64, qk_nope_head_dim=192, n_group=1, topk_group=1, first_k_dense_replace=1, index_topk=256,
