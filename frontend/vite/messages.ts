@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Plugin } from 'vite'
 import { GROUPS, groupOf, type Group } from '../src/shared/i18n/groups.ts'
+import { joined } from '../src/shared/i18n/joined.ts'
 
 type Tree = { [key: string]: string | Tree }
 /** A text in each language, by its name. */
@@ -21,9 +22,7 @@ interface WordTexts {
 const NAME = /^virtual:messages\/([\w-]+)\/(\w+)$/
 const SHARE = /([\w-]+)\.share-(\w+)\.json$/
 
-/** The space between a number and its unit. */
-const PARTED = /(?<=[\d}]) (?=(?:[kKMGT]i?B|TFLOP|[mµ]?s|min|h)\b)/g
-const json = (file: string): unknown => JSON.parse(readFileSync(file, 'utf8').replace(PARTED, '\u00a0'))
+const json = (file: string): unknown => JSON.parse(joined(readFileSync(file, 'utf8')))
 const files = (folder: string, locale: string): [string, string] => [
   join(folder, `${locale}.json`),
   join(folder, 'recipe', 'words.json'),

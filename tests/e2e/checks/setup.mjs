@@ -69,7 +69,7 @@ async function ownGpu(context, { lang, width }) {
   })
   const minutes = 60 * answer.time.gpu_hours.least
   equal(
-    (await other.page.locator('[data-number=least-hours]').innerText()).replace('分钟', 'min'),
+    (await other.page.locator('[data-number=least-hours]').innerText()).replace('分\u2060钟', 'min'),
     `${minutes.toFixed(minutes >= 10 ? 0 : 1)}\u00a0min`,
     'time from the rate that was given',
   )

@@ -118,7 +118,7 @@ export function useTexts(): Texts {
         ...said('torch', (version) => `PyTorch ${version}`),
         ...said('platform'),
         ...said('load_average', (n) => t('benchmark.load', { n })),
-      ].join(' · ')
+      ].join('\u00a0· ')
     },
     when: (seconds) =>
       new Intl.DateTimeFormat(locale.value, {
@@ -145,7 +145,7 @@ export function useTexts(): Texts {
       if (axis !== 'rank') parts.push(at('rank', asked.rank ?? 0))
       if (axis !== 'width') parts.push(`${value(asked.out_features ?? 0)} × ${value(asked.in_features ?? 0)}`)
       if (axis !== 'dtype') parts.push(asked.dtype ?? '')
-      return parts.join(' · ')
+      return parts.join('\u00a0· ')
     },
   }
 }

@@ -23,6 +23,8 @@ export function armStyle(arm: Pick<Arm, 'arm'>, all: readonly Arm[], wrong = fal
   return { colour: COLOURS[index % COLOURS.length]!, dash: DASHES[index % DASHES.length]! }
 }
 
+type Translate = ReturnType<typeof useLocale>['t']
+
 export function useArmName(): (arm: Arm) => string {
   const { t, te } = useLocale()
   return (arm) => {
@@ -34,18 +36,18 @@ export function useArmName(): (arm: Arm) => string {
 }
 
 /** Processor, cores and versions in one line; what is not known is left out. */
-export function machineText(machine: Record<string, string | number | null>): string {
+export function machineText(machine: Record<string, string | number | null>, t: Translate): string {
   const named = (key: string, text: (value: string | number) => string): string[] => {
     const value = machine[key]
     return value === null || value === undefined || value === '' ? [] : [text(value)]
   }
   return [
     ...named('processor', String),
-    ...named('cores', (value) => `${value} cores`),
-    ...named('load_average', (value) => `load ${value}`),
+    ...named('cores', (value) => t('benchmark.cores', Number(value))),
+    ...named('load_average', (n) => t('benchmark.load', { n })),
     ...named('device', String),
     ...named('system', String),
     ...named('python', (value) => `Python ${value}`),
     ...named('torch', (value) => `PyTorch ${value}`),
-  ].join(' · ')
+  ].join('\u00a0· ')
 }

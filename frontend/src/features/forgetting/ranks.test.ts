@@ -40,8 +40,8 @@ describe('arms', () => {
     expect(new Set(styles.map((style) => style.colour)).size).toBe(3)
   })
   it('leaves out what is not known of the machine', () => {
-    expect(machineText({ processor: 'CPU', cores: 2, load_average: null, torch: '2.13', loralens: '1' })).toBe(
-      'CPU · 2 cores · PyTorch 2.13',
-    )
+    const facts = { processor: 'CPU', cores: 2, load_average: null, torch: '2.13', loralens: '1' }
+    const said = ((key: string, n: number) => `${n} ${key}`) as Parameters<typeof machineText>[1]
+    expect(machineText(facts, said)).toBe('CPU\u00a0· 2 benchmark.cores\u00a0· PyTorch 2.13')
   })
 })

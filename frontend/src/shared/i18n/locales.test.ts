@@ -42,7 +42,7 @@ describe('the two languages', () => {
 
   it('keep a number on the line of its unit', () => {
     for (const [key, text] of [...zh, ...en])
-      expect([key, /[\d}] (?:[KMG]iB|[kMG]B|m?s|min|h)\b/.test(text)]).toEqual([key, false])
+      expect([key, /[\d}] (?:[KMG]iB|[kMG]B|m?s|min|h|nats)\b/.test(text)]).toEqual([key, false])
   })
 
   it('say one thing as one: a count before a plural has a form for 1', () => {

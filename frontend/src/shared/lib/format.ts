@@ -75,8 +75,9 @@ export function formatPercent(value: number, locale: Locale): string {
   return `${fixed(value, value >= 99.95 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 4, locale)}%`
 }
 
+/** Between two characters of one Chinese word stands a mark at which no line ends. */
 const TIMES: Record<Locale, { h: string; min: string; s: string; ms: string; µs: string }> = {
-  'zh-CN': { h: '小时', min: '分钟', s: '秒', ms: '毫秒', µs: '微秒' },
+  'zh-CN': { h: '小\u2060时', min: '分\u2060钟', s: '秒', ms: '毫\u2060秒', µs: '微\u2060秒' },
   en: { h: 'h', min: 'min', s: 's', ms: 'ms', µs: 'µs' },
 }
 

@@ -40,8 +40,8 @@ describe('numbers as text', () => {
     expect(formatRatio(2.2439, 'en')).toBe('2.24×')
     expect(formatSeconds(0.00123, 'en')).toBe(joined('1.23 ms'))
     expect(formatSeconds(75, 'en')).toBe(joined('1.3 min'))
-    expect(formatSeconds(75, 'zh-CN')).toBe(joined('1.3 分钟'))
-    expect(formatHours(3.44, 'zh-CN')).toBe(joined('3.4 小时'))
+    expect(formatSeconds(75, 'zh-CN')).toBe(joined('1.3 分\u2060钟'))
+    expect(formatHours(3.44, 'zh-CN')).toBe(joined('3.4 小\u2060时'))
     expect(inWords(formatRatio(1606.5635, 'zh-CN'), 'zh-CN')).toBe(joined('1,607 倍'))
     expect(inWords(formatRatio(1606.5635, 'en'), 'en')).toBe('1,607×')
     expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual(
