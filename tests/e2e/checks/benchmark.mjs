@@ -32,7 +32,7 @@ const figure = (value) => `${value.toFixed(value >= 10 ? 1 : value >= 2 ? 2 : 3)
 /** A sweep: announced, streamed, rejoined after a reload, and told as the API tells it. */
 async function sweep(page, url) {
   assert(
-    /30 s.*7 values of tokens/.test(await page.locator('[data-part=plan]').innerText()),
+    /30\ss.*7 values of tokens/.test(await page.locator('[data-part=plan]').innerText()),
     'the form says in advance how long and what',
   )
   await begin(page, { axis: 'tokens', width: '512', cache: 'hot', seconds: '3' })
@@ -143,15 +143,34 @@ async function stop(page) {
   await state(page, 'cancelled', 20_000)
 }
 
+/** This machine's own rates: begun, taken up after a reload, and stopped. */
+async function calibration(page, url) {
+  const part = page.locator('#benchmark [data-step-times]')
+  await part.locator('[data-action=calibrate]').click()
+  await part.locator('progress').waitFor()
+  const running = async () => (await (await fetch(`${url}/api/calibrations`)).json()).running
+  const job = await running()
+  assert(job, 'the server says that it calibrates')
+  await page.reload()
+  await part.locator('progress').waitFor({ timeout: SLOW })
+  equal(await running(), job, 'the same job runs')
+  await part.locator('[data-action=cancel-calibration]').click()
+  await part.locator('[data-run=cancelled]').waitFor({ timeout: SLOW })
+}
+
 export default async function benchmark(context) {
   let { page, finish } = await openPage(context, { lang: 'en', path: '/part2#benchmark' })
   await settled(page)
   await page.locator('#bench-seconds').waitFor()
+  await page.locator('[data-action=show-recorded]').click()
+  await page.locator('#benchmark [data-recorded]').waitFor()
   const { id, result } = await sweep(page, context.url)
+  equal(await page.locator('#benchmark [data-recorded]').count(), 0, "what is measured here is not said to be others'")
   await chart(page, result)
   await compare(page, context.url, id)
   await stop(page)
   await remove(page)
+  await calibration(page, context.url)
   await finish()
 
   // The shared link on a phone, in the other language.

@@ -39,8 +39,8 @@ async function charts(context) {
       ),
       `${name} says what it is: ${rows.slice(0, 4)}`,
     )
-    if ((await tools.getByRole('button', { name: 'Picture (SVG)' }).count()) === 0) continue
-    const svg = await saved(page, tools.getByRole('button', { name: 'Picture (SVG)' }))
+    if ((await tools.getByRole('button', { name: 'SVG picture' }).count()) === 0) continue
+    const svg = await saved(page, tools.getByRole('button', { name: 'SVG picture' }))
     const text = svg.bytes.toString()
     assert(
       text.startsWith('<svg') && text.trimEnd().endsWith('</svg>') && !text.includes('var(--') && !text.includes('NaN'),
@@ -50,7 +50,7 @@ async function charts(context) {
     if (name === 'loralens-memory')
       for (const said of ['Llama-2-7B', 'GeForce RTX 4090', 'Weights', 'paint-order="stroke"'])
         assert(text.includes(said), `${name} says ${said}`)
-    const png = await saved(page, tools.getByRole('button', { name: 'Picture (PNG)' }))
+    const png = await saved(page, tools.getByRole('button', { name: 'PNG picture' }))
     equal(png.bytes.subarray(1, 4).toString(), 'PNG', `${name} is a picture`)
     assert(png.bytes.readUInt32BE(16) >= 300 && png.bytes.length > 1000, `${name} is not empty`)
   }

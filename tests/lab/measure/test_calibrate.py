@@ -38,6 +38,19 @@ def test_every_method_is_timed_with_and_without_checkpointing(cases):
     assert {("full", False), ("full", True), ("lora", False), ("lora", True)} <= kinds
 
 
+def test_each_step_is_told_beside_what_the_others_say_and_time_is_bounded(cases, monkeypatch):
+    monkeypatch.setattr(calibrate, "cases", lambda kind: iter(cases))
+    monkeypatch.setattr(calibrate, "FEWEST", 3)
+    by_recipe = {case.recipe: calibrate.predicted(case, TRUE) for case in cases}
+    monkeypatch.setattr(calibrate, "step_seconds", lambda config, method, recipe, device: by_recipe[recipe])
+    *told, result = calibrate.calibrate(most_seconds=-1)
+    found = Calibration.read(result["calibration"])
+    assert [event["type"] for event in told] == ["case"] * 3
+    assert (found.steps, len(found.cases)) == (3, 3)
+    assert [case.measured_seconds for case in found.cases] == [event["seconds"] for event in told]
+    assert all(case.computed_seconds > 0 for case in found.cases)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_a_real_step_stands_beside_the_computed_one(cases):
     case = next(case for case in cases if case.method == "lora")

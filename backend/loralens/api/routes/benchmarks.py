@@ -22,14 +22,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import ValidationError
 
-from loralens import host
 from loralens.api.answers import respond
 from loralens.api.bodies import JsonBody
+from loralens.api.devices import check_device
 from loralens.api.lab import NEEDS_LAB
 from loralens.api.problems import documented
 from loralens.api.routes.jobs import Jobs, JobStarted, started
 from loralens.api.visitor_jobs import VisitorJobs
-from loralens.core.errors import DeviceUnavailable, InvalidInput, JobNotFound
+from loralens.core.errors import InvalidInput, JobNotFound
 from loralens.jobs.model import Job
 from loralens.lab.bench import summary
 from loralens.lab.bench.compare import BenchmarkComparison, compare
@@ -77,7 +77,7 @@ def start_benchmark(
     """Queues a run on its device. Devices of this machine: GET /api/system."""
     request = request_from(body)
     device = request.device if request.device != "cuda" else "cuda:0"
-    _check_device(device)
+    check_device(device)
     spec = request.model_copy(update={"device": device}).model_dump(mode="json")
     return started(jobs.submit("benchmark", FUNCTION, spec, device, queue=queue))
 
@@ -177,11 +177,3 @@ def _result(jobs: VisitorJobs, job_id: str) -> BenchmarkResult:
         return BenchmarkResult.model_validate(data)
     except ValidationError:
         raise InvalidInput(f"the result of {job_id} was stored by another version", hint="run it again") from None
-
-
-def _check_device(device: str) -> None:
-    known = [row["id"] for row in host.system_answer()["devices"]]
-    if device not in known:
-        raise DeviceUnavailable(
-            f"this machine has no {device}", field="device", hint=f"devices here: {', '.join(known)}"
-        )

@@ -28,6 +28,20 @@ _ALONE: Final = Communication(ZERO, ZERO, 0, 0.0, 1.0, 0.0, sharded=False)
 
 
 @dataclass(frozen=True, slots=True)
+class TimedCase:
+    """A small step that was timed, beside what rates say that were found without it."""
+
+    method: str
+    hidden_size: int
+    layers: int
+    micro_batch_size: int
+    sequence_length: int
+    gradient_checkpointing: bool
+    measured_seconds: float
+    computed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Rates of one device in one dtype, and how they were found."""
 
@@ -44,6 +58,7 @@ class Calibration:
     median_error: float  # of steps that were left out of the fit in turn
     date: str
     software: str
+    cases: tuple[TimedCase, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """As JSON types."""
@@ -57,13 +72,17 @@ class Calibration:
             InvalidInput: a field is missing, unknown or not a number above zero.
         """
         names = {field.name for field in fields(Calibration)}
-        if set(data) != names:
+        if {*data, "cases"} != names:  # older files have no cases
             raise InvalidInput(
                 "this is no calibration", field="calibration", hint="loralens bench --calibrate writes one"
             )
         if not all(isinstance(data[name], (int, float)) and data[name] > 0 for name in RATES):
             raise InvalidInput("a calibration's rates must be numbers above 0", field="calibration")
-        return Calibration(**data)
+        try:
+            cases = tuple(TimedCase(**row) for row in data.get("cases", ()))
+        except TypeError:
+            raise InvalidInput("this is no timed case", field="calibration.cases") from None
+        return Calibration(**{**data, "cases": cases})
 
     def speed(self) -> Speed:
         """As a card's rates."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -22,7 +23,7 @@ from loralens.core.answer.trainer import trained
 from loralens.core.errors import DependencyMissing
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.recipe import Recipe
-from loralens.core.time.calibration import RATES, Calibration, calibrated
+from loralens.core.time.calibration import RATES, Calibration, TimedCase, calibrated
 from loralens.lab.device import Device
 from loralens.lab.measure.run import prepare
 from loralens.lab.trace.quantize import bitsandbytes_there
@@ -30,6 +31,8 @@ from loralens.lab.trace.quantize import bitsandbytes_there
 NOISE: Final = 0.04
 SPREAD: Final = 1.5  # of a rate before the fit, in logs: a guess may be off several times
 REPEATS: Final = 3
+MOST_SECONDS: Final = 600.0  # after which no further step is begun
+FEWEST: Final = 8  # steps that five rates are fitted to
 SIZES: Final[Mapping[str, Sequence[tuple[int, int, int, int]]]] = {
     "cpu": ((256, 4, 704, 4000), (512, 6, 1408, 8000)),
     "cuda": ((1024, 8, 2816, 16_000), (2048, 8, 5632, 32_000)),
@@ -100,8 +103,10 @@ def timed(model: Model, method: str, recipe: Recipe, calibration: Calibration) -
     return step_seconds(model.config, method, recipe, Device(kind, calibration.threads)), computed
 
 
-def calibrate(name: str = "cpu", threads: int = 1) -> Iterator[dict[str, object]]:
+def calibrate(name: str = "cpu", threads: int = 1, most_seconds: float = MOST_SECONDS) -> Iterator[dict[str, object]]:
     """Time the cases and fit; yields one event a case, at the end `{"type": "result", "calibration": …}`.
+
+    After `most_seconds` no further case is begun, once there are enough for a fit.
 
     Raises:
         DeviceUnavailable: the device is not in this machine.
@@ -113,16 +118,33 @@ def calibrate(name: str = "cpu", threads: int = 1) -> Iterator[dict[str, object]
     if not todo:
         raise DependencyMissing("no step can be timed here", hint="LORALENS_EXTRAS=trace ./start.sh lab")
     seconds: list[float] = []
+    begun = time.monotonic()
     for number, case in enumerate(todo, 1):
+        if number > FEWEST and time.monotonic() - begun > most_seconds:
+            break
         seconds.append(step_seconds(case.config, case.method, case.recipe, device))
         yield {"type": "case", "number": number, "of": len(todo), "method": case.method, "seconds": seconds[-1]}
+    todo = todo[: len(seconds)]
     found = fit(todo, seconds, device, kind)
-    left_out = [
-        predicted(todo[out], fit(_without(todo, out), _without(seconds, out), device, kind)) / seconds[out] - 1
+    beside = tuple(
+        _timed_case(todo[out], seconds[out], fit(_without(todo, out), _without(seconds, out), device, kind))
         for out in range(len(todo))
-    ]
-    found = replace(found, median_error=statistics.median(map(abs, left_out)))
-    yield {"type": "result", "calibration": found.to_dict()}
+    )
+    off = statistics.median(abs(case.computed_seconds / case.measured_seconds - 1) for case in beside)
+    yield {"type": "result", "calibration": replace(found, median_error=off, cases=beside).to_dict()}
+
+
+def _timed_case(case: Case, measured: float, found: Calibration) -> TimedCase:
+    return TimedCase(
+        method=case.method,
+        hidden_size=case.config["hidden_size"],
+        layers=case.config["num_hidden_layers"],
+        micro_batch_size=case.recipe.micro_batch_size,
+        sequence_length=case.recipe.sequence_length,
+        gradient_checkpointing=case.recipe.gradient_checkpointing,
+        measured_seconds=measured,
+        computed_seconds=predicted(case, found),
+    )
 
 
 def _without(items: Sequence[Any], out: int) -> list[Any]:
@@ -142,7 +164,7 @@ def fit(todo: Sequence[Case], seconds: Sequence[float], device: Device, kind: st
     start = Calibration(
         device=_name(device), dtype="float32" if kind == "cpu" else "bfloat16", threads=device.threads,
         serial=kind == "cpu", **dict(zip(RATES, GUESS[kind], strict=True)), steps=len(todo), median_error=0.0,
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(), software=f"torch {torch.__version__}",
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(), software=f"torch {torch.__version__}", cases=(),
     )  # fmt: skip
     prior = np.log([getattr(start, name) for name in RATES])
     vector = prior.copy()

@@ -275,7 +275,7 @@ describe('figures', () => {
   it('are short', () => {
     expect([1.7e-7, 0, 2.04e-3, 12000].map(scientific)).toEqual(['1.7 × 10⁻⁷', '0', '2.0 × 10⁻³', '1.2 × 10⁴'])
     expect(['4.9012%', '12.0%', '100%'].map(whole)).toEqual(['4.9%', '12%', '100%'])
-    expect(rate(9.2e10, 'FLOP/s', (value) => value.toFixed(0))).toBe('92 GFLOP/s')
+    expect(rate(9.2e10, 'FLOP/s', (value) => value.toFixed(0))).toBe('92\u00a0GFLOP/s')
   })
   it('carry their unit into the sentence', () => {
     const formats = { seconds: (n: number) => `${n} s`, bytes: (n: number) => `${n} B`, number: String }

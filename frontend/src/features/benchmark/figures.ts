@@ -34,5 +34,5 @@ export function readable(values: Record<string, number | string>, formats: Forma
 /** 92 GFLOP/s, 27.8 GB/s: rates in powers of a thousand. */
 export function rate(value: number, unit: string, format: (value: number) => string): string {
   const [size, prefix] = value >= 1e12 ? [1e12, 'T'] : value >= 1e9 ? [1e9, 'G'] : [1e6, 'M']
-  return `${format(value / (size as number))} ${prefix}${unit}`
+  return `${format(value / (size as number))}\u00a0${prefix}${unit}`
 }

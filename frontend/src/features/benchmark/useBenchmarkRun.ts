@@ -16,6 +16,8 @@ export interface BenchmarkRun extends RunEvents {
   values: ComputedRef<Value[]>
   active: ComputedRef<boolean>
   begin: (body: Partial<Request>) => Promise<void>
+  /** A run that comes with the page. */
+  show: (recorded: Result) => void
 }
 
 export function useBenchmarkRun(): BenchmarkRun {
@@ -32,6 +34,14 @@ export function useBenchmarkRun(): BenchmarkRun {
     ),
   )
 
+  function take(whole: Result): void {
+    result.value = whole
+    asked.value = whole.request
+    machine.value = whole.machine
+    points.value = whole.points
+    skipped.value = whole.skipped
+  }
+
   const run = useRunEvents(['started', 'progress', 'roofline', 'point', 'skipped', 'result'], (type, data) => {
     if (type === 'started') {
       const started = data as Started
@@ -41,14 +51,7 @@ export function useBenchmarkRun(): BenchmarkRun {
     } else if (type === 'progress') progress.value = data as Progress
     else if (type === 'point') points.value = [...points.value, data as Point]
     else if (type === 'skipped') skipped.value = [...skipped.value, data as Skipped]
-    else if (type === 'result') {
-      const whole = data as Result
-      result.value = whole
-      asked.value = whole.request
-      machine.value = whole.machine
-      points.value = whole.points
-      skipped.value = whole.skipped
-    }
+    else if (type === 'result') take(data as Result)
   })
 
   function clear(): void {
@@ -73,6 +76,10 @@ export function useBenchmarkRun(): BenchmarkRun {
     async begin(body) {
       clear()
       await run.start('/api/benchmarks', body)
+    },
+    show(recorded) {
+      clear()
+      take(recorded)
     },
     async open(id) {
       clear()
