@@ -5,25 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from core.architecture.multimodal_cases import SPARSE, TEXT, VIT
 
 from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.multimodal import left_out_note, left_out_parameters
 from loralens.core.architecture.registry import count_parameters, media_class
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 
-TEXT = {
-    "hidden_size": 96,
-    "intermediate_size": 160,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "vocab_size": 300,
-    "pad_token_id": 0,
-}
-VIT = {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 14}
 VL = {"depth": 3, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "patch_size": 14, "out_hidden_size": 96}
-ERNIE_ROPE = {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [3, 3, 2]}
 CASES: dict[str, dict[str, Any]] = {
+    **SPARSE,
     "gemma3": {
         "text_config": {**TEXT, "model_type": "gemma3_text", "head_dim": 32},
         "vision_config": {**VIT, "model_type": "siglip_vision_model", "image_size": 56, "vision_use_head": False},
@@ -136,32 +127,6 @@ CASES: dict[str, dict[str, Any]] = {
             "pos_emb_height": 8, "pos_emb_width": 8,
         },
         "out_hidden_size": 192, "projector_hidden_size": 60, "tie_word_embeddings": False,
-    },
-    "ernie4_5_vl_moe": {
-        "text_config": {**TEXT, "model_type": "ernie4_5_vl_moe_text", "moe_num_experts": 4, "moe_k": 2,
-                        "moe_intermediate_size": [24, 16], "rope_parameters": ERNIE_ROPE},
-        "vision_config": {"depth": 3, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "patch_size": 14},
-    },
-    "ernie4_5_vl_moe, untied, with biases and without a shared expert": {
-        "text_config": {**TEXT, "model_type": "ernie4_5_vl_moe_text", "moe_num_experts": 4, "moe_k": 2, "use_bias": True,
-                        "moe_num_shared_experts": 0, "mlp_layer_types": ["sparse", "dense", "sparse"],
-                        "rope_parameters": ERNIE_ROPE},
-        "vision_config": {"depth": 2, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "spatial_merge_size": 3},
-        "tie_word_embeddings": False,
-    },
-    "minimax_m3_vl": {
-        "text_config": {**TEXT, "model_type": "minimax_m3_vl_text", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32,
-                        "dense_intermediate_size": 64, "shared_intermediate_size": 48, "index_n_heads": 2, "index_head_dim": 16,
-                        "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"],
-                        "mlp_layer_types": ["dense", "sparse", "sparse"]},
-        "vision_config": VIT, "projector_hidden_size": 40,
-    },
-    "minimax_m3_vl, as its first files say it, tied from inside": {
-        "text_config": {**TEXT, "model_type": "minimax_m3_vl_text", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32,
-                        "sparse_attention_config": {"sparse_attention_freq": [0, 0, 1], "sparse_num_index_heads": 2,
-                                                    "sparse_index_dim": 24},
-                        "moe_layer_freq": [0, 1, 1], "hidden_act": "swigluoai", "tie_word_embeddings": True},
-        "vision_config": {**VIT, "spatial_merge_size": 3}, "projector_hidden_size": 40, "tie_word_embeddings": False,
     },
     "kimi_k25": {
         "text_config": {**TEXT, "model_type": "deepseek_v3", "num_key_value_heads": 6, "n_routed_experts": 4, "n_group": 2,

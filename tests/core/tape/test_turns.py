@@ -39,6 +39,31 @@ def test_the_peak_is_that_of_a_walk_through_every_turn(length, words):
     assert found.allocated_bytes == whole
 
 
+STEP = {
+    "model_type": "step3p5",
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "moe_intermediate_size": 160,
+    "share_expert_dim": 32,
+    "n_routed_experts": 24,
+    "num_experts_per_tok": 8,
+    "moe_layers_enum": [0, 1],
+}
+
+
+@pytest.mark.parametrize("method, words", [("full", {}), ("full", {"gradient_checkpointing": True}), ("lora", {})])
+def test_experts_that_are_alike_are_counted_as_if_each_were_walked(method, words):
+    model = resolve(config=STEP)
+    found = estimate_model(model, method, recipe(600, **words))
+    requests = named_requests(model, method, recipe(600, **words))
+    assert found.allocated_bytes == max(each.alive_bytes + each.bytes for each in requests)
+
+
 def test_a_plan_holds_for_other_lengths_of_the_same_remainder():
     model = resolve(config=DELTA)
     known, other = (estimate_model(model, "lora", recipe(length)) for length in (1000, 4072))

@@ -32,6 +32,7 @@ _TEXT: Final = {
     "video_llava": "llama",
     "voxtral": "llama",
     "qwen2_audio": "qwen2",
+    "step3p7": "step3p5",
     "mllama": "mllama_text_model",
     "glm46v": "glm4v_text",
     "qwen2_5_omni_thinker": "qwen2_5_omni_text",
@@ -64,6 +65,7 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "paddleocr_vl_text": (1024, 3072, 18, 16, 103424),
     "glm_ocr_text": (1024, 4096, 16, 16, 59392),
     "mllama_text_model": (4096, 14336, 40, 32, 128256),
+    "step3p5": (4096, 11264, 45, 64, 128815),
     "minimax_m3_vl_text": (6144, 3072, 60, 64, 200064),
     "ernie4_5_vl_moe_text": (2560, 12288, 28, 20, 103424),
 }
@@ -83,6 +85,7 @@ _EITHER: Final = frozenset(
 )
 """Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
 _TIED: Final = ("kimi_k25", "got_ocr2", "ernie4_5_vl_moe")  # whose head is tied where the file does not say
+_OUTER_ALONE: Final = ("step3p7",)  # whose text's own type and tie transformers does not read
 TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")
 
@@ -104,8 +107,13 @@ def text_part(config: Config, known: Any) -> tuple[Config, str]:
     if inner is None:
         flat = any(config.nested(name) is not None for name in _SIBLINGS)
         return config, _FLAT.get(outer, outer) if flat else outer
-    model_type = inner.text("model_type", "") or _TEXT.get(outer, f"{outer}_text")
+    model_type = _type_of(outer, inner)
     return _filled(config, inner, model_type), model_type
+
+
+def _type_of(outer: str, inner: Config) -> str:
+    own = "" if outer in _OUTER_ALONE else inner.text("model_type", "")
+    return own or _TEXT.get(outer, f"{outer}_text")
 
 
 def _filled(outer: Config, inner: Config, model_type: str) -> Config:
@@ -114,7 +122,7 @@ def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     wrapper = outer.text("model_type", "")
     # PaliGemma switches it on for its prefix, which is a mask of its own making
     instead: dict[str, object] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
-    if outer.has("tie_word_embeddings") or wrapper.endswith("_thinker") or wrapper in _TIED:
+    if outer.has("tie_word_embeddings") or wrapper.endswith("_thinker") or wrapper in _TIED + _OUTER_ALONE:
         said = outer.flag("tie_word_embeddings", wrapper in _TIED)
         instead["tie_word_embeddings"] = said or (wrapper in _EITHER and inner.flag("tie_word_embeddings", False))
     return inner.over(instead, defaults)
@@ -127,6 +135,6 @@ def filled_fields(entries: Any) -> list[str]:
     if inner is None:
         return []
     outer = config.text("model_type", "")
-    model_type = inner.text("model_type", "") or _TEXT.get(outer, f"{outer}_text")
+    model_type = _type_of(outer, inner)
     sizes = zip(_FIELDS, _SIZES.get(model_type, ()), strict=False)
     return [f"{name}={value}" for name, value in sizes if name not in inner.entries]

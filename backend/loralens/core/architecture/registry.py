@@ -12,6 +12,7 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.heads import LM, head_of, labels_of
 from loralens.core.architecture.media import Media
+from loralens.core.architecture.media_types import MEDIA as MEDIA
 from loralens.core.architecture.moe_looped import FUSED_SINCE, SEPARATE, separate
 from loralens.core.architecture.nested import text_part, trained_part
 from loralens.core.architecture.remote import NO_LOSS, SAME, reason
@@ -133,6 +134,7 @@ FAMILIES: Final[dict[str, str]] = {
     "ernie4_5_vl_moe_text": "ernie4_5_vl:ErnieVLText",
     "deepseek_ocr2_text": "deepseek_ocr2:DeepseekOcr2Text",
     "minimax_m3_vl_text": "minimax_m3:MiniMaxM3",
+    "step3p5": "step3p7:Step3p7",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",
@@ -158,53 +160,6 @@ FAMILIES: Final[dict[str, str]] = {
     "gemma3n_text": "gemma3n:Gemma3n",
     "gemma4_text": "gemma4:Gemma4",
     "gemma4_unified_text": "gemma4:Gemma4Unified",
-}
-
-# model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower
-MEDIA: Final[dict[str, str]] = {
-    "aya_vision": "aya_vision:AyaVisionMedia",
-    "paligemma": "projected:PaliGemmaMedia",
-    "qwen2_audio": "qwen2_audio:Qwen2AudioMedia",
-    "qwen2_vl": "qwen2_vl:Qwen2VL",
-    "qwen2_5_omni": "qwen_omni:Qwen25OmniMedia",
-    "qwen2_5_omni_thinker": "qwen_omni:Qwen25OmniMedia",
-    "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
-    "ernie4_5_vl_moe": "ernie4_5_vl:ErnieVLMedia",
-    "gemma3": "projected:Gemma3Media",
-    "gemma3n": "gemma3n_media:Gemma3nMedia",
-    "gemma4": "gemma4_vision:Gemma4Media",
-    "gemma4_unified": "gemma4_unified:UnifiedMedia",
-    "glm46v": "glm4v:Glm4vMedia",
-    "glm4v": "glm4v:Glm4vMedia",
-    "glm4v_moe": "glm4v:Glm4vMedia",
-    "glm_ocr": "glm_ocr:GlmOcrMedia",
-    "deepseek_ocr2": "deepseek_ocr2:DeepseekOcr2Media",
-    "got_ocr2": "got_ocr2:GotOcr2Media",
-    "idefics2": "idefics2:Idefics2Media",
-    "idefics3": "idefics3:Idefics3Media",
-    "internvl": "internvl:InternVL",
-    "kimi_k25": "kimi_vision:KimiMedia",
-    "llava": "projected:LlavaMedia pixtral:PixtralMedia",
-    "llava_next": "llava_next:LlavaNextMedia",
-    "llava_next_video": "llava_next:LlavaNextMedia",
-    "llava_onevision": "llava_onevision:LlavaOnevisionMedia",
-    "lfm2_vl": "lfm2_vl:Lfm2VLMedia",
-    "mistral3": "pixtral:Mistral3Media",
-    "minicpmv4_6": "minicpmv4_6:MiniCPMVMedia",
-    "minimax_m3_vl": "minimax_m3_vision:MiniMaxM3Media",
-    "mllama": "mllama:MllamaMedia",
-    "muse_glimmer": "muse_glimmer_vision:MuseMedia",
-    "paddleocr_vl": "paddleocr_vl:PaddleMedia",
-    "llama4": "llama4_vision:Llama4Media",
-    "qwen3_5": "qwen3_vl:Qwen35VL",
-    "qwen3_5_moe": "qwen3_vl:Qwen35VL",
-    "qwen3_omni_moe": "qwen_omni:Qwen3OmniMedia",
-    "qwen3_omni_moe_thinker": "qwen_omni:Qwen3OmniMedia",
-    "qwen3_vl": "qwen3_vl:Qwen3VL",
-    "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
-    "smolvlm": "idefics3:SmolVLMMedia",
-    "video_llava": "video_llava:VideoLlavaMedia",
-    "voxtral": "voxtral:VoxtralMedia",
 }
 
 # parts of field names that no Llama has: a guess would be wrong by far

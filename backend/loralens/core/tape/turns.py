@@ -39,13 +39,42 @@ def run_turns(t: Tape, chunk: int, state: Tensor, turn: Callable[[Tensor, int], 
     """
     walked, skipped = _turns(t, chunk)
     rows, left = padded_rows(t, chunk), _left(t, chunk)
-    gap = _UnwalkedTurns(t, rows, chunk, skipped)
+
+    def of_all(size: Size) -> Size:
+        """What one turn books for each sample, for all turns that are not walked."""
+        each = size[_BATCH]
+        if size != BATCH * each:
+            raise ArithmeticError(f"a turn books {size}, which is not so much for each sample")
+        return Size([value * each // chunk for value in rows]) - BATCH * (WALKED * each)
+
+    def run(state: Tensor, number: int) -> Tensor:
+        return turn(state, left if number == walked - 1 else chunk)
+
+    return _walk(t, walked, skipped, state, run, of_all)
+
+
+def run_alike(t: Tape, count: int, state: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
+    """The state after so many turns that are all alike, as those of experts with equal shares."""
+    skipped = 0 if t.every_layer else max(0, count - WALKED)
+    return _walk(t, count - skipped, skipped, state, lambda state, _: turn(state), lambda size: size * skipped)
+
+
+def _walk(
+    t: Tape,
+    walked: int,
+    skipped: int,
+    state: Tensor,
+    turn: Callable[[Tensor, int], Tensor],
+    of_all: Callable[[Size], Size],
+) -> Tensor:
+    """`turn`: with its number. `of_all`: from what one books to what all that are not walked book."""
+    gap = _UnwalkedTurns(t, skipped, of_all)
     alone = t.stands_for.get(t.layer, 0)
     for number in range(walked):
         before = t.ledger.snapshot()
         if number == 1:
             t.stands_for[t.layer] = (1 + alone) * (1 + skipped) - 1
-        state = turn(_boundary(t, state, gap, number), left if number == walked - 1 else chunk)
+        state = turn(_boundary(t, state, gap, number), number)
         t.stands_for[t.layer] = alone
         if number == 1:
             gap.entering(before)
@@ -100,8 +129,8 @@ def _turns(t: Tape, chunk: int) -> tuple[int, int]:
 class _UnwalkedTurns:
     """The turns that are not walked."""
 
-    def __init__(self, t: Tape, rows: Size, chunk: int, skipped: int) -> None:
-        self._t, self._rows, self._chunk, self._skipped = t, rows, chunk, skipped
+    def __init__(self, t: Tape, skipped: int, of_all: Callable[[Size], Size]) -> None:
+        self._t, self._skipped, self._of_all = t, skipped, of_all
         self._before: Moment | None = None
 
     def entering(self, before: Moment) -> None:
@@ -122,13 +151,6 @@ class _UnwalkedTurns:
         ledger.settle()
         ledger.apply({entry: self._of_all(size) for entry, size in ledger.difference(before).items()}, 1)
         ledger.settle()
-
-    def _of_all(self, size: Size) -> Size:
-        """What one turn books for each sample, for all turns that are not walked."""
-        each = size[_BATCH]
-        if size != BATCH * each:
-            raise ArithmeticError(f"a turn books {size}, which is not so much for each sample")
-        return Size([value * each // self._chunk for value in self._rows]) - BATCH * (WALKED * each)
 
 
 def _boundary(t: Tape, state: Tensor, gap: _UnwalkedTurns, number: int) -> Tensor:

@@ -41,6 +41,7 @@ _EVERY_RECIPE: Final = "qwen2.5-vl-3b"
 _ALSO: Final = {"llama-3.2-11b-vision": ("full-text", "lora-text"), "llama-4-scout-whole": ("full-text",),
                 "paligemma2-3b-224": ("full-fp32-autocast",), "gemma-4-unified": ("full-text", "lora-tower-frozen"),
                 "minimax-m3-narrow": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-text"),
+                "step-3.7-narrow": ("full-fp32-autocast", "full-text", "lora-text"),
                 "ernie-4.5-vl-narrow": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-text"),
                 "gemma-3n-whole": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-text")}  # fmt: skip
 _CORE: Final = ("full", "full-tower-frozen", "lora-everywhere", "lora-everywhere-checkpointing", "lora-language-checkpointing",

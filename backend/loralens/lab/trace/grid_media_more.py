@@ -26,6 +26,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("ernie-4.5-vl-narrow", 3, 5, (500, 700), 1024),
     ("deepseek-ocr-2-narrow", 3, 3, (1000, 700), 1536),
     ("minimax-m3-narrow", 4, 5, (500, 700), 1100),
+    ("step-3.7-narrow", 4, 3, (1000, 700), 768),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -105,6 +106,22 @@ CONFIGS: Final[dict[str, JsonObject]] = {
                         "moe_num_experts": 8, "moe_k": 6, "moe_intermediate_size": [1536, 512], "moe_num_shared_experts": 2},
         "vision_config": {"model_type": "ernie4_5_vl_moe_vision", "hidden_size": 1280, "intermediate_size": 5120,
                           "depth": 32, "num_heads": 16},
+    },
+    # narrower than Flash, with fewer heads, experts and tokens
+    "step-3.7-narrow": {
+        "model_type": "step3p7", "image_token_id": 24,
+        "text_config": {"model_type": "step3p5", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 45,
+                        "num_attention_heads": 16, "num_sliding_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128,
+                        "vocab_size": 8192, "pad_token_id": 1, "n_routed_experts": 8, "num_experts_per_tok": 4,
+                        "moe_intermediate_size": 640, "share_expert_dim": 640, "sliding_window": 512,
+                        "moe_router_scaling_factor": 3.0, "tie_word_embeddings": False,
+                        "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+                        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+                        "rope_parameters": {
+                            "full_attention": {"rope_type": "default", "rope_theta": 5000000.0, "partial_rotary_factor": 0.5},
+                            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+        "vision_config": {"model_type": "step3p5_vision", "hidden_size": 1536, "num_hidden_layers": 47,
+                          "num_attention_heads": 16, "image_size": 728, "patch_size": 14},
     },
     # narrower than M3, with fewer heads, experts and tokens
     "minimax-m3-narrow": {

@@ -6,6 +6,7 @@ See `media`, which puts these behind its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any, Final
 
 import numpy
@@ -17,8 +18,9 @@ from loralens.core.architecture.families.lfm2_vl import FEWEST_TILES, TILE, larg
 from loralens.core.architecture.families.lfm2_vl import MOST_TILES as MOST_TILES_LFM2
 from loralens.core.architecture.families.lfm2_vl import MOST_TOKENS as MOST_TOKENS_LFM2
 from loralens.core.architecture.families.llama4_vision import MOST_TILES, best_fit
+from loralens.core.architecture.families.step3p7_vision import CROP, WHOLE, crops
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace.media_batch import MediaInputs, pictures, processor
+from loralens.lab.trace.media_batch import MediaInputs, Shape, pictures, processor
 
 
 def _mllama(config: Any, recipe: Recipe) -> MediaInputs:
@@ -233,6 +235,27 @@ def _deepseek_ocr2(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _step(config: Any, recipe: Recipe) -> MediaInputs:
+    """Step-3.7: pictures of one size, and crops of them. Its processor needs torchvision: the rule here is our own."""
+    import torch
+
+    patch, channels = config.vision_config.patch_size, config.vision_config.num_channels
+    pictured = recipe.images * recipe.micro_batch_size
+    beside = crops(*(recipe.image_size or (WHOLE, WHOLE)))
+    sides = [WHOLE, CROP] if beside else [WHOLE]
+    rows = cycle([(side // patch) ** 2 for side in sides])
+    shapes: dict[str, Shape] = {"pixel_values": (pictured, channels, WHOLE, WHOLE)}
+    if beside:
+        shapes["pixel_values_local"] = (pictured * beside, channels, CROP, CROP)
+    return MediaInputs(
+        shapes,
+        values={"num_local_patches": [beside] * pictured},
+        instead={
+            "get_vision_position_ids": lambda *_, **__: torch.empty((next(rows), 2), dtype=torch.int64, device="cuda")
+        },
+    )
+
+
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "deepseek_ocr2": _deepseek_ocr2,
     "gemma3n": _gemma3n,
@@ -249,5 +272,6 @@ MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "llava_onevision": _onevision,
     "mllama": _mllama,
     "smolvlm": _idefics,
+    "step3p7": _step,
     "video_llava": _video_llava,
 }

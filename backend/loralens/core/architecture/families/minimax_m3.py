@@ -84,7 +84,7 @@ class ClampedExperts(Experts):
 class ScaledMoe(Module):
     """A shared MLP first, then the experts, whose result is scaled before both are added."""
 
-    def __init__(self, router: MiniMaxM2Router, experts: Experts, shared: Module) -> None:
+    def __init__(self, router: MiniMaxM2Router, experts: Module, shared: Module) -> None:
         self.gate = router
         self.experts = experts
         self.shared_experts = shared

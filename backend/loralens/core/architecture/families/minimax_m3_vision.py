@@ -106,8 +106,11 @@ class M3Tower(Module):
         t.local(t.new(grid.rows * 3, "int64", 3, "vision positions"))
         call.shared["rotary"] = self._tables(t, grid.rows, patches.dtype)
         call.beside = grid
-        hidden = self.pre_layrnorm(t, patches)
-        return [walk_stack(t, name, self.layers.layers, hidden, call, checkpointing=call.checkpointing)]
+        return [
+            walk_stack(
+                t, name, self.layers.layers, self.pre_layrnorm(t, patches), call, checkpointing=call.checkpointing
+            )
+        ]
 
     def _tables(self, t: Tape, rows: Size, dtype: str) -> tuple[Tensor, Tensor]:
         width = 3 * self.angles

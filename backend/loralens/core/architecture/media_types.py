@@ -1,0 +1,53 @@
+"""What stands beside the language model of a multimodal one, by the whole model's type."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower
+MEDIA: Final[dict[str, str]] = {
+    "aya_vision": "aya_vision:AyaVisionMedia",
+    "paligemma": "projected:PaliGemmaMedia",
+    "qwen2_audio": "qwen2_audio:Qwen2AudioMedia",
+    "qwen2_vl": "qwen2_vl:Qwen2VL",
+    "qwen2_5_omni": "qwen_omni:Qwen25OmniMedia",
+    "qwen2_5_omni_thinker": "qwen_omni:Qwen25OmniMedia",
+    "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
+    "ernie4_5_vl_moe": "ernie4_5_vl_vision:ErnieVLMedia",
+    "gemma3": "projected:Gemma3Media",
+    "gemma3n": "gemma3n_media:Gemma3nMedia",
+    "gemma4": "gemma4_vision:Gemma4Media",
+    "gemma4_unified": "gemma4_unified:UnifiedMedia",
+    "glm46v": "glm4v:Glm4vMedia",
+    "glm4v": "glm4v:Glm4vMedia",
+    "glm4v_moe": "glm4v:Glm4vMedia",
+    "glm_ocr": "glm_ocr:GlmOcrMedia",
+    "deepseek_ocr2": "deepseek_ocr2:DeepseekOcr2Media",
+    "got_ocr2": "got_ocr2:GotOcr2Media",
+    "idefics2": "idefics2:Idefics2Media",
+    "idefics3": "idefics3:Idefics3Media",
+    "internvl": "internvl:InternVL",
+    "kimi_k25": "kimi_vision:KimiMedia",
+    "llava": "projected:LlavaMedia pixtral:PixtralMedia",
+    "llava_next": "llava_next:LlavaNextMedia",
+    "llava_next_video": "llava_next:LlavaNextMedia",
+    "llava_onevision": "llava_onevision:LlavaOnevisionMedia",
+    "lfm2_vl": "lfm2_vl:Lfm2VLMedia",
+    "mistral3": "pixtral:Mistral3Media",
+    "minicpmv4_6": "minicpmv4_6:MiniCPMVMedia",
+    "minimax_m3_vl": "minimax_m3_vision:MiniMaxM3Media",
+    "mllama": "mllama:MllamaMedia",
+    "muse_glimmer": "muse_glimmer_vision:MuseMedia",
+    "paddleocr_vl": "paddleocr_vl:PaddleMedia",
+    "llama4": "llama4_vision:Llama4Media",
+    "qwen3_5": "qwen3_vl:Qwen35VL",
+    "qwen3_5_moe": "qwen3_vl:Qwen35VL",
+    "qwen3_omni_moe": "qwen_omni:Qwen3OmniMedia",
+    "qwen3_omni_moe_thinker": "qwen_omni:Qwen3OmniMedia",
+    "qwen3_vl": "qwen3_vl:Qwen3VL",
+    "qwen3_vl_moe": "qwen3_vl:Qwen3VL",
+    "step3p7": "step3p7_vision:StepMedia",
+    "smolvlm": "idefics3:SmolVLMMedia",
+    "video_llava": "video_llava:VideoLlavaMedia",
+    "voxtral": "voxtral:VoxtralMedia",
+}
