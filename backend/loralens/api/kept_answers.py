@@ -2,14 +2,14 @@
 
 What these paths answer rests on the request and on this version alone, so an answer stays right as long as the server runs.
 It carries an ETag made of its own bytes; who sends that back is answered 304. Kept within a bound in bytes, with the
-compressed form beside the plain one.
+compressed form beside the plain one once somebody has asked for it.
 """
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: its own headers, its bytes plain and compressed, and its tag."""
+    """One answer: its own headers, its bytes plain and, where that has been asked for, compressed, and its tag."""
 
     headers: Headers
     plain: bytes
@@ -49,9 +49,17 @@ class Answer:
     def of(headers: Headers, body: bytes) -> Answer:
         """From what the application sent."""
         own = [(name, value) for name, value in headers if name not in (b"content-length", b"vary", b"etag")]
-        small = gzip.compress(body, LEVEL, mtime=0) if len(body) >= SMALLEST_COMPRESSED else None
         tag = blake2b(loralens.__version__.encode() + body, digest_size=12).hexdigest()
-        return Answer(own, body, small, f'W/"{tag}"'.encode())
+        return Answer(own, body, None, f'W/"{tag}"'.encode())
+
+    @property
+    def compresses(self) -> bool:
+        """Is it long enough to be compressed, and has not been?"""
+        return self.compressed is None and len(self.plain) >= SMALLEST_COMPRESSED
+
+    def with_compressed(self) -> Answer:
+        """The same with its compressed form."""
+        return replace(self, compressed=gzip.compress(self.plain, LEVEL, mtime=0))
 
     @property
     def weight(self) -> int:
@@ -93,6 +101,10 @@ class KeptAnswers:
             answer = await self._ask(asked.scope, receive, send)
             if answer is None:
                 return None  # sent already
+            if not (asked.gzip and answer.compresses):
+                self._kept.put(key, answer)
+        if asked.gzip and answer.compresses:
+            answer = answer.with_compressed()
             self._kept.put(key, answer)
         return await answer.send(send, compress=asked.gzip, known=asked.known_tags)
 

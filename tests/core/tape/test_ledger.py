@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from loralens.core.tape.ledger import Ledger, Storage
-from loralens.core.tape.size import BATCH, MONOMIALS, ONE, RANK, TOKENS, ZERO, Size, covered, covered_by, volume
+from loralens.core.tape.size import BATCH, MONOMIALS, ONE, RANK, TOKENS, ZERO, Size, overtaken, volume
 
 
 def test_a_storage_lives_as_long_as_it_is_referred_to():
@@ -84,8 +84,10 @@ def test_sums_products_and_comparisons_are_those_of_the_coefficients():
         assert one.at_most(other) == all(x <= y for x, y in zip(a, b, strict=True))
         larger = Size([x + random.randint(0, 2) for x in a])
         assert one.at_most(larger)
-        assert covered_by(one.packed, [other.packed, larger.packed])
-        assert (other.packed in covered(one.packed, [other.packed])) == other.at_most(one)
+        assert overtaken(one.packed, [larger.packed]) is None
+        assert overtaken(one.packed, [other.packed]) == (
+            None if one.at_most(other) else [other.packed] if other.at_most(one) else []
+        )
         assert one + other - other == one
         assert hash(one + other - other) == hash(one)
         assert one.plain == (a[0] if not any(a[1:]) else None)
@@ -95,3 +97,20 @@ def test_sums_products_and_comparisons_are_those_of_the_coefficients():
         Size([2**121, *[0] * 8])
     with pytest.raises(ArithmeticError):
         Size([1, 2])
+
+
+def test_a_size_overtakes_all_that_it_covers_among_sizes_that_do_not_cover_each_other():
+    chance = Random(2)
+    for _ in range(200):
+        kept: list[int] = []
+        met: list[Size] = []
+        for _ in range(12):
+            size = Size([chance.randint(-2, 2) if index < 3 else 0 for index in range(len(MONOMIALS))])
+            lower = overtaken(size.packed, kept)
+            assert (lower is None) == any(size.at_most(one) for one in met)
+            if lower is not None:
+                kept = [one for one in kept if one not in lower] + [size.packed]
+            met.append(size)
+        assert sorted(kept) == sorted(
+            {one.packed for one in met if not any(one.at_most(other) for other in met if other != one)}
+        )

@@ -94,7 +94,8 @@ def memory_answer(body: Any, *, most_passes: int | None = None, verdicts: bool =
         from loralens.core.answer.cost import check_simulation  # with the allocator, which few ask for
 
         check_simulation(model, names, recipe, most_passes, lengths=lengths is not None)
-    estimates = [estimate_model(model, name, recipe) for name in names]
+    several = len(gpus) > 1 and allocator == "rule"
+    estimates = [estimate_model(model, name, recipe, several_cards=several) for name in names]
     by_method = {item.method: item for item in estimates}
     both = "full" in by_method and "lora" in by_method
     answer: MemoryAnswer = {

@@ -233,7 +233,10 @@ class Estimate:
         if allocator == "simulated":
             return estimate_model(self.model, self.method, recipe).bands(allocator)
         recipe = trained(self.model, self.method, recipe)
-        return overhead_of(recipe, peak_bytes(self.model, self.method, recipe)).beside(self.left_out_bytes or 0)
+        also = self.plan.also  # asked for of the older cards alone
+        known = accelerator == BEFORE_8 and also is not None and also.validity.covers(*self.point)
+        peak = also.at(*self.point) if also and known else peak_bytes(self.model, self.method, recipe)
+        return overhead_of(recipe, peak).beside(self.left_out_bytes or 0)
 
     def assumptions(self, allocator: Allocator = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""
@@ -320,10 +323,11 @@ def _row(gpu: catalogue.Gpu, bands: Overhead, *, unknown: bool) -> Fit:
     }
 
 
-def estimate_model(model: Model, method: str, recipe: Recipe) -> Estimate:
-    """The estimate of a model that is known already."""
+def estimate_model(model: Model, method: str, recipe: Recipe, *, several_cards: bool = False) -> Estimate:
+    """The estimate of a model that is known already. `several_cards`: verdicts follow, of older ones too."""
     recipe = trained(model, check(method), recipe)
-    plan = plan_for(model, method, recipe)
+    older = BEFORE_8 if several_cards and recipe.accelerator == CUDA else None
+    plan = plan_for(model, method, recipe, older)
     batch, sequence, rank = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
     phases, moment, size = plan.peaks(batch, sequence, rank)
     return Estimate(model, method, recipe, plan, phases, moment, size)

@@ -25,6 +25,7 @@ from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.step.counts import Counts
 from loralens.core.step.held import held_parameters
+from loralens.core.step.peaks import sums_are_enough
 from loralens.core.step.rank import of_rank
 from loralens.core.step.step import Step, walk_step
 from loralens.core.tape.validity import Validity
@@ -41,7 +42,7 @@ def _weight(plan: CompiledPlan) -> int:
     """Bytes of a plan in memory, from above: on the catalogue 1.2 to 1.7 times what tracemalloc counts."""
     held = sum(len(moment.entries) for moment in plan.moments)
     held += sum(len(point.first.entries) + len(point.last.entries) for point in plan.points)
-    return 20_000 + 90 * held + 1_000 * len(plan.held)
+    return 20_000 + 90 * held + 1_000 * len(plan.held) + 200 * (len(plan.also.sums) if plan.also else 0)
 
 
 def _covers(plan: CompiledPlan, setting: tuple[int, int, int]) -> bool:
@@ -51,8 +52,11 @@ def _covers(plan: CompiledPlan, setting: tuple[int, int, int]) -> bool:
 _plans: KeptByModel[CompiledPlan] = KeptByModel(MOST_BYTES, _weight, _covers)
 
 
-def plan_for(model: Model, method: str, recipe: Recipe) -> CompiledPlan:
-    """The plan that covers a recipe; compiled once per model, method and switches. Of stages, the fullest one's."""
+def plan_for(model: Model, method: str, recipe: Recipe, also_on: str | None = None) -> CompiledPlan:
+    """The plan that covers a recipe; compiled once per model, method and switches. Of stages, the fullest one's.
+
+    `also_on`: an accelerator whose peaks are wanted beside: see `CompiledPlan.also`.
+    """
     if model.traced is not None:
         return traced_plan(model.traced, method, recipe)
     p = recipe.parallelism
@@ -63,7 +67,7 @@ def plan_for(model: Model, method: str, recipe: Recipe) -> CompiledPlan:
         model,
         (method, switches(recipe)),
         setting,
-        lambda config: compile_plan(replace(model, config=config), method, recipe),
+        lambda config: compile_plan(replace(model, config=config), method, recipe, also_on),
     )
 
 
@@ -133,15 +137,18 @@ def _walk_rank(model: Model, method: str, recipe: Recipe) -> Step:
     return of_rank(walk_step(root, prepared, own), recipe, root.s.hidden if isinstance(root, CausalDecoder) else 0)
 
 
-def compile_plan(model: Model, method: str, recipe: Recipe) -> CompiledPlan:
+def compile_plan(model: Model, method: str, recipe: Recipe, also_on: str | None = None) -> CompiledPlan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
     root = build_root(model.config, recipe)
     own = _own_parameters(root, recipe)
     assembled = assemble(model.config, method, recipe, root)
     prepared, recipe = assembled.prepared, assembled.recipe
     label_parameters(root)
+    also_on = also_on if sums_are_enough(recipe) else None
     step = (
-        walk_step(root, prepared, recipe, assembled.beside) if not is_cut(recipe) else _walk_rank(model, method, recipe)
+        walk_step(root, prepared, recipe, assembled.beside, also_on=also_on)
+        if not is_cut(recipe)
+        else _walk_rank(model, method, recipe)
     )
     counts = Counts.of(held_parameters(root) if is_cut(recipe) else step.held, recipe.weights_dtype)
     moments = step.ledger.moments
@@ -170,6 +177,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe) -> CompiledPlan:
         held=step.held,
         attention=step.attention,
         traffic=step.traffic,
+        also=step.also,
         positions=root.learned_positions,
         media=root.media.words if root.media else (),
         base_parameters=own,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loralens.core.answer.plan_shapes import PlanNumbers, PlanRanges, PlanRemainders
     from loralens.core.question.recipe import Recipe
     from loralens.core.step.held import Held
+    from loralens.core.step.peaks import Peaks
 
 
 Terms = tuple[tuple[int, int], ...]
@@ -64,6 +65,7 @@ class CompiledPlan:
     media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
     terms: list[Terms] = field(default_factory=list)  # of each moment's total
+    also: Peaks | None = None  # on the accelerator that was asked for beside, where the same walk told
     traced_with: str = ""  # the libraries of a plan that was made by tracing; empty: it was computed
     _read: _ByPhase | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -6,7 +6,6 @@ Steady state: optimizer states exist, and gradients are None when the forward pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,12 +22,14 @@ from loralens.core.question.parallelism import Parallelism
 from loralens.core.step.held import Held, held_parameters, trained_tensors
 from loralens.core.step.optimizer import OPTIMIZERS, Trained
 from loralens.core.step.outputs import alive_in_next_forward, bound, graph_ends, returned
+from loralens.core.step.peaks import Peaks
 from loralens.core.step.rows import in_rows, in_samples, per_sample
 from loralens.core.step.static import book_beside, book_kept, book_static
 from loralens.core.tape.checkpoint import is_reentrant
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Ends
 from loralens.core.tape.ledger import Entry, Ledger, Storage
+from loralens.core.tape.pair import KernelsApart, OtherCard, PairedLedger
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size, share
 from loralens.core.tape.standing import LastApart
@@ -57,6 +58,7 @@ class Step:
     host_bytes: Size  # what lives in host memory instead (paged or offloaded optimizer states)
     attention: dict[str, str]  # PyTorch's attention kernels that were picked, and what kept faster ones away
     traffic: Traffic
+    also: Peaks | None = None  # of the other card that was asked for
 
 
 def walk_step(
@@ -66,6 +68,7 @@ def walk_step(
     beside: Others | None = None,
     work: WorkLog | None = None,
     ledger: type[Ledger] = Ledger,
+    also_on: str | None = None,
 ) -> Step:
     """Walk one training step and return its ledger.
 
@@ -78,14 +81,20 @@ def walk_step(
         beside: the objective's other models.
         work: counts what the operators do, which takes half as long again.
         ledger: the kind of ledger in which it is booked.
+        also_on: an accelerator whose peaks are wanted beside, of recipes for which sums are enough; where one walk can tell them.
     """
     beside = beside or Others()
     apart = root.last_apart or (beside.value is not None and beside.value.root.last_apart)
-    alike = recipe.parallelism == Parallelism() and not is_reentrant(recipe) and not apart
-    if alike and work is None:
-        with suppress(LastApart):
-            return _walk(root, prepared, recipe, beside, None, ledger(), last_alike=True)
-    return _walk(root, prepared, recipe, beside, work, ledger(), last_alike=False)
+    alike = work is None and recipe.parallelism == Parallelism() and not is_reentrant(recipe) and not apart
+    while True:
+        card = None if also_on is None else OtherCard(also_on, PairedLedger(), Validity(recipe))
+        booked = ledger() if card is None else card.pair
+        try:
+            return _walk(root, prepared, recipe, beside, work, booked, card, last_alike=alike)
+        except LastApart:
+            alike = False
+        except KernelsApart:
+            also_on = None
 
 
 def _walk(
@@ -95,6 +104,7 @@ def _walk(
     beside: Others,
     work: WorkLog | None,
     ledger: Ledger,
+    card: OtherCard | None,
     *,
     last_alike: bool,
 ) -> Step:
@@ -125,6 +135,7 @@ def _walk(
         kernels=Kernels.of(recipe),
         last_alike=last_alike,
     )
+    tape.other_card = card
     with strategy.in_use(placed):
         begins = partial(book_kept, ledger, root, held, recipe, validity, strategy) if objective.generates else None
         batch = run_micro_batch(tape, root, prepared, recipe, validity, beside, held, begins)
@@ -134,9 +145,13 @@ def _walk(
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
     tape.end(*batch)
+    if card is not None:
+        card.validity.narrow(validity)
+        ledger = card.pair.own
     in_samples(ledger, validity, work, rows)
     host_bytes = per_sample(host + strategy.host_bytes, rows)
-    return Step(ledger, held, validity, _layers(root), host_bytes, tape.kernels.attention, tape.traffic.alone())
+    also = None if card is None else Peaks(card.sums(), card.validity)
+    return Step(ledger, held, validity, _layers(root), host_bytes, tape.kernels.attention, tape.traffic.alone(), also)
 
 
 def _take_step(ledger: Ledger, trained: list[Trained], recipe: Recipe, strategy: Strategy) -> None:

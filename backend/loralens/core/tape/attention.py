@@ -7,11 +7,13 @@ repeats them to all heads otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_leaf
 from loralens.core.tape.cost import Costs, attention
+from loralens.core.tape.forked import Inputs, on_both
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.kernels import ALIGNMENT, FLASH, MATH, Asked, choose
 from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
@@ -63,7 +65,22 @@ class Attention:
             k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         if t.autocast is not None:
             q, k, v = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (q, k, v))
-        kernel = FLASH if self.implementation == "flash" else self._kernel(t, q, mask, grouped=grouped)
+        if self.implementation == "flash":
+            return self._by(FLASH, t, q, k, v, mask, grouped=grouped)
+        kernel, other = self._kernels(t, q, mask, grouped=grouped)
+        if kernel == other or t.other_card is None:
+            return self._by(kernel, t, q, k, v, mask, grouped=grouped)
+
+        def by(kernel: str, inputs: Inputs) -> Tensor:
+            q, k, v, mask = inputs
+            assert q is not None and k is not None and v is not None
+            return self._by(kernel, t, q, k, v, mask, grouped=grouped)
+
+        return on_both(t, t.other_card, (q, k, v, mask), partial(by, kernel), partial(by, other))
+
+    def _by(
+        self, kernel: str, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, grouped: bool
+    ) -> Tensor:
         if kernel == FLASH and mask is None:
             out = self._fused(t, q, k, v, None, "attention (flash)")
             return ops.copy(t, out, "attention: output by token") if self.heads_first else out
@@ -74,14 +91,15 @@ class Attention:
             return out
         return self._fused(t, q, k, v, mask, "attention (memory-efficient)")
 
-    def _kernel(self, t: Tape, q: Tensor, mask: Tensor | None, *, grouped: bool) -> str:
-        """The kernel that PyTorch picks; what it picked, and why, is noted on the tape."""
+    def _kernels(self, t: Tape, q: Tensor, mask: Tensor | None, *, grouped: bool) -> tuple[str, str]:
+        """The kernel that PyTorch picks, and the other card's; what it picked, and why, is noted on the tape."""
         asked = Asked(
             t.kernels.accelerator, q.dtype, mask is not None, grouped, self.head_dim, self.value_dim, t.kernels.torch
         )
         chosen = choose(asked)
         t.kernels.attention[chosen.kernel] = chosen.because
-        return chosen.kernel
+        card = t.other_card
+        return chosen.kernel, choose(asked._replace(accelerator=card.accelerator)).kernel if card else chosen.kernel
 
     def with_bias(
         self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: PositionBias, validity: Validity
@@ -226,7 +244,7 @@ class Attention:
         t.end(third)
         out = ops.cast(t, out, dtype, "attention (math): output cast back")
         t.end(all_v, all_k, v, q, k, scaled_q, weights, softmax)
-        return ops.copy(t, out, "attention: output by token")
+        return ops.copy(t, out, "attention: output by token", width=self.heads * self.value_dim)
 
     def _eager(
         self, t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: PositionBias | None = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from loralens.core.tape.size import ZERO, Size, covered, covered_by, unpacked
+from loralens.core.tape.size import ZERO, Size, overtaken, unpacked
 
 CATEGORIES: Final = ("weights", "adapter", "gradients", "optimizer_state", "activations", "logits", "temporaries")
 
@@ -55,15 +55,20 @@ class Recording:
     """The moments and points of a stretch of the walk, to be had once more further on (`Ledger.again`)."""
 
     first_point: int
-    sums: list[int] = field(default_factory=list)  # of the moments
-    moments: list[Moment] = field(default_factory=list)
+    sums: list[int] = field(default_factory=list)  # packed totals of the moments
+    moments: dict[int, Moment] = field(default_factory=dict)  # by their packed totals
     points: list[TimelinePoint] = field(default_factory=list)
 
     def consider(self, packed: int, moment: Callable[[], Moment]) -> None:
-        """A moment that an earlier one covers is covered by it further on too."""
-        if not covered_by(packed, self.sums):
-            self.sums.append(packed)
-            self.moments.append(moment())
+        """A moment that another one covers is covered by it further on too."""
+        lower = overtaken(packed, self.sums)
+        if lower is None:
+            return
+        for each in lower:
+            self.sums.remove(each)
+            del self.moments[each]
+        self.sums.insert(0, packed)
+        self.moments[packed] = moment()
 
 
 @dataclass(slots=True)
@@ -145,12 +150,13 @@ class Ledger:
         for recording in self._recordings:
             recording.consider(packed, moment)
         highest = self._highest.setdefault(self.phase, [])
-        if covered_by(packed, highest):
+        lower = overtaken(packed, highest)
+        if lower is None:
             return
-        for lower in covered(packed, highest):
-            highest.remove(lower)
-            del self._moments[self._numbers.pop((self.phase, lower))]
-        highest.append(packed)
+        for each in lower:
+            highest.remove(each)
+            del self._moments[self._numbers.pop((self.phase, each))]
+        highest.insert(0, packed)
         self._met += 1
         self._numbers[self.phase, packed] = self._met
         self._moments[self._met] = moment()
@@ -193,17 +199,18 @@ class Ledger:
 
     def again(self, recording: Recording, change: dict[Entry, Size], times: int, renamed: Callable[[str], str]) -> None:
         """A stretch that was recorded, `times` further on, where each time `change` was added; its labels are renamed."""
-        moved = sum((size * times for size in change.values()), ZERO)
+        added = {key: size * times for key, size in change.items()}
+        moved = sum(added.values(), ZERO)
 
         def further(moment: Moment) -> Moment:
             entries = dict(moment.entries)
-            for key, size in change.items():
-                entries[key] = entries.get(key, ZERO) + size * times
-                if not entries[key].packed:
+            for key, size in added.items():
+                entries[key] = left = entries.get(key, ZERO) + size
+                if not left.packed:
                     del entries[key]
             return Moment(moment.phase, renamed(moment.label), moment.total + moved, entries)
 
-        for moment in recording.moments:
+        for moment in recording.moments.values():
             self._consider(moment.total.packed + moved.packed, partial(further, moment))
         for point in recording.points:
             first, last = further(point.first), further(point.last)
@@ -272,9 +279,11 @@ class Storage:
     """A block of memory; allocated when made, released once, when nothing holds it any more.
 
     `slots`: how many places of autograd hold it as a gradient. They decide what is added in place and what is cloned.
+    `parts`: what holds its bytes in its place (`pair`), where something does.
     """
 
-    __slots__ = ("category", "label", "ledger", "number", "size", "slots")
+    __slots__ = ("category", "label", "ledger", "number", "parts", "size", "slots")
+    parts: tuple[Storage, Storage]
 
     def __init__(self, ledger: Ledger, size: Size, category: str, label: str) -> None:
         self.ledger = ledger
@@ -289,6 +298,13 @@ class Storage:
         """Book the same bytes under another name (a gradient buffer becomes `.grad`)."""
         self.ledger.rename(self.size, (self.category, self.label), (category, label), self.number)
         self.category, self.label = category, label
+
+    def booked_in(self, ledger: Ledger) -> Storage:
+        """A storage of the same bytes, which another ledger has booked already."""
+        found = Storage.__new__(Storage)
+        found.ledger, found.size, found.category, found.label = ledger, self.size, self.category, self.label
+        found.slots = found.number = 0
+        return found
 
     def hold(self) -> None:
         """One more slot of autograd holds this."""

@@ -178,21 +178,20 @@ def covers(one: int, other: int) -> bool:
     return (one - other + _SIGNS) & _SIGNS == _SIGNS
 
 
-def covered_by(one: int, others: list[int]) -> bool:
-    """Of packed sizes: does one of the others cover this one? That one is put first, since it often covers the next one too."""
-    short = _SIGNS - one
+def overtaken(one: int, others: list[int]) -> list[int] | None:
+    """Of packed sizes, none of which covers another: those that this one covers; None where one of them covers it.
+
+    That one is put first, since it often covers the next one too.
+    """
+    short, long = _SIGNS - one, _SIGNS + one
     for index, other in enumerate(others):
         if (other + short) & _SIGNS == _SIGNS:
             if index:
                 others.insert(0, others.pop(index))
-            return True
-    return False
-
-
-def covered(one: int, others: list[int]) -> list[int]:
-    """Of packed sizes: the others that this one covers."""
-    long = _SIGNS + one
-    return [other for other in others if (long - other) & _SIGNS == _SIGNS]
+            return None
+        if (long - other) & _SIGNS == _SIGNS:  # then none covers it, or it would cover that other one too
+            return [each for each in others[index:] if (long - each) & _SIGNS == _SIGNS]
+    return []
 
 
 def unpacked(packed: int) -> Size:

@@ -1,24 +1,20 @@
 """A symbolic autograd tape: PyTorch's engine with sizes in place of numbers.
 
-Rules taken from PyTorch (torch/csrc/autograd/engine.cpp, input_buffer.cpp, functions/accumulate_grad.h, v2.13):
-- nodes run in the order of their creation, newest first, once all their gradients have arrived;
-- what a node saved is released right after it ran, its incoming gradient after that;
-- a second gradient for the same tensor is added in place when nothing else holds the first and it is no view;
-- a parameter's first gradient is taken over as `.grad`, a later one is added to it.
+`engine` runs it backward. A parameter's first gradient is taken over as `.grad`, a later one is added to it
+(torch/csrc/autograd/functions/accumulate_grad.h, v2.13).
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from typing import Any, TypeVar
 from weakref import ref
 
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.cost import ONCE, Asked, Counted
+from loralens.core.tape.engine import BackwardEngine
 from loralens.core.tape.graph import (
     LEAF,
     Backward,
@@ -28,23 +24,18 @@ from loralens.core.tape.graph import (
     Refilled,
     Tensor,
     Weight,
-    dependencies,
     edges_to,
-    hold,
     kept_leaf,
-    let_go,
-    passed_by,
-    ran,
 )
 from loralens.core.tape.handed import HandedBack
 from loralens.core.tape.ledger import Ledger, Storage
+from loralens.core.tape.pair import OtherCard
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size
 from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
 
 Some = TypeVar("Some", "Tensor", "Tensor | None")
-Slots = Sequence["Tensor | None"]
 
 
 class Hooks:
@@ -109,7 +100,7 @@ class Hooks:
         """Backward has returned to the training loop."""
 
 
-class Tape:
+class Tape(BackwardEngine):
     """Builds tensors and nodes, and runs the backward pass, booking everything in a ledger."""
 
     counts = False  # what the operators do (`counting`)
@@ -125,7 +116,7 @@ class Tape:
         every_layer: bool = False,
         last_alike: bool = False,
     ) -> None:
-        self.ledger = ledger
+        super().__init__(ledger)
         self.autocast = autocast
         self.kernels = kernels or Kernels()
         self.handed = HandedBack()
@@ -133,7 +124,6 @@ class Tape:
         self.adapters = True  # switched on; off, the base alone runs, and originals instead of trainable copies
         self.region: Refilled | None = None  # the checkpointed region of the forward pass, whose nodes keep nothing
         self.refilling: Refilled | None = None  # the region that runs again
-        self.section = "activations"  # category of what the forward pass allocates now
         self.layer = 0  # which simulated layer a parameter belongs to; 0: none
         self.layers_walked = 0
         self.every_layer = every_layer  # none is skipped and multiplied
@@ -146,15 +136,11 @@ class Tape:
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
         self.traffic = Traffic(ledger, self.stands_for)
         self._validity = validity
+        self.other_card: OtherCard | None = None  # that the same walk answers for
         self.hooks = hooks or Hooks()
         self.attributes: list[tuple[ref[Node], int]] = []  # functions that hold something as one, and their layers
         self.on_gradient: Callable[[Leaf, Storage], bool] | None = None
         self.locals: list[Tensor | None] = []  # of the modules that run, innermost last
-        self.waiting: dict[Node, list[Tensor | None]] = {}  # gradients of the backward pass that runs, by where they go
-        self.loose: tuple[Slots, Slots] = (
-            (),
-            (),
-        )  # what slots of a spent buffer and of unwanted results hold a little longer
         self._sequence = 0
 
     @property
@@ -163,6 +149,10 @@ class Tape:
         if self._validity is None:
             raise RuntimeError("this walk has no numbers of its own")
         return self._validity
+
+    @validity.setter
+    def validity(self, validity: Validity) -> None:
+        self._validity = validity
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -275,106 +265,6 @@ class Tape:
         if out.node is not None and x.storage is not None:
             out.node.kept = x.storage
             self.attributes.append((ref(out.node), self.layer))
-
-    # -- running backward ---------------------------------------------------------------------------------------
-
-    def backward(self, loss: Tensor) -> None:
-        """Run the graph behind a loss, from a fresh scalar gradient."""
-        if loss.node is not None:
-            self.backward_from([(loss, self.new(loss.numel, loss.dtype, 1, "gradient of the loss", "temporaries"))])
-
-    def backward_from(self, roots: list[tuple[Tensor, Tensor]]) -> None:
-        """Run the graph behind several tensors, each with its gradient; the list is emptied.
-
-        Whoever called holds these gradients to the end.
-        """
-        given = [(root.node, root.output, gradient) for root, gradient in roots if root.node is not None]
-        seed = [gradient for _, gradient in roots]
-        roots.clear()
-        hold(seed)
-        waiting = dependencies([node for node, _, _ in given])
-        buffers: dict[Node, list[Tensor | None]] = {node: [None] * node.outputs for node, _, _ in given}
-        outside, self.waiting = self.waiting, buffers
-        ready: list[tuple[int, int, Node]] = []  # newest first; leaves, which are all as new, as they became ready
-        turn = count()
-        for node, output, gradient in given:
-            hold([gradient])
-            buffers[node][output] = gradient
-            waiting[node] -= 1
-            if not waiting[node]:
-                heapq.heappush(ready, (-node.sequence, next(turn), node))
-        given.clear()
-        outer = self.section
-        filled: list[Tensor | None] = []  # the input buffer that was filled last stays until another one is filled
-        spent: list[Tensor | None] = []  # ... although its node has run
-        unwanted: list[Tensor | None] = []  # results that no input asked for stay until others are there
-        while ready:
-            node = heapq.heappop(ready)[2]
-            arrived = buffers.pop(node, [])
-            self.loose = spent, unwanted
-            results = self._run(node, arrived) if arrived else passed_by(node)
-            if arrived is filled:
-                spent = arrived
-            else:
-                let_go(arrived)
-            if node.sequence == LEAF:
-                continue
-            let_go(unwanted)
-            unwanted = []
-            for edge, value in zip(node.inputs, results, strict=False):  # inputs at the end may have no gradient
-                if edge is None:
-                    unwanted.append(value)
-                    continue
-                target, index = edge
-                if value is not None:
-                    let_go(spent)
-                    spent, filled = [], buffers.setdefault(target, [None] * target.outputs)
-                    self._arrive(filled, index, value, target)
-                waiting[target] -= 1
-                if not waiting[target]:
-                    heapq.heappush(ready, (-target.sequence, next(turn), target))
-            node.apply = ran
-        self.section, self.waiting, self.loose = outer, outside, ((), ())
-        for held in (seed, unwanted, spent):
-            let_go(held)
-
-    def _run(self, node: Node, arrived: list[Tensor | None]) -> list[Tensor | None]:
-        """One backward function; its results are held.
-
-        What a region's second run has made is done with before the results are cast: unpacking takes it out of the region.
-        What was saved in forward stays until they are (engine.cpp: `validate_outputs` comes before `release_variables`).
-        """
-        self.section = node.section
-        self.ledger.where = node.label
-        if node.region is not None and not node.region.done:
-            node.region.recompute()
-            self.ledger.where = node.label
-        produced = self._apply(node, arrived)
-        if node.region is not None:
-            node.saved, node.region = [], None
-        if callable(produced):  # summed and cast to the inputs' shapes and dtypes
-            produced = self._finish(node, produced)
-        hold(results := list(produced) if isinstance(produced, (tuple, list)) else [produced])
-        node.saved = []
-        return results
-
-    def _apply(self, node: Node, arrived: list[Tensor | None]) -> Any:
-        return node.apply(arrived) if node.owning else node.apply(*arrived)
-
-    def _finish(self, node: Node, finish: Callable[[], Any]) -> Any:
-        return finish()
-
-    def _arrive(self, buffer: list[Tensor | None], index: int, value: Tensor, target: Node) -> None:
-        """A gradient's way into an input buffer, where it is added to one that came before."""
-        if (first := buffer[index]) is None:
-            buffer[index] = value
-            return
-        if not first.is_view and first.storage is not None and first.storage.slots == 1:
-            let_go([value])  # added in place
-        else:
-            buffer[index] = total = self.new(first.numel, first.dtype, first.width, "sum of gradients", "temporaries")
-            hold([total])
-            let_go([value, first])
 
     def _accumulate(self, key: Any, parameter: Leaf, gradient: Tensor | None) -> None:
         if gradient is None or gradient.storage is None:

@@ -66,6 +66,14 @@ class Validity:
         named = dict(zip(self.ranges, values, strict=True))
         return all(named[name] % modulus == left for name, (modulus, left) in self.remainders.items())
 
+    def narrow(self, other: Validity) -> None:
+        """Hold only where another one of the same settings holds too."""
+        self.ranges = {
+            name: [max(low, other.ranges[name][0]), min(high, other.ranges[name][1])]
+            for name, (low, high) in self.ranges.items()
+        }
+        self.remainders |= other.remainders
+
     def in_samples(self, rows: int) -> None:
         """Said of samples of so many rows each, where the batch was looked at in rows."""
         low, high = self.ranges["micro_batch_size"]
