@@ -71,6 +71,8 @@ def test_every_term_and_assumption_of_an_objective_is_translated() -> None:
         for words in ({"loss": "fused_head", "gradient_checkpointing": True}, {"loss": "full"}):
             recipe = {"objective": name, "micro_batch_size": 2, **words}
             recipe |= {"teacher": "qwen2.5-0.5b"} if name == "distillation" else {}
+            if name == "contrastive" and "gradient_checkpointing" in words:
+                recipe["objective"] = {"type": name, "mini_batch_size": 1}
             recipe |= {"reward_model": "qwen2.5-0.5b"} if name == "ppo" else {}
             recipe |= (
                 {"rollout": "vllm" if "gradient_checkpointing" in words else "transformers"}

@@ -33,6 +33,10 @@ def objective_of(recipe: Recipe) -> type[Objective]:
         from trainers.trl_critics import Ppo  # verl has to be there
 
         return Ppo
+    if kind == "contrastive":
+        from trainers.embedding_learners import Vectors
+
+        return Vectors
     if kind == "distillation":
         return Distillation if recipe.loss == "fused_head" else Gkd
     return {"dpo": Dpo, "kto": Kto, "reward": Reward, "orpo": Odds, "cpo": Odds, "simpo": Odds, "grpo": Grpo}[kind]
@@ -75,7 +79,7 @@ def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[s
 
     asked = replace(
         recipe, micro_batch_size=recipe.micro_batch_size * made.rows, autocast=None, loss="full", stack=(),
-        head=made.head, num_labels=1 if made.head else None, objective=type(recipe.objective)(),
+        head=made.head, num_labels=1 if made.head == "reward" else None, objective=type(recipe.objective)(),
     )  # fmt: skip
     ledger, counts = step.run(build.read_config(config), method, asked, act=act)
     found = peaks.phase_peaks(ledger.recorded())
@@ -120,6 +124,10 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
             "value": {"model": small_config("qwen2.5-0.5b", 3), "trains": "lora"},
             "reward_model": {"model": small_config("llama-3.2-1b", 3)}, **tiled,
         },
+        "vectors": {"objective": "contrastive", "loss": "full", "micro_batch_size": 16, "sequence_length": 128,
+                    "stack": {"accelerate": "1.15"}},
+        "vectors-cached": {"objective": {"type": "contrastive", "mini_batch_size": 16}, "loss": "full", "micro_batch_size": 128,
+                           "sequence_length": 128, "stack": {"accelerate": "1.15"}},
         "gkd": {"objective": {"type": "distillation", "divergence": "jsd"}, "loss": "full"},
         "distillation": {"objective": {"type": "distillation"}, "labelled_tokens": 256, "autocast": None, **tiled},
     }  # fmt: skip
@@ -137,6 +145,8 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "grpo-scored": ("lora", "qlora"),
         "ppo": ("lora", "lora-whole", "qlora", "full", "full-float32"),
         "ppo-judged": ("lora", "full"),
+        "vectors": ("lora-whole", "full-whole"),
+        "vectors-cached": ("lora-whole", "lora", "full-whole", "full-float32"),
         "gkd": ("lora", "full"),
         "distillation": ("lora", "lora-whole", "full"),
     }

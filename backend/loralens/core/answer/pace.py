@@ -75,7 +75,8 @@ def pace_on(model: Model, method: str, recipe: Recipe, gpu: Gpu) -> Pace | None:
     Raises:
         UnsupportedArchitecture: the step is not modelled.
     """
-    if model.traced is not None:  # what its operators do was not counted
+    cached = recipe.objective.type == "contrastive" and recipe.objective.mini_batch_size is not None
+    if model.traced is not None or cached:  # what its operators do was not counted
         return None
     counted = counted_for(model, method, recipe)
     times = counted.time_on(gpu, recipe)

@@ -75,11 +75,17 @@ def assemble(config: Mapping[str, Any], method: str, recipe: Recipe, root: Root 
 
 
 def refuse_two(recipe: Recipe) -> None:
-    """For what walks one learner's micro batch.
+    """For what walks one learner's micro batch, tensor by tensor.
 
     Raises:
-        InvalidInput: a second model learns beside the first.
+        InvalidInput: a second model learns beside the first, or mini batches inside of the micro batch.
     """
+    if recipe.objective.type == "contrastive" and recipe.objective.mini_batch_size is not None:
+        raise InvalidInput(
+            "tensors one by one are not modelled where a batch learns in mini batches (cached gradients)",
+            field="objective.mini_batch_size",
+            hint="leave mini_batch_size out, or see loralens memory for the peaks",
+        )
     if objective_of(recipe).values:
         raise InvalidInput(
             f"one learner's micro batch is walked here, and with {recipe.objective.type} two models learn",

@@ -45,7 +45,7 @@ class Passes:
     """A pass reads its model's last hidden states with a function (`call.Read`); without one it is the model's own loss.
 
     `recipe.micro_batch_size` counts rows here: `Objective.rows` of them for each of the asked recipe's. `begins` is called when
-    learning begins, `updates` takes a second learner's whole step, whose forward pass is handed over.
+    learning begins, `earlier` books a gradient for all that trains, `updates` takes a second learner's whole step, whose forward pass is handed over.
     """
 
     tape: Tape
@@ -56,6 +56,7 @@ class Passes:
     beside: Mapping[str, Root] = field(default_factory=dict)
     value: Learner | None = None
     begins: Callable[[], None] = lambda: None
+    earlier: Callable[[], None] = lambda: None
     updates: Callable[[Learner, Callable[[], Tensor]], None] = lambda _, run: run().end()
 
     def phase(self, name: str) -> None:

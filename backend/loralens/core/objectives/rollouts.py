@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from loralens.core.architecture.call import Call
 from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.objectives.apart import joined, pinned_length
 from loralens.core.tape import ops
 from loralens.core.tape.autocast import end_autocast
-from loralens.core.tape.ledger import Entry, Ledger, Moment, Storage
+from loralens.core.tape.ledger import Entry, Ledger, Storage
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import BATCH, ONE, ZERO, Size, at_rank
 from loralens.core.tape.tape import Tape
@@ -83,9 +84,8 @@ def completion_of(recipe: Recipe) -> int:
 
 def _pinned(passes: Passes) -> int:
     """How many rows are generated; what is walked with them holds for this length, and this batch where it decides the rows."""
-    recipe, length = passes.recipe, passes.recipe.sequence_length
-    for bound in (length, length - 1):
-        passes.validity.exceeds("sequence_length", bound)
+    recipe = passes.recipe
+    pinned_length(passes)
     if recipe.rollout.rows is None:
         for bound in (recipe.micro_batch_size, recipe.micro_batch_size - 1):
             passes.validity.exceeds("micro_batch_size", bound)
@@ -108,7 +108,7 @@ def _of_all_rows(
     end_autocast(tape)
     ledger.settle()
     passes.phase(phase)
-    _joined(passes.tape.ledger, ledger, rows, length)
+    joined(passes.tape.ledger, ledger, rows, length)
     held = dict(ledger.entries)
     tape.handed.cache = None
     return held
@@ -119,16 +119,6 @@ def _last(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     last = ops.cut(t, hidden, "last positions", numel=BATCH * root.head.in_features)
     logits = root.logits(t, last)
     return ops.cast(t, logits, "float32", "logits of the last position in float32")
-
-
-def _joined(main: Ledger, scratch: Ledger, rows: int, prompt: int) -> None:
-    """The moments of the pass, on top of what the step holds already."""
-    for moment in scratch.moments:
-        entries = dict(main.entries)
-        for entry, size in moment.entries.items():
-            entries[entry] = entries.get(entry, ZERO) + at_rank(size, rows, prompt)
-        total = main.total + at_rank(moment.total, rows, prompt)
-        main.keep(Moment(main.phase, moment.label, total, entries))
 
 
 def _layers(passes: Passes) -> int:

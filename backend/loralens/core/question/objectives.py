@@ -31,6 +31,7 @@ def _of(*types: str) -> Need:
 TAUGHT: Final = _of("distillation")
 REFERRED: Final = _of("dpo", "kto", *GENERATED)
 ROLLED: Final = _of(*GENERATED)
+VECTORS: Final = _of("contrastive")
 VALUED: Final = _of("ppo")
 VLLM: Final = Need("only a vLLM engine on this card has it", lambda _, r: r.rollout.engine == "vllm")
 
@@ -79,6 +80,12 @@ class Objective:
         Choice(("forward_kl", "reverse_kl", "jsd")),
         "Which divergence from the teacher is learned.",
         needs=(TAUGHT,),
+    )
+    mini_batch_size: int | None = word(
+        None,
+        Maybe(Whole(1, 65_536)),
+        "Rows of an embedding's batch that run at a time, their vectors' gradients cached (GradCache); none: all at once.",
+        needs=(VECTORS,),
     )
     old_logprobs: bool | None = word(
         None,

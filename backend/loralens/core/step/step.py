@@ -220,6 +220,7 @@ def run_micro_batch(
         beside.frozen,
         beside.value,
         begins=begins or (lambda: None),
+        earlier=lambda: _book_gradients(ledger, held, recipe),
         updates=lambda other, run: _update(tape, other, validity, run),
     )
     loss = objective.loss(passes)
@@ -275,6 +276,13 @@ def _learn(tape: Tape, run: Callable[[], Tensor]) -> None:
     tape.ledger.mark("loss")
     tape.ledger.enter("critic_backward")
     _run_backward(tape, loss)
+
+
+def _book_gradients(ledger: Ledger, held: list[Held], recipe: Recipe) -> None:
+    """Of mini batches before one, where those of earlier micro batches are not there already."""
+    for item in held if recipe.gradient_accumulation_steps == 1 else ():
+        if item.parameter.trainable and not item.parameter.idle:
+            ledger.book(item.parameter.bytes * item.count, "gradients", "gradients: " + item.parameter.label)
 
 
 def _gradients(ledger: Ledger) -> dict[Entry, Size]:

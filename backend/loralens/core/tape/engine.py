@@ -28,6 +28,7 @@ class BackwardEngine:
         self.ledger = ledger
         self.section = "activations"  # category of what the forward pass allocates now
         self.waiting: dict[Node, list[Tensor | None]] = {}  # gradients of the pass that runs, by where they go
+        self.inside_hook = False  # of another pass: then a buffer that was filled last goes with its node
         self.loose: tuple[Slots, Slots] = ((), ())  # what a spent buffer and unwanted results hold a little longer
 
     def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
@@ -80,7 +81,7 @@ class BackwardEngine:
             arrived = buffers.pop(node, [])
             self.loose = spent, unwanted
             results = self._run(node, arrived) if arrived else passed_by(node)
-            if arrived is filled:
+            if arrived is filled and not self.inside_hook:
                 spent = arrived
             else:
                 let_go(arrived)
