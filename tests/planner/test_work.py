@@ -1,7 +1,10 @@
 """Operations per token against PyTorch's own counter on real models, forward and backward."""
 
 import pytest
+from core.architecture.test_more_families import HYBRIDS, MIXTURES, SWITCHED
+from core.architecture.test_multimodal import CASES, config_of
 
+from loralens.core.errors import UnsupportedArchitecture
 from loralens.planner.changes import CHANGES
 from loralens.planner.network import network_of
 from loralens.planner.question import read_question
@@ -116,7 +119,7 @@ def test_encoders_and_experts_that_see_everything(family: str) -> None:
     assert work.total * BATCH * tokens - BATCH * needless == pytest.approx(counter.get_total_flops(), rel=1e-5)
 
 
-HYBRIDS = {
+COUNTED = {
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "attn_layer_indices": [1], "mamba_chunk_size": 16},
     "qwen3_5_text": {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
                      "linear_value_head_dim": 16, "full_attention_interval": 3},
@@ -126,7 +129,7 @@ HYBRIDS = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("family", HYBRIDS)
+@pytest.mark.parametrize("family", COUNTED)
 def test_what_a_hybrid_multiplies_is_what_torch_counts(family: str) -> None:
     """Attention in the layers that have it, and the products of scans; torch counts a depthwise convolution as a whole one."""
     import transformers
@@ -134,7 +137,7 @@ def test_what_a_hybrid_multiplies_is_what_torch_counts(family: str) -> None:
 
     from loralens.lab.trace import families
 
-    config = {**COMMON, "model_type": family, "num_key_value_heads": 2, "pad_token_id": 0, **HYBRIDS[family]}
+    config = {**COMMON, "model_type": family, "num_key_value_heads": 2, "pad_token_id": 0, **COUNTED[family]}
     entries = {name: value for name, value in config.items() if name != "model_type"}
     real = transformers.AutoConfig.for_model(family, **entries)
     built = families.model_class(real)._from_config(real, attn_implementation="eager").train()
@@ -178,7 +181,6 @@ def test_attention_is_as_wide_as_its_query_heads(name: str, width: int, window: 
 
 def test_every_model_whose_memory_is_known_gets_its_operations() -> None:
     from loralens.core.catalogue import models
-    from loralens.core.errors import UnsupportedArchitecture
 
     unknown = set()
     families = {entry.family: entry for entry in reversed(models())}  # one of each: the first in the catalogue
@@ -196,6 +198,24 @@ def test_every_model_whose_memory_is_known_gets_its_operations() -> None:
             heard = entry.id == "whisper-large-v3"  # a label token comes with several places of sound
             assert 0 < found <= total * (2.2 if heard else 1)
     assert unknown == set()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"model_type": name, **one} for name, several in (HYBRIDS | SWITCHED).items() for one in several),
+        *({"model_type": name, **one} for name, one in MIXTURES.items()),
+        *map(config_of, CASES),
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_every_family_gets_its_operations(config) -> None:
+    question, _ = read_question({"config": config, "method": "full"})
+    try:
+        total = question.estimate().total_parameters
+    except UnsupportedArchitecture:
+        return  # its memory is not known either
+    assert 0 < network_of(question).matrix_parameters <= 2.2 * total
 
 
 @pytest.mark.parametrize(

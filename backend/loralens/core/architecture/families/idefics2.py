@@ -88,6 +88,8 @@ class LatentLayer(Module):
 class Resampler(Module):
     """As many tokens for every picture as there are latents."""
 
+    multiplies = False  # its latents are asked with
+
     def __init__(self, p: Config, hidden: int) -> None:
         self.count = p.integer("resampler_n_latents", default=64, high=65_536)
         self.latents = Parameter((self.count, hidden))

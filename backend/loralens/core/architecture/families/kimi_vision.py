@@ -39,6 +39,8 @@ CUBIC_TAPS: Final = 16  # places of the grid that a patch's position is a sum of
 class KimiPositions(Module):
     """A learned grid of vectors, and a fixed one for every frame."""
 
+    multiplies = False  # they are added
+
     def __init__(self, v: Config, hidden: int) -> None:
         sides = (v.integer(f"pos_emb_{name}", default=64, high=65_536) for name in ("height", "width"))
         self.position_embeddings = Parameter((*sides, hidden))

@@ -261,10 +261,12 @@ class MiniCPMVMedia(Media):
         inserted, place = self._vision.inserted, f"{self.below}{self.tower}."
         if inserted is None or not name.startswith(place):
             return found
-        part = name.removeprefix(place).split(".")
-        later = part[:2] == ["encoder", "layers"] and int(part[2]) > inserted
-        merging = part[0] == "vit_merger" and part[1] != "self_attn"
-        return found / WINDOW if later or merging else found
+        match name.removeprefix(place).split("."):
+            case ["encoder", "layers", index, *_]:
+                return found / WINDOW if int(index) > inserted else found
+            case ["vit_merger", part, *_] if part != "self_attn":
+                return found / WINDOW
+        return found
 
 
 def sliced(height: int, width: int, patch: int, factor: int) -> list[tuple[int, int]]:

@@ -101,6 +101,8 @@ class TileEmbedding(Module):
 class GatedPositions(Module):
     """A vector for each patch of a tile, and one for each patch of all tiles; a learned number weighs them."""
 
+    multiplies = False  # they are added
+
     def __init__(self, ratios: int, tiles: int, patches: int, hidden: int) -> None:
         self.gate = Parameter((1,))
         self.embedding = Parameter((patches, hidden))

@@ -27,6 +27,8 @@ _CHOSEN = 2  # whatever the config says
 class SparseMixer(Linear):
     """The router: a linear layer whose result is drawn from twice."""
 
+    chosen = _CHOSEN
+
     def __init__(self, hidden: int, experts: int) -> None:
         super().__init__(hidden, experts, name="router: logits")
         self.packable = False

@@ -48,6 +48,8 @@ def mixed(t: Tape, x: Tensor, before: Tensor, parameter: Parameter, label: str) 
 class TimeMixing(Module):
     """`attention`. Shapes: time_decay, time_first (width), time_mix_* (1, 1, hidden)."""
 
+    multiplies = False  # its own parameters weigh element by element
+
     def __init__(self, hidden: int, width: int) -> None:
         self.time_decay = Parameter((width,))
         self.time_first = Parameter((width,))
@@ -149,6 +151,8 @@ class _Recurrence:
 
 class ChannelMixing(Module):
     """`feed_forward`."""
+
+    multiplies = False  # its own parameters weigh element by element
 
     def __init__(self, hidden: int, intermediate: int) -> None:
         self.time_mix_key = Parameter((1, 1, hidden))

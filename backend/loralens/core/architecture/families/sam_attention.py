@@ -52,6 +52,8 @@ def reordered(t: Tape, x: Tensor) -> Tensor:
 class SamAttention(Module):
     """One matrix for query, key and value; scores with learned distances. `side`: places that its tables are made for."""
 
+    multiplies = False  # its tables of distances meet queries within attention
+
     def __init__(self, v: Config, hidden: int, heads: int, side: int) -> None:
         self.qkv = Linear(hidden, 3 * hidden, v.flag("qkv_bias", True), name="attention query, key and value")
         self.proj = Linear(hidden, hidden, True, name="attention output projection")

@@ -124,6 +124,8 @@ class SamNeck(Module):
 class SamTower(Module):
     """The tower. `fused`: by the efficient kernel; `wide`: of the MLP, where the config does not say."""
 
+    multiplies = False  # the positions are added
+
     def __init__(self, v: Config, *, wide: int, fused: bool = False) -> None:
         width = v.integer("hidden_size", default=768)
         heads = v.integer("num_attention_heads", default=12)
