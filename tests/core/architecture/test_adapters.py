@@ -42,7 +42,8 @@ EXPERTS = {
 }  # PEFT maps their target names to stacked weights
 
 WRAPPED = {"gemma4_text"}  # PEFT refuses names that its tower's wrapped layers have too
-REFUSED_WHOLE = {"mamba", "nemotron_h"}  # PEFT refuses out_proj there, so all-linear has no counts to compare
+# PEFT refuses out_proj there, or the adapted model fails at its first step: all-linear has no counts to compare
+REFUSED_WHOLE = {"mamba", "nemotron_h", "deepseek_v4"}
 
 ATTENTION = {
     "gpt2": ["c_attn"],
@@ -66,6 +67,8 @@ ATTENTION = {
     "deepseek_v2": ["q_proj", "kv_b_proj"],
     "deepseek_v3": ["q_a_proj", "kv_b_proj"],
     "glm4_moe_lite": ["q_a_proj", "kv_b_proj"],
+    "deepseek_v4": ["q_a_proj", "kv_proj"],
+    "layoutlm": ["query", "value", "key"],
 }
 
 

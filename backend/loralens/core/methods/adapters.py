@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PEFT_DEFAULTS: Final = frozenset({
     "t5", "mt5", "gpt2", "bloom", "opt", "gptj", "gpt_neox", "bert", "roberta", "xlm-roberta", "llama", "llama4",
     "gpt_bigcode", "falcon", "mistral", "mixtral", "stablelm", "phi", "gemma", "gemma2", "gemma3_text", "qwen2",
-    "qwen3", "nemotron_h", "rwkv", "mpt", "codegen", "gpt_neo", "deberta", "deberta-v2", "bart", "electra",
+    "qwen3", "nemotron_h", "rwkv", "mpt", "codegen", "gpt_neo", "deberta", "deberta-v2", "bart", "layoutlm", "electra",
 })  # fmt: skip
 
 

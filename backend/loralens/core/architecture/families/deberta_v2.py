@@ -22,7 +22,7 @@ from loralens.core.architecture.heads import (
 )
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
-from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.folding import masked
@@ -39,7 +39,13 @@ class Distances:
 
     def __init__(self, config: Config, positions: int) -> None:
         given = config.entries.get("pos_att_type") or []
-        words = given.lower().split("|") if isinstance(given, str) else given
+        words = [word.strip() for word in given.lower().split("|")] if isinstance(given, str) else given
+        if not isinstance(words, (list, tuple)):
+            raise InvalidInput(
+                f"config.pos_att_type must be a list, got {given!r:.40}",
+                field="config.pos_att_type",
+                hint='c2p and p2c are known: ["c2p", "p2c"]',
+            )
         self.used = config.flag("relative_attention", False)
         self.content, self.position = "c2p" in words, "p2c" in words
         found = config.number("max_relative_positions", -1, -1, 1 << 24)

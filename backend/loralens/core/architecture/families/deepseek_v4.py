@@ -313,8 +313,8 @@ def _kinds(config: Config, layers: int) -> list[str]:
     """How every layer attends."""
     ratios = config.entries.get("compress_ratios")
     if not config.has("layer_types") and isinstance(ratios, (list, tuple)):
-        named = {0: SLIDING, 4: SPARSE, 128: HEAVY}
-        translated = [named.get(ratio, str(ratio)) for ratio in ratios[:layers]]
+        named = {"0": SLIDING, "4": SPARSE, "128": HEAVY}
+        translated = [named.get(str(ratio), str(ratio)) for ratio in ratios[:layers]]
         config = config.over({"layer_types": translated})
     default = [HEAVY if index < 2 or index % 2 == 0 else SPARSE for index in range(layers)]
     return layer_kinds(config, ("layer_types",), default, _KINDS)
