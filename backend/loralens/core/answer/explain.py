@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import mul
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.tape.ledger import Moment
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 
 _SYMBOLS: Final = ("B", "S", "r")
+_POWERS: Final = tuple(
+    "".join(f"·{symbol}{'²' * (power == 2)}" for symbol, power in zip(_SYMBOLS, powers, strict=True) if power)
+    for powers in MONOMIALS
+)
 
 _SOURCES: Final = (
     ("weights", "", "shapes of the config.json; bytes per value of the dtype (torch.dtype.itemsize) or packing (bitsandbytes 0.50)"),
@@ -40,37 +45,27 @@ def source_of(category: str, label: str) -> str:
 
 def formula(size: Size) -> str:
     """`16384·B·S + 524288·r`."""
-    parts = []
-    for coefficient, exponents in zip(size, MONOMIALS, strict=True):
-        if coefficient:
-            symbols = [
-                symbol if power == 1 else f"{symbol}²"
-                for symbol, power in zip(_SYMBOLS, exponents, strict=True)
-                if power
-            ]
-            parts.append("·".join([f"{coefficient:,}", *symbols]))
-    return " + ".join(parts) or "0"
+    return " + ".join([f"{each:,}{powers}" for each, powers in zip(size, _POWERS, strict=True) if each]) or "0"
 
 
-def substituted(size: Size, batch: int, sequence: int, rank: int) -> str:
-    """The same with numbers in place of the symbols, and the result."""
-    parts = []
-    values = {"B": batch, "S": sequence, "r": rank}
-    for coefficient, exponents in zip(size, MONOMIALS, strict=True):
-        if coefficient:
-            factors = [
-                f"{values[symbol]:,}" for symbol, power in zip(_SYMBOLS, exponents, strict=True) for _ in range(power)
-            ]
-            parts.append(" × ".join([f"{coefficient:,}", *factors]))
-    return f"{' + '.join(parts) or '0'} = {size.at(batch, sequence, rank):,}"
+def _numbers(batch: int, sequence: int, rank: int) -> list[str]:
+    """What stands behind a coefficient in place of the symbols of each monomial."""
+    values = f" × {batch:,}", f" × {sequence:,}", f" × {rank:,}"
+    return ["".join(text * power for text, power in zip(values, powers, strict=True)) for powers in MONOMIALS]
+
+
+def _substituted(size: Size, numbers: list[str], count: int) -> str:
+    """The formula with numbers in place of the symbols, and the result."""
+    parts = [f"{each:,}{factors}" for each, factors in zip(size, numbers, strict=True) if each]
+    return f"{' + '.join(parts) or '0'} = {count:,}"
 
 
 def terms(moment: Moment, batch: int, sequence: int, rank: int, *, traced_with: str = "") -> list[Term]:
     """The entries held at a moment, largest first; their bytes add up to the moment's. `traced_with`: of a traced plan."""
-    values = monomial_values(batch, sequence, rank)
+    values, numbers = monomial_values(batch, sequence, rank), _numbers(batch, sequence, rank)
     rows: list[Term] = []
     for (category, label), size in moment.entries.items():
-        count = sum(c * v for c, v in zip(size, values, strict=True))
+        count = sum(map(mul, size, values))
         if count:
             rows.append(
                 {
@@ -78,7 +73,7 @@ def terms(moment: Moment, batch: int, sequence: int, rank: int, *, traced_with: 
                     "category": category,
                     "bytes": count,
                     "formula": formula(size),
-                    "substituted": substituted(size, batch, sequence, rank),
+                    "substituted": _substituted(size, numbers, count),
                     "source": f"traced: {traced_with}" if traced_with else source_of(category, label),
                 }
             )

@@ -56,16 +56,18 @@ def runs(layers: list[Placed]) -> list[LayerRun]:
     """Cut a stack into runs of repeating units (one layer, or a pattern such as five sliding and one full)."""
     result = []
     position = 0
+    kinds = [(id(place.layer), place.checkpointed) for place in layers]  # quicker to compare
     while position < len(layers):
         best = LayerRun(position, (layers[position],), 1)
         saved = 0
         for length in range(1, LONGEST_UNIT + 1):
-            unit = layers[position : position + length]
+            unit = kinds[position : position + length]
             repeat = 1
-            while layers[position + repeat * length : position + (repeat + 1) * length] == unit:
+            while kinds[position + repeat * length : position + (repeat + 1) * length] == unit:
                 repeat += 1
             if len(unit) == length and (repeat - APART) * length > saved:
-                best, saved = LayerRun(position, tuple(unit), repeat), (repeat - APART) * length
+                own = tuple(layers[position : position + length])
+                best, saved = LayerRun(position, own, repeat), (repeat - APART) * length
         result.append(best)
         position += best.repeat * len(best.unit)
     return result

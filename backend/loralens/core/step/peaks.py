@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
 from typing import TYPE_CHECKING
 
 from loralens.core.question.parallelism import Parallelism
@@ -23,7 +24,7 @@ class Peaks:
     def at(self, batch: int, sequence: int, rank: int) -> int:
         """The peak in bytes."""
         values = monomial_values(batch, sequence, rank)
-        return max(sum(c * v for c, v in zip(size, values, strict=True) if c) for size in self.sums)
+        return max(sum(map(mul, size, values)) for size in self.sums)
 
 
 def sums_are_enough(recipe: Recipe) -> bool:

@@ -8,6 +8,7 @@ books for one setting is at the same time the formula for all settings: that is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import mul
 from typing import Final, overload
 
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
@@ -163,7 +164,7 @@ class Size:
         """The value in bytes (or elements) at one setting."""
         if -_HALF <= self.packed < _HALF:
             return self.packed
-        return sum(c * v for c, v in zip(self.coefficients, monomial_values(batch, sequence, rank), strict=True))
+        return sum(map(mul, self.coefficients, monomial_values(batch, sequence, rank)))
 
     def at_most(self, other: Size) -> bool:
         """True when no setting can make this size larger than the other."""
