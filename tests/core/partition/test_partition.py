@@ -115,6 +115,30 @@ def test_adapters_of_attention_leave_divided_experts_frozen():
     assert part.allocated_bytes < alone.allocated_bytes
 
 
+@pytest.mark.parametrize("words", [{}, {"sequence_parallel": True}, {"gpus": 8, "strategy": "fsdp2"}])
+def test_an_embedding_left_whole_is_whole_on_every_rank(words):
+    whole, cut = (
+        estimate(MODEL, "full", **WORDS, tp=4, vocabulary_parallel=kept, **words).plan.points[0].first.entries
+        for kept in (False, True)
+    )
+    label = ("weights", "model.embed_tokens.weight")
+    assert whole[label].at(1, 1, 1) == 4 * cut[label].at(1, 1, 1)
+
+
+def test_stages_of_shards_hold_gradients_whole_and_send_what_they_have_of_the_sequence():
+    shared = {"gpus": 16, "strategy": "fsdp2", "pp": 2, "gradient_accumulation_steps": 8, "reduce_dtype": "float32"}
+    found = estimate(MODEL, "full", **WORDS, **shared, pipeline_rank=0)
+    entries = max((m for m in found.plan.moments), key=lambda m: m.total.at(*found.point)).entries
+    waiting = sum(size.at(*found.point) for (_, label), size in entries.items() if label.startswith("whole gradients"))
+    layer = 512 * 512 * 2 + 2 * 512 * 256 + 3 * 512 * 1024 + 2 * 512  # the first stage has five of nine
+    assert waiting == pytest.approx(4 * (5 * layer + 4096 * 512), rel=0.2)
+    for parts in (1, 4):
+        words = {"tp": parts, "sequence_parallel": True} if parts > 1 else {}
+        found = estimate(MODEL, "full", **WORDS, pp=2, **words, gradient_accumulation_steps=8)
+        sent = next(row for row in found.communication if row["over"] == "pp")
+        assert sent["bytes"] == sent["calls"] * 256 * 512 * 2 // parts
+
+
 def test_layers_spread_over_cards_hold_one_micro_batch():
     """As `device_map` does it: what the cards hold of it adds up to what one card would."""
 

@@ -19,7 +19,7 @@ from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, Self
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import SparseMLP
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
-from loralens.core.partition.collectives import gathered, reduced, replicated, scattered
+from loralens.core.partition.collectives import chunked, gathered, reduced, replicated, scattered
 from loralens.core.tape.parameter import Parameter
 
 if TYPE_CHECKING:
@@ -45,15 +45,16 @@ def cut(root: Root, p: Parallelism) -> None:
     for _, stack in root.stacks():
         stack.remake(partial(_made, root, stack.make, p))
     _divides(root.vocabulary, p.tp, "vocabulary")
-    _rows(root.embedding, p.tp)
     if root.tied:
+        _rows(root.embedding, p.tp)
         root.head.weight = root.embedding.weight
         root.head.out_features //= p.tp
     else:
         _outputs(root.head, p.tp)
-    if p.data_parallel == 1 and (p.sequence_parallel or not root.tied):  # until the optimizer asks for its own part
-        root.embedding.parts = p.tp
-    root.embedding.around = _scattering(p) if p.sequence_parallel else _summing
+    if p.vocabulary_parallel or root.tied:
+        _cut_embedding(root, p)
+    elif p.sequence_parallel:
+        root.embedding.around = _chunking(p)
     root.head.around = _head(p)
 
 
@@ -119,6 +120,15 @@ def _inputs(layer: Any, parts: int) -> None:
     layer.weight = Parameter((layer.out_features, layer.in_features))
 
 
+def _cut_embedding(root: CausalDecoder, p: Parallelism) -> None:
+    """A rank looks up what lies in its part of the vocabulary, and the ranks' results are summed."""
+    if not root.tied:
+        _rows(root.embedding, p.tp)
+    if p.data_parallel == 1 and (p.sequence_parallel or not root.tied):  # until the optimizer asks for its own part
+        root.embedding.parts = p.tp
+    root.embedding.around = _scattering(p) if p.sequence_parallel else _summing
+
+
 def _rows(embedding: Any, parts: int) -> None:
     entries, width = embedding.weight.shape
     embedding.weight = Parameter((entries // parts, width))
@@ -144,6 +154,14 @@ def _scattering(p: Parallelism) -> Callable[..., Tensor]:
     def around(t: Tape, run: Forward, *arguments: Any) -> Tensor:
         """Each rank takes its part of the sequence of the sum."""
         return scattered(t, run(t, *arguments), p.tp, "layer's result")
+
+    return around
+
+
+def _chunking(p: Parallelism) -> Callable[..., Tensor]:
+    def around(t: Tape, run: Forward, *arguments: Any) -> Tensor:
+        """Each rank takes its part of the sequence of what all have."""
+        return chunked(t, run(t, *arguments), p.tp, "embeddings")
 
     return around
 

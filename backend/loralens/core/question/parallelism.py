@@ -107,6 +107,12 @@ class Parallelism:
     loss_parallel: bool = word(
         False, Truth(), "With tp: the loss works on each GPU's part of the vocabulary.", needs=(TENSOR,)
     )
+    vocabulary_parallel: bool = word(
+        True,
+        Truth(),
+        "With tp: the embedding is cut along the vocabulary (one tied to the head always is); false: whole on every GPU.",
+        needs=(TENSOR,),
+    )
     cp: int = word(1, Whole(1, 65_536), "GPUs among which the sequence is cut (context parallel).")
     context: str = word(
         "ring",

@@ -29,7 +29,7 @@ def of_rank(step: Step, recipe: Recipe, hidden: int) -> Step:
     if p.tp > 1 and p.sequence_parallel:
         _sum_norms(step, recipe)
     if p.tp > 1 and p.data_parallel == 1:
-        _take_own_part(step, norms=p.sequence_parallel)
+        _take_own_part(step, norms=p.sequence_parallel, cut=p.vocabulary_parallel)
     if p.pp > 1:
         _beside(step, recipe, hidden)
     if p.cp > 1:
@@ -48,12 +48,12 @@ def _sum_norms(step: Step, recipe: Recipe) -> None:
             step.traffic.add(phase, "all_reduce", "tp", size, item.count, once=p.data_parallel == 1)
 
 
-def _take_own_part(step: Step, *, norms: bool) -> None:
+def _take_own_part(step: Step, *, norms: bool, cut: bool) -> None:
     """The optimizer asks for its part of gradients that are partial sums: the embedding's, and of some the norms'."""
     partial = ZERO
     for item in step.held:
         parameter = item.parameter
-        if parameter.trainable and ((norms and len(parameter.shape) == 1) or "embed" in parameter.label):
+        if parameter.trainable and ((norms and len(parameter.shape) == 1) or (cut and "embed" in parameter.label)):
             partial = partial + parameter.bytes * item.count
 
     def add(moment: Moment) -> None:
