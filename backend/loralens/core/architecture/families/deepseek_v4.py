@@ -221,8 +221,7 @@ class DeepSeekV4(CausalDecoder):
         width = config.integer(
             "intermediate_size", "moe_intermediate_size", default=2048
         )  # two names, the first one decides
-        wide = {"hidden_size": 4096, "num_hidden_layers": 43, "num_attention_heads": 64, "vocab_size": 129280}
-        config = config.over({"num_key_value_heads": 1}, {**wide, "head_dim": 512, "intermediate_size": 1})
+        config = config.over({"num_key_value_heads": 1}, {"head_dim": 512, "intermediate_size": 1})
         s = Shape.read(config, dropout=0.0)
         q_rank, o_rank = config.integer("q_lora_rank", default=1024), config.integer("o_lora_rank", default=1024)
         groups = config.integer("o_groups", default=8, high=MAX_HEADS)
