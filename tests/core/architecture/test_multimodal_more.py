@@ -8,7 +8,7 @@ import pytest
 
 from loralens.core.answer.answers import memory_answer
 from loralens.core.architecture.registry import count_parameters
-from loralens.core.errors import UnsupportedArchitecture
+from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 
 TEXT = {
     "hidden_size": 96,
@@ -31,6 +31,17 @@ GOT = {
     "vision_config": {**SAM, "mlp_dim": 100, "image_size": 64, "window_size": 3},
 }
 CASES: dict[str, dict[str, Any]] = {
+    "phi4_multimodal": {
+        **TEXT, "num_key_value_heads": 6, "bos_token_id": 1, "eos_token_id": 2,
+        "vision_config": {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4},
+        "audio_config": {"hidden_size": 40, "intermediate_size": 60, "num_blocks": 2, "num_attention_heads": 4,
+                         "ext_pw_out_channel": 40, "depthwise_separable_out_channel": 40, "nemo_conv_channels": 24},
+    },
+    "deepseek_vl": {
+        "text_config": {**TEXT, "model_type": "llama"},
+        "vision_config": {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4,
+                          "image_size": 56, "patch_size": 14, "model_type": "siglip_vision_model"},
+    },
     "got_ocr2": GOT,
     "got_ocr2, untied": {**GOT, "tie_word_embeddings": False},
     "deepseek_ocr2": {
@@ -57,7 +68,9 @@ def test_the_whole_model_is_counted_as_transformers_builds_it(name: str) -> None
     config = config_of(name)
     read = transformers.AutoConfig.for_model(**config)
     with torch.device("meta"):
-        whole = transformers.AutoModelForImageTextToText.from_config(read)
+        sees = type(read) in transformers.AutoModelForImageTextToText._model_mapping
+        maker = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+        whole = maker.from_config(read)
     assert count_parameters(config).total == sum(parameter.numel() for parameter in whole.parameters())
 
 
@@ -66,6 +79,26 @@ def test_got_ocr_2_says_that_pictures_are_not_cut() -> None:
     said = memory_answer({"config": config_of("got_ocr2"), "method": "full", "recipe": words})["estimates"][0]
     assert any("crop_to_patches" in line for line in said["assumptions"])
     assert any("16 patches in the tower, 1 tokens of the sequence" in line for line in said["assumptions"])
+
+
+def test_phi_4_multimodal_says_that_sound_is_not_modelled() -> None:
+    words = {"images": 1, "image_size": [500, 700], "sequence_length": 1536}
+    said = memory_answer({"config": config_of("phi4_multimodal"), "method": "full", "recipe": words})["estimates"][0]
+    assert any("sound, which is not modelled" in line for line in said["assumptions"])
+    assert any("5,120 patches in the tower, 1,032 tokens" in line for line in said["assumptions"])
+    with pytest.raises(InvalidInput, match="less than 10 pixels"):
+        memory_answer(
+            {"config": config_of("phi4_multimodal"), "method": "full", "recipe": {**words, "image_size": [1, 400]}}
+        )
+
+
+@pytest.mark.parametrize(
+    "field, value", [("image_size", 336), ("crop_size", 336), ("feature_layer", -1), ("feature_layer", [1])]
+)
+def test_a_tower_that_phi_4_multimodal_is_not_modelled_with_is_refused(field: str, value: object) -> None:
+    config = config_of("phi4_multimodal")
+    with pytest.raises(UnsupportedArchitecture, match="modelled"):
+        count_parameters({**config, "vision_config": {**config["vision_config"], field: value}})
 
 
 @pytest.mark.parametrize("field, value", [("mlp_layer_types", None), ("topk_method", "group_limited_greedy")])

@@ -113,7 +113,7 @@ def experts(t, self, mat2):
     module = Experts(8, 4, 2, "silu")
     module.gate_up_proj.dtype = self.dtype
     module.gate_up_proj.trainable = mat2.node is not None
-    return module._grouped(t, self, "gate_up_proj", None, 8, "out")
+    return module._grouped(t, self, "gate_up_proj", None, 8, "out", None)[0]
 
 
 def embedding(t, weight, indices):

@@ -17,7 +17,7 @@ SIZES = ([31, 400], [1000, 301])
 NAMES = ("qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-4b", "gemma-3-4b", "llava-1.5-7b", "internvl3-2b", "mistral-small-3.1-24b",
          "pixtral-12b", "llava-v1.6-mistral-7b", "paligemma-3b-224", "llama-3.2-11b-vision", "smolvlm2-2.2b",
          "idefics3-8b", "gemma-4-31b", "glm-4.1v-9b", "glm-ocr", "aya-vision-8b", "llava-onevision-7b",
-         "paddleocr-vl", "minicpm-v-4.6", "idefics2-8b", "got-ocr-2", "ernie-4.5-vl-narrow")  # fmt: skip
+         "paddleocr-vl", "minicpm-v-4.6", "idefics2-8b", "got-ocr-2", "deepseek-vl-1.3b", "ernie-4.5-vl-narrow")  # fmt: skip
 PER_TILE = {
     "llava-v1.6-mistral-7b": 577,
     "smolvlm2-2.2b": 729,
@@ -117,6 +117,53 @@ def test_tiles_are_those_of_llama_4_s_processor() -> None:
         high, wide = names["get_best_fit"](size, possible).tolist()  # type: ignore[operator]
         down, across = best_fit(size, 336, MOST_TILES)
         assert down * across == high * wide // 336**2
+
+
+def test_crops_are_those_of_phi_4_multimodal_s_processor() -> None:
+    import ast
+    import math
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    import torch
+    import transformers
+
+    from loralens.core.architecture.families.phi4_multimodal import PATCH, SIDE, cut
+
+    path = Path(transformers.__file__).parent / "models" / "phi4_multimodal" / "image_processing_phi4_multimodal.py"
+    wanted = ("find_closest_aspect_ratio", "dynamic_preprocess")
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name in wanted
+    ]
+
+    def as_large(image: torch.Tensor, size: list[int]) -> torch.Tensor:
+        return torch.empty(3, *size, device="meta")
+
+    def grown(image: torch.Tensor, padding: list[int], **_: object) -> torch.Tensor:
+        return torch.empty(3, image.shape[1] + padding[3], image.shape[2] + padding[2], device="meta")
+
+    names: dict[str, object] = {"math": math, "torch": torch, "tvF": SimpleNamespace(resize=as_large, pad=grown)}
+    exec(
+        compile(ast.Module(functions, []), "phi4", "exec"), names
+    )  # its module needs torchvision, its arithmetic does not
+    own = SimpleNamespace(find_closest_aspect_ratio=lambda *given: names["find_closest_aspect_ratio"](None, *given))  # type: ignore[operator]
+    for high, wide in (
+        (500, 700),
+        (31, 400),
+        (1000, 301),
+        (448, 448),
+        (449, 896),
+        (4000, 4000),
+        (3000, 2100),
+        (200, 3000),
+    ):
+        image, mask = names["dynamic_preprocess"](own, torch.empty(3, high, wide), SIDE, PATCH, SIDE // PATCH)  # type: ignore[operator]
+        found = cut(high, wide)
+        assert (found.down * SIDE, found.across * SIDE) == tuple(image.shape[1:])
+        assert (found.rows, found.columns) == (int(mask[:, 0].sum()), int(mask[0].sum()))
+        assert found.useful == (int(mask[0::2, 0].sum()), int(mask[0, 0::2].sum()))
 
 
 def test_tiles_are_those_of_lfm2_vl_s_processor() -> None:

@@ -8,6 +8,7 @@ from typing import Final
 MEDIA: Final[dict[str, str]] = {
     "aya_vision": "aya_vision:AyaVisionMedia",
     "paligemma": "projected:PaliGemmaMedia",
+    "phi4_multimodal": "phi4_multimodal:Phi4Media",
     "qwen2_audio": "qwen2_audio:Qwen2AudioMedia",
     "qwen2_vl": "qwen2_vl:Qwen2VL",
     "qwen2_5_omni": "qwen_omni:Qwen25OmniMedia",
@@ -23,6 +24,7 @@ MEDIA: Final[dict[str, str]] = {
     "glm4v_moe": "glm4v:Glm4vMedia",
     "glm_ocr": "glm_ocr:GlmOcrMedia",
     "deepseek_ocr2": "deepseek_ocr2:DeepseekOcr2Media",
+    "deepseek_vl": "deepseek_vl:DeepseekVLMedia",
     "got_ocr2": "got_ocr2:GotOcr2Media",
     "idefics2": "idefics2:Idefics2Media",
     "idefics3": "idefics3:Idefics3Media",

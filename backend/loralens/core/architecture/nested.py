@@ -15,6 +15,7 @@ from loralens.core.architecture.config import Config
 # wrapper -> its text part, where the name is not `<wrapper>_text` or the file does not say
 _TEXT: Final = {
     "aya_vision": "cohere2",
+    "deepseek_vl": "llama",
     "got_ocr2": "qwen2",
     "llava": "llama",
     "llava_next": "llama",
@@ -84,7 +85,12 @@ _EITHER: Final = frozenset(
     }
 )
 """Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
-_TIED: Final = ("kimi_k25", "got_ocr2", "ernie4_5_vl_moe")  # whose head is tied where the file does not say
+_TIED: Final = (
+    "kimi_k25",
+    "got_ocr2",
+    "deepseek_vl",
+    "ernie4_5_vl_moe",
+)  # whose head is tied where the file does not say
 _OUTER_ALONE: Final = ("step3p7",)  # whose text's own type and tie transformers does not read
 TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")

@@ -135,6 +135,7 @@ FAMILIES: Final[dict[str, str]] = {
     "deepseek_ocr2_text": "deepseek_ocr2:DeepseekOcr2Text",
     "minimax_m3_vl_text": "minimax_m3:MiniMaxM3",
     "step3p5": "step3p7:Step3p7",
+    "phi4_multimodal": "phi4_multimodal:Phi4Text",
     # state space and linear attention; those of `Counted` classes are counted, not walked
     "mamba2": "mamba2:Mamba2",
     "nemotron_h": "nemotron_h:NemotronH",

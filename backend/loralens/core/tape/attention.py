@@ -162,8 +162,11 @@ class Attention:
             mask = _additive(t, mask, q.dtype, f"{label}: additive mask")
         rows = self._rows(q)
         out = t.new(rows * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
-        logsumexp = t.new(rows * self.heads, "float32", 1, f"{label}: logsumexp")
         flash = "flash" in label
+        # the efficient kernel is told whether there will be a backward pass (`compute_log_sumexp`)
+        logsumexp = None
+        if flash or any(x is not None and x.node is not None for x in (q, k, v, mask)):
+            logsumexp = t.new(rows * self.heads, "float32", 1, f"{label}: logsumexp")
         state = t.new(ONE * (3 if flash else 2), "int64", 1, f"{label}: random state")
         sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
         trained = None if mask is None or mask.node is None else (mask_gradient, mask.dtype, 1)

@@ -51,6 +51,23 @@ def put(t: Tape, into: Tensor, indices: Tensor | None, values: Tensor, label: st
     return out
 
 
+def put_into_copy(t: Tape, into: Tensor, indices: Tensor, values: Tensor, label: str) -> Tensor:
+    """`into.index_put(indices, values)`, a new tensor; both gradients are new ones, the first with the places zeroed."""
+    out = t.new(into.numel, into.dtype, into.width, label)
+    sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (into, values)]
+    saved = derivatives.INDEX_PUT.kept(self=into, indices=indices, values=values)
+
+    def apply(g: Tensor) -> list[Tensor | None]:
+        (whole, rows), first = sizes, None
+        if whole[3]:
+            with t.temporary(*rows[:3], f"gradient: {label}: zeros", "temporaries"):
+                first = like(t, *whole[:3], f"gradient: {label}, without the places")
+        return [first, like(t, *rows[:3], f"gradient: {label}, the places alone") if rows[3] else None]
+
+    t.record(label, [out], [into, values], saved, apply)
+    return out
+
+
 def index_copied(t: Tape, into: Tensor, index: Tensor, source: Tensor, label: str) -> Tensor:
     """`into.index_copy(0, index, source)`, a new tensor. Shapes: into (entries, width), index (some rows), source (some rows, width)."""
     out = t.new(into.numel, into.dtype, into.width, label)

@@ -253,6 +253,7 @@ def media_config(name: str, layers: int, tower: int) -> JsonObject:
 
 
 _LANGUAGE: Final[dict[str, str]] = dict.fromkeys(("smolvlm2-2.2b", "idefics2-8b", "idefics3-8b"), TEXT)
+_LANGUAGE["phi-4-multimodal"] = r"model\.layers.*\.(qkv_proj|down_proj)"
 _LANGUAGE["glm-4.5v-narrow"] = r".*language_model.*\.(q_proj|v_proj)"
 # PEFT cannot adapt Llama 4's router, which all-linear takes in, nor has an adapter on experts dropout
 _NAMED: Final = {"glm-4.5v-narrow": ["q_proj", "k_proj", "v_proj", "o_proj", "qkv"],

@@ -27,6 +27,8 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("deepseek-ocr-2-narrow", 3, 3, (1000, 700), 1536),
     ("minimax-m3-narrow", 4, 5, (500, 700), 1100),
     ("step-3.7-narrow", 4, 3, (1000, 700), 768),
+    ("deepseek-vl-1.3b", 4, 5, (500, 700), 1024),
+    ("phi-4-multimodal", 3, 5, (500, 700), 1536),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -188,6 +190,22 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "got_ocr2_vision", "hidden_size": 768, "mlp_dim": 3072, "num_hidden_layers": 12,
                           "num_attention_heads": 12, "image_size": 1024, "patch_size": 16, "window_size": 14,
                           "global_attn_indexes": [1, 2]},
+    },
+    # with two layers of its tower for sound, which does not run
+    "phi-4-multimodal": {
+        "model_type": "phi4_multimodal", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+        "num_attention_heads": 24, "num_key_value_heads": 8, "vocab_size": 200064, "partial_rotary_factor": 0.75,
+        "pad_token_id": 199999, "tie_word_embeddings": True,
+        "vision_config": {"model_type": "phi4_multimodal_vision", "num_hidden_layers": 27},
+        "audio_config": {"model_type": "phi4_multimodal_audio", "num_blocks": 2},
+    },
+    "deepseek-vl-1.3b": {
+        "model_type": "deepseek_vl", "image_token_id": 100015,
+        "text_config": {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24,
+                        "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 128, "vocab_size": 102400},
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+                          "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 384, "patch_size": 16,
+                          "hidden_act": "gelu", "vision_use_head": False},
     },
     # fewer experts, and few layers behind SAM's, of which one sees the whole picture
     "deepseek-ocr-2-narrow": {

@@ -19,8 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import kernels, media_grids, media_more, sound
 from loralens.lab.trace.media_batch import MediaInputs, Sizes, pictures, processor
+from loralens.lab.trace.media_phi4 import phi4
 
-TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower", "image_tower", "video_tower")
+TOWERS: Final = ("visual", "vision_tower", "vision_model", "audio_tower", "image_tower", "video_tower",
+                 "embed_tokens_extend.image_embed.img_processor", "embed_tokens_extend.audio_embed.encoder")  # fmt: skip
 PROJECTORS: Final = (
     "multi_modal_projector",
     "connector",
@@ -32,6 +34,13 @@ PROJECTORS: Final = (
     "mm_projector",
     "projector",
     "merger",
+    "aligner",
+    *(f"embed_tokens_extend.image_embed.img_projection_{way}" for way in ("up", "down")),
+    *(
+        f"embed_tokens_extend.audio_embed.{way}_proj_for_{kind}"
+        for way in ("up", "down")
+        for kind in ("speech", "vision_speech")
+    ),
     "resampler_model",
 )
 
@@ -71,7 +80,7 @@ def _frozen(model: torch.nn.Module, recipe: Recipe) -> list[str]:
         return []
     wanted = TOWERS + (PROJECTORS if recipe.freeze_tower == "tower+projector" else ())
     inner: torch.nn.Module = getattr(model, "model", model)  # Llama 4 has its parts beside a causal model
-    return [name for name, _ in inner.named_children() if name in wanted]
+    return [name for name, _ in inner.named_modules() if name in wanted]
 
 
 @contextmanager
@@ -197,6 +206,7 @@ _MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "llava_next_video": _next,
     "mistral3": _pixtral,
     "paligemma": _fixed,
+    "phi4_multimodal": phi4,
     **media_grids.MAKERS,
     **media_more.MAKERS,
     **sound.MAKERS,

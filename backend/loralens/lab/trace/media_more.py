@@ -224,6 +224,17 @@ def _video_llava(config: Any, recipe: Recipe) -> MediaInputs:
     return MediaInputs({name: shape for name, shape in given.items() if counts[name]})
 
 
+def _deepseek_vl(config: Any, recipe: Recipe) -> MediaInputs:
+    """DeepSeek-VL: pictures as large as the tower takes, padded to a square."""
+    side = config.vision_config.image_size
+    made = processor(
+        "deepseek_vl.image_processing_pil_deepseek_vl.DeepseekVLImageProcessorPil",
+        size={"height": side, "width": side},
+    )
+    given = made(pictures(recipe), return_tensors="np")
+    return MediaInputs({"pixel_values": tuple(given["pixel_values"].shape)})
+
+
 def _deepseek_ocr2(config: Any, recipe: Recipe) -> MediaInputs:
     """DeepSeek-OCR 2: whole pictures, and tiles of larger ones with how many each picture has."""
     made = processor("deepseek_ocr2.image_processing_pil_deepseek_ocr2.DeepseekOcr2ImageProcessorPil")
@@ -258,6 +269,7 @@ def _step(config: Any, recipe: Recipe) -> MediaInputs:
 
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "deepseek_ocr2": _deepseek_ocr2,
+    "deepseek_vl": _deepseek_vl,
     "gemma3n": _gemma3n,
     "gemma4": _gemma4,
     "gemma4_unified": _unified,

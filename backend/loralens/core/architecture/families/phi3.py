@@ -56,10 +56,11 @@ class Phi3Layer(DecoderLayer):
 class Phi3(CausalDecoder):
     """The causal language model."""
 
-    default_targets = ("qkv_proj",)
+    default_targets: tuple[str, ...] | str = ("qkv_proj",)
+    kv_heads: int | None = None
 
     def __init__(self, config: Config) -> None:
-        s = Shape.read(config)
+        s = Shape.read(config, kv_heads=self.kv_heads)
         window = config.integer("sliding_window", high=2**31) if config.has("sliding_window") else None
         s = s.with_windows((window,) * s.layers)
         dropout = config.number("resid_pdrop", 0.0, 0, 1)

@@ -49,6 +49,14 @@ def reordered(t: Tape, x: Tensor) -> Tensor:
     return seen
 
 
+def laid_by_place(t: Tape, out: Tensor, layer: Linear) -> Tensor:
+    """What a matrix gives; its gradient, which a convolution or an average laid with the channels first, is laid by place.
+
+    An adapter has its own copy of the gradient, when it is scaled.
+    """
+    return in_order(t, out, layer.label) if layer.adapter is None else out
+
+
 class SamAttention(Module):
     """One matrix for query, key and value; scores with learned distances. `side`: places that its tables are made for."""
 

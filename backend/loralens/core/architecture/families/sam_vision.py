@@ -17,11 +17,11 @@ from loralens.core.architecture.families.sam_attention import (
     FusedSamAttention,
     SamAttention,
     Seen,
-    in_order,
+    laid_by_place,
     relaid,
     reordered,
 )
-from loralens.core.architecture.module import Linear, Module, Stack
+from loralens.core.architecture.module import Module, Stack
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
@@ -57,18 +57,11 @@ class SamLayer(Module):
         if window:
             hidden = _join(t, hidden, seen.grid, window * windows, windows > 1)
         else:
-            hidden = self._laid(t, hidden, self.attn.proj)
+            hidden = laid_by_place(t, hidden, self.attn.proj)
         hidden = ops.add(t, residual, hidden, "residual stream after attention")
         normed = self.layer_norm2(t, hidden)
-        out = self._laid(t, self.mlp(t, normed), self.mlp.lin2)
+        out = laid_by_place(t, self.mlp(t, normed), self.mlp.lin2)
         return ops.add(t, hidden, out, "residual stream after the layer")
-
-    def _laid(self, t: Tape, out: Tensor, layer: Linear) -> Tensor:
-        """What a matrix gives; its gradient comes from the neck, whose convolution lays channels first, and is laid by place.
-
-        An adapter has its own copy of the gradient, when it is scaled.
-        """
-        return in_order(t, out, layer.label) if layer.adapter is None else out
 
 
 def _cut(t: Tape, hidden: Tensor, grid: int, whole: int, several: bool) -> Tensor:
