@@ -20,6 +20,7 @@ from loralens.trainers.table import UNKNOWN, Table, table
 from loralens.trainers.torchtune import read_torchtune
 from loralens.trainers.transformers_script import read_transformers
 from loralens.trainers.trl import read_python, read_trl, read_unsloth
+from loralens.trainers.verl import read_verl
 from loralens.trainers.yamlfile import read_yaml
 
 READERS: Final[Mapping[str, Callable[[Reading], None]]] = {
@@ -33,8 +34,15 @@ READERS: Final[Mapping[str, Callable[[Reading], None]]] = {
     "trl": read_trl,
     "trl-python": read_python,
     "unsloth": read_unsloth,
+    "verl": read_verl,
 }
-BY_PROGRAM: Final = {"swift": "ms-swift", "megatron": "ms-swift", "trl": "trl", "llamafactory": "llama-factory"}
+BY_PROGRAM: Final = {
+    "swift": "ms-swift",
+    "megatron": "ms-swift",
+    "trl": "trl",
+    "llamafactory": "llama-factory",
+    "verl": "verl",
+}
 BY_CALLS: Final = ("transformers-python", "trl-python", "unsloth")
 """Whose marks are a script's calls."""
 OWN_ARGUMENTS: Final = ("call.TrainingArguments", "call.Seq2SeqTrainingArguments")
@@ -109,7 +117,7 @@ def recognise(files: Mapping[str, SourceFile]) -> Recognised:
         raise InvalidInput(
             f"no known trainer's config: {', '.join(files)} holds {', '.join(known) or 'no keys'}",
             field="files",
-            hint="known are Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth and transformers' Trainer",
+            hint="known are Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth, verl and transformers' Trainer",
         )
     if len(found) > 1:
         raise InvalidInput(

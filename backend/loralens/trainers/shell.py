@@ -19,6 +19,8 @@ from loralens.trainers.yamlfile import number
 MAX_WORDS: Final = 4_000
 MAX_LINE: Final = 4_000
 _ASSIGNED: Final = re.compile(r"(?:export\s+)?([A-Za-z_]\w{0,80})=(\S{0,400})")
+_OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.]{1,120})=(.{0,400})")
+"""Hydra's way to set a key on the command line."""
 _NAME: Final = re.compile(r"\$\{(\w{1,80})(?::-([^{}$]{0,200}))?\}|\$(\w{1,80})")
 _SUM: Final = re.compile(r"\$\(\s*expr ([^()]{1,80})\)|\$\(\(([^()]{1,80})\)\)")
 PROGRAMS: Final = (
@@ -29,6 +31,7 @@ PROGRAMS: Final = (
     *((f"trl {name}", rf"\btrl\s+{name}\b|\b{name}(?:_\w+)?\.py\b") for name in ("sft", "dpo", "kto", "grpo")),
     ("trl other", r"\btrl\s+(?:reward|rloo)\b|\b(?:orpo|cpo|rloo|ppo|reward_modeling|gkd)(?:_\w+)?\.py\b"),
     ("llamafactory", r"\bllamafactory-cli\s+train\b"),
+    ("verl", r"\bverl\.trainer\.main_ppo\b"),
 )
 
 
@@ -55,7 +58,7 @@ def read_shell(name: str, text: str) -> SourceFile:
     raise InvalidInput(
         f"{name} has no training command that is known",
         field="files",
-        hint="known are swift sft, trl sft and its scripts, and llamafactory-cli train",
+        hint="known are swift sft, trl sft and its scripts, llamafactory-cli train, and verl.trainer.main_ppo",
     )
 
 
@@ -108,6 +111,8 @@ def _settings(source: SourceFile, command: list[tuple[int, str, TextPlace]], var
             value = _resolved(assigned[2].strip("'\""), variables)
             variables[assigned[1]] = value
             source.put(f"env.{assigned[1]}", number(value), line + 1)
+        elif source.program == "verl" and (override := _OVERRIDE.fullmatch(word)):
+            source.put(override[1], _value([_resolved(override[2], variables)]), line + 1)
         elif word.startswith("--"):
             key, equals, value = word[2:].partition("=")
             values = [(value, place)] if equals else []

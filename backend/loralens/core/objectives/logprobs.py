@@ -9,7 +9,9 @@ from loralens.core.architecture.losses.rows import labelled
 from loralens.core.architecture.tiled import log_probabilities as in_tiles
 from loralens.core.architecture.tiled import reduced
 from loralens.core.question.objectives import GENERATED
+from loralens.core.question.versions import names_library
 from loralens.core.tape import ops
+from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import BATCH, TOKENS
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from loralens.core.architecture.call import Read
     from loralens.core.architecture.losses.cross_entropy import Headed
     from loralens.core.objectives.passes import Passes
-    from loralens.core.tape.graph import Tensor
     from loralens.core.tape.size import Size
     from loralens.core.tape.tape import Tape
 
@@ -30,6 +31,8 @@ def log_probabilities(passes: Passes, run: Callable[[Read], Tensor]) -> Tensor:
     """
     if passes.recipe.loss == "fused_head":
         return run(in_tiles)
+    if passes.recipe.loss == "kernel" and names_library(passes.recipe, "verl"):
+        return _overwritten(passes.tape, run(whole))
     if passes.recipe.objective.type not in GENERATED:
         return of_whole(passes.tape, run(whole), TOKENS - BATCH)
     wanted = labelled(Call(passes.recipe, passes.validity))
@@ -41,8 +44,24 @@ def log_probabilities(passes: Passes, run: Callable[[Read], Tensor]) -> Tensor:
     return of_whole(passes.tape, run(kept), wanted)
 
 
+def _overwritten(t: Tape, logits: Tensor) -> Tensor:
+    """Of every position, from 16-bit logits on which a kernel writes their gradient.
+
+    Source: verl 0.7.0 workers/actor/dp_actor.py (`_forward_micro_batch`), utils/torch_functional.py (`logprobs_from_logits_flash_attn`).
+    """
+    outside, t.section = t.section, "logits"
+    out = t.new(TOKENS, "float32", 1, "log-probabilities")
+    kept = t.new(TOKENS, "float32", 1, "loss: log of the sum per row")
+    labels = t.new(TOKENS, "int64", 1, "labels, shifted")
+    overwritten = Tensor(logits.storage, logits.numel, logits.dtype, logits.width)
+    t.record("log-probabilities", [out], [logits], [kept, labels], lambda g: overwritten)
+    t.section = outside
+    return out
+
+
 def whole(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     """All logits, as the model returns them. Shapes: hidden (rows, hidden); result (rows, vocabulary)."""
+    t.ledger.where = "logits"
     return root.logits(t, hidden)
 
 

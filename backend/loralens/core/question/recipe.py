@@ -81,13 +81,13 @@ OPTIMIZERS: Final = (
 )
 NO_TRAINER: Final = "none"
 TRAINERS: Final = (
-    "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "plain",
+    "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "verl", "plain",
 )  # fmt: skip
 HEADS: Final = (
     "lm", "sequence_classification", "reward", "token_classification", "question_answering", "embedding",
 )  # fmt: skip
 LIBRARIES: Final = (
-    "transformers", "torch", "peft", "bitsandbytes", "trl", "liger", "unsloth", "litgpt", "torchtune", "accelerate", "framework",
+    "transformers", "torch", "peft", "bitsandbytes", "trl", "liger", "unsloth", "litgpt", "torchtune", "accelerate", "verl", "framework",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ export const TARGETS = [
 
 /** A line, not a comment, that starts a training. */
 const COMMAND =
-  /^(?!\s*#).*\b(swift (sft|pt|rlhf)|megatron \w|trl (sft|dpo|grpo|kto|reward)|llamafactory-cli train|accelerate launch|torchrun )/m
+  /^(?!\s*#).*\b(swift (sft|pt|rlhf)|megatron \w|trl (sft|dpo|grpo|kto|reward)|llamafactory-cli train|verl\.trainer\.main_ppo|accelerate launch|torchrun )/m
 
 /** What a pasted text seems to be. */
 export function nameOf(text: string): string {
