@@ -48,6 +48,10 @@ def allocated(answer, observed):
     assert found == pytest.approx(observed["value"], rel=0.02)
 
 
+def at_least(answer, observed):
+    assert answer["estimates"][0]["peak"]["allocated_bytes"] <= observed["value"] * UNITS[observed["unit"]]
+
+
 def died(answer, observed):
     assert answer["estimates"][0]["fits"][0]["verdict"] != "fits"
 
@@ -82,6 +86,7 @@ EXPECTED = {
     "allocated": allocated,
     "reserved": lambda answer, observed: band(answer, observed, "reserved"),
     "device": lambda answer, observed: band(answer, observed, "device"),
+    "at_least": at_least,
     "died": died,
     "fits": fits,
     "trainable": trainable,
