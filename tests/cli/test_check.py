@@ -79,8 +79,21 @@ def test_explain_names_the_tensor(run, config, tmp_path):
     text = "CUDA out of memory. Tried to allocate 9.27 GiB. GPU 0 has a total capacity of 24.00 GiB"
     log.write_text(text, encoding="utf-8")
     code, out, _ = run("explain", str(log), "--training", str(config))
-    assert code == 0 and "logits" in out and "To make it fit:" in out
+    assert code == 0 and "logits" in out and "+gradient_checkpointing: true" in out
     code, out, _ = run("explain", str(log), "--training", str(config), "--json")
     assert json.loads(out)["tensors"][0]["bytes"] == 8 * 2048 * 151936 * 4
     code, _, err = run("explain", str(config))
     assert code == 2 and "no out-of-memory message" in err
+    log.write_text(text.replace("24.00", "4.00"), encoding="utf-8")
+    code, out, _ = run("explain", str(log), "--model", "qwen2.5-0.5b", "--method", "lora")
+    assert code == 0 and "To make it fit:" in out
+
+
+def test_explain_writes_the_change(run, config, tmp_path):
+    log = tmp_path / "crash.log"
+    log.write_text("CUDA out of memory. Tried to allocate 9.27 GiB. GPU 0 has a total capacity of 12.00 GiB")
+    assert run("explain", str(log), "--training", str(config), "--write")[0] == 0
+    assert "# small" in config.read_text(encoding="utf-8")
+    assert run("check", str(config), "--gpu", "12GB")[0] == 0
+    code, _, err = run("explain", str(log), "--model", "qwen2.5-0.5b", "--write")
+    assert code == 2 and "--training" in err

@@ -1,19 +1,24 @@
-"""Trainings that run out of memory, made up: `python tests/trainers/oom_events.py 200` prints how often the tensor is named.
+"""Trainings that run out of memory, made up: `python tests/trainers/oom_events.py 200 SEED` prints how often the tensor is named.
 
 A model, a recipe and a card are drawn; the step's requests go through PyTorch's allocator, simulated, until the card is full;
 the message is worded as PyTorch words it. The message of a segment that serves many small tensors says nothing, and is drawn again.
+`python tests/trainers/oom_events.py 200 SEED FILE` writes the events of any model as lines of JSON in place of that.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from loralens.core import catalogue
 from loralens.core.answer.estimate import estimate_model
 from loralens.core.answer.named_requests import NamedRequest, named_requests
 from loralens.core.answer.reserved import recording
+from loralens.core.errors import LoraLensError
 from loralens.core.question.model import named
 from loralens.core.question.recipe import Recipe
 from loralens.core.step.allocator import (
@@ -26,8 +31,8 @@ from loralens.core.step.allocator import (
 from loralens.trainers.explain import explain_answer
 
 MODELS = ("qwen2.5-0.5b", "qwen3-0.6b", "llama-3.2-1b", "tinyllama-1.1b", "qwen3-1.7b", "gemma-2-2b", "llama-3.2-3b")
-OTHERS = ("smollm2-1.7b", "olmo-2-1b", "stablelm-2-1.6b", "pythia-1.4b", "gpt2-xl", "granite-3.0-2b")
-"""None of the models that a message alone is compared with."""
+TOO_LONG = ("jamba-v0.1",)
+"""More tensors in a step than are simulated."""
 
 
 def shown(size: int) -> str:
@@ -61,13 +66,37 @@ def drawn(chance: random.Random) -> tuple[str, dict[str, Any]]:
     return method, words
 
 
-def events(count: int, models: tuple[str, ...], seed: int = 1) -> Iterator[tuple[dict[str, Any], NamedRequest, str]]:
-    """The set-up, the request that failed, and the message."""
+def drawn_freely(chance: random.Random) -> tuple[str, dict[str, Any]]:
+    """Batches, lengths, ranks and optimizers that are not usual, too."""
+    method, words = drawn(chance)
+    words["micro_batch_size"] = chance.choice([1, 1, 2, 3, 4, 6, 8, 12])
+    words["sequence_length"] = chance.choice([chance.randrange(256, 4097, 64), chance.randrange(200, 4097)])
+    words["optimizer"] = chance.choice(["adamw_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit"])
+    if method != "full":
+        words["lora"]["rank"] = chance.choice([4, 8, 16, 24, 32, 64, 128])
+    return method, words
+
+
+def any_model() -> tuple[str, ...]:
+    """Every model of the catalogue whose step can be simulated."""
+    return tuple(entry.id for entry in catalogue.models() if entry.id not in TOO_LONG)
+
+
+def events(
+    count: int,
+    models: tuple[str, ...],
+    seed: int = 1,
+    draw: Callable[[random.Random], tuple[str, dict[str, Any]]] = drawn,
+) -> Iterator[tuple[dict[str, Any], NamedRequest, str]]:
+    """The set-up, the request that failed, and the message; what is refused is drawn again."""
     chance = random.Random(seed)
     while count:
-        model, (method, words) = chance.choice(models), drawn(chance)
-        found = estimate_model(named(model), method, Recipe.from_mapping(words))
-        requests = named_requests(found.model, method, found.recipe)
+        model, (method, words) = chance.choice(models), draw(chance)
+        try:
+            found = estimate_model(named(model), method, Recipe.from_mapping(words))
+            requests = named_requests(found.model, method, found.recipe)
+        except LoraLensError:
+            continue
         batch = recording(found.model, method, found.recipe).first  # another walk of the same step
         resting = requests[0].alive_bytes
         capacity = int(resting + (found.allocated_bytes - resting) * chance.uniform(0.4, 0.95))
@@ -94,13 +123,27 @@ def place(rows: list[dict[str, Any]], died: NamedRequest) -> int:
     return names.index((died.label, died.phase)) if (died.label, died.phase) in names else 99
 
 
-def main(count: int) -> None:
-    """The shares, for models that are looked for and for others."""
+def write(count: int, seed: int, file: Path) -> None:
+    """Events of any model, a line each."""
+    with file.open("w", encoding="utf-8") as lines:
+        for body, died, text in events(count, any_model(), seed):
+            row = {"set_up": body, "name": died.label, "phase": died.phase, "bytes": died.bytes, "text": text}
+            lines.write(json.dumps(row) + "\n")
+
+
+def main(count: int, seed: int) -> None:
+    """The shares, for models that are common, for any, and for any at lengths and with optimizers that are not usual."""
+    print(f"seed {seed}")
     print("| messages | with the set-up: first | among three | without: first | among three | and its model |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for title, models in (("models looked for", MODELS), ("others", OTHERS)):
+    drawn_from = (
+        ("common models", MODELS, drawn),
+        ("any model", any_model(), drawn),
+        ("any, freely", any_model(), drawn_freely),
+    )
+    for title, models, draw in drawn_from:
         told, guessed, model_too = [], [], 0
-        for body, died, text in events(count, models):
+        for body, died, text in events(count, models, seed, draw):
             told.append(place(explain_answer({"text": text, **body})["tensors"], died))
             rows = explain_answer({"text": text})["guesses"]
             guessed.append(place(rows, died))
@@ -114,4 +157,8 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    asked, drawn_by = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(10_000)
+    if len(sys.argv) > 3:
+        write(asked, drawn_by, Path(sys.argv[3]))
+    else:
+        main(asked, drawn_by)

@@ -65,7 +65,7 @@ def command(
     else:
         _show(answer)
     if write:
-        _write(answer, files)
+        write_change(answer["change"], answer["trainer"]["file"], files)
     if answer["blockers"]:
         return NOT_JUDGED
     return EXIT_CODES[answer["verdict"]] if answer["verdict"] else 0
@@ -116,7 +116,7 @@ def _show(answer: CheckAnswer) -> None:
         if not answer["verdict"]:
             wrapped("No GPU was named: say --gpu 24GB for a verdict.")
     _lines(answer["lines"])
-    _change(answer["change"])
+    show_change(answer["change"])
     for row in answer["approximate"]:
         wrapped(f"not counted: {_place(row)}{row['says']}")
     for unknown in answer["unknown"]:
@@ -126,7 +126,8 @@ def _show(answer: CheckAnswer) -> None:
         wrapped(text)
 
 
-def _change(change: CheckedChange | None) -> None:
+def show_change(change: CheckedChange | None) -> None:
+    """The smallest change, as a diff where the file can be changed as text."""
     if change is None:
         return None
     line()
@@ -140,11 +141,15 @@ def _change(change: CheckedChange | None) -> None:
     return wrapped(change["problem"]) if change["problem"] else None
 
 
-def _write(answer: CheckAnswer, files: list[Path]) -> None:
-    change = answer["change"]
+def write_change(change: CheckedChange | None, file: str, files: list[Path]) -> None:
+    """Make it in the one of the files that has this name; nothing where nothing has to change.
+
+    Raises:
+        InvalidInput: the file cannot be changed as text, or not be written.
+    """
     if change is None:
         return
-    path = next(path for path in files if answer["trainer"]["file"] in (path.name, str(path)))
+    path = next(path for path in files if file in (path.name, str(path)))
     if change["text"] is None:
         raise InvalidInput(
             f"{path} is not changed: {change['problem']}", field="write", hint="the changes are listed above"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from loralens.cli.check import contents
+from loralens.cli.check import Write, contents, show_change, write_change
 from loralens.cli.options import Json, read_json
 from loralens.cli.recipe_line import option, options
 from loralens.cli.render import gib, line, print_json, table, wrapped
@@ -34,6 +34,7 @@ Gpus = Annotated[
 ]
 EXAMPLES = (
     ("loralens explain crash.log --training train.yaml", "the tensor, its phase, and what would help"),
+    ("loralens explain crash.log --training train.yaml --write", "and makes the smallest change in the file"),
     ("loralens explain - --model 8B --method qlora", "the message from stdin"),
     ("loralens explain crash.log --json", "the answer of POST /api/explain; without a set-up, the likeliest tensors"),
     ("loralens explain memory.pickle --training train.yaml", "a memory snapshot: what is alive, term by term"),
@@ -55,6 +56,7 @@ def command(
     method: Method = None,
     recipe: Recipe = None,
     gpus: Gpus = None,
+    write: Write = False,
     json: Json = False,
 ) -> None:
     """Which tensor did PyTorch fail to allocate, in which phase, and what would help?
@@ -66,6 +68,12 @@ def command(
 
     body: dict[str, object] = {}
     snapshot = file is not None and file != "-" and _is_pickle(file)
+    if write and (snapshot or not training):
+        raise InvalidInput(
+            "--write changes the file of --training, for a message",
+            field="write",
+            hint="try: loralens explain crash.log --training train.yaml --write",
+        )
     if not snapshot:
         body["text"] = _end_of(file)
     if training:
@@ -81,8 +89,12 @@ def command(
         return print_json(found) if json else _show_snapshot(found)
     answer = explain_answer(body)
     if json:
-        return print_json(answer)
-    return _show(answer)
+        print_json(answer)
+    else:
+        _show(answer)
+    if write and training and answer["change"]:
+        write_change(answer["change"], answer["change"]["file"], training)
+    return None
 
 
 def _is_pickle(file: str) -> bool:
@@ -171,11 +183,16 @@ def _show(answer: ExplainAnswer) -> None:
     if answer["guesses"]:
         line()
         table(
-            ["it may have been", "phase", "bytes", "as in"],
-            [(row["name"], row["phase"], gib(row["bytes"]), _set_up(row["set_ups"][0])) for row in answer["guesses"]],
+            ["it may have been", "how likely", "phase", "bytes", "as in"],
+            [
+                (row["name"], f"{row['share']:.0%}", row["phase"], gib(row["bytes"]), _set_up(row["set_ups"][0]))
+                for row in answer["guesses"]
+            ],
             left=2,
         )
-    if answer["changes"]:
+    if answer["change"]:
+        show_change(answer["change"])
+    elif answer["changes"]:
         line("To make it fit: " + " ".join(option(row["field"], row["to"]) for row in answer["changes"]))
     for note in answer["notes"]:
         wrapped(note)

@@ -102,8 +102,8 @@ def _asked(r: Reading, body: Mapping[str, Any]) -> Question:
     return Question(model, r.method, trained(model, r.method, recipe))
 
 
-def question_of(body: Mapping[str, Any]) -> Question:
-    """The question that files ask.
+def asked_by(body: Mapping[str, Any]) -> tuple[Reading, Question]:
+    """What files say, and the question that they ask.
 
     Raises:
         InvalidInput: the files cannot be read, or ask for something that is not modelled.
@@ -113,7 +113,7 @@ def question_of(body: Mapping[str, Any]) -> Question:
     if r.blocks:
         setting, says = r.blocks[0]
         raise InvalidInput(f"{setting.where}: {setting.key}: {says}", field="files")
-    return _asked(r, body)
+    return r, _asked(r, body)
 
 
 def _model(r: Reading, body: Mapping[str, Any]) -> Model:

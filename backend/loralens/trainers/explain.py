@@ -21,11 +21,13 @@ from loralens.core.question.bodies import request_body
 from loralens.core.step.allocator import LARGE_SEGMENT, SMALL_SEGMENT, round_size, segment_size
 from loralens.planner.advice import advise
 from loralens.planner.question import Question
-from loralens.trainers.check import question_of
+from loralens.trainers.check import asked_by
 from loralens.trainers.oom import OutOfMemoryText, read_message
+from loralens.trainers.patch import changed_file
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
+    from loralens.trainers.reading import Reading
     from loralens.trainers.shapes import ExplainAnswer, ExplainedTensor, GuessedTensor, OutOfMemoryFigures
 
 
@@ -39,6 +41,14 @@ SAID_BY: Final = {
 NO_LIMIT: Final = "`loralens explain` has no limit"
 NEVER: Final = (True, 1 << 62)
 ANY_TENSOR: Final = "a segment of this size serves many small tensors: the card was full, whichever asked"
+ASK: Final = "say the model and the recipe, or give the trainer's file: then it is known and not guessed"
+NO_GUESS: Final = (
+    f"none of the {{models}} models looked at has a tensor of that size at a usual batch and length: {ASK}"
+)
+A_GUESS: Final = f"a guess among {{models}} models, by how near what was allocated is: {ASK}"
+A_GUESS_BY_SIZE: Final = (
+    f"a guess among {{models}} models, by how usual they are, for the message does not say what was allocated: {ASK}"
+)
 LEAST_CARD: Final = 512 * 2**20
 """Bytes. A smaller card is none of the catalogue's own descriptions."""
 FRAGMENTED: Final = 0.5
@@ -56,15 +66,15 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
     """
     body = request_body(body, BODY, '{"text": "CUDA out of memory. …"}')
     message = read_message(body.get("text"))
-    question = set_up(body)
+    reading, question = _asked(body)
     answer: ExplainAnswer = {
         "message": _figures(message),
         "reason": _reason(message),
         "model": None, "method": None, "recipe": None, "tensors": [], "guesses": [], "peak_allocated_bytes": None,
-        "changes": [], "notes": [],
+        "changes": [], "change": None, "notes": [],
     }  # fmt: skip
     if question is None:
-        answer["guesses"], answer["notes"] = _guesses(message, whole=most_passes is None)
+        answer["guesses"], answer["notes"] = _guesses(message)
         return answer
     found = question.estimate()
     answer["model"], answer["method"] = question.model_dict(), question.method
@@ -74,47 +84,53 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
     capacity = message.capacity_bytes
     if capacity is not None and capacity >= LEAST_CARD:
         device = catalogue.gpu(f"custom:{max(1, capacity // 2**20)}MiB")
-        answer["changes"] = (advise(question, device)["path"] or [])[:MOST_TENSORS]
+        path = advise(question, device)["path"] or []
+        answer["changes"] = path[:MOST_TENSORS]
+        changed = None if reading is None else changed_file(reading, question, path)
+        if reading is not None and changed is not None:
+            answer["change"] = {**changed, "file": reading.source.name}
     return answer
 
 
-def _guesses(message: OutOfMemoryText, *, whole: bool) -> tuple[list[GuessedTensor], list[str]]:
-    """What it may have been where only the message is known, with how much that says. `whole`: among all of the catalogue."""
+def _guesses(message: OutOfMemoryText) -> tuple[list[GuessedTensor], list[str]]:
+    """What it may have been where only the message is known, with how much that says."""
     if find_spec("numpy") is None:
         raise NeedsServer(
-            "guessing the set-up needs a server: it compares some hundred of them",
+            "guessing the set-up needs a server: it compares thousands of them",
             field="model",
             hint="give model and recipe, or the trainer's file",
         )
-    from loralens.trainers.guess import COMMON, guessed, others  # the one module here that needs NumPy
+    from loralens.trainers.guess import guessed  # the one package here that needs NumPy
 
-    ask = "say the model and the recipe, or give the trainer's file: then it is known and not guessed"
     if message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
         return [], [ANY_TENSOR]
-    models = COMMON + others() if whole else COMMON
-    found = guessed(message, models)
-    if not found:
-        return [], [
-            f"none of the {len(models)} models looked at has a tensor of that size at a usual batch and length: {ask}"
-        ]
-    how = "by how near what was allocated is" if message.allocated_bytes is not None else "by how usual they are"
-    return found, [f"a guess among {len(models)} models, {how}: {ask}"]
+    found = guessed(message)
+    if not found.tensors:
+        return [], [NO_GUESS.format(models=found.models)]
+    return found.tensors, [
+        (A_GUESS if message.allocated_bytes is not None else A_GUESS_BY_SIZE).format(models=found.models)
+    ]
 
 
 def set_up(body: Mapping[str, Any]) -> Question | None:
     """The training that the files, or a model with its recipe, describe; None where neither is given."""
+    return _asked(body)[1]
+
+
+def _asked(body: Mapping[str, Any]) -> tuple[Reading | None, Question | None]:
+    """`set_up` with what the files say."""
     named = body.get("model") is not None or body.get("config") is not None
     asked = "files" if body.get("files") is not None else "model" if named else None
     for name, partner in GOES_WITH.items():
         if body.get(name) is not None and partner != asked:
             raise InvalidInput(f"{name} says something only beside {partner}", field=name, hint=SAID_BY[partner])
     if asked == "files":
-        return question_of({name: body[name] for name in ("files", "gpus", "model", "config", "stack") if name in body})
+        return asked_by({name: body[name] for name in ("files", "gpus", "model", "config", "stack") if name in body})
     if asked is None:
-        return None
+        return None, None
     given = {name: body[name] for name in ("model", "config", "method", "recipe") if body.get(name) is not None}
     model, methods, recipe, _ = read_body({"method": "lora", **given})
-    return Question(model, methods[0], trained(model, methods[0], recipe))
+    return None, Question(model, methods[0], trained(model, methods[0], recipe))
 
 
 def _figures(message: OutOfMemoryText) -> OutOfMemoryFigures:

@@ -113,6 +113,12 @@ class CheckAnswer(TypedDict):
     without_memory: Annotated[int, "Keys that have nothing to do with memory."]
 
 
+class ExplainedChange(CheckedChange):
+    """That change, where a message was explained with a trainer's file."""
+
+    file: str
+
+
 class ExportTrainer(TypedDict):
     """Whose config it is."""
 
@@ -168,6 +174,8 @@ class GuessedSetUp(TypedDict):
     method: str
     micro_batch_size: int
     sequence_length: int
+    rank: Annotated[int | None, "Of the adapter; null for full fine-tuning."]
+    optimizer: str
     gradient_checkpointing: bool
     attention: str
     alive_bytes: Annotated[int, "What is allocated before it there, nearest to what the message says."]
@@ -181,6 +189,9 @@ class GuessedTensor(TypedDict):
     phase: str
     bytes: int
     formula: str
+    share: Annotated[
+        float, "How likely it is among all that were looked at, from 0 to 1; usual set-ups count more (assumption)."
+    ]
     set_ups: Annotated[list[GuessedSetUp], "The likeliest first."]
 
 
@@ -226,7 +237,10 @@ class ExplainAnswer(TypedDict):
     method: str | None
     recipe: RecipeWords | None
     tensors: Annotated[list[ExplainedTensor], "The likeliest first."]
-    guesses: Annotated[list[GuessedTensor], "Without a set-up: the likeliest first, among models fine-tuned most."]
+    guesses: Annotated[list[GuessedTensor], "Without a set-up: the likeliest first, among the models of the catalogue."]
     peak_allocated_bytes: int | None
-    changes: list[AdvisedChange]
+    changes: Annotated[list[AdvisedChange], "What would make it fit the card of the message."]
+    change: Annotated[
+        ExplainedChange | None, "The same in the trainer's file; null where none was given, or nothing has to change."
+    ]
     notes: list[str]

@@ -25,7 +25,7 @@ const PARTS = [
   'lab/forgetting/recorded.py',
 ]
 /** Needs NumPy. */
-const LEFT_OUT = ['trainers/guess.py']
+const LEFT_OUT = 'trainers/guess/'
 const SHELLS = ['__init__.py', 'huggingface/__init__.py', 'lab/__init__.py', 'lab/forgetting/__init__.py']
 const RECORDED = 'lab/forgetting/recorded'
 /** PyYAML as Python alone, for the files of trainers: `pip wheel --no-deps --no-binary pyyaml pyyaml==6.0.3` (MIT). */
@@ -45,7 +45,7 @@ function collected(source: string, parts: readonly string[]): Map<string, Uint8A
       : readdirSync(join(source, part), { recursive: true, encoding: 'utf8' })
           .filter((name) => /\.(py|json)$/.test(name))
           .map((name) => join(part, name))
-          .filter((name) => !LEFT_OUT.includes(name)),
+          .filter((name) => !name.startsWith(LEFT_OUT)),
   )
   return new Map(names.sort().map((name) => [`loralens/${name}`, new Uint8Array(readFileSync(join(source, name)))]))
 }
