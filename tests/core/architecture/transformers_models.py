@@ -90,9 +90,15 @@ def with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     ):
         if name in result:
             result[name] = min(layers, result[name])
-    for name in ("layer_types", "no_rope_layers"):
+    for name in ("layer_types", "no_rope_layers", "mlp_layer_types", "moe_layer_freq"):
         if isinstance(result.get(name), list):
             result[name] = result[name][:layers]
+    if isinstance(result.get("sparse_attention_config"), Mapping):  # which layers attend to blocks (MiniMax-M3)
+        inside = dict(result["sparse_attention_config"])
+        result["sparse_attention_config"] = {
+            **inside,
+            "sparse_attention_freq": inside["sparse_attention_freq"][:layers],
+        }
     if "first_k_dense_replace" in result:
         result["first_k_dense_replace"] = min(1, result["first_k_dense_replace"])
     return result
