@@ -8,6 +8,12 @@ export default async function plans(context) {
   })
   await settled(page)
   await page.locator('#fit').scrollIntoViewIfNeeded()
+  await page.locator('[data-holds]').scrollIntoViewIfNeeded()
+  await page.locator('[data-stage]').first().waitFor({ timeout: 60_000 })
+  assert((await page.locator('[data-stage] .tile').count()) === 8, 'a tile for each GPU')
+  await page.locator('[data-holds] summary').focus()
+  await page.keyboard.press('Enter')
+  assert((await page.locator('[data-holds] tbody tr').count()) === 1, 'one row: all GPUs hold alike')
   await page.locator('[data-plans]').scrollIntoViewIfNeeded()
   const rows = page.locator('[data-plans] li')
   await rows.first().waitFor({ timeout: 60_000 }) // three searches one after the other
