@@ -107,3 +107,19 @@ def test_experts_that_deepseek_ocr_2_is_not_modelled_with_are_refused(field: str
     with pytest.raises(UnsupportedArchitecture, match=field) as problem:
         count_parameters({**config, "text_config": {**config["text_config"], field: value}})
     assert problem.value.field == f"config.{field}"
+
+
+def test_a_tower_that_sees_pictures_and_a_video_has_its_gradients_once() -> None:
+    config = {
+        "model_type": "qwen2_vl", "tie_word_embeddings": False,
+        "text_config": {**TEXT, "model_type": "qwen2_vl_text"},
+        "vision_config": {"depth": 8, "embed_dim": 160, "num_heads": 4, "hidden_size": 96},
+    }  # fmt: skip
+    seen = {"images": 1, "image_size": [280, 420], "sequence_length": 400, "autocast": None}
+
+    def held(**more: int) -> int:
+        asked = {"config": config, "method": "full", "recipe": {**seen, **more}}
+        (found,) = (p for p in memory_answer(asked)["estimates"][0]["phases"] if p["phase"] == "optimizer")
+        return int(found["peak_bytes"])
+
+    assert 0 < held(video_frames=2) - held() < 600 * 1176 * 4 + 4096  # the video's patches, and nothing of the tower

@@ -293,7 +293,10 @@ class QwenMedia(Media):
 
     def run(self, t: Tape, hidden: Tensor, call: Call, pictures: Pictures) -> Tensor:
         """For each kind the tower, then the exchange; what the tower returns stays until the model's forward is over."""
-        features = {kind: self._features(t, call, grid) for kind, grid in self.grids(call.recipe).items()}
+        first, features = t.layers_walked, {}
+        for kind, grid in self.grids(call.recipe).items():
+            t.layers_walked = first  # the same layers, whose gradients add up
+            features[kind] = self._features(t, call, grid)
         for found in features.values():
             call.held += found
         for kind, (_, tokens, *_early) in features.items():
