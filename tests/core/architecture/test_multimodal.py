@@ -8,9 +8,11 @@ import pytest
 from core.architecture.multimodal_cases import SPARSE, TEXT, VIT
 
 from loralens.core.answer.answers import memory_answer, parameters_answer
+from loralens.core.architecture.causal import Root
 from loralens.core.architecture.multimodal import left_out_note, left_out_parameters
-from loralens.core.architecture.registry import count_parameters, media_class
+from loralens.core.architecture.registry import build, count_parameters, media_class
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.question.recipe import Recipe
 
 VL = {"depth": 3, "hidden_size": 48, "num_heads": 4, "intermediate_size": 100, "patch_size": 14, "out_hidden_size": 96}
 CASES: dict[str, dict[str, Any]] = {
@@ -345,3 +347,19 @@ def test_cross_attention_to_pictures_is_not_guessed() -> None:
     text = {**TEXT, "model_type": "somebodys_text", "cross_attention_layers": [1]}
     with pytest.raises(UnsupportedArchitecture, match="somebodys_text"):
         count_parameters({"model_type": "somebodys_model", "text_config": text, "vision_config": {}})
+
+
+def test_parts_of_a_tower_are_counted_with_the_places_that_they_work_on() -> None:
+    recipe = Recipe.from_mapping({"images": 1, "image_size": [1000, 700], "sequence_length": 1024})
+    step, m3, ernie = (build(config_of(name)) for name in ("step3p7", "minimax_m3_vl", "ernie4_5_vl_moe"))
+
+    def uses(root: Root, name: str) -> float:
+        return root.uses_per_token(name, recipe) * 1024
+
+    found = [uses(step, f"model.vision_model.{name}") for name in ("layers.0.mlp.fc1", "downsampler1", "downsampler2")]
+    assert found == [52**2 + 4 * 36**2, 26**2 + 4 * 18**2, 13**2 + 4 * 9**2]  # a picture and four crops
+    assert uses(m3, "model.multi_modal_projector.linear_1") == 4 * uses(
+        m3, "model.multi_modal_projector.merge_linear_1"
+    )
+    kinds = [uses(ernie, f"model.language_model.layers.1.mlp.{kind}_moe.experts") for kind in ("text", "vision")]
+    assert sum(kinds) == 1024 and kinds[1] == 36 * 25 + 2

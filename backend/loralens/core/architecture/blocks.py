@@ -55,7 +55,17 @@ class LateCastRMSNorm(RMSNorm):
 
 
 class GemmaRMSNorm(RMSNorm):
-    """Multiplies with 1 + weight, in float32, and casts last."""
+    """Multiplies with 1 + weight, in float32, and casts last; the product takes the normalized values' name."""
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, width) to the same."""
+        if t.kernels.fused_norms or t.kernels.compiled:
+            return super().forward(t, x)
+        return self._weighted(t, self._normalized(t, x), x.dtype)
+
+    def _normalized(self, t: Tape, x: Tensor) -> Tensor:
+        x = ops.cast(t, x, "float32", "norm: input in float32")
+        return self.normalize(t, x)
 
     def _weighted(self, t: Tape, x: Tensor, dtype: str) -> Tensor:
         weight = ops.shift(

@@ -39,6 +39,7 @@ class Module:
     wraps: str | None = (
         None  # the class of transformers around a linear layer, which PEFT refuses under this module's name
     )
+    stacked = False  # one tensor holds the weights of many experts, which quantizers of linear layers pass over
     multiplies: bool | None = None  # do its own matrices meet every position? None: linear layers and experts tell
 
     if TYPE_CHECKING:

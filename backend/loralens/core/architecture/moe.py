@@ -89,6 +89,8 @@ def best(t: Tape, scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
 class Experts(Module):
     """Gate, up and down of all experts. `transposed`: inputs first, with biases and alternating gate and up (gpt-oss)."""
 
+    stacked = True
+
     def __init__(self, hidden: int, intermediate: int, experts: int, act: str, *, transposed: bool = False) -> None:
         up = (experts, hidden, 2 * intermediate) if transposed else (experts, 2 * intermediate, hidden)
         down = (experts, intermediate, hidden) if transposed else (experts, hidden, intermediate)

@@ -236,7 +236,8 @@ def build(
     root = _of_framework(config, model_type, framework)
     if root is None:
         root = _whole(entries, transformers, _make(config, model_type, head, num_labels))
-    if transformers < FUSED_SINCE and model_type in SEPARATE:
+    root.separable = model_type in SEPARATE
+    if transformers < FUSED_SINCE and root.separable:
         separate(root, model_type)
     root.model_type = str(trained_part(entries).get("model_type", model_type))
     return root

@@ -112,21 +112,24 @@ def _no_adapted_experts(root: Root) -> None:
 
 def of_experts(root: Root, *, packed: bool, raised: bool) -> list[str]:
     """What is to be said of experts that are stacked in one tensor, which quantizers of linear layers pass over."""
-    stacked = [(parameter.numel[0] * places) for _, module, places in root.distinct() if isinstance(module, Experts)
+    stacked = [(parameter.numel[0] * places) for _, module, places in root.distinct() if module.stacked
                for _, parameter in module.own_parameters()]  # fmt: skip
     if not stacked:
         return []
-    if packed:
+    packable = any(isinstance(module, Experts) for _, module, _ in root.distinct())
+    if packed and packable:
         return ["experts are packed too; a layer's are unpacked whole and held until its backward (assumption)"]
     total = sum(parameter.numel[0] * places for _, module, places in root.distinct()
                 for _, parameter in module.own_parameters() if parameter.role == "base")  # fmt: skip
     share = 100 * sum(stacked) // total
     held = " and raised to float32" if raised else ""
-    ways = ["pack_experts=true", *(["prepare_kbit=false"] if raised else []), "stack.transformers=4.57"]
-    return [
-        f"experts, {share} % of the weights, are stacked tensors and no linear layers, so they are not packed{held}; ways out: "
-        + ", ".join(ways)
+    said = f"experts, {share} % of the weights, are stacked tensors and no linear layers, so they are not packed{held}"
+    ways = [
+        *(["pack_experts=true"] if packable else []),
+        *(["prepare_kbit=false"] if raised else []),
+        *(["stack.transformers=4.57"] if root.separable else []),
     ]
+    return [f"{said}; ways out: {', '.join(ways)}" if ways else said]
 
 
 def pack(root: Root, recipe: Recipe, quantization: Quantization) -> set[int]:

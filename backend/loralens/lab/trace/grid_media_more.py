@@ -23,7 +23,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("idefics2-8b", 2, 5, (500, 700), 512),
     ("gemma-3n-whole", 7, 2, (500, 700), 512),
     ("got-ocr-2", 4, 4, (700, 500), 512),
-    ("ernie-4.5-vl-narrow", 3, 5, (500, 700), 1024),
+    ("ernie-4.5-vl-narrow", 3, 5, (500, 700), 1536),
     ("deepseek-ocr-2-narrow", 3, 3, (1000, 700), 1536),
     ("minimax-m3-narrow", 4, 5, (500, 700), 1100),
     ("step-3.7-narrow", 4, 3, (1000, 700), 768),
@@ -104,7 +104,7 @@ CONFIGS: Final[dict[str, JsonObject]] = {
     "ernie-4.5-vl-narrow": {
         "model_type": "ernie4_5_vl_moe", "image_token_id": 24, "video_token_id": 25, "tie_word_embeddings": True,
         "text_config": {"model_type": "ernie4_5_vl_moe_text", "hidden_size": 2560, "intermediate_size": 12288,
-                        "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4, "vocab_size": 32768,
+                        "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4, "vocab_size": 4096,
                         "moe_num_experts": 8, "moe_k": 6, "moe_intermediate_size": [1536, 512], "moe_num_shared_experts": 2},
         "vision_config": {"model_type": "ernie4_5_vl_moe_vision", "hidden_size": 1280, "intermediate_size": 5120,
                           "depth": 32, "num_heads": 16},

@@ -67,7 +67,7 @@ def keeps_out(model: torch.nn.Module, recipe: Recipe, name: str) -> bool:
 def left_out(model: torch.nn.Module, recipe: Recipe) -> str | None:
     """That part, and the layers that the recipe excludes itself, as PEFT's `exclude_modules`."""
     parts, own = _frozen(model, recipe), recipe.lora.exclude_modules
-    patterns = [rf".*\b({'|'.join(parts)})\..*"] if parts else []
+    patterns = [rf".*\b({'|'.join(parts)})(\..*)?"] if parts else []
     if isinstance(own, str):
         patterns.append(own)
     elif own:

@@ -58,6 +58,8 @@ class DbrxAttention(SelfAttention):
 class DbrxGLU(Module):
     """The stacked weights. Shapes: (experts * intermediate, hidden) each."""
 
+    stacked = True
+
     def __init__(self, hidden: int, intermediate: int, experts: int, act: str) -> None:
         for name in ("w1", "v1", "w2"):
             setattr(self, name, Parameter((experts * intermediate, hidden)))

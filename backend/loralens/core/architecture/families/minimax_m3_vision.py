@@ -182,6 +182,13 @@ class MiniMaxM3Media(QwenMedia):
         sides = resized(*recipe.image_size, self._visual.patch_embed.patch * self._merge, *self.limits)
         return {"pictures": self._grid(sides, recipe.images, 1)}
 
+    def uses_per_token(self, name: str, recipe: Recipe) -> float:
+        """The projector's first two layers work on every patch."""
+        found = self.pictures(recipe)
+        if found is None or ".merge_linear_" in name:
+            return super().uses_per_token(name, recipe)
+        return found.rows / recipe.sequence_length
+
     def projected(self, t: Tape, found: list[Tensor]) -> list[Tensor]:
         """Projected."""
         (states,) = found

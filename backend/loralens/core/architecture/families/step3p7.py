@@ -53,6 +53,8 @@ class ClampingMLP(GatedMLP):
 class SlicedExperts(Module):
     """Each takes its rows, and adds its result to the sum in place. Shapes: weights (experts, out, in)."""
 
+    stacked = True
+
     def __init__(self, hidden: int, intermediate: int, experts: int, act: str) -> None:
         self.gate_up_proj = Parameter((experts, 2 * intermediate, hidden))
         self.down_proj = Parameter((experts, hidden, intermediate))

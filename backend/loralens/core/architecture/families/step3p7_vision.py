@@ -6,6 +6,7 @@ Source: transformers 5.23, models/step3p7/{modeling,image_processing,processing}
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -191,6 +192,10 @@ class StepMedia(Media):
         self._projector = Linear(4 * self._tower.hidden, root.s.hidden, bias, name="projector")
         self.join([(self.tower, self._tower), (self.projector, self._projector)])
 
+    def _places(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The projector is one layer, with nothing below it."""
+        return tuple(f"{self.below}{name}{'' if name == self.projector else '.'}" for name in names)
+
     def buffer_bytes(self) -> int:
         """Inverse frequencies and their copy, and the numbers of places."""
         places: int = self._tower.embeddings.side**2
@@ -207,6 +212,13 @@ class StepMedia(Media):
         values = self._tower.embeddings.channels * (WHOLE**2 + several * CROP**2)
         rows, tokens = side**2 + several * of_crop**2, token**2 + several * small**2
         return Pictures(recipe.images * values, recipe.images * rows, recipe.images * tokens)
+
+    def uses_per_token(self, name: str, recipe: Recipe) -> float:
+        """The convolutions behind the layers work on four places for each token, and on one."""
+        found = self.pictures(recipe)
+        if found is None or ".downsampler" not in name:
+            return super().uses_per_token(name, recipe)
+        return found.tokens * (4 if name.endswith("1") else 1) / recipe.sequence_length
 
     def run(self, t: Tape, hidden: Tensor, call: Call, pictures: Pictures) -> Tensor:
         """Tokens of each picture behind those of its crops."""
