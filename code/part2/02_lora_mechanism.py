@@ -6,8 +6,8 @@ python code/part2/02_lora_mechanism.py --rank 16 --lang en
 
 import hashlib
 
-import torch
 from lesson import arguments, run, say, step, table
+import torch
 from torch import nn
 from tqdm import trange
 

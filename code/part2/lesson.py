@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 # The lessons use the package of this checkout, whether or not it is installed.
@@ -15,6 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "backend"))
 # What the lessons train is kept here, so that a second run is quick; the page keeps its own in the same place.
 os.environ.setdefault("LORALENS_STATE_DIR", str(ROOT / ".loralens"))
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A package that is not installed is one line with the way to get it; all else is told as Python tells it."""
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("loralens"):
+        print(f"缺少 {error.name} / {error.name} is missing: pip install -r code/requirements.txt", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _tell
 
 from loralens.core.errors import LoraLensError  # noqa: E402
 

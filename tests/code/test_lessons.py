@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -205,3 +206,22 @@ def test_the_requirements_are_the_ones_that_the_lessons_import() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
     assert found - set(sys.stdlib_module_names) - {"lesson", "fonts", "loralens"} <= listed
+
+
+@pytest.mark.parametrize(
+    ("lesson_file", "package"),
+    [
+        ("01_full_finetuning_problems.py", "tqdm"),
+        ("02_lora_mechanism.py", "torch"),
+        ("04_lora_adapters_demo.py", "tqdm"),
+        ("03_parameter_comparison.py", "matplotlib"),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line(tmp_path: Path, lesson_file: str, package: str) -> None:
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('none', name='{package}')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, LESSONS / lesson_file, "--lang", "en"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"缺少 {package} / {package} is missing: pip install -r code/requirements.txt\n"

@@ -26,6 +26,11 @@ for (const style of document.querySelectorAll<HTMLElement>('style[data-sheets]')
   }
 }
 
+// Without a server addresses are relative, and the browser reads them anew when the page's own address changes.
+if (__LORALENS_ALONE__)
+  for (const link of document.querySelectorAll<HTMLLinkElement>('link[rel$=icon], link[rel=manifest]'))
+    link.setAttribute('href', link.href)
+
 /** A hidden page is never painted, and an empty one has nothing to show. */
 const painted = new Promise<void>((done) => {
   if (document.hidden || !document.documentElement.dataset.rendered) done()

@@ -28,7 +28,7 @@ const PARTS = [
 const LEFT_OUT = 'trainers/guess/'
 const SHELLS = ['__init__.py', 'huggingface/__init__.py', 'lab/__init__.py', 'lab/forgetting/__init__.py']
 const RECORDED = 'lab/forgetting/recorded'
-/** PyYAML as Python alone, for the files of trainers: `pip wheel --no-deps --no-binary pyyaml pyyaml==6.0.3` (MIT). */
+/** PyYAML as Python alone, for the files of trainers; wheels/README.md says where it comes from. */
 const WHEELS = new URL('wheels/', import.meta.url)
 
 const digest = (...parts: (string | Uint8Array)[]): string => {

@@ -53,6 +53,24 @@ async function orders(page) {
   for (const text of most) if (text.startsWith('>')) equal(text, '> 512', 'a rank that nobody trains is not promised')
 }
 
+/** A lesson says what it needs, and a number stands on one line with its unit. */
+async function lessons(page) {
+  const said = await page.locator('#code [role=tabpanel]:visible').innerText()
+  assert(said.includes('pip install -r code/requirements.txt'), 'how the lessons get their packages')
+  const parted = await page.evaluate(() => {
+    const found = []
+    const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT)
+    for (let node = walker.nextNode(); node; node = walker.nextNode())
+      if (
+        !node.parentElement.closest('pre, code, textarea, [lang=en]') &&
+        /\d (?:[KMGT]iB|ms|毫秒)(?![\w])/.test(node.textContent)
+      )
+        found.push(node.textContent.trim().slice(0, 60))
+    return found
+  })
+  equal(parted.join('\n'), '', 'a line may end between a number and its unit')
+}
+
 /** While a reader guesses the share it is covered wherever it stands. */
 async function guess(page) {
   await page.locator('[data-guess]').click()
@@ -103,6 +121,7 @@ export default async function findings(context) {
       return document.querySelector('[data-serving] tbody tr') !== null
     })
     await orders(page)
+    await lessons(page)
     await finish()
   }
 }

@@ -24,6 +24,12 @@ const RECIPES = [
   { r: 16, gpus: 8, strategy: 'fsdp', k: 'qlora' },
   { r: 8, quantization: 'int8', dropout: 0.1, autocast: 'none' },
   { r: 8, prepare_kbit: false, k: 'qlora', checkpoint_offload: 'cpu' },
+  { r: 24, b: 5, s: 1536, gc: 0, l: 'kernel' },
+  { r: 48, s: 3000, o: 'lion', attention: 'flash' },
+  { r: 2, b: 7, s: 320, k: 'dora', p: 'mixed', dropout: 0.05 },
+  { r: 96, a: 96, s: 4000, k: 'qlora', gpus: 4, strategy: 'zero3' },
+  { r: 16, k: 'full', gpus: 2, strategy: 'ddp', s: 640 },
+  { r: 40, b: 2, s: 2000, o: 'paged_adamw_8bit', l: 'fused' },
 ]
 /** Words by their own names: where they stand in a request, and as what. */
 const OWN = {
@@ -71,14 +77,15 @@ function bodyOf(model, targets, settings, method) {
   return { model, gpu: 'rtx-4090', method, recipe }
 }
 
-export default async function numbers(context) {
-  const { page, finish } = await openPage(context)
+/** Compares every number of every setting of these models; gives how many numbers and settings that were. */
+async function compare(context, lang, models) {
+  const { page, finish } = await openPage(context, { lang })
   await settled(page)
   await showEverything(page)
   await page.locator('[data-number=shared]').waitFor()
   let checked = 0
   let cases = 0
-  for (const [model, targets] of Object.entries(MODELS)) {
+  for (const [model, targets] of models) {
     for (const settings of RECIPES) {
       const query = new URLSearchParams({
         m: model,
@@ -97,12 +104,19 @@ export default async function numbers(context) {
       // The page follows within moments; then every number is compared.
       const found = await shownNumbers(page, light, wanted)
       for (const [name, value] of Object.entries(wanted)) {
-        equal(found[name], value, `${query}: ${name}`)
+        equal(found[name], value, `${lang}, ${query}: ${name}`)
         checked += 1
       }
       cases += 1
     }
   }
   await finish()
-  return `${checked} numbers of ${cases} settings`
+  return [checked, cases]
+}
+
+export default async function numbers(context) {
+  const models = Object.entries(MODELS)
+  const chinese = await compare(context, 'zh-CN', models.slice(0, 3))
+  const english = await compare(context, 'en', models.slice(3))
+  return `${chinese[0] + english[0]} numbers of ${chinese[1] + english[1]} settings`
 }
