@@ -68,12 +68,12 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "deberta": [
         {**ENCODER, "relative_attention": True, "pos_att_type": ["p2c"], "type_vocab_size": 2, "max_relative_positions": 9},
         {**ENCODER, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False},
-        ENCODER,
+        {**ENCODER, "type_vocab_size": 0},
     ],
     "deberta-v2": [
         {**ENCODER, "relative_attention": True, "pos_att_type": ["p2c"], "type_vocab_size": 2},
         {**ENCODER, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False,
-         "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True},
+         "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True, "type_vocab_size": 0},
         ENCODER,
     ],
     "dbrx": [

@@ -237,7 +237,7 @@ class DebertaV2(Bert):
     def __init__(self, config: Config) -> None:
         config = config.over({}, {"hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
                                   "intermediate_size": 6144})  # fmt: skip
-        super().__init__(config)
+        super().__init__(config.over({"type_vocab_size": 1}))  # none is as good: its embeddings are not BERT's
         s, parts = self._s, self.bert
         del self.bert
         for name, usual in (("embedding_size", s.hidden), ("attention_head_size", s.hidden // s.heads)):

@@ -120,21 +120,23 @@ class CompressedAttention(Module):
         t.end(*parts)
         return out
 
-    def _of_all_heads(self, t: Tape, kv: Tensor, name: str) -> Tensor:
+    def _laid_out(self, t: Tape, spread: Tensor, name: str) -> Tensor:
         """As the product takes it: a view for one sample, unless autocast casts it, head by head."""
-        spread = ops.expand(t, kv, f"attention: {name} of all heads", self._s.heads).view(self._s.head_dim)
-        if t.autocast is not None and kv.dtype != t.autocast:
-            return t.replace(spread, ops.cast(t, spread, t.autocast, f"attention: {name} cast by autocast"))
+        if t.autocast is not None and spread.dtype != t.autocast:
+            return ops.cast(t, spread, t.autocast, f"attention: {name} cast by autocast")
         if t.validity.exceeds("micro_batch_size", 1):
-            return t.replace(spread, ops.copy(t, spread, f"attention: {name} of every head"))
-        return spread
+            return ops.copy(t, spread, f"attention: {name} of every head")
+        return spread.view()
 
     def _attended(self, t: Tape, q: Tensor, kv: Tensor, mask: Tensor, keys: int) -> Tensor:
         """Eager, with a sink of each head. Shapes: q (rows heads, width), kv (keys, width) to (rows heads, width)."""
         s = self._s
         heads, width, mark = s.heads, s.head_dim, len(t.locals)
         pairs = TOKENS * (heads * keys)
-        first = self._of_all_heads(t, kv, "key")
+        key, value = (
+            ops.expand(t, kv, f"attention: {name} of all heads", heads).view(width) for name in ("key", "value")
+        )
+        first = self._laid_out(t, key, "key")
         scores = ops.matmul(t, q, first, pairs, 1, "attention: scores", flops=pairs * (2 * width))
         t.end(first)
         scores = t.replace(scores, ops.scale(t, scores, "attention: scaled scores"))
@@ -146,7 +148,7 @@ class CompressedAttention(Module):
         cut = ops.dropout(t, cut, s.attention_dropout, "attention: dropout")
         scores = t.replace(scores, ops.cast(t, cut.view(), kv.dtype, "attention: probabilities"))
         t.end(cut)
-        second = self._of_all_heads(t, kv, "value")
+        second = self._laid_out(t, value, "value")
         out = ops.matmul(
             t, scores, second, TOKENS * (heads * width), width, "attention: output by head", flops=pairs * (2 * width)
         )
