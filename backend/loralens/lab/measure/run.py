@@ -7,7 +7,7 @@ import platform
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -17,11 +17,12 @@ from loralens.core.answer.card import workspace_bytes
 from loralens.core.answer.estimate import estimate_model
 from loralens.core.answer.trainer import trained
 from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
-from loralens.core.question.model import Model
-from loralens.core.question.recipe import Recipe
+from loralens.core.question.model import Model, resolve
+from loralens.core.question.recipe import WORD, Quantization, Recipe
 from loralens.extras import needing
 from loralens.lab.measure.materialize import materialize
 from loralens.lab.measure.meters import Meter, meter_for
+from loralens.lab.measure.objectives import PAIRS, LearnersStep, Phase, refuse_unmeasured
 from loralens.lab.trace.quantize import hush_bitsandbytes
 
 CPU_LIMIT: Final = 8 * 2**30  # assumption: a step on the CPU is for small models; larger ones are traced instead
@@ -66,8 +67,10 @@ def measure(model: Model, method: str, recipe: Recipe, device: str | None = None
     chosen = pick_device(device)
     recipe = trained(model, method, recipe)
     found = estimate_model(model, method, recipe)
+    recipe = replace(recipe, objective=found.recipe.objective)  # with the reference that it chose
     if recipe.parallelism.gpus > 1:
         raise InvalidInput("measure runs one process on one device", field="parallelism.gpus", hint="try gpus=1")
+    refuse_unmeasured(recipe)
     if recipe.loss != "full":
         raise InvalidInput(
             f"loss={recipe.loss} has no implementation to measure here", field="loss", hint="try loss=full"
@@ -113,12 +116,25 @@ class PreparedStep:
     recipe: Recipe
     device: torch.device
     loss_of: Any
+    learner: LearnersStep | None = None  # of another objective than supervised fine-tuning
 
     def step(self, meter: Meter | None = None) -> None:
         """Forward, backward, optimizer."""
         with warnings.catch_warnings():  # the libraries' words to each other, about what they will rename
             warnings.simplefilter("ignore")
-            _step(self.network, self.optimizer, self.trained, self.batch, self.recipe, self.device, meter, self.loss_of)
+            if self.learner is not None:
+                _learn(self.learner, self.optimizer, self.trained, self.batch, meter)
+            else:
+                _step(
+                    self.network,
+                    self.optimizer,
+                    self.trained,
+                    self.batch,
+                    self.recipe,
+                    self.device,
+                    meter,
+                    self.loss_of,
+                )
 
 
 def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> PreparedStep:
@@ -129,12 +145,51 @@ def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torc
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         settings = build.read_config(config)
+        rows = 2 if recipe.objective.type in PAIRS else 1
+        asked = recipe
+        recipe = replace(recipe, micro_batch_size=recipe.micro_batch_size * rows)
+        recipe = replace(recipe, head="reward", num_labels=1) if recipe.objective.type == "reward" else recipe
         network = materialize(build.adapt(build.build_on_meta(settings, recipe), method, recipe), device, recipe)
         network.train()
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = optimizers.make(recipe.optimizer, trained)
         batch = _batch(settings, recipe, device)
-    return PreparedStep(network, optimizer, trained, batch, recipe, device, loops.PlainLoop(keeps=recipe.keep_outputs))
+        learner = None
+        if recipe.objective.type != "sft":
+            batch.pop("labels")
+            learner = LearnersStep(network, _beside(config, asked, device), asked, device)
+    loop = loops.PlainLoop(keeps=recipe.keep_outputs)
+    return PreparedStep(network, optimizer, trained, batch, recipe, device, loop, learner)
+
+
+def _beside(config: Mapping[str, Any], recipe: Recipe, device: torch.device) -> Any:
+    """The model that does not learn: a reference's copy, or a teacher."""
+    from loralens.lab.trace import build, quantize
+
+    if recipe.objective.type == "distillation":
+        teacher = recipe.teacher
+        config = resolve(WORD["teacher"].kind.shown(teacher.model)).config
+        words = replace(recipe, weights_dtype=teacher.weights_dtype)
+        packing = None if teacher.quantization is None else Quantization(type=teacher.quantization)
+    elif recipe.objective.reference == "copy":
+        words, packing = recipe, recipe.quantization
+    else:
+        return None
+    made = build.build_on_meta(build.read_config(config), words)
+    if packing is not None:
+        quantize.quantize(made, packing)
+    return materialize(made, device, words).requires_grad_(False)
+
+
+def _learn(learner: LearnersStep, optimizer: Any, trained: list[Any], batch: Any, meter: Any) -> None:
+    def phase(name: str) -> Any:
+        return meter.phase(name) if meter is not None else ExitStack()
+
+    loss = learner.loss(batch, phase)
+    with phase("backward"):
+        loss.backward()
+    del loss
+    _update(optimizer, trained, learner.recipe, phase)
 
 
 def _step(
@@ -157,6 +212,10 @@ def _step(
     with phase("backward"):
         loss.backward()
     del loss
+    _update(optimizer, trained, recipe, phase)
+
+
+def _update(optimizer: Any, trained: list[Any], recipe: Recipe, phase: Phase) -> None:
     with phase("optimizer"):
         if recipe.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
