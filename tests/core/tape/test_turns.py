@@ -76,3 +76,9 @@ def test_a_simulation_costs_a_pass_more_for_every_few_turns():
     model = resolve(config=DELTA)
     short, long = (simulation_passes(model, ("full",), recipe(length)) for length in (256, 64 * 50))
     assert long == 11 * short
+
+
+def test_a_simulation_costs_a_pass_more_for_every_few_experts_in_turn():
+    few, many = (resolve(config={**STEP, "n_routed_experts": count}) for count in (8, 250))
+    short, long = (simulation_passes(model, ("full",), recipe(256)) for model in (few, many))
+    assert long == 51 * short // 2

@@ -27,13 +27,13 @@ WRITTEN: Final = 5
 
 
 def _layers(model: Model, recipe: Recipe) -> int:
-    """Layers, each as many times as its loop over the sequence makes it longer.
+    """Layers, each as many times as its loop over the sequence, or over experts, makes it longer.
 
     Raises:
         InvalidInput, UnsupportedArchitecture: as `build`.
     """
     root = build(model.config, version(recipe, "transformers"), framework(recipe), recipe.head, recipe.num_labels)
-    turns = 0 if root.turn is None else -(-recipe.sequence_length // root.turn)
+    turns = root.looped_experts if root.turn is None else -(-recipe.sequence_length // root.turn)
     return sum(len(stack) for _, stack in root.stacks()) * (1 + turns // TURNS_PER_PASS)
 
 

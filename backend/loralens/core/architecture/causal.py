@@ -66,6 +66,7 @@ class Root(Module):
     turn: int | None = None  # positions of a turn of the loops in its layers; None: they have none
     buffer_bytes = 0  # of what a model holds beside its weights
     buffer_numbers = 0  # ... in the dtype of its weights
+    looped_experts = 0  # of a layer, whose weights are slices that run one after the other
     separable = False  # transformers before 5 has its experts as a list of MLPs
     experts_in_turn = False  # a list of MLPs, as transformers before 5 has them
 

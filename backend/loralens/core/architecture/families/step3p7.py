@@ -158,6 +158,7 @@ class Step3p7(CausalDecoder):
         chosen = config.integer("num_experts_per_tok", "moe_top_k", default=8, high=experts)
         width = config.integer("moe_intermediate_size", default=1280)
         shared = config.integer("share_expert_dim", "share_expert_dims", default=1280)
+        self.looped_experts = experts
         self._of_kind = {kind: _of_kind(config, s, attention, kind) for kind in set(attention)}
 
         def layer(kind: tuple[str, str]) -> DecoderLayer:
