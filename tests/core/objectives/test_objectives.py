@@ -123,6 +123,7 @@ def test_the_simulated_allocator_walks_the_same_passes():
         ({"objective": {"type": "dpo", "reference": "adapter"}}, "objective.reference"),
         ({"objective": "distillation"}, "teacher.model"),
         ({"objective": "dpo", "loss": "fused"}, "loss"),
+        ({"objective": "dpo", "parallelism": {"tp": 2}}, "parallelism"),
         ({"objective": {"type": "grpo", "rollout": {"prompt_length": 9, "completion_length": 9}}, "sequence_length": 9},
          "objective.rollout.prompt_length"),
     ],
@@ -147,3 +148,29 @@ def test_other_names_are_read_as_what_they_hold():
     assert Recipe.from_mapping({"objective": {"type": "classification", "labels": 4}}) == Recipe.from_mapping(
         {"head": "sequence_classification", "num_labels": 4}
     )
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp"])
+@pytest.mark.parametrize("objective", ["dpo", "grpo", "ppo", "distillation"])
+def test_several_gpus_divide_what_they_divide_of_training(objective, strategy):
+    """A model beside the one that learns is divided as that is."""
+    beside = {"type": objective, **({"reference": "copy"} if objective in ("dpo", "kto", "grpo", "ppo") else {})}
+    recipe = {
+        "objective": beside,
+        "sequence_length": 128,
+        "teacher": {"model": "qwen2.5-0.5b"} if objective == "distillation" else None,
+    }
+    one, four = (
+        estimate_model(
+            resolve("qwen2.5-0.5b"), "full",
+            Recipe.from_mapping({**{k: v for k, v in recipe.items() if v}, "parallelism": {"gpus": gpus, "strategy": strategy}}),
+        )
+        for gpus in (1, 4)
+    )  # fmt: skip
+    assert list(one.phases) == list(four.phases)
+    divided = {"zero3", "fsdp", "fsdp2"}
+    held = [
+        sum(size.at(1, 128, 8) for (kind, _), size in found.plan.points[0].first.entries.items() if kind == "weights")
+        for found in (one, four)
+    ]
+    assert held[1] == pytest.approx(held[0] / 4 if strategy in divided else held[0], rel=1e-3)

@@ -13,7 +13,7 @@ from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.methods.frozen import hold_frozen
 from loralens.core.objectives.passes import Learner, Others
 from loralens.core.objectives.table import objective_of
-from loralens.core.partition.rank import refuse_cut
+from loralens.core.partition.rank import is_cut
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import WORD, Quantization
 from loralens.core.question.versions import framework, version
@@ -48,8 +48,12 @@ def assemble(config: Mapping[str, Any], method: str, recipe: Recipe, root: Root 
     objective = objective_of(recipe)
     recipe = _with_reference(objective, method, recipe)
     root = build_root(config, recipe) if root is None else root
-    if recipe.objective.type != "sft":
-        refuse_cut(recipe)
+    if recipe.objective.type != "sft" and is_cut(recipe):
+        raise InvalidInput(
+            f"{recipe.objective.type} is modelled with whole models on every GPU or sharded ones, not with a part of one (tp, cp or pp above 1)",
+            field="parallelism",
+            hint="try strategy=fsdp or zero3, which divide weights, gradients and states",
+        )
     if objective.reads_head and (root.own_loss or root.framework):
         raise UnsupportedArchitecture(
             f"{recipe.objective.type} is modelled for causal language models of transformers alone",
