@@ -126,6 +126,7 @@ class Tape(BackwardEngine):
         self.refilling: Refilled | None = None  # the region that runs again
         self.layer = 0  # which simulated layer a parameter belongs to; 0: none
         self.layers_walked = 0
+        self.strided = 0  # width of inputs whose channels lie first in memory: a matrix that trains copies them
         self.every_layer = every_layer  # none is skipped and multiplied
         self.last_alike = (
             last_alike  # the last unit of a run of layers is taken to be like those before it (`standing`)
