@@ -108,3 +108,9 @@ def test_the_change_is_made_in_the_words_of_the_file():
     assert change["file"] == "train.yaml"
     assert "# small" in change["text"] and "+gradient_checkpointing: true" in change["diff"]
     assert explain_answer({"text": text, "model": "qwen2.5-0.5b"})["change"] is None
+
+
+@pytest.mark.parametrize("card", ["100.00 MiB", "9000.00 GiB"])
+def test_a_card_of_no_known_size_gets_no_changes(card):
+    text = f"CUDA out of memory. Tried to allocate 4.64 GiB. GPU 0 has a total capacity of {card}"
+    assert explain_answer({"text": text, "model": "qwen2.5-0.5b"})["changes"] == []

@@ -120,6 +120,18 @@ def test_one_history_ends_where_it_ends(protocol, history):
     assert list(read) == list(whole)
 
 
+@pytest.mark.parametrize("piece", [64, 1000, 1 << 20])
+def test_texts_named_first_in_what_is_left_out_are_known_after_it(monkeypatch, piece):
+    """Whatever a piece of the file cuts in two."""
+    monkeypatch.setattr(plain_pickle, "PIECE", piece)
+    history = [[{"size": n << 30, "frames": FRAMES, "stack": [["deep", (n, 0.5)]]} for n in range(300)]]
+    whole = {"device_traces": history, "segments": [{"size": 512, "frames": FRAMES, "stack": []}]}
+    for protocol in (2, 4, 5):
+        read = read_plain(io.BytesIO(pickle.dumps(whole, protocol)), leave_out=("device_traces",))
+        assert [one["size"] for one in read["segments"]] == [512]
+        assert read["segments"][0].keys() == {"size", "frames", "stack"}
+
+
 def test_the_history_of_one_card_is_not_held(monkeypatch):
     content = pickle.dumps({"segments": PLAIN["segments"], "device_traces": PLAIN["device_traces"][:1]}, 4)
     monkeypatch.setattr(plain_pickle, "MOST_OBJECTS", 20)

@@ -49,8 +49,8 @@ A_GUESS: Final = f"a guess among {{models}} models, by how near what was allocat
 A_GUESS_BY_SIZE: Final = (
     f"a guess among {{models}} models, by how usual they are, for the message does not say what was allocated: {ASK}"
 )
-LEAST_CARD: Final = 512 * 2**20
-"""Bytes. A smaller card is none of the catalogue's own descriptions."""
+CARDS: Final = (512 * 2**20, 4 * 2**40)
+"""Bytes. A smaller or larger card is none of the catalogue's own descriptions."""
 FRAGMENTED: Final = 0.5
 """Assumption: where what is cached would hold half of the request or more, fragmentation is named as a reason."""
 
@@ -82,7 +82,7 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
     answer["peak_allocated_bytes"] = found.allocated_bytes
     answer["tensors"] = _tensors(question, found.recipe, message, answer["notes"], most_passes)
     capacity = message.capacity_bytes
-    if capacity is not None and capacity >= LEAST_CARD:
+    if capacity is not None and CARDS[0] <= capacity <= CARDS[1]:
         device = catalogue.gpu(f"custom:{max(1, capacity // 2**20)}MiB")
         path = advise(question, device)["path"] or []
         answer["changes"] = path[:MOST_TENSORS]

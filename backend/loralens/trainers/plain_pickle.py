@@ -27,10 +27,16 @@ _NUMBERS: Final = {b"J": "<i", b"K": "<B", b"M": "<H", b"G": ">d"}
 _CONSTANTS: Final = {b"N": None, b"\x88": True, b"\x89": False}
 _TEXTS: Final = {b"\x8c": "<B", b"X": "<I", b"\x8d": "<Q"}
 _INTEGERS: Final = {b"\x8a": "<B", b"\x8b": "<i"}
-_PASSED: Final = rb"[N\x88\x89]|[hK].|M.{2}|[Jj].{4}|G.{8}|\x8a(?:\x04.{4}|\x05.{5}|\x06.{6}|\x07.{7}|\x08.{8})"
-"""Values that stand for themselves or were named before: what a memory history is made of, between its containers."""
-_VALUE: Final = re.compile(_PASSED, re.DOTALL)
-_VALUES: Final = re.compile(rb"(?:" + _PASSED + rb")+", re.DOTALL)
+_PLAIN: Final = rb"[N\x88\x89\]})as\x85\x86\x87]|[hK].|M..|[Jj].{4}|[G\x95].{8}|\x8a(?:\x04.{4}|\x05.{5}|\x06.{6}|\x07.{7}|\x08.{8})"
+"""Opcodes, with what follows them, that neither begin nor end a list or dict, nor keep anything to be named again."""
+_SHORT_TEXT: Final = rb"\x8c(?:" + rb"|".join(re.escape(bytes([n])) + rb".{%d}" % n for n in range(256)) + rb")"
+_STEPS: Final = re.compile(rb"(?:" + _PLAIN + rb"|[\x94(eut]|" + _SHORT_TEXT + rb")*+", re.DOTALL)
+_MARKED: Final = re.compile(rb"(?:" + _PLAIN + rb")*+([eu]\(|[\x94(eut]|" + _SHORT_TEXT + rb"|\Z)", re.DOTALL)
+_DEEPER: Final = {b"(": 1, b"e": -1, b"u": -1, b"t": -1}
+_GOES_ON: Final = (b"e(", b"u(")
+"""The next thousand of one list or dict."""
+MOST_KEPT: Final = 100_000
+"""Texts within what is left out that can be named outside of it: a snapshot has some hundred."""
 _TUPLES: Final = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
 
 
@@ -50,6 +56,7 @@ class _Reader:
         self.piece, self.at, self.passed, self.objects = b"", 0, 0, 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.kept = 0  # objects that an opcode without a number kept
         self.skipping = -1  # the stack's height at which the value that is left out stands
         self.place = -1  # where it stood last
         self.marks = self.level = 0
@@ -101,15 +108,16 @@ class _Reader:
         if code == b"\x95":
             self.take(8)
         elif code == b"\x94":
-            self.memo[len(self.memo)] = self.top()
+            self.memo[self.kept] = self.top()
+            self.kept += 1
         elif code in b"qr":
             number = self.take(1)[0] if code == b"q" else struct.unpack("<I", self.take(4))[0]
             self.memo[number] = self.top()
         elif code in b"hj":
             number = self.take(1)[0] if code == b"h" else struct.unpack("<I", self.take(4))[0]
-            if number not in self.memo:
+            if number not in self.memo and number >= self.kept:
                 raise self.refused("it names an object that it does not hold")
-            self.push(self.memo[number])
+            self.push(self.memo.get(number, LEFT_OUT))
         else:
             raise self.refused(
                 f"it holds more than lists, dicts, numbers and text (opcode {code!r} at byte {self.passed:,})"
@@ -120,13 +128,32 @@ class _Reader:
         return 0 <= self.skipping <= len(self.stack)
 
     def pass_over(self) -> None:
-        """Values within what is left out, as many as stand together in this piece: much faster than one by one."""
-        found = _VALUES.match(self.piece, self.at)
-        if found is not None:
-            count = len(_VALUE.findall(self.piece, self.at, found.end()))
-            self.stack.extend([LEFT_OUT] * count)
-            self.passed += found.end() - self.at
-            self.at = found.end()
+        """Steps within what is left out, as many as this piece has whole: much faster than one by one.
+
+        What they leave on the stack is put there as if it had been read: containers that have begun, and values to spare.
+        """
+        match = _STEPS.match(self.piece, self.at)
+        end = self.at if match is None else match.end()
+        text, depth = "", self.marks
+        for place, found in enumerate(_MARKED.findall(self.piece, self.at, end)):
+            if found == b"\x94":
+                if text and len(self.memo) < MOST_KEPT:
+                    self.memo[self.kept] = text
+                self.kept += 1
+            elif (change := _DEEPER.get(found)) is not None:
+                if depth + change <= self.level:  # what is left out ends here
+                    end = [one.start(1) for one in _MARKED.finditer(self.piece, self.at, end)][place]
+                    break
+                depth += change
+                if depth > MOST_DEPTH:
+                    raise self.refused(f"it is nested deeper than {MOST_DEPTH} levels")
+            text = str(found[2:], "utf-8", "replace") if len(found) > 1 and found not in _GOES_ON else ""
+        if end > self.at:
+            first = next(place for place in range(self.skipping, len(self.stack)) if self.stack[place] is _MARK)
+            self.stack[first:] = [_MARK, *[LEFT_OUT] * 3] * (depth - self.level)
+            self.marks = depth
+            self.passed += end - self.at
+            self.at = end
 
     def push(self, value: Any, *, made: bool = False) -> None:
         if made and value is not LEFT_OUT:
