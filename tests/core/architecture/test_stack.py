@@ -63,6 +63,10 @@ RECIPES = {
     "checkpointed": {},
     "kept": {"gradient_checkpointing": False},
     "older checkpointing": {"checkpoint_reentrant": True},
+    "first layer without rotary gradients": {
+        "gradient_checkpointing": False,
+        "lora": {"target_modules": ["v_proj", "down_proj"]},
+    },
     "fsdp": {"parallelism": {"gpus": 4, "strategy": "fsdp"}},
 }
 

@@ -5,7 +5,8 @@ run of n equal units the first two are walked. The others are like the second: o
 what it did is had once more, further on, as the last but one and as the last; on the way back it runs as the last, and what
 it did is had as the last but one and as the second. The n - 4 between those only repeat the change. That holds where the
 first finds the backward pass as the last did (`tape.standing`). Where it does not, or where a strategy or the work is asked
-for, the last unit is walked by itself, and the second is the last but one on the way back. (A walk for the allocator's sake
+for, the last unit is walked by itself, and the second is the last but one on the way back. Where what all share ends with the
+second, because the first has no use for it, the last but one is walked by itself too. (A walk for the allocator's sake
 takes every layer: `events`.)
 """
 
@@ -20,7 +21,8 @@ from loralens.core.architecture.call import Between
 from loralens.core.architecture.module import Module
 from loralens.core.tape.checkpoint import checkpoint, is_reentrant, reentrant
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.standing import LastApart, standing
+from loralens.core.tape.size import ZERO
+from loralens.core.tape.standing import LastApart, SharedEnds, standing
 from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
@@ -166,10 +168,12 @@ class _UnwalkedLayers:
     """The units of a run that are like the second one and not walked: those at the other end, and those between."""
 
     def __init__(self, t: Tape, name: str, first: int, run: LayerRun) -> None:
-        self.walked = 2 if t.last_alike else 3
+        self.walked = t.units
+        self._alike = t.units == 2
         self.others = run.repeat - self.walked
         self._t, self._name, self._first, self._run = t, name, first + run.start, run
-        self._back = run.repeat - (1 if t.last_alike else 2)  # what the second unit is on the way back
+        self._back = {2: run.repeat - 1, 3: run.repeat - 2, 4: 1}[t.units]  # what the second unit is on the way back
+        self._kept: dict[Entry, Size] = {}  # by the second unit, on the way forward
         self._before: Moment | None = None
         self._recording: Recording | None = None
         self._found: Hashable = None  # by the last unit, on the way back
@@ -184,7 +188,7 @@ class _UnwalkedLayers:
 
     def entrance(self, hidden: Tensor) -> Tensor:
         """Behind the second unit, where it is the last one on the way back: a view whose node tells when that begins."""
-        if not self._t.last_alike:
+        if not self._alike:
             return hidden
         inside = hidden.view()
 
@@ -200,26 +204,38 @@ class _UnwalkedLayers:
         """Called in forward behind the second unit: the units behind it do as it did."""
         change = self._recorded(recording, before)
         last_but_one = self._run.repeat - 2
+        self._kept = change
         self._between(change)
-        self._again(recording, change, 1, last_but_one)
-        if self._t.last_alike:
+        if self.walked < APART:
+            self._again(recording, change, 1, last_but_one)
+        if self._alike:
             self._again(recording, change, 1, last_but_one + 1)
             self._t.ledger.where = self._labels(last_but_one + 1)[-1]
 
     def leaving(self, copy: int, gradient: Tensor) -> None:
         """Called in backward when a unit is done, last one first: those down to the second do as the one before did."""
         ledger = self._t.ledger
-        if copy == 2:
+        if copy == self.walked - 1 and not self._alike:
             self._before, self._recording = ledger.snapshot(), ledger.record()
-        elif copy == 1 and self._before is not None and self._recording is not None:
+        elif copy == max(1, self.walked - 2) and self._before is not None and self._recording is not None:
             change = self._recorded(self._recording, self._before)
-            if self._t.last_alike:
+            if self.walked == APART:
+                self._between(change)
+                return
+            self._check_shared(change)
+            if self._alike:
                 if standing(self._t, gradient) != self._found:
                     raise LastApart
                 self._again(self._recording, change, self._back, self._back - 1)
                 ledger.where = self._labels(self._back - 1)[0]
             self._between(change)
             self._again(self._recording, change, self._back, 1)
+
+    def _check_shared(self, change: dict[Entry, Size]) -> None:
+        """A unit lets go on the way back what it kept on the way forward, and nothing that others share with it."""
+        for entry, size in change.items():
+            if entry[0] == "activations" and not ZERO.at_most(self._kept.get(entry, ZERO) + size):
+                raise SharedEnds
 
     def _recorded(self, recording: Recording, before: Moment) -> dict[Entry, Size]:
         self._t.ledger.recorded(recording)

@@ -32,7 +32,7 @@ from loralens.core.tape.ledger import Entry, Ledger, Storage
 from loralens.core.tape.pair import KernelsApart, OtherCard, PairedLedger
 from loralens.core.tape.running import Kernels
 from loralens.core.tape.size import ZERO, Size, share
-from loralens.core.tape.standing import LastApart
+from loralens.core.tape.standing import LastApart, SharedEnds
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.traffic import Traffic
 from loralens.core.tape.validity import Validity
@@ -86,13 +86,18 @@ def walk_step(
     beside = beside or Others()
     apart = root.last_apart or (beside.value is not None and beside.value.root.last_apart)
     alike = work is None and recipe.parallelism == Parallelism() and not is_reentrant(recipe) and not apart
+    units = 2 if alike else 3
     while True:
         card = None if also_on is None else OtherCard(also_on, PairedLedger(), Validity(recipe))
         booked = ledger() if card is None else card.pair
         try:
-            return _walk(root, prepared, recipe, beside, work, booked, card, last_alike=alike)
+            return _walk(root, prepared, recipe, beside, work, booked, card, units)
         except LastApart:
-            alike = False
+            units = 3
+        except SharedEnds:
+            units = 4
+            if work is not None:
+                work.clear()
         except KernelsApart:
             also_on = None
 
@@ -105,8 +110,7 @@ def _walk(
     work: WorkLog | None,
     ledger: Ledger,
     card: OtherCard | None,
-    *,
-    last_alike: bool,
+    units: int,
 ) -> Step:
     objective, recipe = objective_of(recipe), in_rows(recipe)
     rows = objective.rows
@@ -133,7 +137,7 @@ def _walk(
         hooks=strategy,
         autocast=recipe.autocast,
         kernels=Kernels.of(recipe),
-        last_alike=last_alike,
+        units=units,
     )
     tape.other_card = card
     with strategy.in_use(placed):

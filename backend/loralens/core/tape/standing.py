@@ -18,6 +18,10 @@ class LastApart(Exception):
     """The last unit of a run of layers does not do as those before it did: it has to be walked by itself."""
 
 
+class SharedEnds(Exception):
+    """What layers share ended with the second one, since the first had no use for it: it cannot speak for later ones."""
+
+
 def standing(t: Tape, gradient: Tensor) -> Hashable:
     """What tells one standing from another, with `gradient` about to arrive.
 

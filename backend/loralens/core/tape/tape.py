@@ -114,7 +114,7 @@ class Tape(BackwardEngine):
         validity: Validity | None = None,
         hooks: Hooks | None = None,
         every_layer: bool = False,
-        last_alike: bool = False,
+        units: int = 3,
     ) -> None:
         super().__init__(ledger)
         self.autocast = autocast
@@ -126,11 +126,8 @@ class Tape(BackwardEngine):
         self.refilling: Refilled | None = None  # the region that runs again
         self.layer = 0  # which simulated layer a parameter belongs to; 0: none
         self.layers_walked = 0
-        self.strided = 0  # width of inputs whose channels lie first in memory: a matrix that trains copies them
         self.every_layer = every_layer  # none is skipped and multiplied
-        self.last_alike = (
-            last_alike  # the last unit of a run of layers is taken to be like those before it (`standing`)
-        )
+        self.units = units  # of a run of layers, that are walked (`architecture.stack`)
         self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}

@@ -42,6 +42,11 @@ class WorkLog:
     done: dict[tuple[str, str, str], Work] = field(default_factory=dict)
     fresh: list[Size] = field(default_factory=list)
 
+    def clear(self) -> None:
+        """Begin anew."""
+        self.done.clear()
+        self.fresh.clear()
+
     def add(self, phase: str, cost: Cost, times: int, kernels: int = 1) -> None:
         """A kernel ran, in so many layers."""
         work = self.done.setdefault((phase, cost.cause, cost.rate), Work())
