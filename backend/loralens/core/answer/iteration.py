@@ -34,8 +34,8 @@ GRAPHS: Final = (0, 2048 * MIB)
 ASLEEP: Final = (774 * MIB, 2458 * MIB)
 """What a sleeping engine keeps: context, graphs and buffers. Assumption, from published figures: 774 MiB of a Llama-3.2-1B on one
 card, and the least that was told of several cards."""
-BESIDE: Final = ("reference", "value", "reward")
-"""Whose tensors an entry's label can begin with."""
+BESIDE: Final = {"reference": "reference", "value model": "value", "reward": "reward"}
+"""What an entry's label can begin with, and whose it is in the answer."""
 RESIDENT: Final = ("weights", "adapter", "optimizer_state")
 ASSUMPTIONS: Final = (
     "vLLM: its share is of the whole card and holds weights, profiling run, CUDA graphs (0 to 2 GiB, assumption) and the cache of keys "
@@ -73,8 +73,7 @@ def iteration(
     resident: dict[str, int] = {}
     for (category, label), size in first.entries.items():
         if category in RESIDENT:
-            whose = label.partition(": ")[0]
-            name = whose if whose in BESIDE else category
+            name = BESIDE.get(label.partition(": ")[0], category)
             resident[name] = resident.get(name, 0) + size.at(*point)
     held = sum(resident.values())
     engine = _engine(model, recipe) if recipe.rollout.engine == "vllm" else None

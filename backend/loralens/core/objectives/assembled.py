@@ -139,8 +139,8 @@ def _value(config: Mapping[str, Any], recipe: Recipe) -> Learner:
     )
     root = build_root(subject, words)
     prepared = methods.prepare(asked.trains, root, words)
-    _named("value", root)
-    return Learner("value", root, prepared)
+    _named("value model", root)
+    return Learner("value model", root, prepared)
 
 
 def _frozen(name: str, config: Mapping[str, Any], recipe: Recipe) -> Root:
