@@ -159,11 +159,25 @@ REFUSED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", REFUSED, ids=str)
-def test_what_is_refused_on_the_page_is_said_in_chinese(recipe: dict[str, object]) -> None:
+EXPERTS_REFUSED = tuple(
+    {"parallelism": {"gpus": 8, "strategy": "fsdp2", **words}, **beside}
+    for words, beside in (
+        ({"ep": 3}, {}), ({"gpus": 16, "ep": 16}, {}), ({"ep": 8, "strategy": "ddp"}, {}), ({"ep": 8, "units": "layers"}, {}),
+        ({"ep": 8}, {"checkpoint_reentrant": True}), ({"ep": 8}, {"lora": {"target_parameters": ["gate_up_proj"]}}),
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [*(("7B", recipe) for recipe in REFUSED), *(("mixtral-8x7b", recipe) for recipe in EXPERTS_REFUSED),
+     ("7B", {"parallelism": {"gpus": 8, "ep": 8, "strategy": "fsdp2"}}), ("deepseek-v4-flash", {"head": "sequence_classification"})],
+    ids=str,
+)  # fmt: skip
+def test_what_is_refused_on_the_page_is_said_in_chinese(model: str, recipe: dict[str, object]) -> None:
     rules = json.loads(Path("frontend/src/shared/i18n/problem.zh-CN.json").read_text("utf-8"))
     with pytest.raises(LoraLensError) as refused:
-        memory_answer({"model": "7B", "method": "lora", "recipe": recipe}, verdicts=False)
+        memory_answer({"model": model, "method": "lora", "recipe": recipe}, verdicts=False)
     detail = refused.value.message
     found = re.fullmatch(r"(\S+) must be (.+), got (.+)", detail, re.DOTALL)
     assert any(re.fullmatch(pattern, detail) for pattern, _ in rules["details"]) or (

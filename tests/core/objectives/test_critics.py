@@ -4,7 +4,7 @@ import pytest
 
 from loralens.core.answer.answers import memory_answer
 from loralens.core.answer.estimate import estimate_model
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 
@@ -61,6 +61,32 @@ def test_a_reward_model_judges_groups_too():
     recipe = {**SHAPE, "objective": "grpo", "reward_model": "qwen2.5-0.5b"}
     found = estimate_model(resolve("qwen2.5-0.5b"), "lora", Recipe.from_mapping(recipe))
     assert next(iter(found.phases)) == "rewards"
+
+
+def test_words_of_a_reward_model_that_is_not_named_have_no_effect():
+    body = {
+        "model": "qwen2.5-0.5b",
+        "method": "lora",
+        "recipe": {**SHAPE, "objective": "grpo", "reward_model": {"quantization": "nf4", "weights_dtype": "float32"}},
+    }
+    said = memory_answer(body)["estimates"][0]["without_effect"]
+    assert [line["words"] for line in said] == [["reward_dtype", "reward_quantization"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ({"reward_model": "no-such-model"}, "reward_model.model"),
+        ({"reward_model": "deepseek-v4-flash"}, "reward_model.model"),
+        ({"value": "no-such-model"}, "value.model"),
+        ({"value": "deepseek-v4-flash"}, "value.model"),
+    ],
+)
+def test_a_model_beside_is_refused_by_its_own_word(words, field):
+    with pytest.raises(LoraLensError) as caught:
+        ppo(**words)
+    assert caught.value.field == field
+    assert "head=lm" not in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("ask", ["simulated", "lifetimes"])

@@ -190,6 +190,20 @@ def test_what_cannot_be_cut_is_refused_by_name(model, words, error, field):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ({"ep": 4}, "try gpus=4 with strategy=fsdp2"),
+        ({"gpus": 4, "ep": 4}, "try strategy=fsdp2"),
+        ({"gpus": 4, "ep": 8, "strategy": "fsdp2"}, "try ep=4"),
+    ],
+)
+def test_the_way_out_of_experts_that_do_not_divide_leads_out(words, hint):
+    with pytest.raises(InvalidInput) as caught:
+        estimate(EXPERTS, "full", **WORDS, **words)
+    assert caught.value.hint == hint
+
+
 def test_the_allocator_is_not_simulated_for_a_part():
     with pytest.raises(InvalidInput, match="part of the model"):
         estimate(MODEL, "full", **WORDS, tp=2).simulated()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import methods
 from loralens.core.architecture.heads import REWARD
 from loralens.core.architecture.registry import build, label_parameters
-from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.errors import InvalidInput, UnknownModel, UnsupportedArchitecture
 from loralens.core.methods.frozen import hold_frozen
 from loralens.core.objectives.passes import Learner, Others
 from loralens.core.objectives.table import objective_of
@@ -104,6 +105,17 @@ def build_root(config: Mapping[str, Any], recipe: Recipe) -> Root:
     return build(config, version(recipe, "transformers"), framework(recipe), head, recipe.num_labels)
 
 
+@contextmanager
+def _named_by(field: str, hint: str) -> Iterator[None]:
+    """A refusal of a model beside the one that learns names the word that asked for it."""
+    try:
+        yield
+    except UnknownModel as error:
+        raise UnknownModel(str(error), field=field, hint=error.hint) from error
+    except UnsupportedArchitecture as error:
+        raise UnsupportedArchitecture(str(error), field=field, hint=hint) from error
+
+
 def _teacher(recipe: Recipe) -> Root:
     teacher = recipe.teacher
     if teacher.model is None:
@@ -113,22 +125,24 @@ def _teacher(recipe: Recipe) -> Root:
             hint="try teacher=llama-3.1-8b, or by POST its config.json",
         )
     packing = None if teacher.quantization is None else Quantization(type=teacher.quantization)
-    asked = resolve(WORD["teacher"].kind.shown(teacher.model))
-    return _frozen("teacher", asked.config, replace(recipe, weights_dtype=teacher.weights_dtype, quantization=packing))
+    with _named_by("teacher.model", "try teacher=llama-3.1-8b"):
+        asked = resolve(WORD["teacher"].kind.shown(teacher.model))
+        words = replace(recipe, weights_dtype=teacher.weights_dtype, quantization=packing)
+        return _frozen("teacher", asked.config, words)
 
 
 def _reward(recipe: Recipe) -> Root:
     asked = recipe.reward_model
     packing = None if asked.quantization is None else Quantization(type=asked.quantization)
-    subject = resolve(WORD["reward_model"].kind.shown(asked.model))
     words = replace(recipe, weights_dtype=asked.weights_dtype, quantization=packing, head=REWARD, num_labels=None)
-    return _frozen("reward", subject.config, words)
+    with _named_by("reward_model.model", "try reward_model=qwen2.5-7b"):
+        subject = resolve(WORD["reward_model"].kind.shown(asked.model))
+        return _frozen("reward", subject.config, words)
 
 
 def _value(config: Mapping[str, Any], recipe: Recipe) -> Learner:
     """One number for each position, by a head like a reward model's."""
     asked = recipe.value
-    subject = config if asked.model is None else resolve(WORD["value_model"].kind.shown(asked.model)).config
     words = replace(
         recipe,
         weights_dtype=asked.weights_dtype or recipe.weights_dtype,
@@ -137,7 +151,9 @@ def _value(config: Mapping[str, Any], recipe: Recipe) -> Learner:
         num_labels=None,
         trainable_layers=None,
     )
-    root = build_root(subject, words)
+    with _named_by("value.model", "try value_model=qwen2.5-7b"):
+        subject = config if asked.model is None else resolve(WORD["value_model"].kind.shown(asked.model)).config
+        root = build_root(subject, words)
     prepared = methods.prepare(asked.trains, root, words)
     _named("value model", root)
     return Learner("value model", root, prepared)

@@ -33,6 +33,7 @@ REFERRED: Final = _of("dpo", "kto", *GENERATED)
 ROLLED: Final = _of(*GENERATED)
 VECTORS: Final = _of("contrastive")
 VALUED: Final = _of("ppo")
+JUDGED: Final = Need("functions judge where no reward_model is named", lambda _, r: r.reward_model.model is not None)
 VLLM: Final = Need("only a vLLM engine on this card has it", lambda _, r: r.rollout.engine == "vllm")
 
 
@@ -179,14 +180,18 @@ class RewardModel:
         needs=(ROLLED,),
     )
     weights_dtype: str = word(
-        "bfloat16", Choice(DTYPES), "How the reward model's weights are held.", name="reward_dtype", needs=(ROLLED,)
+        "bfloat16",
+        Choice(DTYPES),
+        "How the reward model's weights are held.",
+        name="reward_dtype",
+        needs=(ROLLED, JUDGED),
     )
     quantization: str | None = word(
         None,
         Maybe(Choice(("nf4", "fp4", "int8"))),
         "How the reward model's weights are packed.",
         name="reward_quantization",
-        needs=(ROLLED,),
+        needs=(ROLLED, JUDGED),
     )
 
     @staticmethod

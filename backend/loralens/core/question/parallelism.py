@@ -191,7 +191,7 @@ class Parallelism:
             raise InvalidInput(
                 f"{found.gpus // cut if cut > 1 else found.gpus} GPUs need a strategy; allowed: {', '.join(STRATEGIES[1:])}",
                 field="parallelism.strategy",
-                hint="try strategy=ddp, or fsdp2 to shard the weights",
+                hint="try strategy=ddp, or fsdp2 to shard the weights" if found.ep == 1 else "try strategy=fsdp2",
             )
         if found.offload == "parameters" and found.strategy not in ("zero3", "fsdp", "fsdp2"):
             raise InvalidInput(
@@ -229,7 +229,7 @@ def experts_divide(p: Parallelism) -> None:
         raise InvalidInput(
             f"ep {p.ep} is no multiple of tp {p.tp} that divides the {inside} GPUs of one copy",
             field="parallelism.ep",
-            hint=f"try ep={inside}",
+            hint=f"try ep={inside}" if inside > 1 else f"try gpus={p.ep} with strategy=fsdp2",
         )
     beside = {
         f"strategy={p.strategy}": p.strategy not in ("none", "fsdp2"),
