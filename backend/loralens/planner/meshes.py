@@ -82,6 +82,22 @@ def group(p: Parallelism, over: str) -> tuple[int, int]:
     """GPUs that take part in a collective over a dimension, and how far apart neighbours are: tp innermost, pp outermost."""
     sharding = p.sharding if p.strategy not in ("none", "ddp") else 1
     copies = p.data_parallel // sharding
-    sizes = {"tp": p.tp, "cp": p.cp, "dp_shard": sharding, "dp_replicate": copies, "pp": p.pp, "ep": p.ep}
-    between = {"tp": 1, "ep": 1, "cp": p.tp, "dp_shard": p.tp, "dp_replicate": p.tp * sharding, "pp": p.gpus // p.pp}
+    sizes = {
+        "tp": p.tp,
+        "cp": p.cp,
+        "dp_shard": sharding,
+        "dp_replicate": copies,
+        "pp": p.pp,
+        "ep": p.ep,
+        "hpz": p.hpz_partition or 1,
+    }
+    between = {
+        "tp": 1,
+        "ep": 1,
+        "hpz": 1,
+        "cp": p.tp,
+        "dp_shard": p.tp,
+        "dp_replicate": p.tp * sharding,
+        "pp": p.gpus // p.pp,
+    }
     return sizes[over], between[over]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loralens.core.answer.answers import memory_answer
+from loralens.core.architecture.families.ovis2 import covering
 from loralens.core.architecture.registry import count_parameters
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 
@@ -43,6 +44,11 @@ CASES: dict[str, dict[str, Any]] = {
                           "image_size": 56, "patch_size": 14, "model_type": "siglip_vision_model"},
     },
     "got_ocr2": GOT,
+    "ovis2": {
+        "hidden_size": 96, "vocab_size": 1000, "text_config": {**TEXT, "model_type": "qwen2", "vocab_size": 1000},
+        "vision_config": {"hidden_size": 80, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 5,
+                          "image_size": 56, "patch_size": 14, "hidden_stride": 2, "vocab_size": 300},
+    },
     "got_ocr2, untied": {**GOT, "tie_word_embeddings": False},
     "deepseek_ocr2": {
         "text_config": {**TEXT, "model_type": "deepseek_ocr2_text", "n_routed_experts": 4, "num_experts_per_tok": 2,
@@ -79,6 +85,21 @@ def test_got_ocr_2_says_that_pictures_are_not_cut() -> None:
     said = memory_answer({"config": config_of("got_ocr2"), "method": "full", "recipe": words})["estimates"][0]
     assert any("crop_to_patches" in line for line in said["assumptions"])
     assert any("16 patches in the tower, 1 tokens of the sequence" in line for line in said["assumptions"])
+
+
+@pytest.mark.parametrize("size", [(100, 90), (500, 700), (448, 1344), (2000, 300), (1500, 1600)])
+def test_ovis_2_cuts_pictures_as_its_processor_does(size: tuple[int, int]) -> None:
+    from transformers.models.ovis2.image_processing_pil_ovis2 import get_min_tile_covering_grid
+
+    down, across = get_min_tile_covering_grid(size, 448, 12)
+    assert covering(*size, 448) == down * across
+
+
+@pytest.mark.parametrize("field, value", [("tokenize_function", "st_argmax"), ("hidden_stride", 3)])
+def test_visual_words_that_ovis_2_is_not_modelled_with_are_refused(field: str, value: object) -> None:
+    config = config_of("ovis2")
+    with pytest.raises(UnsupportedArchitecture, match="hidden_stride"):
+        count_parameters({**config, "vision_config": {**config["vision_config"], field: value}})
 
 
 def test_phi_4_multimodal_says_that_sound_is_not_modelled() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loralens.core.answer.estimate import estimate
+from loralens.core.errors import InvalidInput
 
 LAYER_7B = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096  # weights of a Llama-2-7B layer
 ADAPTER = {"rank": 8, "target_modules": ("q_proj", "v_proj"), "adapter_dtype": "bfloat16"}
@@ -49,6 +50,28 @@ def test_zero3_keeps_small_weights_whole_and_prefetches_as_said():
     short = {**words, "sequence_length": 16, "gradient_checkpointing": False}
     at_once, ahead = (estimate("7B", "lora", prefetch_bucket_size=size, **short) for size in (0, None))
     assert at_once.allocated_bytes == ahead.allocated_bytes - 2 * 50_000_000
+
+
+def test_hpz_holds_a_second_copy_inside_a_machine_and_backward_gathers_there():
+    words = {"gpus": 32, "strategy": "zero3", **ADAPTER}
+    plain, second = (estimate("7B", "lora", hpz_partition=group, **words) for group in (None, 8))
+    weights = sum(item.parameter.bytes.at(*second.point) * item.count for item in second.plan.held)
+    held = entries(second)["second copy of the weights, a machine's part"]
+    assert held == pytest.approx(weights / 8, rel=1e-6)
+    assert second.allocated_bytes - plain.allocated_bytes == held
+    gathered = {
+        row["over"]: row["bytes"]
+        for row in second.communication
+        if row["kind"] == "all_gather" and row["phase"] == "backward"
+    }
+    assert set(gathered) == {"hpz"}
+    assert gathered["hpz"] == sum(
+        r["bytes"] for r in plain.communication if r["kind"] == "all_gather" and r["phase"] == "backward"
+    )
+    away = estimate("7B", "lora", hpz_partition=8, offload="parameters", **words)
+    assert "second copy of the weights, a machine's part" not in entries(away)
+    with pytest.raises(InvalidInput, match="groups of 5"):
+        estimate("7B", "lora", hpz_partition=5, **words)
 
 
 def test_zero3_fetches_modules_and_keeps_the_end_of_the_model():

@@ -7,6 +7,7 @@ from typing import Final
 # model_type of a whole multimodal model -> what stands beside its language model, by the kind of tower
 MEDIA: Final[dict[str, str]] = {
     "aya_vision": "aya_vision:AyaVisionMedia",
+    "ovis2": "ovis2:Ovis2Media",
     "paligemma": "projected:PaliGemmaMedia",
     "phi4_multimodal": "phi4_multimodal:Phi4Media",
     "qwen2_audio": "qwen2_audio:Qwen2AudioMedia",

@@ -25,6 +25,7 @@ _TEXT: Final = {
     "idefics3": "llama",
     "smolvlm": "llama",
     "mistral3": "mistral",
+    "ovis2": "qwen2",
     "paligemma": "gemma",
     "internvl": "qwen2",
     "kimi_k25": "deepseek_v3",
@@ -88,6 +89,7 @@ _EITHER: Final = frozenset(
 _TIED: Final = (
     "kimi_k25",
     "got_ocr2",
+    "ovis2",
     "deepseek_vl",
     "ernie4_5_vl_moe",
 )  # whose head is tied where the file does not say

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # DeepSpeed's documented defaults, in elements (https://www.deepspeed.ai/docs/config-json, runtime/zero/config.py)
 REDUCE_BUCKET: Final = 500_000_000  # reduce_bucket_size; transformers' "auto" makes it the hidden size squared
 PREFETCH_BUCKET: Final = 50_000_000  # stage3_prefetch_bucket_size
+SECOND: Final = "hpz"  # a dimension of the mesh: the GPUs of a machine, of all that shard
 REUSE_DISTANCE: Final = 1_000_000_000  # stage3_max_reuse_distance; twice the way to the end of the model
 PERSISTENT: Final = (
     100_000  # stage3_param_persistence_threshold; below a thousandth of a model: booked only where it is said
@@ -145,6 +146,8 @@ class Zero3(Zero2):
         super().__init__(setting)
         self.weights = setting.gpus
         self._reused: Storage | None = None
+        self._group = setting.recipe.parallelism.hpz_partition if self.weights > 1 else None
+        self.backward_over = SECOND if self._group else SHARDING
 
     def gathered(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage:
         """The largest weight of a layer, and what is fetched ahead of it, which is at most the layer."""
@@ -162,7 +165,23 @@ class Zero3(Zero2):
                     Storage(t.ledger, _persistent(t, placed, least, self.weights), "weights", "small weights, whole")
                 )
             self._reused = Storage(t.ledger, _reused(placed), "temporaries", "weights kept gathered for their backward")
+        if self._group:
+            held += self._second_copy(t, placed, self._group)
         return held
+
+    def _second_copy(self, t: Tape, placed: Sequence[tuple[Weight, int]], group: int) -> list[Storage]:
+        """hpZ: every weight's part in a group of GPUs, beside its part among all.
+
+        Source: DeepSpeed 0031ae39, runtime/zero/partition_parameters.py, `Init._partition_param_sec` (made when a weight is first
+        divided, and kept; in host memory where weights are offloaded).
+        """
+        total = ZERO
+        for weight, count in placed:
+            total = total + share(weight.bytes, group) * count
+        if self.host.weights:
+            self.host_bytes = self.host_bytes + total
+            return []
+        return [Storage(t.ledger, total, "weights", "second copy of the weights, a machine's part")]
 
     def before_backward(self, t: Tape) -> None:
         """The bucket is there."""

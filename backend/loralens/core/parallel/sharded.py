@@ -38,6 +38,7 @@ class Sharded(Strategy):
         super().__init__(setting)
         self._together: dict[int, Storage] = {}  # weights brought together for a layer's backward
         self._root: Storage | None = None
+        self.backward_over = SHARDING  # the GPUs among which backward gathers
 
     @property
     def gathers(self) -> bool:
@@ -72,7 +73,7 @@ class Sharded(Strategy):
         def apply(gradient: Tensor) -> Tensor:
             self._together[number] = self.gathered(t, weights, ahead=ahead)
             if self.weights > 1:
-                t.traffic.sent("all_gather", bytes_of(weights), SHARDING, number)
+                t.traffic.sent("all_gather", bytes_of(weights), self.backward_over, number)
             return gradient.view()
 
         t.record("gather", [outside], [hidden], [], apply)

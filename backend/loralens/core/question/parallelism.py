@@ -100,6 +100,12 @@ class Parallelism:
     persistence_threshold: int | str | None = word(
         None, Elements(), "ZeRO-3: weights of at most so many elements stay whole; none: 1e5.", needs=(ZERO3,)
     )
+    hpz_partition: int | None = word(
+        None,
+        Maybe(Whole(2, 1_024)),
+        "ZeRO++ (hpZ): GPUs of a machine that divide a second copy of the weights, which backward gathers; none: no copy.",
+        needs=(ZERO3,),
+    )
     tp: int = word(1, Whole(1, 65_536), "GPUs among which every layer's matrices are cut (tensor parallel).")
     sequence_parallel: bool = word(
         False, Truth(), "With tp: the residual stream is cut along the sequence.", needs=(TENSOR,)
@@ -207,6 +213,12 @@ class Parallelism:
             )
         if found.ep > 1:
             experts_divide(found)
+        if found.hpz_partition and found.strategy == "zero3" and found.data_parallel % found.hpz_partition:
+            raise InvalidInput(
+                f"{found.data_parallel} GPUs do not divide into groups of {found.hpz_partition}",
+                field="parallelism.hpz_partition",
+                hint="try the GPUs of one machine, a divisor of gpus",
+            )
         if found.pipeline_rank is not None and found.pipeline_rank >= found.pp > 1:
             raise InvalidInput(
                 f"pipeline_rank {found.pipeline_rank} is none of {found.pp} stages",

@@ -128,6 +128,9 @@ def linear(
         outside, t.section = t.section, "activations"  # the head's input is no logit
         x = cast(t, given, t.autocast, f"{label}: input cast by autocast")
         t.section = outside
+    unlaid = x  # as long as the product is made
+    if t.strided and x.width == t.strided and w.node is not None:
+        x = copy(t, unlaid, f"{label}: input by place")
     saved = derivatives.ADDMM.kept(mat1=x, mat2=w)
     t.saving([x, w, b], saved)
     out_width = _plain(divide(w.numel, x.width))

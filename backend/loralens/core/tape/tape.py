@@ -126,6 +126,7 @@ class Tape(BackwardEngine):
         self.refilling: Refilled | None = None  # the region that runs again
         self.layer = 0  # which simulated layer a parameter belongs to; 0: none
         self.layers_walked = 0
+        self.strided = 0  # width of inputs whose channels lie first in memory: a matrix that trains copies them
         self.every_layer = every_layer  # none is skipped and multiplied
         self.units = units  # of a run of layers, that are walked (`architecture.stack`)
         self.cast_cache: dict[Any, Tensor] = {}  # autocast's cache of 16-bit weights, emptied when autocast ends

@@ -29,6 +29,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("step-3.7-narrow", 4, 3, (1000, 700), 768),
     ("deepseek-vl-1.3b", 4, 5, (500, 700), 1024),
     ("phi-4-multimodal", 3, 5, (500, 700), 1536),
+    ("ovis2-1b", 4, 5, (500, 700), 2048),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -249,6 +250,16 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "siglip2_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
                           "num_hidden_layers": 26, "num_attention_heads": 16, "num_patches": 256, "patch_size": 16,
                           "vision_use_head": False},
+    },
+    "ovis2-1b": {
+        "model_type": "ovis2", "hidden_size": 896, "vocab_size": 151936, "image_token_id": 151665,
+        "visual_indicator_token_ids": [151666, 151667, 151668, 151669, 151670], "tie_word_embeddings": True,
+        "text_config": {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+                        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
+                        "tie_word_embeddings": True},
+        "vision_config": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 8,
+                          "image_size": 448, "patch_size": 14, "hidden_stride": 2, "vocab_size": 65536,
+                          "num_visual_indicator_tokens": 5},
     },
     "video-llava-7b": {
         "model_type": "video_llava", "vision_feature_layer": -2, "vision_feature_select_strategy": "default",

@@ -246,6 +246,21 @@ def _deepseek_ocr2(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _ovis2(config: Any, recipe: Recipe) -> MediaInputs:
+    """Ovis 2: pictures cut into tiles with a thumbnail, as its published processor has it."""
+    side, batch = config.vision_config.image_size, recipe.micro_batch_size
+    made = processor(
+        "ovis2.image_processing_pil_ovis2.Ovis2ImageProcessorPil",
+        size={"height": side, "width": side},
+        crop_to_patches=True,
+    )
+    given = made(pictures(recipe), return_tensors="np")
+    return MediaInputs(
+        {"pixel_values": tuple(given["pixel_values"].shape)},
+        chosen={(): 1, (batch, recipe.sequence_length): recipe.images * batch},
+    )
+
+
 def _step(config: Any, recipe: Recipe) -> MediaInputs:
     """Step-3.7: pictures of one size, and crops of them. Its processor needs torchvision: the rule here is our own."""
     import torch
@@ -270,6 +285,7 @@ def _step(config: Any, recipe: Recipe) -> MediaInputs:
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "deepseek_ocr2": _deepseek_ocr2,
     "deepseek_vl": _deepseek_vl,
+    "ovis2": _ovis2,
     "gemma3n": _gemma3n,
     "gemma4": _gemma4,
     "gemma4_unified": _unified,
