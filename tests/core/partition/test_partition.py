@@ -190,6 +190,20 @@ def test_what_cannot_be_cut_is_refused_by_name(model, words, error, field):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("family", ["rwkv", "mamba", "mamba2"])
+def test_recurrent_layers_are_cut_into_stages(family):
+    config = {
+        "model_type": family,
+        "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 512, "state_size": 8, "tie_word_embeddings": False,
+        "attention_hidden_size": 64, "intermediate_size": 256, "num_heads": 2, "head_dim": 64, "n_groups": 1,
+    }  # fmt: skip
+    whole = estimate(config, "full", **WORDS)
+    parts = [estimate(config, "full", **WORDS, pp=2, schedule="sequential", pipeline_rank=rank) for rank in range(2)]
+    assert all(part.total_parameters == whole.total_parameters for part in parts)
+    assert sum(part.breakdown["weights_bytes"] for part in parts) == whole.breakdown["weights_bytes"]
+    assert all(part.allocated_bytes < whole.allocated_bytes for part in parts)
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

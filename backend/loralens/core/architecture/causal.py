@@ -267,6 +267,12 @@ def position_ids(t: Tape, call: Call) -> None:
     call.shared["position ids"] = t.new(SEQUENCE, "int64", 1, "position ids")
 
 
+def end_positions(t: Tape, call: Call) -> None:
+    """No layer is handed them; a later pipeline stage, which has no embedding, never had any."""
+    if (positions := call.shared.pop("position ids", None)) is not None:
+        t.end(positions)
+
+
 def hold_embeddings(t: Tape, hidden: Tensor, call: Call) -> None:
     """The embedding's result is a local variable (`inputs_embeds`) of the model's forward, and may need a gradient."""
     call.held.append(hidden)

@@ -9,6 +9,7 @@ from typing import Final
 
 from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import end_positions
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.families.state_space import (
@@ -96,7 +97,7 @@ class Mamba(CausalDecoder):
 
     def masks(self, t: Tape, call: Call) -> None:
         """None: the mixers take the batch's own."""
-        t.end(call.shared.pop("position ids"))
+        end_positions(t, call)
 
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """In float32."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from loralens.core.architecture.blocks import LayerNorm
 from loralens.core.architecture.call import Call
+from loralens.core.architecture.causal import end_positions
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.module import Linear, Module
@@ -230,7 +231,7 @@ class Rwkv(CausalDecoder):
 
     def masks(self, t: Tape, call: Call) -> None:
         """None, and no positions."""
-        t.end(call.shared.pop("position ids"))
+        end_positions(t, call)
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernel runs."""
