@@ -84,7 +84,7 @@ async function toolsWork(page, files) {
   await press('Make plain')
   await tools.locator('[data-made-plain] a').waitFor()
   assert(
-    (await tools.locator('[data-made-plain]').innerText()).includes('PiSSA became plain LoRA: 1 module of rank 8'),
+    (await tools.locator('[data-made-plain]').innerText()).includes('PiSSA became plain LoRA: 1\u00a0module of rank 8'),
     'plain',
   )
 }
