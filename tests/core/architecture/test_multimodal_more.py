@@ -144,3 +144,11 @@ def test_a_tower_that_sees_pictures_and_a_video_has_its_gradients_once() -> None
         return int(found["peak_bytes"])
 
     assert 0 < held(video_frames=2) - held() < 600 * 1176 * 4 + 4096  # the video's patches, and nothing of the tower
+
+
+@pytest.mark.parametrize("trainer", ["torchtune", "litgpt"])
+def test_a_framework_without_this_model_has_the_model_of_transformers(trainer: str) -> None:
+    """GOT-OCR's text config says no type of its own: it is read as Qwen2's, which torchtune has a model of."""
+    body: dict[str, Any] = {"model": "got-ocr-2.0", "method": "lora", "recipe": {"trainer": trainer}}
+    found = memory_answer(body, verdicts=False)["estimates"][0]["parameters"]
+    assert found["total"] - found["trainable"] == 560_528_640

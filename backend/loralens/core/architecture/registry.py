@@ -233,7 +233,7 @@ def build(
     config, model_type = _family_of(entries, transformers)
     if model_type not in FAMILIES:
         raise _unknown(model_type)
-    root = _of_framework(config, model_type, framework)
+    root = _of_framework(config, framework)
     if root is None:
         root = _whole(entries, transformers, _make(config, model_type, head, num_labels))
     root.separable = model_type in SEPARATE
@@ -243,8 +243,9 @@ def build(
     return root
 
 
-def _of_framework(config: Config, model_type: str, framework: str) -> Root | None:
-    """The framework's own model code; None where it has none for this model type, or no framework is named."""
+def _of_framework(config: Config, framework: str) -> Root | None:
+    """The framework's own model code; None where it has none for the config's own model type, or no framework is named."""
+    model_type = config.text("model_type", "") if framework else ""
     if framework == "litgpt":
         from loralens.core.architecture.frameworks.litgpt import STYLES, LitGPT
 
