@@ -1,119 +1,99 @@
 /** What every check of the page shares: the real server, a real Chromium, and one way to fail. */
-import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import { chromium } from "../../frontend/node_modules/playwright-core/index.mjs";
+import { spawn } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { chromium } from '../../frontend/node_modules/playwright-core/index.mjs'
 
-export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
-export const SHOTS = join(ROOT, "frontend", "screenshots");
-mkdirSync(SHOTS, { recursive: true });
+export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..')
+export const SHOTS = join(ROOT, 'frontend', 'screenshots')
+mkdirSync(SHOTS, { recursive: true })
 
 /** A text as it is read: a number stays on the line of its unit by a space that does not break. */
-export const read = (text) => text.replaceAll("\u00a0", " ");
+export const read = (text) => text.replaceAll('\u00a0', ' ')
+
+/** A text as it is read: a number stays on the line of its unit by a space that does not break. */
+export const read = (text) => text.replaceAll('\u00a0', ' ')
 
 export function assert(condition, message) {
-  if (!condition) throw new Error(message);
+  if (!condition) throw new Error(message)
 }
 
 export function equal(actual, expected, message) {
-  if (actual !== expected)
-    throw new Error(
-      `${message}: ${JSON.stringify(actual)} is not ${JSON.stringify(expected)}`,
-    );
+  if (actual !== expected) throw new Error(`${message}: ${JSON.stringify(actual)} is not ${JSON.stringify(expected)}`)
 }
 
 function freePort() {
   return new Promise((found) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => found(port));
-    });
-  });
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address()
+      server.close(() => found(port))
+    })
+  })
 }
 
 /** The server under test: LORALENS_URL when given, else one of our own that ends with us. */
 export async function startServer(environment = {}) {
   if (process.env.LORALENS_URL)
     return {
-      url: process.env.LORALENS_URL.replace(/\/$/, ""),
+      url: process.env.LORALENS_URL.replace(/\/$/, ''),
       stop: async () => {},
-    };
-  const python = join(ROOT, ".venv", "bin", "python");
-  assert(
-    existsSync(python),
-    `no ${python}: run ./start.sh once, or set LORALENS_URL`,
-  );
-  assert(
-    existsSync(join(ROOT, "frontend", "dist", "index.html")),
-    "the page is not built: npm run build",
-  );
-  const port = await freePort();
-  const state = mkdtempSync(join(tmpdir(), "loralens-e2e-"));
-  const child = spawn(
-    python,
-    ["-m", "loralens", "serve", "--port", String(port)],
-    {
-      cwd: ROOT,
-      env: {
-        ...process.env,
-        PYTHONPATH: join(ROOT, "backend"),
-        LORALENS_STATE_DIR: state,
-        ...environment,
-      },
-      stdio: ["ignore", "pipe", "pipe"],
+    }
+  const python = join(ROOT, '.venv', 'bin', 'python')
+  assert(existsSync(python), `no ${python}: run ./start.sh once, or set LORALENS_URL`)
+  assert(existsSync(join(ROOT, 'frontend', 'dist', 'index.html')), 'the page is not built: npm run build')
+  const port = await freePort()
+  const state = mkdtempSync(join(tmpdir(), 'loralens-e2e-'))
+  const child = spawn(python, ['-m', 'loralens', 'serve', '--port', String(port)], {
+    cwd: ROOT,
+    env: {
+      ...process.env,
+      PYTHONPATH: join(ROOT, 'backend'),
+      LORALENS_STATE_DIR: state,
+      ...environment,
     },
-  );
-  let said = "";
-  for (const stream of [child.stdout, child.stderr])
-    stream.on("data", (data) => (said += data));
-  const gone = new Promise((ended) => child.once("exit", ended));
-  const url = `http://127.0.0.1:${port}`;
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let said = ''
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (said += data))
+  const gone = new Promise((ended) => child.once('exit', ended))
+  const url = `http://127.0.0.1:${port}`
   for (let attempt = 0; ; attempt++) {
-    const answer = await fetch(`${url}/api/health`).catch(() => null);
-    if (answer?.ok) break;
-    assert(
-      child.exitCode === null && attempt < 300,
-      `the server did not come up:\n${said}`,
-    );
-    await new Promise((later) => setTimeout(later, 100));
+    const answer = await fetch(`${url}/api/health`).catch(() => null)
+    if (answer?.ok) break
+    assert(child.exitCode === null && attempt < 300, `the server did not come up:\n${said}`)
+    await new Promise((later) => setTimeout(later, 100))
   }
   return {
     url,
     stop: async () => {
-      child.kill("SIGTERM");
-      await gone;
-      rmSync(state, { recursive: true, force: true });
+      child.kill('SIGTERM')
+      await gone
+      rmSync(state, { recursive: true, force: true })
     },
-  };
+  }
 }
 
 export async function startBrowser() {
-  const found = [
-    process.env.CHROMIUM,
-    "/usr/bin/chromium",
-    "/usr/bin/chromium-browser",
-    "/usr/bin/google-chrome",
-  ].find((path) => path && existsSync(path));
-  assert(
-    found,
-    "no Chromium found; install it (Debian: apt install chromium fonts-noto-cjk) or set CHROMIUM",
-  );
+  const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(
+    (path) => path && existsSync(path),
+  )
+  assert(found, 'no Chromium found; install it (Debian: apt install chromium fonts-noto-cjk) or set CHROMIUM')
   return chromium.launch({
     executablePath: found,
     args: [
-      "--headless",
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
+      '--headless',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
     ],
-  });
+  })
 }
 
 /**
@@ -124,122 +104,102 @@ export async function startBrowser() {
 export async function openPage(
   { browser, url },
   {
-    path = "/part2",
-    lang = "zh-CN",
-    theme = "light",
+    path = '/part2',
+    lang = 'zh-CN',
+    theme = 'light',
     width = 1280,
     height = 900,
-    reducedMotion = "no-preference",
+    reducedMotion = 'no-preference',
     expected = [],
-    serviceWorkers = "block",
+    serviceWorkers = 'block',
   } = {},
 ) {
-  const phone = width < 600;
+  const phone = width < 600
   const context = await browser.newContext({
     viewport: { width, height },
     colorScheme: theme,
     reducedMotion,
     hasTouch: phone,
     isMobile: phone,
-    permissions: ["clipboard-read", "clipboard-write"],
+    permissions: ['clipboard-read', 'clipboard-write'],
     serviceWorkers,
-  });
-  const page = await context.newPage();
-  const errors = [];
-  const foreign = [];
-  page.on("console", (message) => {
+  })
+  const page = await context.newPage()
+  const errors = []
+  const foreign = []
+  page.on('console', (message) => {
     // The machine gained or lost a network interface: nothing that the page did.
-    if (message.text().includes("ERR_NETWORK_CHANGED")) return;
+    if (message.text().includes('ERR_NETWORK_CHANGED')) return
     // What the browser says of `serviceWorkers: 'block'`.
-    if (message.text().includes("registration blocked by Playwright")) return;
-    if (
-      ["error", "warning"].includes(message.type()) &&
-      !expected.some((piece) => message.text().includes(piece))
-    )
-      errors.push(message.text());
-  });
-  page.on("pageerror", (error) => errors.push(error.message));
-  page.on("request", (request) => {
-    if (!request.url().startsWith(url) && !/^(data|blob):/.test(request.url()))
-      foreign.push(request.url());
-  });
-  await context.addInitScript(
-    (value) => localStorage.setItem("loralens.lang", value),
-    lang,
-  );
-  await page.goto(url + path, { waitUntil: "load" });
+    if (message.text().includes('registration blocked by Playwright')) return
+    if (['error', 'warning'].includes(message.type()) && !expected.some((piece) => message.text().includes(piece)))
+      errors.push(message.text())
+  })
+  page.on('pageerror', (error) => errors.push(error.message))
+  page.on('request', (request) => {
+    if (!request.url().startsWith(url) && !/^(data|blob):/.test(request.url())) foreign.push(request.url())
+  })
+  await context.addInitScript((value) => localStorage.setItem('loralens.lang', value), lang)
+  await page.goto(url + path, { waitUntil: 'load' })
   return {
     page,
     async finish() {
-      await context.close();
-      equal(errors.join("\n"), "", "console errors");
-      equal(foreign.join("\n"), "", "requests to third parties");
+      await context.close()
+      equal(errors.join('\n'), '', 'console errors')
+      equal(foreign.join('\n'), '', 'requests to third parties')
     },
-  };
+  }
 }
 
 /** Waits until the script has taken the page over and shows its numbers. */
 export async function settled(page) {
-  await page.waitForFunction(
-    () => document.documentElement.dataset.rendered === undefined,
-  );
-  await page.locator("[data-answer] [data-number=peak]").waitFor();
+  await page.waitForFunction(() => document.documentElement.dataset.rendered === undefined)
+  await page.locator('[data-answer] [data-number=peak]').waitFor()
 }
 
 /** Brings every lazy section onto the page. */
 export async function showEverything(page) {
   for (let round = 0; round < 40; round++) {
     const more = await page.evaluate(() => {
-      const waiting = [...document.querySelectorAll(".lazy > span[id]")];
+      const waiting = [...document.querySelectorAll('.lazy > span[id]')]
       // Not scrollIntoView: the next Tab would go on from there.
-      if (waiting[0])
-        window.scrollTo(
-          0,
-          waiting[0].getBoundingClientRect().top + window.scrollY,
-        );
-      return waiting.length;
-    });
-    if (more === 0) break;
-    await page.waitForTimeout(50);
+      if (waiting[0]) window.scrollTo(0, waiting[0].getBoundingClientRect().top + window.scrollY)
+      return waiting.length
+    })
+    if (more === 0) break
+    await page.waitForTimeout(50)
   }
-  await page.evaluate(() => window.scrollTo(0, 0));
+  await page.evaluate(() => window.scrollTo(0, 0))
   // Chunks of the sections may still be on their way.
-  await page.waitForLoadState("networkidle");
-  await page.locator("#recap fieldset").first().waitFor({ state: "attached" });
-  await page.locator("#decomposition canvas").waitFor({ state: "attached" });
+  await page.waitForLoadState('networkidle')
+  await page.locator('#recap fieldset').first().waitFor({ state: 'attached' })
+  await page.locator('#decomposition canvas').waitFor({ state: 'attached' })
 }
 
 /** A model of the list, as a reader chooses it: a click into the field, a click on the name. */
 export async function chooseModel(page, id) {
-  await page.locator("[data-model-picker]").first().click();
-  await page.locator(`[data-model="${id}"]`).click();
+  await page.locator('[data-model-picker]').first().click()
+  await page.locator(`[data-model="${id}"]`).click()
 }
 
 /** How many parameters full fine-tuning trains, which the first section says: those of the model that was meant. */
 export async function modelHas(page, count) {
   // at once: the section may be put in its place anew while one waits for it to stand still
-  await page.evaluate(() =>
-    document.getElementById("compare")?.scrollIntoView(),
-  );
-  await page
-    .locator("[data-card=full] [data-number=trainable]")
-    .filter({ hasText: count })
-    .waitFor();
+  await page.evaluate(() => document.getElementById('compare')?.scrollIntoView())
+  await page.locator('[data-card=full] [data-number=trainable]').filter({ hasText: count }).waitFor()
 }
 
 /** The settings that the first screen does not have: a phone keeps them in a sheet. */
 export async function openSettings(page) {
-  if (await page.locator(".summary").isVisible())
-    await page.locator(".summary").click();
-  else if (await page.locator("[data-settings]").isVisible())
-    await page.locator("[data-settings]").click();
+  if (await page.locator('.summary').isVisible()) await page.locator('.summary').click()
+  else if (await page.locator('[data-settings]').isVisible()) await page.locator('[data-settings]').click()
 }
 
 export async function post(url, path, body) {
   const response = await fetch(url + path, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
     body: JSON.stringify(body),
-  });
-  return response.json();
+  })
+  return response.json()
 }
