@@ -77,3 +77,18 @@ def test_flat_words_nest():
     assert nested({"target_modules": "none"}) == {"lora": {"target_modules": None}}
     with pytest.raises(InvalidInput):
         nested({"rnak": 8})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "hint"),
+    [
+        ({"value": {"weights_dtype": "int8"}}, "try value_dtype="),
+        ({"reward_model": {"quantization": "nf5"}}, "try reward_quantization="),
+        ({"rollout": {"utilization": 7}}, "try gpu_memory_utilization="),
+        ({"objective": {"type": "dpoo"}}, "try objective=dpo"),
+    ],
+)
+def test_a_hint_names_the_word_that_is_wrong_and_no_other(recipe, hint):
+    with pytest.raises(InvalidInput) as caught:
+        Recipe.from_mapping(recipe)
+    assert caught.value.hint.startswith(hint)

@@ -27,11 +27,12 @@ class Place:
     path: str
     default: Any = None
     hint: str | None = None  # instead of the kind's own
+    word: str = ""  # the flat name, where it is another than the last part of the path
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rsplit(".", 1)[-1]
+        """What a hint calls it."""
+        return self.word or self.path.rsplit(".", 1)[-1]
 
     def wrong(self, allowed: str, value: Any, hint: str | None = None) -> InvalidInput:
         """The error for a value that is not what is allowed here."""

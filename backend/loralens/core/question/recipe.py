@@ -324,7 +324,7 @@ class Recipe:
     def with_(self, name: str, value: Any) -> Recipe:
         """The recipe with one word changed, by its flat name; raises `InvalidInput` for a value that it does not take."""
         row = WORD[name]
-        read = row.kind.read(value, Place(row.path, row.default))
+        read = row.kind.read(value, Place(row.path, row.default, word=row.name))
         if name == "quantization" and read is None:
             return replace(self, quantization=None)
         if not row.group:

@@ -88,7 +88,7 @@ def read_words(rows: tuple[Word, ...], entries: Mapping[str, Any]) -> dict[str, 
     for row in rows:
         if row.field not in entries or (entries[row.field] is None and not row.kind.nullable):
             continue
-        values[row.field] = row.kind.read(entries[row.field], Place(row.path, row.default))
+        values[row.field] = row.kind.read(entries[row.field], Place(row.path, row.default, word=row.name))
     return values
 
 
