@@ -14,9 +14,6 @@ mkdirSync(SHOTS, { recursive: true })
 /** A text as it is read: a number stays on the line of its unit by a space that does not break. */
 export const read = (text) => text.replaceAll('\u00a0', ' ')
 
-/** A text as it is read: a number stays on the line of its unit by a space that does not break. */
-export const read = (text) => text.replaceAll('\u00a0', ' ')
-
 export function assert(condition, message) {
   if (!condition) throw new Error(message)
 }
@@ -36,11 +33,7 @@ function freePort() {
 
 /** The server under test: LORALENS_URL when given, else one of our own that ends with us. */
 export async function startServer(environment = {}) {
-  if (process.env.LORALENS_URL)
-    return {
-      url: process.env.LORALENS_URL.replace(/\/$/, ''),
-      stop: async () => {},
-    }
+  if (process.env.LORALENS_URL) return { url: process.env.LORALENS_URL.replace(/\/$/, ''), stop: async () => {} }
   const python = join(ROOT, '.venv', 'bin', 'python')
   assert(existsSync(python), `no ${python}: run ./start.sh once, or set LORALENS_URL`)
   assert(existsSync(join(ROOT, 'frontend', 'dist', 'index.html')), 'the page is not built: npm run build')
@@ -48,12 +41,7 @@ export async function startServer(environment = {}) {
   const state = mkdtempSync(join(tmpdir(), 'loralens-e2e-'))
   const child = spawn(python, ['-m', 'loralens', 'serve', '--port', String(port)], {
     cwd: ROOT,
-    env: {
-      ...process.env,
-      PYTHONPATH: join(ROOT, 'backend'),
-      LORALENS_STATE_DIR: state,
-      ...environment,
-    },
+    env: { ...process.env, PYTHONPATH: join(ROOT, 'backend'), LORALENS_STATE_DIR: state, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let said = ''

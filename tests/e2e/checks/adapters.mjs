@@ -17,11 +17,7 @@ function adapterFiles(folder) {
   )
   const prefix = 'base_model.model.model.layers.0.self_attn.q_proj.lora_'
   const header = {
-    [`${prefix}A.weight`]: {
-      dtype: 'F32',
-      shape: [rank, inside],
-      data_offsets: [0, a.byteLength],
-    },
+    [`${prefix}A.weight`]: { dtype: 'F32', shape: [rank, inside], data_offsets: [0, a.byteLength] },
     [`${prefix}B.weight`]: {
       dtype: 'F32',
       shape: [outside, rank],
@@ -39,12 +35,7 @@ function adapterFiles(folder) {
     pissa: join(folder, 'pissa', 'adapter_config.json'),
     begun: join(folder, 'begun.safetensors'),
   }
-  const config = {
-    peft_type: 'LORA',
-    r: rank,
-    lora_alpha: 8,
-    target_modules: ['q_proj'],
-  }
+  const config = { peft_type: 'LORA', r: rank, lora_alpha: 8, target_modules: ['q_proj'] }
   writeFileSync(files.config, JSON.stringify(config))
   mkdirSync(join(folder, 'pissa'))
   writeFileSync(files.pissa, JSON.stringify({ ...config, init_lora_weights: 'pissa' }))
@@ -115,11 +106,7 @@ async function trainingSurvivesReload(context, page) {
 
 export default async function adapters(context) {
   const folder = mkdtempSync(join(tmpdir(), 'loralens-adapter-'))
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    path: '/part2#adapters',
-    expected: ['422'],
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2#adapters', expected: ['422'] })
   try {
     await settled(page)
     const inspector = page.locator('[data-inspector]')

@@ -69,11 +69,7 @@ async function withoutAsking(page) {
   await reach(page, 'fit')
   equal(await page.locator('[data-moment]').count(), 3, 'moments of a run')
   const lines = ['{"text": "one two three"}', '{"text": "a longer text, of a few more words"}', 'no JSON']
-  const file = {
-    name: 'train.jsonl',
-    mimeType: 'application/json',
-    buffer: Buffer.from(lines.join('\n')),
-  }
+  const file = { name: 'train.jsonl', mimeType: 'application/json', buffer: Buffer.from(lines.join('\n')) }
   await page.locator('[data-own-data] input[type=file]').setInputFiles(file)
   await page.locator('[data-own-data] tbody tr').nth(4).waitFor({ timeout: 60_000 })
 }
@@ -97,11 +93,7 @@ async function offline(context, server) {
   await first.page.locator('a.primary').waitFor()
   await first.finish()
 
-  const served = await openPage(context, {
-    lang: 'en',
-    serviceWorkers,
-    expected: ['ERR_INTERNET_DISCONNECTED'],
-  })
+  const served = await openPage(context, { lang: 'en', serviceWorkers, expected: ['ERR_INTERNET_DISCONNECTED'] })
   await kept(served.page)
   await settled(served.page)
   await served.page.context().setOffline(true)

@@ -44,31 +44,17 @@ async function compared({ url }, page, body) {
 }
 
 async function laptop(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    width: 1440,
-    path: '/part2?gc=0',
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', width: 1440, path: '/part2?gc=0' })
   const recipe = { gradient_checkpointing: false }
   await settled(page)
-  await compared(context, page, {
-    model: 'llama-2-7b',
-    method: 'lora',
-    gpu: 'rtx-4090',
-    recipe,
-  })
+  await compared(context, page, { model: 'llama-2-7b', method: 'lora', gpu: 'rtx-4090', recipe })
   const [map, links] = await page.evaluate(() =>
     ['[data-heat-map] .key', '.toc'].map((name) => document.querySelector(name).getBoundingClientRect().bottom),
   )
   assert(map < 900 && links < 900, `all on one screen: ${map}, ${links}`)
   // Two actions: into the field, and a name; by mouse, then by keys alone.
   await chooseModel(page, 'qwen3-8b')
-  await compared(context, page, {
-    model: 'qwen3-8b',
-    method: 'lora',
-    gpu: 'rtx-4090',
-    recipe,
-  })
+  await compared(context, page, { model: 'qwen3-8b', method: 'lora', gpu: 'rtx-4090', recipe })
   const field = page.locator('[data-model-picker]')
   await field.focus()
   await page.keyboard.press('ArrowDown')
@@ -82,12 +68,7 @@ async function laptop(context) {
   await page.keyboard.press('Enter')
   equal(await field.inputValue(), 'Qwen3-32B', 'the name that was chosen')
   await page.locator('[data-method]').nth(2).check({ force: true })
-  const { fit } = await compared(context, page, {
-    model: 'qwen3-32b',
-    method: 'qlora',
-    gpu: 'rtx-4090',
-    recipe,
-  })
+  const { fit } = await compared(context, page, { model: 'qwen3-32b', method: 'qlora', gpu: 'rtx-4090', recipe })
   // Several changes together are one button.
   assert(fit.advice.path.length > 1, 'no single change is enough')
   await page.locator('[data-offer=together] button').click()
@@ -99,11 +80,7 @@ async function laptop(context) {
 
 /** The table by keys; as many GPUs as are needed. */
 async function choices(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    path: '/part2?m=llama-3.1-8b&gc=0',
-    width: 1440,
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2?m=llama-3.1-8b&gc=0', width: 1440 })
   await settled(page)
   await page.locator('[data-heat-map] td.does_not_fit').first().waitFor()
   const chosen = page.locator('[data-heat-map] td[tabindex="0"]')
@@ -125,11 +102,7 @@ async function choices(context) {
 
 /** A trainer's defaults, and an objective that says what it leaves out. */
 async function trainer(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    path: '/part2?m=llama-3.1-8b',
-    width: 1440,
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2?m=llama-3.1-8b', width: 1440 })
   await settled(page)
   await page.locator('[data-asked=trainer] select').selectOption('trl')
   await page.locator('[data-answer-recipe]').filter({ hasText: 'with gradient checkpointing' }).waitFor()
@@ -151,17 +124,9 @@ async function trainer(context) {
 }
 
 async function phone(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'zh-CN',
-    width: 390,
-    height: 844,
-  })
+  const { page, finish } = await openPage(context, { lang: 'zh-CN', width: 390, height: 844 })
   await settled(page)
-  await compared(context, page, {
-    model: 'llama-2-7b',
-    method: 'lora',
-    gpu: 'rtx-4090',
-  })
+  await compared(context, page, { model: 'llama-2-7b', method: 'lora', gpu: 'rtx-4090' })
   const bottom = await page.evaluate(
     () => document.querySelector('[data-heat-map] table').getBoundingClientRect().bottom,
   )

@@ -35,12 +35,7 @@ async function sweep(page, url) {
     /30\ss.*7 values of tokens/.test(await page.locator('[data-part=plan]').innerText()),
     'the form says in advance how long and what',
   )
-  await begin(page, {
-    axis: 'tokens',
-    width: '512',
-    cache: 'hot',
-    seconds: '3',
-  })
+  await begin(page, { axis: 'tokens', width: '512', cache: 'hot', seconds: '3' })
   await page.locator('#benchmark progress').waitFor()
   const id = runOf(page)
   await page.locator('[data-curve]').first().waitFor({ state: 'attached', timeout: SLOW })
@@ -68,11 +63,7 @@ async function chart(page, result) {
   await slider.focus()
   await page.keyboard.press('Home')
   const first = result.points.find((point) => point.value === Math.min(...result.points.map((item) => item.value)))
-  await page
-    .locator('#benchmark h3', {
-      hasText: `All variants at ${first.value} token`,
-    })
-    .waitFor()
+  await page.locator('#benchmark h3', { hasText: `All variants at ${first.value} token` }).waitFor()
   assert((await slider.getAttribute('aria-valuetext')).includes('×'), 'the slider says the ratios of its point')
   const shown = await page
     .locator('[data-variant]')
@@ -106,13 +97,7 @@ async function rewind(page) {
 
 /** A second run, held against the first; the comparison is part of the address and says what the API says. */
 async function compare(page, url, first) {
-  await begin(page, {
-    axis: 'none',
-    tokens: '1',
-    width: '512',
-    cache: 'hot',
-    seconds: '3',
-  })
+  await begin(page, { axis: 'none', tokens: '1', width: '512', cache: 'hot', seconds: '3' })
   await state(page, 'done')
   await rewind(page)
   const second = runOf(page)
@@ -174,10 +159,7 @@ async function calibration(page, url) {
 }
 
 export default async function benchmark(context) {
-  let { page, finish } = await openPage(context, {
-    lang: 'en',
-    path: '/part2#benchmark',
-  })
+  let { page, finish } = await openPage(context, { lang: 'en', path: '/part2#benchmark' })
   await settled(page)
   await page.locator('#bench-seconds').waitFor()
   await page.locator('[data-action=show-recorded]').click()
@@ -192,11 +174,7 @@ export default async function benchmark(context) {
   await finish()
 
   // The shared link on a phone, in the other language.
-  ;({ page, finish } = await openPage(context, {
-    path: `/part2?run=${id}#benchmark`,
-    theme: 'dark',
-    width: 360,
-  }))
+  ;({ page, finish } = await openPage(context, { path: `/part2?run=${id}#benchmark`, theme: 'dark', width: 360 }))
   await settled(page)
   await page.locator('[data-part=verdict]').waitFor()
   await page.locator('#benchmark details').evaluateAll((all) => all.forEach((details) => (details.open = true)))

@@ -15,11 +15,7 @@ const RUN = {
   model: 'qwen2.5-0.5b',
   name: 'Qwen2.5-0.5B',
   method: 'lora',
-  recipe: {
-    micro_batch_size: 4,
-    sequence_length: 2048,
-    lora: { target_modules: 'all-linear' },
-  },
+  recipe: { micro_batch_size: 4, sequence_length: 2048, lora: { target_modules: 'all-linear' } },
   gpu: null,
   meter: 'allocator',
   phases: ['forward', 'backward', 'optimizer'].map((phase, place) => ({
@@ -48,13 +44,7 @@ const RUN = {
 }
 const RUNS = [
   RUN,
-  {
-    ...RUN,
-    id: '0000000000000002',
-    status: 'lost',
-    silent_seconds: 600,
-    started_seconds: NOW - 900,
-  },
+  { ...RUN, id: '0000000000000002', status: 'lost', silent_seconds: 600, started_seconds: NOW - 900 },
   {
     ...RUN,
     id: '0000000000000003',
@@ -96,9 +86,7 @@ export default async function explain(context) {
     let asked = 0
     await page.route('**/api/watched', (route) => {
       asked += 1
-      return route.fulfill({
-        json: { runs: RUNS, unreadable: 1, shown: true },
-      })
+      return route.fulfill({ json: { runs: RUNS, unreadable: 1, shown: true } })
     })
     await settled(page)
     await page.locator('#check textarea').first().waitFor()

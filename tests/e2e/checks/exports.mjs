@@ -8,10 +8,7 @@ const PACE = 110
 async function saved(page, button) {
   await page.waitForTimeout(PACE)
   const [download] = await Promise.all([page.waitForEvent('download'), button.click()])
-  return {
-    name: download.suggestedFilename(),
-    bytes: readFileSync(await download.path()),
-  }
+  return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) }
 }
 
 async function charts(context) {
@@ -62,10 +59,7 @@ async function charts(context) {
 }
 
 async function paper(context) {
-  const { page, finish } = await openPage(context, {
-    theme: 'dark',
-    path: '/part2?r=16',
-  })
+  const { page, finish } = await openPage(context, { theme: 'dark', path: '/part2?r=16' })
   await settled(page)
   await page.evaluate(() => {
     window.print = () => {
@@ -106,10 +100,7 @@ async function paper(context) {
 
 /** A config.json of one's own is in the link; what is needed to cite and to reproduce is in one place; one sheet of paper. */
 async function links(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    path: '/part2?m=llama-3.1-8b&k=qlora',
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2?m=llama-3.1-8b&k=qlora' })
   await settled(page)
   const models = await (await fetch(`${context.url}/api/models/qwen2.5-0.5b`)).json()
   await page.locator('[data-own=model]').first().click()

@@ -22,10 +22,7 @@ async function named(page, name) {
 
 export default async function families(context) {
   const rows = await oneOfEach(context.url)
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    expected: ['422'],
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', expected: ['422'] })
   await settled(page)
   await showEverything(page)
   await page.locator('[data-number=shared]').waitFor()
@@ -33,10 +30,7 @@ export default async function families(context) {
   let checked = 0
   let refused = 0
   for (const { id, name } of rows) {
-    const answer = await post(context.url, '/api/memory', {
-      model: id,
-      methods: ['full', 'lora', 'qlora'],
-    })
+    const answer = await post(context.url, '/api/memory', { model: id, methods: ['full', 'lora', 'qlora'] })
     await goTo(page, new URLSearchParams({ m: id }))
     if (answer.estimates) {
       const wanted = wantedOf(Object.fromEntries(answer.estimates.map((item) => [item.method, item])), 'lora')
@@ -62,10 +56,7 @@ export default async function families(context) {
 
 /** The layers offered are the model's own, with the family's usual ones ticked; a choice of none of them is not sent. */
 async function targets(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    path: '/part2?m=gpt2',
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2?m=gpt2' })
   await settled(page)
   await page.getByRole('button', { name: 'More', exact: false }).first().click()
   const boxes = page.locator('.targets input')

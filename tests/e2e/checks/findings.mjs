@@ -96,11 +96,7 @@ async function sliding(page) {
     cell.click()
     while (number() === before) await new Promise(requestAnimationFrame)
     const now = document.querySelector('[data-further=time]') ?? old
-    return {
-      before,
-      peak: number(),
-      seen: now.isConnected && getComputedStyle(now).visibility,
-    }
+    return { before, peak: number(), seen: now.isConnected && getComputedStyle(now).visibility }
   })
   assert(peak !== before, 'the peak follows at once')
   equal(seen, 'hidden', `the time of ${before} beside ${peak}`)
@@ -112,11 +108,7 @@ export default async function findings(context) {
     { lang: 'zh-CN', width: 390 },
     { lang: 'en', width: 1440 },
   ]) {
-    const { page, finish } = await openPage(context, {
-      lang,
-      width,
-      path: '/part2?gc=0',
-    })
+    const { page, finish } = await openPage(context, { lang, width, path: '/part2?gc=0' })
     await settled(page)
     if (width > 600) await sliding(page)
     await showEverything(page)

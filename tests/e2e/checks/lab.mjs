@@ -18,11 +18,7 @@ async function section(browser, url, lang) {
 
 export default async function lab({ browser }) {
   const state = mkdtempSync(join(tmpdir(), 'loralens-lab-'))
-  const environment = {
-    ...process.env,
-    PYTHONPATH: join(ROOT, 'backend'),
-    LORALENS_STATE_DIR: state,
-  }
+  const environment = { ...process.env, PYTHONPATH: join(ROOT, 'backend'), LORALENS_STATE_DIR: state }
   const installer = spawn(
     join(ROOT, '.venv', 'bin', 'python'),
     ['-m', 'loralens.installation.run', '--log', join(state, 'lab.log'), '--', 'bash', '-c', PIP],

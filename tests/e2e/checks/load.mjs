@@ -25,9 +25,7 @@ const gib = (bytes) => `${(bytes / 2 ** 30).toFixed(1)}\u00a0GiB`
 
 /** The document as the server sends it to a browser that remembers this language. */
 async function documentOf(url, path, lang) {
-  const response = await fetch(url + path, {
-    headers: { accept: 'text/html', cookie: `loralens.lang=${lang}` },
-  })
+  const response = await fetch(url + path, { headers: { accept: 'text/html', cookie: `loralens.lang=${lang}` } })
   equal(response.headers.get('cache-control'), 'no-cache', `cache of ${path}`)
   return response.text()
 }
@@ -81,11 +79,7 @@ async function scripts({ page, url }) {
 }
 
 async function cold(context, { path = '/part2', lang, width, remembered = true }) {
-  const { page, finish } = await openPage(context, {
-    path: '/pages/plain.en.html',
-    lang,
-    width,
-  })
+  const { page, finish } = await openPage(context, { path: '/pages/plain.en.html', lang, width })
   if (remembered) await page.context().addCookies([{ name: 'loralens.lang', value: lang, url: context.url }])
   await page.addInitScript(() => {
     window.shifts = []
@@ -115,10 +109,7 @@ async function cold(context, { path = '/part2', lang, width, remembered = true }
 
 /** Readers without a script, and paper. */
 async function withoutScript({ browser, url }) {
-  const context = await browser.newContext({
-    javaScriptEnabled: false,
-    locale: 'zh-CN',
-  })
+  const context = await browser.newContext({ javaScriptEnabled: false, locale: 'zh-CN' })
   const page = await context.newPage()
   for (const [path, title] of [
     ['/part2', 'LoRA：只训练两条细线'],
@@ -155,9 +146,7 @@ export default async function load(context) {
     }
   }
   // Taken over, not drawn a second time: an element of the document is still the same one when the page is alive.
-  let { page, finish } = await openPage(context, {
-    path: '/pages/plain.en.html',
-  })
+  let { page, finish } = await openPage(context, { path: '/pages/plain.en.html' })
   await page.route('**/assets/start-*.js', async (route) => {
     await new Promise((later) => setTimeout(later, 300))
     await route.continue()
@@ -171,18 +160,10 @@ export default async function load(context) {
   )
   await finish()
   // Another language than the server knew of, and settings of the address: never the wrong words or numbers.
-  ;({ page, finish } = await cold(context, {
-    lang: 'en',
-    width: 1280,
-    remembered: false,
-  }))
+  ;({ page, finish } = await cold(context, { lang: 'en', width: 1280, remembered: false }))
   equal(await page.locator('h1').innerText(), 'LoRA: train only two thin strips', 'the language that was remembered')
   await finish()
-  ;({ page, finish } = await cold(context, {
-    path: '/part2?r=16',
-    lang: 'zh-CN',
-    width: 1280,
-  }))
+  ;({ page, finish } = await cold(context, { path: '/part2?r=16', lang: 'zh-CN', width: 1280 }))
   assert(
     (await page.locator('[data-answer-recipe]').filter({ hasText: 'r = 16' }).count()) === 1,
     'the rank of the address',

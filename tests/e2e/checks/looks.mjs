@@ -28,10 +28,8 @@ export async function sizes(page, phone, what) {
   const small = await page.evaluate((touch) => {
     const found = []
     const visible = (element) =>
-      element.checkVisibility({
-        opacityProperty: true,
-        visibilityProperty: true,
-      }) && !element.closest('.visually-hidden, .skip')
+      element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) &&
+      !element.closest('.visually-hidden, .skip')
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       const element = node.parentElement
@@ -83,10 +81,7 @@ async function look(context, { lang, theme, width }) {
   equal(raw, '', `untranslated key, ${what}`)
   await axe(page, what)
   await sizes(page, width < 600, what)
-  await page.screenshot({
-    path: join(SHOTS, `${lang}-${theme}-${width}.png`),
-    fullPage: true,
-  })
+  await page.screenshot({ path: join(SHOTS, `${lang}-${theme}-${width}.png`), fullPage: true })
   if (width === 1280) {
     // The update's picture is drawn in both of its hues, not flooded by one: minified colours once did that.
     await page.locator('#decomposition canvas').scrollIntoViewIfNeeded()
@@ -100,10 +95,7 @@ async function look(context, { lang, theme, width }) {
       for (let k = 0; k < data.length; k += 4)
         if (data[k] > data[k + 2] + 6) seen.red += 1
         else if (data[k + 2] > data[k] + 6) seen.blue += 1
-      return {
-        red: seen.red / (data.length / 4),
-        blue: seen.blue / (data.length / 4),
-      }
+      return { red: seen.red / (data.length / 4), blue: seen.blue / (data.length / 4) }
     })
     assert(hues.red > 0.15 && hues.blue > 0.15, `the matrix shows both hues, ${what}: ${JSON.stringify(hues)}`)
   }
@@ -136,10 +128,7 @@ export default async function looks(context) {
       0,
       `sideways scroll, home ${width}`,
     )
-    await home.page.screenshot({
-      path: join(SHOTS, `home-${lang}-${theme}-${width}.png`),
-      fullPage: true,
-    })
+    await home.page.screenshot({ path: join(SHOTS, `home-${lang}-${theme}-${width}.png`), fullPage: true })
     await home.page.locator('#home-model').selectOption('llama-2-70b')
     await home.page
       .locator('[data-home=full]')
@@ -199,9 +188,7 @@ async function dialogs(context) {
       await page.locator(name === 'gpu' ? '[data-own-gpu] [role=alert]' : '[data-ask-hub]').waitFor()
       await axe(page, `dialog ${name} ${width}`)
       await sizes(page, width < 600, `dialog ${name} ${width}`)
-      await page.screenshot({
-        path: join(SHOTS, `own-${name}-${lang}-${width}.png`),
-      })
+      await page.screenshot({ path: join(SHOTS, `own-${name}-${lang}-${width}.png`) })
       await page.keyboard.press('Escape')
       if (width < 600) await page.locator('.sheet-head button').click()
     }

@@ -6,11 +6,7 @@ const running = (page) =>
 
 /** Without motion, each animation is a row of steps; nothing ever runs. */
 async function steps(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    reducedMotion: 'reduce',
-    path: '/part2?n=50',
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', reducedMotion: 'reduce', path: '/part2?n=50' })
   await settled(page)
   await showEverything(page)
   for (const section of ['#decomposition', '#hub']) {

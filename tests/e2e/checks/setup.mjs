@@ -5,11 +5,7 @@ import { assert, chooseModel, equal, modelHas, openPage, openSettings, post, set
 const count = PARAMETERS.toLocaleString('en')
 
 async function ownGpu(context, { lang, width }) {
-  const { page, finish } = await openPage(context, {
-    lang,
-    width,
-    path: '/part2?gc=0',
-  })
+  const { page, finish } = await openPage(context, { lang, width, path: '/part2?gc=0' })
   await settled(page)
   await openSettings(page)
   await page.locator('[data-own=gpu]').focus()
@@ -84,10 +80,7 @@ async function ownGpu(context, { lang, width }) {
 
 /** A name that the catalogue does not have: how it was understood is said, whether it was typed or stood in the link. */
 async function readAs(context) {
-  let { page, finish } = await openPage(context, {
-    lang: 'zh-CN',
-    path: '/part2?m=llama3',
-  })
+  let { page, finish } = await openPage(context, { lang: 'zh-CN', path: '/part2?m=llama3' })
   await settled(page)
   await page.locator('[data-note=read-as]').filter({ hasText: 'llama3 读作 Llama-3-8B' }).waitFor()
   await finish()
@@ -131,10 +124,7 @@ async function language({ browser, url }) {
 }
 
 async function hubModel(context) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    expected: ['404', '403', '422'],
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', expected: ['404', '403', '422'] })
   await settled(page)
   const find = async (text) => {
     await page.locator('[data-own=model]').click()
@@ -171,11 +161,7 @@ async function hubModel(context) {
   await finish()
 
   // A link to a model that this machine has never seen: a visible note, and the button.
-  const link = await openPage(context, {
-    lang: 'zh-CN',
-    path: '/part2?m=stranger/small',
-    expected: ['404'],
-  })
+  const link = await openPage(context, { lang: 'zh-CN', path: '/part2?m=stranger/small', expected: ['404'] })
   await settled(link.page)
   await link.page.locator('[data-banner=missing] [data-ask-hub]').click()
   await modelHas(link.page, count)
@@ -185,11 +171,7 @@ async function hubModel(context) {
 }
 
 async function ownConfig(context, width) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    width,
-    expected: ['422'],
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', width, expected: ['422'] })
   await settled(page)
   await openSettings(page)
   // By keyboard alone.
@@ -208,11 +190,9 @@ async function ownConfig(context, width) {
   await page.keyboard.press('Enter')
   await page.locator('.config [role=alert]').filter({ hasText: 'hidden_size' }).waitFor()
   // A file, as a phone chooses it and a mouse drops it.
-  await page.locator('.config input[type=file]').setInputFiles({
-    name: 'config.json',
-    mimeType: 'application/json',
-    buffer: Buffer.from(JSON.stringify(CONFIG)),
-  })
+  await page
+    .locator('.config input[type=file]')
+    .setInputFiles({ name: 'config.json', mimeType: 'application/json', buffer: Buffer.from(JSON.stringify(CONFIG)) })
   await page.waitForFunction(() => document.querySelector('.config textarea').value.includes('hidden_size'))
   await use.click()
   await area.waitFor({ state: 'detached' })

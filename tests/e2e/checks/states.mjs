@@ -3,9 +3,7 @@ import { assert, chooseModel, equal, openPage, settled, showEverything } from '.
 
 export default async function states(context) {
   // A link restores everything; a broken one says so and falls back.
-  let { page, finish } = await openPage(context, {
-    path: '/part2?m=qwen2.5-7b&k=qlora&r=32&n=24&x=3&z=1#hub',
-  })
+  let { page, finish } = await openPage(context, { path: '/part2?m=qwen2.5-7b&k=qlora&r=32&n=24&x=3&z=1#hub' })
   await settled(page)
   equal(await page.locator('[data-model-picker]').inputValue(), 'Qwen2.5-7B', 'model of the link')
   await page.locator('[role=radio]').first().waitFor()
@@ -16,10 +14,7 @@ export default async function states(context) {
   )
   await finish()
 
-  ;({ page, finish } = await openPage(context, {
-    path: '/part2?r=zero&k=magic',
-    lang: 'en',
-  }))
+  ;({ page, finish } = await openPage(context, { path: '/part2?r=zero&k=magic', lang: 'en' }))
   await settled(page)
   assert(
     (await page.locator('[data-banner=address]').innerText()).includes('r=zero'),
@@ -27,11 +22,7 @@ export default async function states(context) {
   )
   await finish()
 
-  ;({ page, finish } = await openPage(context, {
-    path: '/part2?m=no-such-model',
-    lang: 'en',
-    expected: ['404'],
-  }))
+  ;({ page, finish } = await openPage(context, { path: '/part2?m=no-such-model', lang: 'en', expected: ['404'] }))
   await settled(page)
   equal(await page.locator('[data-model-picker]').inputValue(), 'Llama-2-7B', 'an unknown model falls back')
   assert((await page.locator('[data-banner=missing]').innerText()).includes('no-such-model'), 'and is named')
@@ -68,10 +59,7 @@ export default async function states(context) {
   await finish()
 
   // One click of advice changes the verdict.
-  ;({ page, finish } = await openPage(context, {
-    lang: 'en',
-    path: '/part2?gc=0',
-  }))
+  ;({ page, finish } = await openPage(context, { lang: 'en', path: '/part2?gc=0' }))
   await settled(page)
   await showEverything(page)
   await page.locator('#fit .advice').scrollIntoViewIfNeeded()
@@ -114,10 +102,7 @@ async function serverGone(context) {
 /** A link lands at its section, whatever the sections above it are still waiting for. */
 async function deepLinks(context) {
   for (const id of ['benchmark', 'code', 'course']) {
-    const { page, finish } = await openPage(context, {
-      path: `/part2#${id}`,
-      width: 1440,
-    })
+    const { page, finish } = await openPage(context, { path: `/part2#${id}`, width: 1440 })
     await page.waitForFunction(
       (name) => {
         const title = document.getElementById(`${name}-title`)

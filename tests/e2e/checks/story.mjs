@@ -4,11 +4,7 @@ import { assert, equal, openPage, post, settled } from '../lib.mjs'
 const MODEL = 'qwen2.5-0.5b'
 
 async function opened(context, options) {
-  const { page, finish } = await openPage(context, {
-    lang: 'en',
-    ...options,
-    path: `/part2?m=${MODEL}#story`,
-  })
+  const { page, finish } = await openPage(context, { lang: 'en', ...options, path: `/part2?m=${MODEL}#story` })
   await settled(page)
   await page.locator('[data-story] canvas').waitFor()
   // As a reader who scrolls: the page then no longer follows the address.
@@ -81,10 +77,7 @@ async function frames(page) {
 }
 
 async function still(context) {
-  const { page, finish } = await opened(context, {
-    reducedMotion: 'reduce',
-    width: 390,
-  })
+  const { page, finish } = await opened(context, { reducedMotion: 'reduce', width: 390 })
   const step = page.locator('[data-story] [data-step]')
   const box = page.locator('[data-story] [data-steps]')
   await scroll(page, 'before')

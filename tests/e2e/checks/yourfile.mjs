@@ -15,10 +15,7 @@ datasets: [{path: x, type: alpaca}]
 
 async function saved(page, button) {
   const [download] = await Promise.all([page.waitForEvent('download'), button.click()])
-  return {
-    name: download.suggestedFilename(),
-    text: readFileSync(await download.path(), 'utf8'),
-  }
+  return { name: download.suggestedFilename(), text: readFileSync(await download.path(), 'utf8') }
 }
 
 async function drop(page, name, text) {
