@@ -84,3 +84,14 @@ def test_logits_are_16_bits_and_their_gradient_is_written_over_them():
     logits = max(moment.by_category()[5].at(2, 512, 8) for moment in found.plan.moments)
     per_row = 4 + 4 + 8 + 4  # log-probability, logarithm of the sum, label, gradient
     assert 0 <= logits - 2 * 512 * 151_936 * 2 <= 2 * 512 * per_row + 16
+
+
+def test_a_key_but_for_a_letter_of_one_that_is_read_is_not_left_out():
+    group = "actor_rollout_ref.model"
+    reading = read_command(
+        {**GRPO, f"{group}.lora_rnk": 32, f"{ROLLOUT}.gpu_memory_utilisation": 0.4, f"{ROLLOUT}.top_p": 1}
+    )
+    assert [(one.key, reading.closest(one.key)) for one in reading.unknown] == [
+        (f"{group}.lora_rnk", f"{group}.lora_rank"),
+        (f"{ROLLOUT}.gpu_memory_utilisation", f"{ROLLOUT}.gpu_memory_utilization"),
+    ]

@@ -144,14 +144,21 @@ class Reading:
             kind, says = self.table.row(key)
             if kind == UNKNOWN and self.source.program in self.OTHER_PROGRAMS:
                 kind = IGNORED  # blocked as a whole, and these are its own
-            if kind == IGNORED:
+            if kind == IGNORED and not self._mistaken(key):
                 self.left_out += 1
-            elif kind == UNKNOWN:
+            elif kind in (UNKNOWN, IGNORED):
                 self.unknown.append(found)
             elif kind in (APPROXIMATE, BLOCKS) and key not in taken and found.value not in (*NOTHING, [], {}):
                 (self.blocks if kind == BLOCKS else self.approximate).append((found, says))
             else:
                 self.said += 1
+
+    def _mistaken(self, key: str) -> bool:
+        """Is a key that only a pattern leaves out one that is read, but for a letter or two?"""
+        if key in self.table.names:
+            return False
+        group, _, last = key.rpartition(".")
+        return bool(difflib.get_close_matches(last, self.table.read_in(group), n=1, cutoff=0.9))
 
     def closest(self, key: str) -> str | None:
         """A key that the unknown one may have meant."""

@@ -37,6 +37,11 @@ class Table:
             return self.names[key]
         return next((row for pattern, row in self.patterns if fnmatchcase(key, pattern)), (UNKNOWN, ""))
 
+    def read_in(self, group: str) -> list[str]:
+        """The last parts of the names in a group that become recipe words."""
+        split = (name.rpartition(".") for name, (kind, _) in self.names.items() if kind == IN_CODE)
+        return [last for above, _, last in split if above == group]
+
     def known(self) -> list[str]:
         """Names without a pattern, for suggestions."""
         return list(self.names)
