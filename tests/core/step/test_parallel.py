@@ -145,3 +145,11 @@ def test_four_bit_layers_of_old_bitsandbytes_keep_their_inputs(version, keeps):
     # attention kernel its own
     expected = 2048 * 32 * 2 * (4096 + 11008) if keeps else 0
     assert found.allocated_bytes - estimate("7B", "qlora", **words).allocated_bytes == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [({"gpus": 8}, False), ({"gpus": 32}, True), ({"gpus": 32, "ep": 8}, False)]
+)
+def test_experts_that_are_fewer_than_the_shards_are_filled_up_and_it_is_said(words, said):
+    found = estimate("mixtral-8x7b", "lora", strategy="fsdp2", **ADAPTER, **words)
+    assert ("8 experts among 32 GPUs" in " ".join(found.assumptions)) == said

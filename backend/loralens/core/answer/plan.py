@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +24,7 @@ from loralens.core.question.accelerator import BEFORE_8, CUDA, MPS
 from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.step.counts import Counts
-from loralens.core.step.held import held_parameters
+from loralens.core.step.held import Held, held_parameters
 from loralens.core.step.peaks import sums_are_enough
 from loralens.core.step.rank import of_rank
 from loralens.core.step.step import Step, walk_step
@@ -73,6 +73,18 @@ def plan_for(model: Model, method: str, recipe: Recipe, also_on: str | None = No
 
 def _of_model(root: Root, recipe: Recipe) -> list[str]:
     return [EQUAL_SHARES if root.experts_in_turn and line == ROUTING else line for line in root.assumptions(recipe)]
+
+
+def _of_shards(held: Iterable[Held], recipe: Recipe) -> list[str]:
+    """FSDP2 divides the first dimension, which of stacked experts is their number: beyond it, more GPUs gather more."""
+    asked, shards = recipe.parallelism, strategy_of(recipe).weights
+    if asked.strategy != "fsdp2" or asked.ep > 1:
+        return []
+    counts = {item.parameter.shape[0] for item in held if ".experts." in item.parameter.label}
+    return [
+        f"FSDP2 divides {count} experts among {shards} GPUs: filled up to {shards} wherever they are gathered (ep divides them)"
+        for count in sorted(count for count in counts if isinstance(count, int) and 1 < count < shards)
+    ]
 
 
 def _of_kernels(attention: Mapping[str, str], recipe: Recipe) -> list[str]:
@@ -163,6 +175,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe, also_on: str | None 
             *left_out_note(model.config),
             *of_cut(recipe),
             *strategy_of(recipe, adapters=any(counts.adapter_bytes)).assumptions(),
+            *_of_shards(step.held, recipe),
             *stack_assumptions(recipe, root.framework),
             *_of_kernels(step.attention, recipe),
         ],
