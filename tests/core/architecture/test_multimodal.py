@@ -363,3 +363,13 @@ def test_parts_of_a_tower_are_counted_with_the_places_that_they_work_on() -> Non
     )
     kinds = [uses(ernie, f"model.language_model.layers.1.mlp.{kind}_moe.experts") for kind in ("text", "vision")]
     assert sum(kinds) == 1024 and kinds[1] == 36 * 25 + 2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_size_of_pictures_is_a_word_where_it_changes_something(name):
+    media = build(config_of(name)).media
+    if media is None:
+        return
+    sizes = ((100, 1500), (300, 300), (900, 640), (1600, 1600))
+    found = {media.pictures(Recipe.from_mapping({"images": 1, "image_size": list(size)})) for size in sizes}
+    assert ("image_size" in media.words) == (len(found) > 1)

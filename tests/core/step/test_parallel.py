@@ -152,4 +152,4 @@ def test_four_bit_layers_of_old_bitsandbytes_keep_their_inputs(version, keeps):
 )
 def test_experts_that_are_fewer_than_the_shards_are_filled_up_and_it_is_said(words, said):
     found = estimate("mixtral-8x7b", "lora", strategy="fsdp2", **ADAPTER, **words)
-    assert ("8 experts among 32 GPUs" in " ".join(found.assumptions)) == said
+    assert ("8 experts among 32 GPUs" in " ".join(found.assumptions())) == said

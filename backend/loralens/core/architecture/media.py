@@ -32,6 +32,9 @@ TEXT_ALONE: Final = (
     "image_size=448,672 count one picture per sample"
 )
 
+FIXED_SIZE: Final = ("images", "freeze_tower")
+"""Words of a tower whose processor makes every picture the same size."""
+
 NO_ROOM: Final = (
     "a sample's pictures are more tokens than its sequence has, at which transformers stops with an error; counted as if it "
     "went on"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.families.projected import Projected
+from loralens.core.architecture.media import FIXED_SIZE
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.tape import ops
 
@@ -37,6 +38,7 @@ class Aligner(Module):
 class DeepseekVLMedia(Projected):
     """Every patch is a token."""
 
+    words = FIXED_SIZE
     tower, projector = "vision_model", "aligner"
 
     @classmethod

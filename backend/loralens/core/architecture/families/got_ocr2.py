@@ -12,6 +12,7 @@ from loralens.core.architecture.convolution import Convolution
 from loralens.core.architecture.families.projected import Projected
 from loralens.core.architecture.families.sam_attention import Seen
 from loralens.core.architecture.families.sam_vision import SamTower
+from loralens.core.architecture.media import FIXED_SIZE
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.tape import ops
 
@@ -47,6 +48,7 @@ class OcrProjector(Module):
 class GotOcr2Media(Projected):
     """Pictures of 1024 pixels, 256 tokens each."""
 
+    words = FIXED_SIZE
     usual = "got_ocr2_vision"
 
     @classmethod

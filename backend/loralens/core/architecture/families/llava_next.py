@@ -13,7 +13,7 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.convolution import given_dtype
 from loralens.core.architecture.families.projected import LlavaMedia
 from loralens.core.architecture.families.qwen_vision import joined, split_up
-from loralens.core.architecture.media import Pictures, missing_size
+from loralens.core.architecture.media import Media, Pictures, missing_size
 from loralens.core.errors import InvalidInput
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
@@ -34,6 +34,7 @@ PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 class LlavaNextMedia(LlavaMedia):
     """LLaVA's tower and projector on tiles."""
 
+    words = Media.words
     usual_pinpoints: Sequence[tuple[int, int]] = PINPOINTS
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:

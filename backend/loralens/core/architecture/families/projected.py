@@ -15,7 +15,7 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.convolution import given_dtype
 from loralens.core.architecture.families.encoder_towers import EncoderTower
 from loralens.core.architecture.families.qwen_vision import joined, split_up
-from loralens.core.architecture.media import Media, Pictures
+from loralens.core.architecture.media import FIXED_SIZE, Media, Pictures
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.graph import Tensor
@@ -155,6 +155,8 @@ def average(t: Tape, x: Tensor, numel: Size) -> Tensor:
 class Gemma3Media(Projected):
     """Gemma 3: every picture is one of the tower's size and 256 tokens."""
 
+    words = FIXED_SIZE
+
     def made(self, outer: Config, inputs: int, hidden: int) -> Module:
         """The average pools to so many tokens."""
         self._tokens = int(outer.integer("mm_tokens_per_image", default=256, high=2**20) ** 0.5) ** 2
@@ -178,6 +180,8 @@ class Gemma3Media(Projected):
 
 class PaliGemmaMedia(Projected):
     """PaliGemma: every patch is a token behind one layer."""
+
+    words = FIXED_SIZE
 
     def made(self, outer: Config, inputs: int, hidden: int) -> Module:
         """To the projection's own width, which is the language model's."""
@@ -221,6 +225,7 @@ class LlavaProjector(Module):
 class LlavaMedia(Projected):
     """LLaVA: the states of one layer, as a rule the last but one, without the first token."""
 
+    words = FIXED_SIZE
     usual = "clip_vision_model"
 
     @classmethod
