@@ -82,8 +82,11 @@ def test_explain_names_the_tensor(run, config, tmp_path):
     assert code == 0 and "logits" in out and "+gradient_checkpointing: true" in out
     code, out, _ = run("explain", str(log), "--training", str(config), "--json")
     assert json.loads(out)["tensors"][0]["bytes"] == 8 * 2048 * 151936 * 4
+    assert run("explain", text, "--training", str(config), "--json")[:2] == (0, out)  # the message itself
     code, _, err = run("explain", str(config))
     assert code == 2 and "no out-of-memory message" in err
+    code, _, err = run("explain", "no/such.log")
+    assert code == 2 and "the message in quotes" in err
     log.write_text(text.replace("24.00", "4.00"), encoding="utf-8")
     code, out, _ = run("explain", str(log), "--model", "qwen2.5-0.5b", "--method", "lora")
     assert code == 0 and "To make it fit:" in out

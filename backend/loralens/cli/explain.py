@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 File = Annotated[
-    str | None, Argument("FILE", help="The log with the message, or - for stdin; or a snapshot of torch.cuda.memory.")
+    str | None,
+    Argument(
+        "FILE", help="The log with the message, the message itself, or - for stdin; or a snapshot of torch.cuda.memory."
+    ),
 ]
 Training = Annotated[
     list[Path] | None,
@@ -112,8 +115,12 @@ def _end_of(file: str | None) -> str:
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
+        if "out of memory" in file.lower():
+            return file
         raise InvalidInput(
-            f"cannot read {file}: {error.strerror}", field="text", hint="give the path of a log"
+            f"cannot read {file}: {error.strerror}",
+            field="text",
+            hint="give the path of a log, the message in quotes, or - for stdin",
         ) from None
     return raw[-LOG_BYTES:].decode("utf-8", "replace")
 
@@ -185,7 +192,7 @@ def _show(answer: ExplainAnswer) -> None:
         table(
             ["it may have been", "how likely", "phase", "bytes", "as in"],
             [
-                (row["name"], f"{row['share']:.0%}", row["phase"], gib(row["bytes"]), _set_up(row["set_ups"][0]))
+                (row["name"], _likely(row["share"]), row["phase"], gib(row["bytes"]), _set_up(row["set_ups"][0]))
                 for row in answer["guesses"]
             ],
             left=2,
@@ -196,6 +203,10 @@ def _show(answer: ExplainAnswer) -> None:
         line("To make it fit: " + " ".join(option(row["field"], row["to"]) for row in answer["changes"]))
     for note in answer["notes"]:
         wrapped(note)
+
+
+def _likely(share: float) -> str:
+    return "< 1%" if share < 0.005 else f"{share:.0%}"
 
 
 def _set_up(row: GuessedSetUp) -> str:
