@@ -32,7 +32,7 @@ TEXT_ALONE: Final = (
     "image_size=448,672 count one picture per sample"
 )
 
-FIXED_SIZE: Final = ("images", "freeze_tower")
+FIXED_SIZE: Final[tuple[str, ...]] = ("images", "freeze_tower")
 """Words of a tower whose processor makes every picture the same size."""
 
 NO_ROOM: Final = (

@@ -155,7 +155,7 @@ def average(t: Tape, x: Tensor, numel: Size) -> Tensor:
 class Gemma3Media(Projected):
     """Gemma 3: every picture is one of the tower's size and 256 tokens."""
 
-    words = FIXED_SIZE
+    words: tuple[str, ...] = FIXED_SIZE
 
     def made(self, outer: Config, inputs: int, hidden: int) -> Module:
         """The average pools to so many tokens."""
@@ -181,7 +181,7 @@ class Gemma3Media(Projected):
 class PaliGemmaMedia(Projected):
     """PaliGemma: every patch is a token behind one layer."""
 
-    words = FIXED_SIZE
+    words: tuple[str, ...] = FIXED_SIZE
 
     def made(self, outer: Config, inputs: int, hidden: int) -> Module:
         """To the projection's own width, which is the language model's."""
@@ -225,7 +225,7 @@ class LlavaProjector(Module):
 class LlavaMedia(Projected):
     """LLaVA: the states of one layer, as a rule the last but one, without the first token."""
 
-    words = FIXED_SIZE
+    words: tuple[str, ...] = FIXED_SIZE
     usual = "clip_vision_model"
 
     @classmethod
