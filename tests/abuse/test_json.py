@@ -199,7 +199,13 @@ def test_a_group_that_is_called_by_one_word_is_so_in_the_schema_too():
         said[name] = [one for one in options if one.get("type") == "string"]
         for choice in said[name][0].get("enum", ["7B"]) if said[name] else ():
             assert getattr(Recipe.from_mapping({name: choice}), name) is not None, (name, choice)
-    assert [name for name, strings in said.items() if strings] == ["quantization", "objective", "teacher", "rollout", "reward_model"]
+    assert [name for name, strings in said.items() if strings] == [
+        "quantization",
+        "objective",
+        "teacher",
+        "rollout",
+        "reward_model",
+    ]
     for name in ("lora", "parallelism", "evaluation"):
         with pytest.raises(InvalidInput):
             Recipe.from_mapping({name: "AAA"})

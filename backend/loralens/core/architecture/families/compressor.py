@@ -70,6 +70,7 @@ class HeavyCompressor(Module):
     """Windows that do not overlap: keys weighted by a softmax over each window. Shapes: position_bias (window, width)."""
 
     series = 1
+    multiplies = False  # its own parameters are added
 
     def __init__(self, hidden: int, width: int, window: int) -> None:
         self.kv_proj = Linear(hidden, self.series * width, name="compressed keys")
