@@ -6,6 +6,7 @@ A worker ends with its server, and leaves interrupts from the terminal to it.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import threading
@@ -18,10 +19,14 @@ from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import to_json
 from loralens.endpoints.table import compute, compute_snapshot, import_all
 
-COLLECT: Final = (20_000, 10, 10)
-"""When Python looks for circles. A walk makes tens of thousands of objects that live for milliseconds; to look through them at
-every 700th is a tenth of its time."""
+COLLECT: Final = (200_000, 10, 10)
+"""When Python looks for circles while it works: not within a usual walk, whose tens of thousands of objects live for
+milliseconds. It looks behind each answer, when nearly all of them have gone by themselves."""
+WHOLE: Final = 1024
+"""Answers after which it looks through all that is there, and not only through what an answer left."""
 PARENT_SECONDS: Final = 1.0  # how often a worker looks whether it has become an orphan
+
+_answers = itertools.count(1)
 
 Problem = tuple[int, str, str, str, str | None, str | None]
 """Status, code, title, message, field and hint of an error."""
@@ -57,8 +62,12 @@ def _told(work: Callable[[], Mapping[str, object]]) -> bytes | Problem:
         return to_json(work()).encode()
     except LoraLensError as error:
         return error.status, error.code, error.title, error.message, error.field, error.hint
+    finally:
+        gc.collect(0 if next(_answers) % WHOLE else 2)
 
 
 def ready() -> None:
-    """Nothing: a worker that can do this has imported what it needs."""
+    """A worker that has done this has imported what it needs; what is there then stays, and is not looked through for circles."""
     import_all()
+    gc.collect()
+    gc.freeze()
