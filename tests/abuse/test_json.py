@@ -204,6 +204,7 @@ def test_a_group_that_is_called_by_one_word_is_so_in_the_schema_too():
         "objective",
         "teacher",
         "rollout",
+        "value",
         "reward_model",
     ]
     for name in ("lora", "parallelism", "evaluation"):

@@ -56,8 +56,8 @@ def components() -> Schema:
 
 
 def _group(name: str, words: tuple[Word, ...]) -> Schema:
-    """A group's object, or the one word that it is called by (`quantization: nf4`), or nothing."""
-    alone = next((word for word in words if word.name == name), None)
+    """A group's object, or the one word that it is called by (`quantization: nf4`, `value: same`), or nothing."""
+    alone = next((word for word in words if word.name == name or word.path == f"{name}.model"), None)
     choices = {"enum": list(alone.kind.choices)} if alone is not None and alone.kind.choices else {}
     short = [] if alone is None else [{"type": "string"} | choices]
     return {"anyOf": [{"$ref": _reference(name)}, *short, {"type": "null"}]}
