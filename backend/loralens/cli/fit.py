@@ -101,6 +101,7 @@ def _show(answer: FitAnswer, body: Body, filled: list[str]) -> None:
     )
     _batches(body)
     _pace(answer, body)
+    _quicker(answer)
     line("What to change:")
     _advise(answer)
 
@@ -144,6 +145,16 @@ def _pace(answer: FitAnswer, body: Body) -> None:
     line("--tokens N says it for yours, with the cost.")
     line()
     return None
+
+
+def _quicker(answer: FitAnswer) -> None:
+    if not answer["quicker"]:
+        return
+    line("Quicker, and it still fits:")
+    for row in answer["quicker"]:
+        change = f"{row['field']} {_word(row['from'])} → {_word(row['to'])}"
+        wrapped(f"{change}: {_slower(row['time_ratio'])}, {row['saves_seconds']:.2g} s a step. {row['why']['en']}")
+    line()
 
 
 def _advise(answer: FitAnswer) -> None:

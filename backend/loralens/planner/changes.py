@@ -60,6 +60,18 @@ def _halved(field: str, least: int) -> Callable[[Question], Any]:
     return to
 
 
+def _unpacked_to(autocast: bool) -> Callable[[Question], Any]:
+    """The dtype of the products, where 4-bit weights are unpacked to float32; with or without autocast."""
+
+    def to(question: Question) -> Any:
+        r = question.recipe
+        if r.quantization is None or r.quantization.compute_dtype != "float32" or (r.autocast is not None) != autocast:
+            return None
+        return r.autocast or "bfloat16"
+
+    return to
+
+
 def _fewer_targets(question: Question) -> Any:
     """Query and value alone, but not in place of the family's usual targets."""
     now = question.estimate().recipe.lora.target_modules
@@ -67,7 +79,16 @@ def _fewer_targets(question: Question) -> Any:
     return None if now in (usual, ("q_proj", "v_proj")) else ["q_proj", "v_proj"]
 
 
+COMPUTE_DTYPE: Final = "compute_dtype"
 CHANGES: Final = (
+    Change(COMPUTE_DTYPE, _unpacked_to(True), "none",
+           "4-bit weights are dequantized to float32 and then cast to 16 bits, in which autocast multiplies. "
+           "bnb_4bit_compute_dtype=bfloat16 dequantizes them to 16 bits at once, with the same products; on TRL's command line that is "
+           "dtype: bfloat16, which nobody gets who does not say it (float32 since 0.27)."),
+    Change(COMPUTE_DTYPE, _unpacked_to(False), "quality",
+           "Without autocast every product with a 4-bit weight runs in float32, without the card's 16-bit units. "
+           "bnb_4bit_compute_dtype=bfloat16 lets them run in 16 bits, as QLoRA's authors do; TRL takes float32 where nobody says "
+           "(since 0.27).", "compute_dtype_alone"),
     Change("attention", _set("attention", "sdpa", "eager"), "none",
            "A fused attention kernel does not keep the length × length matrix."),
     Change("padded", _set("padded", False, True), "none",

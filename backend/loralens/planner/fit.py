@@ -17,6 +17,7 @@ from loralens.core.errors import InvalidInput
 from loralens.planner.advice import advise
 from loralens.planner.pace import pace
 from loralens.planner.question import Question, read_question
+from loralens.planner.quicker import quicker
 from loralens.planner.time import training_time
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def fit_answer(body: Any) -> FitAnswer:
         "needed_bytes": needed,
         "headroom_bytes": device.memory_bytes - needed,
         "largest": {name: largest(question, device, name) for name in VARIABLES if applies(question, name)},
+        "quicker": quicker(question, device),
         "advice": advise(question, device) if needed > device.memory_bytes else None,
         "time": time,
     }

@@ -13,7 +13,7 @@ from loralens.core.errors import InvalidInput
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.versions import FOUR_BIT_FORGETS_INPUT_SINCE, framework, version
 from loralens.core.tape import ops
-from loralens.core.tape.cost import NOTHING, PRODUCTS, Cost, Costs, rate_of, unpacked
+from loralens.core.tape.cost import NOTHING, PRODUCTS, Cost, Costs, moving, rate_of, unpacked
 from loralens.core.tape.size import ONE, Size
 from loralens.core.tape.work import bytes_of
 
@@ -62,14 +62,19 @@ class FourBit:
             x = x.view()
         # double quantization: the scales are unpacked and offset, two float32 tensors, before the weight is
         scales = 2 * 4 * _ceil(layer.weight.numel[0], BLOCK) if self.double_quant else 0
-        out = unpacked_product(t, layer, x, self.compute_dtype, scales, 1 + self.unpacks_to_half)
+        out = unpacked_product(t, layer, x, self.compute_dtype, scales, 1 + self.unpacks_to_half, autocast=t.autocast)
         if self.keeps_input:
             t.keep(out, x)
         return ops.cast(t, out, dtype, f"{layer.label}: result cast back")
 
 
-def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int = 0, copies: int = 1) -> Tensor:
-    """`x @ unpack(W).T` as one autograd function that keeps only the packed weight; `scales`: bytes of unpacked scales."""
+def unpacked_product(
+    t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int = 0, copies: int = 1, *, autocast: str | None = None
+) -> Tensor:
+    """`x @ unpack(W).T` as one autograd function that keeps only the packed weight; `scales`: bytes of unpacked scales.
+
+    `autocast`: the dtype in which autocast lets the product run, where it looks into the function.
+    """
     numel = layer.weight.numel * copies
     unpacked = t.new(ONE * scales, "uint8", 1, f"{layer.label}: scales unpacked for the product", "temporaries")
     whole = t.new(numel, dtype, layer.in_features, f"{layer.label}: weight unpacked for the product", "temporaries")
@@ -82,18 +87,26 @@ def unpacked_product(t: Tape, layer: Linear, x: Tensor, dtype: str, scales: int 
         with t.temporary(numel, dtype, layer.in_features, label, "temporaries"):
             return t.new(*source, f"gradient: {layer.label} input", "temporaries")
 
-    t.record(layer.label, [out], [x], [], apply, lambda: packed_costs(layer, x, out, dtype))
+    t.record(layer.label, [out], [x], [], apply, lambda: packed_costs(layer, x, out, dtype, autocast))
     return out
 
 
-def packed_costs(layer: Linear, x: Tensor, out: Tensor, dtype: str) -> Costs:
-    """The weight is unpacked, and multiplied with; so again for the gradient of the input."""
+def packed_costs(layer: Linear, x: Tensor, out: Tensor, dtype: str, autocast: str | None = None) -> Costs:
+    """The weight is unpacked, and multiplied with; so again for the gradient of the input.
+
+    Under autocast the product runs in its dtype whatever the weight was unpacked to, and weight and input are cast first; the
+    gradient arrives in that dtype, so backward does the same. Source: bitsandbytes 0.50 backends/cuda/ops.py
+    (`_dequant_linear_fallback`: `F.linear`, which autocast casts for), autograd/_functions.py (`MatMul4Bit.backward`).
+    """
     packing, weights = layer.weight.packing, layer.weight.numel
     if packing is None:
         return NOTHING
-    moved = bytes_of(x) + bytes_of(out) + weights * ITEM_BYTES[dtype]
-    product = Cost(PRODUCTS, rate_of(dtype), ops.divide(x.numel, x.width).times(weights) * 2, moved)
-    both = (unpacked(packing.rate, weights, dtype), product)
+    ran = autocast or dtype
+    moved = bytes_of(x) + bytes_of(out) + weights * ITEM_BYTES[ran]
+    product = Cost(PRODUCTS, rate_of(ran), ops.divide(x.numel, x.width).times(weights) * 2, moved)
+    both = [unpacked(packing.rate, weights, dtype), product]
+    if ran != dtype:
+        both.insert(1, moving((weights + x.numel) * (ITEM_BYTES[dtype] + ITEM_BYTES[ran])))
     return both, both
 
 

@@ -165,8 +165,7 @@ def time_plan(
         link: bytes a second between two GPUs of the machine.
     """
     constants = constants or known().constants
-    dtype = recipe.autocast or recipe.weights_dtype
-    speed = speed_of(gpu, dtype, constants, share)
+    speed = speed_of(gpu, half_dtype(recipe), constants, share)
     between = communication(recipe, held, layers, gpu, constants, link)
     if speed is None or between is None:
         return None
@@ -187,6 +186,13 @@ def time_plan(
         seconds_of(between.reduced, between.bytes_per_second),
         constants,
     )
+
+
+def half_dtype(recipe: Recipe) -> str:
+    """The 16-bit dtype of a step's products; where all of them run in float32, float32."""
+    packed = recipe.quantization.compute_dtype if recipe.quantization is not None else "float32"
+    named = (recipe.autocast, recipe.weights_dtype, packed)
+    return next((dtype for dtype in named if dtype not in (None, "float32")), None) or recipe.weights_dtype
 
 
 def launches(work: WorkLog) -> int:

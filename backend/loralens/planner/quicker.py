@@ -1,0 +1,71 @@
+"""What makes a step quicker and asks for nothing but memory that is there: said whether it fits or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from loralens.core.answer.pace import pace_on
+from loralens.core.errors import LoraLensError
+from loralens.planner.changes import CHANGES, COMPUTE_DTYPE, Change
+
+if TYPE_CHECKING:
+    from loralens.core.answer.pace import Pace
+    from loralens.core.catalogue import Gpu
+    from loralens.planner.question import Question
+    from loralens.planner.shapes import QuickerChange
+
+WORTH_SAYING: Final = 0.02
+"""A change that saves less of the time is not shown."""
+UNCHECKPOINTED: Final = Change(
+    "gradient_checkpointing",
+    lambda q: False if q.recipe.gradient_checkpointing and q.recipe.checkpoint_offload == "none" else None,
+    "none",
+    "The layers' activations fit without gradient checkpointing: nothing is computed twice.",
+    "checkpointing_off",
+)
+QUICKER: Final = (
+    *(change for change in CHANGES if change.field in (COMPUTE_DTYPE, "fused_kernels", "attention")),
+    UNCHECKPOINTED,
+)
+
+
+def quicker(question: Question, device: Gpu) -> list[QuickerChange]:
+    """Changes with which a token takes less time and the step still fits; the 4-bit weights' compute dtype first, then by what they save.
+
+    A compute dtype of float32 is seldom chosen: TRL takes it where nobody says otherwise.
+    """
+    now = _pace(question, device)
+    if now is None:
+        return []
+    before, rows = question.estimate(), []
+    for change in QUICKER:
+        value = change.to(question)
+        if value is None:
+            continue
+        changed = question.with_(change.field, value)
+        then = _pace(changed, device)
+        if then is None or then.step.seconds > (1 - WORTH_SAYING) * now.step.seconds:
+            continue
+        after = changed.estimate()
+        needed = after.overhead.needed[1]
+        if needed > max(device.memory_bytes, before.overhead.needed[1]):
+            continue
+        row: QuickerChange = {
+            "field": change.field,
+            "from": question.get(change.field),
+            "to": value,
+            "why": {"key": change.key, "en": change.en},
+            "time_ratio": now.tokens_per_second / then.tokens_per_second,
+            "saves_seconds": now.step.seconds - then.step.seconds,
+            "saves_bytes": before.allocated_bytes - after.allocated_bytes,
+            "needed_bytes": needed,
+        }
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["field"] != COMPUTE_DTYPE, row["time_ratio"]))
+
+
+def _pace(question: Question, device: Gpu) -> Pace | None:
+    try:
+        return pace_on(question.model, question.method, question.recipe, device)
+    except LoraLensError:  # this combination is not modelled or not allowed: then it is no advice
+        return None
