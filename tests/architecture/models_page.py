@@ -42,7 +42,8 @@ WHOLE = """
 ## Multimodal models, whole
 
 Walked with tower and projector, frozen or trained, and traced with the shapes that the processors make. Of any other multimodal
-model the language part is walked where its type stands above, and the answer names the tower that it leaves out.
+model the language part is walked where its type stands above, and the answer names the tower that it leaves out. Of a model whose
+code is not in transformers the last column names the code; it is traced as told anew in `lab/trace/hub`, and each answer says so.
 
 | model type | traced steps | median error | largest error | written after |
 | --- | --: | --: | --: | --- |

@@ -60,6 +60,7 @@ class Media:
     own_positions = True  # pictures have positions of their own, where the language model can tell kinds of them apart
     copies_ids = False  # the model looks up a copy of the token ids, with zeros for placeholders
     words: tuple[str, ...] = ("images", "image_size", "freeze_tower")  # those of `question.media` that it takes
+    origin = ""  # where the model's code is not transformers': whose it is, and what is walked
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
         self.root = root
@@ -190,7 +191,8 @@ class Media:
     def assumptions(self, recipe: Recipe) -> list[str]:
         """What is counted of the pictures."""
         found = self.pictures(recipe)
-        return [TEXT_ALONE] if found is None else [self.shown(recipe, found), *self.room(recipe, found)]
+        said = [TEXT_ALONE] if found is None else [self.shown(recipe, found), *self.room(recipe, found)]
+        return [*said, self.origin] if self.origin else said
 
     def shown(self, recipe: Recipe, found: Pictures) -> str:
         """How many patches and tokens a sample's pictures are."""

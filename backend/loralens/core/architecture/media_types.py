@@ -30,6 +30,7 @@ MEDIA: Final[dict[str, str]] = {
     "idefics2": "idefics2:Idefics2Media",
     "idefics3": "idefics3:Idefics3Media",
     "internvl": "internvl:InternVL",
+    "interns1": "interns1:InternS1Media",
     "kimi_k25": "kimi_vision:KimiMedia",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",
     "llava_next": "llava_next:LlavaNextMedia",

@@ -28,6 +28,7 @@ _TEXT: Final = {
     "ovis2": "qwen2",
     "paligemma": "gemma",
     "internvl": "qwen2",
+    "interns1": "qwen2",
     "kimi_k25": "deepseek_v3",
     "lfm2_vl": "lfm2",
     "minicpmv4_6": "qwen3_5_text",

@@ -13,7 +13,7 @@ from loralens.core.architecture.nested import trained_part
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.presets import lists_linears
 from loralens.core.question.recipe import Quantization, Recipe
-from loralens.lab.trace import media, quantize
+from loralens.lab.trace import hub, media, quantize
 from loralens.lab.trace.families import model_class
 from loralens.lab.trace.ledger import TraceLedger
 
@@ -45,14 +45,15 @@ def read_config(given: Mapping[str, Any]) -> Any:
     name = entries.pop("model_type", None)
     if not isinstance(name, str):
         raise InvalidInput("config.model_type is missing", field="config.model_type", hint="paste a whole config.json")
-    if name not in CONFIG_MAPPING:
+    found = CONFIG_MAPPING[name] if name in CONFIG_MAPPING else hub.config_class(name)
+    if found is None:
         raise UnsupportedArchitecture(
             f"transformers does not know model_type {name!r:.60}",
             field="config.model_type",
             hint="see its list of models",
         )
     try:
-        config = CONFIG_MAPPING[name](**entries)
+        config = found(**entries)
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, StrictDataclassError) as problem:
         text = str(problem).strip() or type(problem).__name__
         raise InvalidInput(

@@ -10,6 +10,7 @@ import torch
 from loralens.core.architecture.heads import EMBEDDING, LM, no_such_head
 from loralens.core.architecture.registry import families as walked
 from loralens.core.errors import UnsupportedArchitecture
+from loralens.lab.trace import hub
 
 # families with parameters that train in name and no gradient ever reaches
 UNREACHED: Final = frozenset(
@@ -30,6 +31,8 @@ def model_class(config: Any, head: str = LM) -> Any:
     """
     from transformers.models.auto import modeling_auto as auto
 
+    if head == LM and (told := hub.model_class(config)) is not None:
+        return told
     if head != LM:
         mapping = getattr(auto, _MAPPINGS[head])
         if head == "question_answering" and type(config) not in mapping:

@@ -30,6 +30,8 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("deepseek-vl-1.3b", 4, 5, (500, 700), 1024),
     ("phi-4-multimodal", 3, 5, (500, 700), 1536),
     ("ovis2-1b", 4, 5, (500, 700), 2048),
+    ("intern-s1-mini", 3, 5, (448, 896), 1024),
+    ("yi-vl-6b", 3, 5, (448, 448), 1536),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -40,6 +42,26 @@ SKIPS: Final = dict.fromkeys(("muse-glimmer-narrow", "lfm2-vl-1.6b", "lfm2.5-vl-
 BESIDE: Final = {"video-llava-7b": {"video_frames": 4}}
 # published widths, unless a line above says otherwise
 CONFIGS: Final[dict[str, JsonObject]] = {
+    "intern-s1-mini": {
+        "model_type": "interns1", "downsample_ratio": 0.5, "image_seq_length": 256, "projector_hidden_act": "gelu",
+        "vision_feature_layer": -1, "vision_feature_select_strategy": "default", "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen3", "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+                        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 153216,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "interns1_vision", "hidden_size": 1024, "intermediate_size": 4096,
+                          "num_hidden_layers": 24, "num_attention_heads": 16, "attention_bias": True, "image_size": [448, 448],
+                          "patch_size": [14, 14], "norm_type": "layer_norm", "use_qk_norm": False, "drop_path_rate": 0.0},
+    },
+    "yi-vl-6b": {
+        "model_type": "llava", "is_yi_vl_derived_model": True, "image_token_index": 64000, "projector_hidden_act": "gelu",
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+                        "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 64064, "pad_token_id": 64001,
+                        "tie_word_embeddings": False},
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1280, "intermediate_size": 5120, "image_size": 448,
+                          "num_attention_heads": 16, "num_hidden_layers": 32, "patch_size": 14, "projection_dim": 1024,
+                          "hidden_act": "gelu"},
+    },
     # narrower than 35B-A3B, with fewer experts
     "qwen3.5-moe-narrow": {
         "model_type": "qwen3_5_moe", "tie_word_embeddings": False,

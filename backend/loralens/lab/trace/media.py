@@ -200,6 +200,7 @@ _MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
     "aya_vision": _tiled,
     "gemma3": _fixed,
     "got_ocr2": _tiled,
+    "interns1": _tiled,
     "internvl": _tiled,
     "llava": _llava,
     "llava_next": _next,

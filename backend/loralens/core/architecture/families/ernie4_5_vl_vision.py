@@ -13,8 +13,8 @@ from loralens.core.architecture.activations import known
 from loralens.core.architecture.blocks import LayerNorm, RMSNorm
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.families.qwen2_vl import PlainVisionBlock
-from loralens.core.architecture.families.qwen_vision import Grid, QwenMedia, VisionTables, resized
-from loralens.core.architecture.media import missing_size, refuse_packed
+from loralens.core.architecture.families.qwen_vision import Grid, QwenMedia, VisionTables
+from loralens.core.architecture.media import Media, refuse_packed
 from loralens.core.architecture.module import Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import ops
@@ -22,7 +22,6 @@ from loralens.core.tape.size import TOKENS, Size
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.architecture.decoder import CausalDecoder
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.parameter import Parameter
@@ -125,12 +124,8 @@ class ErnieVLMedia(QwenMedia):
     """Tower and resampler."""
 
     tower, projector = "vision_tower", "resampler_model"
-    words = ("images", "image_size", "freeze_tower")
+    words = Media.words
     limits = (56 * 56, 28 * 28 * 6_177)
-
-    def __init__(self, root: CausalDecoder, outer: Config) -> None:
-        self._width = root.s.hidden
-        super().__init__(root, outer)
 
     def made(self, v: Config) -> Module:
         """From the vision config."""
@@ -142,15 +137,6 @@ class ErnieVLMedia(QwenMedia):
         merged = self._visual.hidden * self._merge**2
         self._resampler = ErnieResampler(merged, v.integer("temporal_merge_size", default=2, high=1_024), self._width)
         return [(self.projector, self._resampler)]
-
-    def grids(self, recipe: Recipe) -> dict[str, Grid]:
-        """Pictures alone."""
-        if not recipe.images:
-            return {}
-        if recipe.image_size is None:
-            raise missing_size()
-        sides = resized(*recipe.image_size, self._visual.patch_embed.patch * self._merge, *self.limits)
-        return {"pictures": self._grid(sides, recipe.images, 1)}
 
     def beside(self, recipe: Recipe) -> list[tuple[str, Size]]:
         """A kind for every token, and another that goes by its experts."""

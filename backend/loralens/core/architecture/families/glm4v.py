@@ -24,7 +24,7 @@ from loralens.core.architecture.families.qwen_vision import (
     VisionTables,
     resized,
 )
-from loralens.core.architecture.media import missing_size
+from loralens.core.architecture.media import Media
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import Shape
@@ -37,7 +37,6 @@ from loralens.core.tape.tape import Tape
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.question.recipe import Recipe
 
 
 class Glm4vAttention(SelfAttention):
@@ -175,22 +174,16 @@ class Glm4vTower(Module):
 class Glm4vMedia(QwenMedia):
     """GLM's tower for pictures."""
 
-    words = ("images", "image_size", "freeze_tower")
+    words = Media.words
     limits = (112 * 112, 28 * 28 * 15_000)
 
     def made(self, v: Config) -> Module:
         """From the vision config."""
         return Glm4vTower(v)
 
-    def grids(self, recipe: Recipe) -> dict[str, Grid]:
-        """Patches of pictures, each of which counts as two frames."""
-        if not recipe.images:
-            return {}
-        if recipe.image_size is None:
-            raise missing_size()
-        factor = self._visual.patch_embed.patch * self._merge
-        sides = resized(*recipe.image_size, factor, *self.limits, frames=2)
-        return {"pictures": self._grid(sides, recipe.images, 1)}
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Of a picture, which counts as two frames."""
+        return resized(height, width, self._visual.patch_embed.patch * self._merge, *self.limits, frames=2)
 
 
 class Glm4vMoeText(Glm4Moe):

@@ -15,7 +15,7 @@ from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.convolution import Convolution
 from loralens.core.architecture.families.qwen2_vl import PlainVisionBlock
 from loralens.core.architecture.families.qwen_vision import Grid, QwenMedia, SplitVisionAttention, VisionTables
-from loralens.core.architecture.media import missing_size
+from loralens.core.architecture.media import Media
 from loralens.core.architecture.module import Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import derivatives, ops
@@ -137,10 +137,9 @@ class KimiMedia(QwenMedia):
 
     tower, projector = "vision_tower", "mm_projector"
     blocks, copies_ids = "layers", True
-    words = ("images", "image_size", "freeze_tower")
+    words = Media.words
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
-        self._width = root.s.hidden
         root.expert_targets = None  # PEFT knows DeepSeek's stacked experts by its model type alone
         super().__init__(root, outer)
 
@@ -163,14 +162,9 @@ class KimiMedia(QwenMedia):
         """Nothing: places are found by the tokens."""
         return []
 
-    def grids(self, recipe: Recipe) -> dict[str, Grid]:
+    def sides(self, height: int, width: int) -> tuple[int, int]:
         """Made smaller where there are too many patches, never larger; padded to whole tokens."""
-        if not recipe.images:
-            return {}
-        if recipe.image_size is None:
-            raise missing_size()
-        sides = padded(*recipe.image_size, self._visual.patch_embed.patch, self._merge)
-        return {"pictures": self._grid(sides, recipe.images, 1)}
+        return padded(height, width, self._visual.patch_embed.patch, self._merge)
 
     def placed(self, t: Tape, hidden: Tensor, call: Call) -> Tensor:
         """The model's forward keeps where placeholders are."""

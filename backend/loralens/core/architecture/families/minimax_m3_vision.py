@@ -12,8 +12,8 @@ from loralens.core.architecture.activations import activation, known
 from loralens.core.architecture.blocks import LayerNorm, rotate
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.families.encoder_towers import TowerLayer
-from loralens.core.architecture.families.qwen_vision import Grid, PatchEmbed, QwenMedia, resized
-from loralens.core.architecture.media import missing_size
+from loralens.core.architecture.families.qwen_vision import Grid, PatchEmbed, QwenMedia
+from loralens.core.architecture.media import Media
 from loralens.core.architecture.module import Linear, Module, Stack
 from loralens.core.architecture.rotary import cut
 from loralens.core.architecture.stack import walk_stack
@@ -24,7 +24,6 @@ from loralens.core.tape.packed import attend
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.architecture.decoder import CausalDecoder
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.size import Size
     from loralens.core.tape.tape import Tape
@@ -150,13 +149,9 @@ class MiniMaxM3Media(QwenMedia):
 
     tower, projector = "vision_tower", "multi_modal_projector"
     blocks = "layers"
-    words = ("images", "image_size", "freeze_tower")
+    words = Media.words
     limits = (4 * 28 * 28, 451_584)
     own_positions = False
-
-    def __init__(self, root: CausalDecoder, outer: Config) -> None:
-        self._width = root.s.hidden
-        super().__init__(root, outer)
 
     def made(self, v: Config) -> Module:
         """From the vision config."""
@@ -172,15 +167,6 @@ class MiniMaxM3Media(QwenMedia):
         """Inverse frequencies of the rotary tables and their copy."""
         angles: int = self._visual.angles
         return angles * 4 * 2
-
-    def grids(self, recipe: Recipe) -> dict[str, Grid]:
-        """Pictures alone."""
-        if not recipe.images:
-            return {}
-        if recipe.image_size is None:
-            raise missing_size()
-        sides = resized(*recipe.image_size, self._visual.patch_embed.patch * self._merge, *self.limits)
-        return {"pictures": self._grid(sides, recipe.images, 1)}
 
     def uses_per_token(self, name: str, recipe: Recipe) -> float:
         """The projector's first two layers work on every patch."""

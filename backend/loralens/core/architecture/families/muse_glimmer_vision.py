@@ -23,14 +23,13 @@ from loralens.core.architecture.families.qwen_vision import (
     resampled,
     taps_of,
 )
-from loralens.core.architecture.media import Pictures, missing_size, refuse_packed
+from loralens.core.architecture.media import Media, Pictures, refuse_packed
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.tape import ops
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.architecture.decoder import CausalDecoder
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.packed import Pieces
@@ -143,11 +142,7 @@ class MuseMedia(QwenMedia):
 
     tower, projector = "vision_tower", "vision_adapter"
     blocks, copies_ids = "layers", True
-    words = ("images", "image_size", "freeze_tower")
-
-    def __init__(self, root: CausalDecoder, outer: Config) -> None:
-        self._width = root.s.hidden
-        super().__init__(root, outer)
+    words = Media.words
 
     @property
     def projectors(self) -> tuple[str, ...]:
@@ -171,15 +166,11 @@ class MuseMedia(QwenMedia):
         """Nothing: places are found by the tokens."""
         return []
 
-    def grids(self, recipe: Recipe) -> dict[str, Grid]:
+    def sides(self, height: int, width: int) -> tuple[int, int]:
         """The grid whose shape is nearest, of at most so many tokens."""
-        if not recipe.images:
-            return {}
-        if recipe.image_size is None:
-            raise missing_size()
         side = self._visual.patch_embed.patch * self._merge
-        down, across = fitted(*recipe.image_size, side, MOST_TOKENS)
-        return {"pictures": Grid(recipe.images, 1, down * self._merge, across * self._merge)}
+        down, across = fitted(height, width, side, MOST_TOKENS)
+        return down * side, across * side
 
     def run(self, t: Tape, hidden: Tensor, call: Call, pictures: Pictures) -> Tensor:
         """As Qwen's.

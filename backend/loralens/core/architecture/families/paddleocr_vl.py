@@ -26,7 +26,7 @@ from loralens.core.architecture.families.qwen_vision import (
     split_up,
     taps_of,
 )
-from loralens.core.architecture.media import missing_size
+from loralens.core.architecture.media import Media
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
 from loralens.core.architecture.shape import Shape
 from loralens.core.architecture.stack import walk_stack
@@ -34,7 +34,6 @@ from loralens.core.tape import ops
 
 if TYPE_CHECKING:
     from loralens.core.architecture.call import Call
-    from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.size import Size
     from loralens.core.tape.tape import Tape
@@ -153,12 +152,8 @@ class PaddleMedia(QwenMedia):
 
     projector = "projector"
     blocks = "vision_model.encoder.layers"
-    words = ("images", "image_size", "freeze_tower")
+    words = Media.words
     masks = 1
-
-    def __init__(self, root: CausalDecoder, outer: Config) -> None:
-        self._width = root.s.hidden
-        super().__init__(root, outer)
 
     def made(self, v: Config) -> Module:
         """From the vision config."""
@@ -175,19 +170,14 @@ class PaddleMedia(QwenMedia):
         places: int = self._visual.patch_embed.places
         return super().buffer_bytes() + places * 8
 
-    def grids(self, recipe: Recipe) -> dict[str, Grid]:
+    def sides(self, height: int, width: int) -> tuple[int, int]:
         """A side shorter than a token's is made as long before anything else."""
-        if not recipe.images:
-            return {}
-        if recipe.image_size is None:
-            raise missing_size()
         factor = self._visual.patch_embed.patch * self._merge
-        height, width = recipe.image_size
         if height < factor:
             height, width = factor, round(width * factor / height)
         if width < factor:
             height, width = round(height * factor / width), factor
-        return {"pictures": self._grid(resized(height, width, factor, FEWEST_PIXELS, MOST_PIXELS), recipe.images, 1)}
+        return resized(height, width, factor, FEWEST_PIXELS, MOST_PIXELS)
 
     def projected(self, t: Tape, found: list[Tensor]) -> list[Tensor]:
         """Projected."""

@@ -1,6 +1,7 @@
 """Towers behind a projector: pictures of one size, a row of patches each, whose projections take placeholders' places.
 
-Source: transformers 5.23, models/{gemma3,llava,paligemma}/modeling_*.py and their image processors.
+Source: transformers 5.23, models/{gemma3,llava,paligemma}/modeling_*.py and their image processors; Yi-VL's projector:
+hiyouga/LLaMA-Factory, src/llamafactory/model/model_utils/visual.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loralens.core.architecture.activations import activation, known
-from loralens.core.architecture.blocks import GemmaRMSNorm
+from loralens.core.architecture.blocks import GemmaRMSNorm, LayerNorm
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.convolution import given_dtype
 from loralens.core.architecture.families.encoder_towers import EncoderTower
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from loralens.core.architecture.decoder import CausalDecoder
     from loralens.core.question.recipe import Recipe
 
+YI = "Yi-VL: its projector norms the result of each layer, as LLaMA-Factory puts it in place of transformers' own"
 TOWERS = {"siglip_vision_model": False, "clip_vision_model": True}  # the kind, and whether it is CLIP's
 
 
@@ -222,6 +224,28 @@ class LlavaProjector(Module):
         return x
 
 
+class YiProjector(Module):
+    """Yi-VL's: a norm behind each of two layers, by the names of layers; its result is as narrow as autocast or its weights.
+
+    Source: hiyouga/LLaMA-Factory, src/llamafactory/model/model_utils/visual.py (`LlavaMultiModalProjectorForYiVL`), which takes the
+    place of transformers' own where the config says `is_yi_vl_derived_model`.
+    """
+
+    def __init__(self, inputs: int, hidden: int, act: str) -> None:
+        self.linear_1, self.linear_2 = Linear(inputs, hidden, True, name="projector: first"), LayerNorm(hidden)
+        self.linear_3, self.linear_4 = Linear(hidden, hidden, True, name="projector: second"), LayerNorm(hidden)
+        self._act = act
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, inputs) to (rows, hidden)."""
+        x = self.linear_1(t, x)
+        x = self.linear_2(t, x)
+        x = activation(t, x, self._act, "projector: activated")
+        x = self.linear_3(t, x)
+        x = self.linear_4(t, x)
+        return ops.cast(t, x, t.autocast or self.linear_1.weight.dtype, "projector's result, cast")
+
+
 class LlavaMedia(Projected):
     """LLaVA: the states of one layer, as a rule the last but one, without the first token."""
 
@@ -243,6 +267,9 @@ class LlavaMedia(Projected):
         """With or without the first token."""
         self._cut = outer.text("vision_feature_select_strategy", "default") == "default"
         act = known(outer.text("projector_hidden_act", "gelu"), "config.projector_hidden_act")
+        if outer.flag("is_yi_vl_derived_model", False):
+            self.origin = YI
+            return YiProjector(inputs, hidden, act)
         return LlavaProjector(inputs, hidden, act, outer.flag("multimodal_projector_bias", True))
 
     def tokens(self) -> int:

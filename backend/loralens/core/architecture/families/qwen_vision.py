@@ -242,6 +242,7 @@ class QwenMedia(Media):
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
         super().__init__(root, outer)
+        self._width = root.s.hidden
         self._visual = visual = self.made(outer.nested("vision_config") or Config({}))
         self._merge = visual.merge
         self.join([(self.tower, visual), *self.behind(outer)])
@@ -260,22 +261,26 @@ class QwenMedia(Media):
         return quarter * 4 * 2
 
     def grids(self, recipe: Recipe) -> dict[str, Grid]:
-        """Patches by kind: pictures and video."""
-        if not recipe.images and not recipe.video_frames:
+        """Patches by kind: pictures, and video where the processor's is modelled."""
+        frames = recipe.video_frames if "video_frames" in self.words else 0
+        if not recipe.images and not frames:
             return {}
         if recipe.image_size is None:
             raise missing_size()
         embed = self._visual.patch_embed
         found = {}
-        factor = embed.patch * self._merge
         if recipe.images:
-            sides = resized(*recipe.image_size, factor, *self.limits)
-            found["pictures"] = self._grid(sides, recipe.images, 1)
-        if recipe.video_frames:
-            together = recipe.video_frames if self.video_limits_together else 1
+            found["pictures"] = self._grid(self.sides(*recipe.image_size), recipe.images, 1)
+        if frames:
+            together = frames if self.video_limits_together else 1
+            factor = embed.patch * self._merge
             sides = resized(*recipe.image_size, factor, *self.video_limits, frames=together)
-            found["video"] = self._grid(sides, 1, -(-recipe.video_frames // embed.frames))
+            found["video"] = self._grid(sides, 1, -(-frames // embed.frames))
         return found
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """A picture's height and width when the processor has resized it."""
+        return resized(height, width, self._visual.patch_embed.patch * self._merge, *self.limits)
 
     def _grid(self, sides: tuple[int, int], pictures: int, frames: int) -> Grid:
         patch = self._visual.patch_embed.patch

@@ -1,0 +1,36 @@
+"""Models whose code lives on the Hub, told anew for a trace: transformers' own parts, and small modules written after that code.
+
+The code on the Hub itself is never run. Where a module here differs from it, its docstring says so.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+# model_type -> module and classes of its config and its model
+TYPES: Final[dict[str, tuple[str, str, str]]] = {
+    "interns1": ("interns1", "InternS1Config", "InternS1"),
+}
+
+
+def config_class(model_type: str) -> Any:
+    """The config's class; None for a type that is not told here."""
+    if model_type not in TYPES:
+        return None
+    module, name, _ = TYPES[model_type]
+    return getattr(_module(module), name)
+
+
+def model_class(config: Any) -> Any:
+    """The class with a training loss; None for a type that is not told here."""
+    if getattr(config, "is_yi_vl_derived_model", False):
+        return _module("yi_vl").YiVL
+    if config.model_type not in TYPES:
+        return None
+    module, _, name = TYPES[config.model_type]
+    return getattr(_module(module), name)
+
+
+def _module(name: str) -> Any:
+    return import_module(f"{__name__}.{name}")
