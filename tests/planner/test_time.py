@@ -3,6 +3,7 @@
 import pytest
 
 from loralens.core.catalogue import gpu, gpus
+from loralens.core.errors import InvalidInput
 from loralens.planner.question import read_question
 from loralens.planner.time import gpu_hours, training_time
 
@@ -53,6 +54,20 @@ def test_every_gpu_gets_an_answer_and_every_cost_a_source_and_a_date() -> None:
             assert row["expected_usd"] == (None if hours is None else hours * row["usd_per_gpu_hour"])
         prices = [row["usd_per_gpu_hour"] for row in found["cost"]]
         assert prices == sorted(prices)
+
+
+def test_markets_are_never_mixed() -> None:
+    for market, other in (("on-demand", "spot"), ("spot", "reserved"), ("reserved", "on-demand")):
+        found = training_time(ask(), gpu("a100-pcie-80"), 1_000_000, market=market)
+        assert {row["market"] for row in found["cost"]} == {market}
+        elsewhere = {row["market"] for row in found["cost_elsewhere"]}
+        assert other in elsewhere and market not in elsewhere
+        assert any(text.startswith(f"{market}: ") for text in found["assumptions"]) == (market != "on-demand")
+    found = training_time(ask(), gpu("rtx-4090"), 1_000_000, market="spot")
+    assert found["cost"] == [] != found["cost_elsewhere"]
+    assert "no spot price of GeForce RTX 4090 is known" in found["assumptions"]
+    with pytest.raises(InvalidInput, match="on-demand, spot, reserved"):
+        training_time(ask(), gpu("a100"), 1_000_000, market="auction")
 
 
 def test_lora_saves_a_third_of_the_weight_products_and_no_more() -> None:

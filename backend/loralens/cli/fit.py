@@ -24,6 +24,10 @@ Utilization = Annotated[
     float | None,
     Option("--utilization", help="Share of the GPU's dense peak to expect, above 0, at most 1.", metavar="NUMBER"),
 ]
+Market = Annotated[
+    str | None,
+    Option("--market", help="Prices of which market: on-demand (default), spot or reserved.", metavar="TEXT"),
+]
 Nodes = Annotated[int | None, Option("--nodes", help="Machines that the GPUs of --gpus are in.", metavar="INTEGER")]
 EXAMPLES = (
     ("loralens fit 8B --gpu 24GB", "verdict, largest batch and length, time, what to change"),
@@ -36,7 +40,12 @@ LENGTHS = (512, 1024, 2048, 4096, 8192, 16_384)
 
 
 def fit(
-    body: Body, tokens: Tokens = None, utilization: Utilization = None, nodes: Nodes = None, json: Json = False
+    body: Body,
+    tokens: Tokens = None,
+    utilization: Utilization = None,
+    market: Market = None,
+    nodes: Nodes = None,
+    json: Json = False,
 ) -> int:
     """Does a step fit, with which batch and length, how long does it take, and what should change?
 
@@ -54,7 +63,7 @@ def fit(
         body["gpu"] = body.get("gpu") or gpu_of_this_machine()
     if several:
         return show_plans(body, json=json)
-    own = {"tokens": tokens, "utilization": utilization}
+    own = {"tokens": tokens, "utilization": utilization, "market": market}
     body |= {name: value for name, value in own.items() if value is not None}
     answer = fit_answer(body)
     if json:
@@ -202,7 +211,10 @@ def _time(time: Time, gpus: int) -> None:
         least, expected = (None if value is None else value / gpus for value in (hours["least"], hours["expected"]))
         line(f"on {gpus} GPUs: at least {_hours(least)}, expected {_hours(expected)} by the clock")
     for row in time["cost"] if hours["expected"] is not None else []:
-        line(f"about ${row['expected_usd']:.2f} at ${row['usd_per_gpu_hour']}/h ({row['source']}; {row['date']})")
+        price = (
+            f"{row['market']} at ${row['usd_per_gpu_hour']:.2f}/h, {row['provider']} ({row['source']}; {row['date']})"
+        )
+        wrapped(f"about ${row['expected_usd']:.2f} {price}")
     for assumption in time["assumptions"]:
         wrapped(f"assumed: {assumption}")
     line()

@@ -8,6 +8,7 @@ from loralens.cli.options import Json
 from loralens.cli.render import gib, line, print_json, table
 from loralens.cli.words import Argument
 from loralens.core.answer.listings import gpu_answer, gpus_answer
+from loralens.core.catalogue import ON_DEMAND
 
 if TYPE_CHECKING:
     from loralens.core.catalogue.shapes import GpuRow
@@ -34,14 +35,14 @@ def command(gpu: Name = None, json: Json = False) -> None:
     answer = gpus_answer()
     if json:
         return print_json(answer)
-    columns = ["id", "name", "memory", "bandwidth", "bfloat16", "cheapest"]
+    columns = ["id", "name", "memory", "bandwidth", "bfloat16", "cheapest on demand"]
     return table(columns, [_row(row) for row in answer["gpus"]], left=2)
 
 
 def _row(row: GpuRow) -> tuple[str, ...]:
     bandwidth = row["memory_bandwidth_bytes_per_second"]
     rate = row["dense_flops_per_second"].get("bfloat16")
-    prices = [price["usd_per_gpu_hour"] for price in row["prices"]]
+    prices = [price["usd_per_gpu_hour"] for price in row["prices"] if price["market"] == ON_DEMAND]
     return (
         row["id"],
         row["name"],

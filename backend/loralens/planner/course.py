@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from loralens.core.answer.estimate import Estimate, estimate
-from loralens.core.catalogue import gpu, model
+from loralens.core.catalogue import ON_DEMAND, gpu, model
 from loralens.core.tape.ledger import CATEGORIES
 from loralens.core.texts import Both
 from loralens.planner import textbook
@@ -200,11 +200,11 @@ def _training() -> dict[str, ExactValue]:
     device = gpu(EXAMPLE_GPU)
     work = training_work(Network(EXAMPLE_PARAMETERS, EXAMPLE_PARAMETERS, 0, EXAMPLE_PARAMETERS, 0, 0.0))
     hours = gpu_hours(device, "bfloat16", work.total * EXAMPLE_TOKENS, EXAMPLE_UTILIZATION)
-    price = min(device.prices, key=lambda price: price.usd_per_gpu_hour)
+    price = device.prices_of(ON_DEMAND)[0]
     if hours is None:
         raise LookupError(f"{EXAMPLE_GPU} has no bfloat16 rate")
     dollars = hours * price.usd_per_gpu_hour
-    source = f"{price.usd_per_gpu_hour} USD per GPU hour: {price.source}"
+    source = f"{price.usd_per_gpu_hour} USD per GPU hour: {price.provider}, {price.source}"
     return {
         "hours-17500": ExactValue(hours, "GPU hours", TEXTS("course.exact.hours", hours=hours), EXAMPLE, ASSUMED),
         "dollars-1.75m": ExactValue(

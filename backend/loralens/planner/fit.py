@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.answer.pace import NEARLY_FULL
 from loralens.core.answer.traced import covered, holds
-from loralens.core.catalogue import Gpu
+from loralens.core.catalogue import ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput
 from loralens.planner.advice import advise
 from loralens.planner.pace import pace
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
 LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 1_048_576, "rank": 65_536}
 FULL: Final = "the card is nearly full: published runs above 98.6% of a card's memory took 6 to 40% longer"
-OWN_WORDS: Final = ("gpu", "tokens", "utilization")
+OWN_WORDS: Final = ("gpu", "tokens", "utilization", "market")
 
 
 def fit_answer(body: Any) -> FitAnswer:
@@ -49,11 +49,18 @@ def fit_answer(body: Any) -> FitAnswer:
             field="utilization",
             hint="try tokens=10000000",
         )
+    if own.get("market") is not None and own.get("tokens") is None:
+        raise InvalidInput(
+            "market says at which prices tokens are paid, and no tokens are given",
+            field="market",
+            hint="try tokens=10000000",
+        )
+    market = ON_DEMAND if own.get("market") is None else own["market"]
     time: Time | None = None
     if own.get("tokens") is not None and question.model.traced is None:  # a trace counts no operations
-        one = training_time(question, device, own["tokens"], own.get("utilization"))
+        one = training_time(question, device, own["tokens"], own.get("utilization"), market)
         known = one["gpu_hours"]["expected"] is not None
-        time = {**one, "alike": [] if known else pace(question, device, own["tokens"])}
+        time = {**one, "alike": [] if known else pace(question, device, own["tokens"], market)}
     found = question.estimate()
     if time is not None and NEARLY_FULL * device.memory_bytes <= found.overhead.device[1] <= device.memory_bytes:
         time["assumptions"].append(FULL)

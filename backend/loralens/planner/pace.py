@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from loralens.core import catalogue
-from loralens.core.catalogue import Gpu
+from loralens.core.catalogue import ON_DEMAND, Gpu
 from loralens.planner.network import compute_dtype
 from loralens.planner.question import Question
 from loralens.planner.time import training_time
@@ -18,7 +18,7 @@ SHOWN: Final = 4
 GIB: Final = 2**30
 
 
-def pace(question: Question, device: Gpu, tokens: int) -> list[AlikeTime]:
+def pace(question: Question, device: Gpu, tokens: int, market: str = ON_DEMAND) -> list[AlikeTime]:
     """GPU hours for that many tokens, with their band: of the device, or of the cards with as much memory, the slowest first.
 
     A card that is described by its memory alone has no rate, and none is invented for it.
@@ -30,7 +30,7 @@ def pace(question: Question, device: Gpu, tokens: int) -> list[AlikeTime]:
     cards = [device] if device.dense_flops_per_second.get(dtype) else _alike(device, dtype)
     rows: list[AlikeTime] = []
     for card in _spread(cards):
-        found = training_time(question, card, tokens)
+        found = training_time(question, card, tokens, market=market)
         price = next(iter(found["cost"]), None)
         cost = None if price is None else price["expected_usd"]
         rows.append({"gpu": card.id, "name": card.name, **found["gpu_hours"], "expected_usd": cost})

@@ -138,13 +138,15 @@ class AlikeTime(GpuHours):
 
     gpu: str
     name: str
-    expected_usd: Annotated[float | None, "At the cheapest price that is known."]
+    expected_usd: Annotated[float | None, "At the cheapest price that is known of the asked market."]
 
 
 class TrainingCost(TypedDict):
     """What the hours cost at one published price; null: not known."""
 
     usd_per_gpu_hour: float
+    market: Annotated[str, "on-demand, spot (interruptible) or reserved."]
+    provider: str
     source: str
     date: str
     least_usd: float | None
@@ -185,7 +187,8 @@ class TrainingTime(TypedDict):
     step_seconds: StepSeconds | None
     tokens_per_second: Annotated[TokensPerSecond | None, "Of all cards together."]
     gpu_hours: GpuHours
-    cost: list[TrainingCost]
+    cost: Annotated[list[TrainingCost], "At prices of the asked market, the cheapest first."]
+    cost_elsewhere: Annotated[list[TrainingCost], "At prices of the other markets."]
     assumptions: list[str]
 
 

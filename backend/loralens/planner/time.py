@@ -7,10 +7,11 @@ published runs (`core.answer.pace`) or, where a share of the peak is given, divi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.pace import Pace, pace_on
-from loralens.core.catalogue import Gpu
+from loralens.core.catalogue import MARKETS, ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
 from loralens.planner.network import compute_dtype, network_of
@@ -28,7 +29,16 @@ LEAST_UTILIZATION: Final = 0.001
 SECONDS_PER_HOUR: Final = 3600
 
 
-def training_time(question: Question, device: Gpu, tokens: int, utilization: float | None = None) -> TrainingTime:
+MARKET_NOTES: Final = {
+    ON_DEMAND: "",
+    "spot": "spot: the machine can be taken away; what is lost and done again then is in neither time nor cost",
+    "reserved": "reserved: the price holds for a contract of months or years, whose other hours are paid too",
+}
+
+
+def training_time(
+    question: Question, device: Gpu, tokens: int, utilization: float | None = None, market: str = ON_DEMAND
+) -> TrainingTime:
     """Operations, GPU hours and cost of training on that many tokens.
 
     Args:
@@ -36,9 +46,10 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         device: whose rates and prices are used.
         tokens: of all samples and epochs together, padding included.
         utilization: share of the dense peak to expect, in [0.001, 1]; computed from the step's operations when None.
+        market: whose prices `cost` has: on-demand, spot or reserved; they are never mixed.
 
     Raises:
-        InvalidInput: tokens or utilization out of range.
+        InvalidInput: tokens or utilization out of range, or a market of another name.
         UnsupportedArchitecture: the model's operations per token are not known.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= MAX_TOKENS:
@@ -50,6 +61,10 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
             f"utilization must be from {LEAST_UTILIZATION} to 1, got {utilization!r:.40}",
             field="utilization",
             hint="try 0.4",
+        )
+    if market not in MARKETS:
+        raise InvalidInput(
+            f"market must be one of {', '.join(MARKETS)}, got {market!r:.40}", field="market", hint="try market=spot"
         )
     if question.model.traced is not None:
         raise UnsupportedArchitecture(
@@ -75,8 +90,12 @@ def training_time(question: Question, device: Gpu, tokens: int, utilization: flo
         "step_seconds": paced and paced["step_seconds"],
         "tokens_per_second": paced and paced["tokens_per_second"],
         "gpu_hours": hours,
-        "cost": _cost(device, hours),
-        "assumptions": _assumptions(device, dtype, rates, pace, recipe.parallelism.gpus),
+        "cost": _cost(device, hours, [market]),
+        "cost_elsewhere": _cost(device, hours, [other for other in MARKETS if other != market]),
+        "assumptions": [
+            *_assumptions(device, dtype, rates, pace, recipe.parallelism.gpus),
+            *_of_market(device, market),
+        ],
     }
 
 
@@ -127,11 +146,13 @@ def _rates(device: Gpu, dtype: str, utilization: float | None, computed: float |
     }
 
 
-def _cost(device: Gpu, hours: GpuHours) -> list[TrainingCost]:
-    """One row per published price, cheapest first; no row where no price is known."""
+def _cost(device: Gpu, hours: GpuHours, markets: Sequence[str]) -> list[TrainingCost]:
+    """One row per published price, market by market, the cheapest first; no row where no price is known."""
     return [
         {
             "usd_per_gpu_hour": price.usd_per_gpu_hour,
+            "market": price.market,
+            "provider": price.provider,
             "source": price.source,
             "date": price.date,
             "least_usd": _dollars(hours["least"], price),
@@ -139,7 +160,8 @@ def _cost(device: Gpu, hours: GpuHours) -> list[TrainingCost]:
             "low_usd": _dollars(hours["low"], price),
             "high_usd": _dollars(hours["high"], price),
         }
-        for price in sorted(device.prices, key=lambda price: price.usd_per_gpu_hour)
+        for market in markets
+        for price in device.prices_of(market)
     ]
 
 
@@ -157,9 +179,16 @@ def _assumptions(device: Gpu, dtype: str, rates: Rate, pace: Pace | None, gpus: 
         said.append(f"no measured {dtype} rate is known for {device.name}: the least time uses the vendor's peak")
     if pace is None and rates["dense_flops_per_second"] is not None:
         said.append("the time of this step is not known: what its strategy costs is not modelled")
-    if not device.prices:
-        said.append(f"no price of {device.name} is known")
     return said
+
+
+def _of_market(device: Gpu, market: str) -> list[str]:
+    """What a market's prices mean, or that none is known."""
+    if device.prices_of(market):
+        return [MARKET_NOTES[market]] if MARKET_NOTES[market] else []
+    if device.prices:
+        return [f"no {market} price of {device.name} is known"]
+    return [f"no price of {device.name} is known"]
 
 
 def _is_number(value: object) -> bool:

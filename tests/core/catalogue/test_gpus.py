@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loralens.core.catalogue import gpu, gpus
+from loralens.core.catalogue import MARKETS, gpu, gpus
 from loralens.core.errors import UnknownGpu
 
 
@@ -54,7 +54,9 @@ def test_every_gpu_has_sources_and_says_what_is_assumed() -> None:
             assert peak is not None
             assert 0.3 * peak < rate < peak
         for price in entry.prices:
-            assert price.usd_per_gpu_hour > 0 and price.source and price.date
+            assert price.usd_per_gpu_hour > 0 and price.source and price.date and price.provider
+        order = [(MARKETS.index(price.market), price.usd_per_gpu_hour) for price in entry.prices]
+        assert order == sorted(order)
         json.dumps(entry.to_dict())
 
 

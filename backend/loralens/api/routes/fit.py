@@ -9,6 +9,7 @@ from loralens.api.compute import computed
 from loralens.api.openapi import request_body
 from loralens.api.problems import documented
 from loralens.api.shape import shape
+from loralens.core.catalogue import MARKETS
 from loralens.core.question.kinds import Schema
 from loralens.planner.shapes import FitAnswer
 
@@ -26,6 +27,11 @@ def _request_body() -> Schema:
         "utilization": {
             "type": ["number", "null"],
             "description": "Share of the GPU's dense peak to expect; an assumption else.",
+        },
+        "market": {
+            "type": ["string", "null"],
+            "enum": [*MARKETS, None],
+            "description": "Whose prices `time.cost` has; on-demand where nothing is said. Spot machines can be taken away.",
         },
     }
     content["schema"]["required"] = ["gpu"]

@@ -7,7 +7,7 @@ Names are matched without regard to case, spaces or underscores: an id (`qwen2.5
 A GPU that is not listed is described instead: `custom:24GiB`.
 """
 
-from loralens.core.catalogue._gpus import Gpu, Price, gpus, known_gpu
+from loralens.core.catalogue._gpus import MARKETS, ON_DEMAND, Gpu, Price, gpus, known_gpu
 from loralens.core.catalogue._models import ModelEntry, entry, models
 from loralens.core.catalogue._names import closest, key, shown
 from loralens.core.catalogue._own_gpu import OWN_VENDOR, is_own, own_gpu
@@ -15,6 +15,8 @@ from loralens.core.catalogue._resolution import NameReading, read, refused
 from loralens.core.errors import UnknownModel
 
 __all__ = [
+    "MARKETS",
+    "ON_DEMAND",
     "OWN_VENDOR",
     "Gpu",
     "ModelEntry",

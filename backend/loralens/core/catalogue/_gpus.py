@@ -23,11 +23,18 @@ _MEMORY: Final = re.compile(r"(.+?)-?(\d{1,3})-?gb(?:-hbm\d\w*)?")
 DATA = Path(__file__).parent / "data" / "gpus.json"
 
 
+ON_DEMAND: Final = "on-demand"
+MARKETS: Final = (ON_DEMAND, "spot", "reserved")
+"""How a machine is rented: by the hour; interruptible, so that it can be taken away; for a term of months or years."""
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
-    """An on-demand list price, with where and when it was read."""
+    """A list price: on which market, whose, where it was read and when. Prices of two markets are never compared."""
 
     usd_per_gpu_hour: float
+    market: str
+    provider: str
     source: str
     date: str
 
@@ -44,7 +51,7 @@ class Gpu:
         dense_flops_per_second: peak rate per dtype, without sparsity, accumulating in float32.
         achievable_flops_per_second: fastest rate that published measurements of matrix products reached, per dtype.
         unified_memory_bytes: the pool that it shares with the processor, where it does; `memory_bytes` is what it may take.
-        prices: cheapest first is not promised; each has its own source and date.
+        prices: of every market, on-demand first, the cheapest first within each.
     """
 
     id: str
@@ -67,6 +74,10 @@ class Gpu:
     sources: tuple[str, ...]
     notes: str | None
     unified_memory_bytes: int | None = None
+
+    def prices_of(self, market: str) -> tuple[Price, ...]:
+        """What is known of one market, the cheapest first."""
+        return tuple(price for price in self.prices if price.market == market)
 
     def to_dict(self) -> GpuRow:
         """The row as JSON types, for an API answer."""

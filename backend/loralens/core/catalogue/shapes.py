@@ -35,6 +35,8 @@ class PriceRow(TypedDict):
     """A list price with its source."""
 
     usd_per_gpu_hour: float
+    market: Annotated[str, "on-demand, spot (interruptible) or reserved."]
+    provider: str
     source: str
     date: str
 

@@ -8,4 +8,12 @@ it('says in Chinese where a price was read', () => {
     'SkyPilot 价目表 v8（catalogs/v8/lambda/vms.csv），2026 年的快照，未记录具体日期（8 卡节点；2 卡的为 4.19）',
   )
   expect(priceSourceIn('en', source)).toBe(source)
+  expect(
+    priceSourceIn(
+      'zh-CN',
+      'https://www.hyperstack.cloud/gpu-pricing, transcribed in api-evangelist/nexgen-cloud plans/nexgen-cloud-plans-pricing.yml @0fa0509e (from; long-term contract)',
+    ),
+  ).toBe(
+    'https://www.hyperstack.cloud/gpu-pricing，抄录于 api-evangelist/nexgen-cloud plans/nexgen-cloud-plans-pricing.yml @0fa0509e（起价；长期合同）',
+  )
 })
