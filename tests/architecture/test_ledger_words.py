@@ -73,7 +73,13 @@ def test_every_term_and_assumption_of_an_objective_is_translated() -> None:
             recipe |= {"teacher": "qwen2.5-0.5b"} if name == "distillation" else {}
             if name == "contrastive" and "gradient_checkpointing" in words:
                 recipe["objective"] = {"type": name, "mini_batch_size": 1}
-            recipe |= {"reward_model": "qwen2.5-0.5b"} if name == "ppo" else {}
+            if name == "ppo":
+                recipe |= {"reward_model": "qwen2.5-0.5b", "value": {"together": words["loss"] == "full"}}
+                recipe |= (
+                    {"gradient_accumulation_steps": 2, "weights_dtype": "bfloat16", "autocast": None}
+                    if words["loss"] == "full"
+                    else {}
+                )
             recipe |= (
                 {"rollout": "vllm" if "gradient_checkpointing" in words else "transformers"}
                 if name in objectives.GENERATED

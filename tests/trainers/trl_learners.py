@@ -62,6 +62,19 @@ class Objective:
         """The loss; `begin` names a phase."""
         raise NotImplementedError
 
+    def step(self, training: Any, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> None:
+        """Forward, backward and update."""
+        if self.learns_first:
+            begin("forward")
+        loss = self.loss(batch, begin)
+        begin("backward")
+        loss.backward()
+        del loss
+        begin("optimizer")
+        training._update()
+        for optimizer in training.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
     def marks(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """Which tokens belong to the completion."""
         rows, length = ids.shape

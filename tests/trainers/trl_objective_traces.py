@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ from loralens.lab.trace.grid_cases import small_config
 def objective_of(recipe: Recipe) -> type[Objective]:
     """Whose code runs."""
     kind = recipe.objective.type
+    if kind == "ppo" and recipe.value.together:
+        from trainers.trl_together import Together  # TRL 1.12 has to be there
+
+        return Together
     if kind == "ppo":
         from trainers.trl_critics import Ppo  # verl has to be there
 
@@ -66,16 +71,7 @@ def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[s
         made.ledger = ledger
         made.setup(training.model, others)
         _without_dropout(training.model, recipe)
-        if made.learns_first:
-            ledger.begin("forward")
-        loss = made.loss(batch, ledger.begin)
-        ledger.begin("backward")
-        loss.backward()
-        del loss
-        ledger.begin("optimizer")
-        training._update()
-        for optimizer in training.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        made.step(training, batch, ledger.begin)
 
     asked = replace(
         recipe, micro_batch_size=recipe.micro_batch_size * made.rows, autocast=None, loss="full", stack=(),
@@ -83,7 +79,7 @@ def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[s
     )  # fmt: skip
     ledger, counts = step.run(build.read_config(config), method, asked, act=act)
     found = peaks.phase_peaks(ledger.recorded())
-    levels = {name: moment.live_bytes for name, moment in found.items()}
+    levels = {name: moment.live_bytes for name, moment in found.items() if ": " not in name}
     top = max(levels, key=lambda name: levels[name])
     return {**counts, "phase": top, "peak_allocated_bytes": levels[top], "phase_peaks": levels}
 
@@ -124,6 +120,11 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
             "value": {"model": small_config("qwen2.5-0.5b", 3), "trains": "lora"},
             "reward_model": {"model": small_config("llama-3.2-1b", 3)}, **tiled,
         },
+        "ppo-together": {
+            "objective": {"type": "ppo"}, "rollout": "transformers", "micro_batch_size": 4, "sequence_length": 256, "labelled_tokens": 128,
+            "value": {"together": True}, "reward_model": {"model": small_config("qwen2.5-0.5b", 3)}, "stack": {"trl": "1.12"},
+            "max_grad_norm": None,
+        },
         "vectors": {"objective": "contrastive", "loss": "full", "micro_batch_size": 16, "sequence_length": 128,
                     "stack": {"accelerate": "1.15"}},
         "vectors-cached": {"objective": {"type": "contrastive", "mini_batch_size": 16}, "loss": "full", "micro_batch_size": 128,
@@ -149,6 +150,7 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "vectors-cached": ("lora-whole", "lora", "full-whole", "full-float32"),
         "gkd": ("lora", "full"),
         "distillation": ("lora", "lora-whole", "full"),
+        "ppo-together": ("lora", "lora-whole", "full"),
     }
     models = ("llama-3.2-1b", "qwen2.5-0.5b", "mistral-7b-v0.3", "qwen3-0.6b", "gemma-3-1b")
     turn = 0
@@ -175,7 +177,8 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
 
 def main(file: str, *names: str) -> int:
     """Trace every case, or those whose name begins so."""
-    for module in ("trl.kernels.chunked_logprob", "trl.kernels.logprob_entropy", "trl.kernels.chunked_divergence"):
+    kernels_of_trl = ("trl.kernels.chunked_logprob", "trl.kernels.logprob_entropy", "trl.kernels.chunked_divergence")
+    for module in kernels_of_trl if find_spec("trl.kernels") else ():
         own = vars(import_module(module))
         own.update({name: NoKernel() for name in own if name.endswith("_kernel")})
     seen = set()

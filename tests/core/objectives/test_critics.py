@@ -45,11 +45,21 @@ def test_what_lives_in_every_phase_is_told_apart():
     assert held["reward"] * 3 <= held["value"] < held["reward"] * 3 + 2000  # and two moments
 
 
-def test_one_loss_for_both_keeps_both_graphs():
-    apart, together = ppo(), ppo(value={"together": True})
+def test_one_loss_for_both_keeps_both_graphs_and_the_rollouts_scores():
+    words = {"value": {"together": True}, "loss": "full"}
+    apart, together, two = ppo(loss="full"), ppo(**words), ppo(**words, gradient_accumulation_steps=2)
     assert "critic_forward" not in together.phases
-    assert together.phases["forward"] > apart.phases["forward"]
+    scores, logits = (rows * 151_936 * 4 for rows in (4 * 256, 4 * 512))
+    assert together.phases["values"] - apart.phases["values"] > scores
+    assert together.phases["backward"] - apart.phases["backward"] > scores + logits
+    # twice as many completions; logits and probabilities of the micro batch before
+    assert two.phases["forward"] - together.phases["forward"] > scores + scores + logits
     assert any(line.startswith("value_together") for line in together.assumptions())
+
+
+def test_one_loop_for_both_has_no_other_engine():
+    with pytest.raises(InvalidInput, match="generates with transformers alone, not with vllm"):
+        ppo(value={"together": True}, rollout="vllm")
 
 
 def test_an_adapter_on_the_value_model_has_small_states():

@@ -3,7 +3,7 @@
 tests/oracles/traced-objectives.jsonl, on fake CUDA tensors: the methods of TRL 1.16.0 that compute a loss, unbound, on an object with
 the attributes that they read; transformers 5.23, PEFT 0.21, torch 2.13. The first 34 were traced by others (some of TRL 1.14; the
 vectors' losses and generation are transcriptions), the rest by tests/trainers/trl_objective_traces.py
-(the value models of PPO in verl 0.7.0's code, vectors in sentence-transformers 6.2.0's).
+(PPO's value models in verl 0.7.0's code or TRL 1.12.0's, vectors in sentence-transformers 6.2.0's).
 """
 
 import json
@@ -61,7 +61,7 @@ OF_OURS = [name for name in CASES if "/" in name]
 def test_our_own_traces_are_met_closely():
     """Every method and every objective, with and without checkpointing, of five families."""
     errors = [abs(OWN[name].allocated_bytes / CASES[name]["expected"]["peak_allocated_bytes"] - 1) for name in OF_OURS]
-    assert len(errors) >= 102
+    assert len(errors) >= 108
     assert max(errors) < 5e-4
 
 

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 from loralens.core.objectives.logprobs import log_probabilities, of_rows
 from loralens.core.objectives.policy import GRPO, before_learning, left_out
 from loralens.core.objectives.rollouts import scores
-from loralens.core.tape import ops
+from loralens.core.objectives.together import learned_together
 
 if TYPE_CHECKING:
     from loralens.core.objectives.passes import Passes
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
 
-_TOGETHER = "value_together: TRL's loop holds besides the logits of every generated token and all hidden states in float32: not counted"
+_TOGETHER = (
+    "value_together: as TRL 1.12's loop, in which loss has no effect (logits are whole) and the scores of every generated token stay in "
+    "float32 until the next rollout is over"
+)
 
 
 class PPO(GRPO):
@@ -33,13 +36,11 @@ class PPO(GRPO):
         """The value model's own update is over before the policy's begins, unless they learn together."""
         t, value = passes.tape, passes.value
         assert value is not None  # assembled with the policy
+        if passes.recipe.value.together:
+            return learned_together(passes)
         before_learning(passes, passes.recipe.objective.old_logprobs is not False)
         passes.phase("values")
         t.end(passes.judge(scores))
-        if passes.recipe.value.together:
-            passes.learns()
-            worth = of_rows(t, passes.learn(scores, other=value))
-            return ops.add(t, worth, of_rows(t, log_probabilities(passes, passes.learn)), "loss, both")
         passes.updates(value, lambda: of_rows(t, passes.learn(scores, other=value)))
         passes.learns()
         return of_rows(t, log_probabilities(passes, passes.learn))

@@ -36,8 +36,10 @@ def rows_of(recipe: Recipe) -> int:
     return recipe.rollout.rows or recipe.micro_batch_size * recipe.gradient_accumulation_steps
 
 
-def generated(passes: Passes) -> None:
+def generated(passes: Passes, returned: Size = ZERO) -> None:
     """Both phases, at the numbers of the rollout: they do not move with the learner's batch.
+
+    `returned`: bytes of what generation hands back beside the tokens and its cache.
 
     Raises:
         UnsupportedArchitecture: what the family's attention puts into a cache is not modelled.
@@ -51,14 +53,14 @@ def generated(passes: Passes) -> None:
         )
     length = recipe.sequence_length
     completion = completion_of(recipe)
-    rows, prompt = _pinned(passes), length - completion
-    held = _of_all_rows(passes, root, prompt, PREFILL, _last, caching=True)
+    rows, prompt = pinned_rows(passes), length - completion
+    held = of_all_rows(passes, root, prompt, PREFILL, _last, caching=True)
     main.mark("prompts")
     per_token = ZERO
     for (_, label), size in held.items():
         if label.endswith("in the cache"):
             per_token = per_token + at_rank(size, rows, prompt) // (rows * prompt)
-    _decoding(passes, rows * length, per_token, _layers(passes))
+    _decoding(passes, rows * length, per_token, _layers(passes), returned)
 
 
 def judged(passes: Passes) -> None:
@@ -66,8 +68,8 @@ def judged(passes: Passes) -> None:
 
     Source: TRL 1.16.0 trainer/grpo_trainer.py, `_calculate_rewards`: all rows of a generation at once.
     """
-    _pinned(passes)
-    _of_all_rows(passes, passes.beside["reward"], passes.recipe.sequence_length, REWARDS, scores)
+    pinned_rows(passes)
+    of_all_rows(passes, passes.beside["reward"], passes.recipe.sequence_length, REWARDS, scores)
     passes.tape.ledger.mark("rewards")
 
 
@@ -82,7 +84,7 @@ def completion_of(recipe: Recipe) -> int:
     return min(recipe.labelled_tokens or recipe.sequence_length // 2, recipe.sequence_length - 1)
 
 
-def _pinned(passes: Passes) -> int:
+def pinned_rows(passes: Passes) -> int:
     """How many rows are generated; what is walked with them holds for this length, and this batch where it decides the rows."""
     recipe = passes.recipe
     pinned_length(passes)
@@ -92,10 +94,21 @@ def _pinned(passes: Passes) -> int:
     return rows_of(recipe)
 
 
-def _of_all_rows(
-    passes: Passes, root: Root, length: int, phase: str, read: Read, *, caching: bool = False
+def of_all_rows(
+    passes: Passes,
+    root: Root,
+    length: int,
+    phase: str,
+    read: Read,
+    *,
+    caching: bool = False,
+    adapters: bool = True,
+    beside: Size = ZERO,
 ) -> dict[Entry, Size]:
-    """A pass without gradients at the numbers of the rollout, its moments on top of what the step holds; what is held when it is over."""
+    """A pass without gradients at the numbers of the rollout, its moments on top of what the step holds; what is held when it is over.
+
+    `beside`: bytes of hidden states that the pass holds beside those of the layer that runs.
+    """
     rows = rows_of(passes.recipe)
     walked = replace(
         passes.recipe, micro_batch_size=rows, sequence_length=length, padded=True, gradient_checkpointing=False
@@ -103,12 +116,15 @@ def _of_all_rows(
     ledger, validity = Ledger(), Validity(walked)
     tape = Tape(ledger, autocast=walked.autocast, kernels=Kernels(walked.fused_kernels), validity=validity)
     tape.grad_enabled, tape.handed.cache = False, [] if caching else None
+    tape.adapters = adapters
     ledger.enter(phase)
+    states = Storage(ledger, beside, "activations", "hidden states of every layer")
     root.run(tape, Call(walked, validity, read=read), checkpointing=False)
     end_autocast(tape)
     ledger.settle()
     passes.phase(phase)
     joined(passes.tape.ledger, ledger, rows, length)
+    states.release()
     held = dict(ledger.entries)
     tape.handed.cache = None
     return held
@@ -125,8 +141,8 @@ def _layers(passes: Passes) -> int:
     return sum(len(stack) for _, stack in passes.root.stacks())
 
 
-def _decoding(passes: Passes, tokens: int, per_token: Size, layers: int) -> None:
-    """The last token: the cache is whole, one layer's keys are joined anew, then the logits are there."""
+def _decoding(passes: Passes, tokens: int, per_token: Size, layers: int, returned: Size) -> None:
+    """The last token: the cache is whole, one layer's keys are joined anew, then the logits are there, then what is handed back."""
     passes.phase(DECODE)
     ledger = passes.tape.ledger
     cache = Storage(ledger, per_token * tokens, "activations", "key-value cache")
@@ -138,13 +154,15 @@ def _decoding(passes: Passes, tokens: int, per_token: Size, layers: int) -> None
     logits = Storage(ledger, ONE * (words * 6), "logits", "logits of the last position, 16 bits and float32")
     ledger.settle()
     ledger.mark("last token")
-    for storage in (logits, copies, cache):
-        storage.release()
+    passes.tape.end(logits, copies)
+    handed_back = Storage(ledger, returned, "logits", "scores of every generated token")
+    ledger.settle()
+    passes.tape.end(handed_back, cache)
 
 
 def _copies(passes: Passes) -> Size:
     """Autocast's 16-bit copies of adapters in float32, which its cache holds through a forward pass."""
-    total, autocast = ZERO, passes.tape.autocast
+    total, autocast = ZERO, passes.recipe.autocast
     for _, module, places in passes.root.distinct():
         adapter = getattr(module, "adapter", None)
         for parameter in adapter.parameters().values() if autocast and adapter else ():

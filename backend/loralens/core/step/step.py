@@ -122,6 +122,7 @@ def _walk(
         host = host + book_beside(ledger, other, strategy)
     trained = trained_tensors(held, recipe)
     placed = [item.parameter for item in held]
+    own: list[Held] = []
     if beside.value is not None:
         own = held_parameters(beside.value.root)
         placed += [item.parameter for item in own]
@@ -140,15 +141,24 @@ def _walk(
         units=units,
     )
     tape.other_card = card
+
+    def begins() -> None:
+        book_kept(ledger, root, held, recipe, validity, strategy)
+        if beside.value is not None and recipe.value.together:
+            book_kept(ledger, beside.value.root, own, recipe, validity, strategy)
+
     with strategy.in_use(placed):
-        begins = partial(book_kept, ledger, root, held, recipe, validity, strategy) if objective.generates else None
-        batch = run_micro_batch(tape, root, prepared, recipe, validity, beside, held, begins)
+        batch = run_micro_batch(
+            tape, root, prepared, recipe, validity, beside, held, begins if objective.generates else None
+        )
     ledger.enter("optimizer")
     _take_step(ledger, trained, recipe, strategy)
+    if any(tape.handed.logged):
+        _log(ledger, tape.handed.logged, kept=recipe.gradient_accumulation_steps > 1)
     if tape.handed.outputs and not LOSS_TABLE[recipe.loss].kept:
         alive_in_next_forward(ledger, tape)
     ledger.phase = "setup"  # releasing what is left is no part of the step
-    tape.end(*batch)
+    tape.end(*batch, *tape.handed.until_step)
     if card is not None:
         card.validity.narrow(validity)
         ledger = card.pair.own
@@ -166,6 +176,18 @@ def _take_step(ledger: Ledger, trained: list[Trained], recipe: Recipe, strategy:
         ledger.mark("optimizer step")
         used.release()
     ledger.mark("end of the step")
+
+
+def _log(ledger: Ledger, made: Size, *, kept: bool) -> None:
+    """What the loop makes for its log; the gradients are gone, unless they are `kept` for the next micro batch."""
+    gone = {} if kept else _gradients(ledger)
+    for entry, size in gone.items():
+        ledger.release(size, *entry)
+    storage = Storage(ledger, made, "logits", "for the log")
+    ledger.settle()
+    storage.release()
+    for entry, size in gone.items():
+        ledger.book(size, *entry)
 
 
 def step_temporaries(trained: list[Trained], recipe: Recipe, strategy: Strategy) -> Size:

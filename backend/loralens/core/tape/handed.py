@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.ledger import Storage
+from loralens.core.tape.size import ZERO, Size
 
 
 @dataclass(slots=True)
@@ -15,6 +16,10 @@ class HandedBack:
     outputs: list[Tensor] | None = None  # what the model returns, if the loop keeps it
     cache: list[tuple[Tensor, int]] | None = None  # keys and values with their layer, if the model caches
     variables: list[Storage] = field(default_factory=list)  # of the training loop, until backward is over
+    until_step: list[Storage] = field(default_factory=list)  # of the training loop, until the step has been taken
+    logged: Size = (
+        ZERO  # bytes of what the loop makes for its log, when the step has been taken and the gradients are gone
+    )
     weights: Tensor | None = None  # what eager attention returns beside its result
 
     def take_weights(self) -> Tensor | None:
