@@ -20,7 +20,7 @@ from loralens.core.question.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "models.md"
-ORACLES = ("traced-grid", "traced-more", "traced-models", "traced-text", "traced-steps")
+ORACLES = ("traced-grid", "traced-more", "traced-models", "traced-text", "traced-remote", "traced-steps")
 HEAD = """\
 # Models
 
@@ -33,6 +33,9 @@ or it says so.
 
 Hybrids (state-space and linear-attention layers) are walked, and traced, as transformers' own PyTorch code runs them, without
 flash-linear-attention, mamba-ssm and causal-conv1d; their fused kernels keep less, and each answer says so.
+
+Families whose code lies beside their weights (`trust_remote_code`) are walked as that code reads, and traced as a retelling of it
+in torch runs (tests/lab/remote): the code itself is never fetched or run.
 
 | model type | step | traced steps | median error | largest error | written after |
 | --- | --- | --: | --: | --: | --- |

@@ -82,7 +82,7 @@ def is_quick(name: str) -> bool:
 
 def _traced() -> Iterator[Case]:
     steps = json.loads((ORACLES / "reference-steps.json").read_text(encoding="utf-8"))["cases"]
-    for file in ("traced-grid", "traced-more", "traced-models", "traced-text"):
+    for file in ("traced-grid", "traced-more", "traced-models", "traced-text", "traced-remote"):
         lines = (ORACLES / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()
         steps += [json.loads(line) for line in lines]
     for step in steps:

@@ -1,7 +1,8 @@
 """Traced steps of the families walked last: the engine against the second method, to a hundredth of a percent.
 
 tests/oracles/traced-models.jsonl is written by `python -m loralens.lab.trace.grid FILE --grid models`, traced-text.jsonl by the
-same with `--grid text`. Hybrids ran transformers' own PyTorch code there.
+same with `--grid text`. Hybrids ran transformers' own PyTorch code there. traced-remote.jsonl: models whose code lies beside their
+weights, retold in tests/lab/remote and written by `python -m lab.remote.record`.
 """
 
 import json
@@ -17,7 +18,7 @@ from loralens.core.question.recipe import Recipe
 ORACLES = Path(__file__).parents[2] / "oracles"
 CASES = [
     json.loads(line)
-    for name in ("traced-models", "traced-text")
+    for name in ("traced-models", "traced-text", "traced-remote")
     for line in (ORACLES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 FAMILIES = sorted({case["request"]["config"]["model_type"] for case in CASES})

@@ -45,6 +45,10 @@ class Root(Module):
     sharded_apart = False  # embedding and head are FSDP units of their own, gathered only while they run
     learned_positions: int | None = None  # a table of so many places ends the sequence; None: positions are computed
     upcasts_logits = True  # the loss is computed on float32 logits
+    adapts_head = False  # PEFT's all-linear takes the head too, which transformers does not know as one
+    cuts_logits = (
+        False  # the loss is of the model's own code: float32 logits without the last position (`remote_decoder`)
+    )
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound

@@ -32,6 +32,7 @@ _CLASSES: Final = {
     "ForTokenClassification": TOKEN_CLASSIFICATION,
     "ForQuestionAnswering": QUESTION_ANSWERING,
 }
+_WHOLE: Final = ("ChatGLMModel",)  # named by configs whose weights are the language model's
 _SINGLE: Final = (SEQUENCE_CLASSIFICATION, REWARD)
 # PEFT 0.21.2 utils/constants.py, `SEQ_CLS_HEAD_NAMES`; peft_model.py, the classes of the other task types
 SAVED_BY_PEFT: Final = {
@@ -53,6 +54,8 @@ def head_of(config: Mapping[str, object], asked: str | None) -> str:
     for ending, head in _CLASSES.items():
         if name.endswith(ending):
             return head
+    if name in _WHOLE:
+        return LM
     return EMBEDDING if name.endswith("Model") and not name.endswith("LMHeadModel") else LM
 
 

@@ -58,6 +58,9 @@ def assumptions(recipe: Recipe) -> list[str]:
 
 def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     logits = t.hooks.behind_head(t, root.logits(t, hidden))
+    if getattr(root, "cuts_logits", False):
+        logits = float32(t, logits)
+        return _cut(t, logits, call, hidden.dtype if getattr(root, "casts_logits_back", False) else "")
     if root.upcasts_logits and version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     t.handed.returned(logits)
@@ -70,6 +73,21 @@ def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         t.end(labels)
         return loss
     return _whole(t, logits, call, TOKENS)
+
+
+def _cut(t: Tape, logits: Tensor, call: Call, back: str) -> Tensor:
+    """A loss of remote code: the last position of every sample is cut off, by a copy where there are several samples.
+
+    `back`: the dtype that the logits have again when the model returns them; empty: they stay float32.
+    """
+    several = call.validity.exceeds("micro_batch_size", 1)
+    cut = shifted(t, logits, copied=several)
+    labels = t.new(TOKENS - BATCH if several else ZERO, "int64", 1, "labels, shifted")
+    loss = _entropy(t, cut, labels, call)
+    if back:
+        logits = ops.cast(t, logits, back, "logits, cast back")
+    t.handed.returned(logits)
+    return loss
 
 
 def _whole(t: Tape, logits: Tensor, call: Call, positions: Size) -> Tensor:

@@ -90,6 +90,9 @@ FAMILIES: Final[dict[str, str]] = {
     "cwm": "ministral:Cwm",
     "glm4_moe_lite": "glm4_moe_lite:Glm4MoeLite",
     "internlm3": "llama:InternLM3",
+    # code that lies beside the weights
+    "internlm2": "internlm2:InternLM2",
+    "chatglm": "chatglm:ChatGLM",
     "apertus": "apertus:Apertus",
     "minimax_m2": "minimax_m2:MiniMaxM2",
     "hy_v3": "hy_v3:HyV3",

@@ -71,11 +71,12 @@ def refuse_wrapped(root: Root, lora: Lora) -> None:
             )
 
 
-def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
+def selector(root: Root, lora: Lora, *, listed: bool = False) -> Callable[[str, Module], bool]:
     """Does this module receive an adapter? PEFT's own meaning of `target_modules`, `exclude_modules`, `layers_to_transform`.
 
     A list names modules by their full name or by its end; a text is a regular expression for the whole name;
-    `all-linear` means every linear layer except the head. A layer's number is the first that stands behind two names.
+    `all-linear` means every linear layer except the head, if transformers knows it as one, or if a trainer lists the
+    layers itself (`listed`). A layer's number is the first that stands behind two names.
     Source: PEFT 0.21 `tuners/tuners_utils.py`, `check_target_module_exists` and `_maybe_include_all_linear_layers`;
     `tuners/lora/config.py`, `LoraConfig.__post_init__`.
 
@@ -89,7 +90,7 @@ def selector(root: Root, lora: Lora) -> Callable[[str, Module], bool]:
             field="lora.layers_to_transform",
             hint="name the layers in a list: target_modules=q_proj,v_proj",
         )
-    wanted, excluded = _targeted(root, lora, targets), _excluded(root, lora)
+    wanted, excluded = _targeted(root, lora, targets, root.adapts_head and not listed), _excluded(root, lora)
     layers = None if lora.layers_to_transform is None else frozenset(lora.layers_to_transform)
 
     def chosen(name: str, module: Module) -> bool:
@@ -115,11 +116,13 @@ def _excluded(root: Root, lora: Lora) -> Callable[[str], bool]:
     return lambda name: ends(name, keys)
 
 
-def _targeted(root: Root, lora: Lora, targets: tuple[str, ...] | str) -> Callable[[str, Module], bool]:
+def _targeted(root: Root, lora: Lora, targets: tuple[str, ...] | str, with_head: bool) -> Callable[[str, Module], bool]:
     saved = lora.modules_to_save
     adaptable = (Linear, Embedding)
     if targets == "all-linear":
-        return lambda name, module: isinstance(module, Linear) and not root.is_head(module) and not ends(name, saved)
+        return lambda name, module: (
+            isinstance(module, Linear) and (with_head or not root.is_head(module)) and not ends(name, saved)
+        )
     if isinstance(targets, str):
         pattern = patterns.whole(targets, "lora.target_modules")
         patterns.affordable([targets], _names(root), "lora.target_modules")

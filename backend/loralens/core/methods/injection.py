@@ -107,7 +107,7 @@ class ModuleSelection:
         self._table = walked_table(root, recipe)
         self._lister = lists_linears(recipe) if settled(root, lora).target_modules == "all-linear" else ""
         self.lora, self._stacked = experts.translate(root, lora, listed=bool(self._lister))
-        self._wanted = selector(root, self.lora)
+        self._wanted = selector(root, self.lora, listed=bool(self._lister))
         self._adapted = False
         self._spared = False  # freeze_tower keeps an adapter from a module
         self._linears: dict[str, None] = {}  # names of linear layers, for the hint

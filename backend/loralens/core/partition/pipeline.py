@@ -129,7 +129,7 @@ def cut(root: Root, p: Parallelism) -> None:
         delattr(root.inner, root.names.embedding)
     if not part.last:
         delattr(root.inner, root.names.norm)
-        for name in vars(root).keys() & {"lm_head", "head"}:
+        for name in [name for name, part in vars(root).items() if part is root.head]:
             delattr(root, name)
 
 

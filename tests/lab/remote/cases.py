@@ -1,0 +1,34 @@
+"""Cases of models whose code lies beside their weights: published widths, few layers, a small vocabulary where experts fill the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from loralens.lab.trace.grid_models import decoder, recipes
+
+_CHATGLM = {
+    "model_type": "chatglm", "hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128, "num_attention_heads": 32,
+    "multi_query_attention": True, "add_bias_linear": False, "add_qkv_bias": True, "hidden_dropout": 0.0,
+    "layernorm_epsilon": 1e-05, "num_layers": 2, "rmsnorm": True, "post_layer_norm": True, "tie_word_embeddings": False,
+}  # fmt: skip
+# name -> config, names for a small LoRA, target for a large one
+CONFIGS: dict[str, tuple[dict[str, Any], list[str], list[str] | str]] = {
+    "chatglm3-6b": (
+        {**_CHATGLM, "padded_vocab_size": 65024, "multi_query_group_num": 2, "seq_length": 8192},
+        ["query_key_value"], "all-linear",
+    ),
+    "glm-4-9b": (
+        {**_CHATGLM, "padded_vocab_size": 151552, "multi_query_group_num": 4, "seq_length": 131072},
+        ["query_key_value"], "all-linear",
+    ),
+    "internlm2-7b": (decoder("internlm2", 92544, 4096, 14336, 32, 8, bias=False), ["wqkv"], "all-linear"),
+    "internlm2-ungrouped": (decoder("internlm2", 8192, 2048, 5632, 16, 16, 3, bias=True), ["wqkv"], "all-linear"),
+}  # fmt: skip
+
+
+def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and request (config, method, recipe) of every case."""
+    for name, (config, few, many) in CONFIGS.items():
+        for word, (method, recipe) in recipes(config, few, many).items():
+            yield f"{name}/{word}", {"config": config, "method": method, "recipe": recipe}
