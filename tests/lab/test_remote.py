@@ -57,7 +57,7 @@ def test_every_case_is_recorded_with_its_request() -> None:
     assert all("expected" in line for line in LINES.values())
 
 
-@pytest.mark.parametrize("name", ["chatglm3-6b/lora-many", "glm-4-9b/lora-padded", "internlm2-7b/qlora"])
+@pytest.mark.parametrize("name", ["chatglm3-6b/lora-many", "glm-4-9b-chat/lora-padded", "internlm2-7b/qlora"])
 def test_records_are_not_stale(name: str) -> None:
     assert grid.trace_one(name, LINES[name]["request"])["expected"] == LINES[name]["expected"]
 

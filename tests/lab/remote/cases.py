@@ -18,7 +18,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str], list[str] | str]] = {
         {**_CHATGLM, "padded_vocab_size": 65024, "multi_query_group_num": 2, "seq_length": 8192},
         ["query_key_value"], "all-linear",
     ),
-    "glm-4-9b": (
+    "glm-4-9b-chat": (
         {**_CHATGLM, "padded_vocab_size": 151552, "multi_query_group_num": 4, "seq_length": 131072},
         ["query_key_value"], "all-linear",
     ),
