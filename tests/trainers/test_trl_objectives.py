@@ -2,7 +2,9 @@
 
 import pytest
 
+from loralens.core.question.recipe import Recipe
 from loralens.trainers.check import check_answer
+from loralens.trainers.write_objectives import objective_keys
 
 HEAD = """
 from peft import LoraConfig
@@ -32,6 +34,13 @@ def test_preferences(kind, words, reference):
     assert recipe["objective"]["type"] == kind.lower()
     assert recipe["objective"]["reference"] == reference
     assert (recipe["loss"], recipe["micro_batch_size"]) == ("fused_head", 2)
+
+
+def test_how_many_rows_are_scored_before_training_is_read_and_written():
+    recipe = read("DPO", "precompute_ref_log_probs=True, precompute_ref_batch_size=16")
+    assert recipe["objective"]["precompute_batch_size"] == 16
+    keys = objective_keys("lora", Recipe.from_mapping({"objective": recipe["objective"]}))
+    assert keys["precompute_ref_batch_size"] == 16
 
 
 def test_grpo_with_an_engine_on_the_card():

@@ -96,6 +96,7 @@ class Dpo(Objective):
         if reference is not None:
             headed(reference)
             prepared(reference, self.recipe.autocast)
+        self.before = vars(model).get("forward")
         self.model = prepared(model, self.recipe.autocast)
         self.trainer = bare(
             "trl.trainer.dpo_trainer.DPOTrainer", model=self.model, ref_model=reference, ld_alpha=None,
@@ -108,6 +109,27 @@ class Dpo(Objective):
         if self.recipe.objective.reference == "precomputed":
             made |= {f"ref_{which}_logps": torch.ones(len(ids) // 2, device="cuda") for which in ("chosen", "rejected")}
         return made
+
+    def step(self, training: Any, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> None:
+        if self.recipe.objective.reference == "precomputed":
+            self._precompute(training, batch, begin)
+        super().step(training, batch, begin)
+
+    def _precompute(self, training: Any, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> None:
+        """Before the optimizer is made, and before accelerate wraps the model."""
+        for optimizer in training.optimizers:
+            optimizer.state.clear()
+        asked, wrapped = self.recipe.objective.precompute_batch_size, vars(self.model).pop("forward", None)
+        if self.before is not None:
+            self.model.forward = self.before
+        if asked is not None:
+            batch = self.batch(torch.ones_like(batch["input_ids"][:1]).repeat(asked * self.rows, 1))
+        begin("precompute")
+        self.trainer.compute_ref_log_probs(self.model, batch)
+        begin("then: the optimizer is made")
+        if wrapped is not None:
+            self.model.forward = wrapped
+        training._warm_up(training.trained)
 
     def loss(self, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> torch.Tensor:
         place = type(self.trainer).__module__

@@ -104,6 +104,9 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "dpo": {"objective": "dpo", **tiled},
         "dpo-copy": {"objective": {"type": "dpo", "reference": "copy"}, **tiled},
         "dpo-precomputed": {"objective": {"type": "dpo", "reference": "precomputed"}, **tiled, "labelled_tokens": 128},
+        "dpo-precomputed-16": {
+            "objective": {"type": "dpo", "reference": "precomputed", "precompute_batch_size": 16}, **tiled, "labelled_tokens": 128,
+        },
         "kto": {"objective": "kto", "micro_batch_size": 4, **tiled},
         "reward": {"objective": "reward", "loss": "full"},
         "orpo": {"objective": "orpo", **whole},
@@ -151,6 +154,7 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "gkd": ("lora", "full"),
         "distillation": ("lora", "lora-whole", "full"),
         "ppo-together": ("lora", "lora-whole", "full"),
+        "dpo-precomputed-16": ("lora", "full"),
     }
     models = ("llama-3.2-1b", "qwen2.5-0.5b", "mistral-7b-v0.3", "qwen3-0.6b", "gemma-3-1b")
     turn = 0

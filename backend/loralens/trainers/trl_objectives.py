@@ -70,6 +70,9 @@ def objective(r: Reading, kind: str, group: str = "") -> None:
 def _reference(r: Reading, group: str) -> None:
     if r.true(f"{group}precompute_ref_log_probs"):
         r.say("reference", "precomputed", f"{group}precompute_ref_log_probs")
+        rows = r.whole(f"{group}precompute_ref_batch_size", None)
+        if rows:
+            r.say("precompute_batch_size", rows, f"{group}precompute_ref_batch_size")
     elif r.get("trainer.ref_model") not in (*NOTHING, "=None"):
         r.say("reference", "copy", "trainer.ref_model")
 

@@ -30,6 +30,8 @@ def objective_keys(method: str, recipe: Recipe) -> dict[str, object]:
         keys["disable_dropout"] = False
     if kind in ("dpo", "kto"):
         keys["precompute_ref_log_probs"] = recipe.objective.reference == "precomputed"
+        if recipe.objective.reference == "precomputed" and recipe.objective.precompute_batch_size:
+            keys["precompute_ref_batch_size"] = recipe.objective.precompute_batch_size
     elif kind == "grpo":
         keys |= _grpo(recipe)
     return keys

@@ -47,11 +47,14 @@ def test_counts_phases_and_peaks_are_the_traced_ones(name):
     assert (own.total_parameters, own.trainable_parameters) == (expected["total"], expected["trainable"])
     assert own.phase == expected["phase"]
     assert sum(own.breakdown.values()) == own.allocated_bytes
-    assert list(own.phases) == list(expected["phase_peaks"])
+    assert set(own.phases) - set(expected["phase_peaks"]) <= {
+        "precompute"
+    }  # before training: of the first 34 none has it
+    assert [name for name in own.phases if name in expected["phase_peaks"]] == list(expected["phase_peaks"])
     apart = APART.get(name, set())
     if expected["phase"] not in apart:
         assert own.allocated_bytes == pytest.approx(expected["peak_allocated_bytes"], rel=1e-3)
-    for phase in own.phases.keys() - apart:
+    for phase in expected["phase_peaks"].keys() - apart:
         assert own.phases[phase] == pytest.approx(expected["phase_peaks"][phase], rel=5e-3), phase
 
 
@@ -61,7 +64,7 @@ OF_OURS = [name for name in CASES if "/" in name]
 def test_our_own_traces_are_met_closely():
     """Every method and every objective, with and without checkpointing, of five families."""
     errors = [abs(OWN[name].allocated_bytes / CASES[name]["expected"]["peak_allocated_bytes"] - 1) for name in OF_OURS]
-    assert len(errors) >= 108
+    assert len(errors) >= 112
     assert max(errors) < 5e-4
 
 
@@ -107,6 +110,34 @@ def test_a_copy_is_held_and_precomputed_scores_are_not_made():
     assert held["copy"].breakdown["weights_bytes"] == pytest.approx(2 * base, rel=1e-3)
     assert held["precomputed"].phases["forward"] == held["adapter"].phases["forward"]
     assert held["precomputed"].recipe.objective.reference == "precomputed"
+
+
+def test_scores_made_before_training_are_a_phase_of_their_own():
+    """Without states and gradients; with a batch of its own it can be the peak, and does not move with the learner's."""
+    case = CASES["dpo_adapter_llama1b_lora_ckpt_2pairs"]
+    words = {"type": "dpo", "reference": "precomputed"}
+    as_learner, many = (
+        estimated(case, objective=words), estimated(case, objective={**words, "precompute_batch_size": 32})
+    )  # fmt: skip
+    assert next(iter(as_learner.phases)) == "precompute"
+    assert as_learner.phase == "backward" and many.phase == "precompute"
+    held = sum(as_learner.breakdown[name] for name in ("weights_bytes", "adapter_bytes"))
+    # without gradients a batch grows by what one layer holds
+    ratio = (many.phases["precompute"] - held) / (as_learner.phases["precompute"] - held)
+    assert 12 < ratio <= 16
+    assert many.breakdown["optimizer_state_bytes"] == 0
+    pairs = [found.plan.peaks(3, 1024, 16)[0]["precompute"] for found in (as_learner, many)]
+    assert pairs[0] > as_learner.phases["precompute"]
+    assert pairs[1] == many.phases["precompute"]
+
+
+def test_divided_weights_have_no_such_phase():
+    case = CASES["dpo_adapter_llama1b_lora_ckpt_2pairs"]
+    found = estimated(
+        case, objective={"type": "dpo", "reference": "precomputed"}, parallelism={"gpus": 2, "strategy": "fsdp"}
+    )
+    assert "precompute" not in found.phases
+    assert any(line.startswith("precompute: not counted") for line in found.assumptions())
 
 
 def test_the_simulated_allocator_walks_the_same_passes():

@@ -19,6 +19,8 @@ STILL: Final = ("dpo", "kto", "orpo", "cpo", "simpo", "reward")
 """TRL's trainers that switch every dropout off. Source: trl 1.16.0, `disable_dropout` of their configs."""
 WHOLE_LOGITS: Final = ("orpo", "cpo", "simpo")
 """TRL's trainers that build whole logits. Source: trl 1.16.0 experimental/orpo, experimental/cpo."""
+DIVIDED: Final = ("zero3", "fsdp", "fsdp2")
+"""Strategies that divide the weights."""
 ENGINES: Final = ("none", "transformers", "vllm", "server")
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
@@ -30,6 +32,14 @@ def _of(*types: str) -> Need:
 
 TAUGHT: Final = _of("distillation")
 REFERRED: Final = _of("dpo", "kto", *GENERATED)
+PRECOMPUTED: Final = Need(
+    "only a reference whose log-probabilities are precomputed has it, on weights that are not divided",
+    lambda _, r: (
+        r.objective.type in ("dpo", "kto")
+        and r.objective.reference == "precomputed"
+        and r.parallelism.strategy not in DIVIDED
+    ),
+)
 ROLLED: Final = _of(*GENERATED)
 VECTORS: Final = _of("contrastive")
 VALUED: Final = _of("ppo")
@@ -75,6 +85,12 @@ class Objective:
         "Where the reference's log-probabilities come from; none: the model without its adapter, a copy in full fine-tuning. absent: PPO "
         "without a reference.",
         needs=(REFERRED,),
+    )
+    precompute_batch_size: int | None = word(
+        None,
+        Maybe(Whole(1, 65_536)),
+        "Pairs, or KTO's rows, that the reference scores at a time before training; none: micro_batch_size.",
+        needs=(PRECOMPUTED,),
     )
     divergence: str = word(
         "jsd",

@@ -87,7 +87,9 @@ def measure(model: Model, method: str, recipe: Recipe, device: str | None = None
         raise OutOfMemory("the device ran out of memory", hint="loralens fit says what makes it smaller") from error
     row = _row(model, method, recipe, chosen, meter)
     extra = workspace_bytes(row["gpu"]) if chosen.type == "cuda" else 0
-    return Measured(row, found.allocated_bytes + extra, {name: size + extra for name, size in found.phases.items()})
+    # a pass before training is no part of the step
+    phases = {name: size + extra for name, size in found.phases.items() if name in row["phases"]}
+    return Measured(row, max(phases.values()), phases)
 
 
 def _run(config: Mapping[str, Any], method: str, recipe: Recipe, device: torch.device) -> Meter:
