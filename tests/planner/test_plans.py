@@ -7,11 +7,11 @@ import pytest
 from loralens.core import catalogue
 from loralens.core.answer.estimate import estimate
 from loralens.core.errors import InvalidInput
-from loralens.planner.meshes import group, meshes
+from loralens.planner.fit import fit_answer
+from loralens.planner.meshes import meshes
 from loralens.planner.pasted import configs
 from loralens.planner.plans import front, plans_answer, search
 from loralens.planner.question import read_question
-from loralens.planner.waiting import seconds_per_step
 
 SMALL = {
     "model_type": "llama", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4,
@@ -85,19 +85,30 @@ def test_bad_words_are_refused_by_name(wrong, field):
     assert caught.value.field == field
 
 
-def test_dimensions_lie_inside_each_other():
-    recipe = estimate(SMALL, "full", gpus=32, strategy="fsdp2", tp=2, pp=2, dp_replicate=2, sequence_length=256).recipe
-    found = {over: group(recipe.parallelism, over) for over in ("tp", "dp_shard", "dp_replicate", "pp")}
-    assert found == {"tp": (2, 1), "dp_shard": (4, 2), "dp_replicate": (2, 8), "pp": (2, 16)}
+def test_plans_are_ranked_by_what_each_costs_alone():
+    body = BODY | {"gpu": "h100-sxm", "recipe": {"sequence_length": 512}}
+    row = plans_answer(body)["plans"][0]
+    own = {name: row[name] for name in ("micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")}
+    found = fit_answer(
+        {"config": SMALL, "method": "full", "gpu": "h100-sxm", "tokens": 1_000_000,
+         "recipe": {"sequence_length": 512, **own, "parallelism": row["recipe"]["parallelism"]}}
+    )  # fmt: skip
+    assert found["time"]["step_seconds"] == row["step_seconds"]
+    assert row["step_seconds"]["low"] <= row["seconds_per_step"] <= row["step_seconds"]["high"]
 
 
 def test_machines_apart_take_longer():
-    question, _ = read_question(
-        {"config": SMALL, "method": "full", "recipe": {"parallelism": {"gpus": 8, "strategy": "fsdp2"}}}
-    )
-    found, device = question.estimate(), catalogue.gpu("h100-sxm")
-    together, apart = (seconds_per_step(question, found, device, nodes) for nodes in (1, 4))
-    assert together is not None and apart is not None and together <= apart
+    question, _ = read_question({"config": SMALL, "method": "full"})
+    device = catalogue.gpu("h100-sxm")
+    together, apart = ({key(row): row for row in search(question, device, 8, nodes)} for nodes in (1, 4))
+    both = together.keys() & apart.keys()
+    assert len(both) > 4
+    assert all(together[name]["seconds_per_step"] <= apart[name]["seconds_per_step"] for name in both)
+
+
+def key(row):
+    kept = row["words"].get("reshard_after_forward"), row["gradient_checkpointing"], row["micro_batch_size"]
+    return (*row["mesh"].values(), *kept)
 
 
 def test_accelerate_takes_the_config(tmp_path):

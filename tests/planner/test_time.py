@@ -92,15 +92,15 @@ def test_a_short_step_is_a_range() -> None:
 
 
 def test_a_card_without_runs_says_so_and_has_a_wider_band() -> None:
-    known, guessed = (training_time(ask(), gpu(name), 1_000_000) for name in ("a100", "h100-sxm"))
+    known, guessed = (training_time(ask(), gpu(name), 1_000_000) for name in ("a100", "b200-sxm"))
     assert (known["step_seconds"]["basis"], guessed["step_seconds"]["basis"]) == ("fitted", "class")
     width = [row["step_seconds"]["high"] / row["step_seconds"]["low"] for row in (known, guessed)]
     assert width[0] < width[1]
-    assert any("no published run on H100" in text for text in guessed["assumptions"])
+    assert any("no published run on B200" in text for text in guessed["assumptions"])
 
 
 def test_several_gpus_share_the_tokens() -> None:
     one = training_time(ask(), gpu("a100"), 1_000_000)
     four = training_time(ask(parallelism={"gpus": 4, "strategy": "ddp"}), gpu("a100"), 1_000_000)
-    assert 2.5 < four["tokens_per_second"]["expected"] / one["tokens_per_second"]["expected"] < 4
-    assert one["gpu_hours"]["expected"] < four["gpu_hours"]["expected"] < 1.5 * one["gpu_hours"]["expected"]
+    assert 2.5 < four["tokens_per_second"]["expected"] / one["tokens_per_second"]["expected"] <= 4
+    assert one["gpu_hours"]["expected"] <= four["gpu_hours"]["expected"] < 1.5 * one["gpu_hours"]["expected"]

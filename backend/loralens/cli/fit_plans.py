@@ -42,10 +42,12 @@ def _show(answer: PlansAnswer) -> None:
     wrapped(f"Of {answer['tried']} plans, those that no other beats in both memory and time, fastest first:")
     shown = [
         (_mesh(row), f"{row['micro_batch_size']}", "yes" if row["gradient_checkpointing"] else "no",
-         gib(row["needed_bytes"]), _speed(row))
+         gib(row["needed_bytes"]), _speed(row), _share(row, "communication"), _share(row, "bubble"))
         for row in rows[:SHOWN]
     ]  # fmt: skip
-    table(["plan", "micro batch", "checkpointing", "needs a GPU", "tokens/s a GPU"], shown)
+    table(
+        ["plan", "micro batch", "checkpointing", "needs a GPU", "tokens/s a GPU", "between GPUs", "idle stages"], shown
+    )
     line("The first as options:")
     wrapped(_options(rows[0]))
     for name, text in rows[0]["configs"].items():
@@ -68,6 +70,11 @@ def _mesh(row: PlanRow) -> str:
 def _speed(row: PlanRow) -> str:
     speed = row["tokens_per_second_per_gpu"]
     return "not known" if speed is None else f"{speed:,.0f}"
+
+
+def _share(row: PlanRow, part: str) -> str:
+    step = row["step_seconds"]
+    return "not known" if step is None else f"{step['parts'].get(part, 0.0) / step['expected']:.0%}"
 
 
 def _options(row: PlanRow) -> str:

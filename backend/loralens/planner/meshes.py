@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from loralens.core.question.parallelism import Parallelism
-
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
 
@@ -76,28 +74,3 @@ def _checkpointed(recipe: Recipe) -> list[Recipe]:
 
 def _rest(gpus: int) -> tuple[str]:
     return ("fsdp2" if gpus > 1 else "none",)
-
-
-def group(p: Parallelism, over: str) -> tuple[int, int]:
-    """GPUs that take part in a collective over a dimension, and how far apart neighbours are: tp innermost, pp outermost."""
-    sharding = p.sharding if p.strategy not in ("none", "ddp") else 1
-    copies = p.data_parallel // sharding
-    sizes = {
-        "tp": p.tp,
-        "cp": p.cp,
-        "dp_shard": sharding,
-        "dp_replicate": copies,
-        "pp": p.pp,
-        "ep": p.ep,
-        "hpz": p.hpz_partition or 1,
-    }
-    between = {
-        "tp": 1,
-        "ep": 1,
-        "hpz": 1,
-        "cp": p.tp,
-        "dp_shard": p.tp,
-        "dp_replicate": p.tp * sharding,
-        "pp": p.gpus // p.pp,
-    }
-    return sizes[over], between[over]

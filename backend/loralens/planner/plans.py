@@ -6,16 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
+from loralens.core.answer.pace import pace_on, tokens_per_step
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.kinds import Place, Whole
 from loralens.core.question.parallelism import Parallelism
+from loralens.core.question.recipe import Recipe
 from loralens.planner.meshes import Mesh, meshes
 from loralens.planner.network import experts_of
 from loralens.planner.pasted import configs
 from loralens.planner.question import Question, read_question
-from loralens.planner.waiting import seconds_per_step, tokens_per_step
 
 if TYPE_CHECKING:
+    from loralens.core.answer.pace import Pace
     from loralens.core.catalogue import Gpu
     from loralens.planner.shapes import PlanRow, PlansAnswer
 
@@ -33,8 +35,6 @@ KEPT: Final = (
 )
 """Words of several GPUs that are no part of the search."""
 ASSUMPTIONS: Final = (
-    "seconds are for comparing plans: 40 % of the dense peak, links at 80 % of what is stated, 400 Gb/s a GPU between machines",
-    "copies and shards are moved behind computing; what is cut by width or length, and idle stages, is waited for",
     "plans tried: DDP, FSDP2 with and without reshard, HSDP, experts divided inside a machine, tensor parallel inside a machine, context parallel from 8,192 "
     "tokens on, two and four stages between machines; each with micro batches of 1 to 32",
 )
@@ -59,6 +59,7 @@ def plans_answer(body: Any) -> PlansAnswer:
     device = catalogue.gpu(own["gpu"])
     rows = search(question, device, gpus, nodes)
     fitting = [row for row in rows if row["fits"]]
+    best = front(fitting)
     return {
         "model": question.model_dict(),
         "method": question.method,
@@ -66,16 +67,16 @@ def plans_answer(body: Any) -> PlansAnswer:
         "gpus": gpus,
         "nodes": nodes,
         "tried": len(rows),
-        "plans": front(fitting),
+        "plans": best,
         "nearest": None if fitting or not rows else min(rows, key=lambda row: row["needed_bytes"]),
-        "assumptions": list(ASSUMPTIONS),
+        "assumptions": [*ASSUMPTIONS, *_said(question, best, device)],
     }
 
 
 def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[PlanRow]:
     """Every plan of the space that is modelled; of micro batches the ones that fit, or the smallest."""
     kept = {name: getattr(question.recipe.parallelism, name) for name in KEPT}
-    alone = replace(question.recipe, parallelism=Parallelism(**kept))
+    alone = replace(question.recipe, parallelism=Parallelism(**kept, machine_gpus=gpus // nodes))
     rows: list[PlanRow] = []
     for mesh in meshes(alone, gpus, nodes, experts_of(question)):
         for batch in BATCHES:
@@ -109,8 +110,8 @@ def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) ->
         found = asked.estimate()
     except LoraLensError:  # this model or method is not modelled so
         return None
-    needed, tokens = found.overhead.needed[1], tokens_per_step(found)
-    seconds = seconds_per_step(asked, found, device, nodes)
+    needed, pace = found.overhead.needed[1], pace_of(asked, device)
+    step = None if pace is None else pace.to_dict()["step_seconds"]
     p = found.recipe.parallelism
     return {
         "level": mesh.level,
@@ -119,15 +120,33 @@ def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) ->
         "micro_batch_size": batch,
         "gradient_accumulation_steps": found.recipe.gradient_accumulation_steps,
         "gradient_checkpointing": found.recipe.gradient_checkpointing,
-        "tokens_per_step": tokens,
+        "tokens_per_step": tokens_per_step(found.recipe),
         "allocated_bytes": found.allocated_bytes,
         "needed_bytes": needed,
         "fits": needed <= device.memory_bytes,
-        "seconds_per_step": seconds,
-        "tokens_per_second_per_gpu": None if seconds is None else tokens / seconds / p.gpus,
+        "seconds_per_step": None if pace is None else pace.step.seconds,
+        "step_seconds": step,
+        "tokens_per_second_per_gpu": None if pace is None else pace.tokens_per_second / p.gpus,
         "recipe": found.recipe.to_dict(),
         "configs": configs(found.recipe, nodes),
     }
+
+
+def pace_of(question: Question, device: Gpu) -> Pace | None:
+    """The time of a step; None where it is not known."""
+    try:
+        return pace_on(question.model, question.method, question.recipe, device)
+    except LoraLensError:
+        return None
+
+
+def _said(question: Question, plans: list[PlanRow], device: Gpu) -> list[str]:
+    """What the times of the plans rest on, each sentence once."""
+    said: dict[str, None] = {}
+    for row in plans:
+        pace = pace_of(replace(question, recipe=Recipe.from_mapping(row["recipe"])), device)
+        said |= dict.fromkeys(pace.notes if pace is not None else ())
+    return list(said)
 
 
 def shape(p: Parallelism) -> dict[str, int]:
@@ -147,6 +166,6 @@ def shape(p: Parallelism) -> dict[str, int]:
 def _words(p: Parallelism, asked: Parallelism) -> dict[str, Any]:
     """What to say beside the question for this plan, by flat names."""
     names = (
-        "gpus", "strategy", "dp_replicate", "reshard_after_forward", "tp", "sequence_parallel", "loss_parallel", "cp", "pp", "ep",
+        "gpus", "machine_gpus", "strategy", "dp_replicate", "reshard_after_forward", "tp", "sequence_parallel", "loss_parallel", "cp", "pp", "ep",
     )  # fmt: skip
     return {name: getattr(p, name) for name in names if getattr(p, name) != getattr(asked, name)}

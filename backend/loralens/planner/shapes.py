@@ -104,7 +104,8 @@ class PlanRow(TypedDict):
     allocated_bytes: int
     needed_bytes: int
     fits: bool
-    seconds_per_step: Annotated[float | None, "For comparing plans; null: a rate is not known."]
+    seconds_per_step: Annotated[float | None, "Expected; null: a rate is not known."]
+    step_seconds: Annotated[StepSeconds | None, "The same with its band and where the seconds go."]
     tokens_per_second_per_gpu: float | None
     recipe: RecipeWords
     configs: Annotated[dict[str, str], "Texts to paste, by program."]

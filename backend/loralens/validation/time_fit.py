@@ -14,28 +14,32 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from loralens.core.time.communication import NVLINK_HIDES, link_of
-from loralens.core.time.rates import NO_FLASH, Constants, known, share_of, speed
-from loralens.core.time.step_time import beside_card
+from loralens.core.time.links import NVLINK_HIDES, link_of, network_of
+from loralens.core.time.rates import Constants, Speed, known, share_of, speed
+from loralens.core.time.step_time import beside_card, micro_batch
 from loralens.validation.timed_runs import TimedRun
 
 Array = NDArray[np.float64]
 
-NOISE: Final = 0.05
-"""Spread of a published speed between equal runs; T4 runs repeated in one session differ by 8 %, FMS's by 1 to 3 %."""
 TAIL: Final = 2.0  # residuals beyond so many spreads count less
 PRIORS: Final[dict[str, tuple[float, float]]] = {
-    "bandwidth_share": (0.81, 0.3), "flash": (0.68, 0.3), "efficient": (0.39, 0.5), "efficient_float32": (0.25, 0.5),
+    "bandwidth_share": (0.81, 0.3), "flash": (0.68, 0.3), "flash_hopper": (0.58, 0.15), "flash_1": (0.42, 0.3), "flash_1_hopper": (0.3, 0.3),
+    "efficient": (0.39, 0.5), "efficient_float32": (0.25, 0.5),
     "nf4": (12.0, 0.7), "gptq": (18.0, 0.7), "gptq_triton": (7.7, 0.7), "kernel_seconds": (12e-6, 0.6),
     "micro_step_seconds": (8e-3, 0.15), "step_seconds": (6e-3, 0.15), "zero3_hook_seconds": (2.5e-3, 0.3),
     "sharded_share": (0.04, 0.7), "sharded_step_seconds": (0.08, 0.3), "sharded_unit_seconds": (0.4e-3, 0.7),
-    "overlap": (0.38, 0.3),
+    "cut_matrix_seconds": (0.5e-3, 0.7), "overlap": (0.38, 0.3), "network_overlap": (0.8, 0.3),
+    "nvlink_share": (0.8, 0.2), "network_share": (0.8, 0.3), "call_seconds": (0.1e-3, 0.7),
 }  # fmt: skip
 """Value before fitting, and its spread in logs."""
 SHARE_SPREAD, HOST_SPREAD, LINK_SPREAD = 0.25, 0.35, 0.7
 MOST_SHARE: Final = 1.1
 """A vendor's peak is stated at a boost clock that cards exceed by some 10 %; what would ask for more is another constant's."""
 STEPS: Final = 25
+ENOUGH: Final = 0.01
+"""Of a gain in twice the negative log posterior: what follows moves no constant that can be read."""
+WAYS: Final = ("waited", "waited_once", "ring", "hidden", "hidden_once")
+"""In the order of `step_time.TransferTimes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,13 @@ class RunColumns:
         self.update_bytes = self._column(lambda run: run.update_bytes)
         self.update_kernels = self._column(lambda run: run.update_kernels)
         self.hooks = self._column(lambda run: run.hooks)
-        self.gathered = self._column(lambda run: run.gathered)
-        self.reduced = self._column(lambda run: run.reduced)
+        self.between = [[self._column(_moved(way, place)) for place in range(3)] for way in WAYS]
+        self.attention = {rate: self._column(_attention(rate)) for rate in self.rates}
+        self.leaves = self._column(lambda run: run.several_machines)
+        self.noise = self._column(lambda run: run.noise)
+        self.idle = self._column(lambda run: run.idle)
+        self.loops = self._column(lambda run: run.loops)
+        self.matrices = self._column(lambda run: run.matrices)
         self.zero3 = self._column(lambda run: run.strategy == "zero3")
         self.sharded = self._column(lambda run: run.hooks > 0 and run.gpus > 1)
         self.cards, self.card = _numbered([chip(run) for run in runs])
@@ -74,14 +83,17 @@ class RunColumns:
         self.machines, self.machine = _numbered([run.machine for run in runs])
         self.ties, self.link = _numbered([_tie(run) for run in runs])
         self.nvlink = self._column(lambda run: link_of(run.gpu, known().constants)[1] == NVLINK_HIDES)
+        self.wide = self._column(lambda run: link_of(run.gpu, known().constants)[0] / known().constants.nvlink_share)
+        self.network = self._column(
+            lambda run: network_of(run.gpu, known().constants) / known().constants.network_share
+        )
         self.names = [*PRIORS, *self.cards, *self.machines, *self.ties]
         shares = [share_of(self.gpus[card].gpu, fitted=False).value for card in self.cards]
         links = [link_of(self._tied(tie).gpu, known().constants)[0] for tie in self.ties]
         self.prior = np.log([*(value for value, _ in PRIORS.values()), *shares, *[1.0] * len(self.machines), *links])
-        link_spread = [LINK_SPREAD if not self._is_nvlink(tie) else 0.05 for tie in self.ties]
         self.spread = np.array(
             [*(spread for _, spread in PRIORS.values()), *[SHARE_SPREAD] * len(self.cards),
-             *[HOST_SPREAD] * len(self.machines), *link_spread]
+             *[HOST_SPREAD] * len(self.machines), *[LINK_SPREAD] * len(self.ties)]
         )  # fmt: skip
 
     def _column(self, value: Callable[[TimedRun], Any]) -> Array:
@@ -89,9 +101,6 @@ class RunColumns:
 
     def _tied(self, tie: str) -> TimedRun:
         return next(run for run in self.runs if _tie(run) == tie)
-
-    def _is_nvlink(self, tie: str) -> bool:
-        return link_of(self._tied(tie).gpu, known().constants)[1] == NVLINK_HIDES
 
     def host_places(self) -> slice:
         """Where the processors stand in a vector."""
@@ -120,30 +129,54 @@ class RunColumns:
             half = run.gpu.dense_flops_per_second[run.dtype] or run.gpu.dense_flops_per_second["float16"] or 0
             float32 = run.gpu.dense_flops_per_second["float32"] or half
             bandwidth = run.gpu.memory_bandwidth_bytes_per_second or 0
-            flash = run.gpu.architecture not in NO_FLASH
-            speeds.append(speed(half, float32, bandwidth, found.shares[card], k, flash=flash))
+            speeds.append(speed(half, float32, bandwidth, found.shares[card], k, run.gpu.architecture))
         wide = self.bandwidth / self.of_card
         per_second = np.array([s.bytes_per_second for s in speeds])[self.card] * wide
         card_seconds = self.moved / per_second
         for rate in self.rates:
             card_seconds = card_seconds + self.flops[rate] / np.array([s.flops[rate] for s in speeds])[self.card]
         host = np.array([found.hosts[machine] for machine in self.machines])[self.machine]
-        links = np.array([found.links[tie] for tie in self.ties])[self.link]
+        links = np.where(
+            self.nvlink > 0, self.wide * k.nvlink_share, np.array([found.links[tie] for tie in self.ties])[self.link]
+        )
         hook = np.where(self.zero3 > 0, k.zero3_hook_seconds, k.sharded_unit_seconds)
+        busy = card_seconds * self.padding
+        between = [
+            moved / links + network / (self.network * k.network_share) + calls * k.call_seconds
+            for moved, network, calls in self.between
+        ]
+        one = micro_batch(
+            busy,
+            host * (self.kernels * k.kernel_seconds + self.hooks * hook + self.matrices * k.cut_matrix_seconds),
+            between,
+            self._attention(speeds) * self.padding,
+            k,
+            hides=np.minimum(
+                np.where(self.nvlink > 0, NVLINK_HIDES, k.overlap), np.where(self.leaves > 0, k.network_overlap, 1)
+            ),
+            sharded=self.sharded,
+        )
         beside = beside_card(
-            card_seconds * self.padding,
-            host * (self.kernels * k.kernel_seconds + self.hooks * hook),
-            self.gathered / links,
-            self.reduced / links,
+            one,
+            busy,
+            between,
             k,
             accumulation=self.accumulation,
-            hides=np.where(self.nvlink > 0, NVLINK_HIDES, k.overlap),
             sharded=self.sharded,
             host=host,
+            loops=self.loops,
+            idle=self.idle,
         )
         update = self.update_bytes / per_second + host * self.update_kernels * k.kernel_seconds
-        whole: Array = self.accumulation * card_seconds * self.padding + sum(beside.values()) + update
+        whole: Array = self.accumulation * busy + sum(beside.values()) + update
         return whole
+
+    def _attention(self, speeds: Sequence[Speed]) -> Array:
+        """Seconds of attention, behind which a ring hides."""
+        seconds = np.zeros(len(self.runs))
+        for rate, flops in self.attention.items():
+            seconds = seconds + flops / np.array([s.flops[rate] for s in speeds])[self.card]
+        return seconds
 
     def fit(self, chosen: Sequence[int]) -> Array:
         """The vector that predicts the chosen runs best: damped Gauss-Newton with numerical derivatives."""
@@ -163,10 +196,12 @@ class RunColumns:
             while damping < 1e8:
                 step = np.linalg.solve(curve + damping * np.diag(np.diag(curve)), -gradient)
                 if (tried := part.cost(vector + step)) < cost:
-                    vector, cost, damping = vector + step, tried, max(damping / 3, 1e-6)
+                    gained, vector, cost, damping = cost - tried, vector + step, tried, max(damping / 3, 1e-6)
                     break
                 damping *= 4
             else:
+                break
+            if gained < ENOUGH:
                 break
         return self.spread_out(part, vector)
 
@@ -178,7 +213,7 @@ class RunColumns:
     def residuals(self, vector: Array) -> Array:
         """Log of predicted over measured seconds, in units of the noise."""
         measured: Array = self.seconds
-        return (np.log(self.predict(vector)) - np.log(measured)) / NOISE
+        return (np.log(self.predict(vector)) - np.log(measured)) / self.noise
 
     def cost(self, vector: Array) -> float:
         """Twice the negative log posterior, with heavy tails."""
@@ -191,8 +226,18 @@ def chip(run: TimedRun) -> str:
     return run.gpu.id.removesuffix("-40").removesuffix("-80")
 
 
+def _moved(way: str, place: int) -> Callable[[TimedRun], float]:
+    return lambda run: run.between.get(way, (0.0, 0.0, 0.0))[place]
+
+
+def _attention(rate: str) -> Callable[[TimedRun], float]:
+    return lambda run: run.attention.get(rate, 0.0)
+
+
 def _tie(run: TimedRun) -> str:
-    return f"{run.machine}: link of {run.gpu.id}" if run.gpus > 1 else "one GPU"
+    """Machines without NVLink have a link of their own."""
+    own = run.gpus > 1 and link_of(run.gpu, known().constants)[1] != NVLINK_HIDES
+    return f"{run.machine}: link of {run.gpu.id}" if own else "card's own link"
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:

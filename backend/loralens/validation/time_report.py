@@ -39,6 +39,9 @@ GROUPS: Final[tuple[tuple[str, Callable[[TimedRun], bool]], ...]] = (
     (f"one GPU, {FEW_TOKENS:,} tokens a micro-batch or more", lambda run: run.gpus == 1 and run.tokens >= FEW_TOKENS),
     (f"under {FEW_TOKENS:,} tokens a micro-batch", lambda run: run.tokens < FEW_TOKENS),
     ("several GPUs over NVLink", lambda run: run.gpus > 1 and over_nvlink(run)),
+    ("of these in one machine", lambda run: run.gpus > 1 and over_nvlink(run) and not run.several_machines),
+    ("of these in several machines", lambda run: run.gpus > 1 and over_nvlink(run) and run.several_machines),
+    ("of these with a cut model (tensor parallel, stages)", lambda run: run.cut),
     ("several GPUs over PCIe", lambda run: run.gpus > 1 and not over_nvlink(run)),
 )
 INTRODUCTION: Final = """# Accuracy of time: computed against measured
@@ -51,6 +54,11 @@ by us. Error = computed / measured tokens a second - 1; a cell is the median and
 - **machine left out**: none of that publisher's runs had a part, and neither its processor nor its links are known.
 - **card left out**: none of that card's runs had a part; its share of the peak is guessed by its class.
 - **40 % of the peak**: the former rule, with the operations of the same walk.
+
+Of several GPUs, what moves between them comes from the same walk as the bytes in accuracy-parallel.md. Two things cost beside it:
+FSDP's transfers add to the card's own work, and a collective that is waited for adds a time of its own. llm-foundry's MPT is
+computed as GPT-2, whose shapes it has, and counts half; its flash attention is of 2023. Runs in 8-bit formats are left out: their
+rates are not modelled. So are torchtitan's with selective checkpointing, and Megatron Bridge's, in a library of other kernels.
 
 Only constants are held out. The model's form (which terms there are) was chosen with all runs in sight, and FMS's runs, a third
 of all, resemble each other; read the machines' lines too. Where the constants' values stand with their meaning:
@@ -108,12 +116,17 @@ def bands(judged: Judged) -> dict[str, dict[str, Any]]:
     return found
 
 
+def cut_band(judged: Judged) -> tuple[float, float]:
+    """The same factors of models that are cut, of which one publisher has nearly all: no share out of sample can be said."""
+    return band(judged, judged.machine, judged.chosen(lambda run: run.cut))
+
+
 def _facts(judged: Judged) -> list[str]:
     right, pairs = ordered(judged)
     found = bands(judged)
     few = judged.chosen(lambda run: run.tokens < FEW_TOKENS)
     low, high = judged.host_range
-    factors = found["fitted"]
+    factors, cut = found["fitted"], cut_band(judged)
     inside = sum(
         low[index] * factors["low"] <= judged.runs[index].seconds <= high[index] * factors["high"] for index in few
     )
@@ -128,6 +141,9 @@ def _facts(judged: Judged) -> list[str]:
                 (found["class"], "without runs", "cards"),
             )
         ),
+        f"- Band of 80 % for a model that is cut (tensor parallel, stages): {cut[0]:.2f} to {cut[1]:.2f} times the computed time. Nearly "
+        "all of these runs are one publisher's, so nothing is said of how much it would hold elsewhere. Expert and context parallelism, and "
+        "other schedules than 1F1B, have no published run that could be computed: their band is a guess.",
         f"- Under {FEW_TOKENS:,} tokens a micro-batch the processor sets the pace: from the quickest to the slowest published one, "
         f"with the band around them, the range holds {inside} of {len(few)} runs without their machine.",
     ]
@@ -174,6 +190,7 @@ def rates(judged: Judged, runs: Sequence[TimedRun], data: dict[str, Any]) -> dic
         name: row | {"value": _rounded(asdict(found.constants)[name])} if name in PRIORS else row
         for name, row in data["constants"].items()
     }
+    low, high = cut_band(judged)
     hosts = [value for name, value in found.hosts.items() if sum(run.machine == name for run in kept) > DIGITS]
     return data | {
         "constants": constants,
@@ -186,7 +203,8 @@ def rates(judged: Judged, runs: Sequence[TimedRun], data: dict[str, Any]) -> dic
                 "source": f"80 % of published runs, left out by {'machine' if name == 'fitted' else 'card'}; docs/accuracy-time.md",
             }
             for name, row in bands(judged).items()
-        },
+        }
+        | {"cut": data["bands"]["cut"] | {"low": _rounded(low), "high": _rounded(high)}},
         "host": data["host"] | {"range": [_rounded(min(hosts)), _rounded(max(hosts))]},
     }
 
@@ -206,9 +224,11 @@ def _rounded(value: float) -> float:
 
 def read_folder(folder: Path, every: int = 1) -> list[TimedRun]:
     """The runs of docs/accuracy, walked; or every so-manieth of them."""
-    timing, published = (folder / name for name in ("timing-runs.jsonl", "published-runs.jsonl"))
-    lines = timing.read_text(encoding="utf-8").splitlines()
-    return read_timed(lines[::every], published.read_text(encoding="utf-8").splitlines())
+    lines = (folder / "timing-runs.jsonl").read_text(encoding="utf-8").splitlines()
+    published = [
+        (folder / name).read_text(encoding="utf-8") for name in ("published-runs.jsonl", "parallel-runs.jsonl")
+    ]
+    return read_timed(lines[::every], "".join(published).splitlines())
 
 
 def main(folder: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from loralens.core.time.communication import NVLINK_HIDES, link_of
+from loralens.core.time.links import NVLINK_HIDES, link_of
 from loralens.core.time.rates import known
 from loralens.validation.bands import quantile
 from loralens.validation.time_fit import Array, RunColumns, chip

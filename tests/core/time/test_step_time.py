@@ -96,5 +96,5 @@ def test_a_rate_alone_is_enough():
 def test_a_share_says_where_it_comes_from():
     assert share_of(A100).basis == FITTED
     assert share_of(A100, fitted=False).basis == CLASS
-    assert share_of(catalogue.gpu("h100-sxm")).basis == CLASS
-    assert {"fitted", "class", "other"} == set(known().bands)
+    assert share_of(catalogue.gpu("b200-sxm")).basis == CLASS
+    assert set(known().bands) == {"fitted", "class", "other", "cut", "unmeasured"}

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.answer.planned import named_at
+from loralens.core.answer.ranked import walk_rank
 from loralens.core.objectives.assembled import assemble
+from loralens.core.partition.pipeline import candidates
+from loralens.core.partition.rank import is_cut
 from loralens.core.step.held import Held, trained_tensors
 from loralens.core.step.step import walk_step
 from loralens.core.tape.work import WorkLog
+from loralens.core.time.pipeline import PipelineTime
 from loralens.core.time.step_time import TimePlan, time_plan
 
 if TYPE_CHECKING:
@@ -18,7 +22,9 @@ if TYPE_CHECKING:
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
     from loralens.core.step.optimizer import Trained
+    from loralens.core.step.step import Step
     from loralens.core.tape.size import Size
+    from loralens.core.tape.traffic import Traffic
     from loralens.core.tape.validity import Validity
 
 MOST_BYTES: Final = 8 * 2**20  # of all counted steps that are kept; one takes some 30 kB
@@ -33,8 +39,10 @@ class Counted:
     held: list[Held]
     layers: int
     host_bytes: Size
+    traffic: Traffic
     validity: Validity
-    _plans: dict[str, TimePlan | None] = field(default_factory=dict)  # by card
+    later: tuple[Counted, ...] = ()  # of a pipeline: its second and its last stage
+    _plans: dict[str, TimePlan | PipelineTime | None] = field(default_factory=dict)  # by card
 
     def used(self, recipe: Recipe) -> Recipe:
         """A recipe that this covers, with everything named."""
@@ -44,18 +52,27 @@ class Counted:
         """The trainable tensors as the optimizer sees them."""
         return trained_tensors(self.held, self.used(recipe))
 
-    def time_on(self, gpu: Gpu, recipe: Recipe) -> TimePlan | None:
-        """The time on a card; None where the card's rates or the strategy's time are not known."""
+    def time_on(self, gpu: Gpu, recipe: Recipe) -> TimePlan | PipelineTime | None:
+        """The time on a card; None where the card's rates are not known."""
         if gpu.id not in self._plans:
-            trained, used = self.trained(recipe), self.used(recipe)
-            self._plans[gpu.id] = time_plan(
-                self.work, self.held, trained, self.layers, used, gpu, host_bytes=self.host_bytes
-            )
+            self._plans[gpu.id] = self._pipeline_on(gpu, recipe) if self.later else self._stage_on(gpu, recipe)
         return self._plans[gpu.id]
+
+    def _stage_on(self, gpu: Gpu, recipe: Recipe) -> TimePlan | None:
+        trained, used = self.trained(recipe), self.used(recipe)
+        return time_plan(
+            self.work, self.held, trained, self.layers, used, gpu, self.traffic, host_bytes=self.host_bytes
+        )
+
+    def _pipeline_on(self, gpu: Gpu, recipe: Recipe) -> PipelineTime | None:
+        stages = [stage._stage_on(gpu, recipe) for stage in (self, *self.later)]
+        known = tuple(stage for stage in stages if stage is not None)
+        return PipelineTime(known, self.recipe.parallelism) if len(known) == len(stages) else None
 
 
 def _weight(counted: Counted) -> int:
-    return 10_000 + 1_000 * (len(counted.held) + len(counted.work.done))
+    own = 10_000 + 1_000 * (len(counted.held) + len(counted.work.done))
+    return own + sum(map(_weight, counted.later))
 
 
 _kept: KeptByModel[Counted] = KeptByModel(MOST_BYTES, _weight, lambda counted, at: counted.validity.covers(*at))
@@ -74,8 +91,28 @@ def counted_for(model: Model, method: str, recipe: Recipe) -> Counted:
 
 
 def count(model: Model, method: str, recipe: Recipe) -> Counted:
-    """Build the model, apply the method, and walk the step, counting."""
+    """Build the model, apply the method, and walk the step, counting; of a pipeline, every stage that differs."""
     assembled = assemble(model.config, method, recipe)
-    prepared, work = assembled.prepared, WorkLog()
+    prepared = assembled.prepared
+    if is_cut(recipe):
+        return _of_ranks(model, method, recipe, prepared.recipe)
+    work = WorkLog()
     step = walk_step(assembled.root, prepared, assembled.recipe, assembled.beside, work)
-    return Counted(prepared.recipe, work, step.held, step.layers, step.host_bytes, step.validity)
+    return _counted(prepared.recipe, work, step)
+
+
+def _of_ranks(model: Model, method: str, recipe: Recipe, named: Recipe) -> Counted:
+    p = recipe.parallelism
+    found = []
+    for rank in candidates(p):
+        work = WorkLog()
+        own = replace(recipe, parallelism=replace(p, pipeline_rank=rank)) if p.pp > 1 else recipe
+        found.append(_counted(named, work, walk_rank(model.config, method, own, work)))
+    first, *later = found
+    for stage in later:
+        first.validity.narrow(stage.validity)
+    return replace(first, later=tuple(later))
+
+
+def _counted(recipe: Recipe, work: WorkLog, step: Step) -> Counted:
+    return Counted(recipe, work, step.held, step.layers, step.host_bytes, step.traffic, step.validity)

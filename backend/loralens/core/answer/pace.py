@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.counted import counted_for
+from loralens.core.answer.pace_notes import notes_of, unmeasured
 from loralens.core.objectives.table import objective_of
+from loralens.core.partition.rank import is_cut
 from loralens.core.question.model import resolve
-from loralens.core.question.packings import BY_GROUPS
 from loralens.core.question.recipe import Recipe
-from loralens.core.time.communication import link_of
-from loralens.core.time.rates import CLASS, Share, bandwidth_of, known, share_of
-from loralens.core.time.step_time import COMMUNICATION, StepTime, TimePlan
+from loralens.core.time.rates import Share, known, share_of
+from loralens.core.time.step_time import StepTime, TimePlan
 
 if TYPE_CHECKING:
     from loralens.core.answer.pace_shapes import StepPace
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model
+    from loralens.core.time.pipeline import PipelineTime
 
 HOST_DECIDES: Final = 1.1
 """A step that takes so many times longer on the slowest published machine's processor is a range, not a number: an assumption.
@@ -89,48 +90,30 @@ def paces(body: Mapping[str, Any], estimates: Iterable[Mapping[str, Any]]) -> li
     return [pace_on(model, row["method"], Recipe.from_mapping(row["recipe"]), gpu) for row in estimates]
 
 
-def _pace(times: TimePlan, recipe: Recipe, gpu: Gpu) -> Pace:
+def _pace(times: TimePlan | PipelineTime, recipe: Recipe, gpu: Gpu) -> Pace:
     rates, share = known(), share_of(gpu)
-    setting = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
-    step = times.at(*setting)
-    per_card = objective_of(recipe).rows * recipe.micro_batch_size * recipe.sequence_length
-    band = rates.bands["other" if share == rates.other else share.basis]
-    quick, slow = (times.at(*setting, host=host) for host in rates.host)
+    found = times.set(recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
+    step = found.step()
+    low, high = _band(recipe, share)
+    quick, slow = (found.step(host) for host in rates.host)
     ranged = slow.seconds > HOST_DECIDES * step.seconds
     if not ranged:
         quick = slow = step
-    tokens = per_card * recipe.gradient_accumulation_steps * recipe.parallelism.gpus
-    notes = tuple(_notes(step, share, recipe, gpu, ranged=ranged))
-    return Pace(step, quick.seconds * band.low, slow.seconds * band.high, tokens, share, ranged, notes)
+    notes = tuple(notes_of(share, recipe, gpu, ranged=ranged))
+    return Pace(step, quick.seconds * low, slow.seconds * high, tokens_per_step(recipe), share, ranged, notes)
 
 
-def _notes(step: StepTime, share: Share, recipe: Recipe, gpu: Gpu, *, ranged: bool) -> list[str]:
-    said = [
-        "the time adds up the step's operations at rates fitted on published runs; four of five such runs lie within its band "
-        "(docs/accuracy-time.md)"
-    ]
-    if share.basis == CLASS:
-        said.append(
-            f"no published run on {gpu.name} is known: large products are taken to reach {share.value:.0%} of its peak, as a guess "
-            f"by its class ({share.source})"
-        )
-    if gpu.memory_bandwidth_bytes_per_second is None:
-        bandwidth = bandwidth_of(gpu, recipe.autocast or recipe.weights_dtype) or 0
-        said.append(
-            f"the bandwidth of {gpu.name} is not known: {bandwidth / 1e9:,.0f} GB/s are assumed, as cards of its rate have"
-        )
-    if ranged:
-        said.append(
-            "so short a step waits for the processor, whose speed is not known: the range goes from the quickest to the slowest "
-            "machine with published runs"
-        )
-    if step.parts[COMMUNICATION] > 0 and recipe.parallelism.gpus > 1:
-        rate, _ = link_of(gpu, known().constants)
-        said.append(
-            f"{rate / 1e9:.0f} GB/s between two cards are assumed; published machines differ threefold over PCIe"
-        )
-    if recipe.quantization is not None and recipe.quantization.type in BY_GROUPS:
-        said.append(
-            "GPTQ weights are unpacked by torch operations; with a Triton kernel that takes a third of the time"
-        )
-    return said
+def tokens_per_step(recipe: Recipe) -> int:
+    """Of all GPUs together, padding included."""
+    p = recipe.parallelism
+    samples = objective_of(recipe).rows * recipe.micro_batch_size * recipe.gradient_accumulation_steps
+    return samples * recipe.sequence_length * (p.data_parallel // p.cp)
+
+
+def _band(recipe: Recipe, share: Share) -> tuple[float, float]:
+    """Factors on the time: of the card, and of how its work is cut."""
+    bands = known().bands
+    own = [bands["other" if share == known().other else share.basis]]
+    if is_cut(recipe):
+        own.append(bands["unmeasured" if unmeasured(recipe) else "cut"])
+    return min(band.low for band in own), max(band.high for band in own)

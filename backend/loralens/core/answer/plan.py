@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from loralens.core import methods
 from loralens.core.answer.kept import KeptByModel, switches
 from loralens.core.answer.planned import CompiledPlan
+from loralens.core.answer.ranked import walk_rank
 from loralens.core.answer.traced import traced_plan
-from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.moe import ROUTING
 from loralens.core.architecture.moe_looped import EQUAL_SHARES
 from loralens.core.architecture.multimodal import left_out_note
@@ -19,15 +18,14 @@ from loralens.core.objectives.assembled import assemble, build_root
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
 from loralens.core.partition.pipeline import candidates, why_full
-from loralens.core.partition.rank import cut, is_cut, of_cut
+from loralens.core.partition.rank import is_cut, of_cut
 from loralens.core.question.accelerator import BEFORE_8, CUDA, MPS
 from loralens.core.question.versions import CURRENT, framework, version
 from loralens.core.question.versions import assumptions as stack_assumptions
 from loralens.core.step.counts import Counts
 from loralens.core.step.held import Held, held_parameters
 from loralens.core.step.peaks import sums_are_enough
-from loralens.core.step.rank import of_rank
-from loralens.core.step.step import Step, walk_step
+from loralens.core.step.step import walk_step
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
@@ -140,15 +138,6 @@ def _own_parameters(root: Root, recipe: Recipe) -> int | None:
     return Counts.of(held_parameters(root), recipe.weights_dtype).total[0]
 
 
-def _walk_rank(model: Model, method: str, recipe: Recipe) -> Step:
-    """A step of one rank's part of the model."""
-    root = build_root(model.config, recipe)
-    own = cut(root, recipe)
-    prepared = methods.prepare(method, root, own)
-    label_parameters(root)
-    return of_rank(walk_step(root, prepared, own), recipe, root.s.hidden if isinstance(root, CausalDecoder) else 0)
-
-
 def compile_plan(model: Model, method: str, recipe: Recipe, also_on: str | None = None) -> CompiledPlan:
     """Build the model, apply the method, walk the step, and keep what can matter."""
     root = build_root(model.config, recipe)
@@ -160,7 +149,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe, also_on: str | None 
     step = (
         walk_step(root, prepared, recipe, assembled.beside, also_on=also_on)
         if not is_cut(recipe)
-        else _walk_rank(model, method, recipe)
+        else walk_rank(model.config, method, recipe)
     )
     counts = Counts.of(held_parameters(root) if is_cut(recipe) else step.held, recipe.weights_dtype)
     moments = step.ledger.moments

@@ -17,6 +17,7 @@ from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape import ops
+from loralens.core.tape.cost import ATTENTION
 from loralens.core.tape.ledger import Storage
 from loralens.core.tape.size import MONOMIALS, VARIABLES, ZERO, Size
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.tape import Tape
+    from loralens.core.tape.work import WorkLog
 
 _SEQUENCE = VARIABLES.index("sequence_length")
 CONTEXT = "cp"
@@ -55,6 +57,17 @@ def of_whole_length(size: Size, parts: int) -> Size:
     return Size(
         [-(-c // parts ** exponents[_SEQUENCE]) if c else 0 for c, exponents in zip(size, MONOMIALS, strict=True)]
     )
+
+
+def lengthen(work: WorkLog, parts: int) -> None:
+    """Work that was counted in the rank's own length, said in the whole one's.
+
+    Attention was counted within the rank's part, and meets the whole sequence: `parts` times as much, every rank alike
+    (assumption: the parts are balanced, as torch's head-tail order and Ulysses' heads make them).
+    """
+    for (_, cause, _), done in work.done.items():
+        times = parts if cause == ATTENTION else 1
+        done.flops, done.bytes = (of_whole_length(size * times, parts) for size in (done.flops, done.bytes))
 
 
 def cut(root: Root, p: Parallelism) -> None:

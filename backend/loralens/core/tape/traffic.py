@@ -39,8 +39,13 @@ class Traffic:
         """The sums without the walk."""
         return Traffic(sums=self.sums, _once=self._once)
 
+    def rows(self) -> Iterator[tuple[Key, int, Size, bool]]:
+        """As counted: of a micro batch, or where the last value is true of a step."""
+        for key, (calls, size) in self.sums.items():
+            yield key, calls, size, key in self._once
+
     def of_step(self, micro_batches: int) -> Iterator[tuple[Key, int, Size]]:
         """Over the micro batches of an optimizer step."""
-        for key, (calls, size) in self.sums.items():
-            times = 1 if key in self._once else micro_batches
+        for key, calls, size, once in self.rows():
+            times = 1 if once else micro_batches
             yield key, calls * times, size * times

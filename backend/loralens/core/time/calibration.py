@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.tape.size import ZERO
-from loralens.core.time.communication import Communication
 from loralens.core.time.rates import Speed, known
-from loralens.core.time.step_time import TimePlan, launches, parts_of, seconds_of
+from loralens.core.time.step_time import TimePlan, TransferTimes, launches, parts_of, seconds_of
 from loralens.core.time.update import update_bytes, update_kernels
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 RATES: Final = (
     "flops_per_second", "attention_flops_per_second", "bytes_per_second", "weights_per_second", "kernel_seconds",
 )  # fmt: skip
-_ALONE: Final = Communication(ZERO, ZERO, 0, 0.0, 1.0, 0.0, sharded=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,6 @@ def calibrated(work: WorkLog, trained: Sequence[Trained], recipe: Recipe, calibr
         raise InvalidInput("a calibration is of one device", field="parallelism.gpus", hint="try gpus=1")
     speed = calibration.speed()
     k = replace(known().constants, kernel_seconds=calibration.kernel_seconds, micro_step_seconds=0.0, step_seconds=0.0)
-    nothing = seconds_of(ZERO, 1.0)
     return TimePlan(
         parts_of(work, speed),
         launches(work) * k.kernel_seconds,
@@ -116,9 +112,10 @@ def calibrated(work: WorkLog, trained: Sequence[Trained], recipe: Recipe, calibr
         ),
         update_kernels(trained, recipe.optimizer) * k.kernel_seconds,
         recipe.gradient_accumulation_steps,
-        _ALONE,
-        nothing,
-        nothing,
-        k,
+        TransferTimes(),
+        0.0,
+        sharded=False,
+        loops=recipe.gradient_accumulation_steps,
+        constants=k,
         serial=calibration.serial,
     )

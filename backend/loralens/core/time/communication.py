@@ -1,87 +1,127 @@
-"""What several GPUs add to a step: bytes between them, and the processor's time for hooks around sharded units.
+"""What several GPUs add to a step: the collectives that the walk listed, and the processor's time for hooks around sharded units.
 
-A strategy that is not named here has no time yet: what is not known stays unknown.
-Source of the volumes: FSDP and ZeRO-3 gather every weight before forward and before backward and scatter the gradients
-(Rajbhandari et al. 2020, arXiv:1910.02054, section 7); DDP and ZeRO 1 and 2 move each gradient twice (a ring's all-reduce).
+Some transfers are waited for, others go on beside computing. The sums and exchanges inside a layer (tensor parallel, experts,
+Ulysses) stand between two operators, and so do the messages of a pipeline: they are waited for whole. A ring passes keys and
+values on while attention computes with those before. Weights that are gathered ahead and gradients that are reduced when
+their unit is done hide behind the micro batch.
+
+Sources: torch 2.13 distributed/tensor/parallel/style.py (synchronous redistributions), distributed/tensor/experimental/
+_context_parallel/_attention.py, distributed/fsdp/_fully_shard/_fsdp_param_group.py (streams of their own), csrc/distributed/
+c10d/reducer.cpp, distributed/pipelining/stage.py (FSDP2 reduces when the last micro batch is over: the submodules'
+`post_backward`); transformers 5.23 distributed/expert_parallel.py (an all-to-all that is waited for).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from loralens.core.tape.size import ZERO, Size
-from loralens.core.time.rates import Constants
+from loralens.core.time.links import Route, link_of, network_of, rate_of, route
 
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
+    from loralens.core.question.parallelism import Parallelism
     from loralens.core.question.recipe import Recipe
     from loralens.core.step.held import Held
+    from loralens.core.tape.size import Size
+    from loralens.core.tape.traffic import Traffic
+    from loralens.core.time.rates import Constants
 
 SHARDED: Final = ("fsdp", "fsdp2", "zero3")
-REDUCED: Final = ("ddp", "zero1", "zero2")
 HOOKS: Final = 5  # around a sharded unit: before and after forward, before and after backward, and the reduction
-NVLINK_HIDES: Final = 0.95
-"""Share of compute behind which transfers over NVLink hide; an assumption: on published runs they hide whole."""
+WAITED, RING, HIDDEN = "waited", "ring", "hidden"
+WAYS: Final = {"tp": WAITED, "ep": WAITED, "pp": WAITED, "dp_shard": HIDDEN, "dp_replicate": HIDDEN, "hpz": HIDDEN}
+
+
+class Sent(NamedTuple):
+    """One row of the traffic, as time sees it. `once`: in a step, not in every micro batch."""
+
+    over: str
+    kind: str
+    way: str
+    route: Route
+    calls: int
+    size: Size
+    once: bool
+
+    @property
+    def name(self) -> str:
+        """Of its sum in `step_time.TransferTimes`."""
+        return f"{self.way}_once" if self.once else self.way
 
 
 @dataclass(frozen=True, slots=True)
-class Communication:
-    """Bytes of one micro-batch (`gathered`) and of one step (`reduced`); hooks around sharded units with their seconds."""
+class HookCalls:
+    """How often in one micro batch the processor runs what stands around the model's own code.
 
-    gathered: Size
-    reduced: Size
-    hooks: int
-    hook_seconds: float
-    bytes_per_second: float
-    hides: float
-    sharded: bool
+    `units`: hooks around sharded units. `matrices`: DTensor's dispatch of a matrix that tensor parallelism cut.
+    """
+
+    units: int
+    matrices: int
+
+    @staticmethod
+    def of(recipe: Recipe, held: Iterable[Held], layers: int) -> HookCalls:
+        """Of FSDP, ZeRO-3 and tensor parallelism; none of other strategies. `layers`: that this GPU has."""
+        p, units, matrices = recipe.parallelism, 0, 0
+        if p.strategy in SHARDED and (p.sharding > 1 or p.gpus == 1):
+            units = layers
+            if p.strategy == "fsdp":  # PEFT's policy wraps every matrix of an adapter
+                units += sum(i.count for i in held if i.parameter.trainable and i.parameter.role == "adapter")
+        if p.tp > 1 and not recipe.compile:  # compiled graphs have no dispatch
+            passes = 3 if recipe.gradient_checkpointing else 2
+            matrices = passes * sum(
+                i.count for i in held if i.parameter.role != "adapter" and len(i.parameter.shape) == 2
+            )
+        return HookCalls(units * HOOKS, matrices)
+
+    def seconds(self, strategy: str, constants: Constants) -> float:
+        """The processor's."""
+        unit = constants.zero3_hook_seconds if strategy == "zero3" else constants.sharded_unit_seconds
+        return self.units * unit + self.matrices * constants.cut_matrix_seconds
 
 
-def communication(
-    recipe: Recipe, held: Iterable[Held], layers: int, gpu: Gpu, constants: Constants, link: float | None = None
-) -> Communication | None:
-    """What a recipe's strategy moves; None for a strategy whose time is not known, and for a cut model.
+def sent(traffic: Traffic, p: Parallelism) -> list[Sent]:
+    """The traffic's rows with their routes; of messages that go both ways at once those that arrive.
+
+    Only a call that is waited for costs time beside its bytes: others are started while something else runs.
+    """
+    rows = []
+    for (_, kind, over), calls, size, once in traffic.rows():
+        found = route(p, over)
+        if kind == "send" or found.members == 1:
+            continue
+        way = _way(kind, over, p, once=once)
+        rows.append(Sent(over, kind, way, found, calls if way == WAITED else 0, size, once))
+    return rows
+
+
+def shards_leave(recipe: Recipe) -> bool:
+    """Do copies or shards go between machines?"""
+    return any(route(recipe.parallelism, over).leaves for over in ("dp_shard", "dp_replicate"))
+
+
+def _way(kind: str, over: str, p: Parallelism, *, once: bool) -> str:
+    """How a collective is waited for."""
+    if over == "cp":
+        return WAITED if p.context == "ulysses" else RING
+    after_step = kind == "all_gather" and p.strategy in ("zero1", "zero2")  # updated weights
+    after_backward = kind == "reduce_scatter" and p.pp > 1 and p.strategy == "fsdp2"  # of a schedule
+    return WAITED if once and (after_step or after_backward) else WAYS[over]
+
+
+def seconds_of_row(row: Sent, gpu: Gpu, constants: Constants, link: float | None = None) -> tuple[float, ...]:
+    """Coefficients of a row's seconds; see `tape.size.MONOMIALS`.
 
     Args:
-        recipe: with its strategy and number of GPUs.
-        held: parameters with their counts.
-        layers: of all stacks.
+        row: of `sent`.
         gpu: whose links are used.
         constants: see `rates`.
         link: bytes a second between two GPUs of this machine; None: by the card's links.
     """
-    strategy, gpus = recipe.parallelism.strategy, recipe.parallelism.gpus
-    if recipe.parallelism.model_parallel * recipe.parallelism.cp > 1:
-        return None
-    weights = gradients = ZERO
-    adapters = 0
-    for item in held:
-        whole = item.parameter.bytes * item.count
-        weights = weights + whole
-        if item.parameter.trainable:
-            gradients = gradients + whole
-            adapters += item.count if item.parameter.role == "adapter" else 0
-    rate, hides = link_of(gpu, constants) if link is None else (link, constants.overlap)
-    if strategy in SHARDED:
-        units = layers + (adapters if strategy == "fsdp" else 0)  # PEFT's policy wraps every matrix of an adapter
-        seconds = constants.zero3_hook_seconds if strategy == "zero3" else constants.sharded_unit_seconds
-        moved = _of_others(weights * 2 + gradients, gpus)
-        return Communication(moved, ZERO, units * HOOKS, units * HOOKS * seconds, rate, hides, sharded=gpus > 1)
-    if strategy in REDUCED:
-        return Communication(ZERO, _of_others(gradients * 2, gpus), 0, 0.0, rate, hides, sharded=False)
-    return Communication(ZERO, ZERO, 0, 0.0, rate, hides, sharded=False) if gpus == 1 else None
-
-
-def link_of(gpu: Gpu, constants: Constants) -> tuple[float, float]:
-    """Bytes a second between two cards, and the share of compute behind which a transfer hides."""
-    wide = gpu.interconnect.get("bytes_per_second_bidirectional")
-    if gpu.interconnect.get("name") == "NVLink" and wide and not gpu.id.startswith("rtx-"):
-        return constants.nvlink_share * wide / 2, NVLINK_HIDES
-    rate = constants.geforce_bytes_per_second if gpu.id.startswith("rtx-3") else constants.pcie_bytes_per_second
-    return rate, constants.overlap
-
-
-def _of_others(size: Size, gpus: int) -> Size:
-    return Size([coefficient * (gpus - 1) // gpus for coefficient in size])
+    inside = link_of(gpu, constants)[0] if link is None else link
+    rate = rate_of(row.route, row.kind, inside, network_of(gpu, constants))
+    share = row.route.wire(row.kind, 1.0) / rate
+    first, *others = (coefficient * share for coefficient in row.size)
+    return (first + row.calls * constants.call_seconds, *others)

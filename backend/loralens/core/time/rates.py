@@ -20,6 +20,9 @@ DATA: Final = Path(__file__).parent / "rates.json"
 NO_FLASH: Final = ("Turing", "Volta", "Pascal")
 """PyTorch's flash kernel needs an Ampere card or a later one; others take the memory-efficient kernel.
 Source: torch 2.13 aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, `check_flash_attention_hardware_support`."""
+AMPERES_FLASH: Final = ("Ampere", "Ada")
+"""FlashAttention 2 was written for these; later cards run it at a smaller share of their rate (35 % of an H100's peak).
+Source: Shah et al. 2024, arXiv:2407.08608, section 1."""
 OPERATIONS_PER_BYTE: Final = 160
 """Of a card whose bandwidth is not known: A100 153, RTX 4090 164, T4 203 by their data sheets. An assumption."""
 FITTED, CLASS = "fitted", "class"
@@ -31,6 +34,9 @@ class Constants:
 
     bandwidth_share: float
     flash: float
+    flash_hopper: float
+    flash_1: float
+    flash_1_hopper: float
     efficient: float
     efficient_float32: float
     nf4: float
@@ -43,10 +49,14 @@ class Constants:
     sharded_share: float
     sharded_step_seconds: float
     sharded_unit_seconds: float
+    cut_matrix_seconds: float
     overlap: float
+    network_overlap: float
     nvlink_share: float
     pcie_bytes_per_second: float
     geforce_bytes_per_second: float
+    network_share: float
+    call_seconds: float
     host_bytes_per_second: float
 
 
@@ -82,7 +92,7 @@ class Speed:
 
 
 def speed(
-    half: float, float32: float, bandwidth: float, share: float, constants: Constants, *, flash: bool = True
+    half: float, float32: float, bandwidth: float, share: float, constants: Constants, architecture: str = "Ampere"
 ) -> Speed:
     """Rates of a card.
 
@@ -92,14 +102,17 @@ def speed(
         bandwidth: of the card's memory, bytes a second.
         share: part of `half` that large products reach.
         constants: see `Constants`.
-        flash: has the card the flash kernel?
+        architecture: of the card, which decides over its attention kernels.
     """
     matrix, moved = half * share, bandwidth * constants.bandwidth_share
+    flash = constants.flash if architecture in AMPERES_FLASH else constants.flash_hopper
     return Speed(
         {
             "half": matrix,
             "float32": float32,
-            "flash": matrix * (constants.flash if flash else constants.efficient),
+            "flash": matrix * (constants.efficient if architecture in NO_FLASH else flash),
+            "flash_1": matrix * constants.flash_1,
+            "flash_1_hopper": matrix * constants.flash_1_hopper,
             "efficient": matrix * constants.efficient,
             "efficient_float32": float32 * constants.efficient_float32,
             "nf4": bandwidth / constants.nf4,
@@ -122,7 +135,7 @@ def speed_of(gpu: Gpu, dtype: str, constants: Constants | None = None, share: fl
         bandwidth,
         share_of(gpu).value if share is None else share,
         constants or known().constants,
-        flash=gpu.architecture not in NO_FLASH,
+        gpu.architecture,
     )
 
 

@@ -11,31 +11,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from loralens.core.tape.cost import CAUSES, UPDATE
+from loralens.core.tape.cost import ATTENTION, CAUSES, UPDATE
 from loralens.core.tape.size import MONOMIALS, Size, monomial_values
-from loralens.core.time.communication import Communication, communication
+from loralens.core.time.communication import HookCalls, seconds_of_row, sent, shards_leave
 from loralens.core.time.floats import added, fourth_root_of_fourth_powers
+from loralens.core.time.links import hidden_by
 from loralens.core.time.rates import Constants, Speed, known, speed_of
-from loralens.core.time.update import update_bytes, update_kernels
+from loralens.core.time.update import update_kernels, update_of
 
 if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
     from loralens.core.step.held import Held
     from loralens.core.step.optimizer import Trained
+    from loralens.core.tape.traffic import Traffic
     from loralens.core.tape.work import WorkLog
 
 SHARPNESS: Final = 4
 """Of the larger of two times: (a^4 + b^4)^(1/4), 19 % above either where they are equal. An assumption."""
 GPTQ_KERNELS: Final = 15
 """Torch operations that unpack a GPTQ weight (auto_gptq's `qlinear_cuda_old`: shifts, masks, zeros, scales); counted roughly."""
-RECOMPUTATION, COMMUNICATION, WAITING, FIXED = "recomputation", "communication", "waiting", "fixed"
-PARTS: Final = (*CAUSES, RECOMPUTATION, COMMUNICATION, WAITING, FIXED)
+RECOMPUTATION, COMMUNICATION, BUBBLE, WAITING, FIXED = "recomputation", "communication", "bubble", "waiting", "fixed"
+PARTS: Final = (*CAUSES, RECOMPUTATION, COMMUNICATION, BUBBLE, WAITING, FIXED)
 
 Polynomial = tuple[float, ...]
 """Coefficients of `tape.size.MONOMIALS`."""
+NOTHING: Final[Polynomial] = (0.0,) * len(MONOMIALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,89 +50,196 @@ class StepTime:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferTimes:
+    """Seconds between GPUs, by how they are waited for: of a micro batch, and once in a step."""
+
+    waited: Polynomial = NOTHING
+    waited_once: Polynomial = NOTHING
+    ring: Polynomial = NOTHING
+    hidden: Polynomial = NOTHING
+    hidden_once: Polynomial = NOTHING
+
+    def at(self, values: Sequence[float]) -> tuple[float, ...]:
+        """All five at one setting."""
+        fields = (self.waited, self.waited_once, self.ring, self.hidden, self.hidden_once)
+        return tuple(0.0 if one is NOTHING else _value(one, values) for one in fields)
+
+
+@dataclass(frozen=True, slots=True)
 class TimePlan:
     """A step's time as coefficients. `card`: seconds on the card of one micro-batch, by part."""
 
     card: Mapping[str, Polynomial]
-    launch_seconds: float  # the processor's for one micro-batch
+    launch_seconds: float  # the processor's for one micro-batch, hooks included
     optimizer: Polynomial
     optimizer_seconds: float  # launches
     accumulation: int
-    between: Communication
-    gathered: Polynomial  # seconds
-    reduced: Polynomial
+    between: TransferTimes
+    hides: float  # share of a micro-batch behind which transfers hide
+    sharded: bool
+    loops: int  # of the training loop in a step: a pipeline's schedule takes all micro-batches at once
     constants: Constants
     serial: bool = False  # the device launches its own kernels: nothing hides
 
     def at(self, batch: float, sequence: float, rank: float, host: float = 1.0) -> StepTime:
         """The time at one setting, or at arrays of them; `host`: how much slower the processor launches than the constants' one."""
+        return self.set(batch, sequence, rank).step(host)
+
+    def set(self, batch: float, sequence: float, rank: float) -> SetTime:
+        """The formula at one setting, for any processor.
+
+        Args:
+            batch: samples of a micro-batch.
+            sequence: tokens of a sample.
+            rank: of the adapters.
+        """
         values = monomial_values(batch, sequence, rank)  # type: ignore[arg-type]
         card = {name: _value(polynomial, values) for name, polynomial in self.card.items()}
-        busy, between = added(card.values()), self.between
-        beside = beside_card(
-            busy,
-            host * (self.launch_seconds + between.hook_seconds),
-            _value(self.gathered, values),
-            _value(self.reduced, values),
-            self.constants,
-            accumulation=self.accumulation,
-            hides=between.hides,
-            sharded=between.sharded,
-            host=host,
-            serial=self.serial,
-        )
-        parts = {name: self.accumulation * value for name, value in card.items()} | beside
-        parts[UPDATE] = _value(self.optimizer, values) + host * self.optimizer_seconds
-        return StepTime(added(parts.values()), parts)
+        between, update = self.between.at(values), _value(self.optimizer, values)
+        return SetTime(self, card, added(card.values()), between, update)
 
     def to_dict(self) -> dict[str, Any]:
         """The formula as JSON: what a page evaluates."""
         return {
             "monomials": [list(exponents) for exponents in MONOMIALS],
             "card_seconds": {name: list(polynomial) for name, polynomial in self.card.items()},
-            "launch_seconds": self.launch_seconds + self.between.hook_seconds,
+            "launch_seconds": self.launch_seconds,
             "sharpness": SHARPNESS,
             "optimizer_seconds": list(self.optimizer),
             "accumulation": self.accumulation,
         }
 
 
-def beside_card(
+@dataclass(frozen=True, slots=True)
+class SetTime:
+    """A plan at one setting: the card's seconds by part and in all, the transfers', and the optimizer's on the card."""
+
+    plan: TimePlan
+    card: Mapping[str, Any]
+    busy: Any
+    between: Sequence[Any]
+    update: Any
+
+    def step(self, host: float = 1.0, idle: Any = 0.0) -> StepTime:
+        """A step's time. `idle`: micro-batches' time in which this card has nothing to do, waiting for other stages."""
+        plan = self.plan
+        beside = beside_card(
+            self._micro_batch(host),
+            self.busy,
+            self.between,
+            plan.constants,
+            accumulation=plan.accumulation,
+            sharded=plan.sharded,
+            host=host,
+            loops=plan.loops,
+            idle=idle,
+        )
+        parts = {name: plan.accumulation * value for name, value in self.card.items()} | beside
+        parts[UPDATE] = self.update + host * plan.optimizer_seconds
+        return StepTime(added(parts.values()), parts)
+
+    def pace(self, host: float = 1.0) -> Any:
+        """Seconds from one micro-batch to the next."""
+        return self._micro_batch(host).seconds
+
+    def _micro_batch(self, host: float) -> MicroBatchTime:
+        plan = self.plan
+        return micro_batch(
+            self.busy,
+            host * plan.launch_seconds,
+            self.between,
+            self.card.get(ATTENTION, 0.0),
+            plan.constants,
+            hides=plan.hides,
+            sharded=plan.sharded,
+            serial=plan.serial,
+        )
+
+
+class MicroBatchTime(NamedTuple):
+    """Seconds of one micro-batch."""
+
+    card: Any  # with what sharding adds to its work
+    together: Any  # with the processor beside it
+    shown: Any  # transfers that do not hide
+    last: Any  # what more is in sight in the last one
+
+    @property
+    def seconds(self) -> Any:
+        """All of it, but what the last one adds."""
+        return self.together + self.shown
+
+
+def micro_batch(
     busy: Any,
     processor: Any,
-    gathered: Any,
-    reduced: Any,
+    between: Sequence[Any],
+    attention: Any,
+    k: Constants,
+    *,
+    hides: Any,
+    sharded: Any,
+    serial: bool = False,
+) -> MicroBatchTime:
+    """One micro-batch; numbers or arrays of them.
+
+    Args:
+        busy: the card's seconds.
+        processor: the processor's.
+        between: seconds of transfers, as `TransferTimes` has them.
+        attention: of `busy`, what is attention: behind it a ring hides.
+        k: constants.
+        hides: share of a micro-batch behind which transfers hide.
+        sharded: 1 where weights are sharded over several cards.
+        serial: one after the other.
+    """
+    waited, _, ring, hidden, hidden_once = between
+    card = busy * (1 + k.sharded_share * sharded)
+    together = card + processor if serial else larger(card, processor)
+    room = hides * together
+    shown = _above(hidden - room)
+    return MicroBatchTime(
+        card, together, waited + _above(ring - attention) + shown, _above(hidden + hidden_once - room) - shown
+    )
+
+
+def beside_card(
+    one: MicroBatchTime,
+    busy: Any,
+    between: Sequence[Any],
     k: Constants,
     *,
     accumulation: Any,
-    hides: Any,
     sharded: Any,
     host: Any,
-    serial: bool = False,
+    loops: Any,
+    idle: Any = 0.0,
 ) -> dict[str, Any]:
     """What a step takes beside the card's own work and the optimizer, by part; numbers or arrays of them.
 
     Args:
-        busy: the card's seconds for one micro-batch.
-        processor: the processor's.
-        gathered: seconds of transfers that can hide behind a micro-batch.
-        reduced: seconds of transfers once a step.
+        one: a micro-batch.
+        busy: the card's seconds for it.
+        between: seconds of transfers, as `TransferTimes` has them.
         k: constants.
         accumulation: micro-batches of a step.
-        hides: share of a micro-batch behind which transfers hide.
         sharded: 1 where weights are sharded over several cards.
         host: how much slower the processor is.
-        serial: one after the other.
+        loops: of the training loop in a step.
+        idle: micro-batches' time that passes without work.
     """
-    card = busy * (1 + k.sharded_share * sharded)
-    together = card + processor if serial else larger(card, processor)
-    shown = gathered - hides * together
-    moved = accumulation * (card - busy + (shown + abs(shown)) / 2) + reduced + k.sharded_step_seconds * sharded
+    moved = accumulation * (one.card - busy + one.shown) + one.last + between[1]
     return {
-        WAITING: accumulation * (together - card),
-        COMMUNICATION: moved,
-        FIXED: host * (accumulation * k.micro_step_seconds + k.step_seconds),
+        WAITING: accumulation * (one.together - one.card),
+        COMMUNICATION: moved + k.sharded_step_seconds * sharded,
+        BUBBLE: idle * one.seconds,
+        FIXED: host * (loops * k.micro_step_seconds + k.step_seconds),
     }
+
+
+def _above(value: Any) -> Any:
+    """What is above zero, of numbers or arrays."""
+    return (value + abs(value)) / 2
 
 
 def larger(card: Any, processor: Any) -> Any:
@@ -144,13 +254,14 @@ def time_plan(
     layers: int,
     recipe: Recipe,
     gpu: Gpu,
+    traffic: Traffic,
     *,
     host_bytes: Size | None = None,
     constants: Constants | None = None,
     share: float | None = None,
     link: float | None = None,
 ) -> TimePlan | None:
-    """A step's time on a card; None where the card's rates or the strategy's time are not known.
+    """A step's time on a card; None where the card's rates are not known.
 
     Args:
         work: what the walk counted.
@@ -159,6 +270,7 @@ def time_plan(
         layers: of all stacks.
         recipe: the step's.
         gpu: the card.
+        traffic: what the walk sent.
         host_bytes: what lies in host memory and is read and written once a step.
         constants: in place of the fitted ones.
         share: of the peak, in place of the card's.
@@ -166,24 +278,22 @@ def time_plan(
     """
     constants = constants or known().constants
     speed = speed_of(gpu, half_dtype(recipe), constants, share)
-    between = communication(recipe, held, layers, gpu, constants, link)
-    if speed is None or between is None:
+    if speed is None:
         return None
-    clipped = recipe.max_grad_norm is not None
-    states = recipe.parallelism.gpus if recipe.parallelism.strategy not in ("none", "ddp") else 1
-    update = seconds_of(update_bytes(trained, recipe.optimizer, clipped=clipped), speed.bytes_per_second * states)
+    update = seconds_of(update_of(trained, recipe), speed.bytes_per_second)
     if host_bytes is not None and any(host_bytes):
-        moved = seconds_of(host_bytes, constants.host_bytes_per_second / 2)
-        update = tuple(a + b for a, b in zip(update, moved, strict=True))
+        update = _sum(update, seconds_of(host_bytes, constants.host_bytes_per_second / 2))
+    hooks = HookCalls.of(recipe, held, layers)
     return TimePlan(
         parts_of(work, speed),
-        launches(work) * constants.kernel_seconds,
+        launches(work) * constants.kernel_seconds + hooks.seconds(recipe.parallelism.strategy, constants),
         update,
         update_kernels(trained, recipe.optimizer) * constants.kernel_seconds,
         recipe.gradient_accumulation_steps,
-        between,
-        seconds_of(between.gathered, between.bytes_per_second),
-        seconds_of(between.reduced, between.bytes_per_second),
+        between_of(traffic, recipe, gpu, constants, link),
+        hidden_by(gpu, constants, leaves=shards_leave(recipe)),
+        hooks.units > 0 and recipe.parallelism.gpus > 1,
+        loops_of(recipe),
         constants,
     )
 
@@ -191,8 +301,28 @@ def time_plan(
 def half_dtype(recipe: Recipe) -> str:
     """The 16-bit dtype of a step's products; where all of them run in float32, float32."""
     packed = recipe.quantization.compute_dtype if recipe.quantization is not None else "float32"
-    named = (recipe.autocast, recipe.weights_dtype, packed)
+    named = (recipe.autocast, recipe.parallelism.gather_dtype, recipe.weights_dtype, packed)
     return next((dtype for dtype in named if dtype not in (None, "float32")), None) or recipe.weights_dtype
+
+
+def loops_of(recipe: Recipe) -> int:
+    """How often the training loop goes around in a step."""
+    p = recipe.parallelism
+    return 1 if p.pp > 1 and p.schedule != "sequential" else recipe.gradient_accumulation_steps
+
+
+def between_of(
+    traffic: Traffic, recipe: Recipe, gpu: Gpu, constants: Constants, link: float | None = None
+) -> TransferTimes:
+    """Seconds of the transfers; arguments as `time_plan` has them."""
+    sums: dict[str, Polynomial] = {}
+    for row in sent(traffic, recipe.parallelism):
+        sums[row.name] = _sum(sums.get(row.name, NOTHING), seconds_of_row(row, gpu, constants, link))
+    return TransferTimes(**sums)
+
+
+def _sum(one: Polynomial, other: Polynomial) -> Polynomial:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def launches(work: WorkLog) -> int:

@@ -9,11 +9,14 @@ twice and writes them once. What is not listed is taken as AdamW's loop: an assu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.step.optimizer import Trained
-from loralens.core.tape.size import ZERO, Size
+from loralens.core.tape.size import ZERO, Size, share
+
+if TYPE_CHECKING:
+    from loralens.core.question.recipe import Recipe
 
 CLIPPED: Final = 3
 UNFUSED: Final = 20
@@ -35,6 +38,19 @@ def update_bytes(trained: Iterable[Trained], optimizer: str, *, clipped: bool = 
     total = ZERO
     for tensor in trained:
         total = total + tensor.numel * (ITEM_BYTES[tensor.dtype] * tensor.count * passes)
+    return total
+
+
+def update_of(trained: Iterable[Trained], recipe: Recipe) -> Size:
+    """Bytes that one GPU's part of a step reads and writes: of all that trains, or of its shards."""
+    p, clipped = recipe.parallelism, recipe.max_grad_norm is not None
+    parts = p.sharding if p.strategy not in ("none", "ddp") else 1
+    own: dict[int, list[Trained]] = {}
+    for tensor in trained:
+        own.setdefault(tensor.shared_by or parts, []).append(tensor)
+    total = ZERO
+    for divided, tensors in own.items():
+        total = total + share(update_bytes(tensors, recipe.optimizer, clipped=clipped), divided)
     return total
 
 

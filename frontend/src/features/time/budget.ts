@@ -11,6 +11,9 @@ const GROUP_OF: Record<string, string> = {
   recomputation: 'recomputation',
   elementwise: 'elementwise',
   optimizer: 'optimizer',
+  communication: 'communication',
+  bubble: 'bubble',
+  waiting: 'waiting',
 }
 export const REST = 'rest'
 export const GROUPS = [...Object.keys(GROUP_OF), REST]
