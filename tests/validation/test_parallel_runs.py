@@ -11,13 +11,19 @@ DOCS = Path(__file__).parents[2] / "docs"
 GIB = 2**30
 
 
+def _reserved(found, row):
+    """As the published process's allocator was set, where its requests can be simulated; else by rule."""
+    kind = row.data.get("allocator")
+    return found.simulated(row.gpu, expandable=kind == "expandable").fixed_bytes if kind else found.overhead.reserved[1]
+
+
 def test_the_table_is_of_today_and_every_large_error_has_its_reason():
     page = (DOCS / "accuracy-parallel.md").read_text(encoding="utf-8")
     rows = read_rows((DOCS / "accuracy" / "parallel-runs.jsonl").read_text(encoding="utf-8").splitlines())
     errors: dict[str, list[float]] = {}
     for row in rows:
         found = estimate_model(model_of(row), row.data["method"], Recipe.from_mapping(words_of(row)))
-        computed = found.allocated_bytes if row.metric == "allocated" else found.overhead.reserved[1]
+        computed = found.allocated_bytes if row.metric == "allocated" else _reserved(found, row)
         error = computed / row.measured_bytes - 1
         errors.setdefault(row.project, []).append(abs(error))
         line = f"| {row.id} | {row.metric} | {computed / GIB:.2f} | {row.measured_bytes / GIB:.2f} | {error:+.1%} |"
@@ -28,6 +34,6 @@ def test_the_table_is_of_today_and_every_large_error_has_its_reason():
     )
     both = statistics.median(error for some in errors.values() for error in some)
     assert (
-        f"KempnerForge {100 * kempner:.1f} % of 20 runs, torchtitan {100 * titan:.1f} % of 8, all {100 * both:.1f} %"
+        f"torchtitan {100 * titan:.1f} % of 27 runs, KempnerForge {100 * kempner:.1f} % of 20, all {100 * both:.1f} %"
         in page
     )

@@ -172,7 +172,7 @@ class Compute:
 
     def lane_of(self, name: str, body: Mapping[str, Any]) -> Lane:
         """Where a request is computed."""
-        return self.long if name in LONG or body.get("allocator") == "simulated" else self.short
+        return self.long if name in LONG or body.get("allocator") in ("simulated", "expandable") else self.short
 
     async def respond(
         self, request: Request, name: str, body: Mapping[str, Any], by: Worker = child.answer

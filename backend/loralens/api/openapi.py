@@ -15,7 +15,7 @@ _ALLOCATOR = {
     "type": "string",
     "enum": list(ALLOCATORS),
     "default": ALLOCATORS[0],
-    "description": "What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated.",
+    "description": "What reserved, device and needed stand on: a percentage of the peak, or PyTorch's allocator simulated, also with expandable segments.",
 }
 EXAMPLE_BODY: Schema = {
     "model": "7B",

@@ -26,7 +26,8 @@ Allocator = Annotated[
     str | None,
     Option(
         "--allocator",
-        help="rule (a percentage of the peak) or simulated (PyTorch's caching allocator, run over the step). "
+        help="rule (a percentage of the peak), simulated (PyTorch's caching allocator, run over the step) or expandable "
+        "(the same with expandable segments). "
         "Also --reserved.",
         metavar="TEXT",
         aliases=("--reserved",),

@@ -97,9 +97,15 @@ def _torchtitan(recipe: Recipe) -> str:
         f"seq_len = {recipe.sequence_length}",
         "",
         "[activation_checkpoint]",
-        f'mode = "{"full" if recipe.gradient_checkpointing else "none"}"',
+        *_checkpoints(recipe),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _checkpoints(recipe: Recipe) -> list[str]:
+    if recipe.gradient_checkpointing and recipe.checkpoint_saves == "ops":
+        return ['mode = "selective"', 'selective_ac_option = "op"']
+    return [f'mode = "{"full" if recipe.gradient_checkpointing else "none"}"']
 
 
 SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B"}

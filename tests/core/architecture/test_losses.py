@@ -31,7 +31,7 @@ ROWS = [
     json.loads(line)
     for line in (Path(__file__).parents[2] / "oracles" / "traced-losses.jsonl").read_text("utf-8").splitlines()
 ]
-WHOLE = {"full", "kernel", "chunked", "linear", "kept_positions", "litgpt"}
+WHOLE = {"full", "kernel", "compiled", "chunked", "linear", "kept_positions", "litgpt"}
 """Losses that keep as many values as tokens times vocabulary."""
 
 
@@ -94,7 +94,7 @@ def test_what_is_never_whole_is_never_whole(loss):
     found = walked({**BASE, "loss": loss})
     logits = 4096 * 128_256 * 2
     assert (found["kept"] >= logits) == (loss in WHOLE)
-    assert LOSS_TABLE[loss].returns == (loss in {"full", "kernel", "chunked", "kept_positions", "litgpt"})
+    assert LOSS_TABLE[loss].returns == (loss in {"full", "kernel", "compiled", "chunked", "kept_positions", "litgpt"})
 
 
 def test_trl_copies_the_head_until_1_12():

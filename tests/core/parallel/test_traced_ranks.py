@@ -103,6 +103,11 @@ FORWARD = {
     "gpt-oss-20b/ep2-of-4-lora-ckpt": 0.013,
     "gpt-oss-20b/ep2-of-4-lora-whole": 0.003,
     "mixtral-8x7b/ep2-of-4-lora-whole": 1e-3,
+    "gemma-2-2b/ops-full-layers+ends": 3e-9,
+    "gemma-2-2b/ops-lora-layers+ends": 3e-9,
+    "gemma-2-2b/ops-full-layers-mp": 3e-9,
+    "gemma-2-2b/ops-lora-layers-mp": 3e-9,
+    "olmoe-1b-7b/ops-full-fsdp2": 1e-7,
 }
 """Peaks in forward, where eager attention's probabilities and a float32 sum of the experts live a little otherwise."""
 
@@ -116,6 +121,22 @@ def test_a_rank_of_the_grid_holds_and_sends_what_was_traced(name):
     assert found.phase == expected["phase"]
     assert (found.trainable_parameters, found.total_parameters) == (expected["trainable"], expected["total"])
     assert _sent(found) == expected["communication"]
+
+
+def test_selective_checkpointing_needs_checkpoints_that_are_not_reentrant():
+    with pytest.raises(InvalidInput, match="reentrant"):
+        estimate("llama-3.1-8b", "full", checkpoint_saves="ops", checkpoint_reentrant=True)
+
+
+def test_expandable_segments_hold_what_fsdp2s_streams_ask_for():
+    words = {"gpus": 8, "strategy": "fsdp2", "weights_dtype": "float32", "autocast": None, "gather_dtype": "bfloat16"}
+    found = estimate("qwen2.5-0.5b", "full", sequence_length=64, reduce_dtype="float32", **words)
+    native, grown = found.simulated(), found.simulated(expandable=True)
+    assert (
+        found.allocated_bytes <= grown.allocated_bytes <= native.allocated_bytes
+    )  # what is left of a block is split off
+    assert grown.allocated_bytes <= grown.fixed_bytes
+    assert found.bands("expandable").reserved[1] == grown.fixed_bytes
 
 
 def test_the_allocator_is_simulated_for_one_micro_batch_of_fsdp2():

@@ -78,6 +78,21 @@ def test_sharded_peaks_differ_by_rounding_only(strategy):
     assert abs(memory.peak - found.allocated_bytes) <= 6 * len(recorded.weights)
 
 
+@pytest.mark.parametrize("cut", [{"tp": 2, "sequence_parallel": True, "loss_parallel": True}, {"cp": 2}])
+def test_a_rank_of_a_cut_model_asks_for_what_its_plan_holds(cut):
+    words = {"parallelism": {"gpus": 4, "strategy": "fsdp2", **cut}, "autocast": None}
+    model, recipe, recorded = program("llama-3.1-8b", "full", words)
+    memory = Counter()
+    process = simulate.Process(recorded, memory, rank=8)
+    process.load()
+    process.step(1, 2048)
+    memory.peak = 0
+    process.step(1, 2048)
+    found = estimate_model(model, "full", recipe)
+    # every share is rounded up to a whole byte, once for each tensor here
+    assert abs(memory.peak - found.allocated_bytes) <= 6 * len(recorded.weights)
+
+
 def test_every_storage_is_released_once():
     _, _, recorded = program("7B", "lora", {"gradient_checkpointing": True})
     micro = recorded.first

@@ -88,9 +88,15 @@ def memory_answer(body: Any, *, most_passes: int | None = None, verdicts: bool =
     allocator, body = _allocator(body)
     trainers, body = _trainers(body)
     lengths, body = _lengths(body)
+    if lengths is not None and allocator == "expandable":
+        raise InvalidInput(
+            "lengths are not simulated with expandable segments",
+            field="allocator",
+            hint="try allocator=simulated",
+        )
     model, names, recipe, gpus = read_body(body)
     gpus = gpus if verdicts else ()
-    if allocator == "simulated" and most_passes is not None:
+    if allocator != "rule" and most_passes is not None:
         from loralens.core.answer.cost import check_simulation  # with the allocator, which few ask for
 
         check_simulation(model, names, recipe, most_passes, lengths=lengths is not None)

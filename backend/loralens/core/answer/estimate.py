@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from loralens.core import catalogue
@@ -16,6 +16,7 @@ from loralens.core.answer.moments import RESIDENT, Moments, unified_note
 from loralens.core.answer.notebook import html_card
 from loralens.core.answer.overhead import (
     ASSUMPTIONS,
+    EXPANDABLE_ASSUMPTION,
     SIMULATED_ASSUMPTIONS,
     VARYING_ASSUMPTION,
     Overhead,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from loralens.core.answer.shapes import Allocator, Breakdown, Collective, Fit, Iteration, MemoryEstimate
     from loralens.core.tape.size import Size
 
-ALLOCATORS: Final = ("rule", "simulated")
+ALLOCATORS: Final = ("rule", "simulated", "expandable")
 BREAKDOWN: Final = {
     "weights": "weights_bytes",
     "adapter": "adapter_bytes",
@@ -140,26 +141,31 @@ class Estimate:
         """Reserved and device bands by rule: a percentage of the peak, with what is left out beside it."""
         return overhead_of(self.recipe, self.allocated_bytes).beside(self.left_out_bytes or 0)
 
-    def simulated(self, gpu: str = "", memory_bytes: int | None = None, *, varying: bool | None = None) -> Reserved:
+    def simulated(
+        self, gpu: str = "", memory_bytes: int | None = None, *, varying: bool | None = None, expandable: bool = False
+    ) -> Reserved:
         """This step's requests run through PyTorch's allocator; arguments as `reserved.simulated` has them."""
         from loralens.core.answer.reserved import simulated
 
-        return simulated(self.model, self.method, self.recipe, gpu=gpu, memory_bytes=memory_bytes, varying=varying)
+        of = partial(simulated, self.model, self.method, self.recipe)
+        return of(gpu=gpu, memory_bytes=memory_bytes, varying=varying, expandable=expandable)
 
     def bands(self, allocator: Allocator = "rule") -> Overhead:
-        """Reserved and device bands: by `rule`, or around what is `simulated`."""
+        """Reserved and device bands: by `rule`, or around what is `simulated`, also with `expandable` segments."""
         if allocator == "rule":
             return self.overhead
         if self.plan.traced_with:
             raise InvalidInput(
-                "allocator simulated runs a computed step's requests, and this plan was traced",
+                f"allocator {allocator} runs a computed step's requests, and this plan was traced",
                 field="allocator",
                 hint="leave it out for bands by rule",
             )
         from loralens.core.answer.reserved import needed
 
-        least = needed(self.model, self.method, self.recipe, self.allocated_bytes)
-        found = simulated_overhead(self.simulated(), least, several=self.recipe.parallelism.gpus > 1)
+        expandable = allocator == "expandable"
+        least = needed(self.model, self.method, self.recipe, self.allocated_bytes, expandable=expandable)
+        simulated = self.simulated(expandable=expandable)
+        found = simulated_overhead(simulated, least, several=self.recipe.parallelism.gpus > 1)
         return found.beside(self.left_out_bytes or 0)
 
     def fits(self, gpus: Iterable[str] = SHOWN_GPUS, allocator: Allocator = "rule") -> list[Fit]:
@@ -230,7 +236,7 @@ class Estimate:
     def _bands_on(self, accelerator: str, allocator: Allocator) -> Overhead:
         """Bands on cards with other attention kernels."""
         recipe = replace(self.recipe, accelerator=accelerator)
-        if allocator == "simulated":
+        if allocator != "rule":
             return estimate_model(self.model, self.method, recipe).bands(allocator)
         recipe = trained(self.model, self.method, recipe)
         also = self.plan.also  # asked for of the older cards alone
@@ -252,7 +258,8 @@ class Estimate:
         if allocator == "rule":
             return [*own, *ASSUMPTIONS]
         varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
-        return [*own, *SIMULATED_ASSUMPTIONS, *varying]
+        grown = [EXPANDABLE_ASSUMPTION] if allocator == "expandable" else []
+        return [*own, *SIMULATED_ASSUMPTIONS, *grown, *varying]
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

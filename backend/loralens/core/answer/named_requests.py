@@ -43,7 +43,7 @@ class NamedLedger(EventLedger):
     """Also keeps what each storage is called when it is born."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({})
         self.names: list[tuple[Size, str, str]] = []
 
     def book(self, size: Size, category: str, label: str) -> int:

@@ -167,4 +167,7 @@ SIMULATED_ASSUMPTIONS: Final = (
     "monitor typically shows; tight when only the peak does",
     WORKSPACES_LEFT_OUT,
 )
+EXPANDABLE_ASSUMPTION: Final = (
+    "expandable segments: the pool is simulated with them; the band's ends are of published runs, most of them without"
+)
 VARYING_ASSUMPTION: Final = "lengths of padded batches: drawn evenly from an eighth of the given length up to it (assumption of the band's upper end)"

@@ -60,18 +60,20 @@ def simulated(
     gpu: str = "",
     memory_bytes: int | None = None,
     varying: bool | None = None,
+    expandable: bool = False,
 ) -> Reserved:
     """Run a process for this setting, and for varying lengths too where batches are padded.
 
     `gpu` is a card's name, for cuBLAS's workspaces; where its memory is given too, the allocator returns cached segments
-    before it is passed. `varying` says whether lengths vary, if not as the recipe's padding has it.
+    before it is passed. `varying` says whether lengths vary, if not as the recipe's padding has it. `expandable`: segments
+    grow (`PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`).
 
     Raises:
         InvalidInput: the model is too large to simulate.
     """
     varying = recipe.padded if varying is None else varying
 
-    program, settings = _program(model, method, recipe, gpu)
+    program, settings = _program(model, method, recipe, gpu, expandable)
 
     def find() -> Reserved:
         nonlocal settings
@@ -84,30 +86,35 @@ def simulated(
             many = max(fixed.reserved_bytes, found.reserved_bytes)
         return Reserved(fixed.allocated_bytes, fixed.reserved_bytes, many)
 
-    found: Reserved = _once(("reserved", program.number, recipe, gpu, memory_bytes, varying), find)
+    found: Reserved = _once(("reserved", program.number, recipe, gpu, memory_bytes, varying, expandable), find)
     return found
 
 
-def needed(model: Model, method: str, recipe: Recipe, allocated_bytes: int, *, gpu: str = "") -> int:
+def needed(
+    model: Model, method: str, recipe: Recipe, allocated_bytes: int, *, gpu: str = "", expandable: bool = False
+) -> int:
     """Memory of torch's pool with which the simulated process runs to its end; see `simulate.least_limit`.
 
     The search begins at `allocated_bytes`, the computed peak.
     """
-    program, settings = _program(model, method, recipe, gpu)
+    program, settings = _program(model, method, recipe, gpu, expandable)
 
     def find() -> int:
         lengths = _lengths(program, recipe)[-FEW:] if recipe.padded else [recipe.sequence_length] * simulate.STEPS
         return simulate.least_limit(program, lengths, allocated_bytes, **settings)
 
-    found: int = _once(("needed", program.number, recipe, gpu), find)
-    return min(found, simulated(model, method, recipe, gpu=gpu).largest_bytes)
+    found: int = _once(("needed", program.number, recipe, gpu, expandable), find)
+    return min(found, simulated(model, method, recipe, gpu=gpu, expandable=expandable).largest_bytes)
 
 
-def _program(model: Model, method: str, recipe: Recipe, gpu: str) -> tuple[MemoryRequests, dict[str, Any]]:
+def _program(
+    model: Model, method: str, recipe: Recipe, gpu: str, expandable: bool
+) -> tuple[MemoryRequests, dict[str, Any]]:
     settings = {
         "batch": recipe.micro_batch_size,
         "rank": recipe.lora.rank,
         "workspace_bytes": workspace_of(gpu),
+        "expandable_segments": expandable,
     }
     return recording(model, method, recipe), settings
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 from loralens.core.question.shapes import ModelSummary, Pair, RecipeWords
 
 Bytes = int
-Allocator = Literal["rule", "simulated"]
+Allocator = Literal["rule", "simulated", "expandable"]
 
 
 Part = Literal[

@@ -128,9 +128,27 @@ def _kept_positions(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor
     return _whole(t, logits, call, positions)
 
 
+def _compiled(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+    """Cross entropy over float32 logits as torch.compile makes it of one function: no float32 logits are ever there.
+
+    Source: pytorch/torchtitan e7c0cae components/loss.py (`build_cross_entropy_loss`; its data loader shifts the labels).
+    """
+    p = call.recipe.parallelism
+    if p.loss_parallel and p.tp > 1:
+        raise InvalidInput(
+            "a compiled loss is not modelled on parts of the vocabulary",
+            field="loss",
+            hint="try loss=full, or loss_parallel=false",
+        )
+    logits = t.hooks.behind_head(t, root.logits(t, hidden))
+    t.handed.returned(logits)
+    return torchtune.compiled(t, logits, t.new(ZERO, "int64", 1, "labels"))
+
+
 _RUNS: Final[Mapping[str, Run]] = {
     "full": _full,
     "kernel": _full,
+    "compiled": _compiled,
     "chunked": torchtune.chunked,
     "fused": liger.fused,
     "chunked_nll": trl.chunked_nll,

@@ -73,8 +73,8 @@ class Router(Module):
 def best(t: Tape, scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
     """`topk`: the best scores of each row and their numbers, which backward scatters by. Shapes: (rows, chosen) each."""
     picked = ops.divide(scores.numel, scores.width) * chosen
-    values = t.new(picked, scores.dtype, chosen, "router: chosen scores")
-    numbers = t.new(picked, "int64", chosen, "router: chosen experts")
+    values, _ = t.result(picked, scores.dtype, chosen, "router: chosen scores")
+    numbers, _ = t.result(picked, "int64", chosen, "router: chosen experts")
     numel, dtype, width = scores.numel, scores.dtype, scores.width
     t.record(
         "router: chosen scores",

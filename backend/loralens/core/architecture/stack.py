@@ -21,6 +21,7 @@ from loralens.core.architecture.call import Between
 from loralens.core.architecture.module import Module
 from loralens.core.tape.checkpoint import checkpoint, is_reentrant, reentrant
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.selected import Selected
 from loralens.core.tape.size import ZERO
 from loralens.core.tape.standing import LastApart, SharedEnds, standing
 from loralens.core.tape.tape import Tape
@@ -110,7 +111,9 @@ def walk_stack(
                 elif nested:
                     hidden = reentrant(t, partial(_run, t, layer, given), hidden, given.tensors(), behind, weights)
                 else:
-                    hidden = checkpoint(t, partial(_run, t, layer, given), hidden, given.tensors(), behind)
+                    chosen = Selected() if call.recipe.checkpoint_saves == "ops" else None
+                    inside, compiled = partial(_run, t, layer, given), call.recipe.compile
+                    hidden = checkpoint(t, inside, hidden, given.tensors(), behind, chosen, compiled=compiled)
                 t.end(together)
                 call = call.following()
                 # FSDP gathers ahead only units whose forward ran with gradients (torch fsdp/_runtime_utils.py,

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from loralens.core.parallel.sharded import LAYERS, ROOT, SHARDING, Sharded
+from loralens.core.parallel.sharded import GATHERING, LAYERS, ROOT, SHARDING, Sharded
 from loralens.core.parallel.strategy import Setting
 from loralens.core.parallel.units import Unit
 from loralens.core.tape.ledger import Storage
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
 
 FLAT: Final = "flat result of a unit's all-gather"
+CAST: Final = "shards, cast to be gathered"
 REDUCED: Final = "flat input of a unit's reduce-scatter"
 WHOLE: Final = "whole gradients of the micro batches before"
 SHARE: Final = "gradients, this GPU's share"
+OUTPUT, OUTPUT_CAST, DIVIDED = "reduced gradients", "reduced gradients, cast", "gradients, divided"
+REDUCING: Final = 2  # a stream of its own
 COPIES: Final = "dp_replicate"  # a dimension of the mesh
 FIRST, LAST, ALL = "embedding", "norm and head", "root"
 
@@ -39,6 +42,8 @@ class Fsdp2(Sharded):
     """Weights, gradients and states divided weight by weight."""
 
     prepares_k_bit = False  # TRL and transformers leave it out (`is_sharded_qlora`)
+    # _fsdp_collectives.py: `foreach_all_gather`, `foreach_reduce`; what is copied out is asked for by the first stream
+    streams: ClassVar = {FLAT: GATHERING, CAST: GATHERING, OUTPUT: REDUCING, OUTPUT_CAST: REDUCING, DIVIDED: REDUCING}
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -242,7 +247,7 @@ class Fsdp2(Sharded):
         shards = unit.shards(self._held)
         if self.host.weights:
             shards = share(unit.bytes, unit.parts)
-        cast = Storage(t.ledger, shards, "temporaries", "shards, cast to be gathered") if any(shards) else None
+        cast = Storage(t.ledger, shards, "temporaries", CAST) if any(shards) else None
         flat = Storage(t.ledger, unit.bytes, "temporaries", FLAT)
         t.end(cast)
         once = self._whole and self.words.pp > 1  # what stays gathered from one micro batch to the next
@@ -333,11 +338,11 @@ class Fsdp2(Sharded):
         """
         reduced = share(unit.gradients(self.words.reduce_dtype), unit.parts)
         kept = unit.gradient_shards(self._held)
-        output = Storage(t.ledger, reduced, "gradients", "reduced gradients")
+        output = Storage(t.ledger, reduced, "gradients", OUTPUT)
         if unit.parts == 1:  # nothing is reduced, but transformers sets a factor to divide by
-            t.end(Storage(t.ledger, reduced, "gradients", "gradients, divided"))
+            t.end(Storage(t.ledger, reduced, "gradients", DIVIDED))
         if reduced != kept:
-            cast = Storage(t.ledger, kept, "gradients", "reduced gradients, cast")
+            cast = Storage(t.ledger, kept, "gradients", OUTPUT_CAST)
             if self.words.dp_replicate > 1:
                 self._reduced.append(output)
             else:

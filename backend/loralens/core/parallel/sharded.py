@@ -8,7 +8,7 @@ and backward). Weights that wait on the host come and go in the same way, whatev
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from loralens.core.parallel.strategy import Setting, Strategy
 from loralens.core.tape.ledger import Storage
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LAYERS: Final = "weights of gathered layers"
 SHARDING: Final = "dp_shard"  # a dimension of the mesh
 ROOT: Final = "weights of the root unit, gathered"
+GATHERING: Final = 1  # a stream of its own
 
 
 def bytes_of(weights: Sequence[Weight]) -> Size:
@@ -32,7 +33,12 @@ def bytes_of(weights: Sequence[Weight]) -> Size:
 
 
 class Sharded(Strategy):
-    """Gathers a layer's weights where they are divided or on the host, and reduces its gradients when it is done."""
+    """Gathers a layer's weights where they are divided or on the host, and reduces its gradients when it is done.
+
+    Streams: torch 2.13 distributed/fsdp/_runtime_utils.py, `_init_streams`, gathers on one of its own.
+    """
+
+    streams: ClassVar = {LAYERS: GATHERING, ROOT: GATHERING}
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

@@ -6,10 +6,10 @@ does everything by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.size import ZERO, Size, share
@@ -60,6 +60,9 @@ class Strategy(Hooks):
     weights = gradients = states = 1
     adds_in_place = True  # are gradients added to those of the micro batch before as they come?
     prepares_k_bit = True  # do TRL and transformers run PEFT's k-bit preparation under it?
+    streams: ClassVar[
+        Mapping[str, int]
+    ] = {}  # storages that another CUDA stream than the first asks for, by their labels
     wraps_apart = False  # is a large vocabulary's embedding or head a unit of its own?
 
     def __init__(self, setting: Setting) -> None:

@@ -63,8 +63,9 @@ def scattered(t: Tape, x: Tensor, ranks: int, label: str) -> Tensor:
     """A partial sum becomes each rank's part of the sum; the gradient is gathered."""
     number, whole, dtype, width = t.layer, x.numel, x.dtype, x.width
     with t.temporary(whole, dtype, width, f"{label}, laid out to be scattered"):
-        out = t.new(whole // ranks, dtype, width, f"{label}, scattered")
-    t.traffic.sent("reduce_scatter", whole * ITEM_BYTES[dtype], TENSOR, number)
+        out, made = t.result(whole // ranks, dtype, width, f"{label}, scattered")
+    if made:
+        t.traffic.sent("reduce_scatter", whole * ITEM_BYTES[dtype], TENSOR, number)
 
     def apply(g: Tensor) -> Tensor:
         t.traffic.sent("all_gather", whole * ITEM_BYTES[dtype], TENSOR, number)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.tape import Tape
+    from loralens.core.tape.validity import Validity
     from loralens.core.tape.work import WorkLog
 
 _SEQUENCE = VARIABLES.index("sequence_length")
@@ -68,6 +69,12 @@ def lengthen(work: WorkLog, parts: int) -> None:
     for (_, cause, _), done in work.done.items():
         times = parts if cause == ATTENTION else 1
         done.flops, done.bytes = (of_whole_length(size * times, parts) for size in (done.flops, done.bytes))
+
+
+def widened(validity: Validity, parts: int) -> None:
+    """The lengths for which a walk of the rank's own length holds, said of the whole one."""
+    low, high = validity.ranges["sequence_length"]
+    validity.ranges["sequence_length"] = [low if low == 1 else (low - 1) * parts + 1, high * parts]
 
 
 def cut(root: Root, p: Parallelism) -> None:

@@ -134,9 +134,10 @@ def _dispatched(
 
 def _traded(t: Tape, x: Tensor, label: str) -> Tensor:
     """An all-to-all of as many rows as come back; so is its gradient."""
-    out = t.new(x.numel, x.dtype, x.width, f"experts: {label}, traded")
+    out, made = t.result(x.numel, x.dtype, x.width, f"experts: {label}, traded")
     number, size = t.layer, (x.numel, x.dtype, x.width)
-    t.traffic.sent("all_to_all", x.numel * ITEM_BYTES[x.dtype], EXPERT, number)
+    if made:
+        t.traffic.sent("all_to_all", x.numel * ITEM_BYTES[x.dtype], EXPERT, number)
 
     def apply(g: Tensor) -> Tensor:
         t.traffic.sent("all_to_all", g.numel * ITEM_BYTES[g.dtype], EXPERT, number)

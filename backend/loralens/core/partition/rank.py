@@ -68,3 +68,17 @@ def refuse_cut(recipe: Recipe) -> None:
             field="allocator",
             hint="leave out allocator=simulated",
         )
+
+
+def refuse_parted(recipe: Recipe) -> None:
+    """For what walks all layers, whole or cut by width and length, and one forward pass at a time.
+
+    Raises:
+        InvalidInput: a rank has some layers, or some experts.
+    """
+    if recipe.parallelism.pp * recipe.parallelism.ep > 1:
+        raise InvalidInput(
+            "the allocator is not simulated for pipeline stages and divided experts (pp or ep above 1)",
+            field="allocator",
+            hint="leave out allocator=simulated",
+        )

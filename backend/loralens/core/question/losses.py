@@ -32,6 +32,7 @@ class Loss:
 LOSS_TABLE: Final[Mapping[str, Loss]] = {
     "full": Loss("transformers", whole=True, reads_weight=False),
     "kernel": Loss(whole=True, reads_weight=False),
+    "compiled": Loss(whole=True, reads_weight=False),
     "chunked": Loss(
         "torchtune",
         whole=True,

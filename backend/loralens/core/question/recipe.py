@@ -203,6 +203,13 @@ class Recipe:
         "Use torch's reentrant gradient checkpointing; none: what the library defaults to.",
         needs=(CHECKPOINTS,),
     )
+    checkpoint_saves: str = word(
+        "inputs",
+        Choice(("inputs", "ops")),
+        "What checkpointed layers save: their inputs; ops: also what attention, collectives and every second matrix product "
+        "make (torchtitan's selective checkpointing by operator).",
+        needs=(CHECKPOINTS,),
+    )
     attention: str = word("sdpa", Choice(("sdpa", "flash", "eager")), "Attention implementation.", common=True)
     accelerator: str = word(
         CUDA,
@@ -373,4 +380,10 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
     recipe = Recipe(**read_words(words_of(Recipe), entries), **groups)
     if recipe.checkpoint_segment > 1:
         segments_alone(recipe)
+    if recipe.checkpoint_saves == "ops" and recipe.checkpoint_reentrant:
+        raise InvalidInput(
+            "torch's reentrant checkpointing saves inputs alone, not the results of operators",
+            field="checkpoint_saves",
+            hint="try checkpoint_reentrant=false, or checkpoint_saves=inputs",
+        )
     return recipe if recipe.trainer == NO_TRAINER else replace(recipe, left_open=left_open(ALL_WORDS, entries))

@@ -22,7 +22,7 @@ LARGE_SEGMENT: Final = 20_971_520  # large_segment_size's default: a segment for
 MIN_LARGE_REQUEST: Final = 10_485_760  # kMinLargeAlloc: from here on a request gets a segment of its own size
 ROUND_LARGE: Final = 2_097_152  # kRoundLarge: such segments are multiples of it
 
-STREAMS: Final = 2  # more than this nobody here asks for
+STREAMS: Final = 3  # more than this nobody here asks for
 _ENDLESS: Final = 1 << 60  # address space of an expandable segment; the real one is 9/8 of the card's memory
 
 

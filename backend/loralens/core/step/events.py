@@ -12,11 +12,11 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from loralens.core.errors import InvalidInput
-from loralens.core.objectives.assembled import assemble, refuse_two
+from loralens.core.objectives.assembled import assemble, build_root, refuse_two
 from loralens.core.objectives.table import objective_of
-from loralens.core.parallel.sharded import LAYERS, ROOT
 from loralens.core.parallel.table import strategy_of
-from loralens.core.partition.rank import refuse_cut
+from loralens.core.partition.context import of_whole_length, widened
+from loralens.core.partition.rank import cut, refuse_parted
 from loralens.core.step.held import held_parameters, placed_parameters
 from loralens.core.step.rows import in_rows, per_sample
 from loralens.core.step.static import book_static
@@ -28,12 +28,13 @@ from loralens.core.tape.tape import Tape
 from loralens.core.tape.validity import Validity
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loralens.core.parallel.strategy import Strategy
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.parameter import Parameter
 
-GATHERED = (LAYERS, ROOT)
 MOST_STORAGES = 300_000  # 80 layers make some 20,000; more than this takes many seconds
 _NOWHERE = Moment("", "", ZERO, {})
 
@@ -41,13 +42,14 @@ _NOWHERE = Moment("", "", ZERO, {})
 class EventLedger(Ledger):
     """Numbers storages from 1 and writes down each birth (`n`) and each release (`-n`); keeps no moments and no sums."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: Mapping[str, int]) -> None:
         super().__init__()
+        self._streams = streams  # by label
         self.events: list[int] = []
         self.kinds: dict[Size, int] = {}  # distinct sizes, numbered
         self.kind_of: list[int] = []  # of storage n at n - 1
         self.begins: dict[str, int] = {}  # phase -> event
-        self.gathered: set[int] = set()  # storages that FSDP's gathering stream asks for
+        self.elsewhere: dict[int, int] = {}  # storages that another stream than the first asks for
 
     def book(self, size: Size, category: str, label: str) -> int:
         """A storage is born."""
@@ -60,8 +62,8 @@ class EventLedger(Ledger):
                 hint="leave out allocator=simulated: the rule's bands need no simulation",
             )
         self.events.append(number)
-        if label in GATHERED:
-            self.gathered.add(number)
+        if label in self._streams:
+            self.elsewhere[number] = self._streams[label]
         return number
 
     def release(self, size: Size, category: str, label: str, number: int = 0) -> None:
@@ -93,7 +95,7 @@ class MicroBatch:
     events: list[int]
     sizes: list[Size]
     kind_of: list[int]
-    gathered: set[int]
+    streams: dict[int, int]  # of storages that another stream than the first asks for
     backward: int  # the event at which backward begins
     batch: list[int]
     gradients: list[int]
@@ -125,10 +127,11 @@ class MemoryRequests:
 
 def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
     """Walk the micro batches of a step, every layer of them."""
-    refuse_cut(recipe)
+    refuse_parted(recipe)
     refuse_two(recipe)
-    assembled = assemble(model.config, method, recipe)
-    root, prepared, rows = assembled.root, assembled.prepared, objective_of(recipe).rows
+    root, parts = build_root(model.config, recipe), recipe.parallelism.cp
+    assembled = assemble(model.config, method, cut(root, recipe), root)
+    prepared, rows = assembled.prepared, objective_of(recipe).rows
     recipe = in_rows(assembled.recipe)
     validity = Validity(recipe)
     weights = placed_parameters(root)
@@ -141,7 +144,7 @@ def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
         )
 
     def walk() -> MicroBatch:
-        ledger = EventLedger()
+        ledger = EventLedger(strategy.streams)
         hooks = strategy.fresh()
         tape = Tape(
             ledger,
@@ -163,9 +166,9 @@ def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
         first = ledger.begins["forward"]  # so many storages, or fewer, were born before it: the batch among them
         return MicroBatch(
             events,
-            [per_sample(size, rows) for size in ledger.kinds],
+            [of_whole_length(per_sample(size, rows), parts) for size in ledger.kinds],
             ledger.kind_of,
-            ledger.gathered,
+            ledger.elsewhere,
             ledger.begins["backward"],
             batch=[number for number in alive if number <= first],
             gradients=[number for number in alive if number > first and number not in outputs],
@@ -180,6 +183,6 @@ def record(model: Model, method: str, recipe: Recipe) -> MemoryRequests:
         *weights,
         *(parameter for other in assembled.beside.frozen.values() for parameter in placed_parameters(other)),
     ]
-    return MemoryRequests(
-        recipe, strategy, loaded, root.buffers(recipe.weights_dtype), first, walk() if kept else None, validity
-    )
+    later = walk() if kept else None
+    widened(validity, parts)
+    return MemoryRequests(recipe, strategy, loaded, root.buffers(recipe.weights_dtype), first, later, validity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loralens.core.partition.context import of_whole_length
+from loralens.core.partition.context import of_whole_length, widened
 from loralens.core.partition.pipeline import message, under_way
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.size import TOKENS, ZERO, Size
@@ -106,8 +106,7 @@ def _lengthen(step: Step, parts: int) -> None:
             moment.total = moment.total + size
 
     _change(step, change)
-    low, high = step.validity.ranges["sequence_length"]
-    step.validity.ranges["sequence_length"] = [low if low == 1 else (low - 1) * parts + 1, high * parts]
+    widened(step.validity, parts)
     sums = step.traffic.sums
     step.traffic.sums = {key: (calls, of_whole_length(size, parts)) for key, (calls, size) in sums.items()}
 

@@ -6,7 +6,7 @@ What is asked for, in this order (each line is what PyTorch or the named library
 - the adapter; DDP's buckets;
 - cuBLAS's workspace at the first product, and another one for the thread that runs backward;
 - forward and backward; in the first optimizer step its states, tensor by tensor; its temporaries; then gradients and batch go.
-Leaves out: temporaries of the load phase beyond these, several streams (FSDP's gathering has one of its own), and everything
+Leaves out: temporaries of the load phase beyond these, and everything
 outside torch's pool.
 """
 
@@ -30,9 +30,6 @@ STEPS: Final = 2  # the first one makes the optimizer's states; with one length,
 VARYING_STEPS: Final = 9  # assumption: so many batches of different lengths, the longest among them
 SHORTEST: Final = 8  # assumption: the shortest batch has an eighth of the longest one's length
 SEED: Final = 1
-GATHERING: Final = (
-    1  # FSDP gathers weights on a stream of its own (torch distributed/fsdp/_runtime_utils.py, `_init_streams`)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,7 @@ class Process:
     def _micro_batch(self, micro: MicroBatch, batch: int, sequence: int) -> list[Any]:
         requests = [0, *micro.requests(batch, sequence, self._rank)]
         blocks: list[Any] = [None] * len(requests)
-        allocate, free, gathered = self._memory.allocate, self._memory.free, micro.gathered
+        allocate, free, streams = self._memory.allocate, self._memory.free, micro.streams
         for half, part in enumerate((micro.events[: micro.backward], micro.events[micro.backward :])):
             if half:
                 for block in self._outputs:
@@ -118,8 +115,8 @@ class Process:
                 if event < 0:
                     if requests[-event]:
                         free(blocks[-event])
-                elif gathered and event in gathered:
-                    blocks[event] = allocate(requests[event], GATHERING)
+                elif streams and event in streams:
+                    blocks[event] = allocate(requests[event], streams[event])
                 elif requests[event]:
                     blocks[event] = allocate(requests[event])
         self._outputs = [blocks[number] for number in micro.outputs]

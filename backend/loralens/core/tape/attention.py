@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_leaf
-from loralens.core.tape.cost import Costs, attention
+from loralens.core.tape.cost import NOTHING, Costs, attention
 from loralens.core.tape.forked import Inputs, on_both
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.kernels import ALIGNMENT, FLASH, MATH, Asked, choose
@@ -161,13 +161,13 @@ class Attention:
         if mask is not None and mask.dtype == "bool":  # made additive for each call
             mask = _additive(t, mask, q.dtype, f"{label}: additive mask")
         rows = self._rows(q)
-        out = t.new(rows * (self.heads * self.value_dim), q.dtype, self.heads * self.value_dim, f"{label}: output")
+        out, made = t.result(rows * (width := self.heads * self.value_dim), q.dtype, width, f"{label}: output")
         flash = "flash" in label
         # the efficient kernel is told whether there will be a backward pass (`compute_log_sumexp`)
         logsumexp = None
         if flash or any(x is not None and x.node is not None for x in (q, k, v, mask)):
-            logsumexp = t.new(rows * self.heads, "float32", 1, f"{label}: logsumexp")
-        state = t.new(ONE * (3 if flash else 2), "int64", 1, f"{label}: random state")
+            logsumexp, _ = t.result(rows * self.heads, "float32", 1, f"{label}: logsumexp")
+        state, _ = t.result(ONE * (3 if flash else 2), "int64", 1, f"{label}: random state")
         sizes = [(x.numel, x.dtype, x.width) for x in (q, k, v)]
         trained = None if mask is None or mask.node is None else (mask_gradient, mask.dtype, 1)
 
@@ -185,7 +185,8 @@ class Attention:
             saved = derivatives.FLASH.kept(**kept, logsumexp=logsumexp, rng_state=state)
         else:
             saved = derivatives.EFFICIENT.kept(**kept, log_sumexp=logsumexp, attn_bias=mask, philox_seed=state)
-        t.record(label, [out], [q, k, v, mask], saved, apply, lambda: self._costs(q, k, v, out, mask, flash=flash))
+        costs = partial(self._costs, q, k, v, out, mask, flash=flash)
+        t.record(label, [out], [q, k, v, mask], saved, apply, costs if made else NOTHING)
         return out
 
     def _costs(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, mask: Tensor | None, *, flash: bool) -> Costs:

@@ -16,6 +16,7 @@ from weakref import ref
 from loralens.core.question.versions import version
 from loralens.core.tape.cost import NOTHING
 from loralens.core.tape.graph import LEAF, Node
+from loralens.core.tape.selected import Selected
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
@@ -35,7 +36,14 @@ class _Enough(Exception):
 class Region:
     """One checkpointed region. It lives, and with it the region's inputs, while a node still waits for its tensors."""
 
-    def __init__(self, t: Tape, run: Callable[[], Tensor], inputs: Sequence[Tensor | None], label: str) -> None:
+    def __init__(
+        self,
+        t: Tape,
+        run: Callable[[], Tensor],
+        inputs: Sequence[Tensor | None],
+        label: str,
+        chosen: Selected | None = None,
+    ) -> None:
         self._tape = t
         self._run = run
         self._label = label
@@ -45,6 +53,7 @@ class Region:
         self._arrived = 0
         self._layer = t.layer
         self.done = False
+        self.chosen = chosen
 
     def forget(self, node: Node) -> None:
         """First run: `node` would have saved something."""
@@ -69,6 +78,8 @@ class Region:
         """Run the region again, with a cache of autocast copies of its own."""
         t = self._tape
         self.done = True
+        if self.chosen is not None:
+            self.chosen.again()
         outside = t.cast_cache, t.layer, t.section, t.region, t.refilling, t.ledger.where
         t.cast_cache, t.layer, t.section, t.region, t.refilling = {}, self._layer, "activations", None, self
         t.ledger.where = f"{self._label}: recomputed"
@@ -90,8 +101,8 @@ def _spent() -> Tensor:
 
 def is_reentrant(recipe: Recipe) -> bool:
     """Does the recipe's checkpointing use the reentrant form?"""
-    if recipe.checkpoint_reentrant is not None:
-        return recipe.checkpoint_reentrant
+    if recipe.checkpoint_reentrant is not None or recipe.checkpoint_saves == "ops":
+        return bool(recipe.checkpoint_reentrant)
     return version(recipe, "transformers") < (5,)
 
 
@@ -225,8 +236,14 @@ def checkpoint(
     hidden: Tensor,
     arguments: Sequence[Tensor | None],
     label: str,
+    chosen: Selected | None = None,
+    *,
+    compiled: bool = False,
 ) -> Tensor:
-    """Run a region of the forward pass so that backward keeps only its inputs."""
+    """Run a region of the forward pass so that backward keeps only its inputs, and the results that are `chosen`.
+
+    `compiled`: of these, only what backward reads.
+    """
 
     def again() -> Tensor:
         inside = back(t, kept)
@@ -234,9 +251,12 @@ def checkpoint(
         return run(inside)[0]
 
     kept, edge = parked(t, hidden), hidden.node
-    region = Region(t, again, [kept, *arguments], label)
+    region = Region(t, again, [kept, *arguments], label, chosen)
     outside, t.region = t.region, region
     try:
-        return run(hidden)[0]
+        out = run(hidden)[0]
+        if chosen is not None and compiled:
+            chosen.drop_unread()
+        return out
     finally:
         t.region = outside

@@ -54,10 +54,33 @@ class Ends:
         return [*self.first, *self.last]
 
 
+class SavedResults(Protocol):
+    """Results that a region saves as they are (`selected.Selected` is one)."""
+
+    def takes(self, *, alternates: bool) -> bool:
+        """Is the next result one of them?"""
+
+    def save(self, result: Storage) -> None:
+        """First run: keep it."""
+
+    def give(self) -> Storage:
+        """Second run: the next one that was kept."""
+
+    def again(self) -> None:
+        """The second run begins."""
+
+    def read_by(self, own: Storage | None, kept: Sequence[Storage]) -> None:
+        """First run: an operator, whose result is `own`, keeps something for backward."""
+
+
 class Refilled(Protocol):
     """A part of the forward pass whose nodes keep nothing, and get it back when it runs again (`checkpoint.Region`)."""
 
     done: bool
+
+    @property
+    def chosen(self) -> SavedResults | None:
+        """The results that it saves; None: none."""
 
     def forget(self, node: Node) -> None:
         """First run: `node` would have saved something."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from loralens.core.question.precision import promote
 from loralens.core.tape import derivatives
 from loralens.core.tape.autocast import cast_weight
-from loralens.core.tape.cost import Costs, is_narrow
+from loralens.core.tape.cost import NOTHING, Costs, is_narrow
 from loralens.core.tape.derivatives import cast as cast
 from loralens.core.tape.derivatives import clamp as clamp
 from loralens.core.tape.derivatives import cut as cut
@@ -134,7 +134,7 @@ def linear(
     saved = derivatives.ADDMM.kept(mat1=x, mat2=w)
     t.saving([x, w, b], saved)
     out_width = _plain(divide(w.numel, x.width))
-    out = t.new(_times_rows(x, out_width), x.dtype, out_width, label)
+    out, made = t.result(_times_rows(x, out_width), x.dtype, out_width, label, alternates=b is None)
     x_size, w_size = (x.numel, x.dtype, x.width), (w.numel, w.dtype, w.width)
     b_size = None if b is None else (b.numel, b.dtype, b.width)
     wants = (x.node is not None, w.node is not None, b is not None and b.node is not None)
@@ -153,7 +153,7 @@ def linear(
         flops = multiplied(out.numel, x.width) * 2
         return product(out, x, w, flops, wants[:2], narrow=is_narrow(x.width, out.width))
 
-    t.record(label, [out], [x, w, b], saved, apply, costs)
+    t.record(label, [out], [x, w, b], saved, apply, costs if made else NOTHING)
     return out
 
 
@@ -202,17 +202,17 @@ def matmul(
         b = cast(t, b, t.autocast, f"{label}: input cast by autocast")
     saved = derivatives.BMM.kept(self=a, mat2=b)
     t.saving([a, b], saved)
-    out = t.new(numel, a.dtype, width, label)
+    out, made = t.result(numel, a.dtype, width, label)
     sizes = [(x.numel, x.dtype, x.width, x.node is not None) for x in (a, b)]
 
     def apply(g: Tensor) -> list[Tensor | None]:
         return [like(t, n, d, w, f"gradient: {label}") if wanted else None for n, d, w, wanted in sizes]
 
     def costs() -> Costs:
-        made = multiplied(numel, a.width) * 2 if flops is None else flops
-        return product(out, a, b, made, (sizes[0][3], sizes[1][3]), weight=False)
+        done = multiplied(numel, a.width) * 2 if flops is None else flops
+        return product(out, a, b, done, (sizes[0][3], sizes[1][3]), weight=False)
 
-    t.record(label, [out], [a, b], saved, apply, costs)
+    t.record(label, [out], [a, b], saved, apply, costs if made else NOTHING)
     return out
 
 

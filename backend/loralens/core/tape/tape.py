@@ -160,6 +160,23 @@ class Tape(BackwardEngine):
         storage = Storage(self.ledger, numel * ITEM_BYTES[dtype], section or self.section, label)
         return Tensor(storage, numel, dtype, width)
 
+    def result(
+        self, numel: Size, dtype: str, width: int | Size, label: str, *, alternates: bool = False
+    ) -> tuple[Tensor, bool]:
+        """A result that selective checkpointing may save, and whether it is made now: a second run takes what was saved.
+
+        `alternates`: of such results every second one is not saved.
+        """
+        region = self.region or self.refilling
+        if region is None or region.chosen is None or not region.chosen.takes(alternates=alternates):
+            return self.new(numel, dtype, width, label), True
+        if self.region is None:
+            return Tensor(region.chosen.give(), numel, dtype, width), False
+        made = self.new(numel, dtype, width, label)
+        if made.storage is not None:
+            region.chosen.save(made.storage)
+        return made, True
+
     @contextmanager
     def temporary(
         self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None
@@ -224,6 +241,8 @@ class Tape(BackwardEngine):
         if kept and self.region is not None:
             node.region = self.region
             self.region.forget(node)
+            if self.region.chosen is not None:
+                self.region.chosen.read_by(outputs[0].storage, [x.storage for x in kept if x.storage is not None])
         elif kept and self.refilling is not None:
             self.refilling.refill(held)
 

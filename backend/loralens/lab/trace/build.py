@@ -16,6 +16,7 @@ from loralens.core.question.recipe import Quantization, Recipe
 from loralens.lab.trace import hub, media, quantize
 from loralens.lab.trace.families import model_class
 from loralens.lab.trace.ledger import TraceLedger
+from loralens.lab.trace.selective import selective
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_LAYERS: Final = 256  # an assumption: twice the deepest published model; a trace runs each layer
@@ -207,9 +208,10 @@ def _checkpoint(model: Any, recipe: Recipe) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=_form(recipe))
 
 
-def _form(recipe: Recipe) -> dict[str, bool]:
+def _form(recipe: Recipe) -> dict[str, Any]:
     """Which form of checkpointing; transformers' own since version 5 when the recipe names none."""
-    return {"use_reentrant": bool(recipe.checkpoint_reentrant)}
+    form: dict[str, Any] = {"use_reentrant": bool(recipe.checkpoint_reentrant)}
+    return form | ({"context_fn": selective} if recipe.checkpoint_saves == "ops" else {})
 
 
 def _prepare_kbit(model: Any, recipe: Recipe) -> None:

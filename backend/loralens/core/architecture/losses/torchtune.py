@@ -93,7 +93,7 @@ def linear(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     total: Tensor | None = None
     for piece in pieces:
         logits = root.logits(t, piece)
-        loss = _compiled(t, logits, labels) if call.recipe.compile else _upcast(t, logits, labels)
+        loss = compiled(t, logits, labels) if call.recipe.compile else _upcast(t, logits, labels)
         t.end(piece)
         total = loss if total is None else ops.add(t, total, loss, "loss")
     assert total is not None
@@ -109,8 +109,8 @@ def _upcast(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def _compiled(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
-    """One kernel that reads the 16-bit logits, and another that makes their gradient."""
+def compiled(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
+    """One kernel that reads the 16-bit logits, which stay as they are, and another that makes their gradient."""
     loss = t.new(ONE, "float32", 1, "loss")
     numel, dtype, width = logits.numel, logits.dtype, logits.width
     t.record(

@@ -28,6 +28,7 @@ def cases() -> Iterator[Named]:
     yield from _knobs()
     yield from _widths()
     yield from _experts()
+    yield from _selective()
 
 
 def _case(
@@ -135,4 +136,31 @@ def _experts() -> Iterator[Named]:
             {"gpus": 4, "strategy": "fsdp2", "tp": 2, "ep": 4},
             layers=2,
             gradient_checkpointing=checkpointing,
+        )
+
+
+def _selective() -> Iterator[Named]:
+    """Checkpointed layers that save the results of operators too."""
+    for model, method, (units, policy) in product(
+        ("llama-3.1-8b", "qwen2.5-7b", "gemma-2-2b"), ("full", "lora"), (("layers", "-mp"), ("layers+ends", ""))
+    ):
+        yield _case(
+            f"{model}/ops-{method}-{units}{policy}",
+            model,
+            method,
+            {"gpus": 8, "strategy": "fsdp2", "units": units},
+            layers=5,
+            sequence_length=2048,
+            checkpoint_saves="ops",
+            lora=_LINEAR if method == "lora" else {},
+            **_POLICIES[policy],
+        )
+    for model, mesh in (("llama-3.1-8b", {"tp": 2}), ("olmoe-1b-7b", {})):
+        yield _case(
+            f"{model}/ops-full-{''.join(mesh) or 'fsdp2'}",
+            model,
+            "full",
+            {"gpus": 4, "strategy": "fsdp2", **mesh},
+            checkpoint_saves="ops",
+            sequence_length=2048,
         )
