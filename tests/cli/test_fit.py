@@ -104,3 +104,33 @@ def test_a_driver_names_a_card_that_has_its_memory(row):
 def test_a_laptop_card_is_not_the_desktop_one():
     assert described("NVIDIA GeForce RTX 4090 Laptop GPU", 16_376 * 2**20).startswith("custom:16376MiB")
     assert described("NVIDIA GeForce RTX 4090", 49_140 * 2**20).startswith("custom:49140MiB")
+
+
+def test_an_iteration_is_said_phase_by_phase(run):
+    words = (
+        "fit",
+        "0.5B",
+        "--gpu",
+        "a100",
+        "-m",
+        "lora",
+        "--objective",
+        "grpo",
+        "--rollout",
+        "vllm",
+        "--gpu-memory-utilization",
+        "0.4",
+    )
+    _, out, _ = run(
+        *words, "--sequence-length", "1024", "--micro-batch-size", "8", "--prompts", "1000", "--market", "reserved"
+    )
+    for text in (
+        "an iteration of 8 samples",
+        "8,000 samples are 1,000 iterations",
+        "rollout decode",
+        "old logprobs",
+        "reserved at $1.36/h",
+    ):
+        assert text in out
+    _, plain, _ = run("fit", "0.5B", "--gpu", "a100", "--tokens", "1000000")
+    assert "an iteration" not in plain

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 Tokens = Annotated[
     int | None, Option("--tokens", help="Tokens of the whole training: time and cost for these.", metavar="INTEGER")
 ]
+Samples = Annotated[
+    int | None,
+    Option("--samples", help="Or samples of the whole training: completions, pairs or rows.", metavar="INTEGER"),
+]
+Prompts = Annotated[
+    int | None,
+    Option("--prompts", help="Or prompts of the whole training, where the objective generates.", metavar="INTEGER"),
+]
+Generations = Annotated[
+    int | None,
+    Option("--generations", help="Completions of each prompt (8 for GRPO, 1 for PPO).", metavar="INTEGER"),
+]
 Utilization = Annotated[
     float | None,
     Option("--utilization", help="Share of the GPU's dense peak to expect, above 0, at most 1.", metavar="NUMBER"),
@@ -35,6 +47,7 @@ EXAMPLES = (
     ("loralens fit 70B --method full --gpus 32 --gpu h100 --nodes 4", "plans for 32 GPUs, with configs to paste"),
     ("loralens fit 8B --gpu 4090 && ./train.sh", "exit code 0 fits, 4 tight, 5 does not fit"),
 )
+PLAIN = frozenset({"forward", "backward", "optimizer", "other"})
 SHOWN_TOKENS = 1_000_000
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16_384)
 
@@ -42,6 +55,9 @@ LENGTHS = (512, 1024, 2048, 4096, 8192, 16_384)
 def fit(
     body: Body,
     tokens: Tokens = None,
+    samples: Samples = None,
+    prompts: Prompts = None,
+    generations: Generations = None,
     utilization: Utilization = None,
     market: Market = None,
     nodes: Nodes = None,
@@ -63,7 +79,8 @@ def fit(
         body["gpu"] = body.get("gpu") or gpu_of_this_machine()
     if several:
         return show_plans(body, json=json)
-    own = {"tokens": tokens, "utilization": utilization, "market": market}
+    own = {"tokens": tokens, "samples": samples, "prompts": prompts, "generations": generations,
+           "utilization": utilization, "market": market}  # fmt: skip
     body |= {name: value for name, value in own.items() if value is not None}
     answer = fit_answer(body)
     if json:
@@ -159,7 +176,7 @@ def _pace(answer: FitAnswer, body: Body) -> None:
 def _quicker(answer: FitAnswer) -> None:
     if not answer["quicker"]:
         return
-    line("Quicker, and it still fits:")
+    line("What makes a step quicker:")
     for row in answer["quicker"]:
         change = f"{row['field']} {_word(row['from'])} → {_word(row['to'])}"
         wrapped(f"{change}: {_slower(row['time_ratio'])}, {row['saves_seconds']:.2g} s a step. {row['why']['en']}")
@@ -207,6 +224,7 @@ def _time(time: Time, gpus: int) -> None:
         return _alike(time["alike"])
     line(f"GPU hours: at least {_hours(hours['least'])}, expected {_hours(hours['expected'])}{_band(hours)}")
     _step(time)
+    _iteration(time)
     if gpus > 1:
         least, expected = (None if value is None else value / gpus for value in (hours["least"], hours["expected"]))
         line(f"on {gpus} GPUs: at least {_hours(least)}, expected {_hours(expected)} by the clock")
@@ -254,6 +272,22 @@ def _step(time: Time) -> None:
         if value >= step["expected"] / 100
     ]
     wrapped(f"of it {', '.join(shown)}")
+
+
+def _iteration(time: Time) -> None:
+    """What repeats, phase by phase; a step of plain training has said it already."""
+    found, run = time["iteration"], time["run"]
+    if found is None or {row["phase"] for row in found["phases"]} <= PLAIN:
+        return
+    seconds, hourly = found["seconds"], found["samples_per_hour"]
+    at_once = "" if found["at_once"] is None else f", {found['at_once']:,} at once on a card"
+    wrapped(
+        f"an iteration of {found['samples']:,} samples{at_once}: {seconds['expected']:.3g} s ({seconds['low']:.3g} to {seconds['high']:.3g}), "
+        f"{hourly['expected']:,.0f} samples an hour; {run['samples']:,} samples are {run['iterations']:,} iterations, {run['steps']:,} steps"
+    )
+    table(["phase", "seconds", "four of five runs"],
+          [(row["phase"].replace("_", " "), f"{row['expected']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}")
+           for row in found["phases"]], left=2)  # fmt: skip
 
 
 def _slower(ratio: float | None) -> str:

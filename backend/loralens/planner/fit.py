@@ -15,6 +15,7 @@ from loralens.core.answer.traced import covered, holds
 from loralens.core.catalogue import ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput
 from loralens.planner.advice import advise
+from loralens.planner.amount import AMOUNTS, is_asked, tokens_of
 from loralens.planner.pace import pace
 from loralens.planner.question import Question, read_question
 from loralens.planner.quicker import quicker
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
 LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 1_048_576, "rank": 65_536}
 FULL: Final = "the card is nearly full: published runs above 98.6% of a card's memory took 6 to 40% longer"
-OWN_WORDS: Final = ("gpu", "tokens", "utilization", "market")
+OWN_WORDS: Final = ("gpu", *AMOUNTS, "utilization", "market")
 
 
 def fit_answer(body: Any) -> FitAnswer:
@@ -43,13 +44,14 @@ def fit_answer(body: Any) -> FitAnswer:
             "no GPU was named", field="gpu", hint="try gpu=rtx-4090 or custom:24GiB; GET /api/gpus lists all names"
         )
     device = catalogue.gpu(own["gpu"])
-    if own.get("utilization") is not None and own.get("tokens") is None:
+    paid = is_asked(own)
+    if own.get("utilization") is not None and not paid:
         raise InvalidInput(
             "utilization says how long tokens take, and no tokens are given",
             field="utilization",
             hint="try tokens=10000000",
         )
-    if own.get("market") is not None and own.get("tokens") is None:
+    if own.get("market") is not None and not paid:
         raise InvalidInput(
             "market says at which prices tokens are paid, and no tokens are given",
             field="market",
@@ -57,10 +59,11 @@ def fit_answer(body: Any) -> FitAnswer:
         )
     market = ON_DEMAND if own.get("market") is None else own["market"]
     time: Time | None = None
-    if own.get("tokens") is not None and question.model.traced is None:  # a trace counts no operations
-        one = training_time(question, device, own["tokens"], own.get("utilization"), market)
+    if paid and question.model.traced is None:  # a trace counts no operations
+        tokens = tokens_of(question, own)
+        one = training_time(question, device, tokens, own.get("utilization"), market)
         known = one["gpu_hours"]["expected"] is not None
-        time = {**one, "alike": [] if known else pace(question, device, own["tokens"], market)}
+        time = {**one, "alike": [] if known else pace(question, device, tokens, market)}
     found = question.estimate()
     if time is not None and NEARLY_FULL * device.memory_bytes <= found.overhead.device[1] <= device.memory_bytes:
         time["assumptions"].append(FULL)

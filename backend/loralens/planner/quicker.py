@@ -30,9 +30,10 @@ QUICKER: Final = (
 
 
 def quicker(question: Question, device: Gpu) -> list[QuickerChange]:
-    """Changes with which a token takes less time and the step still fits; the 4-bit weights' compute dtype first, then by what they save.
+    """Changes with which a token takes less time and the step fits, or needs no more than it does.
 
-    A compute dtype of float32 is seldom chosen: TRL takes it where nobody says otherwise.
+    The compute dtype of 4-bit weights comes first, the others by what they save: float32 is seldom chosen there, and TRL takes it
+    where nobody says otherwise.
     """
     now = _pace(question, device)
     if now is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from loralens.core.answer.pace_shapes import StepSeconds, TokensPerSecond
+from loralens.core.answer.pace_shapes import IterationPace, StepSeconds, TokensPerSecond
 from loralens.core.answer.shapes import Peak
 from loralens.core.question.shapes import ModelSummary, RecipeWords
 from loralens.core.texts import Both
@@ -176,6 +176,16 @@ class NamedGpu(TypedDict):
     name: str
 
 
+class TrainingRun(TypedDict):
+    """How often what repeats, for the whole training."""
+
+    samples: Annotated[int, "Completions, pairs or rows, as the trainer counts them."]
+    steps: int
+    iterations: Annotated[
+        int | None, "With a rollout: generations; else as many as steps. null: its time is not known."
+    ]
+
+
 class TrainingTime(TypedDict):
     """Operations, seconds, GPU hours and cost on one card; null stands for: not known."""
 
@@ -187,6 +197,8 @@ class TrainingTime(TypedDict):
     rate: Rate
     step_seconds: StepSeconds | None
     tokens_per_second: Annotated[TokensPerSecond | None, "Of all cards together."]
+    iteration: Annotated[IterationPace | None, "What repeats, phase by phase."]
+    run: TrainingRun
     gpu_hours: GpuHours
     cost: Annotated[list[TrainingCost], "At prices of the asked market, the cheapest first."]
     cost_elsewhere: Annotated[list[TrainingCost], "At prices of the other markets."]

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Final
 from loralens.core.answer.pace import Pace, pace_on
 from loralens.core.catalogue import MARKETS, ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.objectives.table import objective_of
 from loralens.core.question.recipe import Recipe
 from loralens.planner.network import compute_dtype, network_of
 from loralens.planner.question import Question
 from loralens.planner.work import reasons, training_work
 
 if TYPE_CHECKING:
+    from loralens.core.answer.pace_shapes import IterationPace
     from loralens.core.catalogue import Price
-    from loralens.planner.shapes import GpuHours, Rate, TrainingCost, TrainingTime
+    from loralens.planner.shapes import GpuHours, Rate, TrainingCost, TrainingRun, TrainingTime
 
 
 MAX_TOKENS: Final = 10**18
@@ -89,6 +91,8 @@ def training_time(
         "rate": rates,
         "step_seconds": paced and paced["step_seconds"],
         "tokens_per_second": paced and paced["tokens_per_second"],
+        "iteration": paced and paced["iteration"],
+        "run": _run(question, tokens, paced and paced["iteration"]),
         "gpu_hours": hours,
         "cost": _cost(device, hours, [market]),
         "cost_elsewhere": _cost(device, hours, [other for other in MARKETS if other != market]),
@@ -96,6 +100,22 @@ def training_time(
             *_assumptions(device, dtype, rates, pace, recipe.parallelism.gpus),
             *_of_market(device, market),
         ],
+    }
+
+
+def _run(question: Question, tokens: int, iteration: IterationPace | None) -> TrainingRun:
+    """Samples, optimizer steps and iterations of the whole training, of all cards together; a part of one counts as one."""
+    recipe = question.recipe
+    samples = -(-tokens // (objective_of(recipe).rows * recipe.sequence_length))
+    step = (
+        recipe.micro_batch_size
+        * recipe.gradient_accumulation_steps
+        * (recipe.parallelism.data_parallel // recipe.parallelism.cp)
+    )
+    return {
+        "samples": samples,
+        "steps": -(-samples // step),
+        "iterations": None if iteration is None else -(-samples // iteration["samples"]),
     }
 
 

@@ -24,6 +24,18 @@ def _request_body() -> Schema:
             "type": ["integer", "null"],
             "description": "Tokens of the whole training: then time and cost are answered too.",
         },
+        "samples": {
+            "type": ["integer", "null"],
+            "description": "In place of tokens: samples of the whole training (completions, pairs or rows).",
+        },
+        "prompts": {
+            "type": ["integer", "null"],
+            "description": "In place of tokens, where the objective generates: prompts of the whole training.",
+        },
+        "generations": {
+            "type": ["integer", "null"],
+            "description": "Completions of each prompt; 8 for GRPO, 1 for PPO where nothing is said.",
+        },
         "utilization": {
             "type": ["number", "null"],
             "description": "Share of the GPU's dense peak to expect; an assumption else.",

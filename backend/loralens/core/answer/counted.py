@@ -11,7 +11,7 @@ from loralens.core.answer.ranked import walk_rank
 from loralens.core.objectives.assembled import assemble
 from loralens.core.partition.pipeline import candidates
 from loralens.core.partition.rank import is_cut
-from loralens.core.step.held import Held, trained_tensors
+from loralens.core.step.held import Held, held_parameters, trained_tensors
 from loralens.core.step.step import walk_step
 from loralens.core.tape.work import WorkLog
 from loralens.core.time.pipeline import PipelineTime
@@ -41,6 +41,7 @@ class Counted:
     host_bytes: Size
     traffic: Traffic
     validity: Validity
+    critic: tuple[Trained, ...] = ()  # tensors of a second model that learns beside the first
     later: tuple[Counted, ...] = ()  # of a pipeline: its second and its last stage
     _plans: dict[str, TimePlan | PipelineTime | None] = field(default_factory=dict)  # by card
 
@@ -59,7 +60,7 @@ class Counted:
         return self._plans[gpu.id]
 
     def _stage_on(self, gpu: Gpu, recipe: Recipe) -> TimePlan | None:
-        trained, used = self.trained(recipe), self.used(recipe)
+        trained, used = [*self.trained(recipe), *self.critic], self.used(recipe)
         return time_plan(
             self.work, self.held, trained, self.layers, used, gpu, self.traffic, host_bytes=self.host_bytes
         )
@@ -98,7 +99,9 @@ def count(model: Model, method: str, recipe: Recipe) -> Counted:
         return _of_ranks(model, method, recipe, prepared.recipe)
     work = WorkLog()
     step = walk_step(assembled.root, prepared, assembled.recipe, assembled.beside, work)
-    return _counted(prepared.recipe, work, step)
+    value = assembled.beside.value
+    critic = () if value is None else tuple(trained_tensors(held_parameters(value.root), value.prepared.recipe))
+    return replace(_counted(prepared.recipe, work, step), critic=critic)
 
 
 def _of_ranks(model: Model, method: str, recipe: Recipe, named: Recipe) -> Counted:

@@ -76,7 +76,7 @@ def iteration(
             name = BESIDE.get(label.partition(": ")[0], category)
             resident[name] = resident.get(name, 0) + size.at(*point)
     held = sum(resident.values())
-    engine = _engine(model, recipe) if recipe.rollout.engine == "vllm" else None
+    engine = engine_of(model, recipe) if recipe.rollout.engine == "vllm" else None
     state = "none" if engine is None else "asleep" if recipe.rollout.sleep_level else "awake"
     rows: list[IterationPhase] = [
         {"phase": name, "trainer_bytes": size, "engine": state} for name, size in phases.items()
@@ -97,7 +97,8 @@ def iteration(
     }
 
 
-def _engine(model: Model, recipe: Recipe) -> Engine:
+def engine_of(model: Model, recipe: Recipe) -> Engine:
+    """The needs of a vLLM engine beside the recipe's learner."""
     weights, profile = engine_bytes(model.config, recipe)
     item = ITEM_BYTES["bfloat16"]
     sequence, per_token, _ = cache_of(model, 1, recipe.sequence_length, item)

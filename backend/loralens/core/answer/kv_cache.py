@@ -31,6 +31,13 @@ def kv_cache_bytes(
     return 2 * layers * batch * kv_heads * length * head_dim * item_bytes
 
 
+def queries_per_key(model: Model) -> float:
+    """Query heads that share a key head; 1 where that is not known."""
+    shape = getattr(build(model.config), "s", None)
+    heads, keys = getattr(shape, "heads", 1), getattr(shape, "kv_heads", 1)
+    return heads / keys
+
+
 def cache_of(model: Model, batch: int, length: int, item_bytes: int) -> tuple[int, int, int]:
     """(bytes of the cache, bytes per further token of one sequence without windows, vocabulary)."""
     root = build(model.config)

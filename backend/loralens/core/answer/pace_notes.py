@@ -34,7 +34,7 @@ def notes_of(share: Share, recipe: Recipe, gpu: Gpu, *, ranged: bool) -> list[st
         )
     if ranged:
         said.append(
-            "so short a step waits for the processor, whose speed is not known: the range goes from the quickest to the slowest "
+            "so short a step, or so few sequences at once, wait for the processor, whose speed is not known: the range goes from the quickest to the slowest "
             "machine with published runs"
         )
     said += _of_links(recipe, gpu) if recipe.parallelism.gpus > 1 else []

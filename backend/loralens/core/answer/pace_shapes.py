@@ -24,8 +24,42 @@ class TokensPerSecond(TypedDict):
     high: float
 
 
+class PhaseSeconds(TypedDict):
+    """One phase of an iteration."""
+
+    phase: Annotated[
+        str, "As the phases of memory are called; `sync`: weights handed over; `other`: between GPUs, loader and loop."
+    ]
+    expected: float
+    low: float
+    high: float
+
+
+class Span(TypedDict):
+    """A number with its band."""
+
+    expected: float
+    low: float
+    high: float
+
+
+class IterationPace(TypedDict):
+    """What repeats: a step; with a rollout, one generation and every step that learns from it."""
+
+    steps: Annotated[float, "Optimizer steps of one iteration."]
+    samples: Annotated[int, "Of all cards together: completions, pairs or rows."]
+    at_once: Annotated[
+        int | None,
+        "Sequences that a card generates at the same time; null: nothing generates, or its time is not known.",
+    ]
+    seconds: Span
+    samples_per_hour: Span
+    phases: Annotated[list[PhaseSeconds], "They add up to `seconds`."]
+
+
 class StepPace(TypedDict):
-    """The two together."""
+    """All of it."""
 
     step_seconds: StepSeconds
     tokens_per_second: TokensPerSecond
+    iteration: IterationPace

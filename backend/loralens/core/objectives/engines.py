@@ -7,6 +7,7 @@ v1/worker/gpu_worker.py (`determine_available_memory`: a forward pass of so many
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.architecture.call import Call
@@ -29,14 +30,7 @@ SEQUENCES: Final = 256  # vLLM's max_num_seqs, whose logits the sampler is tried
 
 def engine_bytes(config: Mapping[str, Any], recipe: Recipe) -> tuple[int, int]:
     """Weights of the engine, and the peak of its profiling run beside them (assumption: it keeps what this model's pass keeps)."""
-    plain = Recipe(
-        micro_batch_size=1,
-        sequence_length=PROFILED_TOKENS,
-        autocast=None,
-        weights_dtype="float16" if recipe.weights_dtype == "float16" else "bfloat16",
-        attention="flash",
-        quantization=recipe.quantization,
-    )
+    plain = replace(engine_words(recipe), micro_batch_size=1, sequence_length=PROFILED_TOKENS)
     root = build(config)
     hold_frozen(root, plain)
     seen: dict[int, int] = {}
@@ -53,6 +47,16 @@ def engine_bytes(config: Mapping[str, Any], recipe: Recipe) -> tuple[int, int]:
     ledger.settle()
     peak = max(moment.total.at(1, PROFILED_TOKENS, 1) for moment in ledger.moments)
     return sum(seen.values()), peak + SEQUENCES * root.head.out_features * 4
+
+
+def engine_words(recipe: Recipe) -> Recipe:
+    """How an engine of its own holds and runs the model: in 16 bits or packed, without adapters and autocast."""
+    return Recipe(
+        autocast=None,
+        weights_dtype="float16" if recipe.weights_dtype == "float16" else "bfloat16",
+        attention="flash",
+        quantization=recipe.quantization,
+    )
 
 
 def _sampled(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:

@@ -75,7 +75,7 @@ def left_out(recipe: Recipe) -> list[str]:
     """What is said of every iteration with a rollout."""
     generating = [] if recipe.rollout.engine != "none" else [_NO_ROLLOUT]
     judging = [] if recipe.reward_model.model is not None else [_NO_REWARD_MODEL]
-    return [*generating, *judging, "time: of learning alone; how long the rollout takes is not modelled"]
+    return [*generating, *judging]
 
 
 def scores_before(recipe: Recipe) -> bool:

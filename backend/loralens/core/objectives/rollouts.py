@@ -54,7 +54,7 @@ def generated(passes: Passes, returned: Size = ZERO) -> None:
     length = recipe.sequence_length
     completion = completion_of(recipe)
     rows, prompt = pinned_rows(passes), length - completion
-    held = of_all_rows(passes, root, prompt, PREFILL, _last, caching=True)
+    held = of_all_rows(passes, root, prompt, PREFILL, last_logits, caching=True)
     main.mark("prompts")
     per_token = ZERO
     for (_, label), size in held.items():
@@ -130,7 +130,7 @@ def of_all_rows(
     return held
 
 
-def _last(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
+def last_logits(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     """The last position's logits, in float32."""
     last = ops.cut(t, hidden, "last positions", numel=BATCH * root.head.in_features)
     logits = root.logits(t, last)

@@ -43,5 +43,5 @@ def in_samples(ledger: Ledger, validity: Validity, work: WorkLog | None, rows: i
     ledger.moments = [of(moment) for moment in ledger.moments]
     ledger.points = [replace(point, first=of(point.first), last=of(point.last)) for point in ledger.points]
     validity.in_samples(rows)
-    for done in work.done.values() if work is not None else ():
+    for done in work.every() if work is not None else ():
         done.flops, done.bytes = per_sample(done.flops, rows), per_sample(done.bytes, rows)

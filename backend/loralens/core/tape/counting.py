@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.cost import Asked, Counted
@@ -11,6 +11,8 @@ from loralens.core.tape.graph import Leaf, Node, Tensor
 from loralens.core.tape.size import Size
 from loralens.core.tape.tape import Tape
 from loralens.core.tape.work import WorkLog
+
+BACKWARDS: Final = ("backward", "critic_backward")
 
 
 class CountingTape(Tape):
@@ -34,7 +36,8 @@ class CountingTape(Tape):
 
     def _count(self, inputs: Sequence[Tensor | None], costs: Asked | None) -> Counted:
         known = costs() if callable(costs) else costs
-        phase = "recomputation" if self.ledger.phase == "backward" else "forward"
+        self.work.stage = self.ledger.phase
+        phase = "recomputation" if self.ledger.phase in BACKWARDS else "forward"
         self.work.forward(phase, self.section, inputs, known, self._layers)
         return self._layers, None if known is None else known[1]
 
@@ -47,6 +50,7 @@ class CountingTape(Tape):
 
     def _apply(self, node: Node, arrived: list[Tensor | None]) -> Any:
         self.work.fresh.clear()
+        self.work.stage = self.ledger.phase
         produced = super()._apply(node, arrived)
         self.work.backward(node, arrived)
         return produced

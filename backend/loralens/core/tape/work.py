@@ -37,20 +37,27 @@ class Work:
 
 @dataclass(slots=True)
 class WorkLog:
-    """What a walk has counted, by phase, cause and rate. `fresh`: bytes allocated since the last operator ended."""
+    """What a walk has counted, by phase, cause and rate. `fresh`: bytes allocated since the last operator ended.
+
+    `stage`: the phase of the step that the walk is in, where that is not the learner's own forward or backward pass.
+    """
 
     done: dict[tuple[str, str, str], Work] = field(default_factory=dict)
     fresh: list[Size] = field(default_factory=list)
+    stages: dict[str, dict[str, Work]] = field(default_factory=dict)
+    stage: str = "forward"
 
     def clear(self) -> None:
         """Begin anew."""
         self.done.clear()
+        self.stages.clear()
         self.fresh.clear()
 
     def add(self, phase: str, cost: Cost, times: int, kernels: int = 1) -> None:
         """A kernel ran, in so many layers."""
-        work = self.done.setdefault((phase, cost.cause, cost.rate), Work())
-        work.add(cost.flops * times, cost.bytes * times, kernels * times)
+        flops, moved, ran = cost.flops * times, cost.bytes * times, kernels * times
+        self.done.setdefault((phase, cost.cause, cost.rate), Work()).add(flops, moved, ran)
+        self.stages.setdefault(self.stage, {}).setdefault(cost.rate, Work()).add(flops, moved, ran)
 
     def forward(
         self, phase: str, section: str, inputs: Sequence[Tensor | None], costs: Costs | None, times: int
@@ -93,6 +100,12 @@ class WorkLog:
         """A gradient was added to one that was there: two are read, one is written."""
         self.fresh.clear()
         self.add("backward", moving(bytes_of(gradient) * 3), times)
+
+    def every(self) -> Iterator[Work]:
+        """Each piece of work that is kept, by cause and by stage."""
+        yield from self.done.values()
+        for stage in self.stages.values():
+            yield from stage.values()
 
     def rows(self) -> Iterator[tuple[str, str, str, Work]]:
         """Phase, cause, rate and work."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.time.rates import Speed, known
-from loralens.core.time.step_time import TimePlan, TransferTimes, launches, parts_of, seconds_of
+from loralens.core.time.step_time import TimePlan, TransferTimes, launches, parts_of, seconds_of, stages_of
 from loralens.core.time.update import update_bytes, update_kernels
 
 if TYPE_CHECKING:
@@ -117,5 +117,6 @@ def calibrated(work: WorkLog, trained: Sequence[Trained], recipe: Recipe, calibr
         sharded=False,
         loops=recipe.gradient_accumulation_steps,
         constants=k,
+        stages=stages_of(work, speed, k),
         serial=calibration.serial,
     )

@@ -48,6 +48,10 @@ class SetPipeline:
         slowest, idle = self.slowest(host)
         return self.stages[slowest].step(host, idle)
 
+    def shares(self, host: float = 1.0) -> dict[str, float]:
+        """Each phase's part of the slowest stage's micro-batch."""
+        return self.stages[self.slowest(host)[0]].shares(host)
+
     def slowest(self, host: float = 1.0) -> tuple[int, float]:
         """The stage that sets the pace, and how many of its micro batches' time it waits for the others in a step."""
         paces, p = [stage.pace(host) for stage in self.stages], self.times.parallelism

@@ -147,6 +147,16 @@ def bandwidth_of(gpu: Gpu, dtype: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationRates:
+    """What generating takes beside a card's own rates; see `rates.json` for the meaning of each."""
+
+    engine_kernel_seconds: float
+    cache_passes: float
+    cache_passes_per_query: float
+    bands: Mapping[str, Band]  # by engine
+
+
+@dataclass(frozen=True, slots=True)
 class Rates:
     """The whole file."""
 
@@ -155,6 +165,7 @@ class Rates:
     classes: tuple[tuple[frozenset[str], Share], ...]
     other: Share
     bands: Mapping[str, Band]
+    generation: GenerationRates
     host: tuple[float, float]  # how much quicker and slower published hosts' processors launch kernels
 
 
@@ -172,6 +183,10 @@ def read(data: Mapping[str, Any]) -> Rates:
         tuple((frozenset(row["ids"]), Share(row["value"], CLASS, row["class"])) for row in data["classes"]),
         Share(data["other"]["value"], CLASS, data["other"]["class"]),
         {name: Band(**row) for name, row in data["bands"].items()},
+        GenerationRates(
+            **{name: row["value"] for name, row in data["generation"]["constants"].items()},
+            bands={name: Band(**row) for name, row in data["generation"]["bands"].items()},
+        ),
         tuple(data["host"]["range"]),
     )
 

@@ -34,6 +34,7 @@ SHARPNESS: Final = 4
 GPTQ_KERNELS: Final = 15
 """Torch operations that unpack a GPTQ weight (auto_gptq's `qlinear_cuda_old`: shifts, masks, zeros, scales); counted roughly."""
 RECOMPUTATION, COMMUNICATION, BUBBLE, WAITING, FIXED = "recomputation", "communication", "bubble", "waiting", "fixed"
+OTHER: Final = "other"
 PARTS: Final = (*CAUSES, RECOMPUTATION, COMMUNICATION, BUBBLE, WAITING, FIXED)
 
 Polynomial = tuple[float, ...]
@@ -66,6 +67,14 @@ class TransferTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """One phase of a micro-batch: seconds on the card, and the processor's to launch it."""
+
+    card: Polynomial
+    launch_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TimePlan:
     """A step's time as coefficients. `card`: seconds on the card of one micro-batch, by part."""
 
@@ -79,6 +88,7 @@ class TimePlan:
     sharded: bool
     loops: int  # of the training loop in a step: a pipeline's schedule takes all micro-batches at once
     constants: Constants
+    stages: Mapping[str, Stage]  # one micro-batch's phases
     serial: bool = False  # the device launches its own kernels: nothing hides
 
     def at(self, batch: float, sequence: float, rank: float, host: float = 1.0) -> StepTime:
@@ -96,7 +106,7 @@ class TimePlan:
         values = monomial_values(batch, sequence, rank)  # type: ignore[arg-type]
         card = {name: _value(polynomial, values) for name, polynomial in self.card.items()}
         between, update = self.between.at(values), _value(self.optimizer, values)
-        return SetTime(self, card, added(card.values()), between, update)
+        return SetTime(self, values, card, added(card.values()), between, update)
 
     def to_dict(self) -> dict[str, Any]:
         """The formula as JSON: what a page evaluates."""
@@ -115,6 +125,7 @@ class SetTime:
     """A plan at one setting: the card's seconds by part and in all, the transfers', and the optimizer's on the card."""
 
     plan: TimePlan
+    values: Sequence[Any]  # of the monomials
     card: Mapping[str, Any]
     busy: Any
     between: Sequence[Any]
@@ -137,6 +148,15 @@ class SetTime:
         parts = {name: plan.accumulation * value for name, value in self.card.items()} | beside
         parts[UPDATE] = self.update + host * plan.optimizer_seconds
         return StepTime(added(parts.values()), parts)
+
+    def shares(self, host: float = 1.0) -> dict[str, float]:
+        """Each phase's part of a micro-batch: it waits for the card or the processor, whichever takes longer."""
+        own = {}
+        for name, stage in self.plan.stages.items():
+            card, processor = _value(stage.card, self.values), host * stage.launch_seconds
+            own[name] = card + processor if self.plan.serial else larger(card, processor)
+        whole = added(own.values())
+        return {name: seconds / whole for name, seconds in own.items()}
 
     def pace(self, host: float = 1.0) -> Any:
         """Seconds from one micro-batch to the next."""
@@ -295,6 +315,7 @@ def time_plan(
         hooks.units > 0 and recipe.parallelism.gpus > 1,
         loops_of(recipe),
         constants,
+        stages_of(work, speed, constants),
     )
 
 
@@ -339,6 +360,28 @@ def parts_of(work: WorkLog, speed: Speed) -> dict[str, Polynomial]:
             if flops or moved:
                 own[index] += speed.seconds(rate, flops, moved)
     return {name: tuple(coefficients) for name, coefficients in parts.items()}
+
+
+def stages_of(work: WorkLog, speed: Speed, constants: Constants) -> dict[str, Stage]:
+    """One micro-batch's phases, in the order in which they come."""
+    found = {}
+    for name, rows in work.stages.items():
+        card = [0.0] * len(MONOMIALS)
+        kernels = 0
+        for rate, row in rows.items():
+            kernels += row.kernels * (GPTQ_KERNELS if rate == "gptq" else 1)
+            for index, (flops, moved) in enumerate(zip(row.flops, row.bytes, strict=True)):
+                if flops or moved:
+                    card[index] += speed.seconds(rate, flops, moved)
+        found[name] = Stage(tuple(card), kernels * constants.kernel_seconds)
+    return found
+
+
+def by_phase(step: StepTime, shares: Mapping[str, float]) -> dict[str, float]:
+    """A step's seconds by phase, which add up to it; `other`: between GPUs, waiting for other stages, loader and loop."""
+    other = step.parts[COMMUNICATION] + step.parts[BUBBLE] + step.parts[FIXED]
+    rest = step.seconds - other - step.parts[UPDATE]
+    return {**{name: share * rest for name, share in shares.items()}, UPDATE: step.parts[UPDATE], OTHER: other}
 
 
 def seconds_of(size: Size, bytes_per_second: float) -> Polynomial:
