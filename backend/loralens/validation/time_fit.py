@@ -36,7 +36,7 @@ SHARE_SPREAD, HOST_SPREAD, LINK_SPREAD = 0.25, 0.35, 0.7
 MOST_SHARE: Final = 1.1
 """A vendor's peak is stated at a boost clock that cards exceed by some 10 %; what would ask for more is another constant's."""
 STEPS: Final = 25
-ENOUGH: Final = 0.01
+ENOUGH: Final = 0.001
 """Of a gain in twice the negative log posterior: what follows moves no constant that can be read."""
 WAYS: Final = ("waited", "waited_once", "ring", "hidden", "hidden_once")
 """In the order of `step_time.TransferTimes`."""
@@ -57,7 +57,7 @@ class RunColumns:
 
     def __init__(self, runs: Sequence[TimedRun]) -> None:
         self.runs = list(runs)
-        self.rates = sorted({rate for run in runs for rate in run.flops if rate not in ("memory", "int8", "fp8")})
+        self.rates = sorted({rate for run in runs for rate in run.flops if rate not in ("memory", "int8")})
         self.flops = {rate: np.array([run.flops.get(rate, 0.0) for run in runs]) for rate in self.rates}
         self.seconds = self._column(lambda run: run.seconds)
         self.padding = self._column(lambda run: run.padding)

@@ -70,9 +70,11 @@ def judge_times(runs: Sequence[TimedRun]) -> Judged:
 
 def halves(runs: Sequence[TimedRun]) -> Iterator[list[int]]:
     """Two halves: of every machine and card, each second run in the order of their names."""
-    order = sorted(range(len(runs)), key=lambda index: (runs[index].machine, chip(runs[index]), runs[index].id))
-    yield order[::2]
-    yield order[1::2]
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index in sorted(range(len(runs)), key=lambda index: runs[index].id):
+        groups.setdefault((runs[index].machine, chip(runs[index])), []).append(index)
+    yield [index for own in groups.values() for index in own[::2]]
+    yield [index for own in groups.values() for index in own[1::2]]
 
 
 def _machine(run: TimedRun) -> str:
@@ -81,7 +83,7 @@ def _machine(run: TimedRun) -> str:
 
 def _former(run: TimedRun) -> float:
     peak = run.gpu.dense_flops_per_second.get(run.dtype) or 1
-    work = fsum(flops for rate, flops in run.flops.items() if rate not in ("nf4", "gptq", "gptq_triton", "int8", "fp8"))
+    work = fsum(flops for rate, flops in run.flops.items() if rate not in ("nf4", "gptq", "gptq_triton", "int8"))
     return run.accumulation * run.padding * work / (peak * FORMER_SHARE)
 
 

@@ -82,3 +82,15 @@ def test_lora_has_no_weight_gradients():
 def test_operations_are_those_that_pytorch_counts(config, method, checkpointing):
     work = planned(config, method, gradient_checkpointing=checkpointing)
     assert operations(work) == counted(config, method, checkpointing=checkpointing)
+
+
+def test_a_region_without_gradients_does_what_one_with_them_does():
+    """Reentrant checkpointing runs the layers' forward under `no_grad`: the same kernels, over the same bytes."""
+
+    def forward(*, reentrant):
+        work = planned(LLAMA, "lora", gradient_checkpointing=True, checkpoint_reentrant=reentrant)
+        return {
+            key[1:]: (done.flops, done.bytes, done.kernels) for key, done in work.done.items() if key[0] == "forward"
+        }
+
+    assert forward(reentrant=True) == forward(reentrant=False)

@@ -85,7 +85,9 @@ def _of_cut(recipe: Recipe) -> list[str]:
             f"the slowest of {p.pp} stages sets the pace, and waits while the others fill and drain ({p.schedule})"
         )
     if without := unmeasured(recipe):
-        said.append(f"no published speed with {', '.join(without)} could be computed: the band is wider, as a guess")
+        said.append(
+            f"few published speeds or none with {', '.join(without)} could be computed: the band is wider, as a guess"
+        )
     return said
 
 

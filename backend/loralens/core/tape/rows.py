@@ -82,7 +82,7 @@ class Plain(Derivative):
             t.saving((x,), (x,))
         numel, dtype, width = numel or source, dtype or own, width or last
         out = Tensor(x.storage, numel, dtype, width) if self.view else t.new(numel, dtype, width, label)
-        if x.node is not None:
+        if x.node is not None or t.counts:
             saved = (x,) if self._self else (out,) if self._result else ()
             if self.passes:
                 t.record(label, (out,), (x,), saved, Tensor.view)
