@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,12 @@ from loralens.core.architecture.nested import TALKS
 from loralens.core.architecture.registry import FAMILIES, MEDIA, families, text_config
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
+from loralens.lab.trace import coverage
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "models.md"
-ORACLES = ("traced-grid", "traced-more", "traced-models", "traced-text", "traced-remote", "traced-steps")
+ORACLES = ROOT / "tests" / "oracles"
+ROWS = len(coverage.CELLS) * coverage.POINTS
 HEAD = """\
 # Models
 
@@ -31,14 +33,18 @@ of the real transformers model (tests/oracles): how many, and how far the comput
 phase of the peak are equal in all of them. Where a walked type has no traced steps, the code of another type that has is named,
 or it says so.
 
+**Grid**: how many of twelve rows are traced: full, LoRA on all linear layers and QLoRA, with checkpointing and without, at two
+batches and lengths each (`lab/trace/coverage.py`). What the real libraries refuse is no row. Other traced steps are beside the grid:
+optimizers, padding, other targets, dtypes.
+
 Hybrids (state-space and linear-attention layers) are walked, and traced, as transformers' own PyTorch code runs them, without
 flash-linear-attention, mamba-ssm and causal-conv1d; their fused kernels keep less, and each answer says so.
 
 Families whose code lies beside their weights (`trust_remote_code`) are walked as that code reads, and traced as a retelling of it
 in torch runs (tests/lab/remote): the code itself is never fetched or run.
 
-| model type | step | traced steps | median error | largest error | written after |
-| --- | --- | --: | --: | --: | --- |
+| model type | step | grid | traced steps | median error | largest error | written after |
+| --- | --- | --: | --: | --: | --: | --- |
 """
 
 WHOLE = """
@@ -48,8 +54,18 @@ Walked with tower and projector, frozen or trained, and traced with the shapes t
 model the language part is walked where its type stands above, and the answer names the tower that it leaves out. Of a model whose
 code is not in transformers the last column names the code; it is traced as told anew in `lab/trace/hub`, and each answer says so.
 
-| model type | traced steps | median error | largest error | written after |
-| --- | --: | --: | --: | --- |
+| model type | grid | traced steps | median error | largest error | written after |
+| --- | --: | --: | --: | --: | --- |
+"""
+
+REFUSED = """
+## What the real libraries refuse of the grid
+
+Rows that transformers, PEFT and torch do not run, in their words; the engine refuses them too. Where `all-linear` fails on a type,
+its rows name its layers.
+
+| model type | what | what they say |
+| --- | --- | --- |
 """
 
 
@@ -63,32 +79,29 @@ class Evidence(NamedTuple):
 
 def traced() -> dict[str, list[dict[str, Any]]]:
     """The recorded cases with a result, by the model type that is walked; those with towers by the whole model's."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for file in ORACLES:
-        for case in recorded(file):
-            found[text_config(case["request"]["config"]).text("model_type", "")].append(case)
-    for case in wholes():
-        found[case["request"]["config"]["model_type"]].append(case)
+    found, lines = coverage.recorded(ORACLES)
+    for name, line in lines.items():
+        found[name] += [case for case in coverage.unfold(line) if "expected" in case]
     return found
 
 
-def wholes() -> list[dict[str, Any]]:
-    """The cases with towers, of pictures and of sound."""
-    return [*recorded("traced-media"), *recorded("traced-sound")]
+def grids() -> dict[str, str]:
+    """How many rows of the grid each type has."""
+    found, lines = coverage.recorded(ORACLES)
+    return {name: _grid(name, found.get(name, []), lines.get(name)) for name in {*found, *lines}}
 
 
-def recorded(file: str) -> list[dict[str, Any]]:
-    """The cases of a file that have a result."""
-    lines = (ROOT / "tests" / "oracles" / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [case for case in map(json.loads, lines) if "expected" in case]
+def _grid(name: str, cases: list[dict[str, Any]], line: dict[str, Any] | None) -> str:
+    rows = sum(min(coverage.POINTS, len(points)) for points in coverage.covered(name, cases, line).values())
+    return f"{rows} of {ROWS - coverage.POINTS * len(coverage.refused(line))}"
 
 
 def parts() -> dict[str, set[str]]:
     """The types of language models that are traced as a part of whole ones, which are named."""
     found: dict[str, set[str]] = defaultdict(set)
-    for case in wholes():
-        config = case["request"]["config"]
-        found[text_config(config).text("model_type", "")].add(config["model_type"])
+    for name, cases in coverage.recorded(ORACLES)[0].items():
+        for case in cases if name in MEDIA else ():
+            found[text_config(case["request"]["config"]).text("model_type", "")].add(name)
     return found
 
 
@@ -106,17 +119,30 @@ def measured(cases: list[dict[str, Any]]) -> Evidence:
 
 def page(evidence: dict[str, Evidence]) -> str:
     """The whole document."""
-    within = parts()
-    rows = [row(name, walked, evidence, within.get(name, set())) for name, walked in families().items()]
-    return HEAD + "".join(rows) + WHOLE + "".join(whole(name, evidence.get(name)) for name in sorted(MEDIA))
+    within, rows = parts(), grids()
+    texts = [row(name, walked, rows, evidence, within.get(name, set())) for name, walked in families().items()]
+    wholes = [whole(name, rows, evidence.get(name)) for name in sorted(MEDIA)]
+    return HEAD + "".join(texts) + WHOLE + "".join(wholes) + REFUSED + "".join(refusals())
 
 
-def whole(name: str, found: Evidence | None) -> str:
+def refusals() -> Iterator[str]:
+    """The lines of the third table."""
+    for name, line in sorted(coverage.recorded(ORACLES)[1].items()):
+        said = defaultdict(list)
+        for (method, checkpointing), reason in coverage.refused(line).items():
+            said[reason].append(f"{method}{' with checkpointing' if checkpointing else ''}")
+        if "because" in line:
+            said[line["because"]].append("all-linear")
+        for reason, cells in said.items():
+            yield f"| {name} | {', '.join(cells)} | {reason.replace('|', ' ').strip()} |\n"
+
+
+def whole(name: str, grid: dict[str, str], found: Evidence | None) -> str:
     """One line of the second table."""
     sources = dict.fromkeys(written_after(place.split(":")[0]) for place in MEDIA[name].split())
     cells = found or ("", "", "")
     thinker = [f"traced as {name}_thinker, the part that trains"] if name in TALKS else []
-    return f"| {name} | {' | '.join(map(str, cells))} | {'; '.join([*thinker, *sources])} |\n"
+    return f"| {name} | {grid.get(name, '')} | {' | '.join(map(str, cells))} | {'; '.join([*thinker, *sources])} |\n"
 
 
 def written_after(module: str) -> str:
@@ -125,7 +151,7 @@ def written_after(module: str) -> str:
     return " ".join(about[1].split("\n\n")[0].split()).rstrip(".") if len(about) > 1 else ""
 
 
-def row(name: str, walked: bool, evidence: dict[str, Evidence], within: set[str]) -> str:
+def row(name: str, walked: bool, grid: dict[str, str], evidence: dict[str, Evidence], within: set[str]) -> str:
     """One line of the table. `within`: whole models of which it is a traced part."""
     like = [
         other for other, place in FAMILIES.items() if place == FAMILIES[name] and other in evidence and other != name
@@ -136,7 +162,8 @@ def row(name: str, walked: bool, evidence: dict[str, Evidence], within: set[str]
         whole = f"traced as a part of {', '.join(sorted(within))}" if within else "no traced step"
         source = f"{f'the code of {like[0]}' if like else whole}; {source}"
     cells = (found.cases, found.median, found.worst) if found else ("", "", "")
-    return f"| {name} | {'walked' if walked else 'counted'} | {' | '.join(map(str, cells))} | {source} |\n"
+    step = "walked" if walked else "counted"
+    return f"| {name} | {step} | {grid.get(name, '')} | {' | '.join(map(str, cells))} | {source} |\n"
 
 
 def written() -> dict[str, Evidence]:
@@ -145,7 +172,7 @@ def written() -> dict[str, Evidence]:
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         first = len(cells) - 4  # the last column names the source
-        if first in (1, 2) and cells[first].isdigit():
+        if first in (2, 3) and cells[first].isdigit():
             found[cells[0]] = Evidence(int(cells[first]), cells[first + 1], cells[first + 2])
     return found
 

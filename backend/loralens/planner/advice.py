@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
@@ -10,6 +12,7 @@ from loralens.core.answer.pace import Pace, pace_on
 from loralens.core.catalogue import Gpu
 from loralens.core.errors import LoraLensError
 from loralens.core.question.parallelism import Parallelism
+from loralens.core.tape.ledger import CATEGORIES
 from loralens.planner.changes import CHANGES, COSTS, Change
 from loralens.planner.question import Question
 
@@ -69,6 +72,8 @@ def path(question: Question, device: Gpu) -> list[AdvisedChange] | None:
     Takes the largest saving of the mildest kind that still saves anything, until it fits; then takes back, the harshest
     first, whatever is not needed. None where everything together is not enough.
     """
+    if _lightest_weights(question) > device.memory_bytes:
+        return None
     # Per field the values it went through, so that repeated halvings can be taken back one by one.
     taken: dict[str, list[tuple[Change, Any]]] = {}
     now = question
@@ -113,10 +118,9 @@ def several_gpus(question: Question, device: Gpu) -> SeveralGpus | None:
     return None
 
 
-def _applicable(question: Question) -> list[tuple[Change, Question]]:
-    found = []
+def _applicable(question: Question, costs: Container[str] = COSTS) -> Iterator[tuple[Change, Question]]:
     for change in CHANGES:
-        value = change.to(question)
+        value = change.to(question) if change.cost in costs else None
         if value is None:
             continue
         changed = question.with_(change.field, value)
@@ -124,21 +128,34 @@ def _applicable(question: Question) -> list[tuple[Change, Question]]:
             changed.estimate()
         except LoraLensError:  # this combination is not modelled or not allowed: then it is no advice
             continue
-        found.append((change, changed))
-    return found
+        yield change, changed
 
 
 def _best(question: Question) -> tuple[Change, Question] | None:
     """The mildest kind first; within it the largest saving. Methods are tried in their order: LoRA before QLoRA."""
     before = question.estimate().allocated_bytes
-    rows = [(change, changed, before - changed.estimate().allocated_bytes) for change, changed in _applicable(question)]
-    saving = [row for row in rows if row[2] > 0]
-    if not saving:
-        return None
-    change, changed, _ = min(
-        saving, key=lambda row: (COSTS.index(row[0].cost), 0 if row[0].cost == "method" else -row[2])
-    )
-    return change, changed
+    for cost in COSTS:
+        peaks = ((row, row[1].estimate().allocated_bytes) for row in _applicable(question, (cost,)))
+        saving = ((row, peak) for row, peak in peaks if peak < before)
+        best = next(saving, None) if cost == "method" else min(saving, key=itemgetter(1), default=None)
+        if best is not None:
+            return best[0]
+    return None
+
+
+def _lightest_weights(question: Question) -> int:
+    """Bytes of the weights when everything that holds them in fewer is done; 0 where that is not modelled."""
+    lightest = replace(question, method="qlora") if question.recipe.quantization is None else question
+    for change in CHANGES:
+        if change.field in ("double_quant", "prepare_kbit", "weights_dtype"):
+            value = change.to(lightest)
+            lightest = lightest if value is None else lightest.with_(change.field, value)
+    try:
+        found = lightest.estimate()
+    except LoraLensError:
+        return 0
+    weights = CATEGORIES.index("weights")
+    return min(moment.by_category()[weights].at(*found.point) for moment in found.plan.moments)
 
 
 def _needed(question: Question, taken: dict[str, list[tuple[Change, Any]]], device: Gpu) -> list[tuple[Change, Any]]:

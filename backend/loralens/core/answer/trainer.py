@@ -28,4 +28,4 @@ def refuses_all_linear(config: Mapping[str, Any]) -> bool:
         root = build(config)
     except LoraLensError:  # the question itself says what is wrong
         return False
-    return bool(root.refused_targets) or bool(root.no_adapters)
+    return bool(root.refused_targets or root.no_adapters or root.refuses_all_linear)

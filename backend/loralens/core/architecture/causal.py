@@ -49,6 +49,7 @@ class Root(Module):
     cuts_logits = (
         False  # the loss is of the model's own code: float32 logits without the last position (`remote_decoder`)
     )
+    casts_shifted = False  # ... or on a shifted copy of 16-bit ones, which autocast casts
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound

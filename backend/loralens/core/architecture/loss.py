@@ -64,7 +64,7 @@ def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     if root.upcasts_logits and version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     t.handed.returned(logits)
-    if getattr(root, "casts_shifted", False):
+    if root.casts_shifted:
         return cross_entropy(t, shifted_copy(t, logits), t.new(TOKENS, "int64", 1, "labels, shifted"))
     if not root.upcasts_logits:
         several = call.validity.exceeds("micro_batch_size", 1) or call.recipe.padded

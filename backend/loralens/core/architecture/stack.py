@@ -77,9 +77,20 @@ def runs(layers: list[Placed]) -> list[LayerRun]:
 
 
 def walk_stack(
-    t: Tape, name: str, layers: list[Module], hidden: Tensor, call: Call, *, checkpointing: bool, first: int = 0
+    t: Tape,
+    name: str,
+    layers: list[Module],
+    hidden: Tensor,
+    call: Call,
+    *,
+    checkpointing: bool,
+    first: int = 0,
+    last_apart: bool = False,
 ) -> Tensor:
-    """Run every layer forward; the nodes that are left behind run it backward. `first`: the first one's index."""
+    """Run every layer forward; the nodes that are left behind run it backward.
+
+    `first`: the first one's index; `last_apart`: backward is known to find the last one otherwise than those before it.
+    """
     call = replace(call, between=Between())  # the layers' own, which checkpoints hold when the model's forward is over
     nested = is_reentrant(call.recipe)
     weights_of = {id(layer): layer.all_parameters() for layer in {id(layer): layer for layer in layers}.values()}
@@ -90,7 +101,8 @@ def walk_stack(
     placed = [Placed(layer, checkpointing and index % every == 0) for index, layer in enumerate(layers, first)]
     for run in runs(placed):
         length = len(run.unit)
-        gap = None if t.every_layer or run.repeat <= APART else _UnwalkedLayers(t, name, first, run)
+        units = max(t.units, 3) if last_apart else t.units
+        gap = None if t.every_layer or run.repeat <= APART else _UnwalkedLayers(t, name, first, run, units)
         index = run.start
         for copy in range(gap.walked if gap else run.repeat):
             before = t.ledger.snapshot()
@@ -170,12 +182,12 @@ def _run(t: Tape, layer: Module, call: Call, hidden: Tensor) -> tuple[Tensor, li
 class _UnwalkedLayers:
     """The units of a run that are like the second one and not walked: those at the other end, and those between."""
 
-    def __init__(self, t: Tape, name: str, first: int, run: LayerRun) -> None:
-        self.walked = t.units
-        self._alike = t.units == 2
+    def __init__(self, t: Tape, name: str, first: int, run: LayerRun, units: int) -> None:
+        self.walked = units
+        self._alike = units == 2
         self.others = run.repeat - self.walked
         self._t, self._name, self._first, self._run = t, name, first + run.start, run
-        self._back = {2: run.repeat - 1, 3: run.repeat - 2, 4: 1}[t.units]  # what the second unit is on the way back
+        self._back = {2: run.repeat - 1, 3: run.repeat - 2, 4: 1}[units]  # what the second unit is on the way back
         self._kept: dict[Entry, Size] = {}  # by the second unit, on the way forward
         self._before: Moment | None = None
         self._recording: Recording | None = None

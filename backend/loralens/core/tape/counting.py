@@ -26,8 +26,8 @@ class CountingTape(Tape):
 
     @property
     def _layers(self) -> int:
-        """How many layers the one at hand stands for, itself included."""
-        return 1 + self.stands_for.get(self.layer, 0)
+        """How many layers the one at hand stands for, itself included; of equal steps within it, how many those are."""
+        return (1 + self.stands_for.get(self.layer, 0)) * (1 + self.stands_for_steps)
 
     def new(self, numel: Size, dtype: str, width: int | Size, label: str, section: str | None = None) -> Tensor:
         """Allocate a tensor of `numel` elements."""

@@ -172,8 +172,9 @@ class Ledger:
 
     def difference(self, before: Moment) -> dict[Entry, Size]:
         """What has been added (or, negative, released) since `before`."""
-        keys = self.entries.keys() | before.entries.keys()
-        changes = {key: self.entries.get(key, ZERO) - before.entries.get(key, ZERO) for key in keys}
+        changes = {
+            key: self.entries.get(key, ZERO) - before.entries.get(key, ZERO) for key in self.entries | before.entries
+        }
         return {key: size for key, size in changes.items() if size.packed}
 
     def repeat(self, change: dict[Entry, Size], times: int, label: str) -> None:

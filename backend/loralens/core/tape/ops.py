@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.question.precision import promote
 from loralens.core.tape import derivatives
-from loralens.core.tape.autocast import cast_weight
+from loralens.core.tape.autocast import cast_leaf, cast_weight
 from loralens.core.tape.cost import NOTHING, Costs, is_narrow
 from loralens.core.tape.derivatives import cast as cast
 from loralens.core.tape.derivatives import clamp as clamp
@@ -126,7 +126,7 @@ def linear(
         b = None if b is None else cast_weight(t, b, bias, t.autocast)
         w = cast_weight(t, w, parameter, t.autocast)
         outside, t.section = t.section, "activations"  # the head's input is no logit
-        x = cast(t, given, t.autocast, f"{label}: input cast by autocast")
+        x = cast_leaf(t, given, t.autocast, f"{label}: input cast by autocast")
         t.section = outside
     unlaid = x  # as long as the product is made
     if t.strided and x.width == t.strided and w.node is not None:

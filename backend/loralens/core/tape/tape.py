@@ -133,6 +133,7 @@ class Tape(BackwardEngine):
         self.gradients: dict[Any, Storage] = {}
         self.leaves: dict[Any, Node] = {}
         self.stands_for: dict[int, int] = {}  # simulated layer -> how many more layers it stands for
+        self.stands_for_steps = 0  # ... and within one, more steps of a kind (`iterated`)
         self.traffic = Traffic(ledger, self.stands_for)
         self._validity = validity
         self.other_card: OtherCard | None = None  # that the same walk answers for

@@ -208,6 +208,7 @@ class DeepSeekV4(CausalDecoder):
     mixes = True
     caches = False
     in_stages = False
+    last_apart = True
     default_targets: tuple[str, ...] | str = ("q_a_proj", "kv_proj")
     refused_targets = frozenset({"o_a_proj"})
     refusal = (

@@ -177,6 +177,11 @@ class Glm4vMedia(QwenMedia):
     words = Media.words
     limits = (112 * 112, 28 * 28 * 15_000)
 
+    def __init__(self, root: CausalDecoder, outer: Config) -> None:
+        super().__init__(root, outer)
+        if root.expert_targets:  # PEFT 0.21 turns all-linear into names there, and `proj` is the convolution's name too
+            root.refuses_all_linear = "all-linear is not modelled in this family: the names that PEFT shortens the list to also mean the tower's convolution"
+
     def made(self, v: Config) -> Module:
         """From the vision config."""
         return Glm4vTower(v)

@@ -6,12 +6,14 @@ Source: transformers 5.23, models/deepseek_v4/modeling_deepseek_v4.py (`Deepseek
 from __future__ import annotations
 
 from loralens.core.architecture.module import Module
+from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape import ops
 from loralens.core.tape.folding import summed
 from loralens.core.tape.graph import Tensor
+from loralens.core.tape.iterated import iterated
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.selecting import divide_by
-from loralens.core.tape.size import TOKENS
+from loralens.core.tape.size import TOKENS, Size
 from loralens.core.tape.tape import Tape
 
 
@@ -91,12 +93,25 @@ class HyperConnection(Module):
         comb = ops.softmax(t, given, "float32" if t.autocast else None, "weights of streams: softmax")
         t.end(given)
         comb = t.replace(comb, ops.shift(t, comb, "weights of streams: mixing"))
-        for _ in range(2 * self._iterations - 1):
-            total = summed(t, comb, "weights of streams: sum")
-            total = t.replace(total, ops.shift(t, total, "weights of streams: sum + eps"))
-            comb = t.replace(comb, divide_by(t, comb, total, "weights of streams: normed"))
-            t.end(total)
+        return iterated(t, comb, self._normed, 2 * self._iterations - 1, self._kept(comb))
+
+    @staticmethod
+    def _normed(t: Tape, comb: Tensor) -> Tensor:
+        total = summed(t, comb, "weights of streams: sum")
+        total = t.replace(total, ops.shift(t, total, "weights of streams: sum + eps"))
+        comb = t.replace(comb, divide_by(t, comb, total, "weights of streams: normed"))
+        t.end(total)
         return comb
+
+    @staticmethod
+    def _kept(comb: Tensor) -> list[tuple[Size, str]]:
+        """Bytes and name of what each norm keeps: what it divides and what it divides by."""
+        number = ITEM_BYTES[comb.dtype]
+        sums = ops.divide(comb.numel, comb.width)
+        return [
+            (comb.numel * number, "weights of streams: normed"),
+            (sums * number, "weights of streams: sum + eps"),
+        ]
 
 
 class HyperHead(Module):

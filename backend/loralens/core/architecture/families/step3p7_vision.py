@@ -164,6 +164,7 @@ class StepTower(Module):
             self._embedded(t, call, images, pixels, several),
             call,
             checkpointing=call.checkpointing,
+            last_apart=True,  # it runs twice, and gradients of its weights' 16-bit copies wait for the other run
         )
         hidden = self.downsampler1(t, hidden, images * ((side + 1) // 2) ** 2)
         return self.downsampler2(t, hidden, images * tokens**2)

@@ -21,6 +21,7 @@ class Headed(Protocol):
 
     head: Linear
     upcasts_logits: bool
+    casts_shifted: bool
 
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """The head, and what a family does to its result before the loss."""
