@@ -58,9 +58,14 @@ def whole_model(config: Mapping[str, Any]) -> Any:
     import torch
     import transformers
 
+    from loralens.lab.trace import hub
+
     entries = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
-    read = transformers.AutoConfig.for_model(config["model_type"], **entries)
+    told = hub.config_class(config["model_type"])
+    read = told(**entries) if told else transformers.AutoConfig.for_model(config["model_type"], **entries)
     with torch.device("meta"):
+        if told:
+            return hub.model_class(read)._from_config(read)
         return transformers.AutoModelForImageTextToText.from_config(read)
 
 

@@ -18,7 +18,10 @@ FILE = Path(__file__).parents[2] / "oracles" / "traced-media.jsonl"
 LINES = {line["name"]: line for line in map(json.loads, FILE.read_text("utf-8").splitlines())}
 
 
-@pytest.mark.parametrize("name", ["intern-s1-mini/lora-everywhere-checkpointing", "yi-vl-6b/full-tower-frozen"])
+@pytest.mark.parametrize(
+    "name",
+    ["intern-s1-mini/lora-everywhere-checkpointing", "yi-vl-6b/full-tower-frozen", "kimi-vl-narrow/lora-language"],
+)
 def test_records_are_not_stale(name: str) -> None:
     assert grid.trace_one(name, LINES[name]["request"])["expected"] == LINES[name]["expected"]
 

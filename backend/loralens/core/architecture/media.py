@@ -60,6 +60,7 @@ class Media:
     own_positions = True  # pictures have positions of their own, where the language model can tell kinds of them apart
     copies_ids = False  # the model looks up a copy of the token ids, with zeros for placeholders
     words: tuple[str, ...] = ("images", "image_size", "freeze_tower")  # those of `question.media` that it takes
+    keeps_head = False  # stands before a whole causal model, whose outer forward lasts until the loss
     origin = ""  # where the model's code is not transformers': whose it is, and what is walked
 
     def __init__(self, root: CausalDecoder, outer: Config) -> None:
@@ -73,6 +74,8 @@ class Media:
 
     def join(self, parts: Sequence[tuple[str, Module]]) -> None:
         """Put the parts before the language model in the tree of modules."""
+        if self.keeps_head:
+            return self._join_whole(parts)
         root, outer = self.root, Module()
         for name, part in parts:
             setattr(outer, name, part)
@@ -83,6 +86,19 @@ class Media:
         root.model = outer
         root.lm_head = root.head = head
         root._inner = f"model.{self.language}"
+        root.media = self
+        root.buffer_bytes += self.buffer_bytes()
+
+    def _join_whole(self, parts: Sequence[tuple[str, Module]]) -> None:
+        root, whole = self.root, Module()
+        whole.model, whole.lm_head = root.inner, vars(root).pop("lm_head")
+        delattr(root, root._inner)
+        del root.head
+        for name, part in parts:
+            setattr(root, name, part)
+        setattr(root, self.language, whole)
+        root.head = whole.lm_head
+        root._inner = f"{self.language}.model"
         root.media = self
         root.buffer_bytes += self.buffer_bytes()
 

@@ -32,6 +32,7 @@ MEDIA: Final[dict[str, str]] = {
     "internvl": "internvl:InternVL",
     "interns1": "interns1:InternS1Media",
     "kimi_k25": "kimi_vision:KimiMedia",
+    "kimi_vl": "kimi_vl:KimiVLMedia",
     "llava": "projected:LlavaMedia pixtral:PixtralMedia",
     "llava_next": "llava_next:LlavaNextMedia",
     "llava_next_video": "llava_next:LlavaNextMedia",

@@ -30,6 +30,7 @@ _TEXT: Final = {
     "internvl": "qwen2",
     "interns1": "qwen2",
     "kimi_k25": "deepseek_v3",
+    "kimi_vl": "deepseek_v3",
     "lfm2_vl": "lfm2",
     "minicpmv4_6": "qwen3_5_text",
     "video_llava": "llama",

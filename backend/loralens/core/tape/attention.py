@@ -16,7 +16,7 @@ from loralens.core.tape.cost import NOTHING, Costs, attention
 from loralens.core.tape.forked import Inputs, on_both
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.kernels import ALIGNMENT, FLASH, MATH, Asked, choose
-from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS, TOKENS_BY_SEQUENCE, ZERO, Size
+from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS_BY_SEQUENCE, ZERO, Size
 from loralens.core.tape.work import bytes_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.tape import Tape
     from loralens.core.tape.validity import Validity
 
+NO_SAMPLES: Final = "the tower's query has three dimensions, and the faster kernels take four"
 GROUPED_MAX_HEAD_DIM: Final = 256  # transformers 5.23 integrations/sdpa_attention.py, `use_gqa_in_sdpa`
 
 
@@ -47,6 +48,7 @@ class Attention:
     softmax_dtype: str | None = "float32"  # eager: None computes it in the scores' dtype, float32 under autocast
     returns_weights: bool = False  # eager: the layer holds the probabilities to its end (`Tape.take_weights`)
     causal: bool = True  # without a mask, a query meets the keys up to its own only
+    in_a_row: bool = False  # samples lie behind each other, by head: three dimensions, which no fused kernel takes
     keys: Size = SEQUENCE  # how many keys a query meets: fixed where an encoder of fixed length is looked at
 
     def _rows(self, q: Tensor) -> Size:
@@ -96,6 +98,9 @@ class Attention:
         asked = Asked(
             t.kernels.accelerator, q.dtype, mask is not None, grouped, self.head_dim, self.value_dim, t.kernels.torch
         )
+        if self.in_a_row:
+            t.kernels.attention[MATH] = NO_SAMPLES
+            return MATH, MATH
         chosen = choose(asked)
         t.kernels.attention[chosen.kernel] = chosen.because
         card = t.other_card
@@ -211,7 +216,9 @@ class Attention:
         shared = self.kv_heads == 1 and not self.repeats
         q, k, v = (ops.cast(t, x.view(), "float32", "attention (math): input in float32") for x in (q, k, v))
         scaled_q = ops.scale(t, q, "attention (math): scaled query")
-        size, held = (SEQUENCE_SQUARED, "float32") if mask is None else (TOKENS_BY_SEQUENCE, dtype)
+        rows = self._rows(q)
+        met = rows.times(self.keys)
+        size, held = (SEQUENCE_SQUARED, "float32") if mask is None else (met, dtype)
         table = t.new(size, held, 1, "attention (math): additive mask")
         all_k, all_v = k.view(), v.view()
         if groups > 1 and not shared:
@@ -221,18 +228,20 @@ class Attention:
             )
         scaled_k = ops.scale(t, all_k, "attention (math): scaled key")
         first, second, third = scaled_q.view(), scaled_k.view(), all_v.view()
-        by_head = t.validity.exceeds("micro_batch_size", 1)  # what lies by token is copied to lie by head
+        # what lies by token is copied to lie by head
+        by_head = not self.in_a_row and t.validity.exceeds("micro_batch_size", 1)
         if by_head and (shared or not self.heads_first):
             first = ops.copy(t, scaled_q, "attention (math): query by head")
         if by_head and (groups == 1 or shared):
             second = ops.copy(t, scaled_k, "attention (math): key for all heads", k.numel * groups)
-        pairs = TOKENS_BY_SEQUENCE * self.heads
+        pairs = met * self.heads
         flops = pairs * (2 * self.head_dim)
         scores = ops.matmul(t, first, second, pairs, 1, "attention (math): scores", flops=flops)
         t.end(first, second, scaled_k)
         softmax = ops.softmax(t, scores, "float32", "attention (math): softmax")
         masked = t.new(scores.numel, "bool", 1, "attention (math): which scores are minus infinity", "temporaries")
-        t.end(masked, table, scores)
+        none = t.new(rows * self.heads, "bool", 1, "attention (math): which rows hold nothing else", "temporaries")
+        t.end(none, masked, table, scores)
         weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
         if by_head and (groups == 1 or shared):
             third = ops.copy(t, all_v, "attention (math): value for all heads", v.numel * groups)
@@ -240,7 +249,7 @@ class Attention:
             t,
             softmax,
             third,
-            TOKENS * (self.heads * self.value_dim),
+            rows * (self.heads * self.value_dim),
             self.value_dim,
             "attention (math): output by head",
             flops=pairs * (2 * self.value_dim),
@@ -287,103 +296,6 @@ class Attention:
         if self.returns_weights:
             t.handed.weights = weights
         return ops.copy(t, out, "attention: output", width=self.heads * self.value_dim)
-
-
-def product(
-    t: Tape,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    heads: int,
-    dropout: float,
-    *,
-    scaled_last: bool = False,
-) -> Tensor:
-    """GPT-J's attention: query and key in float32, softmax in the scores' dtype (float32 under autocast).
-
-    `scaled_last`: the scores are divided when the mask has been added (CodeGen).
-    """
-    q = ops.cast(t, q, "float32", "attention query in float32")
-    k = ops.cast(t, k, "float32", "attention key in float32")
-    flops = q.numel.times(SEQUENCE) * 2
-    weights = ops.matmul(t, q, k, TOKENS_BY_SEQUENCE * heads, 1, "attention: scores", flops=flops)
-    if not scaled_last:
-        weights = ops.scale(t, weights, "attention: scaled scores")
-    if mask is not None:
-        weights = ops.add(t, weights, mask, "attention: masked scores")
-    if scaled_last:
-        weights = ops.scale(t, weights, "attention: scaled scores")
-    weights = ops.softmax(t, weights, "float32", "attention: softmax in float32")
-    weights = ops.cast(t, weights, v.dtype, "attention: probabilities")
-    weights = ops.dropout(t, weights, dropout, "attention: dropout")
-    out = ops.matmul(t, weights, v, v.numel, v.width, "attention: output by head", flops=flops)
-    return ops.copy(t, out, "attention: output")
-
-
-def with_sinks(
-    t: Tape,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    sinks: Tensor | None,
-    heads: int,
-    kv_heads: int,
-    dropout: float,
-    *,
-    one_name: bool = False,
-) -> Tensor:
-    """gpt-oss: one more column in the scores, a learned sink of each head, cut off again after the softmax.
-
-    Without `sinks` the scores are shifted and nothing is cut off (MiMo-V2-Flash's full layers). `one_name`: each step's
-    result takes the place of the one before.
-
-    Source: transformers 5.23 models/gpt_oss/modeling_gpt_oss.py, `eager_attention_forward`.
-    """
-    assert isinstance(v.width, int)
-    groups = heads // kv_heads
-    key, value = k, v
-    if groups > 1:
-        key, value = (ops.copy(t, x, "attention: repeated to all heads", x.numel * groups) for x in (k, v))
-    scores = TOKENS_BY_SEQUENCE * heads
-    flops = q.numel.times(SEQUENCE) * 2
-    weights = ops.matmul(t, q, key, scores, 1, "attention: scores", flops=flops)
-    weights = ops.scale(t, weights, "attention: scaled scores")
-    if mask is not None:
-        weights = ops.add(t, weights, mask, "attention: masked scores")
-    wide = scores + TOKENS * heads
-    combined = (
-        weights.view() if sinks is None else ops.spread_cat(t, weights, sinks, wide, 1, "attention: scores and sinks")
-    )
-    if one_name:
-        t.end(weights)
-    combined = less_the_largest(t, combined, TOKENS * heads)
-    # its dtype is given, which autocast leaves as it is
-    probabilities = ops.softmax(t, combined, combined.dtype, "attention: softmax")
-    cut = probabilities if sinks is None else ops.cut(t, probabilities, "attention: cut", numel=scores)
-    cut = ops.cast(t, ops.dropout(t, cut, dropout, "attention: dropout"), value.dtype, "attention: probabilities")
-    if one_name:
-        t.end(combined)
-    flops = scores * (2 * v.width)
-    out = ops.matmul(t, cut, value, TOKENS * (heads * v.width), v.width, "attention: output by head", flops=flops)
-    return ops.copy(t, out, "attention: output")
-
-
-def less_the_largest(t: Tape, x: Tensor, rows: Size) -> Tensor:
-    """Each row minus its largest value, whose place is kept; that value's gradient is put into zeros."""
-    places = t.new(rows, "int64", 1, "attention: places of the largest scores")
-    largest = t.new(rows, x.dtype, 1, "attention: largest scores")
-    numel, dtype, width = x.numel, x.dtype, x.width
-
-    def apply(g: Tensor) -> Tensor:
-        label = "gradient: attention: largest scores"
-        with t.temporary(numel, dtype, width, label, "temporaries"):
-            return t.new(numel, dtype, width, label, "temporaries")
-
-    kept = derivatives.LARGEST.kept(self=x, indices=places)
-    t.record("attention: largest scores", [largest], [x], kept, apply)
-    return ops.sub(t, x, largest, "attention: shifted scores")
 
 
 def _additive(t: Tape, mask: Tensor, dtype: str, label: str) -> Tensor:

@@ -91,6 +91,7 @@ def build_on_meta(config: Any, recipe: Recipe) -> torch.nn.Module:
     config.get_text_config().use_cache = config.use_cache = recipe.use_cache
     maker = model_class(config, head_for(config, recipe))
     implementation = "eager" if recipe.attention == "eager" else "sdpa"
+    hub.take_attention(config, recipe.attention)
     untouched = deepcopy(config)  # what is asked for is written into it
     with torch.device("meta"):
         try:

@@ -40,6 +40,7 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
 _EVERY_RECIPE: Final = "qwen2.5-vl-3b"
 _ALSO: Final = {"llama-3.2-11b-vision": ("full-text", "lora-text"), "llama-4-scout-whole": ("full-text",),
                 "paligemma2-3b-224": ("full-fp32-autocast",), "gemma-4-unified": ("full-text", "lora-tower-frozen"),
+                "kimi-vl-narrow": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-language", "lora-text"),
                 "minimax-m3-narrow": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-text"),
                 "step-3.7-narrow": ("full-fp32-autocast", "full-text", "lora-text"),
                 "ernie-4.5-vl-narrow": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-text"),

@@ -32,6 +32,7 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("ovis2-1b", 4, 5, (500, 700), 2048),
     ("intern-s1-mini", 3, 5, (448, 896), 1024),
     ("yi-vl-6b", 3, 5, (448, 448), 1536),
+    ("kimi-vl-narrow", 3, 5, (364, 500), 512),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
@@ -51,6 +52,19 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "interns1_vision", "hidden_size": 1024, "intermediate_size": 4096,
                           "num_hidden_layers": 24, "num_attention_heads": 16, "attention_bias": True, "image_size": [448, 448],
                           "patch_size": [14, 14], "norm_type": "layer_norm", "use_qk_norm": False, "drop_path_rate": 0.0},
+    },
+    # fewer experts, and a smaller vocabulary
+    "kimi-vl-narrow": {
+        "model_type": "kimi_vl", "media_placeholder_token_id": 24, "tie_word_embeddings": False,
+        "text_config": {"model_type": "deepseek_v3", "hidden_size": 2048, "intermediate_size": 11264,
+                        "moe_intermediate_size": 1408, "num_hidden_layers": 27, "first_k_dense_replace": 1,
+                        "num_attention_heads": 16, "num_key_value_heads": 16, "n_routed_experts": 16,
+                        "num_experts_per_tok": 6, "n_shared_experts": 2, "n_group": 1, "topk_group": 1,
+                        "q_lora_rank": None, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+                        "v_head_dim": 128, "vocab_size": 32768, "tie_word_embeddings": False},
+        "vision_config": {"model_type": "moonvit", "hidden_size": 1152, "intermediate_size": 4304,
+                          "num_hidden_layers": 27, "num_attention_heads": 16, "patch_size": 14,
+                          "init_pos_emb_height": 64, "init_pos_emb_width": 64, "merge_kernel_size": [2, 2]},
     },
     "yi-vl-6b": {
         "model_type": "llava", "is_yi_vl_derived_model": True, "image_token_index": 64000, "projector_hidden_act": "gelu",

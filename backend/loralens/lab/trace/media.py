@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import kernels, media_grids, media_more, sound
+from loralens.lab.trace import hub, kernels, media_grids, media_more, sound
 from loralens.lab.trace.media_batch import MediaInputs, Sizes, pictures, processor
 from loralens.lab.trace.media_phi4 import phi4
 
@@ -96,7 +96,9 @@ def told(model: torch.nn.Module, media: MediaInputs | None) -> Iterator[None]:
     kernels.CHOSEN.update(media.chosen)
     instead = {"torch_compilable_check": lambda *_, **__: None, **media.instead}
     code = {
-        sys.modules[type(part).__module__] for part in model.modules() if "transformers.models" in type(part).__module__
+        sys.modules[type(part).__module__]
+        for part in model.modules()
+        if type(part).__module__.startswith(("transformers.models", hub.__name__))
     }
     before = [(place, name, getattr(place, name)) for place in code for name in instead if hasattr(place, name)]
     methods = [(part, name) for part in model.modules() for name in instead if hasattr(type(part), name)]

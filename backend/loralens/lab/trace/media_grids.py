@@ -13,6 +13,7 @@ import torch
 
 from loralens.core.architecture.families.ernie4_5_vl import ENDS
 from loralens.core.architecture.families.kimi_vision import CUBIC_TAPS, padded
+from loralens.core.architecture.families.kimi_vl import fitted as fitted_moon
 from loralens.core.architecture.families.minicpmv4_6 import WINDOW
 from loralens.core.architecture.families.minimax_m3_vision import MiniMaxM3Media
 from loralens.core.architecture.families.muse_glimmer_vision import MOST_TOKENS, fitted
@@ -132,6 +133,23 @@ def _ernie(config: Any, recipe: Recipe) -> MediaInputs:
 
     media.instead["_temporal_slicing"] = sliced
     return media
+
+
+def _kimi_vl(config: Any, recipe: Recipe) -> MediaInputs:
+    """Kimi-VL. Its processor is on the Hub: the rule here is our own."""
+    vision = config.vision_config
+    patch, (down, _) = vision.patch_size, vision.merge_kernel_size
+    height, width = recipe.image_size or (patch, patch)
+    high, wide = fitted_moon(height, width, patch, down)
+    number = recipe.images * recipe.micro_batch_size
+    grids = [(high // patch, wide // patch)] * number
+    rows = sum(down * across for down, across in grids)
+    batch, length = recipe.micro_batch_size, recipe.sequence_length
+    return MediaInputs(
+        floats={"pixel_values": (rows, 3, patch, patch)},
+        values={"image_grid_hws": grids},
+        chosen={(batch * length,): rows // down**2},
+    )
 
 
 def _minimax(config: Any, recipe: Recipe) -> MediaInputs:
@@ -255,6 +273,7 @@ def _minicpm(config: Any, recipe: Recipe) -> MediaInputs:
 
 
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "kimi_vl": _kimi_vl,
     "ernie4_5_vl_moe": _ernie,
     "kimi_k25": _kimi,
     "minimax_m3_vl": _minimax,

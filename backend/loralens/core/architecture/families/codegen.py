@@ -13,7 +13,7 @@ from loralens.core.architecture.rotary import cut, paired
 from loralens.core.architecture.shape import Shape
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
-from loralens.core.tape.attention import product
+from loralens.core.tape.eager import product
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.size import SEQUENCE
 from loralens.core.tape.tape import Tape

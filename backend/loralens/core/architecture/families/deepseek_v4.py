@@ -29,7 +29,7 @@ from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.question.precision import promote
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
-from loralens.core.tape.attention import less_the_largest
+from loralens.core.tape.eager import less_the_largest
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.rows import like

@@ -13,7 +13,7 @@ from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.rotary import rotate_chunks
 from loralens.core.architecture.shape import Shape, by_layer_types
 from loralens.core.question.recipe import Recipe
-from loralens.core.tape.attention import with_sinks
+from loralens.core.tape.eager import with_sinks
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.tape import Tape

@@ -22,8 +22,6 @@ from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.size import ONE, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from loralens.core.architecture.call import Call
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.tape import Tape
@@ -160,27 +158,13 @@ class Llama4Media(Projected):
 
     usual = "llama4_vision_model"
     tower = "vision_model"
-    below = ""
+    below, keeps_head = "", True
 
     @classmethod
     def knows(cls, outer: Config) -> bool:
         """Its own tower."""
         v = outer.nested("vision_config")
         return v is not None and v.text("model_type", cls.usual) == cls.usual
-
-    def join(self, parts: Sequence[tuple[str, Module]]) -> None:
-        """Before the causal model, which keeps its head."""
-        root, whole = self.root, Module()
-        whole.model, whole.lm_head = root.inner, vars(root).pop("lm_head")
-        delattr(root, root._inner)
-        del root.head
-        for name, part in parts:
-            setattr(root, name, part)
-        root.language_model = whole
-        root.head = whole.lm_head
-        root._inner = "language_model.model"
-        root.media = self
-        root.buffer_bytes += self.buffer_bytes()
 
     def seen(self, outer: Config, v: Config) -> Module:
         """The tower."""

@@ -19,7 +19,7 @@ from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import Shape, rotated
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
-from loralens.core.tape.attention import with_sinks
+from loralens.core.tape.eager import with_sinks
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.parameter import Parameter
 from loralens.core.tape.tape import Tape

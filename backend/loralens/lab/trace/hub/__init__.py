@@ -11,6 +11,7 @@ from typing import Any, Final
 # model_type -> module and classes of its config and its model
 TYPES: Final[dict[str, tuple[str, str, str]]] = {
     "interns1": ("interns1", "InternS1Config", "InternS1"),
+    "kimi_vl": ("kimi_vl", "KimiVLConfig", "KimiVL"),
 }
 
 
@@ -30,6 +31,13 @@ def model_class(config: Any) -> Any:
         return None
     module, _, name = TYPES[config.model_type]
     return getattr(_module(module), name)
+
+
+def take_attention(config: Any, attention: str) -> None:
+    """Towers that have kernels of their own take the recipe's word."""
+    tower: Any = getattr(config, "vision_config", None)
+    if hasattr(tower, "kernel"):
+        tower.kernel = attention
 
 
 def _module(name: str) -> Any:

@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 
-class NormedProjector(torch.nn.Module):
+class YiNormedProjector(torch.nn.Module):
     """Two layers, a norm behind each; the norms have the names of layers."""
 
     def __init__(self, config: Any) -> None:
@@ -41,4 +41,4 @@ class YiVL(LlavaForConditionalGeneration):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.model.multi_modal_projector = NormedProjector(config)
+        self.model.multi_modal_projector = YiNormedProjector(config)
