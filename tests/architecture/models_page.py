@@ -38,7 +38,9 @@ batches and lengths each (`lab/trace/coverage.py`). What the real libraries refu
 optimizers, padding, other targets, dtypes.
 
 Hybrids (state-space and linear-attention layers) are walked, and traced, as transformers' own PyTorch code runs them, without
-flash-linear-attention, mamba-ssm and causal-conv1d; their fused kernels keep less, and each answer says so.
+flash-linear-attention, mamba-ssm and causal-conv1d; each answer says so. With `mixer_kernels=fused` the gated delta rule, Mamba 2 and short
+convolutions are walked as those packages run them: what they keep is read in their code and not traced. Mamba 1 and Kimi's delta
+attention are refused there.
 
 Families whose code lies beside their weights (`trust_remote_code`) are walked as that code reads, and traced as a retelling of it
 in torch runs (tests/lab/remote): the code itself is never fetched or run.

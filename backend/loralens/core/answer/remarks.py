@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loralens.core.architecture.families.fused_mixers import FUSED
 from loralens.core.question.media import MEDIA_WORDS
 from loralens.core.question.recipe import ALL_WORDS
 from loralens.core.tape.size import MONOMIALS, VARIABLES
@@ -56,6 +57,8 @@ def _why_idle(row: Word, plan: CompiledPlan, recipe: Recipe) -> str | None:
             return need.otherwise
     if row.name == "sequence_length" and not _depends_on_length(plan):
         return "this model's input has one size"
+    if row.name == "mixer_kernels" and FUSED not in plan.assumptions:
+        return "this model has no state-space or linear-attention layers with kernels of their own"
     if row.name == "pack_experts" and not any(".experts." in item.parameter.label for item in plan.held):
         return "this model has no stacked experts"
     trained = (item.parameter for item in plan.held if item.parameter.trainable)

@@ -263,6 +263,13 @@ class Recipe:
     audio_seconds: float = media.audio_seconds
     freeze_tower: str = media.freeze_tower
     fused_kernels: str = word("none", Fused(), "Fused norm and rotary kernels; +lora fuses LoRA too.")
+    mixer_kernels: str = word(
+        "torch",
+        Choice(("torch", "fused")),
+        "State-space and linear-attention layers: transformers' PyTorch code, or fused kernels (flash-linear-attention, mamba-ssm, "
+        "causal-conv1d).",
+        needs=(TRANSFORMERS_MODEL,),
+    )
     compile: bool = word(False, Truth(), "torch.compile.")
     trainable_layers: int | None = word(
         None,

@@ -19,18 +19,24 @@ class Kernels:
     fused: str = "none"
     accelerator: str = CUDA
     torch: tuple[int, ...] = CURRENT["torch"]
+    mixers: str = "torch"  # the word `mixer_kernels`
     compiled: bool = False  # inside a region that torch.compile made one graph of
     attention: dict[str, str] = field(default_factory=dict)  # those that were picked, and what kept faster ones away
 
     @staticmethod
     def of(recipe: Recipe) -> Kernels:
         """As a recipe has them."""
-        return Kernels(recipe.fused_kernels, recipe.accelerator, version(recipe, "torch"))
+        return Kernels(recipe.fused_kernels, recipe.accelerator, version(recipe, "torch"), recipe.mixer_kernels)
 
     @property
     def fused_norms(self) -> bool:
         """Norms and rotary embeddings are one kernel each."""
         return self.fused != "none"
+
+    @property
+    def fused_mixers(self) -> bool:
+        """State-space and linear-attention layers run in kernels of their own."""
+        return self.mixers == "fused"
 
     @property
     def fused_lora(self) -> bool:

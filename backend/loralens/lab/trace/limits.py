@@ -24,6 +24,7 @@ def check(method: str, recipe: Recipe) -> None:
         ("loss", recipe.loss, "full"),
         ("accelerator", recipe.accelerator if recipe.accelerator != BEFORE_8 else CUDA, CUDA),
         ("fused_kernels", recipe.fused_kernels, "none"),
+        ("mixer_kernels", recipe.mixer_kernels, "torch"),
         ("compile", recipe.compile, False),
         ("checkpoint_offload", recipe.checkpoint_offload, "none"),
         ("checkpoint_every", recipe.checkpoint_every, 1),

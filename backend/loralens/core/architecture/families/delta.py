@@ -13,12 +13,12 @@ from loralens.core.architecture.families.delta_rule import CHUNK, DeltaRule
 from loralens.core.architecture.families.mixed_layer import MixedLayer
 from loralens.core.architecture.families.qwen_positions import section_tables
 from loralens.core.architecture.families.state_space import (
-    FALLBACK,
     MAX_GROUPS,
     MAX_KERNEL,
     DepthwiseConvolution,
     hide_padding,
     layer_kinds,
+    mixers_as,
 )
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import EXPERT_TARGETS, ROUTING, Experts, Router
@@ -223,7 +223,7 @@ class DeltaDecoder(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run, and how the experts do."""
-        return [*super().assumptions(recipe), FALLBACK, *([ROUTING] if self._sparse else [])]
+        return [*super().assumptions(recipe), mixers_as(recipe), *([ROUTING] if self._sparse else [])]
 
 
 class Qwen35(DeltaDecoder):

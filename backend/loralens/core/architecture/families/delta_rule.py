@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from loralens.core.architecture.families.fused_mixers import gated_delta_rule
 from loralens.core.tape import ops
 from loralens.core.tape.folding import assign, masked, pad, running_sum, solve_triangular, summed
 from loralens.core.tape.graph import Tensor
@@ -31,6 +32,8 @@ class DeltaRule:
 
     def __call__(self, t: Tape, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
         """Shapes: q and k (rows, key heads * key), v (rows, value heads * value), g and beta (rows, value heads); like v."""
+        if t.kernels.fused_mixers:
+            return gated_delta_rule(t, self, q, k, v, g, beta)
         dtype, rows = q.dtype, padded_rows(t, CHUNK)
         wide = self.value_heads * self.key
         if self.key_heads != self.value_heads:

@@ -12,12 +12,12 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import PartNames, SelfAttention
 from loralens.core.architecture.families.granite import Granite
 from loralens.core.architecture.families.state_space import (
-    FALLBACK,
     MAX_GROUPS,
     MAX_KERNEL,
     REFUSED,
     GatedGroupNorm,
     HeadedMixer,
+    mixers_as,
 )
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import Shape
@@ -163,4 +163,4 @@ class FalconH1(Granite):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run."""
-        return [*super().assumptions(recipe), FALLBACK]
+        return [*super().assumptions(recipe), mixers_as(recipe)]

@@ -11,7 +11,7 @@ from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import SelfAttention
 from loralens.core.architecture.families.granite import Granite
 from loralens.core.architecture.families.granite_moe import ChosenFirstRouter, GraniteSharedMLP
-from loralens.core.architecture.families.state_space import FALLBACK, headed_mixer, layer_kinds
+from loralens.core.architecture.families.state_space import headed_mixer, layer_kinds, mixers_as
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import ROUTING, Experts, SparseMLP
 from loralens.core.architecture.shape import Shape
@@ -94,4 +94,4 @@ class GraniteHybrid(Granite):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run, and how the experts do."""
-        return [*super().assumptions(recipe), FALLBACK, *([ROUTING] if self._sparse else [])]
+        return [*super().assumptions(recipe), mixers_as(recipe), *([ROUTING] if self._sparse else [])]

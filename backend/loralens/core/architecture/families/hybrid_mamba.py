@@ -11,7 +11,7 @@ from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.families.mixed_layer import MixedLayer
 from loralens.core.architecture.families.nemotron import NemotronAttention
-from loralens.core.architecture.families.state_space import FALLBACK, NormedMixer, headed_mixer, unread_adapters
+from loralens.core.architecture.families.state_space import NormedMixer, headed_mixer, mixers_as, unread_adapters
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.moe import ROUTING, Experts, Router, SparseMLP
 from loralens.core.architecture.shape import Shape
@@ -84,7 +84,7 @@ class Jamba(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run, and how the experts do."""
-        return [*super().assumptions(recipe), FALLBACK, *([ROUTING] if self._sparse else [])]
+        return [*super().assumptions(recipe), mixers_as(recipe), *([ROUTING] if self._sparse else [])]
 
 
 def _pattern(config: Config, name: str, period: int, offset: int) -> tuple[int, int]:
@@ -113,4 +113,4 @@ class Bamba(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run."""
-        return [*super().assumptions(recipe), FALLBACK]
+        return [*super().assumptions(recipe), mixers_as(recipe)]

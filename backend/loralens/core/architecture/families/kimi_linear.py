@@ -11,14 +11,15 @@ from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer
 from loralens.core.architecture.families.deepseek import LatentAttention
 from loralens.core.architecture.families.delta import KINDS
+from loralens.core.architecture.families.fused_mixers import not_modelled
 from loralens.core.architecture.families.kimi_rule import CHUNK, KimiRule
 from loralens.core.architecture.families.state_space import (
-    FALLBACK,
     MAX_GROUPS,
     MAX_KERNEL,
     DepthwiseConvolution,
     hide_padding,
     layer_kinds,
+    mixers_as,
 )
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import ROUTING, Experts, SparseMLP
@@ -96,6 +97,8 @@ class KimiDelta(Module):
 
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
+        if t.kernels.fused_mixers:
+            not_modelled("chunk_kda")
         wide, width = self._wide, self._rule.width
         x = hide_padding(t, x, call)
         parts = [self.q_proj(t, x), self.k_proj(t, x), self.v_proj(t, x)]
@@ -169,7 +172,7 @@ class KimiLinear(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run, and how the experts do."""
-        return [*super().assumptions(recipe), FALLBACK, ROUTING]
+        return [*super().assumptions(recipe), mixers_as(recipe), ROUTING]
 
 
 class BailingGate(Module):

@@ -9,7 +9,7 @@ from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, MAX_LAYERS, Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
-from loralens.core.architecture.families.state_space import FALLBACK, MAX_KERNEL, ShortConvolution, layer_kinds
+from loralens.core.architecture.families.state_space import MAX_KERNEL, ShortConvolution, layer_kinds, mixers_as
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import ROUTING, Experts, SparseMLP
 from loralens.core.architecture.moe_sigmoid import SigmoidRouter
@@ -106,7 +106,7 @@ class Lfm2(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernel runs."""
-        return [*super().assumptions(recipe), FALLBACK]
+        return [*super().assumptions(recipe), mixers_as(recipe)]
 
     def default_kinds(self, config: Config, s: Shape) -> list[str]:
         """Attention in the listed layers, or in all of them."""

@@ -14,7 +14,7 @@ from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.families.lfm2 import LfmLayer, LfmMLP
 from loralens.core.architecture.families.llama import NormedAttention
-from loralens.core.architecture.families.state_space import FALLBACK, MAX_KERNEL, ShortConvolution, layer_kinds
+from loralens.core.architecture.families.state_space import MAX_KERNEL, ShortConvolution, layer_kinds, mixers_as
 from loralens.core.architecture.module import Linear
 from loralens.core.architecture.rotary import rotate_float32
 from loralens.core.architecture.shape import Shape
@@ -123,4 +123,4 @@ class Lfm3(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernel runs."""
-        return [*super().assumptions(recipe), FALLBACK]
+        return [*super().assumptions(recipe), mixers_as(recipe)]

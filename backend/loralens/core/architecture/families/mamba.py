@@ -13,11 +13,11 @@ from loralens.core.architecture.causal import end_positions
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames
 from loralens.core.architecture.families.state_space import (
-    FALLBACK,
     MAX_KERNEL,
     REFUSED,
     SelectiveMixer,
     WeightlessMixer,
+    mixers_as,
     unread_adapters,
 )
 from loralens.core.architecture.module import Module
@@ -107,7 +107,7 @@ class Mamba(CausalDecoder):
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run, and what is not packed."""
         packed = recipe.quantization is not None and not self.mixer.packs_step
-        return [*super().assumptions(recipe), FALLBACK, *([UNPACKED] if packed else [])]
+        return [*super().assumptions(recipe), mixers_as(recipe), *([UNPACKED] if packed else [])]
 
 
 class FalconMamba(Mamba):

@@ -9,7 +9,7 @@ from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import PartNames
 from loralens.core.architecture.families.mamba import Mamba, MambaBlock
-from loralens.core.architecture.families.state_space import FALLBACK, MAX_GROUPS, MAX_KERNEL, HeadedMixer
+from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, HeadedMixer, mixers_as
 from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
@@ -67,4 +67,4 @@ class Mamba2(Mamba):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run."""
-        return [*super(Mamba, self).assumptions(recipe), FALLBACK]
+        return [*super(Mamba, self).assumptions(recipe), mixers_as(recipe)]

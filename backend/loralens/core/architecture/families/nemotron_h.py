@@ -13,12 +13,12 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_EXPERTS, Config
 from loralens.core.architecture.decoder import CausalDecoder, PartNames, SelfAttention
 from loralens.core.architecture.families.state_space import (
-    FALLBACK,
     MAX_GROUPS,
     MAX_KERNEL,
     REFUSED,
     HeadedMixer,
     layer_kinds,
+    mixers_as,
 )
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import ROUTING, Experts
@@ -179,4 +179,4 @@ class NemotronH(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run, and how the experts do."""
-        return [*super().assumptions(recipe), FALLBACK, *([ROUTING] if self._sparse else [])]
+        return [*super().assumptions(recipe), mixers_as(recipe), *([ROUTING] if self._sparse else [])]

@@ -15,7 +15,7 @@ from loralens.core.architecture.families.delta import KINDS, DeltaNet, DeltaWidt
 from loralens.core.architecture.families.delta_rule import CHUNK
 from loralens.core.architecture.families.mixed_layer import MixedLayer
 from loralens.core.architecture.families.olmo2 import Olmo2Attention, Olmo2Layer
-from loralens.core.architecture.families.state_space import FALLBACK, hide_padding, layer_kinds
+from loralens.core.architecture.families.state_space import hide_padding, layer_kinds, mixers_as
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.question.recipe import Recipe
@@ -124,4 +124,4 @@ class OlmoHybrid(CausalDecoder):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run."""
-        return [*super().assumptions(recipe), FALLBACK]
+        return [*super().assumptions(recipe), mixers_as(recipe)]

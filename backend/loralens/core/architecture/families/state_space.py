@@ -1,7 +1,7 @@
 """Parts of state-space and linear-attention layers.
 
-Fused kernels (flash-linear-attention, mamba-ssm, causal-conv1d) keep other tensors than transformers' own PyTorch code; what
-is walked is the latter, which runs where those packages are not installed.
+Fused kernels (flash-linear-attention, mamba-ssm, causal-conv1d) keep other tensors than transformers' own PyTorch code, which runs
+where those packages are not installed; the word `mixer_kernels` says which is walked (`fused_mixers`).
 
 Source: transformers 5.23, models/{mamba,mamba2,qwen3_next,lfm2}/modeling_*.py, whose parts the hybrids repeat.
 """
@@ -16,9 +16,11 @@ from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import MAX_LAYERS, Config
 from loralens.core.architecture.families.chunk_scan import Scan
+from loralens.core.architecture.families.fused_mixers import FUSED, convolved, not_modelled, scan_combined
 from loralens.core.architecture.families.selective_scan import selective_scan
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.errors import InvalidInput
+from loralens.core.question.recipe import Recipe
 from loralens.core.tape import derivatives, ops
 from loralens.core.tape.autocast import cast_weight
 from loralens.core.tape.graph import Tensor
@@ -37,8 +39,13 @@ MAX_GROUPS: Final = 65_536
 
 FALLBACK: Final = (
     "state-space and linear-attention layers run as transformers' own PyTorch code, as without flash-linear-attention, "
-    "mamba-ssm and causal-conv1d; their fused kernels keep less"
+    "mamba-ssm and causal-conv1d; their fused kernels keep less (mixer_kernels=fused)"
 )
+
+
+def mixers_as(recipe: Recipe) -> str:
+    """Which code runs those layers."""
+    return FUSED if recipe.mixer_kernels == "fused" else FALLBACK
 
 
 class DepthwiseConvolution(Module):
@@ -59,6 +66,8 @@ class DepthwiseConvolution(Module):
         """Shapes: (rows, channels) to the same."""
         dtype, label = x.dtype, "convolution"
         weight, bias = t.parameter(self.weight), None if self.bias is None else t.parameter(self.bias)
+        if t.kernels.fused_mixers:
+            return convolved(t, x, weight, bias)
         x = ops.cast(t, x, weight.dtype, f"{label}: input in the weight's dtype")
         if t.autocast is not None:  # the weight is a view, whose copy is not cached
             bias = None if bias is None else cast_weight(t, bias, self.bias, t.autocast)
@@ -111,6 +120,8 @@ class SelectiveMixer(Module):
     def forward(self, t: Tape, x: Tensor, call: Call) -> Tensor:
         """Shapes: (rows, hidden) to the same."""
         dtype, inner = x.dtype, self.out_proj.in_features
+        if t.kernels.fused_mixers:
+            not_modelled("mamba_inner_fn")
         x = hide_padding(t, x, call)
         projected = self.in_proj(t, x)
         a = exp(t, ops.cast(t, t.parameter(self.A_log), "float32", "scan: A in float32"), "scan: exp(A)")
@@ -248,14 +259,21 @@ class HeadedMixer(Module):
         projected = self.into(t, x, call)
         a = exp(t, ops.cast(t, t.parameter(self.A_log), "float32", "scan: A in float32"), "scan: exp(A)")
         a = ops.scale(t, a, "scan: A")
-        gate, convolved, dt = ops.split(t, projected, self._parts, "state space: parts")
-        convolved = self.conv1d(t, convolved, "silu")
-        convolved = hide_padding(t, convolved, call)
+        if t.kernels.fused_mixers:
+            return scan_combined(t, s, projected, a, self._own(t), self.out_proj, normed="norm" in vars(self))
+        gate, mixed, dt = ops.split(t, projected, self._parts, "state space: parts")
+        mixed = hide_padding(t, self.conv1d(t, mixed, "silu"), call)
         wide = s.groups * s.state
-        x, b, c = ops.split(t, convolved, [s.inner, wide, wide], "state space: input, B and C")
+        x, b, c = ops.split(t, mixed, [s.inner, wide, wide], "state space: input, B and C")
         out = s(t, x, dt, a, b, c, t.parameter(self.D), t.parameter(self.dt_bias))
         out = self.normed(t, out, gate)
         return self.out_proj(t, ops.cast(t, out, dtype, "state space: result"))
+
+    def _own(self, t: Tape) -> list[Tensor]:
+        """What a fused scan is handed beside the projections' weights."""
+        norm = [self.norm.weight] if "norm" in vars(self) else []
+        found = [self.conv1d.weight, self.conv1d.bias, self.dt_bias, self.D, *norm]
+        return [t.parameter(each) for each in found if each is not None]
 
     def into(self, t: Tape, x: Tensor, call: Call) -> Tensor:
         """The projection."""
