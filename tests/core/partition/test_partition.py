@@ -218,6 +218,7 @@ def test_the_way_out_of_experts_that_do_not_divide_leads_out(words, hint):
     assert caught.value.hint == hint
 
 
-def test_the_allocator_is_not_simulated_for_a_part():
-    with pytest.raises(InvalidInput, match="part of the model"):
-        estimate(MODEL, "full", **WORDS, tp=2).simulated()
+def test_the_allocator_is_not_simulated_for_a_stage():
+    with pytest.raises(InvalidInput, match="pipeline stages"):
+        estimate(MODEL, "full", **WORDS, pp=2).simulated()
+    assert estimate(MODEL, "full", **WORDS, tp=2).simulated().fixed_bytes > 0

@@ -202,6 +202,10 @@ class CausalDecoder(Root):
         found: Embedding = getattr(self.inner, self._names.embedding)
         return found
 
+    def leave_embedding(self) -> None:
+        """A later stage has none."""
+        delattr(self.inner, self._names.embedding)
+
     def embed(self, t: Tape, call: Call) -> Tensor:
         """Token embeddings, masks and rotary tables."""
         hidden = self.scaled_embeddings(t, lookup(t, self.embedding, call), call)

@@ -259,6 +259,11 @@ def _of_framework(config: Config, framework: str) -> Root | None:
 
         if model_type in torchtune.STYLES:
             return torchtune.Torchtune(config)
+    if framework == "megatron":
+        from loralens.core.architecture.frameworks import megatron
+
+        if model_type in megatron.STYLES:
+            return megatron.MegatronGPT(config)
     return None
 
 

@@ -105,9 +105,9 @@ def cut(root: Root, p: Parallelism) -> None:
     """
     if (
         not isinstance(root, CausalDecoder)
-        or root.tied
+        or (root.tied and root.framework != "megatron")  # whose last stage has a copy of the embedding
         or not root.in_stages
-        or root.framework
+        or root.framework not in ("", "megatron")
         or root.media
         or root.task
         or len(root.stacks()) != 1
@@ -126,7 +126,7 @@ def cut(root: Root, p: Parallelism) -> None:
     part = RankLayers(root, p.tp if p.sequence_parallel else 1, first=rank == FIRST, last=rank == p.pp - 1)
     root.part = part
     if not part.first:
-        delattr(root.inner, root.names.embedding)
+        root.leave_embedding()
     if not part.last:
         delattr(root.inner, root.names.norm)
         for name in [name for name, part in vars(root).items() if part is root.head]:

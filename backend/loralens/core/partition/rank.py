@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.errors import InvalidInput
 from loralens.core.partition import context, expert, pipeline, tensor
+from loralens.core.question.versions import framework
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
@@ -37,7 +38,9 @@ def cut(root: Root, recipe: Recipe) -> Recipe:
 def of_cut(recipe: Recipe) -> list[str]:
     """What the figures rest on where a rank has a part."""
     p, found = recipe.parallelism, []
-    if p.tp > 1:
+    if p.tp > 1 and framework(recipe) == "megatron":
+        found.append("tensor parallel as Megatron Core runs it: its loss works on each GPU's part of the vocabulary")
+    elif p.tp > 1:
         stream = "cut along the sequence" if p.sequence_parallel else "whole on every GPU"
         found.append(f"tensor parallel as transformers 5.23 and DTensor run it: the residual stream is {stream}")
     if p.cp > 1:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.architecture.blocks import GatedMLP
 from loralens.core.architecture.decoder import CausalDecoder, DecoderLayer, SelfAttention
+from loralens.core.architecture.frameworks.megatron import MegatronGPT
 from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import SparseMLP
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
@@ -40,6 +41,9 @@ def cut(root: Root, p: Parallelism) -> None:
         UnsupportedArchitecture: a family whose layers are not the usual ones.
         InvalidInput: heads, neurons or vocabulary do not divide.
     """
+    if isinstance(root, MegatronGPT) and root.task is None:
+        root.share_out(p)
+        return
     if not isinstance(root, CausalDecoder) or root.task is not None or root.framework or root.media:
         raise _unsupported(root)
     for _, stack in root.stacks():

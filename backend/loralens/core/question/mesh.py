@@ -16,9 +16,9 @@ from loralens.core.question.kinds import Choice, Kind, Place, Schema, Whole, map
 
 DIMENSIONS: Final = ("dp_replicate", "dp_shard", "cp", "tp", "pp", "ep")
 SPREAD: Final = ("mesh", "library", "shards", "precision")
-LIBRARIES: Final = ("fsdp2", "transformers", "fsdp1", "deepspeed")
+LIBRARIES: Final = ("fsdp2", "transformers", "fsdp1", "deepspeed", "megatron")
 SHARDS: Final = ("parameters", "gradients", "states")
-_BY_LIBRARY: Final = {"fsdp2": "fsdp2", "transformers": "fsdp2", "fsdp1": "fsdp"}
+_BY_LIBRARY: Final = {"fsdp2": "fsdp2", "transformers": "fsdp2", "fsdp1": "fsdp", "megatron": "megatron"}
 _BY_SHARDS: Final = {"parameters": "zero3", "gradients": "zero2", "states": "zero1"}
 _PRECISION: Final = {"gather": "gather_dtype", "reduce": "reduce_dtype"}
 

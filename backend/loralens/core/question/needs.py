@@ -92,10 +92,17 @@ def _shares(_: str, recipe: Any) -> bool:
 
 SHARES: Final = Need("one GPU, or one for each part of the model, shares nothing", _shares)
 FSDP2: Final = Need("only strategy=fsdp2 has it", lambda _, r: r.parallelism.strategy == "fsdp2")
+COPIES: Final = Need(
+    "only strategy=fsdp2 and megatron have it", lambda _, r: r.parallelism.strategy in ("fsdp2", "megatron")
+)
 ZERO: Final = Need("only DeepSpeed's strategies have it", lambda _, r: r.parallelism.strategy.startswith("zero"))
 ZERO3: Final = Need("only strategy=zero3 has it", lambda _, r: r.parallelism.strategy == "zero3")
 TENSOR: Final = Need("nothing is cut by width without tp above 1", lambda _, r: r.parallelism.tp > 1)
 CONTEXT: Final = Need("the sequence is whole without cp above 1", lambda _, r: r.parallelism.cp > 1)
+CUT_AT_WILL: Final = Need(
+    "Megatron cuts the vocabulary, and its loss with it, whenever tp is above 1",
+    lambda _, r: framework(r) != "megatron",
+)
 PIPELINE: Final = Need("there is one stage without pp above 1", lambda _, r: r.parallelism.pp > 1)
 INTERLEAVED: Final = Need(
     "only the interleaved schedule has several stages on a GPU", lambda _, r: r.parallelism.schedule == "interleaved"

@@ -13,6 +13,8 @@ from loralens.core.question.needs import (
     BUCKETS,
     CHECKPOINTS_TO_OFFLOAD,
     CONTEXT,
+    COPIES,
+    CUT_AT_WILL,
     FSDP2,
     INTERLEAVED,
     PIPELINE,
@@ -25,8 +27,9 @@ from loralens.core.question.needs import (
 )
 from loralens.core.question.words import read_group, word
 
-STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp2")
+STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp2", "megatron")
 OFFLOADS: Final = ("none", "optimizer", "parameters", "activations")
+GROUPED: Final = ("fsdp2", "megatron")  # strategies that shard within groups
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
@@ -52,7 +55,7 @@ class Parallelism:
         1,
         Whole(1, 65_536),
         "Groups of GPUs that each hold everything between them (HSDP); the GPUs of one group shard.",
-        needs=(FSDP2,),
+        needs=(COPIES,),
     )
     reshard_after_forward: bool | int = word(
         True,
@@ -111,13 +114,13 @@ class Parallelism:
         False, Truth(), "With tp: the residual stream is cut along the sequence.", needs=(TENSOR,)
     )
     loss_parallel: bool = word(
-        False, Truth(), "With tp: the loss works on each GPU's part of the vocabulary.", needs=(TENSOR,)
+        False, Truth(), "With tp: the loss works on each GPU's part of the vocabulary.", needs=(TENSOR, CUT_AT_WILL)
     )
     vocabulary_parallel: bool = word(
         True,
         Truth(),
         "With tp: the embedding is cut along the vocabulary (one tied to the head always is); false: whole on every GPU.",
-        needs=(TENSOR,),
+        needs=(TENSOR, CUT_AT_WILL),
     )
     cp: int = word(1, Whole(1, 65_536), "GPUs among which the sequence is cut (context parallel).")
     context: str = word(
@@ -205,7 +208,7 @@ class Parallelism:
                 field="parallelism.offload",
                 hint="try strategy=fsdp2 or zero3 (one GPU is enough), or offload=optimizer",
             )
-        if found.strategy == "fsdp2" and found.data_parallel % found.dp_replicate:
+        if found.strategy in GROUPED and found.data_parallel % found.dp_replicate:
             raise InvalidInput(
                 f"{found.gpus} GPUs do not divide into {found.dp_replicate} groups",
                 field="parallelism.dp_replicate",

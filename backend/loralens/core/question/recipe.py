@@ -87,7 +87,7 @@ HEADS: Final = (
     "lm", "sequence_classification", "reward", "token_classification", "question_answering", "embedding",
 )  # fmt: skip
 LIBRARIES: Final = (
-    "transformers", "torch", "peft", "bitsandbytes", "trl", "liger", "unsloth", "litgpt", "torchtune", "accelerate", "verl", "framework",
+    "transformers", "torch", "peft", "bitsandbytes", "trl", "liger", "unsloth", "litgpt", "torchtune", "accelerate", "verl", "megatron", "framework",
 )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def names_library(recipe: HasStack, library: str) -> bool:
     return any(name == library for name, _ in recipe.stack)
 
 
-FRAMEWORKS: Final = ("litgpt", "torchtune")
+FRAMEWORKS: Final = ("litgpt", "torchtune", "megatron")
 # MatMul4Bit keeps its input as an attribute until then (0.41.1: `ctx.tensors = (A, B)`; 0.43.3: `(None, B)`)
 FOUR_BIT_FORGETS_INPUT_SINCE: Final = (0, 43)
 

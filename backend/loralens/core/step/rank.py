@@ -20,7 +20,6 @@ UNDER_WAY = ("activations", "micro batches under way")
 INPUTS = TOKENS * 16  # token ids and labels of the batch, cut on every rank
 RECEIVED = ("activations", "buffers for what other stages send")
 OWN_PART = ("temporaries", "gradients that are partial sums: this rank's part")
-KEPT = ("activations", "logits")
 
 
 def of_rank(step: Step, recipe: Recipe, hidden: int) -> Step:
@@ -28,7 +27,7 @@ def of_rank(step: Step, recipe: Recipe, hidden: int) -> Step:
     p = recipe.parallelism
     if p.tp > 1 and p.sequence_parallel:
         _sum_norms(step, recipe)
-    if p.tp > 1 and p.data_parallel == 1:
+    if p.tp > 1 and p.data_parallel == 1 and p.strategy != "megatron":
         _take_own_part(step, norms=p.sequence_parallel, cut=p.vocabulary_parallel)
     if p.pp > 1:
         _beside(step, recipe, hidden)
@@ -67,12 +66,16 @@ def _beside(step: Step, recipe: Recipe, hidden: int) -> None:
     p, micro_batches = recipe.parallelism, recipe.gradient_accumulation_steps
     rank = p.pipeline_rank or 0
     many = under_way(p, micro_batches, rank)
-    left = _left_by_forward(step) * max(0, many - p.stages_per_gpu) // p.stages_per_gpu
+    left = (
+        _left_by_forward(step, logits=p.schedule != "interleaved") * max(0, many - p.stages_per_gpu) // p.stages_per_gpu
+    )
     sent = message(recipe, hidden)
     forward, backward = p.stages_per_gpu - (rank == 0), p.stages_per_gpu - (rank == p.pp - 1)
     # every stage has buffers for all micro batches, and the last gradient that it sends back
     waiting = sent * (forward * (micro_batches + 1) + backward * (micro_batches - 1))
-    if p.schedule == "sequential":  # what a card before or after sends is made when it is sent
+    if (
+        p.schedule == "sequential" or p.strategy == "megatron"
+    ):  # what a card before or after sends is made when it is sent
         waiting = ZERO
     else:
         waiting = waiting + INPUTS * max(0, micro_batches - max(1, many // p.stages_per_gpu))
@@ -88,12 +91,15 @@ def _beside(step: Step, recipe: Recipe, hidden: int) -> None:
     _change(step, add, ("forward", "backward"))
 
 
-def _left_by_forward(step: Step) -> Size:
-    """What a micro batch holds between its forward and its backward."""
+def _left_by_forward(step: Step, *, logits: bool) -> Size:
+    """What a micro batch holds between its forward and its backward; `logits`: also where its last layer is not the last stage's.
+
+    An interleaved schedule runs the last stage's backward right behind its forward.
+    """
     end = next(point.last for point in reversed(step.ledger.points) if point.phase == "forward")
     left = ZERO
     for (category, _), size in end.entries.items():
-        if category in KEPT:
+        if category == "activations" or (category == "logits" and logits):
             left = left + size
     return left
 

@@ -106,7 +106,7 @@ def _way(kind: str, over: str, p: Parallelism, *, once: bool) -> str:
     """How a collective is waited for."""
     if over == "cp":
         return WAITED if p.context == "ulysses" else RING
-    after_step = kind == "all_gather" and p.strategy in ("zero1", "zero2")  # updated weights
+    after_step = kind == "all_gather" and p.strategy in ("zero1", "zero2", "megatron")  # updated weights
     after_backward = kind == "reduce_scatter" and p.pp > 1 and p.strategy == "fsdp2"  # of a schedule
     return WAITED if once and (after_step or after_backward) else WAYS[over]
 
