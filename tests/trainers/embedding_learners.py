@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from trainers.trl_bare import prepared
 from trainers.trl_learners import Objective
 
@@ -45,6 +47,13 @@ class NoStates:
         pass
 
 
+def joined_by(gpus: int) -> None:
+    """This process is one of so many, with NCCL's way back through a gather (torch 2.13 distributed/nn/functional.py, `_AllGather`)."""
+    if not dist.is_initialized():
+        dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=gpus)
+    vars(dist)["get_backend"] = lambda group=None: dist.Backend.NCCL
+
+
 class Vectors(Objective):
     """`MultipleNegativesRankingLoss`, or the cached one where the recipe has a mini batch."""
 
@@ -60,6 +69,9 @@ class Vectors(Objective):
         else:
             import_module("sentence_transformers.base.losses.gradcache").RandContext = NoStates
             self.learner = losses.CachedMultipleNegativesRankingLoss(embedder, mini_batch_size=together)
+        if self.recipe.objective.gather_across_devices:
+            joined_by(self.recipe.parallelism.gpus)
+            self.learner.gather_across_devices = True
 
     def batch(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         made = {}

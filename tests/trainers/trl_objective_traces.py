@@ -22,6 +22,7 @@ import torch
 from trainers.trl_bare import NoKernel
 from trainers.trl_learners import Distillation, Dpo, Gkd, Grpo, Kto, Objective, Odds, Reward
 
+from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import build, kernels, peaks, step
 from loralens.lab.trace.grid_cases import small_config
@@ -76,6 +77,7 @@ def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[s
     asked = replace(
         recipe, micro_batch_size=recipe.micro_batch_size * made.rows, autocast=None, loss="full", stack=(),
         head=made.head, num_labels=1 if made.head == "reward" else None, objective=type(recipe.objective)(),
+        parallelism=Parallelism(),
     )  # fmt: skip
     ledger, counts = step.run(build.read_config(config), method, asked, act=act)
     found = peaks.phase_peaks(ledger.recorded())

@@ -55,6 +55,7 @@ SAMPLES = {
     "value_model": ["qwen2.5-1.5b"],
     "reward_model": ["qwen2.5-1.5b"],
     "mini_batch_size": [1],
+    "gather_across_devices": [True],
     "precompute_batch_size": [64],
     "rollout_rows": [4],
     "gpu_memory_utilization": [0.5],
@@ -99,6 +100,19 @@ APART = [
     ("qwen2.5-0.5b", "lora", {"objective": "dpo"}, ("objective",)),
     ("qwen2.5-0.5b", "lora", {"objective": "dpo", "reference": "precomputed"}, ("precompute_batch_size",)),
     ("qwen2.5-0.5b", "lora", {"objective": "contrastive", "micro_batch_size": 4}, ("objective",)),
+    (
+        "qwen2.5-0.5b",
+        "lora",
+        {
+            "objective": "contrastive",
+            "mini_batch_size": 64,
+            "sequence_length": 2,
+            "micro_batch_size": 4096,
+            "gpus": 4,
+            "strategy": "ddp",
+        },
+        ("gather_across_devices",),
+    ),
     ("qwen2.5-0.5b", "lora", {"objective": "distillation", "teacher": "qwen2.5-1.5b"}, ("objective", "teacher")),
     ("qwen2.5-0.5b", "lora", {"objective": "grpo", "rollout": "vllm"}, ("objective", "rollout", "labelled_tokens")),
     (

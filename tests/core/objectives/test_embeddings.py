@@ -32,7 +32,40 @@ def test_a_plan_holds_for_other_batches_of_this_length():
 
 
 def test_a_mini_batch_above_the_batch_is_the_batch():
-    assert vectors(8, 64).allocated_bytes == vectors(8, 8).allocated_bytes
+    found = vectors(8, 64)
+    assert found.allocated_bytes == vectors(8, 8).allocated_bytes < vectors(8).allocated_bytes
+    assert any(line.startswith("mini_batch_size 64 is not below the batch of 8") for line in found.assumptions())
+    assert not any(line.startswith("mini_batch_size") for line in vectors(8, 4).assumptions())
+
+
+TRACED = {
+    # ranks, mini batch: peaks of forward and backward, traced by tests/trainers/trl_objective_traces.py (sentence-transformers 6.2.0, PyTorch's
+    # fake process group): a Qwen2.5-0.5B of two layers, rows of four tokens
+    (1, None): (650_934_992, 627_841_720),
+    (4, None): (650_934_992, 632_448_696),
+    (1, 256): (399_415_952, 525_097_660),
+    (4, 256): (484_160_132, 525_097_660),
+}
+
+
+@pytest.mark.parametrize(("ranks", "together"), TRACED)
+def test_every_rank_holds_the_vectors_of_all(ranks, together):
+    """The trace has no buckets of DistributedDataParallel."""
+    config = {**resolve("qwen2.5-0.5b").config, "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
+
+    def phases(gather, gpus):
+        recipe = {
+            "objective": {"type": "contrastive", "mini_batch_size": together, "gather_across_devices": gather},
+            "micro_batch_size": 1024 if together else 256, "sequence_length": 4, "padded": True, "gradient_checkpointing": False,
+            "stack": {"accelerate": "1.15"}, "lora": {"rank": 16, "target_modules": "all-linear"}, "loss": "full",
+            "parallelism": {"gpus": gpus, "strategy": "ddp" if gpus > 1 else "none"},
+        }  # fmt: skip
+        return estimate_model(resolve(config=config), "lora", Recipe.from_mapping(recipe)).phases
+
+    alone, apart = phases(False, 1), phases(False, 4)
+    buckets = apart["optimizer"] - alone["optimizer"]
+    found = phases(ranks > 1, 4)
+    assert (found["forward"] - buckets, found["backward"] - buckets) == pytest.approx(TRACED[ranks, together], rel=4e-3)
 
 
 def test_what_is_not_modelled_is_not_answered():

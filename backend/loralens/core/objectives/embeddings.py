@@ -4,6 +4,8 @@ Source: sentence-transformers 6.2.0 sentence_transformer/losses/multiple_negativ
 anchors have a pass of their own, the other columns one more; both graphs are alive until the scores of all pairs are there.
 sentence_transformer/losses/cached_multiple_negatives_ranking.py, base/losses/gradcache.py (`forward_cached`, `_backward_hook`): every mini batch
 runs without gradients, the loss's gradients of the vectors are kept, and each mini batch runs again, forward and backward.
+util/distributed.py (`all_gather_with_grad`): with `gather_across_devices` a rank scores its own anchors against all ranks' positives, and every
+rank holds the vectors of all.
 """
 
 from __future__ import annotations
@@ -51,8 +53,17 @@ class Contrastive(BaseObjective):
         names = ("token ids", *(["attention mask of the batch"] if recipe.padded else []))
         return [(f"{name}, {column}", TOKENS * 8) for column in ("anchors", "positives") for name in names]
 
+    def assumptions(self, recipe: Recipe) -> list[str]:
+        """A mini batch that is no part of the batch."""
+        mini, batch = recipe.objective.mini_batch_size, recipe.micro_batch_size
+        if mini is None or mini < batch:
+            return []
+        return [
+            f"mini_batch_size {mini} is not below the batch of {batch}: each column is one mini batch, and vectors' gradients are cached all the same"
+        ]
+
     def loss(self, passes: Passes) -> Tensor:
-        """The scores of one pass, a number for each pair of rows, are not booked: B by B."""
+        """The scores of one GPU's pass, a number for each pair of rows, are not booked: B by B."""
         if passes.recipe.objective.mini_batch_size is not None:
             return _cached(passes, passes.recipe.objective.mini_batch_size)
         t = passes.tape
@@ -63,9 +74,46 @@ class Contrastive(BaseObjective):
             return _pooled(t, root, hidden, call)
 
         anchors, positives = (_returned(passes, passes.learn(read)) for _ in range(2))
-        loss = reduced(t, ops.add(t, anchors, positives, "scores of all pairs"), "loss")
+        loss = reduced(t, _compared(passes, anchors, positives), "loss")
         t.end(*columns)
         return loss
+
+
+def _ranks(recipe: Recipe) -> int:
+    """Whose vectors a loss compares."""
+    return recipe.parallelism.data_parallel if recipe.objective.gather_across_devices else 1
+
+
+def _compared(passes: Passes, anchors: Tensor, positives: Tensor) -> Tensor:
+    """Cosines of this rank's anchors with all positives. Shapes: both (batch, width); result (batch, batch of all ranks)."""
+    t, recipe, ranks = passes.tape, passes.recipe, _ranks(passes.recipe)
+    width = anchors.width
+    assert isinstance(width, int)
+    every, own = BATCH * (ranks * width), BATCH * width
+    scores = ONE  # of a single rank: B by B
+    if ranks > 1:
+        for bound in (recipe.micro_batch_size, recipe.micro_batch_size - 1):
+            passes.validity.exceeds("micro_batch_size", bound)
+        scores = BATCH * (ranks * recipe.micro_batch_size)
+    columns = ("anchors", "positives") if ranks > 1 else ()  # one rank has them already
+    gathered = [t.new(every, "float32", width, f"vectors of all ranks, {name}") for name in columns]
+    kept = [
+        t.new(every, "float32", width, "vectors, joined"),
+        t.new(every, "float32", width, "vectors, normalized"),
+        t.new(own * 2, "float32", width, "vectors of this rank, normalized"),
+    ]
+    with t.temporary(scores, "float32", 1, "scores of all pairs"):
+        found = t.new(scores, "float32", 1, "scores of all pairs, scaled", "logits")
+        t.ledger.settle()
+
+    def apply(_: Tensor) -> list[Tensor]:
+        with t.temporary(every * 4, "float32", width, "gradient: vectors, normalized", "logits"):
+            t.ledger.settle()
+        return [t.new(own, "float32", width, "gradient: vectors", "logits") for _ in range(2)]
+
+    t.record("scores", [found], [anchors, positives], kept, apply)
+    t.end(*gathered)
+    return found
 
 
 def _returned(passes: Passes, found: Tensor) -> Tensor:
@@ -120,8 +168,10 @@ def _cached(passes: Passes, together: int) -> Tensor:
     scratch, width = _mini_batch(passes, rows, learning=False)
     vectors = Storage(ledger, BATCH * (8 * width), "activations", "vectors of both columns")
     joined(ledger, scratch, rows, length)
-    # joined anew as queries and documents, with a mini batch's scores, their exponents and gradients
-    scored = Storage(ledger, BATCH * (12 * width + 16 * rows), "logits", "vectors, joined, and scores of a mini batch")
+    # queries, documents and all of these joined, normalized, and the four gradients of that; scores of a mini batch and their gradient
+    ranks = _ranks(recipe)
+    every = BATCH * (ranks * (32 * width + 8 * rows)) + ONE * (12 * width * rows)
+    scored = Storage(ledger, every, "logits", "vectors, joined, and scores of a mini batch")
     gradients = Storage(ledger, BATCH * (8 * width), "activations", "vectors' gradients, cached")
     ledger.settle()
     t.end(scored, vectors)

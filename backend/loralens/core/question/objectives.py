@@ -42,6 +42,7 @@ PRECOMPUTED: Final = Need(
 )
 ROLLED: Final = _of(*GENERATED)
 VECTORS: Final = _of("contrastive")
+SEVERAL: Final = Need("one GPU has no others to gather from", lambda _, r: r.parallelism.data_parallel > 1)
 VALUED: Final = _of("ppo")
 JUDGED: Final = Need("functions judge where no reward_model is named", lambda _, r: r.reward_model.model is not None)
 VLLM: Final = Need("only a vLLM engine on this card has it", lambda _, r: r.rollout.engine == "vllm")
@@ -103,6 +104,12 @@ class Objective:
         Maybe(Whole(1, 65_536)),
         "Rows of an embedding's batch that run at a time, their vectors' gradients cached (GradCache); none: all at once.",
         needs=(VECTORS,),
+    )
+    gather_across_devices: bool = word(
+        False,
+        Truth(),
+        "Compare an embedding with those of all GPUs: each holds the vectors of all.",
+        needs=(VECTORS, SEVERAL),
     )
     old_logprobs: bool | None = word(
         None,
