@@ -57,6 +57,15 @@ def test_grpo_alone_generates_with_transformers():
     assert recipe["objective"]["reference"] == "adapter"
 
 
+def test_rloo_has_a_reference_unless_beta_is_zero():
+    recipe = read("RLOO", "max_completion_length=128, num_generations=2")
+    assert (recipe["objective"]["type"], recipe["objective"]["reference"]) == ("rloo", "adapter")
+    without = read("RLOO", "beta=0.0, num_generations=2")
+    assert without["objective"]["reference"] == "absent"
+    assert objective_keys("lora", Recipe.from_mapping(without))["beta"] == 0.0
+    assert check_answer({"files": {"rloo.yaml": CONFIG}})["recipe"]["objective"]["type"] == "rloo"
+
+
 CONFIG = "model_name_or_path: Qwen/Qwen3-8B\nuse_peft: true\nlora_r: 16\nlora_dropout: 0.1\nmax_length: 512\n"
 
 

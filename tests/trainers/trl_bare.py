@@ -39,7 +39,7 @@ def bare(place: str, **words: Any) -> Any:
     args = SimpleNamespace(
         use_liger_kernel=False, loss_type="nll", average_tokens_across_devices=False, gradient_checkpointing_kwargs=None,
         center_rewards_coefficient=None, delta=None, use_bias_correction_kl=False, device=torch.device("cuda"),
-        steps_per_generation=1, num_iterations=1, max_length=None,
+        steps_per_generation=1, sapo_temperature_pos=1.0, sapo_temperature_neg=1.05, num_iterations=1, max_length=None,
     )  # fmt: skip
     vars(trainer).update(
         accelerator=accelerator, args=args, aux_loss_enabled=False, _metrics={"train": defaultdict(list)},

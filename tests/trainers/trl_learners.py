@@ -215,6 +215,7 @@ class Grpo(Objective):
     """`GRPOTrainer._compute_loss`, after the scores that `_generate_and_score_completions` asks for (its order is transcribed)."""
 
     learns_first = False
+    variant = "dapo"  # GRPOTrainer's `loss_type`
 
     def setup(self, model: Any, others: dict[str, Any]) -> None:
         headed(model, "entropy")
@@ -224,9 +225,9 @@ class Grpo(Objective):
         self.model = prepared(model, self.recipe.autocast)
         self.trainer = bare(
             "trl.trainer.grpo_trainer.GRPOTrainer", model=self.model, ref_model=self.reference, top_entropy_quantile=1.0,
-            off_policy_mask_threshold=None, importance_sampling_level="token", loss_type="dapo", epsilon_low=0.2,
+            off_policy_mask_threshold=None, importance_sampling_level="token", loss_type=self.variant, epsilon_low=0.2,
             epsilon_high=0.2, use_vllm=False, _entropy_bonus_enabled=False, beta=0.04 if self.recipe.objective.reference in ("adapter", "copy") else 0.0,
-            tools=None,
+            tools=None, max_completion_length=self.counted,
             current_gradient_accumulation_steps=1, temperature=1.0,
         )  # fmt: skip
 
@@ -250,7 +251,7 @@ class Grpo(Objective):
         asked = {"logits_to_keep": batch["completion_ids"].size(1), "batch_size": len(ids)}
         score = self.trainer._get_per_token_logps_and_entropies
         with torch.no_grad(), disable_gradient_checkpointing(self.model, None):
-            if self.recipe.objective.old_logprobs:
+            if self.recipe.objective.old_logprobs or self.recipe.objective.type == "rloo":
                 begin("old_logprobs")
                 batch["old_per_token_logps"], _, _ = score(self.model, ids, mask, **asked)
             if self.recipe.objective.reference in ("adapter", "copy"):
@@ -266,6 +267,22 @@ class Grpo(Objective):
         begin("forward")
         found: torch.Tensor = self.trainer._compute_loss(self.model, batch)
         return found
+
+
+class Rloo(Grpo):
+    """`RLOOTrainer._compute_loss`; its `_generate_and_score_completions` always asks for scores (their order is transcribed)."""
+
+    def setup(self, model: Any, others: dict[str, Any]) -> None:
+        super().setup(model, others)
+        self.trainer = bare(
+            "trl.trainer.rloo_trainer.RLOOTrainer", model=self.model, ref_model=self.reference, epsilon_low=0.2, epsilon_high=0.2,
+            use_vllm=False, beta=0.05, tools=None, temperature=1.0,
+        )  # fmt: skip
+
+    def scored(self, batch: dict[str, torch.Tensor], begin: Callable[[str], None]) -> None:
+        super().scored(batch, begin)
+        batch["old_logps"] = (batch.pop("old_per_token_logps") * batch["completion_mask"]).sum(1)
+        batch.pop("ref_per_token_logps", None)  # goes into the rewards
 
 
 class Taught(Objective):

@@ -20,12 +20,15 @@ from typing import Any
 import peft  # noqa: F401  # it registers bitsandbytes' operators
 import torch
 from trainers.trl_bare import NoKernel
-from trainers.trl_learners import Distillation, Dpo, Gkd, Grpo, Kto, Objective, Odds, Reward
+from trainers.trl_learners import Distillation, Dpo, Gkd, Grpo, Kto, Objective, Odds, Reward, Rloo
 
 from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import build, kernels, peaks, step
 from loralens.lab.trace.grid_cases import small_config
+
+VARIANTS = ("grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo")
+"""`loss_type`s of GRPOTrainer beside its default, `dapo`."""
 
 
 def objective_of(recipe: Recipe) -> type[Objective]:
@@ -45,15 +48,28 @@ def objective_of(recipe: Recipe) -> type[Objective]:
         return Vectors
     if kind == "distillation":
         return Distillation if recipe.loss == "fused_head" else Gkd
-    return {"dpo": Dpo, "kto": Kto, "reward": Reward, "orpo": Odds, "cpo": Odds, "simpo": Odds, "grpo": Grpo}[kind]
+    return {
+        "dpo": Dpo,
+        "kto": Kto,
+        "reward": Reward,
+        "orpo": Odds,
+        "cpo": Odds,
+        "simpo": Odds,
+        "grpo": Grpo,
+        "rloo": Rloo,
+    }[kind]
 
 
 def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[str, Any]:
     """Counts and peaks of one step."""
     recipe = Recipe.from_mapping(given)
-    if method == "full" and recipe.objective.type in ("dpo", "kto", "ppo") and recipe.objective.reference is None:
+    if (
+        method == "full"
+        and recipe.objective.type in ("dpo", "kto", "ppo", "rloo")
+        and recipe.objective.reference is None
+    ):
         recipe = recipe.with_("reference", "copy")
-    elif recipe.objective.type == "ppo" and recipe.objective.reference is None:
+    elif recipe.objective.type in ("ppo", "rloo") and recipe.objective.reference is None:
         recipe = recipe.with_("reference", "adapter")
     made = objective_of(recipe)(recipe, config)
     others = made.beside()
@@ -87,7 +103,7 @@ def traced(config: dict[str, Any], method: str, given: dict[str, Any]) -> dict[s
 
 
 def _without_dropout(model: Any, recipe: Recipe) -> None:
-    if recipe.objective.type not in ("grpo", "ppo", "distillation", "contrastive"):
+    if recipe.objective.type not in ("grpo", "rloo", "ppo", "distillation", "contrastive"):
         import_module("trl.trainer.utils").disable_dropout_in_model(model)
 
 
@@ -119,6 +135,8 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
             "objective": {"type": "grpo", "reference": "adapter", "old_logprobs": True},
             "micro_batch_size": 4, "labelled_tokens": 384, **tiled,
         },
+        "rloo": {"objective": "rloo", "micro_batch_size": 4, "labelled_tokens": 192, **tiled},
+        **{f"grpo.{loss}": {"objective": "grpo", "micro_batch_size": 4, "labelled_tokens": 192, **tiled} for loss in VARIANTS},
         "ppo": {"objective": {"type": "ppo", "old_logprobs": True}, "micro_batch_size": 4, "labelled_tokens": 384, **tiled},
         "ppo-judged": {
             "objective": {"type": "ppo", "old_logprobs": True, "reference": "absent"}, "micro_batch_size": 4, "labelled_tokens": 256,
@@ -157,6 +175,8 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "distillation": ("lora", "lora-whole", "full"),
         "ppo-together": ("lora", "lora-whole", "full"),
         "dpo-precomputed-16": ("lora", "full"),
+        "rloo": ("lora", "full"),
+        **{f"grpo.{loss}": ("lora",) for loss in VARIANTS},
     }
     models = ("llama-3.2-1b", "qwen2.5-0.5b", "mistral-7b-v0.3", "qwen3-0.6b", "gemma-3-1b")
     turn = 0
@@ -194,6 +214,7 @@ def main(file: str, *names: str) -> int:
                 continue
             seen.add(name)
             config = small_config(model, layers)
+            Grpo.variant = name.partition("/")[0].partition(".")[2] or "dapo"
             expected = traced(config, method, recipe)
             row = {
                 "name": name,

@@ -12,6 +12,7 @@ from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.adapters import selector
 from loralens.core.question.needs import IN_PLACE, NO_MEMORY
+from loralens.core.question.objectives import GROUPED
 from loralens.core.question.presets import preset
 from loralens.core.question.recipe import ALL_WORDS, Recipe
 from loralens.planner.question import Question, read_question
@@ -61,7 +62,7 @@ def export_answer(body: Any) -> ExportAnswer:
 def _said(question: Question, given: Mapping[str, Any]) -> Question:
     """With what GRPO's trainer always has, where the question leaves it open: how long completions are, and what writes them."""
     recipe = question.recipe
-    if recipe.objective.type != "grpo":
+    if recipe.objective.type not in GROUPED:
         return question
     if recipe.labelled_tokens is None and given.get("sequence_length") is None:
         question = question.with_("labelled_tokens", COMPLETION).with_("sequence_length", PROMPT + COMPLETION)

@@ -16,15 +16,15 @@ from loralens.trainers.yamlfile import read_json_text
 MAX_NODES: Final = 100_000
 MAX_CODE: Final = 262_144
 CALLS: Final = {
-    "SFTConfig": "args", "TrainingArguments": "args", "DPOConfig": "args", "GRPOConfig": "args", "KTOConfig": "args",
+    "SFTConfig": "args", "TrainingArguments": "args", "DPOConfig": "args", "GRPOConfig": "args", "RLOOConfig": "args", "KTOConfig": "args",
     "ORPOConfig": "args", "RewardConfig": "args", "UnslothTrainingArguments": "args", "Seq2SeqTrainingArguments": "args",
     "LoraConfig": "lora", "get_peft_model": "peft", "BitsAndBytesConfig": "bnb", "from_pretrained": "load",
     "SFTTrainer": "trainer", "DPOTrainer": "trainer", "GRPOTrainer": "trainer", "UnslothTrainer": "trainer",
     "get_chat_template": "", "Trainer": "trainer", "Seq2SeqTrainer": "trainer", "prepare_model_for_kbit_training": "prepare",
-    "KTOTrainer": "trainer", "RewardTrainer": "trainer", "ORPOTrainer": "trainer",
+    "KTOTrainer": "trainer", "RLOOTrainer": "trainer", "RewardTrainer": "trainer", "ORPOTrainer": "trainer",
 }  # fmt: skip
-TRL_TRAINERS: Final = ("SFTTrainer", "DPOTrainer", "GRPOTrainer", "KTOTrainer", "RewardTrainer", "ORPOTrainer", "UnslothTrainer",
-                       "SFTConfig", "DPOConfig", "GRPOConfig", "KTOConfig", "RewardConfig", "ORPOConfig")  # fmt: skip
+TRL_TRAINERS: Final = ("SFTTrainer", "DPOTrainer", "GRPOTrainer", "RLOOTrainer", "KTOTrainer", "RewardTrainer", "ORPOTrainer", "UnslothTrainer",
+                       "SFTConfig", "DPOConfig", "GRPOConfig", "RLOOConfig", "KTOConfig", "RewardConfig", "ORPOConfig")  # fmt: skip
 LENGTHS: Final = (
     "length",
     "max_length",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from loralens.core.question.objectives import GROUPED
 from loralens.core.question.recipe import Recipe
 from loralens.trainers.write_objectives import completion_tokens
 from loralens.trainers.writing import FLASH, cards, checkpointing_keys, nested, optimizer_name, rows_of, targets_of
@@ -33,7 +34,7 @@ REWARD: Final = (
     '    """Longer is better: any reward does where memory is looked at."""\n'
     "    return [float(len(text)) for text in completions]\n\n"
 )
-DATA: Final = {"sft": ROWS, "dpo": PAIRS, "orpo": PAIRS, "kto": JUDGED, "grpo": PROMPTS}
+DATA: Final = {"sft": ROWS, "dpo": PAIRS, "orpo": PAIRS, "kto": JUDGED, "grpo": PROMPTS, "rloo": PROMPTS}
 """Rows of each objective that a script is written for."""
 COUNT: Final = (
     "trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)\n"
@@ -62,7 +63,7 @@ def write_trl_script(model: str, method: str, recipe: Recipe) -> str:
         if kind in ("dpo", "kto") and recipe.objective.reference == "copy":
             parts.append(_loaded(recipe, "reference"))
             trainer["ref_model"] = _Code("reference")
-    if kind == "grpo":
+    if kind in GROUPED:
         parts.append(REWARD)
         trainer["reward_funcs"] = _Code("reward")
         rows = DATA[kind].format(prompt=recipe.sequence_length - completion_tokens(recipe))

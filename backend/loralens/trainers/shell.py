@@ -28,8 +28,8 @@ PROGRAMS: Final = (
     ("swift pt", r"\bswift\s+pt\b|swift/cli/pt\.py"),
     ("swift rlhf", r"\bswift\s+rlhf\b|swift/cli/rlhf\.py"),
     ("megatron", r"\bmegatron\s+(?:sft|pt|rlhf)\b"),
-    *((f"trl {name}", rf"\btrl\s+{name}\b|\b{name}(?:_\w+)?\.py\b") for name in ("sft", "dpo", "kto", "grpo")),
-    ("trl other", r"\btrl\s+(?:reward|rloo)\b|\b(?:orpo|cpo|rloo|ppo|reward_modeling|gkd)(?:_\w+)?\.py\b"),
+    *((f"trl {name}", rf"\btrl\s+{name}\b|\b{name}(?:_\w+)?\.py\b") for name in ("sft", "dpo", "kto", "grpo", "rloo")),
+    ("trl other", r"\btrl\s+reward\b|\b(?:orpo|cpo|ppo|reward_modeling|gkd)(?:_\w+)?\.py\b"),
     ("llamafactory", r"\bllamafactory-cli\s+train\b"),
     ("verl", r"\bverl\.trainer\.main_ppo\b"),
 )

@@ -12,7 +12,7 @@ from loralens.trainers.launch import parallelism
 from loralens.trainers.reading import Reading, is_true
 from loralens.trainers.trl_objectives import SFT, file_objective, objective, script_objective
 
-OTHER_CONFIGS = ("DPOConfig", "GRPOConfig", "KTOConfig", "ORPOConfig", "RewardConfig")
+OTHER_CONFIGS = ("DPOConfig", "GRPOConfig", "RLOOConfig", "KTOConfig", "ORPOConfig", "RewardConfig")
 
 
 def read_trl(r: Reading) -> None:

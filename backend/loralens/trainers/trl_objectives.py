@@ -12,12 +12,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from loralens.core.question.objectives import STILL
+from loralens.core.question.objectives import GROUPED, STILL
 from loralens.trainers.reading import NOTHING, Reading, is_true
 
 SFT: Final = "sft"
-CONFIGS: Final = {"DPOConfig": "dpo", "KTOConfig": "kto", "ORPOConfig": "orpo", "RewardConfig": "reward", "GRPOConfig": "grpo"}  # fmt: skip
-COMMANDS: Final = ("dpo", "kto", "grpo")
+CONFIGS: Final = {
+    "DPOConfig": "dpo", "KTOConfig": "kto", "ORPOConfig": "orpo", "RewardConfig": "reward", "GRPOConfig": "grpo", "RLOOConfig": "rloo",
+}  # fmt: skip
+COMMANDS: Final = ("dpo", "kto", "grpo", "rloo")
 """What `trl` runs from a YAML file beside `sft`."""
 KEYS: Final = {
     "grpo": ("num_generations", "max_completion_length", "steps_per_generation", "use_vllm", "reward_funcs", "epsilon"),
@@ -63,8 +65,8 @@ def objective(r: Reading, kind: str, group: str = "") -> None:
         _reference(r, group)
     elif kind == "orpo":
         _orpo(r, named)
-    elif kind == "grpo":
-        _completions(r, group, named)
+    elif kind in GROUPED:
+        _completions(r, group, named, kind)
 
 
 def _reference(r: Reading, group: str) -> None:
@@ -84,7 +86,7 @@ def _orpo(r: Reading, named: str) -> None:
         r.near("norms of the packed base are raised to float32", named)
 
 
-def _completions(r: Reading, group: str, named: str) -> None:
+def _completions(r: Reading, group: str, named: str, kind: str) -> None:
     prompt, completion = f"{group}max_prompt_length", f"{group}max_completion_length"
     length = r.whole(completion, None) or COMPLETION
     places: tuple[str, ...] = (f"{group}vllm_max_model_length",)
@@ -100,7 +102,10 @@ def _completions(r: Reading, group: str, named: str) -> None:
     steps = f"{group}steps_per_generation"
     if r.whole(steps, None):
         r.say("rollout_rows", int(r.get(steps)) * int(r.words["micro_batch_size"]), steps)
-    if r.get(f"{group}beta") not in (*NOTHING, 0.0):
+    if kind == "rloo":
+        if r.get(f"{group}beta") == 0.0:
+            r.say("reference", "absent", f"{group}beta")
+    elif r.get(f"{group}beta") not in (*NOTHING, 0.0):
         r.say("reference", "copy" if r.method == "full" else "adapter", f"{group}beta")
     _engine(r, group, named)
 

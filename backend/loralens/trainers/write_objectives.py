@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.objectives import STILL
+from loralens.core.question.objectives import GROUPED, STILL
 from loralens.core.question.recipe import Recipe
 
 BETA: Final = 0.04
 """GRPO's weight of the divergence from its reference, where there is one: the paper's (arXiv:2402.03300, section 4.2)."""
+RLOO_BETA: Final = 0.05
+"""TRL 1.16.0 trainer/rloo_config.py."""
 GENERATIONS: Final = (8, 4, 2)
 
 
@@ -22,7 +24,7 @@ def objective_keys(method: str, recipe: Recipe) -> dict[str, object]:
     """The config's own keys; none for supervised fine-tuning.
 
     Raises:
-        InvalidInput: GRPO with rows that do not make up groups of completions.
+        InvalidInput: GRPO or RLOO with rows that do not make up groups of completions.
     """
     kind = recipe.objective.type
     keys: dict[str, object] = {}
@@ -32,12 +34,12 @@ def objective_keys(method: str, recipe: Recipe) -> dict[str, object]:
         keys["precompute_ref_log_probs"] = recipe.objective.reference == "precomputed"
         if recipe.objective.reference == "precomputed" and recipe.objective.precompute_batch_size:
             keys["precompute_ref_batch_size"] = recipe.objective.precompute_batch_size
-    elif kind == "grpo":
-        keys |= _grpo(recipe)
+    elif kind in GROUPED:
+        keys |= _grouped(recipe)
     return keys
 
 
-def _grpo(recipe: Recipe) -> dict[str, object]:
+def _grouped(recipe: Recipe) -> dict[str, object]:
     rollout = recipe.rollout
     rows = rollout.rows or recipe.micro_batch_size * recipe.gradient_accumulation_steps
     steps = {} if rollout.rows is None else {"steps_per_generation": max(1, rows // recipe.micro_batch_size)}
@@ -45,14 +47,14 @@ def _grpo(recipe: Recipe) -> dict[str, object]:
     generations = next((count for count in GENERATIONS if together % count == 0), None)
     if generations is None:
         raise InvalidInput(
-            f"GRPO compares completions of one prompt with each other: {together} at a time make up no such groups",
+            f"{recipe.objective.type.upper()} compares completions of one prompt with each other: {together} at a time make up no such groups",
             field="micro_batch_size",
             hint="try micro_batch_size=8, or gradient_accumulation_steps=8",
         )
     keys: dict[str, object] = {
         "max_completion_length": completion_tokens(recipe),
         "num_generations": generations,
-        "beta": BETA if recipe.objective.reference else 0.0,
+        "beta": _beta(recipe),
         "use_vllm": rollout.engine in ("vllm", "server"),
         **steps,
     }
@@ -66,3 +68,9 @@ def _grpo(recipe: Recipe) -> dict[str, object]:
             "vllm_max_model_length": recipe.sequence_length,
         }
     return keys
+
+
+def _beta(recipe: Recipe) -> float:
+    if recipe.objective.type == "rloo":
+        return 0.0 if recipe.objective.reference == "absent" else RLOO_BETA
+    return BETA if recipe.objective.reference else 0.0

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from loralens.core.question.objectives import GROUPED
 from loralens.core.question.recipe import Recipe
 from loralens.trainers.axolotl import KERNELS, LIGER
 from loralens.trainers.litgpt import write_litgpt
@@ -192,7 +193,7 @@ def write_llama_factory(model: str, method: str, recipe: Recipe) -> Keys:
 def rows_of(method: str, recipe: Recipe) -> Keys:
     """What the rows of a step are, and what is learned from them, in the words of TRL's configs."""
     kind = recipe.objective.type
-    if kind == "grpo":
+    if kind in GROUPED:
         return objective_keys(method, recipe)
     packing = {"packing": not recipe.padded} if kind == "sft" else {}
     return {"max_length": recipe.sequence_length, **packing, **objective_keys(method, recipe)}

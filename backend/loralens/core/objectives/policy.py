@@ -1,7 +1,8 @@
-"""Reinforcement learning with groups of completions: GRPO, and RLOO and DAPO, which hold the same tensors.
+"""Reinforcement learning with groups of completions: GRPO (DAPO and TRL's other `loss_type`s hold the same tensors), and RLOO.
 
 Source: TRL 1.16.0 trainer/grpo_trainer.py, `_generate_and_score_completions`, `_compute_loss`, `_prepare_inputs`: a generation
 serves several micro batches and stays, some bytes per token, until the last of them; advantages are a number per completion.
+trainer/rloo_trainer.py, rloo_config.py: completions are always scored, by the reference too (`beta` is 0.05 where nothing is said).
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ class GRPO(BaseObjective):
         return left_out(recipe)
 
 
+class RLOO(GRPO):
+    """As GRPO; the completions are scored before learning, and a reference is there unless it is said to be absent (beta 0)."""
+
+    references = ("adapter", "copy", "absent")
+    needs_reference = True
+
+
 def before_learning(passes: Passes, scoring: bool) -> None:
     """What a policy's iteration does with its completions before it learns from them."""
     recipe, t = passes.recipe, passes.tape
@@ -79,6 +87,8 @@ def left_out(recipe: Recipe) -> list[str]:
 
 
 def scores_before(recipe: Recipe) -> bool:
-    """Are the completions scored before the learner runs? TRL does where another engine made them."""
+    """Are the completions scored before the learner runs? TRL's GRPO does where another engine made them."""
     asked = recipe.objective.old_logprobs
+    if recipe.objective.type == "rloo":
+        return True
     return recipe.rollout.engine in ("vllm", "server") if asked is None else asked

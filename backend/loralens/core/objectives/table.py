@@ -9,7 +9,7 @@ from loralens.core.objectives.distillation import Distillation
 from loralens.core.objectives.embeddings import Contrastive
 from loralens.core.objectives.objective import BaseObjective, Supervised
 from loralens.core.objectives.odds import ORPO, SimPO
-from loralens.core.objectives.policy import GRPO
+from loralens.core.objectives.policy import GRPO, RLOO
 from loralens.core.objectives.preferences import DPO, KTO
 from loralens.core.objectives.rewards import Reward
 
@@ -27,6 +27,7 @@ _OBJECTIVES: Final[dict[str, BaseObjective]] = {
     "distillation": Distillation(),
     "contrastive": Contrastive(),
     "grpo": GRPO(),
+    "rloo": RLOO(),
     "ppo": PPO(),
 }
 

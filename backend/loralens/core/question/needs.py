@@ -64,7 +64,7 @@ OWN_DTYPE: Final = Need(
 OUTPUTS: Final = Need("this loss makes no logits to return", lambda _, r: LOSS_TABLE[r.loss].returns or r.use_cache)
 LABELLED: Final = Need(
     "this loss works on every position, with a label or without",
-    lambda _, r: LOSS_TABLE[r.loss].labelled_only or r.objective.type in ("grpo", "ppo"),
+    lambda _, r: LOSS_TABLE[r.loss].labelled_only or r.objective.type in ("grpo", "rloo", "ppo"),
 )
 LANGUAGE_HEAD: Final = Need("only the language model's head predicts tokens", lambda _, r: r.head in (None, "lm"))
 PICKED: Final = Need("only PyTorch's own attention asks what runs it", lambda _, r: r.attention == "sdpa")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
 
-MEANT: Final = {"ipo": "dpo", "rloo": "grpo", "dapo": "grpo", "gkd": "distillation"}
+MEANT: Final = {"ipo": "dpo", "dapo": "grpo", "gkd": "distillation"}
 HEADS: Final = {"classification": "sequence_classification", "token_classification": "token_classification"}
 LOSSES: Final = {"head": "full", "tiled": "fused_head"}
 """The head's own loss, which is the full one on few labels, and TRL's head in tiles."""

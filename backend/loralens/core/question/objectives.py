@@ -12,9 +12,24 @@ from loralens.core.question.needs import Need
 from loralens.core.question.words import read_group, word
 
 SFT: Final = "sft"
-OBJECTIVES: Final = (SFT, "dpo", "kto", "orpo", "cpo", "simpo", "reward", "distillation", "contrastive", "grpo", "ppo")
-GENERATED: Final = ("grpo", "ppo")
+OBJECTIVES: Final = (
+    SFT,
+    "dpo",
+    "kto",
+    "orpo",
+    "cpo",
+    "simpo",
+    "reward",
+    "distillation",
+    "contrastive",
+    "grpo",
+    "rloo",
+    "ppo",
+)
+GENERATED: Final = ("grpo", "rloo", "ppo")
 """Objectives that learn from completions which the model has written itself."""
+GROUPED: Final = ("grpo", "rloo")
+"""Of these, the ones that compare completions of one prompt."""
 STILL: Final = ("dpo", "kto", "orpo", "cpo", "simpo", "reward")
 """TRL's trainers that switch every dropout off. Source: trl 1.16.0, `disable_dropout` of their configs."""
 WHOLE_LOGITS: Final = ("orpo", "cpo", "simpo")
@@ -41,6 +56,7 @@ PRECOMPUTED: Final = Need(
     ),
 )
 ROLLED: Final = _of(*GENERATED)
+SCORED: Final = _of("grpo", "ppo")
 VECTORS: Final = _of("contrastive")
 SEVERAL: Final = Need("one GPU has no others to gather from", lambda _, r: r.parallelism.data_parallel > 1)
 VALUED: Final = _of("ppo")
@@ -83,8 +99,8 @@ class Objective:
     reference: str | None = word(
         None,
         Maybe(Choice(("adapter", "copy", "precomputed", "absent"))),
-        "Where the reference's log-probabilities come from; none: the model without its adapter, a copy in full fine-tuning. absent: PPO "
-        "without a reference.",
+        "Where the reference's log-probabilities come from; none: the model without its adapter, a copy in full fine-tuning. absent: RLOO "
+        "or PPO without a reference.",
         needs=(REFERRED,),
     )
     precompute_batch_size: int | None = word(
@@ -115,7 +131,7 @@ class Objective:
         None,
         Maybe(Truth()),
         "Score the completions before learning from them; none: as the engine asks for it.",
-        needs=(ROLLED,),
+        needs=(SCORED,),
     )
 
     @staticmethod
