@@ -68,10 +68,15 @@ class Lane:
         for _ in range(self.workers):
             self._pool.schedule(child.ready)
 
-    def stop(self) -> None:
-        """End the workers, whatever they do."""
+    def close(self) -> None:
+        """Start no worker any more."""
         if self._pool is not None:
             self._pool.stop()  # type: ignore[no-untyped-call]
+
+    def stop(self) -> None:
+        """End the workers, whatever they do."""
+        self.close()
+        if self._pool is not None:
             self._pool.join()
 
     def _schedule(self, by: Worker, name: str, body: dict[str, object]) -> Future[bytes | child.Problem]:
@@ -167,7 +172,14 @@ class Compute:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for lane in (self.short, self.long):
+        lanes = (self.short, self.long)
+        for lane in lanes:
+            lane.close()
+        # A pool removes the semaphores that its workers share before it ends them: one that is just starting would look
+        # for them in vain, and print so. A server has no other children of this kind.
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        for lane in lanes:
             lane.stop()
 
     def lane_of(self, name: str, body: Mapping[str, Any]) -> Lane:
