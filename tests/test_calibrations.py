@@ -3,8 +3,9 @@
 import json
 from dataclasses import replace
 
-from loralens.calibrations import FILE, calibration_of, calibrations, keep_calibration
+from loralens.calibrations import FILE, calibration_of, calibrations, keep_calibration, links_of
 from loralens.core.time.calibration import Calibration, TimedCase
+from loralens.core.time.measured_links import LinkRate, MeasuredLinks
 
 CPU = Calibration("cpu", "float32", 1, True, 1.4e11, 4e10, 1.2e10, 2.5e9, 4e-5, 24, 0.04, "2026-11-29", "torch")
 
@@ -30,6 +31,16 @@ def test_the_timed_steps_are_kept_beside_the_rates(tmp_path):
     assert calibrations(tmp_path) == [CPU]
     (tmp_path / FILE).write_text(json.dumps([{**rows[0], "cases": [{"method": "lora"}]}]))
     assert calibrations(tmp_path) == []
+
+
+def test_links_are_found_by_what_their_card_is_called(tmp_path):
+    rate = LinkRate(1e10, 1e-5)
+    links = MeasuredLinks("NVIDIA A100-SXM4-80GB", "nccl", 8, rate, rate, "2026-11-30", "torch")
+    keep_calibration(tmp_path, replace(CPU, device="NVIDIA A100-SXM4-80GB", serial=False, links=links))
+    keep_calibration(tmp_path, CPU)
+    assert links_of(tmp_path, "a100") == links
+    assert links_of(tmp_path, "h100") is None
+    assert links_of(tmp_path, "cpu") is None
 
 
 def test_a_broken_file_counts_as_none(tmp_path):

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Final
 
-from loralens.core.errors import InvalidInput
+from loralens.core import catalogue
+from loralens.core.errors import InvalidInput, UnknownGpu
 from loralens.core.time.calibration import Calibration
+from loralens.core.time.measured_links import MeasuredLinks
 
 FILE: Final = "calibrations.json"
 
@@ -42,6 +44,21 @@ def calibrations(folder: Path) -> list[Calibration]:
 def calibration_of(folder: Path, device: str, dtype: str) -> Calibration | None:
     """The newest of a device in a dtype."""
     return next((one for one in reversed(calibrations(folder)) if (one.device, one.dtype) == (device, dtype)), None)
+
+
+def links_of(folder: Path, device: str) -> MeasuredLinks | None:
+    """The newest links that were measured among cards of a name, or of one that means the same card."""
+    for one in reversed(calibrations(folder)):
+        if one.links is not None and _card(one.links.device) == _card(device):
+            return one.links
+    return None
+
+
+def _card(name: str) -> str:
+    try:
+        return catalogue.gpu(name).id
+    except (UnknownGpu, InvalidInput):
+        return name
 
 
 def _same(calibration: Calibration) -> tuple[str, str, int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from loralens.calibrations import keep_calibration
 from loralens.cli.here import described, gpu_of_this_machine
 from loralens.core.catalogue import gpu, gpus
 from loralens.core.errors import InvalidInput
+from loralens.core.time.calibration import Calibration
+from loralens.core.time.measured_links import LinkRate, MeasuredLinks
 from loralens.planner.fit import fit_answer
 
 
@@ -134,3 +138,21 @@ def test_an_iteration_is_said_phase_by_phase(run):
         assert text in out
     _, plain, _ = run("fit", "0.5B", "--gpu", "a100", "--tokens", "1000000")
     assert "an iteration" not in plain
+
+
+def test_measured_links_take_the_place_of_the_catalogues(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORALENS_STATE_DIR", str(tmp_path))
+    words = ("fit", "0.5B", "--gpu", "4090", "-m", "full", "--gpus", "2", "--strategy", "ddp", "--tokens", "1000000")
+    code, _, error = run(*words, "--link", "measured")
+    assert code == 2 and "no links were measured here" in error
+    rate = LinkRate(2.5e9, 1e-5)
+    links = MeasuredLinks("NVIDIA GeForce RTX 4090", "nccl", 2, rate, rate, "2026-11-30", "torch")
+    card = Calibration(
+        "NVIDIA GeForce RTX 4090", "bfloat16", 1, False, 1e14, 1e14, 1e12, 1e11, 1e-5, 20, 0.05, "2026-11-30", "torch"
+    )
+    keep_calibration(tmp_path, replace(card, links=links))
+    outputs = [run(*words, "--link", link)[1] for link in ("measured", "2.5")]
+    assert outputs[0] == outputs[1]
+    assert "2.5 GB/s between two cards of a machine, as given or measured for this machine" in outputs[0]
+    assert run(*words, "--link", "fast")[0] == 2
+    assert run("fit", "0.5B", "--gpu", "4090", "--tokens", "1000", "--link", "5")[0] == 2

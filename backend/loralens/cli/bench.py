@@ -13,6 +13,7 @@ import typer
 
 from loralens.cli.render import line, print_json, table
 from loralens.core.errors import InvalidInput
+from loralens.core.time.measured_links import KINDS
 from loralens.installation.state import require
 from loralens.settings import Settings
 
@@ -55,13 +56,18 @@ def command(
     calibrate: Annotated[
         bool, Option("--calibrate", help="Time small training steps and save this device's rates.")
     ] = False,
+    members: Annotated[
+        int | None, Option(help="With --calibrate: GPUs or processes to time transfers among; all GPUs where not said.")
+    ] = None,
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Time the variants of LoRA's product on this machine, against the dense layer in the same rounds."""
     if compare is not None:
         return _compare(*compare, json)
     if calibrate:
-        return _calibrate(device, threads, output, json)
+        return _calibrate(device, threads, members, output, json)
+    if members is not None:
+        raise InvalidInput("members are those of --calibrate", field="members", hint="loralens bench --calibrate")
     from loralens.lab.words import request_from
 
     body: dict[str, Any] = {
@@ -90,18 +96,20 @@ def command(
         print_json(result)
 
 
-def _calibrate(device: str, threads: int, output: Path | None, json: bool) -> None:
-    """Some two minutes of small real steps; the rates are kept, and `loralens measure` shows time beside them."""
+def _calibrate(device: str, threads: int, members: int | None, output: Path | None, json: bool) -> None:
+    """Some two minutes of small real steps, and transfers among several GPUs; kept, and shown beside what is measured later."""
     from loralens.calibrations import keep_calibration
     from loralens.core.time.calibration import Calibration
     from loralens.extras import needing
 
     with needing("trace", "calibrating"):
-        events = _lab_module("loralens.lab.measure.calibrate").calibrate(device, threads)
+        events = _lab_module("loralens.lab.measure.calibrate").calibrate(device, threads, members=members)
         found: dict[str, Any] = {}
         for event in events:
             if event["type"] == "case" and not json:
                 line(f"{event['number']:2} of {event['of']}: {event['method']:5} {event['seconds']:.3f} s")
+            if event["type"] == "message" and not json:
+                line(f"{event['kind'].replace('_', '-')} of {event['bytes']:,} bytes: {1e3 * event['seconds']:.3f} ms")
             found = event.get("calibration", found)
     kept = keep_calibration(Settings().state_directory(), Calibration.read(found))
     if output is not None:
@@ -117,10 +125,22 @@ def _calibrate(device: str, threads: int, output: Path | None, json: bool) -> No
     line(
         f"{1e6 * found['kernel_seconds']:.1f} µs a kernel; {found['dtype']}, {found['threads']} thread(s) on {found['device']}"
     )
+    _links(found["links"])
     line(
         f"A step left out of the fit is off by {found['median_error']:.1%} in the median of {found['steps']}. Kept in {kept}."
     )
     return None
+
+
+def _links(links: Mapping[str, Any] | None) -> None:
+    if links is None:
+        return
+    for kind in KINDS:
+        rate = links[kind]
+        line(
+            f"{kind.replace('_', '-')} among {links['members']}: {rate['bytes_per_second'] / 1e9:,.2f} GB/s on the wire, "
+            f"{1e6 * rate['latency_seconds']:,.0f} µs before it ({links['backend']})"
+        )
 
 
 def _sweep(text: str) -> dict[str, Any] | None:

@@ -40,6 +40,14 @@ Market = Annotated[
     str | None,
     Option("--market", help="Prices of which market: on-demand (default), spot or reserved.", metavar="TEXT"),
 ]
+Link = Annotated[
+    str | None,
+    Option(
+        "--link",
+        help="GB/s between two GPUs of the machine, or measured: what bench --calibrate kept here.",
+        metavar="NUMBER|measured",
+    ),
+]
 Nodes = Annotated[int | None, Option("--nodes", help="Machines that the GPUs of --gpus are in.", metavar="INTEGER")]
 EXAMPLES = (
     ("loralens fit 8B --gpu 24GB", "verdict, largest batch and length, time, what to change"),
@@ -60,6 +68,7 @@ def fit(
     generations: Generations = None,
     utilization: Utilization = None,
     market: Market = None,
+    link: Link = None,
     nodes: Nodes = None,
     json: Json = False,
 ) -> int:
@@ -77,11 +86,19 @@ def fit(
     if not isinstance(body, WholeBody):
         body, filled = with_practice(body)
         body["gpu"] = body.get("gpu") or gpu_of_this_machine()
+    if several and link is not None:
+        raise InvalidInput(
+            "plans are compared at the catalogue's links: --link goes with --strategy",
+            field="link",
+            hint="try --strategy fsdp2",
+        )
     if several:
         return show_plans(body, json=json)
     own = {"tokens": tokens, "samples": samples, "prompts": prompts, "generations": generations,
            "utilization": utilization, "market": market}  # fmt: skip
     body |= {name: value for name, value in own.items() if value is not None}
+    if link is not None:
+        body["link_bytes_per_second"] = _link(link, body)
     answer = fit_answer(body)
     if json:
         print_json(answer)
@@ -109,6 +126,27 @@ def _several(body: Body, nodes: int | None) -> bool:
         return False
     body["gpus"], body["nodes"] = body["recipe"].pop("parallelism")["gpus"], nodes or 1
     return True
+
+
+def _link(text: str, body: Body) -> float:
+    """Bytes a second: the number, or what was measured among cards like this one; by what the strategy sends."""
+    if text != "measured":
+        try:
+            return float(text) * 1e9
+        except ValueError:
+            raise InvalidInput(f"{text!r:.40} is no number of GB/s", field="link", hint="try --link 10") from None
+    from loralens.calibrations import links_of
+    from loralens.settings import Settings
+
+    found = links_of(Settings().state_directory(), str(body["gpu"]))
+    if found is None:
+        raise InvalidInput(
+            f"no links were measured here among cards like {body['gpu']}",
+            field="link",
+            hint="loralens bench --calibrate --device cuda:0 measures them",
+        )
+    strategy = ((body.get("recipe") or {}).get("parallelism") or {}).get("strategy")
+    return (found.all_reduce if strategy in ("ddp", "zero1", "zero2") else found.all_gather).bytes_per_second
 
 
 def _show(answer: FitAnswer, body: Body, filled: list[str]) -> None:

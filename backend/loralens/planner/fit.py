@@ -14,6 +14,7 @@ from loralens.core.answer.pace import NEARLY_FULL
 from loralens.core.answer.traced import covered, holds
 from loralens.core.catalogue import ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput
+from loralens.core.time.links import with_measured_link
 from loralens.planner.advice import advise
 from loralens.planner.amount import AMOUNTS, is_asked, tokens_of
 from loralens.planner.pace import pace
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
 LARGEST: Final = {"micro_batch_size": 65_536, "sequence_length": 1_048_576, "rank": 65_536}
 FULL: Final = "the card is nearly full: published runs above 98.6% of a card's memory took 6 to 40% longer"
-OWN_WORDS: Final = ("gpu", *AMOUNTS, "utilization", "market")
+LEAST_LINK, MOST_LINK = 1e6, 1e13  # bytes a second; they catch slips of unit
+OWN_WORDS: Final = ("gpu", *AMOUNTS, "utilization", "market", "link_bytes_per_second")
 
 
 def fit_answer(body: Any) -> FitAnswer:
@@ -43,7 +45,7 @@ def fit_answer(body: Any) -> FitAnswer:
         raise InvalidInput(
             "no GPU was named", field="gpu", hint="try gpu=rtx-4090 or custom:24GiB; GET /api/gpus lists all names"
         )
-    device = catalogue.gpu(own["gpu"])
+    device = _in_its_machine(catalogue.gpu(own["gpu"]), question, own.get("link_bytes_per_second"))
     paid = is_asked(own)
     if own.get("utilization") is not None and not paid:
         raise InvalidInput(
@@ -88,6 +90,27 @@ def fit_answer(body: Any) -> FitAnswer:
         "advice": advise(question, device) if needed > device.memory_bytes else None,
         "time": time,
     }
+
+
+def _in_its_machine(device: Gpu, question: Question, link: Any) -> Gpu:
+    """The card with its machine's links, where their rate is given.
+
+    Raises:
+        InvalidInput: the rate is out of range, or there is one GPU.
+    """
+    if link is None:
+        return device
+    if isinstance(link, bool) or not isinstance(link, (int, float)) or not LEAST_LINK <= link <= MOST_LINK:
+        raise InvalidInput(
+            f"link_bytes_per_second must be from {LEAST_LINK:g} to {MOST_LINK:g}, got {link!r:.40}",
+            field="link_bytes_per_second",
+            hint="try 10e9; loralens bench --calibrate measures it",
+        )
+    if question.recipe.parallelism.gpus == 1:
+        raise InvalidInput(
+            "a link is between GPUs, and there is one", field="link_bytes_per_second", hint="try gpus=2, strategy=fsdp"
+        )
+    return with_measured_link(device, float(link))
 
 
 def batch_by_length(body: Any, lengths: Iterable[int]) -> list[tuple[int, int | None]]:

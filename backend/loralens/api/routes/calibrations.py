@@ -1,9 +1,10 @@
 """A machine's own rates of time: start the measurement, read what is kept.
 
-`POST /api/calibrations` takes {"device", "threads"}, both optional, and answers 202 {id, events, status, place}. Some two
+`POST /api/calibrations` takes {"device", "threads", "members"}, all optional, and answers 202 {id, events, status, place}. Some two
 dozen small training steps are timed, for ten minutes at most. Events of the job's stream (`GET /api/jobs/{id}/events`):
 
 - `case`: {number, of, method, seconds}: one step timed
+- `message`: {kind, bytes, seconds}: one collective among the GPUs of this machine timed
 - `result`: {calibration}: as `GET /api/calibrations` lists it, already kept
 - `done` or `error`: the end (see the jobs routes)
 """
@@ -33,6 +34,9 @@ class CalibrationRequest(BaseModel, extra="forbid"):
 
     device: str = Field("cpu", description="cpu or cuda:0; devices of this machine: GET /api/system.", max_length=20)
     threads: int = Field(1, ge=1, le=256, description="CPU threads; more than one needs a quiet machine.")
+    members: int | None = Field(
+        None, ge=1, le=64, description="GPUs, or processes, among which transfers are timed too; null: all GPUs here."
+    )
 
 
 class CalibrationsAnswer(BaseModel):

@@ -40,6 +40,10 @@ def _request_body() -> Schema:
             "type": ["number", "null"],
             "description": "Share of the GPU's dense peak to expect; an assumption else.",
         },
+        "link_bytes_per_second": {
+            "type": ["number", "null"],
+            "description": "Measured between two GPUs of the machine; in place of the catalogue's links.",
+        },
         "market": {
             "type": ["string", "null"],
             "enum": [*MARKETS, None],

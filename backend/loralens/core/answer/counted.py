@@ -14,6 +14,7 @@ from loralens.core.partition.rank import is_cut
 from loralens.core.step.held import Held, held_parameters, trained_tensors
 from loralens.core.step.step import walk_step
 from loralens.core.tape.work import WorkLog
+from loralens.core.time.links import MEASURED
 from loralens.core.time.pipeline import PipelineTime
 from loralens.core.time.step_time import TimePlan, time_plan
 
@@ -43,7 +44,7 @@ class Counted:
     validity: Validity
     critic: tuple[Trained, ...] = ()  # tensors of a second model that learns beside the first
     later: tuple[Counted, ...] = ()  # of a pipeline: its second and its last stage
-    _plans: dict[str, TimePlan | PipelineTime | None] = field(default_factory=dict)  # by card
+    _plans: dict[tuple[str, float | None], TimePlan | PipelineTime | None] = field(default_factory=dict)  # by card
 
     def used(self, recipe: Recipe) -> Recipe:
         """A recipe that this covers, with everything named."""
@@ -55,9 +56,10 @@ class Counted:
 
     def time_on(self, gpu: Gpu, recipe: Recipe) -> TimePlan | PipelineTime | None:
         """The time on a card; None where the card's rates are not known."""
-        if gpu.id not in self._plans:
-            self._plans[gpu.id] = self._pipeline_on(gpu, recipe) if self.later else self._stage_on(gpu, recipe)
-        return self._plans[gpu.id]
+        card = gpu.id, gpu.interconnect.get(MEASURED)
+        if card not in self._plans:
+            self._plans[card] = self._pipeline_on(gpu, recipe) if self.later else self._stage_on(gpu, recipe)
+        return self._plans[card]
 
     def _stage_on(self, gpu: Gpu, recipe: Recipe) -> TimePlan | None:
         trained, used = [*self.trained(recipe), *self.critic], self.used(recipe)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loralens.core.partition.rank import is_cut
 from loralens.core.question.packings import BY_GROUPS
-from loralens.core.time.links import MACHINE, NVLINK_HIDES, link_of, network_of, route
+from loralens.core.time.links import MACHINE, MEASURED, NVLINK_HIDES, link_of, network_of, route
 from loralens.core.time.rates import CLASS, Share, bandwidth_of, known
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def _of_links(recipe: Recipe, gpu: Gpu) -> list[str]:
         if hides == NVLINK_HIDES
         else "over PCIe; published machines differ threefold"
     )
-    said = [f"{rate / 1e9:.0f} GB/s between two cards of a machine, {over}"]
+    if MEASURED in gpu.interconnect:
+        over = "as given or measured for this machine"
+    said = [f"{rate / 1e9:.3g} GB/s between two cards of a machine, {over}"]
     if any(route(p, dimension).leaves for dimension in DIMENSIONS):
         machine = p.machine_gpus or MACHINE
         said.append(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.errors import InvalidInput
+from loralens.core.time.measured_links import MeasuredLinks
 from loralens.core.time.rates import Speed, known
 from loralens.core.time.step_time import TimePlan, TransferTimes, launches, parts_of, seconds_of, stages_of
 from loralens.core.time.update import update_bytes, update_kernels
@@ -56,6 +57,7 @@ class Calibration:
     date: str
     software: str
     cases: tuple[TimedCase, ...] = ()
+    links: MeasuredLinks | None = None  # of a machine with several devices
 
     def to_dict(self) -> dict[str, object]:
         """As JSON types."""
@@ -69,7 +71,7 @@ class Calibration:
             InvalidInput: a field is missing, unknown or not a number above zero.
         """
         names = {field.name for field in fields(Calibration)}
-        if {*data, "cases"} != names:  # older files have no cases
+        if {*data, "cases", "links"} != names:  # older files have neither cases nor links
             raise InvalidInput(
                 "this is no calibration", field="calibration", hint="loralens bench --calibrate writes one"
             )
@@ -79,7 +81,8 @@ class Calibration:
             cases = tuple(TimedCase(**row) for row in data.get("cases", ()))
         except TypeError:
             raise InvalidInput("this is no timed case", field="calibration.cases") from None
-        return Calibration(**{**data, "cases": cases})
+        links = data.get("links")
+        return Calibration(**{**data, "cases": cases, "links": None if links is None else MeasuredLinks.read(links)})
 
     def speed(self) -> Speed:
         """As a card's rates."""

@@ -10,6 +10,7 @@ cards of one GPU (A100: 200 Gb/s, H100 to B200: 400 Gb/s, B300: 800 Gb/s).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from loralens.core.time.rates import Constants
@@ -83,8 +84,21 @@ def route(p: Parallelism, over: str) -> Route:
     return Route(members, inside if members % inside == 0 else 1)
 
 
+MEASURED: Final = "measured_bytes_per_second"
+
+
+def with_measured_link(gpu: Gpu, bytes_per_second: float) -> Gpu:
+    """The card in a machine whose links were measured: their rate takes the place of the catalogue's."""
+    return replace(gpu, interconnect={**gpu.interconnect, MEASURED: bytes_per_second})
+
+
 def link_of(gpu: Gpu, constants: Constants) -> tuple[float, float]:
     """Bytes a second between two cards of a machine, and the share of compute behind which a transfer hides."""
+    rate, hides = _link_of_catalogue(gpu, constants)
+    return gpu.interconnect.get(MEASURED, rate), hides
+
+
+def _link_of_catalogue(gpu: Gpu, constants: Constants) -> tuple[float, float]:
     wide = gpu.interconnect.get("bytes_per_second_bidirectional")
     if gpu.interconnect.get("name") == "NVLink" and wide and not gpu.id.startswith("rtx-"):
         return constants.nvlink_share * wide / 2, NVLINK_HIDES

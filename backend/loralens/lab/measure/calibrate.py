@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from loralens.core.errors import DependencyMissing
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.time.calibration import RATES, Calibration, TimedCase, calibrated
+from loralens.core.time.measured_links import MeasuredLinks
 from loralens.lab.device import Device
+from loralens.lab.measure.links import measure_links, members_of
 from loralens.lab.measure.run import prepare
 from loralens.lab.trace.quantize import bitsandbytes_there
 
@@ -103,10 +105,13 @@ def timed(model: Model, method: str, recipe: Recipe, calibration: Calibration) -
     return step_seconds(model.config, method, recipe, Device(kind, calibration.threads)), computed
 
 
-def calibrate(name: str = "cpu", threads: int = 1, most_seconds: float = MOST_SECONDS) -> Iterator[dict[str, object]]:
+def calibrate(
+    name: str = "cpu", threads: int = 1, most_seconds: float = MOST_SECONDS, members: int | None = None
+) -> Iterator[dict[str, object]]:
     """Time the cases and fit; yields one event a case, at the end `{"type": "result", "calibration": …}`.
 
-    After `most_seconds` no further case is begun, once there are enough for a fit.
+    After `most_seconds` no further case is begun, once there are enough for a fit. Then transfers are timed among so many
+    `members` (None: all GPUs of the machine; 1: none), one event a message.
 
     Raises:
         DeviceUnavailable: the device is not in this machine.
@@ -114,6 +119,7 @@ def calibrate(name: str = "cpu", threads: int = 1, most_seconds: float = MOST_SE
     """
     device = Device(name, threads)
     kind = "cpu" if device.kind == "cpu" else "cuda"
+    taking_part = members_of(kind, members)
     todo = list(cases(kind))
     if not todo:
         raise DependencyMissing("no step can be timed here", hint="LORALENS_EXTRAS=trace ./start.sh lab")
@@ -131,7 +137,13 @@ def calibrate(name: str = "cpu", threads: int = 1, most_seconds: float = MOST_SE
         for out in range(len(todo))
     )
     off = statistics.median(abs(case.computed_seconds / case.measured_seconds - 1) for case in beside)
-    yield {"type": "result", "calibration": replace(found, median_error=off, cases=beside).to_dict()}
+    links = None
+    for event in measure_links(kind, taking_part) if taking_part > 1 else ():
+        if event["type"] == "message":
+            yield event
+        else:
+            links = MeasuredLinks.read(cast("Mapping[str, Any]", event["links"]))
+    yield {"type": "result", "calibration": replace(found, median_error=off, cases=beside, links=links).to_dict()}
 
 
 def _timed_case(case: Case, measured: float, found: Calibration) -> TimedCase:
@@ -164,7 +176,7 @@ def fit(todo: Sequence[Case], seconds: Sequence[float], device: Device, kind: st
     start = Calibration(
         device=_name(device), dtype="float32" if kind == "cpu" else "bfloat16", threads=device.threads,
         serial=kind == "cpu", **dict(zip(RATES, GUESS[kind], strict=True)), steps=len(todo), median_error=0.0,
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(), software=f"torch {torch.__version__}", cases=(),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(), software=f"torch {torch.__version__}", cases=(), links=None,
     )  # fmt: skip
     prior = np.log([getattr(start, name) for name in RATES])
     vector = prior.copy()

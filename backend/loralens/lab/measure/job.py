@@ -25,7 +25,7 @@ def run(spec: Mapping[str, Any]) -> Iterator[dict[str, object]]:
         with needing("trace", "calibrating"):
             from loralens.lab.measure.calibrate import calibrate
 
-            for event in calibrate(spec["device"], spec["threads"]):
+            for event in calibrate(spec["device"], spec["threads"], members=spec.get("members")):
                 if isinstance(found := event.get("calibration"), Mapping):
                     keep_calibration(Settings().state_directory(), Calibration.read(found))
                 yield event

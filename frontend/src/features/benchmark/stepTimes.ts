@@ -13,6 +13,16 @@ export const bySize = (steps: readonly TimedStep[]): TimedStep[] =>
 /** By which share the computed time is longer than the measured one. */
 export const offBy = (step: TimedStep): number => step.computed_seconds / step.measured_seconds - 1
 
+type Links = NonNullable<Calibration['links']>
+
+/** What the links of a machine reach, and what a message waits before. */
+export const linkTexts = (found: Links, locale: Locale) =>
+  (['all_reduce', 'all_gather'] as const).map((kind) => ({
+    kind,
+    rate: rate(found[kind].bytes_per_second, 'B/s', (value) => formatDecimal(value, value >= 10 ? 1 : 2, locale)),
+    latency: formatSeconds(found[kind].latency_seconds, locale),
+  }))
+
 export function rateTexts(found: Calibration, locale: Locale): { name: string; text: string }[] {
   const three = (value: number): string => formatDecimal(value, value >= 100 ? 0 : value >= 10 ? 1 : 2, locale)
   return [
