@@ -55,7 +55,7 @@ def figures(judged, seconds, wanted):
         ("half", lambda run: run.gpus == 1, 6.5, 20),
         ("half", lambda run: run.gpus == 1 and run.length_known, 6, 18),
         ("half", lambda run: run.gpus > 1 and over_nvlink(run), 6, 17),
-        ("half", lambda run: run.several_machines, 6, 18),
+        ("half", lambda run: run.several_machines, 6, 20),
         ("half", lambda run: run.cut, 6, 25),
         ("half", lambda run: run.gpus > 1 and not over_nvlink(run), 8, 60),
         ("machine", lambda run: run.tokens >= FEW_TOKENS, 8, 32),

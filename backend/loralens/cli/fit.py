@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from loralens.cli.fit_plans import show_plans
 from loralens.cli.here import gpu_of_this_machine
@@ -293,6 +293,9 @@ def _band(hours: GpuHours) -> str:
     return "" if low is None or high is None else f" ({_hours(low)} to {_hours(high)})"
 
 
+WAYS: Final = {"waited": "waited for", "ring": "beside attention", "hidden": "beside computing"}
+
+
 def _step(time: Time) -> None:
     step, speed = time["step_seconds"], time["tokens_per_second"]
     if step is None or speed is None:
@@ -310,6 +313,11 @@ def _step(time: Time) -> None:
         if value >= step["expected"] / 100
     ]
     wrapped(f"of it {', '.join(shown)}")
+    for row in step["transfers"]:
+        place = "between machines" if row["between_machines"] else "inside a machine"
+        line(
+            f"{row['over']}: {row['seconds']:.3g} s {place} at {row['bytes_per_second'] / 1e9:.0f} GB/s, {WAYS[row['way']]}"
+        )
 
 
 def _iteration(time: Time) -> None:

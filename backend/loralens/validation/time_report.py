@@ -59,7 +59,7 @@ by us. Error = computed / measured tokens a second - 1; a cell is the median and
 Of several GPUs, what moves between them comes from the same walk as the bytes in accuracy-parallel.md. Two things cost beside it:
 FSDP's transfers add to the card's own work, and a collective that is waited for adds a time of its own. llm-foundry's MPT is
 computed as GPT-2, whose shapes it has, and counts half; its flash attention is of 2023. Runs in 8-bit formats are left out, since their
-rates are not modelled, and torchtitan's with selective checkpointing and asynchronous tensor parallelism. Expert parallelism has no run
+rates are not modelled, and torchtitan's with asynchronous tensor parallelism. Expert parallelism has no run
 of transformers' code: Automodel's and Megatron Bridge's take half to a third of its computed time, with kernels that it has not
 (Transformer Engine's grouped products, DeepEP), and say nothing of it.
 
@@ -78,7 +78,7 @@ def page(judged: Judged, runs: Sequence[TimedRun]) -> str:
         "",
         *_excluded(runs),
         "",
-        *_context(judged, runs),
+        *_ratios(judged, runs),
         "",
         *_worst(judged),
         "",
@@ -156,7 +156,7 @@ def _facts(judged: Judged) -> list[str]:
         ),
         f"- Band of 80 % for a model that is cut (tensor parallel, stages): {cut[0]:.2f} to {cut[1]:.2f} times the computed time. Nearly "
         "all of these runs are one publisher's, so nothing is said of how much it would hold elsewhere. Of context parallelism one run could be "
-        "computed, of expert parallelism and of other schedules than 1F1B none: their band is a guess.",
+        "computed, of expert parallelism, of GPipe and of stages one after another none: their band is a guess.",
         f"- Under {FEW_TOKENS:,} tokens a micro-batch the processor sets the pace: from the quickest to the slowest published one, "
         f"with the band around them, the range holds {inside} of {len(few)} runs without their machine.",
     ]
@@ -170,25 +170,29 @@ def _excluded(runs: Sequence[TimedRun]) -> list[str]:
     ]
 
 
-def _context(judged: Judged, runs: Sequence[TimedRun]) -> list[str]:
-    """How the time of longer and longer sequences grows, each GPU's part being the same, where only the growth can be compared."""
+def _ratios(judged: Judged, runs: Sequence[TimedRun]) -> list[str]:
+    """Runs of which only the ratios can be compared: how a step grows with the sequence, and what interleaved stages save."""
     apart = [run for run in runs if run.excluded == FLOAT8]
     table = RunColumns([*judged.runs, *apart])
-    found = table.predict(table.fit(range(len(judged.runs))))[len(judged.runs) :]
+    seconds = table.predict(table.fit(range(len(judged.runs))))[len(judged.runs) :]
+    found = dict(zip((run.id for run in apart), seconds, strict=True))
     lines = [
-        "## Context parallel",
+        "## Ratios",
         "",
-        "torchtitan's runs on 8 H100 compute their linear layers in float8, so only how they grow with the sequence can be compared: each GPU",
-        "has 32,768 tokens, and two, four or eight of them one sequence. Automodel's run with two parts is above, among the judged ones. That four",
-        "parts take so much longer than two is not explained, so the band of a context-parallel step is a guess, and a wide one.",
+        "torchtitan's runs on H100s compute their linear layers in float8, so only ratios can be compared. Of context parallelism on 8 GPUs: each",
+        "has 32,768 tokens, and two, four or eight of them one sequence (Automodel's run with two parts is among the judged ones). That four",
+        "parts take so much longer than two is not explained, so the band of a context-parallel step is a guess, and a wide one. Of eight stages of",
+        "405B parameters on 512 GPUs, with eight micro batches: 1F1B and two interleaved stages on each GPU.",
         "",
         "| run | step, measured | to the first | computed in 16 bits, to the first |",
         "|---|---:|---:|---:|",
     ]
-    return lines + [
-        f"| {run.id} | {run.seconds:.1f} s | {run.seconds / apart[0].seconds:.2f} | {seconds / found[0]:.2f} |"
-        for run, seconds in zip(apart, found, strict=True)
-    ]
+    for group in ([run for run in apart if not run.idle], [run for run in apart if run.idle]):
+        lines += [
+            f"| {run.id} | {run.seconds:.1f} s | {run.seconds / group[0].seconds:.2f} | {found[run.id] / found[group[0].id]:.2f} |"
+            for run in group
+        ]
+    return lines
 
 
 def _worst(judged: Judged) -> list[str]:

@@ -141,3 +141,19 @@ def test_what_has_no_published_run_has_a_wider_band():
     assert guessed[0] >= known().bands["unmeasured"].high / known().bands["unmeasured"].low
     assert any("with schedule=gpipe could be computed" in note for note in guessed[1])
     assert not any("could be computed" in note for note in cut[1])
+
+
+def test_what_goes_between_gpus_says_where_and_how_it_is_waited_for():
+    found, recipe = counted(
+        {"gpus": 32, "strategy": "fsdp2", "tp": 4, "sequence_parallel": True, "pp": 2, "machine_gpus": 8}
+    )
+    times = found.time_on(H100, recipe).set(2, 2048, 8)
+    rows = {row.over: (row.way, row.leaves, seconds) for row, seconds in times.transfers()}
+    assert {over: row[:2] for over, row in rows.items()} == {
+        "tp": ("waited", False), "dp_shard": ("waited", True), "pp": ("waited", True)
+    }  # fmt: skip
+    waited = sum(row[2] for row in rows.values())
+    assert 0 < waited <= times.step().parts[COMMUNICATION]
+    hidden = counted({"gpus": 8, "strategy": "ddp"})[0].time_on(H100, recipe).set(2, 2048, 8)
+    assert [(row.over, row.way) for row, _ in hidden.transfers()] == [("dp_replicate", "hidden")]
+    assert counted({})[0].time_on(H100, recipe).set(2, 2048, 8).transfers() == []

@@ -68,6 +68,16 @@ class Pace:
                 "parts": {name: value for name, value in self.step.parts.items() if value > 0},
                 "basis": self.basis.basis,
                 "range": self.ranged,
+                "transfers": [
+                    {
+                        "over": row.over,
+                        "way": row.way,
+                        "between_machines": row.leaves,
+                        "bytes_per_second": row.bytes_per_second,
+                        "seconds": seconds,
+                    }
+                    for row, seconds in self.learned.times.transfers()
+                ],
             },
             "tokens_per_second": {
                 "expected": self.tokens_per_second,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.partition.rank import is_cut
 from loralens.core.question.packings import BY_GROUPS
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
 
-DIMENSIONS = ("tp", "cp", "ep", "dp_shard", "dp_replicate", "pp")
+GUESSED: Final = ("gpipe", "sequential")
+"""Schedules without a published run; of interleaved stages a ratio to 1F1B is published, and met."""
+DIMENSIONS: Final = ("tp", "cp", "ep", "dp_shard", "dp_replicate", "pp")
 
 
 def notes_of(share: Share, recipe: Recipe, gpu: Gpu, *, ranged: bool) -> list[str]:
@@ -97,4 +99,4 @@ def unmeasured(recipe: Recipe) -> list[str]:
     """Ways to cut a step of which no published speed is known that could be computed, by their words."""
     p = recipe.parallelism
     found = [f"{name}={size}" for name, size in (("cp", p.cp), ("ep", p.ep)) if size > 1]
-    return [*found, f"schedule={p.schedule}"] if p.pp > 1 and p.schedule != "1f1b" else found
+    return [*found, f"schedule={p.schedule}"] if p.pp > 1 and p.schedule in GUESSED else found

@@ -5,6 +5,16 @@ from __future__ import annotations
 from typing import Annotated, TypedDict
 
 
+class TransferPace(TypedDict):
+    """What one GPU sends over one dimension of the mesh in a step, as time. Of a pipeline: the slowest stage."""
+
+    over: Annotated[str, "dp_replicate, dp_shard, cp, tp, pp, ep or hpz."]
+    way: Annotated[str, "waited: the step stands still; ring: beside attention; hidden: beside all computing."]
+    between_machines: bool
+    bytes_per_second: float
+    seconds: Annotated[float, "If nothing hid it; `parts.communication` has what is waited for of all of them."]
+
+
 class StepSeconds(TypedDict):
     """One optimizer step's time on all cards together."""
 
@@ -13,6 +23,7 @@ class StepSeconds(TypedDict):
     high: float
     parts: Annotated[dict[str, float], "Where the seconds go; they add up to `expected`."]
     basis: Annotated[str, "fitted: on published runs of this card; class: the card's rate is a guess by its class."]
+    transfers: list[TransferPace]
     range: Annotated[bool, "The processor sets the pace: read low and high, not one number."]
 
 

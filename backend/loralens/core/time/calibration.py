@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.time.measured_links import MeasuredLinks
+from loralens.core.time.polynomial import seconds_of
 from loralens.core.time.rates import Speed, known
-from loralens.core.time.step_time import TimePlan, TransferTimes, launches, parts_of, seconds_of, stages_of
+from loralens.core.time.step_time import TimePlan, launches, parts_of, stages_of
+from loralens.core.time.transfers import TransferTimes
 from loralens.core.time.update import update_bytes, update_kernels
 
 if TYPE_CHECKING:

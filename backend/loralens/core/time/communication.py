@@ -111,8 +111,10 @@ def _way(kind: str, over: str, p: Parallelism, *, once: bool) -> str:
     return WAITED if once and (after_step or after_backward) else WAYS[over]
 
 
-def seconds_of_row(row: Sent, gpu: Gpu, constants: Constants, link: float | None = None) -> tuple[float, ...]:
-    """Coefficients of a row's seconds; see `tape.size.MONOMIALS`.
+def seconds_of_row(
+    row: Sent, gpu: Gpu, constants: Constants, link: float | None = None
+) -> tuple[float, tuple[float, ...]]:
+    """Bytes a second of a row, and coefficients of its seconds; see `tape.size.MONOMIALS`.
 
     Args:
         row: of `sent`.
@@ -124,4 +126,4 @@ def seconds_of_row(row: Sent, gpu: Gpu, constants: Constants, link: float | None
     rate = rate_of(row.route, row.kind, inside, network_of(gpu, constants))
     share = row.route.wire(row.kind, 1.0) / rate
     first, *others = (coefficient * share for coefficient in row.size)
-    return (first + row.calls * constants.call_seconds, *others)
+    return rate, (first + row.calls * constants.call_seconds, *others)

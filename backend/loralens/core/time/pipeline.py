@@ -18,6 +18,7 @@ from loralens.core.time.floats import added
 if TYPE_CHECKING:
     from loralens.core.question.parallelism import Parallelism
     from loralens.core.time.step_time import SetTime, StepTime, TimePlan
+    from loralens.core.time.transfers import Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class SetPipeline:
     def shares(self, host: float = 1.0) -> dict[str, float]:
         """Each phase's part of the slowest stage's micro-batch."""
         return self.stages[self.slowest(host)[0]].shares(host)
+
+    def transfers(self) -> list[tuple[Transfer, float]]:
+        """What the slowest stage sends and is sent."""
+        return self.stages[self.slowest()[0]].transfers()
 
     def slowest(self, host: float = 1.0) -> tuple[int, float]:
         """The stage that sets the pace, and how many of its micro batches' time it waits for the others in a step."""

@@ -9,16 +9,18 @@ kernel. Checked against published runs: docs/accuracy-time.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from loralens.core.tape.cost import ATTENTION, CAUSES, UPDATE
 from loralens.core.tape.size import MONOMIALS, Size, monomial_values
-from loralens.core.time.communication import HookCalls, seconds_of_row, sent, shards_leave
+from loralens.core.time.communication import HookCalls, shards_leave
 from loralens.core.time.floats import added, fourth_root_of_fourth_powers
 from loralens.core.time.links import hidden_by
+from loralens.core.time.polynomial import Polynomial, plus, seconds_of, value_of
 from loralens.core.time.rates import Constants, Speed, known, speed_of
+from loralens.core.time.transfers import Transfer, TransferTimes, between_of, transfers_of
 from loralens.core.time.update import update_kernels, update_of
 
 if TYPE_CHECKING:
@@ -37,10 +39,6 @@ RECOMPUTATION, COMMUNICATION, BUBBLE, WAITING, FIXED = "recomputation", "communi
 OTHER: Final = "other"
 PARTS: Final = (*CAUSES, RECOMPUTATION, COMMUNICATION, BUBBLE, WAITING, FIXED)
 
-Polynomial = tuple[float, ...]
-"""Coefficients of `tape.size.MONOMIALS`."""
-NOTHING: Final[Polynomial] = (0.0,) * len(MONOMIALS)
-
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
@@ -48,22 +46,6 @@ class StepTime:
 
     seconds: float
     parts: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class TransferTimes:
-    """Seconds between GPUs, by how they are waited for: of a micro batch, and once in a step."""
-
-    waited: Polynomial = NOTHING
-    waited_once: Polynomial = NOTHING
-    ring: Polynomial = NOTHING
-    hidden: Polynomial = NOTHING
-    hidden_once: Polynomial = NOTHING
-
-    def at(self, values: Sequence[float]) -> tuple[float, ...]:
-        """All five at one setting."""
-        fields = (self.waited, self.waited_once, self.ring, self.hidden, self.hidden_once)
-        return tuple(0.0 if one is NOTHING else _value(one, values) for one in fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +72,7 @@ class TimePlan:
     constants: Constants
     stages: Mapping[str, Stage]  # one micro-batch's phases
     serial: bool = False  # the device launches its own kernels: nothing hides
+    transfers: tuple[Transfer, ...] = ()  # that `between` sums
 
     def at(self, batch: float, sequence: float, rank: float, host: float = 1.0) -> StepTime:
         """The time at one setting, or at arrays of them; `host`: how much slower the processor launches than the constants' one."""
@@ -104,8 +87,8 @@ class TimePlan:
             rank: of the adapters.
         """
         values = monomial_values(batch, sequence, rank)  # type: ignore[arg-type]
-        card = {name: _value(polynomial, values) for name, polynomial in self.card.items()}
-        between, update = self.between.at(values), _value(self.optimizer, values)
+        card = {name: value_of(polynomial, values) for name, polynomial in self.card.items()}
+        between, update = self.between.at(values), value_of(self.optimizer, values)
         return SetTime(self, values, card, added(card.values()), between, update)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,6 +114,14 @@ class SetTime:
     between: Sequence[Any]
     update: Any
 
+    def transfers(self) -> list[tuple[Transfer, float]]:
+        """What is sent, each with its seconds in a step, hidden or not."""
+        many = self.plan.accumulation
+        return [
+            (row, many * value_of(row.each, self.values) + value_of(row.once, self.values))
+            for row in self.plan.transfers
+        ]
+
     def step(self, host: float = 1.0, idle: Any = 0.0) -> StepTime:
         """A step's time. `idle`: micro-batches' time in which this card has nothing to do, waiting for other stages."""
         plan = self.plan
@@ -153,7 +144,7 @@ class SetTime:
         """Each phase's part of a micro-batch: it waits for the card or the processor, whichever takes longer."""
         own = {}
         for name, stage in self.plan.stages.items():
-            card, processor = _value(stage.card, self.values), host * stage.launch_seconds
+            card, processor = value_of(stage.card, self.values), host * stage.launch_seconds
             own[name] = card + processor if self.plan.serial else larger(card, processor)
         whole = added(own.values())
         return {name: seconds / whole for name, seconds in own.items()}
@@ -302,20 +293,22 @@ def time_plan(
         return None
     update = seconds_of(update_of(trained, recipe), speed.bytes_per_second)
     if host_bytes is not None and any(host_bytes):
-        update = _sum(update, seconds_of(host_bytes, constants.host_bytes_per_second / 2))
+        update = plus(update, seconds_of(host_bytes, constants.host_bytes_per_second / 2))
     hooks = HookCalls.of(recipe, held, layers)
+    transfers = transfers_of(traffic, recipe, gpu, constants, link)
     return TimePlan(
         parts_of(work, speed),
         launches(work) * constants.kernel_seconds + hooks.seconds(recipe.parallelism.strategy, constants),
         update,
         update_kernels(trained, recipe.optimizer) * constants.kernel_seconds,
         recipe.gradient_accumulation_steps,
-        between_of(traffic, recipe, gpu, constants, link),
+        between_of(transfers),
         hidden_by(gpu, constants, leaves=shards_leave(recipe)),
         hooks.units > 0 and recipe.parallelism.gpus > 1,
         loops_of(recipe),
         constants,
         stages_of(work, speed, constants),
+        transfers=transfers,
     )
 
 
@@ -330,20 +323,6 @@ def loops_of(recipe: Recipe) -> int:
     """How often the training loop goes around in a step."""
     p = recipe.parallelism
     return 1 if p.pp > 1 and p.schedule != "sequential" else recipe.gradient_accumulation_steps
-
-
-def between_of(
-    traffic: Traffic, recipe: Recipe, gpu: Gpu, constants: Constants, link: float | None = None
-) -> TransferTimes:
-    """Seconds of the transfers; arguments as `time_plan` has them."""
-    sums: dict[str, Polynomial] = {}
-    for row in sent(traffic, recipe.parallelism):
-        sums[row.name] = _sum(sums.get(row.name, NOTHING), seconds_of_row(row, gpu, constants, link))
-    return TransferTimes(**sums)
-
-
-def _sum(one: Polynomial, other: Polynomial) -> Polynomial:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def launches(work: WorkLog) -> int:
@@ -382,13 +361,3 @@ def by_phase(step: StepTime, shares: Mapping[str, float]) -> dict[str, float]:
     other = step.parts[COMMUNICATION] + step.parts[BUBBLE] + step.parts[FIXED]
     rest = step.seconds - other - step.parts[UPDATE]
     return {**{name: share * rest for name, share in shares.items()}, UPDATE: step.parts[UPDATE], OTHER: other}
-
-
-def seconds_of(size: Size, bytes_per_second: float) -> Polynomial:
-    """Seconds that so many bytes take."""
-    return tuple(coefficient / bytes_per_second for coefficient in size)
-
-
-def _value(polynomial: Iterable[float], values: Iterable[float]) -> float:
-    total: float = added([c * v for c, v in zip(polynomial, values, strict=True) if c])
-    return total
