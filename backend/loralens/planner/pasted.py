@@ -108,7 +108,10 @@ def _checkpoints(recipe: Recipe) -> list[str]:
     return [f'mode = "{"full" if recipe.gradient_checkpointing else "none"}"']
 
 
-SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B"}
+SCHEDULES = {
+    "gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B", "zero_bubble": "InterleavedZeroBubble",
+    "zero_bubble_v": "ZBVZeroBubble",
+}  # fmt: skip
 
 
 def _megatron(recipe: Recipe) -> str:

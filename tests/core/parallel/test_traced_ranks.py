@@ -20,13 +20,14 @@ SHARDED = [
     for name, case in CASES.items()
     if case["request"]["recipe"]["parallelism"]["mesh"].keys() <= {"dp_replicate", "dp_shard"}
 ]
-CUT = [name for name in CASES if name not in SHARDED and "-zb-" not in name]
+CUT = [name for name in CASES if name not in SHARDED]
 WIDTHS = {
     "tp": 1e-4,
     "cp": 1e-5,
     "ep": 4e-5,
 }  # norms' statistics of a part of the sequence; a position or two; a router's
 LATER = 0.016  # stages that add to gradients hold no weight's gradient twice there; one of a layer's here
+STAGES = 0.012  # the same; of a split backward, what of a layer has gone when its largest weights get their gradients
 PADDED = {"fsdp2-llama70b-l4-dp32-short-lora-accelerate": 3e-4}  # adapters of 16 rows over 32 GPUs, at rest
 ROUTED = {"hf-fsdp4-mixtral-l2": 1e-5}  # a few tensors of the router
 
@@ -116,9 +117,12 @@ FORWARD = {
 def test_a_rank_of_the_grid_holds_and_sends_what_was_traced(name):
     request, expected = GRID[name]["request"], GRID[name]["expected"]
     found = estimate(request["config"], request["method"], **request["recipe"])
-    within = FORWARD.get(name, 2e-4 if "/ep" in name or "-ep" in name else 1e-8)
+    staged = found.recipe.parallelism.pp > 1
+    within = STAGES if staged else FORWARD.get(name, 2e-4 if "/ep" in name or "-ep" in name else 1e-8)
     assert found.allocated_bytes == pytest.approx(expected["peak_allocated_bytes"], rel=within, abs=0)
-    assert found.phase == expected["phase"]
+    assert staged or found.phase == expected["phase"]  # a pipeline's forward and backward are one phase there
+    if staged:
+        assert found.phases["optimizer"] == pytest.approx(expected["phase_peaks"]["optimizer"], rel=2e-4)
     assert (found.trainable_parameters, found.total_parameters) == (expected["trainable"], expected["total"])
     assert _sent(found) == expected["communication"]
 

@@ -3,9 +3,7 @@
 How many depends on the schedule and the rank; what each of them holds is what one forward pass leaves behind. A rank before
 the last one ends with hidden states, whose gradient it receives.
 
-Sources: torch 2.13 distributed/pipelining/schedules.py (`ScheduleGPipe`, `Schedule1F1B`, `ScheduleInterleaved1F1B`: warm-up
-steps), stage.py (buffers for what is received are made for all micro batches at the start). `sequential` is accelerate's
-`device_map`: no schedule, one micro batch on one card after another.
+Source: torch 2.13 distributed/pipelining/stage.py (buffers for what is received are made for all micro batches at the start).
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from loralens.core.architecture.causal import Root
 from loralens.core.architecture.decoder import CausalDecoder
 from loralens.core.architecture.stack import walk_stack
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
+from loralens.core.partition.schedules import schedule_of
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.tape.graph import LEAF, Node, Tensor
 from loralens.core.tape.size import TOKENS, Size
@@ -36,8 +35,12 @@ def stages(p: Parallelism) -> int:
     return p.pp * p.stages_per_gpu
 
 
-def layers_of(count: int, p: Parallelism, rank: int) -> list[int]:
-    """Numbers of the layers that a rank has; the first pieces have one more where they do not divide."""
+def pieces_of(count: int, p: Parallelism, rank: int) -> dict[int, list[int]]:
+    """A rank's pieces, and the numbers of the layers in each; the first pieces have one more where they do not divide.
+
+    Raises:
+        InvalidInput: fewer layers than pieces.
+    """
     pieces = stages(p)
     if count < pieces:
         raise InvalidInput(
@@ -45,18 +48,32 @@ def layers_of(count: int, p: Parallelism, rank: int) -> list[int]:
         )
     least, more = divmod(count, pieces)
     starts = [piece * least + min(piece, more) for piece in range(pieces + 1)]
-    return [layer for piece in range(rank, pieces, p.pp) for layer in range(starts[piece], starts[piece + 1])]
+    own = schedule_of(p).pieces(p, rank)
+    return {piece: list(range(starts[piece], starts[piece + 1])) for piece in own}
+
+
+def layers_of(count: int, p: Parallelism, rank: int) -> list[int]:
+    """Numbers of the layers that a rank has, piece by piece."""
+    return [layer for layers in pieces_of(count, p, rank).values() for layer in layers]
 
 
 def under_way(p: Parallelism, micro_batches: int, rank: int) -> int:
-    """Forward passes of a piece whose backward has not begun when the rank is fullest; of all the rank's pieces together."""
-    if p.schedule == "gpipe":
-        return micro_batches
-    if p.schedule == "sequential":
-        return 1
-    if p.schedule == "1f1b":
-        return min(p.pp - rank, micro_batches)
-    return min(2 * (p.pp - rank - 1) + (p.stages_per_gpu - 1) * p.pp + 1, micro_batches * p.stages_per_gpu)
+    """Forward passes of a piece whose backward has not ended when the rank is fullest; of all the rank's pieces together."""
+    return max(each.whole + each.halves for each in schedule_of(p).waiting(p, micro_batches, rank))
+
+
+def splits(recipe: Recipe) -> bool:
+    """Does the rank run backward in two halves? The first piece of all never does: nothing waits for its input's gradient."""
+    p = recipe.parallelism
+    schedule = schedule_of(p)
+    return p.pp > 1 and schedule.splits and any(piece > 0 for piece in schedule.pieces(p, p.pipeline_rank or 0))
+
+
+def halves_waiting(recipe: Recipe) -> int:
+    """Passes whose input's gradient is made and whose weights' gradients are not, at most."""
+    p = recipe.parallelism
+    many = schedule_of(p).waiting(p, recipe.gradient_accumulation_steps, p.pipeline_rank or 0)
+    return max(each.halves for each in many)
 
 
 def made_before(recipe: Recipe) -> int:
@@ -84,15 +101,45 @@ def walked(recipe: Recipe) -> Recipe:
     return replace(recipe, gradient_accumulation_steps=2, parallelism=p)
 
 
+def check(recipe: Recipe) -> None:
+    """Raises `InvalidInput` where torch's schedule refuses the recipe, or does with it what is not modelled."""
+    p, schedule = recipe.parallelism, schedule_of(recipe.parallelism)
+    schedule.check(p, recipe.gradient_accumulation_steps)
+    if schedule.splits and p.strategy == "megatron":
+        raise InvalidInput(
+            f"Megatron Core has no {p.schedule} schedule: torch has",
+            field="parallelism.schedule",
+            hint="try schedule=interleaved, or strategy=fsdp2",
+        )
+    if schedule.splits and recipe.compile:
+        raise InvalidInput(
+            f"torch's {p.schedule} schedule takes no compiled stages: it cuts backward in two",
+            field="parallelism.schedule",
+            hint="try compile=false, or schedule=1f1b",
+        )
+    if schedule.splits and recipe.gradient_checkpointing:
+        raise InvalidInput(
+            f"under torch's {p.schedule} schedule both halves of backward run a checkpointed layer again, and keep what it made: "
+            "more than without checkpointing, and not modelled",
+            field="gradient_checkpointing",
+            hint="try gradient_checkpointing=false, or schedule=1f1b",
+        )
+
+
 def candidates(p: Parallelism) -> list[int]:
-    """Ranks of which one is the fullest: the first two, and the last."""
+    """Ranks of which one is the fullest: the first two, and the last; any one where halves of backward wait."""
+    if schedule_of(p).splits:
+        return list(range(p.pp))
     return sorted({0, min(1, p.pp - 1), p.pp - 1})
 
 
 def why_full(p: Parallelism, rank: int) -> str:
     """What a stage has that others have not."""
-    if rank == p.pp - 1:
+    schedule = schedule_of(p)
+    if stages(p) - 1 in schedule.pieces(p, rank):
         return "it has the head, the logits and the loss"
+    if schedule.splits and rank > FIRST:
+        return "most of what its halves of backward keep waits there"
     return "it has the embedding and most micro batches under way" if rank == FIRST else "its layers are the most"
 
 
@@ -121,9 +168,10 @@ def cut(root: Root, p: Parallelism) -> None:
     _, stack = root.stacks()[0]
     kinds: list[Hashable] = [stack.kinds[layer] for layer in layers_of(len(stack), p, rank)]
     stack.remake(stack.make, kinds)
-    if rank == p.pp - 1 and p.schedule != "sequential":
+    own = schedule_of(p).pieces(p, rank)
+    part = RankLayers(root, p.tp if p.sequence_parallel else 1, first=FIRST in own, last=stages(p) - 1 in own)
+    if part.last and p.schedule != "sequential":
         root.head.around = _holding(root.head.around)
-    part = RankLayers(root, p.tp if p.sequence_parallel else 1, first=rank == FIRST, last=rank == p.pp - 1)
     root.part = part
     if not part.first:
         root.leave_embedding()

@@ -30,6 +30,7 @@ def cut(root: Root, recipe: Recipe) -> Recipe:
         context.cut(root, p)
         recipe = context.own_length(recipe)
     if p.pp > 1:
+        pipeline.check(recipe)
         recipe = pipeline.walked(recipe)
         pipeline.cut(root, p)
     return recipe
@@ -52,6 +53,11 @@ def of_cut(recipe: Recipe) -> list[str]:
     if p.pp > 1:
         many = pipeline.under_way(p, recipe.gradient_accumulation_steps, p.pipeline_rank or 0)
         found.append(f"up to {many} forward passes of a stage wait for their backward ({p.schedule})")
+        if waiting := pipeline.halves_waiting(recipe):
+            found.append(
+                f"backward is cut in two: {waiting} passes at most wait for their weights' half, with all they kept and the "
+                "gradients that arrived"
+            )
         if pipeline.leaves_whole(recipe):
             found.append(
                 "FSDP2 under a pipeline's schedule: weights stay gathered, and gradients whole, until the last micro batch"

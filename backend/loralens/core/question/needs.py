@@ -14,6 +14,7 @@ from loralens.core.question.packings import BY_GROUPS
 from loralens.core.question.versions import framework
 
 FOUR_BITS: Final = ("nf4", "fp4")
+INTERLEAVING: Final = ("interleaved", "zero_bubble")
 SHARDED: Final = ("fsdp", "fsdp2", "zero1", "zero2", "zero3")
 
 
@@ -105,7 +106,8 @@ CUT_AT_WILL: Final = Need(
 )
 PIPELINE: Final = Need("there is one stage without pp above 1", lambda _, r: r.parallelism.pp > 1)
 INTERLEAVED: Final = Need(
-    "only the interleaved schedule has several stages on a GPU", lambda _, r: r.parallelism.schedule == "interleaved"
+    "only the interleaved and zero_bubble schedules have so many stages on a GPU",
+    lambda _, r: r.parallelism.schedule in INTERLEAVING,
 )
 UNSYNCHRONIZED: Final = Need(
     "one micro batch makes the gradients at once", lambda _, r: r.gradient_accumulation_steps > 1

@@ -17,6 +17,7 @@ from loralens.core.question.needs import (
     CUT_AT_WILL,
     FSDP2,
     INTERLEAVED,
+    INTERLEAVING,
     PIPELINE,
     SHARDED,
     SHARES,
@@ -137,12 +138,15 @@ class Parallelism:
     pp: int = word(1, Whole(1, 65_536), "GPUs among which the layers are cut (pipeline stages).")
     schedule: str = word(
         "1f1b",
-        Choice(("gpipe", "1f1b", "interleaved", "sequential")),
+        Choice(("gpipe", "1f1b", "interleaved", "zero_bubble", "zero_bubble_v", "sequential")),
         "With pp: in what order micro batches run; sequential: one after another, card by card (device_map).",
         needs=(PIPELINE,),
     )
     virtual_stages: int = word(
-        1, Whole(1, 1_000), "With pp: stages on each GPU, of the interleaved schedule.", needs=(PIPELINE, INTERLEAVED)
+        1,
+        Whole(1, 1_000),
+        "With pp: stages on each GPU, of the interleaved and zero_bubble schedules.",
+        needs=(PIPELINE, INTERLEAVED),
     )
     pipeline_rank: int | None = word(
         None, Maybe(Whole(0, 65_535)), "With pp: the GPU that is asked about; none: the fullest.", needs=(PIPELINE,)
@@ -169,8 +173,8 @@ class Parallelism:
 
     @property
     def stages_per_gpu(self) -> int:
-        """Pipeline stages on one GPU: several only where they are interleaved."""
-        return self.virtual_stages if self.schedule == "interleaved" else 1
+        """Pipeline stages on one GPU: several only where they are interleaved, two where they make a V."""
+        return 2 if self.schedule == "zero_bubble_v" else self.virtual_stages if self.schedule in INTERLEAVING else 1
 
     @property
     def sharding(self) -> int:

@@ -17,6 +17,7 @@ from loralens.core.methods.base import outside_stacks
 from loralens.core.objectives.passes import Learner, Others, Passes
 from loralens.core.objectives.table import objective_of
 from loralens.core.parallel.table import strategy_of
+from loralens.core.partition.pipeline import splits
 from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.parallelism import Parallelism
 from loralens.core.step.held import Held, held_parameters, trained_tensors
@@ -28,6 +29,7 @@ from loralens.core.step.static import book_beside, book_kept, book_static
 from loralens.core.tape.checkpoint import is_reentrant
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.graph import Ends
+from loralens.core.tape.halves import FirstHalf
 from loralens.core.tape.ledger import Entry, Ledger, Storage
 from loralens.core.tape.pair import KernelsApart, OtherCard, PairedLedger
 from loralens.core.tape.running import Kernels
@@ -147,6 +149,7 @@ def _walk(
         if beside.value is not None and recipe.value.together:
             book_kept(ledger, beside.value.root, own, recipe, validity, strategy)
 
+    tape.halves = FirstHalf() if splits(recipe) else None
     with strategy.in_use(placed):
         batch = run_micro_batch(
             tape, root, prepared, recipe, validity, beside, held, begins if objective.generates else None
@@ -261,12 +264,16 @@ def run_micro_batch(
 def _run_backward(tape: Tape, loss: Tensor) -> None:
     hooks = tape.hooks
     hooks.before_backward(tape)
+    if tape.halves is not None:
+        tape.halves.begin(tape.leaves)
     tape.backward(loss)
     hooks.after_backward(tape)
     tape.handed.end_backward()
     hooks.done(tape)
     tape.ledger.settle()
     tape.ledger.mark("end of backward")
+    if tape.halves is not None:
+        tape.halves.end()
     graph_ends(tape)
 
 

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from loralens.core.tape.graph import LEAF, Node, Tensor, dependencies, hold, let_go, passed_by, ran
+from loralens.core.tape.halves import FirstHalf
 from loralens.core.tape.ledger import Ledger
 from loralens.core.tape.size import Size
 
@@ -28,6 +29,7 @@ class BackwardEngine:
         self.ledger = ledger
         self.section = "activations"  # category of what the forward pass allocates now
         self.waiting: dict[Node, list[Tensor | None]] = {}  # gradients of the pass that runs, by where they go
+        self.halves: FirstHalf | None = None  # of a backward that is cut in two
         self.inside_hook = False  # of another pass: then a buffer that was filled last goes with its node
         self.loose: tuple[Slots, Slots] = ((), ())  # what a spent buffer and unwanted results hold a little longer
 
@@ -113,6 +115,8 @@ class BackwardEngine:
         """
         self.section = node.section
         self.ledger.where = node.label
+        if self.halves is not None:
+            self.halves.arrived(node, arrived)
         if node.region is not None and not node.region.done:
             node.region.recompute()
             self.ledger.where = node.label
@@ -122,7 +126,8 @@ class BackwardEngine:
         if callable(produced):  # summed and cast to the inputs' shapes and dtypes
             produced = self._finish(node, produced)
         hold(results := list(produced) if isinstance(produced, (tuple, list)) else [produced])
-        node.saved = []
+        if self.halves is None:
+            node.saved = []
         return results
 
     def _apply(self, node: Node, arrived: list[Tensor | None]) -> Any:

@@ -136,7 +136,8 @@ def run(
         stack.enter_context(media.told(model, pictures))
         try:
             with _said_plainly("the real model refuses this step"):
-                (act or TracedStep.run)((stepping or TracedStep)(model, config, recipe, ledger, loss_of, pictures))
+                made = (stepping or TracedStep)(model, config, recipe, ledger, loss_of, pictures)
+                (act or type(made).run)(made)
         finally:
             ledger.owners.stop()
     classify(ledger, model)

@@ -29,6 +29,7 @@ def cases() -> Iterator[Named]:
     yield from _widths()
     yield from _experts()
     yield from _selective()
+    yield from _pipelines()
 
 
 def _case(
@@ -163,4 +164,36 @@ def _selective() -> Iterator[Named]:
             {"gpus": 4, "strategy": "fsdp2", **mesh},
             checkpoint_saves="ops",
             sequence_length=2048,
+        )
+
+
+def _pipelines() -> Iterator[Named]:
+    """Stages of torch's own schedules, those above all that cut backward in two."""
+    kinds: dict[str, tuple[JsonObject, int]] = {
+        "1f1b": ({"schedule": "1f1b"}, 4), "interleaved": ({"schedule": "interleaved", "virtual_stages": 2}, 8),
+        "zb": ({"schedule": "zero_bubble"}, 4), "zb2": ({"schedule": "zero_bubble", "virtual_stages": 2}, 8),
+        "zbv": ({"schedule": "zero_bubble_v"}, 8),
+    }  # fmt: skip
+    asked = [("1f1b", 1), ("interleaved", 3), ("zb", 0), ("zb", 1), ("zb", 3), ("zb2", 0), ("zb2", 2), ("zb2", 3)]
+    for word, rank in [*asked, ("zbv", 0), ("zbv", 2), ("zbv", 3)]:
+        words, layers = kinds[word]
+        yield _case(
+            f"llama-3.1-8b/pp4-{word}-r{rank}",
+            "llama-3.1-8b",
+            "full",
+            {"gpus": 4, "pp": 4, "pipeline_rank": rank, **words},
+            layers=layers,
+            gradient_accumulation_steps=8,
+            gradient_checkpointing=False,
+        )
+    for model, method in (("llama-3.1-8b", "lora"), ("qwen2.5-7b", "full")):
+        yield _case(
+            f"{model}/pp2-zb-{method}",
+            model,
+            method,
+            {"gpus": 2, "pp": 2, "pipeline_rank": 1, "schedule": "zero_bubble"},
+            layers=4,
+            gradient_accumulation_steps=4,
+            gradient_checkpointing=False,
+            lora=_LINEAR,
         )
