@@ -23,6 +23,16 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str], list[str] | str]] = {
         ["query_key_value"], "all-linear",
     ),
     "internlm2-7b": (decoder("internlm2", 92544, 4096, 14336, 32, 8, bias=False), ["wqkv"], "all-linear"),
+    "minicpm-2b": (
+        decoder("minicpm", 32768, 2304, 5760, 36, 36, 3, max_position_embeddings=4096, scale_emb=12, dim_model_base=256,
+                scale_depth=1.4),
+        ["q_proj", "v_proj"], "all-linear",
+    ),
+    "minicpm4-8b": (
+        decoder("minicpm", 73448, 4096, 16384, 32, 2, max_position_embeddings=32768, scale_emb=12, dim_model_base=256,
+                scale_depth=1.4, tie_word_embeddings=False),
+        ["q_proj", "v_proj"], "all-linear",
+    ),
     "internlm2-ungrouped": (decoder("internlm2", 8192, 2048, 5632, 16, 16, 3, bias=True), ["wqkv"], "all-linear"),
 }  # fmt: skip
 

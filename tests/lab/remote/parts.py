@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.activations import ACT2FN
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -57,15 +58,30 @@ class ComputedRotary(nn.Module):
         return cos.to(dtype=x.dtype), sin.to(dtype=x.dtype)
 
 
+class VarianceNorm(nn.Module):
+    """Only the variance is taken of a float32 copy (MiniCPM; Baichuan's, whose weight has the same dtype)."""
+
+    def __init__(self, width, eps=1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, hidden):
+        dtype = hidden.dtype
+        variance = hidden.to(torch.float32).pow(2).mean(dim=-1, keepdim=True)
+        hidden = (hidden * torch.rsqrt(variance + self.eps)).to(dtype)
+        return hidden * self.weight
+
+
 class CachedRotary(nn.Module):
     """Tables for every position that the model knows, made once in each layer (transformers 4.31 to 4.36)."""
 
-    def __init__(self, width, positions):
+    def __init__(self, width, positions, dtype=None):
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / (1e4 ** (torch.arange(0, width, 2).float() / width)), persistent=False)
         angles = torch.outer(torch.arange(positions).to(self.inv_freq.dtype), self.inv_freq)
         both = torch.cat((angles, angles), dim=-1)
-        dtype = torch.get_default_dtype()
+        dtype = dtype or torch.get_default_dtype()
         self.register_buffer("cos_cached", both.cos().to(dtype), persistent=False)
         self.register_buffer("sin_cached", both.sin().to(dtype), persistent=False)
 
@@ -121,6 +137,20 @@ def additive_mask(attention_mask, hidden):
         padded = mask.eq(0.0) * attention_mask[:, None, None, :].eq(0.0)
         mask = mask.masked_fill(padded, least)
     return mask
+
+
+class GatedMLP(nn.Module):
+    """Llama's."""
+
+    def __init__(self, hidden, intermediate, act):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.up_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.down_proj = nn.Linear(intermediate, hidden, bias=False)
+        self.act = ACT2FN[act]
+
+    def forward(self, x):
+        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
 
 
 class RemoteModel(PreTrainedModel):
@@ -182,6 +212,8 @@ class RemoteCausal(RemoteModel):
 
     def __init__(self, config):
         super().__init__(config)
+        if getattr(config, "num_key_value_heads", 0) is None:
+            config.num_key_value_heads = config.num_attention_heads
         self.model = self.decoder(config)
         setattr(self, self.head_name, nn.Linear(config.hidden_size, config.vocab_size, bias=False))
         self.post_init()

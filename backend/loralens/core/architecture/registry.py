@@ -93,6 +93,7 @@ FAMILIES: Final[dict[str, str]] = {
     # code that lies beside the weights
     "internlm2": "internlm2:InternLM2",
     "chatglm": "chatglm:ChatGLM",
+    "minicpm": "minicpm:MiniCPM",
     "apertus": "apertus:Apertus",
     "minimax_m2": "minimax_m2:MiniMaxM2",
     "hy_v3": "hy_v3:HyV3",

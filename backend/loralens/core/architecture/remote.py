@@ -21,7 +21,6 @@ ON_THE_HUB: Final = {
     "internlm": "a Llama with biases on attention",
     "llada": "a masked diffusion model: every token sees every other, and the loss is of masked tokens",
     "llada2_moe": "a masked diffusion model with experts",
-    "minicpm": "embeddings, branches and hidden states are scaled",
     "nemotron-nas": "layers of different widths, some without attention or MLP",
     "phi3small": "block-sparse attention in every other layer, biases, a gated GELU",
     "telechat": "key and value in one matrix",

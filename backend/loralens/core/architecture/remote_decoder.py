@@ -11,22 +11,42 @@ from __future__ import annotations
 
 from typing import Final
 
-from loralens.core.architecture.blocks import Attention, Rotary
+from loralens.core.architecture.blocks import Attention, RMSNorm, Rotary
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.heads import no_such_head
 from loralens.core.architecture.rotary import rotate_part
+from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import SEQUENCE_SQUARED, TOKENS_BY_SEQUENCE
+from loralens.core.tape.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS_BY_SEQUENCE
 from loralens.core.tape.tape import Tape
 
 OWN_CODE: Final = (
     "this family's code lies beside its weights (trust_remote_code): it is walked as that code reads, whatever version of "
     "transformers the stack names, and held by traces of a retelling of it"
 )
+
+
+class VarianceNorm(RMSNorm):
+    """Only the variance is taken of a float32 copy; the product with 1/rms is cast back before the weight."""
+
+    def forward(self, t: Tape, x: Tensor) -> Tensor:
+        """Shapes: (rows, width) to the same."""
+        hidden = ops.cast(t, self.normalized(t, x), x.dtype, "norm: normalized")
+        return ops.mul(t, hidden, t.parameter(self.weight), "norm: output")
+
+    def normalized(self, t: Tape, x: Tensor) -> Tensor:
+        """Times 1/rms, in float32; the variance is a local variable."""
+        variance = t.local(self.variance(t, x))
+        return ops.mul(t, x, ops.rsqrt(t, variance, "norm: 1/rms"), "norm: normalized in float32")
+
+    def variance(self, t: Tape, x: Tensor) -> Tensor:
+        """Plus epsilon, of each row."""
+        squared = ops.power(t, ops.cast(t, x, "float32", "norm: input in float32"), "norm: squares")
+        return ops.shift(t, ops.mean(t, squared, "norm: mean"), "norm: variance + eps")
 
 
 class RemoteAttention(SelfAttention):
@@ -67,12 +87,43 @@ class RemoteAttention(SelfAttention):
         return x if groups == 1 else ops.copy(t, x, label, x.numel * groups)
 
 
+class CachedAttention(RemoteAttention):
+    """Tables for every position that the model knows lie in each layer (transformers 4.31 to 4.36), and are gathered from."""
+
+    cached: str | None = None  # dtype of the tables; None: the weights'
+
+    def position(self, t: Tape, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        """Rotary embedding with the rows of the positions."""
+        tables = self.gathered(t, call, q.dtype)
+        return rotate_part(t, q, k, tables, self.s.rotated)
+
+    def gathered(self, t: Tape, call: Call, dtype: str) -> tuple[Tensor, Tensor]:
+        """cos and sin of the positions, (sequence, width) each; beside them their beginnings in that dtype, if it is another."""
+        width = self.s.rotated
+        if (self.cached or call.recipe.weights_dtype) != dtype:
+            for name in ("cos", "sin"):
+                t.local(t.new(SEQUENCE * width, dtype, width, f"rotary: {name}, cast"))
+        cos, sin = (t.new(SEQUENCE * width, dtype, width, f"rotary: {name}") for name in ("cos", "sin"))
+        return cos, sin
+
+
 class RemoteDecoder(CausalDecoder):
     """The causal language model."""
 
     caches = False
     default_targets: tuple[str, ...] | str = "all-linear"
     cuts_logits = True
+
+    def caches_tables(self, config: Config, dtype: str | None = None) -> None:
+        """Each layer has cos and sin of every position that the model knows, and the frequencies they were made of.
+
+        `dtype`: of cos and sin; None: the weights'.
+        """
+        s = self.s
+        positions = config.integer("max_position_embeddings", default=2048, high=2**31)
+        numbers = 2 * positions * s.rotated * s.layers
+        self.buffer_bytes = s.layers * (s.rotated // 2 * 4) + (0 if dtype is None else numbers * ITEM_BYTES[dtype])
+        self.buffer_numbers = numbers if dtype is None else 0
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Each layer makes its own."""

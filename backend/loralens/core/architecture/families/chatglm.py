@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from loralens.core.architecture.blocks import FusedGatedMLP, RMSNorm
+from loralens.core.architecture.blocks import FusedGatedMLP
 from loralens.core.architecture.call import Call
 from loralens.core.architecture.causal import end_positions, lookup
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import PartNames
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
-from loralens.core.architecture.remote_decoder import RemoteDecoder
+from loralens.core.architecture.remote_decoder import RemoteDecoder, VarianceNorm
 from loralens.core.architecture.rotary import cut
 from loralens.core.architecture.shape import Shape
 from loralens.core.question.recipe import Recipe
@@ -41,21 +41,14 @@ class ChatGLMForm:
     dropout: float
 
 
-class ChatGLMNorm(RMSNorm):
+class ChatGLMNorm(VarianceNorm):
     """Only the variance is taken of a float32 copy; the product with the weight is float32 until the end."""
 
     def forward(self, t: Tape, x: Tensor) -> Tensor:
         """Shapes: (rows, width) to the same."""
-        variance = self.variance(t, x)
-        normalized = ops.mul(t, x, ops.rsqrt(t, variance, "norm: 1/rms"), "norm: normalized in float32")
-        return ops.cast(
-            t, ops.mul(t, normalized, t.parameter(self.weight), "norm: output in float32"), x.dtype, "norm: output"
-        )
-
-    def variance(self, t: Tape, x: Tensor) -> Tensor:
-        """Plus epsilon, of each row."""
-        squared = ops.power(t, ops.cast(t, x, "float32", "norm: input in float32"), "norm: squares")
-        return ops.shift(t, ops.mean(t, squared, "norm: mean"), "norm: variance + eps")
+        normalized = self.normalized(t, x)
+        product = ops.mul(t, normalized, t.parameter(self.weight), "norm: output in float32")
+        return ops.cast(t, product, x.dtype, "norm: output")
 
 
 class ChatGLMAttention(Module):
