@@ -33,6 +33,17 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str], list[str] | str]] = {
                 scale_depth=1.4, tie_word_embeddings=False),
         ["q_proj", "v_proj"], "all-linear",
     ),
+    "ling-lite": (
+        decoder("bailing_moe", 8192, 2048, 5632, 16, 4, head_dim=128, num_experts=8, num_experts_per_tok=4, num_shared_experts=2,
+                moe_intermediate_size=1408, norm_topk_prob=True, max_position_embeddings=16384),
+        ["query_key_value"], ["query_key_value", "dense", "gate_proj", "up_proj", "down_proj"],
+    ),
+    "ling-mini-2.0": (
+        decoder("bailing_moe", 8192, 2048, 5120, 16, 4, 3, head_dim=128, num_experts=16, num_experts_per_tok=4,
+                num_shared_experts=1, moe_intermediate_size=512, first_k_dense_replace=1, n_group=4, topk_group=2,
+                score_function="sigmoid", routed_scaling_factor=2.5, partial_rotary_factor=0.5, use_qk_norm=True),
+        ["query_key_value"], "all-linear",
+    ),
     "internlm2-ungrouped": (decoder("internlm2", 8192, 2048, 5632, 16, 16, 3, bias=True), ["wqkv"], "all-linear"),
 }  # fmt: skip
 

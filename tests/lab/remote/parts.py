@@ -190,16 +190,21 @@ class RemoteDecoder(RemoteModel):
         """Token embeddings."""
         return self.get_input_embeddings()(input_ids)
 
+    def beside(self, embeddings, positions):
+        """What layers are called with beyond mask and positions."""
+        return ()
+
     def forward(self, input_ids=None, attention_mask=None):
         embeddings = self.embed(input_ids)
         positions = torch.arange(embeddings.shape[1], device=embeddings.device).unsqueeze(0)
         mask = self.mask(attention_mask, embeddings)
+        beside = self.beside(embeddings, positions)
         hidden = embeddings
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
-                hidden = self._gradient_checkpointing_func(layer.__call__, hidden, mask, positions)
+                hidden = self._gradient_checkpointing_func(layer.__call__, hidden, mask, positions, *beside)
             else:
-                hidden = layer(hidden, mask, positions)
+                hidden = layer(hidden, mask, positions, *beside)
         hidden = self.norm(hidden)
         return hidden
 

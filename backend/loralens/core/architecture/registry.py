@@ -94,6 +94,8 @@ FAMILIES: Final[dict[str, str]] = {
     "internlm2": "internlm2:InternLM2",
     "chatglm": "chatglm:ChatGLM",
     "minicpm": "minicpm:MiniCPM",
+    "bailing_moe": "bailing:BailingMoe",
+    "bailing_moe_v2": "bailing:BailingMoe",
     "apertus": "apertus:Apertus",
     "minimax_m2": "minimax_m2:MiniMaxM2",
     "hy_v3": "hy_v3:HyV3",

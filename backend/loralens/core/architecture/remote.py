@@ -15,8 +15,6 @@ SAME: Final = {"kimi_k2": "deepseek_v3"}
 ON_THE_HUB: Final = {
     "aquila": "a Llama by another name",
     "baichuan": "query, key and value in one matrix; the 13B and larger ones have ALiBi",
-    "bailing_moe": "Ling 1 and 2: query, key and value in one matrix, experts beside a shared one",
-    "bailing_moe_v2": "Ling 2: query, key and value in one matrix, experts chosen by sigmoid beside a shared one",
     "deepseek": "DeepSeek-MoE: Llama's attention, experts beside shared ones",
     "internlm": "a Llama with biases on attention",
     "llada": "a masked diffusion model: every token sees every other, and the loss is of masked tokens",
