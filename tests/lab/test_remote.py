@@ -30,11 +30,22 @@ GLM = {
     "padded_vocab_size": 200, "seq_length": 64, "layernorm_epsilon": 1e-5,
 }  # fmt: skip
 S = {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 6, "vocab_size": 200}
+E4 = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "chatglm": [
         {**GLM, "multi_query_attention": True, "multi_query_group_num": 2, "add_qkv_bias": True},
         {**GLM, "multi_query_attention": False, "add_bias_linear": True, "padded_vocab_size": 120_000},
         {**GLM, "multi_query_attention": True, "multi_query_group_num": 3, "add_qkv_bias": False},
+    ],
+    "minicpm": [S, {**S, "num_key_value_heads": 2, "tie_word_embeddings": False, "attention_bias": True}],
+    "bailing_moe": [
+        {**S, **E4, "num_key_value_heads": 2, "num_shared_experts": 2, "first_k_dense_replace": 1, "use_qkv_bias": True},
+        {**S, **E4, "score_function": "sigmoid", "n_group": 2, "topk_group": 1, "head_dim": 24, "use_bias": True,
+         "partial_rotary_factor": 0.5, "num_shared_experts": 1},
+    ],
+    "deepseek": [
+        {**S, **E4, "n_routed_experts": 4, "n_shared_experts": 2, "first_k_dense_replace": 1},
+        {**S, **E4, "n_routed_experts": 4, "num_key_value_heads": 3, "attention_bias": True, "moe_layer_freq": 2},
     ],
     "internlm2": [S, {**S, "num_key_value_heads": 2, "bias": False}],
 }  # fmt: skip
@@ -57,7 +68,23 @@ def test_every_case_is_recorded_with_its_request() -> None:
     assert all("expected" in line for line in LINES.values())
 
 
-@pytest.mark.parametrize("name", ["chatglm3-6b/lora-many", "glm-4-9b-chat/lora-padded", "internlm2-7b/qlora"])
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "minicpm", **S, "sparse_config": {"topk": 64}}, "sparse_config"),
+        ({"model_type": "bailing_moe", **S, **E4, "num_nextn_predict_layers": 1}, "further tokens"),
+        ({"model_type": "chatglm", **GLM, "fp32_residual_connection": True}, "fp32_residual_connection"),
+    ],
+)
+def test_what_their_code_does_and_the_walk_does_not_is_refused(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnsupportedArchitecture, match=said):
+        memory_answer({"config": config, "method": "lora"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["chatglm3-6b/lora-many", "minicpm-2b/full-checkpointing", "glm-4-9b-chat/lora-padded", "internlm2-7b/qlora"],
+)
 def test_records_are_not_stale(name: str) -> None:
     assert grid.trace_one(name, LINES[name]["request"])["expected"] == LINES[name]["expected"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-MODULES = ("bailing", "chatglm", "internlm2", "minicpm")
+MODULES = ("bailing", "chatglm", "deepseek", "internlm2", "minicpm")
 
 
 @cache

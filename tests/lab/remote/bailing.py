@@ -7,8 +7,6 @@ are left out), and in a public copy of BailingMoeV2's code.
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from lab.remote.experts import Gate, GroupGate, SparseBlock
 from lab.remote.parts import (
     ComputedRotary,
@@ -22,6 +20,7 @@ from lab.remote.parts import (
     rotate_half,
     rotated,
 )
+from torch import nn
 
 
 class Norm(nn.Module):
@@ -128,7 +127,9 @@ class Layer(nn.Module):
         gate = GroupGate if config.score_function == "sigmoid" else Gate
         dense = index < config.first_k_dense_replace
         self.mlp = (
-            GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act) if dense else SparseBlock(config, gate)
+            GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+            if dense
+            else SparseBlock(config, gate)
         )
         self.input_layernorm = Norm(config.hidden_size)
         self.post_attention_layernorm = Norm(config.hidden_size)

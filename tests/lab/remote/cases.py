@@ -44,6 +44,11 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str], list[str] | str]] = {
                 score_function="sigmoid", routed_scaling_factor=2.5, partial_rotary_factor=0.5, use_qk_norm=True),
         ["query_key_value"], "all-linear",
     ),
+    "deepseek-moe-16b": (
+        decoder("deepseek", 8192, 2048, 10944, 16, 16, 4, n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2,
+                moe_intermediate_size=1408, first_k_dense_replace=1, norm_topk_prob=False, aux_loss_alpha=0.001),
+        ["q_proj", "v_proj"], "all-linear",
+    ),
     "internlm2-ungrouped": (decoder("internlm2", 8192, 2048, 5632, 16, 16, 3, bias=True), ["wqkv"], "all-linear"),
 }  # fmt: skip
 

@@ -7,9 +7,8 @@ not the row numbers they become) is kept here.
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from lab.remote.parts import GatedMLP
+from torch import nn
 
 
 def _rows(mask, experts):
@@ -47,7 +46,9 @@ class Put(torch.autograd.Function):
         (mask,) = ctx.saved_tensors
         of_y = None
         if ctx.needs_input_grad[0]:
-            zeros = torch.zeros((max(1, mask.numel() // ctx.experts), grad.shape[-1]), dtype=grad.dtype, device=grad.device)
+            zeros = torch.zeros(
+                (max(1, mask.numel() // ctx.experts), grad.shape[-1]), dtype=grad.dtype, device=grad.device
+            )
             of_y = grad.clone().index_put_((_rows(mask, ctx.experts),), zeros)
         of_values = grad[_rows(mask, ctx.experts)] if ctx.needs_input_grad[1] else None
         return of_y, of_values, None, None
@@ -111,7 +112,8 @@ class SparseBlock(nn.Module):
     def __init__(self, config, gate):
         super().__init__()
         self.experts = nn.ModuleList(
-            GatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act) for _ in range(config.num_experts)
+            GatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act)
+            for _ in range(config.num_experts)
         )
         self.gate = gate(config)
         self.shared_experts = None

@@ -6,10 +6,9 @@ Read in wxthu/nas_tuner 316794f, modeling_minicpm.py.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
-from torch import nn
-
 from lab.remote.parts import (
     CachedRotary,
     GatedMLP,
@@ -22,6 +21,7 @@ from lab.remote.parts import (
     repeated,
     rotate_half,
 )
+from torch import nn
 
 
 def turned(q, k, cos, sin, positions):
@@ -110,7 +110,7 @@ class MiniCPMForCausalLM(RemoteCausal):
         tie_word_embeddings=True, scale_emb=1, dim_model_base=1, scale_depth=1,
     )  # fmt: skip
     decoder = MiniCPMModel
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def head(self, hidden):
         return self.lm_head(hidden / (self.config.hidden_size / self.config.dim_model_base))

@@ -86,11 +86,15 @@ class PickedMLP(Module):
         hidden = ops.copy(t, x, "experts: rows repeated", x.numel * chosen, x.width)
         y = self.experts(t, hidden, chosen)
         y = _over_choices(t, ops.mul(t, y, weights, "experts: weighted"), x.numel)
-        y = ops.cast(t, y, x.dtype, "experts: result")
+        y = self.joined(t, x, y)
         t.local(numbers)
         if self.shared_experts is None:
             return y
         return ops.add(t, y, self.shared_experts(t, x), "experts plus shared expert")
+
+    def joined(self, t: Tape, x: Tensor, y: Tensor) -> Tensor:
+        """What becomes of the experts' sum: the input's dtype."""
+        return ops.cast(t, y, x.dtype, "experts: result")
 
 
 def _over_choices(t: Tape, x: Tensor, numel: Size) -> Tensor:

@@ -15,7 +15,6 @@ SAME: Final = {"kimi_k2": "deepseek_v3"}
 ON_THE_HUB: Final = {
     "aquila": "a Llama by another name",
     "baichuan": "query, key and value in one matrix; the 13B and larger ones have ALiBi",
-    "deepseek": "DeepSeek-MoE: Llama's attention, experts beside shared ones",
     "internlm": "a Llama with biases on attention",
     "llada": "a masked diffusion model: every token sees every other, and the loss is of masked tokens",
     "llada2_moe": "a masked diffusion model with experts",

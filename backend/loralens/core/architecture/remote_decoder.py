@@ -21,8 +21,9 @@ from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
-from loralens.core.tape.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS_BY_SEQUENCE
+from loralens.core.tape.size import SEQUENCE, SEQUENCE_SQUARED, TOKENS_BY_SEQUENCE, Size
 from loralens.core.tape.tape import Tape
+from loralens.core.tape.validity import Validity
 
 OWN_CODE: Final = (
     "this family's code lies beside its weights (trust_remote_code): it is walked as that code reads, whatever version of "
@@ -107,9 +108,20 @@ class CachedAttention(RemoteAttention):
         return cos, sin
 
 
-class RemoteDecoder(CausalDecoder):
-    """The causal language model."""
+class GrownAttention(RemoteAttention):
+    """Each layer's tables have been made anew for the longest sequence, in the dtype of what turns (DeepSeek's way)."""
 
+    def position(self, t: Tape, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        """Rotary embedding with the rows of the positions."""
+        width = self.s.rotated
+        cos, sin = (t.new(SEQUENCE * width, q.dtype, width, f"rotary: {name}") for name in ("cos", "sin"))
+        return rotate_part(t, q, k, (cos, sin), width)
+
+
+class RemoteDecoder(CausalDecoder):
+    """The causal language model. `grown_tables`: its layers' attention is `GrownAttention`, whose tables stay."""
+
+    grown_tables = False
     caches = False
     default_targets: tuple[str, ...] | str = "all-linear"
     cuts_logits = True
@@ -124,6 +136,26 @@ class RemoteDecoder(CausalDecoder):
         numbers = 2 * positions * s.rotated * s.layers
         self.buffer_bytes = s.layers * (s.rotated // 2 * 4) + (0 if dtype is None else numbers * ITEM_BYTES[dtype])
         self.buffer_numbers = numbers if dtype is None else 0
+
+    def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
+        """Beside the batch what its length has made of the layers' tables."""
+        given = super().inputs(recipe, validity)
+        if not self.grown_tables:
+            return given
+        wide = self.wide_tables(recipe)
+        narrow = ITEM_BYTES[recipe.autocast or recipe.weights_dtype] * (self.s.layers - wide)
+        size = SEQUENCE * (2 * self.s.rotated * (narrow + ITEM_BYTES["float32"] * wide))
+        return [*given, ("rotary: tables of all layers", size)]
+
+    def wide_tables(self, recipe: Recipe) -> int:
+        """Layers whose tables are float32 whatever autocast says: packed layers return the dtype that they are given."""
+        return self.s.layers if self.packed and self.embedding.weight.dtype == "float32" else 0
+
+    @property
+    def packed(self) -> bool:
+        """Are the layers' weights packed?"""
+        _, stack = self.stacks()[0]
+        return any(parameter.packing is not None for parameter in stack.layers[0].all_parameters())
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Each layer makes its own."""

@@ -52,7 +52,9 @@ class MiniCPM(RemoteDecoder):
         for name in ("sparse_config", "num_experts"):
             if config.has(name):
                 raise UnsupportedArchitecture(
-                    f"MiniCPM with config.{name} is not modelled", field=f"config.{name}", hint=f"leave {name} out for the dense model"
+                    f"MiniCPM with config.{name} is not modelled",
+                    field=f"config.{name}",
+                    hint=f"leave {name} out for the dense model",
                 )
         s, bias = Shape.read(config, tied=True), config.flag("attention_bias", False)
 

@@ -17,21 +17,19 @@ from loralens.core.architecture.module import Linear, Module
 from loralens.core.architecture.moe import Router, best
 from loralens.core.architecture.moe_looped import EQUAL_SHARES
 from loralens.core.architecture.moe_picked import PickedExperts, PickedMLP
-from loralens.core.architecture.remote_decoder import CachedAttention, RemoteDecoder
+from loralens.core.architecture.remote_decoder import GrownAttention, RemoteDecoder
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.architecture.shape import MAX_HEADS, Shape
 from loralens.core.errors import UnsupportedArchitecture
-from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape import ops
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.selecting import divide_by, gather
-from loralens.core.tape.size import SEQUENCE, TOKENS, Size
+from loralens.core.tape.size import TOKENS
 from loralens.core.tape.tape import Tape
-from loralens.core.tape.validity import Validity
 
 
-class BailingAttention(CachedAttention):
+class LingAttention(GrownAttention):
     """Three slices of one matrix, head by head."""
 
     def __init__(self, s: Shape, qkv_bias: bool, bias: bool, second: bool) -> None:
@@ -57,8 +55,7 @@ class BailingAttention(CachedAttention):
         """With the layer's own tables, which have the dtype of what turns, or with the model's."""
         if self._second:
             return rotate_part(t, q, k, call.shared["rotary"], self.s.rotated, pass_empty=True)
-        cos, sin = (t.new(SEQUENCE * self.s.rotated, q.dtype, self.s.rotated, f"rotary: {name}") for name in ("cos", "sin"))
-        return rotate_part(t, q, k, (cos, sin), self.s.rotated)
+        return super().position(t, q, k, call)
 
     def output(self, t: Tape, x: Tensor) -> Tensor:
         """The output projection."""
@@ -102,10 +99,10 @@ class SigmoidGate(Router):
         return ops.scale(t, values, "router: weights"), numbers
 
 
-class BailingLayer(Module):
+class LingLayer(Module):
     """Pre-norm attention and MLP or experts."""
 
-    def __init__(self, s: Shape, attention: BailingAttention, mlp: Module) -> None:
+    def __init__(self, s: Shape, attention: LingAttention, mlp: Module) -> None:
         self.attention = attention
         self.mlp = mlp
         self.input_layernorm = LateCastRMSNorm(s.hidden)
@@ -122,7 +119,7 @@ class BailingLayer(Module):
         return ops.add(t, residual, hidden, "residual stream after the layer")
 
 
-class BailingMoe(RemoteDecoder):
+class Ling(RemoteDecoder):
     """The causal language model."""
 
     def __init__(self, config: Config) -> None:
@@ -143,15 +140,16 @@ class BailingMoe(RemoteDecoder):
         qkv_bias, bias = config.flag("use_qkv_bias", False), config.flag("use_bias", False)
         gate = SigmoidGate if self.second else SoftmaxGate
 
-        def layer(is_dense: bool) -> BailingLayer:
+        def layer(is_dense: bool) -> LingLayer:
             mlp: Module = GatedMLP(s.hidden, s.intermediate, act=s.act)
             if not is_dense:
                 beside = GatedMLP(s.hidden, width * shared, act=s.act) if shared else None
                 mlp = PickedMLP(gate(s.hidden, experts, chosen), PickedExperts(s.hidden, width, experts, s.act), beside)
-            return BailingLayer(s, BailingAttention(s, qkv_bias, bias, self.second), mlp)
+            return LingLayer(s, LingAttention(s, qkv_bias, bias, self.second), mlp)
 
         kinds = [index < dense for index in range(s.layers)]
         self.assemble(s, layer, kinds, norm=LateCastRMSNorm, names=PartNames(embedding="word_embeddings"))
+        self.grown_tables = not self.second
         self.buffer_bytes = (1 if self.second else s.layers) * (s.rotated // 2 * 4)
         self.buffer_numbers = experts * kinds.count(False) if self.second else 0  # biases that choose
 
@@ -159,15 +157,6 @@ class BailingMoe(RemoteDecoder):
         """Ling 2's; each layer of Ling 1 has its own."""
         if self.second:
             call.shared["rotary"] = Rotary(self.s.rotated).tables(t, hidden)
-
-    def inputs(self, recipe: Recipe, validity: Validity) -> list[tuple[str, Size]]:
-        """Beside the batch the tables of Ling 1's layers, which have grown to the longest sequence and stay."""
-        given = super().inputs(recipe, validity)
-        if self.second:
-            return given
-        prepared = recipe.quantization is not None and recipe.quantization.prepare_kbit
-        dtype = "float32" if prepared else recipe.autocast or recipe.weights_dtype
-        return [*given, ("rotary: tables of all layers", SEQUENCE * (2 * self.s.rotated * self.s.layers * ITEM_BYTES[dtype]))]
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """How the experts run."""
