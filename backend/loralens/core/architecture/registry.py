@@ -96,7 +96,6 @@ FAMILIES: Final[dict[str, str]] = {
     "minicpm": "minicpm:MiniCPM",
     "deepseek": "deepseek_moe:DeepSeekMoE",
     "bailing_moe": "ling:Ling",
-    "bailing_moe_v2": "ling:Ling",
     "apertus": "apertus:Apertus",
     "minimax_m2": "minimax_m2:MiniMaxM2",
     "hy_v3": "hy_v3:HyV3",

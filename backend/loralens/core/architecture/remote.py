@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-# the same code under another name: model type -> walked type (moonshotai/Kimi-K2-Instruct, config.json: `DeepseekV3ForCausalLM`)
-SAME: Final = {"kimi_k2": "deepseek_v3"}
+# the same code under another name: model type -> walked type (config.json of moonshotai/Kimi-K2-Instruct: `DeepseekV3ForCausalLM`)
+SAME: Final = {"bailing_moe_v2": "bailing_moe", "kimi_k2": "deepseek_v3"}
 
 # what differs from a Llama; those with fields of their own are refused, the others counted as about as many
 ON_THE_HUB: Final = {

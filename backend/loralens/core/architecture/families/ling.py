@@ -130,8 +130,8 @@ class Ling(RemoteDecoder):
                 hint="num_nextn_predict_layers=0 is the model without them",
             )
         s = Shape.read(config)
-        named = config.entries.get("architectures")
-        self.second = config.text("score_function", "") == "sigmoid" or "V2" in str(named)
+        named = f"{config.entries.get('architectures')} {config.text('model_type', '')}"
+        self.second = config.text("score_function", "") == "sigmoid" or "V2" in named or "_v2" in named
         experts = config.integer("num_experts", high=MAX_EXPERTS)
         chosen = config.integer("num_experts_per_tok", high=experts)
         width = config.integer("moe_intermediate_size")
