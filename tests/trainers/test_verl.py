@@ -57,6 +57,13 @@ def test_every_fact_is_in_the_recipe(settings, facts):
     assert not r.blocks
 
 
+def test_sglang_has_words_of_its_own():
+    engine = {f"{ROLLOUT}.name": "sglang", f"{ROLLOUT}.free_cache_engine": False}
+    rollout = recipe_of(read_command({**GRPO, **engine})).rollout
+    assert (rollout.engine, rollout.mem_fraction_static, rollout.memory_release) == ("sglang", 0.6, "nothing")
+    assert recipe_of(read_command({**GRPO, f"{ROLLOUT}.name": "sglang"})).rollout.memory_release == "weights"
+
+
 def test_yaml_says_the_same():
     nested = (
         "algorithm: {adv_estimator: grpo}\ndata: {train_batch_size: 1024, max_prompt_length: 512, max_response_length: 1024}\n"

@@ -19,7 +19,7 @@ WITHOUT_CRITIC: Final = (
     "grpo", "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "reinforce_plus_plus", "reinforce_plus_plus_baseline",
     "remax", "opo", "gpg",
 )  # fmt: skip
-ENGINES: Final = {"vllm": "vllm", "sglang": "vllm", "hf": "transformers"}
+ENGINES: Final = {"vllm": "vllm", "sglang": "sglang", "hf": "transformers"}
 PROMPT = RESPONSE = 512
 MINI_BATCH: Final = 256
 PACKED: Final = 16_384
@@ -85,14 +85,19 @@ def _engine(r: Reading) -> None:
     name = f"{ROLLOUT}.name"
     engine = str(r.get(name) or "vllm")
     r.say("rollout", ENGINES.get(engine, "vllm"), name)
-    if engine not in ("vllm", "hf"):
+    if engine not in ENGINES:
         r.near(f"the engine {engine[:20]} is not modelled: counted as vLLM", name)
-    if ENGINES.get(engine, "vllm") != "vllm":
+    if engine == "hf":
         return
     share, frees = f"{ROLLOUT}.gpu_memory_utilization", f"{ROLLOUT}.free_cache_engine"
     part = r.get(share)
-    r.say("gpu_memory_utilization", part if isinstance(part, (int, float)) else 0.5, share)
-    r.say("sleep_level", 0 if r.get(frees) is False else 1, frees)
+    part = part if isinstance(part, (int, float)) else 0.5
+    if engine == "sglang":
+        r.say("mem_fraction_static", part, share)
+        r.say("memory_release", "nothing" if r.get(frees) is False else "weights", frees)
+    else:
+        r.say("gpu_memory_utilization", part, share)
+        r.say("sleep_level", 0 if r.get(frees) is False else 1, frees)
     if (r.whole(f"{ROLLOUT}.tensor_model_parallel_size", 1) or 1) > 1:
         r.near("the engine's weights are cut among cards: counted whole", f"{ROLLOUT}.tensor_model_parallel_size")
 

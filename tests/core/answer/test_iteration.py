@@ -53,6 +53,32 @@ def test_the_share_that_fits_is_what_the_rollout_leaves():
     assert low == (int(card * 0.4) - fixed - GRAPHS[1]) // engine["kv_bytes_per_sequence"]
 
 
+def test_sglangs_share_is_of_what_is_free_when_it_starts():
+    """Weights and cache lie in it, by hand; a pass and the graphs beside it (`profile_max_num_token`)."""
+    answer = answered(engine="sglang", mem_fraction_static=0.5)
+    found = answer["iteration"]
+    card, engine, held = catalogue.gpu("h100-sxm").memory_bytes, found["engine"], found["resident_bytes"]
+    free = card - needed_by_rule(held["weights"] + held["adapter"], "h100-sxm")[0]
+    row = found["cards"][0]
+    assert engine["share_of"] == "free"
+    assert row["sequences"] == [(int(free * 0.5) - engine["weights_bytes"]) // engine["kv_bytes_per_sequence"]] * 2
+    beside = card - needed_by_rule(sum(held.values()), "h100-sxm")[0]
+    most = beside - engine["profile_bytes"] - GRAPHS[1]
+    assert row["utilization"]["most"] == most * 100 // free / 100
+    assert any(line.startswith("SGLang: mem_fraction_static") for line in answer["assumptions"])
+
+
+def test_what_sglang_releases_decides_what_learns_beside_it():
+    def headroom(release):
+        row = answered(engine="sglang", memory_release=release, mem_fraction_static=0.3)["iteration"]
+        return row["cards"][0]["headroom_bytes"], {phase["engine"] for phase in row["phases"]}
+
+    assert headroom("weights")[0] > headroom("nothing")[0]
+    assert headroom("nothing")[1] == {"weights", "awake"}
+    small = answered("rtx-4090", engine="sglang", memory_release="kv_cache", mem_fraction_static=0.9)["iteration"]
+    assert small["cards"][0]["utilization"] is None  # the learner does not fit beside the engine's weights
+
+
 def test_an_engine_that_does_not_sleep_leaves_less():
     asleep, awake = (answered(engine="vllm", sleep_level=level)["iteration"] for level in (2, 0))
     assert awake["cards"][0]["utilization"]["most"] < asleep["cards"][0]["utilization"]["most"]

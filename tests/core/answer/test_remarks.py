@@ -60,6 +60,7 @@ SAMPLES = {
     "rollout_rows": [4],
     "gpu_memory_utilization": [0.5],
     "sleep_level": [1],
+    "mem_fraction_static": [0.7],
 }
 ALIKE = {
     "autocast": "without it, 16-bit weights compute in 16 bits too",
@@ -75,6 +76,7 @@ ALIKE = {
     "value_dtype": "two kinds of 16 bits",
     "reward_dtype": "two kinds of 16 bits",
     "old_logprobs": "with an engine beside the trainer it is what none means",
+    "memory_release": "on a card with room for both, the engine's weights need not go",
     "sleep_level": "1 and 2 leave the same on the card: level 1 keeps the weights on the host",
     "reduce_dtype": "two kinds of 16 bits",
     "vocabulary_parallel": "an embedding that is tied to the head is always cut",
@@ -115,6 +117,7 @@ APART = [
     ),
     ("qwen2.5-0.5b", "lora", {"objective": "distillation", "teacher": "qwen2.5-1.5b"}, ("objective", "teacher")),
     ("qwen2.5-0.5b", "lora", {"objective": "grpo", "rollout": "vllm"}, ("objective", "rollout", "labelled_tokens")),
+    ("qwen2.5-0.5b", "lora", {"objective": "grpo", "rollout": "sglang"}, ("rollout",)),
     (
         "qwen2.5-0.5b",
         "lora",

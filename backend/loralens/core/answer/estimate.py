@@ -11,7 +11,7 @@ from loralens.core.answer.evaluated import evaluation_of
 from loralens.core.answer.explain import terms
 from loralens.core.answer.host import host_of
 from loralens.core.answer.iteration import ASSUMPTIONS as ENGINE_ASSUMPTIONS
-from loralens.core.answer.iteration import iteration
+from loralens.core.answer.iteration import SGLANG_ASSUMPTIONS, iteration
 from loralens.core.answer.moments import RESIDENT, Moments, unified_note
 from loralens.core.answer.notebook import html_card
 from loralens.core.answer.overhead import (
@@ -252,8 +252,8 @@ class Estimate:
             *remarks(self.plan, self.recipe),
             *said_of_trainer(self.recipe, self.method),
         ]
-        if self.recipe.objective.type in GENERATED and self.recipe.rollout.engine == "vllm":
-            own += ENGINE_ASSUMPTIONS
+        if self.recipe.objective.type in GENERATED:
+            own += {"vllm": ENGINE_ASSUMPTIONS, "sglang": SGLANG_ASSUMPTIONS}.get(self.recipe.rollout.engine, ())
         own += self.moments.said()
         if allocator == "rule":
             return [*own, *ASSUMPTIONS]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from loralens.core.answer.iteration import engine_of
+from loralens.core.answer.iteration import engine_of, share_asked
 from loralens.core.answer.kv_cache import cache_of, queries_per_key
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.objectives.assembled import assemble
 from loralens.core.objectives.generating import VLLM, Generating, generating
 from loralens.core.question.objectives import GENERATED
 from loralens.core.question.precision import ITEM_BYTES
+from loralens.core.step.held import held_parameters
 from loralens.core.time.generation import Completions, card_seconds, prompt_seconds, token_seconds
 from loralens.core.time.rates import known, speed_of
 from loralens.core.time.step_time import half_dtype
@@ -19,6 +20,7 @@ from loralens.core.time.step_time import half_dtype
 if TYPE_CHECKING:
     from loralens.core.answer.iteration import Engine
     from loralens.core.catalogue import Gpu
+    from loralens.core.objectives.assembled import Assembled
     from loralens.core.question.model import Model
     from loralens.core.question.recipe import Recipe
     from loralens.core.time.rates import Band, Speed
@@ -30,7 +32,7 @@ HANDED: Final = 6
 """Times that the weights are read or written when they are handed over: adapters merged, copied, unmerged again (TRL 1.16.0
 generation/vllm_generation.py); an assumption, as what Python takes for each tensor is left out."""
 UNKNOWN: Final = {
-    "none": "time: of learning alone, since nothing is named that generates (rollout=transformers or vllm)",
+    "none": "time: of learning alone, since nothing is named that generates (rollout=transformers, vllm or sglang)",
     "server": "time: of learning alone, since the completions come from a server: what it runs on is not known",
 }
 WHOLE: Final = (
@@ -70,11 +72,12 @@ def rollout_on(
     speed = speed_of(gpu, half_dtype(recipe))
     if speed is None:
         return None, []
-    work = generating(model.config, assemble(model.config, method, recipe), recipe)
+    assembled = assemble(model.config, method, recipe)
+    work = generating(model.config, assembled, recipe)
     assert work is not None  # both engines are counted
     try:
         engine = engine_of(model, recipe) if work.engine == VLLM else None
-        at_once = _at_once(engine, recipe, gpu, work.rows)
+        at_once = _at_once(engine, recipe, gpu, work.rows, assembled)
         if not at_once:
             return None, [FULL]
         found = _timed(model, recipe, work, at_once, speed)
@@ -118,17 +121,20 @@ def _timed(model: Model, recipe: Recipe, work: Generating, at_once: int, speed: 
     return RolloutTime(work.rows, at_once, work.prompt, work.completion, phases, sum(slow) / sum(expected))
 
 
-def _at_once(engine: Engine | None, recipe: Recipe, gpu: Gpu, rows: int) -> int:
+def _at_once(engine: Engine | None, recipe: Recipe, gpu: Gpu, rows: int, assembled: Assembled) -> int:
     """Sequences that are generated at the same time: all, or as many as the engine's share holds whole."""
     if engine is None:
         return rows
-    return min(rows, engine.sequences(int(gpu.memory_bytes * recipe.rollout.utilization), safe=False))
+    point = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
+    models = (assembled.root, *assembled.beside.frozen.values())
+    standing = sum(item.parameter.bytes.at(*point) * item.count for root in models for item in held_parameters(root))
+    return min(rows, engine.sequences(int(engine.whole(gpu, standing) * share_asked(recipe)), safe=False))
 
 
 def _handed_over(engine: Engine, recipe: Recipe, speed: Speed) -> tuple[float, float, float]:
     weights = engine.weights
     seconds = HANDED * weights / speed.bytes_per_second
-    if recipe.rollout.sleep_level == 1:  # to host memory and back
+    if recipe.rollout.engine == VLLM and recipe.rollout.sleep_level == 1:  # to host memory and back
         seconds += 2 * weights / known().constants.host_bytes_per_second
     wide = known().bands["other"]
     return seconds, seconds * wide.low, seconds * wide.high

@@ -145,8 +145,9 @@ class IterationPhase(TypedDict):
 
 
 class IterationEngine(TypedDict):
-    """A vLLM engine beside the trainer."""
+    """An engine beside the trainer."""
 
+    share_of: Annotated[str, "What its share is of: the whole card (vLLM), or what is free when it starts (SGLang)."]
     weights_bytes: Bytes
     profile_bytes: Bytes
     graphs_band_bytes: Annotated[list[Bytes], "CUDA graphs, low and high (assumption)."]
@@ -156,7 +157,7 @@ class IterationEngine(TypedDict):
 
 
 class UtilizationBand(TypedDict):
-    """Shares of the whole card with which everything fits."""
+    """Shares, of what the engine's `share_of` names, with which everything fits."""
 
     least: float
     most: float

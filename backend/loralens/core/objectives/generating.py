@@ -15,6 +15,7 @@ from loralens.core.architecture.registry import build
 from loralens.core.methods.frozen import hold_frozen
 from loralens.core.objectives.engines import engine_words
 from loralens.core.objectives.rollouts import completion_of, last_logits, rows_of, scores
+from loralens.core.question.objectives import ON_THIS_CARD
 from loralens.core.tape.autocast import end_autocast
 from loralens.core.tape.counting import CountingTape
 from loralens.core.tape.ledger import Ledger
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 ITSELF: Final = "transformers"
 VLLM: Final = "vllm"
-"""Engines whose work is counted: that of a server is another machine's."""
+"""Engines whose work is counted: that of a server is another machine's. SGLang's is taken to be vLLM's (assumption)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Generating:
 
 def generating(config: Mapping[str, Any], assembled: Assembled, recipe: Recipe) -> Generating | None:
     """None where nothing generates, or a server does."""
-    engine = recipe.rollout.engine
+    engine = VLLM if recipe.rollout.engine in ON_THIS_CARD else recipe.rollout.engine
     if engine not in (ITSELF, VLLM):
         return None
     rows, completion = rows_of(recipe), completion_of(recipe)

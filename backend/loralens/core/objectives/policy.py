@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from loralens.core.objectives.logprobs import log_probabilities, of_rows
 from loralens.core.objectives.objective import BaseObjective
 from loralens.core.objectives.rollouts import generated, judged, rows_of
+from loralens.core.question.objectives import ON_THIS_CARD
 from loralens.core.tape.size import SEQUENCE
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _NO_ROLLOUT = (
     "rollout: not counted, since nothing is named that generates the completions; "
-    "rollout=transformers, vllm or server names it"
+    "rollout=transformers, vllm, sglang or server names it"
 )
 
 _NO_REWARD_MODEL = (
@@ -91,4 +92,4 @@ def scores_before(recipe: Recipe) -> bool:
     asked = recipe.objective.old_logprobs
     if recipe.objective.type == "rloo":
         return True
-    return recipe.rollout.engine in ("vllm", "server") if asked is None else asked
+    return recipe.rollout.engine in (*ON_THIS_CARD, "server") if asked is None else asked

@@ -66,7 +66,7 @@ def learned_together(passes: Passes) -> Tensor:
     """
     recipe, t, value = passes.recipe, passes.tape, passes.value
     assert value is not None  # assembled with the policy
-    if recipe.rollout.engine in ("vllm", "server"):
+    if recipe.rollout.engine not in ("none", "transformers"):
         raise InvalidInput(
             f"TRL's one loop for policy and value model generates with transformers alone, not with {recipe.rollout.engine}",
             field="rollout.engine",

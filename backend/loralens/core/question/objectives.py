@@ -36,7 +36,9 @@ WHOLE_LOGITS: Final = ("orpo", "cpo", "simpo")
 """TRL's trainers that build whole logits. Source: trl 1.16.0 experimental/orpo, experimental/cpo."""
 DIVIDED: Final = ("zero3", "fsdp", "fsdp2")
 """Strategies that divide the weights."""
-ENGINES: Final = ("none", "transformers", "vllm", "server")
+ENGINES: Final = ("none", "transformers", "vllm", "sglang", "server")
+ON_THIS_CARD: Final = ("vllm", "sglang")
+"""Engines of their own that stand beside the learner."""
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
@@ -61,6 +63,7 @@ VECTORS: Final = _of("contrastive")
 SEVERAL: Final = Need("one GPU has no others to gather from", lambda _, r: r.parallelism.data_parallel > 1)
 VALUED: Final = _of("ppo")
 JUDGED: Final = Need("functions judge where no reward_model is named", lambda _, r: r.reward_model.model is not None)
+SGLANG: Final = Need("only a SGLang engine on this card has it", lambda _, r: r.rollout.engine == "sglang")
 VLLM: Final = Need("only a vLLM engine on this card has it", lambda _, r: r.rollout.engine == "vllm")
 
 
@@ -248,7 +251,7 @@ class Rollout:
     engine: str = word(
         "none",
         Choice(ENGINES),
-        "What generates: the model itself by transformers, a vLLM engine on this card, or a server elsewhere; none: not asked.",
+        "What generates: the model itself by transformers, a vLLM or SGLang engine on this card, or a server elsewhere; none: not asked.",
         name="rollout",
         needs=(ROLLED,),
     )
@@ -271,6 +274,19 @@ class Rollout:
         Whole(0, 2),
         "What vLLM gives back while the model learns: 0 nothing, 1 its cache and its weights to the host, 2 both for good.",
         needs=(ROLLED, VLLM),
+    )
+
+    mem_fraction_static: float = word(
+        0.5,
+        Number(0.01, 1),
+        "Share, of what is free on the card when SGLang starts, that its weights and its cache take; verl's default.",
+        needs=(ROLLED, SGLANG),
+    )
+    memory_release: str = word(
+        "weights",
+        Choice(("nothing", "kv_cache", "weights")),
+        "What SGLang gives back while the model learns: nothing, its cache, or its weights too.",
+        needs=(ROLLED, SGLANG),
     )
 
     @staticmethod
