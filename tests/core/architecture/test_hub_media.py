@@ -18,8 +18,8 @@ from loralens.lab.trace.grid_media import media_config
 from loralens.lab.trace.grid_media_more import CONFIGS
 
 # published: the bytes of the checkpoints' files in GB, two for a parameter (internlm/Intern-S1-mini, and
-# moonshotai/Kimi-VL-A3B-Thinking: 4.99 GB, five of 5 GB, 2.84 GB)
-TOTALS = {"intern-s1-mini": 17.1, "kimi-vl-a3b": 32.8}
+# moonshotai/Kimi-VL-A3B-Thinking: 4.99 GB, five of 5 GB, 2.84 GB; a fine-tuned dots.ocr: 4.99 and 1.09 GB)
+TOTALS = {"intern-s1-mini": 17.1, "kimi-vl-a3b": 32.8, "dots.ocr": 6.1}
 
 
 def said(config: Any, **recipe: Any) -> list[str]:
@@ -42,7 +42,13 @@ def test_branches_that_are_dropped_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, whose", [("intern-s1-mini", "InternVL"), ("yi-vl-6b", "LLaMA-Factory"), ("kimi-vl-narrow", "DeepSeek-V3")]
+    "name, whose",
+    [
+        ("intern-s1-mini", "InternVL"),
+        ("yi-vl-6b", "LLaMA-Factory"),
+        ("kimi-vl-narrow", "DeepSeek-V3"),
+        ("dots-ocr", "Qwen2"),
+    ],
 )
 def test_whose_code_is_walked_is_said_with_pictures_and_without(name: str, whose: str) -> None:
     config = media_config(name, 2, 2)
@@ -85,3 +91,15 @@ def test_kimi_vl_s_tower_by_sdpa_has_every_score_and_a_plan_for_one_batch() -> N
     assert made().allocated_bytes - made(attention="flash").allocated_bytes > 2 * scores
     validity = made().plan.validity
     assert validity.covers(1, 3000, 8) and not validity.covers(2, 2048, 8)
+
+
+@pytest.mark.parametrize("kernel, known", [("flash_attention_2", True), ("sdpa", True), ("eager", False)])
+def test_dots_ocr_s_tower_has_the_attention_of_its_config(kernel: str, known: bool) -> None:
+    config = media_config("dots-ocr", 2, 2)
+    config = {**config, "vision_config": {**config["vision_config"], "attn_implementation": kernel}}
+    if known:
+        assert count_parameters(config).exact
+        return
+    with pytest.raises(UnsupportedArchitecture, match="eager is not modelled") as problem:
+        count_parameters(config)
+    assert problem.value.field == "config.vision_config.attn_implementation"

@@ -20,7 +20,12 @@ LINES = {line["name"]: line for line in map(json.loads, FILE.read_text("utf-8").
 
 @pytest.mark.parametrize(
     "name",
-    ["intern-s1-mini/lora-everywhere-checkpointing", "yi-vl-6b/full-tower-frozen", "kimi-vl-narrow/lora-language"],
+    [
+        "intern-s1-mini/lora-everywhere-checkpointing",
+        "yi-vl-6b/full-tower-frozen",
+        "kimi-vl-narrow/lora-language",
+        "dots-ocr/full-tower-frozen",
+    ],
 )
 def test_records_are_not_stale(name: str) -> None:
     assert grid.trace_one(name, LINES[name]["request"])["expected"] == LINES[name]["expected"]

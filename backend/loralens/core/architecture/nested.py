@@ -43,7 +43,10 @@ _TEXT: Final = {
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 }
 # text fields at the top level
-_FLAT: Final = {name: f"{name}_text" for name in ("qwen2_vl", "qwen2_5_vl", "paddleocr_vl")} | {"got_ocr2": "qwen2"}
+_FLAT: Final = {name: f"{name}_text" for name in ("qwen2_vl", "qwen2_5_vl", "paddleocr_vl")} | {
+    "got_ocr2": "qwen2",
+    "dots_ocr": "qwen2",
+}
 _FIELDS: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "llama": (4096, 11008, 32, 32, 32000),

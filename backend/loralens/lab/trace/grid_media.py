@@ -40,6 +40,7 @@ _FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
 _EVERY_RECIPE: Final = "qwen2.5-vl-3b"
 _ALSO: Final = {"llama-3.2-11b-vision": ("full-text", "lora-text"), "llama-4-scout-whole": ("full-text",),
                 "paligemma2-3b-224": ("full-fp32-autocast",), "gemma-4-unified": ("full-text", "lora-tower-frozen"),
+                "dots-ocr": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-tower-frozen"),
                 "kimi-vl-narrow": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-language", "lora-text"),
                 "minimax-m3-narrow": ("full-checkpointing", "full-fp32-autocast", "full-text", "lora-text"),
                 "step-3.7-narrow": ("full-fp32-autocast", "full-text", "lora-text"),
@@ -254,6 +255,7 @@ def media_config(name: str, layers: int, tower: int) -> JsonObject:
 
 
 _LANGUAGE: Final[dict[str, str]] = dict.fromkeys(("smolvlm2-2.2b", "idefics2-8b", "idefics3-8b"), TEXT)
+_LANGUAGE["dots-ocr"] = r"model\.layers.*\.(q_proj|v_proj|down_proj)"
 _LANGUAGE["phi-4-multimodal"] = r"model\.layers.*\.(qkv_proj|down_proj)"
 _LANGUAGE["glm-4.5v-narrow"] = r".*language_model.*\.(q_proj|v_proj)"
 # PEFT cannot adapt Llama 4's router, which all-linear takes in, nor has an adapter on experts dropout

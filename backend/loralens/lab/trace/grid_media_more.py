@@ -33,12 +33,16 @@ FAMILIES: Final[tuple[tuple[str, int, int, tuple[int, int], int], ...]] = (
     ("intern-s1-mini", 3, 5, (448, 896), 1024),
     ("yi-vl-6b", 3, 5, (448, 448), 1536),
     ("kimi-vl-narrow", 3, 5, (364, 500), 512),
+    ("dots-ocr", 4, 5, (364, 500), 512),
 )
 # where all-linear is not what is adapted
 NAMED: Final[dict[str, list[str]]] = {}
 # what is left unpacked where transformers casts pictures to the dtype of a packed layer and stops with an error
 _SKIP: Final = ["lm_head", "model.vision_tower"]
-SKIPS: Final = dict.fromkeys(("muse-glimmer-narrow", "lfm2-vl-1.6b", "lfm2.5-vl-1.6b", "ernie-4.5-vl-narrow"), _SKIP)
+SKIPS: Final = {
+    **dict.fromkeys(("muse-glimmer-narrow", "lfm2-vl-1.6b", "lfm2.5-vl-1.6b", "ernie-4.5-vl-narrow"), _SKIP),
+    "dots-ocr": ["lm_head", "vision_tower"],
+}
 # what a sample holds beside its pictures
 BESIDE: Final = {"video-llava-7b": {"video_frames": 4}}
 # published widths, unless a line above says otherwise
@@ -65,6 +69,14 @@ CONFIGS: Final[dict[str, JsonObject]] = {
         "vision_config": {"model_type": "moonvit", "hidden_size": 1152, "intermediate_size": 4304,
                           "num_hidden_layers": 27, "num_attention_heads": 16, "patch_size": 14,
                           "init_pos_emb_height": 64, "init_pos_emb_width": 64, "merge_kernel_size": [2, 2]},
+    },
+    "dots-ocr": {
+        "model_type": "dots_ocr", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "image_token_id": 151665,
+        "attention_bias": True, "tie_word_embeddings": False,
+        "vision_config": {"embed_dim": 1536, "hidden_size": 1536, "intermediate_size": 4224, "num_hidden_layers": 42,
+                          "num_attention_heads": 12, "num_channels": 3, "patch_size": 14, "post_norm": True,
+                          "spatial_merge_size": 2, "temporal_patch_size": 1, "use_bias": False},
     },
     "yi-vl-6b": {
         "model_type": "llava", "is_yi_vl_derived_model": True, "image_token_index": 64000, "projector_hidden_act": "gelu",

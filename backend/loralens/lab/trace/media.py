@@ -80,7 +80,8 @@ def _frozen(model: torch.nn.Module, recipe: Recipe) -> list[str]:
         return []
     wanted = TOWERS + (PROJECTORS if recipe.freeze_tower == "tower+projector" else ())
     inner: torch.nn.Module = getattr(model, "model", model)  # Llama 4 has its parts beside a causal model
-    return [name for name, _ in inner.named_modules() if name in wanted]
+    beside = [name for name, _ in model.named_children() if name in wanted]  # dots.ocr in it, with its names
+    return [name for name, _ in inner.named_modules() if name in wanted] or beside
 
 
 @contextmanager

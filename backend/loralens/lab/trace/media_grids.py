@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy
 import torch
 
+from loralens.core.architecture.families.dots_ocr import DotsMedia
 from loralens.core.architecture.families.ernie4_5_vl import ENDS
 from loralens.core.architecture.families.kimi_vision import CUBIC_TAPS, padded
 from loralens.core.architecture.families.kimi_vl import fitted as fitted_moon
@@ -152,6 +153,21 @@ def _kimi_vl(config: Any, recipe: Recipe) -> MediaInputs:
     )
 
 
+def _dots(config: Any, recipe: Recipe) -> MediaInputs:
+    """dots.ocr: Qwen2-VL's processor, with one frame in a patch."""
+    vision = config.vision_config
+    made = processor(
+        "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
+        size={"shortest_edge": DotsMedia.limits[0], "longest_edge": DotsMedia.limits[1]},
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+    )
+    given = made(pictures(recipe), return_tensors="np")
+    grids = [(int(high), int(wide)) for _, high, wide in given["image_grid_thw"]]
+    return MediaInputs(floats={"pixel_values": tuple(given["pixel_values"].shape)}, values={"image_grid_thw": grids})
+
+
 def _minimax(config: Any, recipe: Recipe) -> MediaInputs:
     """MiniMax-M3. Its processor needs torchvision: the rule here is our own."""
     vision = config.vision_config
@@ -273,6 +289,7 @@ def _minicpm(config: Any, recipe: Recipe) -> MediaInputs:
 
 
 MAKERS: Final[dict[str, Callable[[Any, Recipe], MediaInputs]]] = {
+    "dots_ocr": _dots,
     "kimi_vl": _kimi_vl,
     "ernie4_5_vl_moe": _ernie,
     "kimi_k25": _kimi,

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 # model_type -> module and classes of its config and its model
 TYPES: Final[dict[str, tuple[str, str, str]]] = {
+    "dots_ocr": ("dots_ocr", "DotsOCRConfig", "DotsOCR"),
     "interns1": ("interns1", "InternS1Config", "InternS1"),
     "kimi_vl": ("kimi_vl", "KimiVLConfig", "KimiVL"),
 }
