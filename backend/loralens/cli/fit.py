@@ -293,7 +293,7 @@ def _band(hours: GpuHours) -> str:
     return "" if low is None or high is None else f" ({_hours(low)} to {_hours(high)})"
 
 
-WAYS: Final = {"waited": "waited for", "ring": "beside attention", "hidden": "beside computing"}
+WAYS: Final = {"waited": "waited for", "ring": "while attention runs", "hidden": "while it computes"}
 
 
 def _step(time: Time) -> None:
