@@ -30,7 +30,7 @@ Prompts = Annotated[
 ]
 Generations = Annotated[
     int | None,
-    Option("--generations", help="Completions of each prompt (8 for GRPO, 1 for PPO).", metavar="INTEGER"),
+    Option("--generations", help="Completions of each prompt (8 for GRPO, 2 for RLOO, 1 for PPO).", metavar="INTEGER"),
 ]
 Utilization = Annotated[
     float | None,

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 AMOUNTS: Final = ("tokens", "samples", "prompts", "generations")
 MOST: Final = 10**15
-GENERATIONS: Final = {"grpo": 8}
-"""Completions of a prompt where nobody says: TRL 1.16.0 grpo_config.py, `num_generations`; PPO generates one."""
+GENERATIONS: Final = {"grpo": 8, "rloo": 2}
+"""Completions of a prompt where nobody says: TRL 1.16.0 grpo_config.py and rloo_config.py, `num_generations`; PPO generates one."""
 
 
 def is_asked(own: Mapping[str, Any]) -> bool:

@@ -175,7 +175,11 @@ def _spread(errors: Iterable[float]) -> str:
     return f"{100 * ordered[len(ordered) // 2]:.1f} / {100 * ordered[int(0.9 * len(ordered))]:.0f}"
 
 
+def write(folder: Path) -> None:
+    """Write the document anew."""
+    runs = read((folder / "generation-runs.jsonl").read_text(encoding="utf-8").splitlines())
+    (folder.parent / "accuracy-generation.md").write_text(markdown(runs), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    found = read((folder / "generation-runs.jsonl").read_text(encoding="utf-8").splitlines())
-    (folder.parent / "accuracy-generation.md").write_text(markdown(found), encoding="utf-8")
+    write(Path(sys.argv[1]))

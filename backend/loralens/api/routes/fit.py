@@ -34,7 +34,7 @@ def _request_body() -> Schema:
         },
         "generations": {
             "type": ["integer", "null"],
-            "description": "Completions of each prompt; 8 for GRPO, 1 for PPO where nothing is said.",
+            "description": "Completions of each prompt; where nothing is said 8 for GRPO, 2 for RLOO, 1 for PPO.",
         },
         "utilization": {
             "type": ["number", "null"],
