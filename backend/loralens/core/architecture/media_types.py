@@ -24,6 +24,7 @@ MEDIA: Final[dict[str, str]] = {
     "glm4v": "glm4v:Glm4vMedia",
     "glm4v_moe": "glm4v:Glm4vMedia",
     "glm_ocr": "glm_ocr:GlmOcrMedia",
+    "diffusion_gemma": "gemma4_vision:Gemma4Media",
     "dots_ocr": "dots_ocr:DotsMedia",
     "deepseek_ocr2": "deepseek_ocr2:DeepseekOcr2Media",
     "deepseek_vl": "deepseek_vl:DeepseekVLMedia",

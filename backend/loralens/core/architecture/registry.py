@@ -164,6 +164,7 @@ FAMILIES: Final[dict[str, str]] = {
     "rwkv": "rwkv:Rwkv",
     "minimax": "minimax:MiniMax",
     # counted for other reasons
+    "diffusion_gemma_text": "diffusion_gemma:DiffusionGemma",
     "gemma3n_text": "gemma3n:Gemma3n",
     "gemma4_text": "gemma4:Gemma4",
     "gemma4_unified_text": "gemma4:Gemma4Unified",
