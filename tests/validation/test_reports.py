@@ -75,7 +75,7 @@ def seconds(answer, observed):
 
 
 def slower(answer, observed):
-    """One of the five that a band of 80 % leaves out; its row says what is known about it."""
+    """The one in five that a band of 80 % leaves out; its row says what is known about it."""
     assert answer["time"]["step_seconds"]["high"] < observed["value"] < 1.25 * answer["time"]["step_seconds"]["high"]
 
 
