@@ -39,7 +39,7 @@ def read_command(settings):
     ("settings", "facts"),
     [
         (GRPO, {"objective": "grpo", "micro_batch_size": 40, "sequence_length": 1536, "labelled_tokens": 1024, "gpus": 8,
-                "gradient_accumulation_steps": 4, "rollout_rows": 640, "reference": "copy", "rollout": "vllm",
+                "gradient_accumulation_steps": 4, "rollout_rows": 640, "reference": "copy", "rollout": "vllm", "rollout_tp": 2,
                 "gpu_memory_utilization": 0.6, "sleep_level": 1, "strategy": "fsdp", "weights_dtype": "float32",
                 "loss": "kernel", "attention": "flash", "padded": False}),
         (PPO, {"objective": "ppo", "micro_batch_size": 16, "sequence_length": 1024, "gradient_accumulation_steps": 2,
@@ -64,6 +64,14 @@ def test_sglang_has_words_of_its_own():
     assert recipe_of(read_command({**GRPO, f"{ROLLOUT}.name": "sglang"})).rollout.memory_release == "weights"
 
 
+@pytest.mark.parametrize(
+    ("name", "away"), [("param_offload", "parameters"), ("optimizer_offload", "optimizer"), ("other", "none")]
+)
+def test_what_waits_on_the_host_while_completions_are_generated(name, away):
+    found = recipe_of(read_command({**GRPO, f"{ACTOR}.fsdp_config.{name}": True})).rollout
+    assert (found.trainer_offload, found.tensor_parallel) == (away, 2)
+
+
 def test_yaml_says_the_same():
     nested = (
         "algorithm: {adv_estimator: grpo}\ndata: {train_batch_size: 1024, max_prompt_length: 512, max_response_length: 1024}\n"
@@ -79,7 +87,7 @@ def test_yaml_says_the_same():
 def test_what_is_not_counted_is_said():
     r = read_command({**GRPO, f"{ACTOR}.fsdp_config.param_offload": True, f"{ACTOR}.strategy": "megatron"})
     assert {key.key for key, _ in r.approximate} >= {
-        f"{ROLLOUT}.tensor_model_parallel_size", f"{ACTOR}.use_kl_loss", f"{ACTOR}.fsdp_config.param_offload",
+        f"{ACTOR}.use_kl_loss", f"{ACTOR}.fsdp_config.param_offload",
     }  # fmt: skip
     assert [key.key for key, _ in r.blocks] == [f"{ACTOR}.strategy"]
 

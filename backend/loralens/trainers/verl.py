@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from loralens.core.question.objectives import ON_THIS_CARD
 from loralens.trainers.common import adapter, dtype, targets
 from loralens.trainers.reading import NOTHING, Reading, is_true
 
@@ -98,8 +99,9 @@ def _engine(r: Reading) -> None:
     else:
         r.say("gpu_memory_utilization", part, share)
         r.say("sleep_level", 0 if r.get(frees) is False else 1, frees)
-    if (r.whole(f"{ROLLOUT}.tensor_model_parallel_size", 1) or 1) > 1:
-        r.near("the engine's weights are cut among cards: counted whole", f"{ROLLOUT}.tensor_model_parallel_size")
+    parts = f"{ROLLOUT}.tensor_model_parallel_size"
+    if (r.whole(parts, 1) or 1) > 1:
+        r.say("rollout_tp", r.whole(parts, 1), parts)
 
 
 def _reference(r: Reading, kind: str) -> None:
@@ -127,9 +129,10 @@ def _policy(r: Reading) -> None:
         r.say("reduce_dtype", "float32", strategy)
     if is_true(r.get(f"{held}.offload_policy")):
         r.say("offload", "parameters", f"{held}.offload_policy")
-    for name in ("param_offload", "optimizer_offload"):
-        if is_true(r.get(f"{held}.{name}")):
-            r.near("on the host between phases, and back while the model learns: counted on the card", f"{held}.{name}")
+    keys = [f"{held}.{name}" for name in ("optimizer_offload", "param_offload") if is_true(r.get(f"{held}.{name}"))]
+    if keys and r.words["rollout"] in ON_THIS_CARD:
+        r.say("trainer_offload", "parameters" if f"{held}.param_offload" in keys else "optimizer", *keys)
+        r.near("on the host while completions are generated; counted on the card while they are scored", *keys)
     checkpointing = f"{MODEL}.enable_gradient_checkpointing"
     if r.get(checkpointing) is not None:
         r.say("gradient_checkpointing", is_true(r.get(checkpointing)), checkpointing)

@@ -6,6 +6,7 @@ from loralens.core import catalogue
 from loralens.core.answer.answers import memory_answer
 from loralens.core.answer.iteration import ASLEEP, GRAPHS
 from loralens.core.answer.overhead import needed_by_rule
+from loralens.core.errors import InvalidInput
 
 GRPO = {"type": "grpo"}
 RECIPE = {
@@ -66,6 +67,32 @@ def test_sglangs_share_is_of_what_is_free_when_it_starts():
     most = beside - engine["profile_bytes"] - GRAPHS[1]
     assert row["utilization"]["most"] == most * 100 // free / 100
     assert any(line.startswith("SGLang: mem_fraction_static") for line in answer["assumptions"])
+
+
+def test_an_engine_may_be_cut_among_cards_and_have_the_trainer_out_of_its_way():
+    cards = {"gpus": 4, "strategy": "fsdp"}
+
+    def found(**rollout):
+        recipe = {**RECIPE, "parallelism": cards, "rollout": {"engine": "vllm", **rollout}}
+        body = {"model": "qwen3-8b", "method": "full", "gpu": "h100-sxm", "recipe": recipe}
+        return memory_answer(body)["estimates"][0]["iteration"]
+
+    whole, cut = found(), found(tensor_parallel=2)
+    assert cut["engine"]["weights_bytes"] == whole["engine"]["weights_bytes"] // 2
+    assert cut["engine"]["kv_bytes_per_token"] == whole["engine"]["kv_bytes_per_token"] // 2
+    held = whole["resident_bytes"]
+    rows = {away: found(trainer_offload=away)["phases"] for away in ("none", "optimizer", "parameters")}
+    generating = {away: [row["trainer_bytes"] for row in phases[:2]] for away, phases in rows.items()}
+    assert generating["none"] == [sum(held.values())] * 2
+    assert generating["optimizer"] == [held["weights"]] * 2
+    assert generating["parameters"] == [held["weights"], 0]  # handed over, then out of the way
+    most = [found(trainer_offload=away)["cards"][0]["utilization"]["most"] for away in rows]
+    assert most == sorted(most) and most[0] < most[2]
+
+
+def test_an_engine_on_more_cards_than_there_are_is_refused():
+    with pytest.raises(InvalidInput, match="rollout_tp must not be above"):
+        answered(engine="vllm", tensor_parallel=2)
 
 
 def test_what_sglang_releases_decides_what_learns_beside_it():

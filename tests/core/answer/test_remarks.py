@@ -61,6 +61,7 @@ SAMPLES = {
     "gpu_memory_utilization": [0.5],
     "sleep_level": [1],
     "mem_fraction_static": [0.7],
+    "rollout_tp": [2],
 }
 ALIKE = {
     "autocast": "without it, 16-bit weights compute in 16 bits too",

@@ -9,7 +9,8 @@ generation/vllm_generation.py (empties the allocator's cache, wakes the weights,
 @018c9109 srt/model_executor/model_runner_kv_cache_mixin.py (`profile_max_num_token`: the pool is what is free after the weights are
 loaded, less 1 - mem_fraction_static of what was free before), srt/managers/scheduler_update_weights_mixin.py
 (`release_memory_occupation`: cache, weights and graphs are let go by their tags); verl @b178a3cd
-workers/rollout/sglang_rollout/async_sglang_server.py (`sleep`: cache and weights).
+workers/rollout/sglang_rollout/async_sglang_server.py (`sleep`: cache and weights), workers/fsdp_workers.py (`rollout_mode`,
+`trainer_mode`: with param_offload weights go to the host before the cache is made, with optimizer_offload states are there but for the update).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from loralens.core import catalogue
 from loralens.core.answer.kv_cache import cache_of
 from loralens.core.answer.overhead import needed_by_rule
+from loralens.core.errors import InvalidInput
 from loralens.core.objectives.engines import engine_bytes
 from loralens.core.question.objectives import GENERATED, ON_THIS_CARD
 from loralens.core.question.precision import ITEM_BYTES
@@ -98,6 +100,11 @@ def iteration(
             resident[name] = resident.get(name, 0) + size.at(*point)
     held = sum(resident.values())
     standing = sum(size.at(*point) for (category, _), size in first.entries.items() if category in STANDING)
+    states = held - standing
+    away = recipe.rollout.trainer_offload
+    syncing = held if away == "none" else held - states
+    generating = 0 if away == "parameters" else syncing
+    trainer = _Trainer(0 if away == "parameters" else standing, syncing, generating, max(phases.values()))
     engine = engine_of(model, recipe) if recipe.rollout.engine in ON_THIS_CARD else None
     state = "none" if engine is None else "asleep" if sleeps(recipe) else "awake"
     rows: list[IterationPhase] = [
@@ -105,27 +112,35 @@ def iteration(
     ]
     if engine is not None:
         rows = [
-            {"phase": "sync", "trainer_bytes": held, "engine": "weights"},
-            {"phase": "rollout", "trainer_bytes": held, "engine": "awake"},
+            {"phase": "sync", "trainer_bytes": syncing, "engine": "weights"},
+            {"phase": "rollout", "trainer_bytes": generating, "engine": "awake"},
             *rows,
         ]
     return {
         "phases": rows,
         "resident_bytes": resident,
         "engine": None if engine is None else _engine_row(engine),
-        "cards": [
-            _on_card(catalogue.gpu(name), engine, recipe, (standing, held, max(phases.values()))) for name in gpus
-        ]
-        if engine
-        else [],
+        "cards": [_on_card(catalogue.gpu(name), engine, recipe, trainer) for name in gpus] if engine else [],
     }
 
 
 def engine_of(model: Model, recipe: Recipe) -> Engine:
-    """The needs of an engine beside the recipe's learner."""
+    """The needs of an engine beside the recipe's learner, on one of the cards that it is cut among.
+
+    Raises:
+        InvalidInput: it is cut among more cards than there are.
+    """
+    parts = recipe.rollout.tensor_parallel
+    if parts > recipe.parallelism.gpus:
+        raise InvalidInput(
+            f"rollout_tp must not be above the GPUs that there are ({recipe.parallelism.gpus}), got {parts}",
+            field="rollout.tensor_parallel",
+            hint=f"try gpus={parts} with strategy=fsdp",
+        )
     weights, profile = engine_bytes(model.config, recipe)
     item = ITEM_BYTES["bfloat16"]
     sequence, per_token, _ = cache_of(model, 1, recipe.sequence_length, item)
+    weights, profile, sequence, per_token = (-(-size // parts) for size in (weights, profile, sequence, per_token))
     return Engine(weights, profile, sequence, per_token, of_free=recipe.rollout.engine == "sglang")
 
 
@@ -153,15 +168,21 @@ def _engine_row(engine: Engine) -> IterationEngine:
     }
 
 
-def _on_card(gpu: Gpu, engine: Engine, recipe: Recipe, trainer: tuple[int, int, int]) -> IterationCard:
-    """Which shares leave room for everything else, and what the asked one comes to.
+@dataclass(frozen=True, slots=True)
+class _Trainer:
+    """Bytes when the engine starts, while weights are handed over, while it generates, and at the peak."""
 
-    `trainer`: bytes when the engine starts, in every phase, and at the peak.
-    """
-    standing, held, learning = trainer
-    card = engine.whole(gpu, standing)
+    standing: int
+    syncing: int
+    generating: int
+    learning: int
+
+
+def _on_card(gpu: Gpu, engine: Engine, recipe: Recipe, trainer: _Trainer) -> IterationCard:
+    """Which shares leave room for everything else, and what the asked one comes to."""
+    card = engine.whole(gpu, trainer.standing)
     asked = int(card * share_asked(recipe))
-    most = [_most(gpu, engine, recipe, held, learning, safe=safe) for safe in (False, True)]
+    most = [_most(gpu, engine, recipe, trainer, safe=safe) for safe in (False, True)]
     fits = [engine.least(safe=safe) <= asked <= most[safe] for safe in (False, True)]
     sequences = [engine.sequences(asked, safe=safe) for safe in (True, False)]
     lowest = -(-engine.least(safe=True) * 100 // card)
@@ -177,14 +198,16 @@ def _on_card(gpu: Gpu, engine: Engine, recipe: Recipe, trainer: tuple[int, int, 
     }
 
 
-def _most(gpu: Gpu, engine: Engine, recipe: Recipe, held: int, learning: int, *, safe: bool) -> int:
+def _most(gpu: Gpu, engine: Engine, recipe: Recipe, trainer: _Trainer, *, safe: bool) -> int:
     """The largest share in bytes; 0 where the other phases do not fit whatever it is."""
     # what is resident lies in whole segments: nothing fragments it
-    beside = gpu.memory_bytes - needed_by_rule(held, gpu.id)[0]
-    rest = gpu.memory_bytes - needed_by_rule(learning, gpu.id)[safe]
+    beside, syncing = (
+        gpu.memory_bytes - needed_by_rule(size, gpu.id)[0] for size in (trainer.generating, trainer.syncing)
+    )
+    rest = gpu.memory_bytes - needed_by_rule(trainer.learning, gpu.id)[safe]
     on_top = engine.passes(safe=safe) if engine.of_free else 0
     if not sleeps(recipe):
         return max(0, min(beside, rest) - on_top)
-    handed_over = engine.weights + ASLEEP[safe] <= beside
+    handed_over = engine.weights + ASLEEP[safe] <= syncing
     kept = ASLEEP[safe] + (engine.weights if engine.of_free and recipe.rollout.memory_release == "kv_cache" else 0)
     return max(0, beside - on_top) if handed_over and kept <= rest else 0

@@ -64,6 +64,7 @@ SEVERAL: Final = Need("one GPU has no others to gather from", lambda _, r: r.par
 VALUED: Final = _of("ppo")
 JUDGED: Final = Need("functions judge where no reward_model is named", lambda _, r: r.reward_model.model is not None)
 SGLANG: Final = Need("only a SGLang engine on this card has it", lambda _, r: r.rollout.engine == "sglang")
+OWN_ENGINE: Final = Need("only an engine of its own on this card has it", lambda _, r: r.rollout.engine in ON_THIS_CARD)
 VLLM: Final = Need("only a vLLM engine on this card has it", lambda _, r: r.rollout.engine == "vllm")
 
 
@@ -287,6 +288,20 @@ class Rollout:
         Choice(("nothing", "kv_cache", "weights")),
         "What SGLang gives back while the model learns: nothing, its cache, or its weights too.",
         needs=(ROLLED, SGLANG),
+    )
+
+    tensor_parallel: int = word(
+        1,
+        Whole(1, 64),
+        "Cards that one engine's weights and cache are cut among.",
+        name="rollout_tp",
+        needs=(ROLLED, OWN_ENGINE),
+    )
+    trainer_offload: str = word(
+        "none",
+        Choice(("none", "optimizer", "parameters")),
+        "What of the trainer waits on the host while completions are generated: nothing, optimizer states, or weights too (verl).",
+        needs=(ROLLED, OWN_ENGINE),
     )
 
     @staticmethod
