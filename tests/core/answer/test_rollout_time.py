@@ -61,6 +61,25 @@ def test_each_objective_has_its_own_passes() -> None:
     assert (ppo.iteration()["steps"], ppo.iteration()["samples"]) == (2.0, 64)
 
 
+def test_trls_own_ppo_scores_outside_of_the_learners_passes() -> None:
+    words = {
+        "objective": "ppo",
+        "value": {"together": True},
+        "rollout": "transformers",
+        "reward_model": "0.5B",
+        "autocast": None,
+    }
+    found = pace(**{**GRPO, **words})
+    assert set(phases(found)) >= {"ref_logprobs", "values", "rewards", "rollout_decode"}
+    assert "critic_forward" not in phases(found)
+
+
+def test_a_precomputed_reference_is_said_to_be_outside_of_the_time() -> None:
+    found = pace(objective={"type": "dpo", "reference": "precomputed"})
+    assert any("not in the time" in note for note in found.notes)
+    assert phases(found)["forward"] == pytest.approx(phases(pace(objective="dpo"))["forward"], rel=0.1)
+
+
 def test_decoding_reads_weights_and_cache_once_a_token() -> None:
     one, longer = (phases(pace(**{**GRPO, "labelled_tokens": n, "sequence_length": 512 + n})) for n in (256, 512))
     assert 2.0 < longer["rollout_decode"] / one["rollout_decode"] < 2.2

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
     from loralens.core.time.rates import Band, Speed
 
-PREFILL, DECODE, SYNC, REWARDS = "rollout_prefill", "rollout_decode", "sync", "rewards"
-BEFORE: Final = (SYNC, PREFILL, DECODE, REWARDS)
+PREFILL, DECODE, SYNC = "rollout_prefill", "rollout_decode", "sync"
+BEFORE: Final = (SYNC, PREFILL, DECODE, "ref_logprobs", "values", "rewards")
 """What comes before an iteration learns, in this order."""
 HANDED: Final = 6
 """Times that the weights are read or written when they are handed over: adapters merged, copied, unmerged again (TRL 1.16.0
@@ -39,6 +39,7 @@ WHOLE: Final = (
     "rollout: every completion is taken to have all its tokens, and every prompt to be computed; shorter ones and an engine's cache "
     "of prompts take less"
 )
+ONCE: Final = "reference: its log-probabilities are computed before training, in one forward pass over the data set that is not in the time"
 FULL: Final = "rollout: not one whole sequence fits into the engine's share of this card, so its time is not known"
 
 
@@ -66,7 +67,7 @@ def rollout_on(
     `learning`: the band of passes that are none of an engine's.
     """
     if recipe.objective.type not in GENERATED:
-        return None, []
+        return None, [ONCE] if recipe.objective.reference == "precomputed" else []
     if recipe.rollout.engine in UNKNOWN:
         return None, [UNKNOWN[recipe.rollout.engine]]
     speed = speed_of(gpu, half_dtype(recipe))
@@ -85,9 +86,9 @@ def rollout_on(
         return None, [f"rollout: its time is not known ({error.message})"]
     if engine is not None:
         found.phases[SYNC] = _handed_over(engine, recipe, speed)
-    if work.judging is not None:
-        judged = card_seconds(work.judging, (work.rows, recipe.sequence_length, recipe.lora.rank), speed)
-        found.phases[REWARDS] = judged, judged * learning.low, judged * learning.high
+    for name, log in work.scoring.items():
+        scored = card_seconds(log, (work.rows, recipe.sequence_length, recipe.lora.rank), speed)
+        found.phases[name] = scored, scored * learning.low, scored * learning.high
     return found, [WHOLE]
 
 

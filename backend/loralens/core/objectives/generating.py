@@ -6,7 +6,7 @@ keys and values that it reads grow with every token and are counted apart (`answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,8 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.registry import build
 from loralens.core.methods.frozen import hold_frozen
 from loralens.core.objectives.engines import engine_words
-from loralens.core.objectives.rollouts import completion_of, last_logits, rows_of, scores
+from loralens.core.objectives.logprobs import whole
+from loralens.core.objectives.rollouts import REWARDS, completion_of, last_logits, rows_of, scores
 from loralens.core.question.objectives import ON_THIS_CARD
 from loralens.core.tape.autocast import end_autocast
 from loralens.core.tape.counting import CountingTape
@@ -36,7 +37,7 @@ VLLM: Final = "vllm"
 
 @dataclass(frozen=True, slots=True)
 class Generating:
-    """`prompts` at (rows, prompt length), `token` at (rows at once, 1), `judging` at (rows, whole length)."""
+    """`prompts` at (rows, prompt length), `token` at (rows at once, 1), every one of `scoring`, by phase, at (rows, whole length)."""
 
     engine: str
     rows: int
@@ -44,7 +45,7 @@ class Generating:
     completion: int
     prompts: WorkLog
     token: WorkLog
-    judging: WorkLog | None
+    scoring: Mapping[str, WorkLog]
 
 
 def generating(config: Mapping[str, Any], assembled: Assembled, recipe: Recipe) -> Generating | None:
@@ -57,7 +58,6 @@ def generating(config: Mapping[str, Any], assembled: Assembled, recipe: Recipe) 
     root, words = (assembled.root, assembled.recipe) if engine == ITSELF else (build(config), engine_words(recipe))
     if engine == VLLM:
         hold_frozen(root, words)
-    reward = assembled.beside.frozen.get("reward")
     return Generating(
         engine,
         rows,
@@ -65,8 +65,25 @@ def generating(config: Mapping[str, Any], assembled: Assembled, recipe: Recipe) 
         completion,
         pass_work(root, words, rows, prompt, last_logits),
         pass_work(root, words, rows, 1, last_logits),
-        None if reward is None else pass_work(reward, assembled.recipe, rows, recipe.sequence_length, scores),
+        {
+            phase: pass_work(scored, own, rows, recipe.sequence_length, read)
+            for phase, scored, own, read in _scoring(assembled)
+        },
     )
+
+
+def _scoring(assembled: Assembled) -> Iterator[tuple[str, Root, Recipe, Read]]:
+    """Passes over all completions that the learner's walk does not have among its own."""
+    recipe, beside = assembled.recipe, assembled.beside
+    if recipe.value.together and beside.value is not None:  # TRL's own PPO: outside of autocast
+        plain = replace(recipe, autocast=None)
+        where = recipe.objective.reference
+        if where in ("adapter", "copy"):
+            yield "ref_logprobs", beside.frozen["reference"] if where == "copy" else assembled.root, plain, whole
+        yield "values", beside.value.root, replace(beside.value.prepared.recipe, autocast=None), scores
+        recipe = plain
+    if "reward" in beside.frozen:
+        yield REWARDS, beside.frozen["reward"], recipe, scores
 
 
 def pass_work(root: Root, words: Recipe, rows: int, length: int, read: Read) -> WorkLog:
