@@ -46,7 +46,14 @@ def export_answer(body: Any) -> ExportAnswer:
     question, _ = read_question(body, ("to",))
     model = _hub_name(question, body.get("model"))
     question = _in_mixed_precision(_said(question, body["recipe"]), body["recipe"], target)
-    used, title = question.estimate().recipe, preset(target.trainer)
+    title = preset(target.trainer)
+    try:
+        used = question.estimate().recipe
+    except InvalidInput as problem:
+        if problem.field != "parallelism.ep":
+            raise
+        # none of these files divides experts, whatever else stands in the way beside this trainer's defaults
+        raise _cannot_say(target, [f"ep={question.recipe.parallelism.ep}"], "ep") from problem
     text, file = written(question, target, model), target.file(question.method, used)
     line, against = (None, None) if question.method == "full" else vllm_line(model, used)
     return {
@@ -108,13 +115,17 @@ def written(question: Question, target: Target, model: str) -> str:
     text = target.write(model, question.method, recipe)
     lost = lost_words(question, recipe, target, text)
     if lost:
-        title = preset(target.trainer).title
-        raise InvalidInput(
-            f"{title} cannot say: {', '.join(f'{word}={_text(_value(question, recipe, word))}' for word in lost[:MOST_WORDS])}",
-            field=lost[0],
-            hint=f"leave them open with trainer={target.trainer}, or change them",
-        )
+        said = [f"{word}={_text(_value(question, recipe, word))}" for word in lost[:MOST_WORDS]]
+        raise _cannot_say(target, said, lost[0])
     return text
+
+
+def _cannot_say(target: Target, said: list[str], word: str) -> InvalidInput:
+    return InvalidInput(
+        f"{preset(target.trainer).title} cannot say: {', '.join(said)}",
+        field=word,
+        hint=f"leave them open with trainer={target.trainer}, or change them",
+    )
 
 
 def _value(question: Question, recipe: Recipe, word: str) -> Any:

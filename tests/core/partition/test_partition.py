@@ -173,6 +173,14 @@ def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():
         (EXPERTS, {"gpus": 4, "strategy": "fsdp2", "ep": 3}, InvalidInput, "parallelism.ep"),
         (EXPERTS, {"gpus": 4, "strategy": "zero3", "ep": 4}, InvalidInput, "parallelism.ep"),
         (EXPERTS, {"gpus": 4, "strategy": "fsdp2", "ep": 4, "units": "layers"}, InvalidInput, "parallelism.ep"),
+        (EXPERTS, {"gpus": 4, "strategy": "fsdp2", "ep": 4, "offload": "optimizer"}, InvalidInput, "parallelism.ep"),
+        (MODEL, {"gpus": 8, "strategy": "zero2", "pp": 2}, InvalidInput, "parallelism.strategy"),
+        (
+            MODEL,
+            {"gpus": 8, "strategy": "fsdp2", "reshard_after_forward": 3},
+            InvalidInput,
+            "parallelism.reshard_after_forward",
+        ),
         (
             EXPERTS,
             {"gpus": 4, "strategy": "fsdp2", "ep": 4, "checkpoint_reentrant": True},

@@ -57,7 +57,7 @@ def cut(root: Root, recipe: Recipe) -> None:
         )
     if is_reentrant(recipe):
         raise InvalidInput(
-            "reentrant checkpointing is not modelled together with ep above 1",
+            "reentrant checkpointing is not modelled together with ep above 1: its second run sends every token again inside backward",
             field="parallelism.ep",
             hint="try checkpoint_reentrant=false",
         )
@@ -88,7 +88,7 @@ def _unit(
     """The experts come and go by themselves, with all that happens to the tokens between."""
     if experts.adapter is not None or experts.down_proj.packing is not None:
         raise InvalidInput(
-            "adapters on experts, and packed ones, are not modelled together with ep above 1",
+            "adapters on experts, and packed ones, with ep above 1: PEFT and bitsandbytes do not know experts that transformers divides",
             field="parallelism.ep",
             hint="try target_modules=q_proj,k_proj,v_proj,o_proj, or ep=1",
         )

@@ -44,7 +44,9 @@ def pieces_of(count: int, p: Parallelism, rank: int) -> dict[int, list[int]]:
     pieces = stages(p)
     if count < pieces:
         raise InvalidInput(
-            f"{count} layers do not fill {pieces} stages", field="parallelism.pp", hint="try fewer stages"
+            f"{count} layers do not fill {pieces} stages",
+            field="parallelism.pp",
+            hint=f"try pp={max(1, count // p.stages_per_gpu)}",
         )
     least, more = divmod(count, pieces)
     starts = [piece * least + min(piece, more) for piece in range(pieces + 1)]

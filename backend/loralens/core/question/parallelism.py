@@ -220,6 +220,7 @@ class Parallelism:
             )
         if found.ep > 1:
             experts_divide(found)
+        _as_library_takes_it(found)
         if found.hpz_partition and found.strategy == "zero3" and found.data_parallel % found.hpz_partition:
             raise InvalidInput(
                 f"{found.data_parallel} GPUs do not divide into groups of {found.hpz_partition}",
@@ -233,6 +234,29 @@ class Parallelism:
                 hint=f"try pipeline_rank={found.pp - 1}, or leave it out for the fullest",
             )
         return found
+
+
+def _as_library_takes_it(p: Parallelism) -> None:
+    """What the library itself refuses.
+
+    Sources: DeepSpeed edaa722 runtime/pipe/engine.py (`PipelineEngine`); torch 2.13 distributed/fsdp/_fully_shard/_fsdp_init.py.
+
+    Raises:
+        InvalidInput: stages with weights or gradients that ZeRO divides; a number of GPUs that does not divide those that shard.
+    """
+    if p.pp > 1 and p.strategy in ("zero2", "zero3"):
+        raise InvalidInput(
+            f"DeepSpeed's pipeline refuses strategy={p.strategy}: ZeRO-2 and ZeRO-3 are incompatible with its stages",
+            field="parallelism.strategy",
+            hint="try strategy=zero1, or fsdp2 under torch's schedules",
+        )
+    kept = p.reshard_after_forward
+    if p.strategy == "fsdp2" and not isinstance(kept, bool) and p.sharding % kept and p.sharding > 1:
+        raise InvalidInput(
+            f"reshard_after_forward={kept} does not divide the {p.sharding} GPUs that shard, which FSDP2 refuses",
+            field="parallelism.reshard_after_forward",
+            hint="try a divisor of the GPUs that shard, true or false",
+        )
 
 
 def experts_divide(p: Parallelism) -> None:
@@ -250,19 +274,51 @@ def experts_divide(p: Parallelism) -> None:
             field="parallelism.ep",
             hint=f"try ep={inside}" if inside > 1 else f"try gpus={p.ep} with strategy=fsdp2",
         )
-    beside = {
-        f"strategy={p.strategy}": p.strategy not in ("none", "fsdp2"),
-        f"offload={p.offload}": p.offload != "none",
-        "sequence_parallel": p.sequence_parallel and p.tp > 1,
-        "units=layers": p.units == "layers" and p.sharding > 1,
-        "accumulate_unsynchronized": p.accumulate_unsynchronized,
-    }
-    if wrong := next((said for said, holds in beside.items() if holds), None):
-        raise InvalidInput(
-            f"{wrong} is not modelled together with ep above 1",
-            field="parallelism.ep",
-            hint="try strategy=fsdp2 with the other words left out, or ep=1",
-        )
+    for holds, reason, hint in _beside_experts(p):
+        if holds:
+            raise InvalidInput(reason, field="parallelism.ep", hint=hint)
+
+
+def _beside_experts(p: Parallelism) -> list[tuple[bool, str, str]]:
+    """What transformers 5.23 does not run beside divided experts, or does otherwise: whether it is asked for, why not, the way out.
+
+    Sources: transformers 5.23 distributed/configuration_utils.py (`enable_sequence_parallel`: not wired up; `fsdp_cpu_offload`
+    alone is offloaded), distributed/fsdp.py; DeepSpeed edaa722 module_inject/auto_ep.py.
+    """
+    own = "try strategy=fsdp2 with the other words left out, or ep=1"
+    return [
+        (
+            p.strategy.startswith("zero"),
+            f"ep with strategy={p.strategy}: DeepSpeed's AutoEP puts layers of its own in place of a model's experts, which are "
+            "not modelled",
+            own,
+        ),
+        (
+            p.strategy not in ("none", "fsdp2") and not p.strategy.startswith("zero"),
+            f"ep with strategy={p.strategy}: transformers divides experts among GPUs that FSDP2 shards, and no other way is modelled",
+            own,
+        ),
+        (
+            p.offload == "optimizer",
+            "ep with offload=optimizer: transformers offloads all that FSDP2 shards or nothing (fsdp_cpu_offload)",
+            "try offload=parameters, or ep=1",
+        ),
+        (
+            p.sequence_parallel and p.tp > 1,
+            "ep with sequence_parallel: transformers has reserved it beside its plans and does not run it yet",
+            "leave out sequence_parallel, or ep=1",
+        ),
+        (
+            p.units == "layers" and p.sharding > 1,
+            "ep with units=layers: transformers makes units of embedding, and of norm with head, too",
+            "try units=layers+ends, or ep=1",
+        ),
+        (
+            p.accumulate_unsynchronized,
+            "ep with accumulate_unsynchronized: transformers reduces experts' gradients after every micro batch",
+            "leave out accumulate_unsynchronized, or ep=1",
+        ),
+    ]
 
 
 def segments_alone(recipe: Any) -> None:

@@ -129,6 +129,20 @@ def _experts() -> Iterator[Named]:
                 lora=_ATTENTION,
                 **_POLICIES[policy],
             )
+    for model, owners, method in (
+        ("qwen3-30b-a3b", 2, "full"),
+        ("mixtral-8x7b", 4, "full"),
+        ("mixtral-8x7b", 2, "lora"),
+    ):
+        yield _case(
+            f"{model}/ep{owners}-of-4-{method}-offload",
+            model,
+            method,
+            {"gpus": 4, "strategy": "fsdp2", "ep": owners, "offload": "parameters"},
+            layers=2,
+            gradient_checkpointing=True,
+            lora=_ATTENTION,
+        )
     for checkpointing in (True, False):
         yield _case(
             f"mixtral-8x7b/tp2-ep4-{'ckpt' if checkpointing else 'whole'}",
