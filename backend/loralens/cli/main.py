@@ -28,7 +28,7 @@ VERBS = {
     "plan": "Coefficients with which a program computes answers itself.",
     "fit": "What fits a GPU, and what makes it fit.",
     "ranks": "What is known of the quality of a rank.",
-    "check": "A trainer's own file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth, verl.",
+    "check": "A trainer's file, judged: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth, verl, Megatron.",
     "explain": "Which tensor an out-of-memory message is about.",
     "export": "A recipe as a trainer's config.",
     "adapter": "PEFT adapters: inspect, repair, merge, convert.",

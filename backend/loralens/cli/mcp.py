@@ -119,7 +119,7 @@ def fit(
 def check(files: dict[str, str], gpu: str | None = None, gpus: int | None = None, model: str | None = None) -> Object:
     """A trainer's own config file or script, judged: POST /api/check.
 
-    files: name to text, such as {"train.yaml": "…"}: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth, verl or
+    files: name to text, such as {"train.yaml": "…"}: Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth, verl, Megatron-LM or
     transformers; a DeepSpeed or accelerate file may go with it. The answer has the verdict, the lines that matter most, the
     smallest change as a patch, and every key that was not understood.
     """

@@ -123,6 +123,8 @@ def _model(r: Reading, body: Mapping[str, Any]) -> Model:
     beside = next((one.whole for one in r.files.values() if is_config(one.whole)), None)
     if beside is not None:
         return resolve(None, dict(beside))
+    if r.config is not None:
+        return resolve(None, r.config)
     if r.model is None:
         raise UnknownModel(
             "the file does not name the model",

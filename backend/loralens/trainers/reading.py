@@ -31,6 +31,7 @@ class Reading:
     gpus: int | None = None  # as the user says
     model: str | None = None
     model_setting: FileSetting | None = None
+    config: dict[str, Any] | None = None  # a model that the file describes by its sizes
     method: str = "full"
     words: dict[str, Any] = field(default_factory=dict)
     because: dict[str, tuple[FileSetting, ...]] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from loralens.trainers.axolotl import read_axolotl
 from loralens.trainers.files import MAX_FILES, SourceFile, text_of
 from loralens.trainers.litgpt import read_litgpt
 from loralens.trainers.llama_factory import read_llama_factory, read_llama_factory_v1
+from loralens.trainers.megatron import read_megatron
 from loralens.trainers.ms_swift import read_ms_swift
 from loralens.trainers.pythonfile import TRL_TRAINERS
 from loralens.trainers.pythonfile import read_python as python_source
@@ -28,6 +29,7 @@ READERS: Final[Mapping[str, Callable[[Reading], None]]] = {
     "litgpt": read_litgpt,
     "llama-factory": read_llama_factory,
     "llama-factory-v1": read_llama_factory_v1,
+    "megatron": read_megatron,
     "ms-swift": read_ms_swift,
     "torchtune": read_torchtune,
     "transformers-python": read_transformers,
@@ -42,6 +44,7 @@ BY_PROGRAM: Final = {
     "trl": "trl",
     "llamafactory": "llama-factory",
     "verl": "verl",
+    "pretrain_gpt": "megatron",
 }
 BY_CALLS: Final = ("transformers-python", "trl-python", "unsloth")
 """Whose marks are a script's calls."""
@@ -117,7 +120,7 @@ def recognise(files: Mapping[str, SourceFile]) -> Recognised:
         raise InvalidInput(
             f"no known trainer's config: {', '.join(files)} holds {', '.join(known) or 'no keys'}",
             field="files",
-            hint="known are Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth, verl and transformers' Trainer",
+            hint="known are Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune, LitGPT, Unsloth, verl, Megatron-LM and transformers' Trainer",
         )
     if len(found) > 1:
         raise InvalidInput(

@@ -13,6 +13,7 @@ import shlex
 from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
+from loralens.trainers.arrays import expanded, without_arrays
 from loralens.trainers.files import SourceFile, TextPlace
 from loralens.trainers.yamlfile import number
 
@@ -32,6 +33,7 @@ PROGRAMS: Final = (
     ("trl other", r"\btrl\s+reward\b|\b(?:orpo|cpo|ppo|reward_modeling|gkd)(?:_\w+)?\.py\b"),
     ("llamafactory", r"\bllamafactory-cli\s+train\b"),
     ("verl", r"\bverl\.trainer\.main_ppo\b"),
+    ("pretrain_gpt", r"\bpretrain_gpt\.py\b.*--"),
 )
 
 
@@ -42,7 +44,9 @@ def read_shell(name: str, text: str) -> SourceFile:
         InvalidInput: no training command is in it, or a quote is not closed.
     """
     variables: dict[str, str] = {}
-    for command in _commands(text):
+    commands, arrays, conditional = without_arrays(_commands(text))
+    for written in commands:
+        command = expanded(written, arrays, variables)
         program = next(
             (name_ for name_, pattern in PROGRAMS if re.search(pattern, " ".join(w for _, w, _ in command))), ""
         )
@@ -53,12 +57,14 @@ def read_shell(name: str, text: str) -> SourceFile:
                     variables[match[1]] = _resolved(match[2].strip("'\""), variables)
             continue
         source = SourceFile(name, "shell", text, program=program)
+        if conditional:
+            source.notes.append("what the script adds to its arguments under a condition is left out")
         _settings(source, command, variables)
         return source
     raise InvalidInput(
         f"{name} has no training command that is known",
         field="files",
-        hint="known are swift sft, trl sft and its scripts, llamafactory-cli train, and verl.trainer.main_ppo",
+        hint="known are swift sft, trl sft and its scripts, llamafactory-cli train, verl.trainer.main_ppo, and pretrain_gpt.py",
     )
 
 
@@ -116,7 +122,12 @@ def _settings(source: SourceFile, command: list[tuple[int, str, TextPlace]], var
         elif word.startswith("--"):
             key, equals, value = word[2:].partition("=")
             values = [(value, place)] if equals else []
+            script = (
+                source.program == "pretrain_gpt"
+            )  # the launcher's arguments are arrays too, and its name follows them
             while not equals and rest and not re.match(r"--[A-Za-z]", rest[0][1]):
+                if script and rest[0][1].endswith(".py"):
+                    break
                 values.append((rest[0][1], rest[0][2]))
                 rest.pop(0)
             source.indent = source.indent or " " * place.column

@@ -81,7 +81,7 @@ OPTIMIZERS: Final = (
 )
 NO_TRAINER: Final = "none"
 TRAINERS: Final = (
-    "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "verl", "plain",
+    "transformers", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth", "torchtune", "litgpt", "verl", "megatron", "plain",
 )  # fmt: skip
 HEADS: Final = (
     "lm", "sequence_classification", "reward", "token_classification", "question_answering", "embedding",

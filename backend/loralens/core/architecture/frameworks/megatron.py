@@ -52,6 +52,8 @@ def _style(config: Config, usual: CoreStyle) -> CoreStyle:
         usual,
         act="swiglu" if config.flag("swiglu", usual.act == "swiglu") else usual.act,
         bias=config.flag("add_bias_linear", usual.bias),
+        rms=config.text("normalization", "RMSNorm" if usual.rms else "LayerNorm") == "RMSNorm",
+        qkv_bias=config.flag("add_qkv_bias", usual.qkv_bias),
         rotary=0.0 if learned else usual.rotary or 1.0,
     )
 
