@@ -57,6 +57,14 @@ def test_one_loss_for_both_keeps_both_graphs_and_the_rollouts_scores():
     assert any(line.startswith("value_together") for line in together.assumptions())
 
 
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_the_policys_ends_are_not_gathered_while_the_value_model_learns(strategy):
+    """verl reshards the root after scoring: the value model's forward pass has its own embedding alone, as the policy's has."""
+    found = ppo("full", {"reference": "absent"}, weights_dtype="float32", parallelism={"gpus": 4, "strategy": strategy})
+    embedding = 151_936 * 896 * 4  # a float32 table, which the head is tied to
+    assert found.phases["critic_forward"] - found.phases["forward"] < embedding // 4
+
+
 def test_one_loop_for_both_has_no_other_engine():
     with pytest.raises(InvalidInput, match="generates with transformers alone, not with vllm"):
         ppo(value={"together": True}, rollout="vllm")

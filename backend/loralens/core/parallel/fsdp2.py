@@ -118,6 +118,17 @@ class Fsdp2(Sharded):
             self._gather(t, self._ends[ALL])
         return []
 
+    def set_aside(self, t: Tape) -> None:
+        """The units outside of the layers (verl 0.7.0 workers/fsdp_workers.py: `reshard()`)."""
+        if self.gathers:
+            self._release_forward(t)
+            t.end(*(self._copied.pop(unit.name, None) for unit in self._ends.values()))
+
+    def bring_back(self, t: Tape) -> None:
+        """What runs first."""
+        if self.gathers:
+            self._gather(t, next(iter(self._ends.values())))
+
     def before_layer(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage | None:
         """The layer's own; the embedding's are freed."""
         if not self.gathers:

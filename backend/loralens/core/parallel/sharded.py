@@ -44,6 +44,7 @@ class Sharded(Strategy):
         super().__init__(setting)
         self._together: dict[int, Storage] = {}  # weights brought together for a layer's backward
         self._root: Storage | None = None
+        self._aside = ZERO
         self.backward_over = SHARDING  # the GPUs among which backward gathers
 
     @property
@@ -62,6 +63,23 @@ class Sharded(Strategy):
             if self.weights > 1:
                 t.traffic.sent("all_gather", bytes_of(root.all), SHARDING)
         return []
+
+    def set_aside(self, t: Tape) -> None:
+        """The unit outside of the layers.
+
+        Source: verl 0.7.0 workers/fsdp_workers.py, `compute_log_prob`, `compute_ref_log_prob`: `_handle.reshard(True)`, since FSDP leaves
+        the root as it is after a forward pass (torch 2.13 distributed/fsdp/_runtime_utils.py, `_post_forward_reshard`).
+        """
+        if self._root is not None:
+            self._aside = self._root.size
+            t.end(self._root)
+            self._root = None
+
+    def bring_back(self, t: Tape) -> None:
+        """For the model's own learning."""
+        if any(self._aside):
+            self._root = Storage(t.ledger, self._aside, "temporaries", ROOT)
+            self._aside = ZERO
 
     def before_layer(self, t: Tape, weights: Sequence[Weight], *, ahead: bool) -> Storage | None:
         """For a layer's forward."""

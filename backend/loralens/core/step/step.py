@@ -282,6 +282,7 @@ def _update(tape: Tape, other: Learner, validity: Validity, run: Callable[[], Te
     ledger, outer, recipe, held = tape.ledger, tape.hooks, other.prepared.recipe, held_parameters(other.root)
     tape.hooks = hooks = strategy_of(recipe, adapters=recipe.value.trains == "lora")
     before = _gradients(ledger)
+    outer.set_aside(tape)
     ledger.enter("critic_forward")
     book_kept(ledger, other.root, held, recipe, validity, hooks)
     batch = hooks.before_forward(tape, _ends(other.root), _placed(held))
@@ -301,6 +302,7 @@ def _update(tape: Tape, other: Learner, validity: Validity, run: Callable[[], Te
     for storage in storages:
         storage.let_go()
     tape.hooks = outer
+    outer.bring_back(tape)
 
 
 def _learn(tape: Tape, run: Callable[[], Tensor]) -> None:

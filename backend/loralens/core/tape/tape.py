@@ -54,6 +54,12 @@ class Hooks:
     def after_forward(self, t: Tape) -> None:
         """The model has returned the loss."""
 
+    def set_aside(self, t: Tape) -> None:
+        """Another model learns meanwhile: what stays gathered between passes goes."""
+
+    def bring_back(self, t: Tape) -> None:
+        """It is needed again."""
+
     def before_backward(self, t: Tape) -> None:
         """Backward begins."""
 
