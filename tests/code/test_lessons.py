@@ -57,7 +57,7 @@ def test_lesson_1_says_what_was_measured_and_where_the_price_comes_from(
             arm["arm"], ".+"
         )
         assert re.search(rf"{name}\s+{re.escape(format(arm['forgetting_nats']['mean'], '+.2f'))}", out)
-    assert "USD/h  [SkyPilot" in out
+    assert re.search(r"USD/h  \[https://\S+ ?", out)
 
 
 def test_lesson_1_leaves_an_unknown_price_and_rate_unknown(lesson: Lesson, quick_forgetting: None) -> None:

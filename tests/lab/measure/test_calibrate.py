@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from loralens.core.time.calibration import RATES, Calibration
+from loralens.core.time.measured_links import LinkRate, MeasuredLinks
 from loralens.lab.device import Device
 from loralens.lab.measure import calibrate
 
@@ -43,8 +44,15 @@ def test_each_step_is_told_beside_what_the_others_say_and_time_is_bounded(cases,
     monkeypatch.setattr(calibrate, "FEWEST", 3)
     by_recipe = {case.recipe: calibrate.predicted(case, TRUE) for case in cases}
     monkeypatch.setattr(calibrate, "step_seconds", lambda config, method, recipe, device: by_recipe[recipe])
-    *told, result = calibrate.calibrate(most_seconds=-1)
+    rate = LinkRate(1e9, 1e-5)
+    links = MeasuredLinks("cpu", "gloo", 2, rate, rate, "2026-11-30", "torch")
+    message = {"type": "message", "kind": "all_reduce", "bytes": 1024, "seconds": 1e-5}
+    monkeypatch.setattr(
+        calibrate, "measure_links", lambda kind, members: iter([message, {"type": "links", "links": links.to_dict()}])
+    )
+    *told, last, result = calibrate.calibrate(most_seconds=-1, members=2)
     found = Calibration.read(result["calibration"])
+    assert (last, found.links) == (message, links)
     assert [event["type"] for event in told] == ["case"] * 3
     assert (found.steps, len(found.cases)) == (3, 3)
     assert [case.measured_seconds for case in found.cases] == [event["seconds"] for event in told]
