@@ -69,6 +69,8 @@ ATTENTION = {
     "glm4_moe_lite": ["q_a_proj", "kv_b_proj"],
     "deepseek_v4": ["q_a_proj", "kv_proj"],
     "layoutlm": ["query", "value", "key"],
+    "chatglm": ["query_key_value", "dense"],
+    "bailing_moe": ["query_key_value", "dense"],
 }
 
 

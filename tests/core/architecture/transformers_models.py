@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lab.remote import register
+
 from loralens.core.architecture.registry import media_class
 
 # The class that each family is trained with; all others are causal language models.
@@ -28,7 +30,7 @@ HEADS = {
     "pegasus": "PegasusForConditionalGeneration",
     "m2m_100": "M2M100ForConditionalGeneration",
 }
-NO_MODEL = {"qwen"}  # its code lives on the Hub, not in transformers
+NO_MODEL = {"qwen"}  # its code lives on the Hub, and is not retold
 
 
 def meta_model(config: Mapping[str, Any]) -> Any:
@@ -36,6 +38,7 @@ def meta_model(config: Mapping[str, Any]) -> Any:
     import torch
     import transformers
 
+    register()  # those whose code lies beside their weights, as it is retold
     if media_class(config) is not None:
         return whole_model(config)
     entries = dict(config.get("text_config") or config)

@@ -129,6 +129,7 @@ class Ling(RemoteDecoder):
                 field="config.num_nextn_predict_layers",
                 hint="num_nextn_predict_layers=0 is the model without them",
             )
+        config.refuse("norm_head", "a head that is normed")
         s = Shape.read(config)
         named = f"{config.entries.get('architectures')} {config.text('model_type', '')}"
         self.second = config.text("score_function", "") == "sigmoid" or "V2" in named or "_v2" in named
