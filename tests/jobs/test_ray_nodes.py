@@ -35,8 +35,8 @@ def node(log: Path, *words: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> Iterator[str]:
-    """A cluster of two nodes with one processor each."""
+def cluster(tmp_path_factory) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A cluster of two nodes with one processor each: its address, and what runs the nodes."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed: LORALENS_EXTRAS=cluster ./start.sh lab")
     logs = tmp_path_factory.mktemp("ray")
@@ -47,7 +47,7 @@ def address(tmp_path_factory) -> Iterator[str]:
         wait_for(logs / "head.log", "Ray runtime started", nodes[0])
         nodes.append(node(logs / "second.log", "--address", f"127.0.0.1:{port}"))
         wait_for(logs / "second.log", "Ray runtime started", nodes[1])
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", nodes
     finally:
         for process in reversed(nodes):  # a node that is asked to end drains for up to 30 s
             with contextlib.suppress(ProcessLookupError):
@@ -62,20 +62,53 @@ def wait_for(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.1)
 
 
-def test_two_jobs_run_on_two_nodes_at_the_same_time(address, wait, tmp_path):
-    managers = [JobManager(tmp_path / name, new_runner=new_runner("ray", address)) for name in ("one", "two")]
-    for manager in managers:
+@pytest.fixture
+def managers(cluster, tmp_path) -> Iterator[list[JobManager]]:
+    """Of two servers."""
+    found = [JobManager(tmp_path / name, new_runner=new_runner("ray", cluster[0])) for name in ("one", "two")]
+    for manager in found:
         manager.start()
     try:
-        # Each waits for the other: neither could end if one node ran them one after the other.
-        jobs = [
-            manager.submit("test", "job_functions:meeting", {"folder": str(tmp_path), "name": name, "wait_for": other})
-            for manager, name, other in zip(managers, ("a", "b"), ("b", "a"), strict=True)
-        ]
-        ended = [wait(manager, job.id, seconds=90) for manager, job in zip(managers, jobs, strict=True)]
-        assert [job.status for job in ended] == ["finished", "finished"], [job.error for job in ended]
-        nodes = {manager.result(job.id)["node"] for manager, job in zip(managers, jobs, strict=True)}
-        assert len(nodes) == 2
+        yield found
     finally:
-        for manager in managers:
+        for manager in found:
             manager.close()
+
+
+def test_two_jobs_run_on_two_nodes_at_the_same_time(managers, wait, tmp_path):
+    # Each waits for the other: neither could end if one node ran them one after the other.
+    jobs = [
+        manager.submit("test", "job_functions:meeting", {"folder": str(tmp_path), "name": name, "wait_for": other})
+        for manager, name, other in zip(managers, ("a", "b"), ("b", "a"), strict=True)
+    ]
+    ended = [wait(manager, job.id, seconds=90) for manager, job in zip(managers, jobs, strict=True)]
+    assert [job.status for job in ended] == ["finished", "finished"], [job.error for job in ended]
+    nodes = {manager.result(job.id)["node"] for manager, job in zip(managers, jobs, strict=True)}
+    assert len(nodes) == 2
+
+
+def test_a_node_that_is_killed_ends_its_own_job_and_what_that_told_is_kept(cluster, managers, wait):
+    """The last one: the second node does not come back."""
+    _, nodes = cluster
+    jobs = [
+        wait(m, m.submit("test", "job_functions:endless", {}).id, lambda job: job.last_event >= 5, 90) for m in managers
+    ]
+    os.killpg(nodes[1].pid, signal.SIGKILL)
+    deadline = time.monotonic() + 90
+    while all(manager.job(job.id).active for manager, job in zip(managers, jobs, strict=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    here = [manager.job(job.id) for manager, job in zip(managers, jobs, strict=True)]
+    dead = next(number for number, job in enumerate(here) if not job.active)
+    ended, survivor = here[dead], managers[1 - dead]
+    assert (ended.status, ended.error["code"]) == ("failed", "job_failed")
+    assert "died" in ended.error["detail"]
+    told = managers[dead].events(ended.id, limit=ended.last_event)
+    assert [event.data["number"] for event in told] == list(range(1, ended.last_event + 1))
+    assert ended.last_event >= 5
+    before = survivor.job(jobs[1 - dead].id).last_event
+    wait(survivor, jobs[1 - dead].id, lambda job: job.last_event > before)
+    survivor.cancel(jobs[1 - dead].id)
+    assert wait(survivor, jobs[1 - dead].id).status == "cancelled"
+    next_one = managers[dead].submit("test", "job_functions:counting", {"count": 3})
+    assert wait(managers[dead], next_one.id, seconds=60).status == "finished"

@@ -49,6 +49,30 @@ def test_several_gpus_are_said(name):
     assert read.items() >= recipe["parallelism"].items()
 
 
+@pytest.mark.parametrize("name", ["axolotl", "llama-factory", "trl", "ms-swift", "transformers"])
+def test_deepspeeds_own_sizes_are_said(name):
+    shared = {
+        "gpus": 8,
+        "strategy": "zero3",
+        "hpz_partition": 4,
+        "reduce_bucket_size": 50_000_000,
+        "persistence_threshold": "auto",
+    }
+    answer = export_answer(
+        {"model": "Qwen/Qwen2.5-0.5B", "method": "lora", "recipe": {"parallelism": shared}, "to": name}
+    )
+    read = check_answer({"files": {answer["file"]: answer["text"]}, "gpus": 8})["recipe"]["parallelism"]
+    assert read.items() >= shared.items()
+
+
+@pytest.mark.parametrize("name", ["axolotl", "llama-factory", "trl"])
+def test_divided_experts_are_refused_by_name(name):
+    recipe = {"parallelism": {"gpus": 4, "strategy": "fsdp2", "ep": 4}, "lora": {"target_modules": ["q_proj"]}}
+    with pytest.raises(InvalidInput, match="cannot say: ep=4") as refused:
+        export_answer({"model": "mixtral-8x7b", "method": "lora", "recipe": recipe, "to": name})
+    assert refused.value.field == "ep"
+
+
 @pytest.mark.parametrize("name", ["trl", "trl-script", "axolotl"])
 @pytest.mark.parametrize("kind", ["reward", "contrastive", "distillation"])
 def test_an_objective_without_an_export_is_refused_by_name(name, kind):

@@ -57,6 +57,8 @@ def parallelism(r: Reading, gpus: int | None = None) -> None:
         r.say("strategy", strategy, *keys)
         if strategy == "fsdp2":
             _second(r, keys)
+        if strategy.startswith("zero"):
+            _zero_words(r, strategy, keys)
         r.say("offload", offload, *keys)
         r.say("gpus", gpus or 1)
 
@@ -87,6 +89,53 @@ def _fsdp(r: Reading) -> bool:
     return r.true("fsdp") or any(
         r.true(key) for key in r.source.settings if key.startswith("fsdp_config.") or key == "fsdp_version"
     )
+
+
+def _config(r: Reading) -> Mapping[str, Any]:
+    """DeepSpeed's own config: a file beside, or an object in this one."""
+    value = r.get("deepspeed")
+    beside = _named(r, value) if isinstance(value, str) else None
+    whole = beside.whole if beside is not None else r.source.whole.get("deepspeed")
+    return flat(whole) if isinstance(whole, Mapping) else {}
+
+
+# Source: DeepSpeed edaa722 runtime/zero/config.py (names and aliases)
+_SIZES = {
+    "reduce_bucket_size": ("reduce_bucket_size",),
+    "prefetch_bucket_size": ("stage3_prefetch_bucket_size", "prefetch_bucket_size"),
+    "persistence_threshold": ("stage3_param_persistence_threshold", "param_persistence_threshold"),
+}
+
+
+def _zero_words(r: Reading, strategy: str, keys: list[str]) -> None:
+    """Sizes of buckets, ZeRO++'s words, and what waits on NVMe."""
+    words = _config(r)
+
+    def given(*names: str) -> Any:
+        return next(
+            (words[f"zero_optimization.{name}"] for name in names if f"zero_optimization.{name}" in words), None
+        )
+
+    for word, names in _SIZES.items():
+        size = given(*names)
+        if size is not None and (word == "reduce_bucket_size" or strategy == "zero3"):
+            r.say(word, int(size) if isinstance(size, float) else size, *keys)
+    second = given("zero_hpz_partition_size")
+    if strategy == "zero3" and isinstance(second, int) and second > 1:
+        r.say("hpz_partition", second, *keys)
+    for name, says in (
+        ("zero_quantized_weights", "weights are sent in 8 bits (zero_quantized_weights)"),
+        (
+            "zero_quantized_nontrainable_weights",
+            "frozen weights are held in 8 bits (zero_quantized_nontrainable_weights)",
+        ),
+        ("zero_quantized_gradients", "gradients are sent in 4 bits (zero_quantized_gradients)"),
+    ):
+        if given(name) is True:
+            r.near(says, *keys)
+    on_drive = [part for part in ("param", "optimizer") if given(f"offload_{part}.device") == "nvme"]
+    if on_drive:
+        r.near("what waits on NVMe is counted as if it were in host memory (offload_{param,optimizer}.device)", *keys)
 
 
 def _deepspeed(r: Reading, key: str) -> tuple[str, str]:

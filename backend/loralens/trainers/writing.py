@@ -60,7 +60,7 @@ def cards(recipe: Recipe) -> Keys:
             keys["deepspeed.zero_optimization.offload_optimizer.device"] = "cpu"
         if p.offload == "parameters":
             keys["deepspeed.zero_optimization.offload_param.device"] = "cpu"
-        return keys
+        return keys | {f"deepspeed.zero_optimization.{name}": value for name, value in _zero_words(recipe).items()}
     if p.strategy not in ("fsdp", "fsdp2"):
         return {}
     named = {
@@ -69,6 +69,18 @@ def cards(recipe: Recipe) -> Keys:
     }
     second = {"fsdp_config.reshard_after_forward": p.reshard_after_forward is not False}
     return named | (second if p.strategy == "fsdp2" else {})
+
+
+def _zero_words(recipe: Recipe) -> Keys:
+    """What is not DeepSpeed's default, by its names (runtime/zero/config.py)."""
+    p = recipe.parallelism
+    third = {
+        "stage3_prefetch_bucket_size": p.prefetch_bucket_size,
+        "stage3_param_persistence_threshold": p.persistence_threshold,
+        "zero_hpz_partition_size": p.hpz_partition,
+    }
+    words = {"reduce_bucket_size": p.reduce_bucket_size} | (third if p.strategy == "zero3" else {})
+    return {name: value for name, value in words.items() if value is not None}
 
 
 def _arguments(recipe: Recipe, batch: str = "per_device_train_batch_size") -> Keys:
