@@ -107,7 +107,10 @@ def several_gpus(question: Question, device: Gpu) -> SeveralGpus | None:
     """The least power of two of such GPUs on which the step fits under FSDP2; None where none of 1,024 or fewer does."""
     if question.recipe.parallelism.gpus > 1:
         return None
+    least = held_weights(question)
     for count in (2**power for power in range(1, 11)):
+        if least > count * device.memory_bytes:  # a share of the weights alone is more
+            continue
         sharded = replace(question, recipe=replace(question.recipe, parallelism=Parallelism(count, "fsdp2")))
         try:
             needed = sharded.estimate().overhead.needed[1]
@@ -151,9 +154,14 @@ def _lightest_weights(question: Question) -> int:
             value = change.to(lightest)
             lightest = lightest if value is None else lightest.with_(change.field, value)
     try:
-        found = lightest.estimate()
+        return held_weights(lightest)
     except LoraLensError:
         return 0
+
+
+def held_weights(question: Question) -> int:
+    """Bytes of the weights that a step holds all the time, whatever its batch, length and rank."""
+    found = question.estimate()
     weights = CATEGORIES.index("weights")
     return min(moment.by_category()[weights].at(*found.point) for moment in found.plan.moments)
 

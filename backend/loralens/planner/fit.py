@@ -15,7 +15,7 @@ from loralens.core.answer.traced import covered, holds
 from loralens.core.catalogue import ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput
 from loralens.core.time.links import with_measured_link
-from loralens.planner.advice import advise
+from loralens.planner.advice import advise, held_weights
 from loralens.planner.amount import AMOUNTS, is_asked, tokens_of
 from loralens.planner.pace import pace
 from loralens.planner.question import Question, read_question
@@ -162,7 +162,7 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
     def fits(place: int) -> bool:
         return needed_bytes(question.with_(variable, values[place - 1])) <= device.memory_bytes
 
-    if not values:
+    if not values or held_weights(question) > device.memory_bytes:
         pass
     elif fits(high):
         low = high

@@ -70,7 +70,7 @@ class Scan:
         before = t.new(one, own.dtype, self.state, "scan: first state")
         own = ops.cat(t, [before, own], self.state, "scan: states, with the first")
         passed = self._passed_on(t, decay, own, states + one)
-        start = ops.cut(t, passed, "scan: states at the start", numel=states)
+        start = t.replace(own, ops.cut(t, passed, "scan: states at the start", numel=states))
         first = exp(t, decay, "scan: decay from the start")
         read = contract(
             t, c, start, x.numel, self.inner, "scan: C * states", flops=across_state, copies=(True, several)

@@ -91,7 +91,7 @@ class Electra(Bert):
         if self.task is not None:
             return self.task.loss(t, hidden)
         scores = self.generator_predictions(t, hidden)
-        logits = self.generator_lm_head(t, scores)
+        logits = t.replace(scores, self.generator_lm_head(t, scores))
         t.handed.returned(logits)
         return plain_cross_entropy(t, logits)
 

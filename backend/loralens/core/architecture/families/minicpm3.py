@@ -60,4 +60,4 @@ class MiniCPM3(CausalDecoder):
 
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """Of hidden states that are divided."""
-        return super().logits(t, ops.scale(t, hidden, "hidden states, scaled"))
+        return super().logits(t, t.local(ops.scale(t, hidden, "hidden states, scaled")))

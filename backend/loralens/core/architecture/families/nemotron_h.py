@@ -177,6 +177,10 @@ class NemotronH(CausalDecoder):
         default = ["linear_attention", "moe", "full_attention", "mlp"]
         return layer_kinds(config, names, default, allowed, own_length=True)
 
+    def logits(self, t: Tape, hidden: Tensor) -> Tensor:
+        """In float32, and in 16 bits no longer."""
+        return ops.cast(t, super().logits(t, hidden), "float32", "logits in float32")
+
     def assumptions(self, recipe: Recipe) -> list[str]:
         """Which kernels run, and how the experts do."""
         return [*super().assumptions(recipe), mixers_as(recipe), *([ROUTING] if self._sparse else [])]
