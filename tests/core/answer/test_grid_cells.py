@@ -22,8 +22,18 @@ CASES, LINES = coverage.recorded(Path(__file__).parents[2] / "oracles")
 WITHOUT = {
     "qwen": "its code is on the Hub alone, and nobody has told it anew",
 }
-# a hundredth of a percent, but for adapters on 256 experts at full width: 16 of 111,274 MB more than traced, for no known reason
-WIDER = {"deepseek_v3": 2e-4}
+# Each phase's peak to a hundredth of a percent, but for
+WIDER = {
+    "deepseek_v3": 2e-4,  # adapters on 256 experts at full width: 16 of 111,274 MB more than traced, for no known reason
+    "gemma3n": 3e-4,  # a moment within timm's tower: 3 of 11,795 MB more, for no known reason
+}
+# The forward pass alone, which is no peak of a step: copies of leaves that checkpointed post-norm layers leave in autocast's
+# cache, routers' small tables, one state of a scan, and a hidden state of mT5
+FORWARD = {
+    **dict.fromkeys(("exaone4", "minimax", "olmo2", "olmo3", "falcon_mamba", "mamba"), 3e-3),
+    **dict.fromkeys(("jamba", "mt5"), 1e-3),
+    **dict.fromkeys(("afmoe", "deepseek_v32", "exaone_moe", "glm_moe_dsa", "qwen3_next"), 3e-4),
+}
 
 
 def answer(request: dict[str, Any]) -> Any:
@@ -44,7 +54,7 @@ def test_every_walked_type_has_its_rows() -> None:
         name: [cell for cell, points in coverage.covered(name, CASES.get(name, []), LINES.get(name)).items()
                if len(points) < coverage.POINTS and cell not in coverage.refused(LINES.get(name))]
         for name in coverage.wanted()
-        if name not in exempt and name not in MEDIA
+        if name not in exempt and (name not in MEDIA or name in LINES)  # the others' towers are traced in fewer rows
     }  # fmt: skip
     assert {name: cells for name, cells in lacking.items() if cells} == {}, (
         "python -m loralens.lab.trace.cells tests/oracles TYPE"
@@ -62,4 +72,7 @@ def test_counts_phase_and_peak_are_the_traced_ones(name: str) -> None:
         own, expected = answer(request), case["expected"]
         assert (own.total_parameters, own.trainable_parameters) == (expected["total"], expected["trainable"]), label
         assert own.phase == expected["phase"], label
-        assert own.allocated_bytes == pytest.approx(expected["peak_allocated_bytes"], rel=WIDER.get(name, 1e-4)), label
+        usual = WIDER.get(name, 1e-4)
+        for phase, peak in expected["phase_peaks"].items():
+            wide = FORWARD.get(name, usual) if phase == "forward" != expected["phase"] else usual
+            assert own.phases[phase] == pytest.approx(peak, rel=wide), (label, phase)
