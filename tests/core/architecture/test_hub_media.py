@@ -103,3 +103,12 @@ def test_dots_ocr_s_tower_has_the_attention_of_its_config(kernel: str, known: bo
     with pytest.raises(UnsupportedArchitecture, match="eager is not modelled") as problem:
         count_parameters(config)
     assert problem.value.field == "config.vision_config.attn_implementation"
+
+
+def test_kimi_vl_s_experts_are_packed_where_they_are_linear_layers_as_in_its_own_code() -> None:
+    words = {"images": 1, "image_size": [896, 896], "sequence_length": 2048, "attention": "flash"}
+    asked = {"model": "kimi-vl-a3b", "method": "qlora", "recipe": {**words, "stack": {"transformers": "4.57"}}}
+    (apart,) = memory_answer(asked, verdicts=False)["estimates"]
+    (stacked,) = memory_answer({**asked, "recipe": words}, verdicts=False)["estimates"]
+    assert apart["breakdown"]["weights_bytes"] < 11 * 2**30 < 50 * 2**30 < stacked["breakdown"]["weights_bytes"]
+    assert any("stack.transformers=4.57 counts them" in line for line in stacked["assumptions"])
