@@ -153,6 +153,7 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "vectors-cached": {"objective": {"type": "contrastive", "mini_batch_size": 16}, "loss": "full", "micro_batch_size": 128,
                            "sequence_length": 128, "stack": {"accelerate": "1.15"}},
         "gkd": {"objective": {"type": "distillation", "divergence": "jsd"}, "loss": "full"},
+        "gkd-16": {"objective": {"type": "distillation", "divergence": "jsd"}, "loss": "full", "autocast": None},
         "distillation": {"objective": {"type": "distillation"}, "labelled_tokens": 256, "autocast": None, **tiled},
     }  # fmt: skip
     # method and checkpointing of each kind; models take turns
@@ -177,6 +178,7 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
         "dpo-precomputed-16": ("lora", "full"),
         "rloo": ("lora", "full"),
         **{f"grpo.{loss}": ("lora",) for loss in VARIANTS},
+        "gkd-16": ("lora", "full"),
     }
     models = ("llama-3.2-1b", "qwen2.5-0.5b", "mistral-7b-v0.3", "qwen3-0.6b", "gemma-3-1b")
     turn = 0
@@ -186,7 +188,7 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
             for _ in range(2):
                 model = models[turn % len(models)]
                 turn += 1
-                if kind == "gkd" or (kind == "distillation" and model == "mistral-7b-v0.3"):
+                if kind.startswith("gkd") or (kind == "distillation" and model == "mistral-7b-v0.3"):
                     model = "qwen2.5-0.5b"
                 if kind.startswith("ppo") and model == "gemma-3-1b":  # has no class for tokens
                     model = "llama-3.2-1b"
@@ -196,7 +198,7 @@ def cases() -> Iterator[tuple[str, str, str, dict[str, Any], int]]:
                 }  # fmt: skip
                 if kind == "grpo-scored" and method == "full":
                     recipe["objective"]["reference"] = "copy"
-                if kind in ("gkd", "distillation"):
+                if kind in ("gkd", "gkd-16", "distillation"):
                     recipe["teacher"] = {"model": small_config(model, 4)}
                 yield f"{kind}/{model}/{way}", model, method, recipe, 2 if model != "gemma-3-1b" else 7
 

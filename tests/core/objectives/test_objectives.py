@@ -64,7 +64,7 @@ OF_OURS = [name for name in CASES if "/" in name]
 def test_our_own_traces_are_met_closely():
     """Every method and every objective, with and without checkpointing, of five families."""
     errors = [abs(OWN[name].allocated_bytes / CASES[name]["expected"]["peak_allocated_bytes"] - 1) for name in OF_OURS]
-    assert len(errors) >= 128
+    assert len(errors) >= 130
     assert max(errors) < 5e-4
 
 

@@ -78,5 +78,8 @@ def test_a_mask_becomes_places_which_are_addresses_where_values_are_added_up():
         assert kernels.mask_put_scratch(values, [mask], values) == (5 * 2 * 8,)
         assert kernels.mask_put_scratch(values, [mask], values, True) == (5 * (2 + 3) * 8,)
         assert kernels.mask_put_scratch(values, [torch.empty(5, dtype=torch.int64)], values, True) == ()
+        # a mask of the first two dimensions chooses slices: x (2, 3, 7), whose slices are one place each
+        whole, some = torch.empty(2, 3, 7), torch.ones(2, 3, dtype=torch.bool)
+        assert kernels.mask_put_scratch(whole, [some], torch.empty(6, 7), True) == (6 * (2 + 3) * 8,)
     finally:
         kernels.CHOSEN.clear()

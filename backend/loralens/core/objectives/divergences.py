@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def of_whole(t: Tape, student: Tensor, teacher: Tensor, call: Call) -> Tensor:
-    """The loss. Shapes: student and teacher (rows, vocabulary) in float32, which the training loop holds to the end."""
+    """The loss. Shapes: student and teacher (rows, vocabulary), in float32 where accelerate wraps the models, which the training loop holds to the end."""
     t.ledger.where = "divergence"
     student_scaled, teacher_scaled = (
         _scaled(t, x, name) for x, name in ((student, "student's"), (teacher, "teacher's"))
@@ -64,9 +64,9 @@ def _mixture(t: Tape, student: Tensor, teacher: Tensor) -> Tensor:
 def log_of_sum(t: Tape, both: Tensor) -> Tensor:
     """`logsumexp` of two stacked tensors. Shapes: both (2, rows, vocabulary); result (rows, vocabulary)."""
     half = both.numel // 2
-    largest = t.new(half, "float32", both.width, "log-probabilities, the larger")
-    with t.temporary(both.numel, "float32", both.width, "log-probabilities, exponents"):
-        out = t.new(half, "float32", both.width, "log-probabilities of the mixture")
+    largest = t.new(half, both.dtype, both.width, "log-probabilities, the larger")
+    with t.temporary(both.numel, both.dtype, both.width, "log-probabilities, exponents"):
+        out = t.new(half, both.dtype, both.width, "log-probabilities of the mixture")
         t.ledger.settle()
     t.end(largest)
     numel, dtype, width = both.numel, both.dtype, both.width

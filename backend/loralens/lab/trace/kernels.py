@@ -225,11 +225,15 @@ def mask_put_scratch(
 ) -> tuple[int, ...]:
     """The same; what adds up has three more numbers for each place: its address, a wrapped number and their product.
 
-    Then the addresses are sorted: addresses and places, in and out, which is no more.
+    Then the addresses are sorted: addresses and places, in and out, which is no more. A mask of the first dimensions chooses whole slices,
+    each of which is one place.
     Source: aten/src/ATen/native/cuda/Indexing.cu (`computeLinearIndex`, `index_put_with_sort_kernel`), torch 2.13.
     """
     taken = mask_scratch(x, indices)
-    return (sum(taken) + 3 * 8 * values.numel(),) if accumulate and taken else taken
+    if not accumulate or not taken:
+        return taken
+    inside = x.shape[sum(1 if mask is None else mask.dim() for mask in indices) :].numel()
+    return (sum(taken) + 3 * 8 * (values.numel() // max(1, inside)),)
 
 
 class EqualShares:
