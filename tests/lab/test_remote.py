@@ -99,6 +99,13 @@ def test_the_head_of_chatglm_is_adapted_by_peft_and_by_no_trainer() -> None:
     assert found["none"] - found["llama-factory"] == 4 * (96 + 200)
 
 
+@pytest.mark.parametrize("family", ["bailing_moe", "deepseek"])
+def test_a_pipelines_later_stage_has_no_embedding_to_ask(family: str) -> None:
+    recipe = {"sequence_length": 64, "parallelism": {"gpus": 2, "pp": 2}}
+    asked = {"config": {"model_type": family, **SHAPES[family][0]}, "method": "qlora", "recipe": recipe}
+    assert memory_answer(asked)["estimates"]
+
+
 def test_an_answer_says_whose_code_runs_and_what_is_not_known_is_refused() -> None:
     question = {"config": {"model_type": "internlm2", **S}, "method": "lora"}
     assumptions = memory_answer(question)["estimates"][0]["assumptions"]

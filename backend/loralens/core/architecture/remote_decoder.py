@@ -16,6 +16,7 @@ from loralens.core.architecture.call import Call
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import CausalDecoder, SelfAttention
 from loralens.core.architecture.heads import no_such_head
+from loralens.core.architecture.module import Stack
 from loralens.core.architecture.rotary import rotate_part
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.question.recipe import Recipe
@@ -142,20 +143,26 @@ class RemoteDecoder(CausalDecoder):
         given = super().inputs(recipe, validity)
         if not self.grown_tables:
             return given
-        wide = self.wide_tables(recipe)
-        narrow = ITEM_BYTES[recipe.autocast or recipe.weights_dtype] * (self.s.layers - wide)
+        layers, wide = len(self.stack), self.wide_tables(recipe)
+        narrow = ITEM_BYTES[recipe.autocast or recipe.weights_dtype] * (layers - wide)
         size = SEQUENCE * (2 * self.s.rotated * (narrow + ITEM_BYTES["float32"] * wide))
         return [*given, ("rotary: tables of all layers", size)]
 
     def wide_tables(self, recipe: Recipe) -> int:
         """Layers whose tables are float32 whatever autocast says: packed layers return the dtype that they are given."""
-        return self.s.layers if self.packed and self.embedding.weight.dtype == "float32" else 0
+        prepared = self.packed and self.stack.layers[0].input_layernorm.weight.dtype == "float32"
+        return len(self.stack) if prepared else 0
+
+    @property
+    def stack(self) -> Stack:
+        """The layers; a pipeline's stage has a part of them."""
+        [(_, stack)] = self.stacks()
+        return stack
 
     @property
     def packed(self) -> bool:
         """Are the layers' weights packed?"""
-        _, stack = self.stacks()[0]
-        return any(parameter.packing is not None for parameter in stack.layers[0].all_parameters())
+        return any(parameter.packing is not None for parameter in self.stack.layers[0].all_parameters())
 
     def tables(self, t: Tape, hidden: Tensor, call: Call) -> None:
         """Each layer makes its own."""

@@ -100,12 +100,14 @@ class DeepSeekMoE(RemoteDecoder):
 
         kinds = [index >= dense and index % every == 0 for index in range(s.layers)]
         self.assemble(s, layer, kinds)
-        self._behind_sparse = s.layers - 1 - kinds.index(True) if True in kinds else 0
         self.buffer_bytes = s.layers * (s.rotated // 2 * 4)
 
     def wide_tables(self, recipe: Recipe) -> int:
         """Behind the first sparse layer too, where autocast has made the stream float32."""
-        return super().wide_tables(recipe) or (self._behind_sparse if self.packed and recipe.autocast else 0)
+        if (wide := super().wide_tables(recipe)) or not (self.packed and recipe.autocast):
+            return wide
+        kinds = self.stack.kinds
+        return len(kinds) - 1 - kinds.index(True) if True in kinds else 0
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """How the experts run."""
