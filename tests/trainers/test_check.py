@@ -142,13 +142,16 @@ def test_what_deepspeeds_file_says_of_buckets_zero_plus_plus_and_nvme():
         "stage": 3, "reduce_bucket_size": 5e7, "stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": 10_000,
         "zero_hpz_partition_size": 4, "zero_quantized_weights": True, "offload_optimizer": {"device": "nvme", "nvme_path": "/n"},
     }  # fmt: skip
-    files = {"f.yaml": FACTORY + "deepspeed: mine.json\n", "mine.json": json.dumps({"zero_optimization": zero})}
+    files = {
+        "f.yaml": FACTORY + "deepspeed: mine.json\n",
+        "mine.json": json.dumps({"zero_optimization": zero, "expert_parallel": {"enabled": True}}),
+    }
     answer = check_answer({"files": files, "gpus": 8})
     said = {"reduce_bucket_size": 50_000_000, "prefetch_bucket_size": "auto", "persistence_threshold": 10_000}
     asked = answer["recipe"]["parallelism"]
     assert asked.items() >= (said | {"hpz_partition": 4, "offload": "optimizer"}).items()
     notes = " ".join(row["says"] for row in answer["approximate"])
-    assert "zero_quantized_weights" in notes and "NVMe" in notes
+    assert all(word in notes for word in ("zero_quantized_weights", "NVMe", "AutoEP"))
 
 
 def test_an_unsaid_number_of_gpus_is_asked_for():

@@ -133,6 +133,8 @@ def _zero_words(r: Reading, strategy: str, keys: list[str]) -> None:
     ):
         if given(name) is True:
             r.near(says, *keys)
+    if words.get("expert_parallel.enabled") is True:
+        r.near("experts are divided by DeepSpeed's AutoEP, whose layers are its own (expert_parallel)", *keys)
     on_drive = [part for part in ("param", "optimizer") if given(f"offload_{part}.device") == "nvme"]
     if on_drive:
         r.near("what waits on NVMe is counted as if it were in host memory (offload_{param,optimizer}.device)", *keys)
