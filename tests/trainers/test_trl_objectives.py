@@ -46,7 +46,8 @@ def test_how_many_rows_are_scored_before_training_is_read_and_written():
 def test_grpo_with_an_engine_on_the_card():
     words = "max_completion_length=1024, use_vllm=True, vllm_gpu_memory_utilization=0.4, vllm_enable_sleep_mode=True"
     recipe = read("GRPO", words)
-    assert recipe["rollout"] == {"engine": "vllm", "rows": None, "utilization": 0.4, "sleep_level": 2}
+    said = {"engine": "vllm", "rows": None, "utilization": 0.4, "sleep_level": 2}
+    assert {word: recipe["rollout"][word] for word in said} == said
     assert (recipe["labelled_tokens"], recipe["sequence_length"]) == (1024, 1536)
     assert recipe["objective"]["reference"] is None
 
