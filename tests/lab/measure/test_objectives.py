@@ -27,6 +27,8 @@ TAUGHT = {"objective": "distillation", "teacher": {"model": {**SMALL, "hidden_si
         ("lora", {"objective": "orpo", "autocast": "bfloat16"}, 0.002),
         ("lora", {"objective": "reward"}, 0.002),
         ("lora", GROUPS, 0.002),
+        ("full", {"objective": "rloo", "labelled_tokens": 32}, 0.005),
+        ("lora", {"objective": "contrastive", "micro_batch_size": 8}, 0.01),
         # a processor's attention and the teacher's cache, which is not run, are in it
         ("lora", TAUGHT, 0.02),
     ],

@@ -1,7 +1,7 @@
 """A learner's step of other objectives than supervised fine-tuning, run for real: TRL's losses on whole logits, written for any device.
 
-Source: TRL 1.16.0 trainer/dpo_trainer.py, kto_trainer.py, reward_trainer.py, grpo_trainer.py, experimental/{orpo,cpo,gkd}, of which the
-tensors are the same; its Triton kernel for log-probabilities has a stand-in that holds what the kernel holds.
+Source: TRL 1.16.0 trainer/dpo_trainer.py, kto_trainer.py, reward_trainer.py, grpo_trainer.py, rloo_trainer.py, experimental/{orpo,cpo,gkd}, of which the
+tensors are the same; sentence-transformers 6.2.0 (vectors). TRL's Triton kernel for log-probabilities has a stand-in that holds what the kernel holds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loralens.core.errors import InvalidInput
+from loralens.core.objectives.policy import scores_before
+from loralens.core.question.objectives import GROUPED
 from loralens.core.question.recipe import Recipe
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 PAIRS: Final = ("dpo", "orpo", "cpo", "simpo", "reward")
-MEASURED: Final = (*PAIRS, "kto", "grpo", "distillation")
+MEASURED: Final = (*PAIRS, "kto", *GROUPED, "distillation", "contrastive")
 
 
 def refuse_unmeasured(recipe: Recipe) -> None:
@@ -31,6 +33,14 @@ def refuse_unmeasured(recipe: Recipe) -> None:
             f"the step of {kind} has no implementation to measure here",
             field="objective.type",
             hint=f"measured are sft, {', '.join(MEASURED)}",
+        )
+    if kind == "contrastive" and (
+        recipe.objective.mini_batch_size is not None or recipe.objective.gather_across_devices
+    ):
+        raise InvalidInput(
+            "cached gradients and gathered vectors are not run here: one pass of each column is measured",
+            field="objective.mini_batch_size",
+            hint="leave mini_batch_size and gather_across_devices out",
         )
     if kind != "sft" and recipe.rollout.engine == "transformers":
         raise InvalidInput(
@@ -81,8 +91,10 @@ class LearnersStep:
                 return -F.logsigmoid(_difference(self._run(self.network, batch).squeeze(-1))).mean()
         if kind == "distillation":
             return self._distilled(batch, phase)
-        if kind == "grpo":
+        if kind in GROUPED:
             return self._of_completions(batch, phase)
+        if kind == "contrastive":
+            return self._compared(batch, phase)
         if kind in ("dpo", "kto"):
             return self._referred(batch, phase, judged=kind == "kto")
         with phase("forward"):
@@ -143,15 +155,31 @@ class LearnersStep:
     def _of_completions(self, batch: dict[str, Tensor], phase: Phase) -> Tensor:
         recipe, keep = self.recipe, (self.recipe.labelled_tokens or self.recipe.sequence_length - 1) + 1
         old = None
-        if recipe.objective.old_logprobs or (recipe.objective.old_logprobs is None and recipe.rollout.engine != "none"):
+        if scores_before(recipe):
             with phase("old_logprobs"):
                 old = self._scored(self.network, batch, keep)
-        if recipe.objective.reference is not None:
+        if recipe.objective.reference in ("adapter", "copy"):
             with phase("ref_logprobs"), self._reference() as network:
                 self._scored(network, batch, keep)
         with phase("forward"):
             scores = self._scores(self._run(self.network, batch, keep), batch["input_ids"])
             return -torch.exp(scores - (scores.detach() if old is None else old)).mean()
+
+    def _compared(self, batch: dict[str, Tensor], phase: Phase) -> Tensor:
+        """`MultipleNegativesRankingLoss` of anchors and positives; their tokens' states stay until the loss is there."""
+        with phase("forward"):
+            columns = [self._states(batch) for _ in range(2)]
+            anchors, positives = (F.normalize(_mean(states, batch)) for states in columns)
+            scores = 20.0 * (anchors @ positives.T)
+            return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+    def _states(self, batch: dict[str, Tensor]) -> Tensor:
+        with ExitStack() as stack:
+            if self.recipe.autocast is not None:
+                stack.enter_context(torch.autocast(self.device.type, dtype=getattr(torch, self.recipe.autocast)))
+            words = {"input_ids": batch["input_ids"], "attention_mask": batch.get("attention_mask")}
+            states: Tensor = self.network(**words, use_cache=False)["last_hidden_state"]
+        return states
 
     def _distilled(self, batch: dict[str, Tensor], phase: Phase) -> Tensor:
         with phase("forward"):
@@ -185,6 +213,15 @@ def _divergence(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
 def _likelihood(logits: Tensor, ids: Tensor) -> Tensor:
     chosen = logits[:, :-1].contiguous()
     return F.cross_entropy(chosen.flatten(0, 1), ids[: len(chosen), 1:].flatten())
+
+
+def _mean(states: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Of a row's tokens that are no padding. Shapes: states (rows, length, width); result (rows, width), float32."""
+    given = batch.get("attention_mask")
+    mask = torch.ones_like(batch["input_ids"]) if given is None else given
+    mask = mask.unsqueeze(-1).to(states.dtype)
+    total = (states * mask).sum(1, dtype=torch.float32)
+    return total / mask.sum(1, dtype=torch.float32)
 
 
 def _difference(rows: Tensor) -> Tensor:

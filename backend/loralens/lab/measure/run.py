@@ -16,6 +16,7 @@ import torch
 from loralens.core.answer.card import workspace_bytes
 from loralens.core.answer.estimate import estimate_model
 from loralens.core.answer.trainer import trained
+from loralens.core.architecture.heads import EMBEDDING
 from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.recipe import WORD, Quantization, Recipe
@@ -151,6 +152,7 @@ def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torc
         asked = recipe
         recipe = replace(recipe, micro_batch_size=recipe.micro_batch_size * rows)
         recipe = replace(recipe, head="reward", num_labels=1) if recipe.objective.type == "reward" else recipe
+        recipe = replace(recipe, head=EMBEDDING) if recipe.objective.type == "contrastive" else recipe
         network = materialize(build.adapt(build.build_on_meta(settings, recipe), method, recipe), device, recipe)
         network.train()
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
