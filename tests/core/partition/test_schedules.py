@@ -90,3 +90,12 @@ def test_what_torchs_schedule_does_not_run_is_refused_by_name(words, field):
         estimate(MODEL, "full", **WORDS | words, pp=4, schedule="zero_bubble")
     assert caught.value.field == field
     assert caught.value.hint
+
+
+def test_fewer_micro_batches_than_torchs_1f1b_takes_are_remarked_upon():
+    said = "torch's 1F1B takes no fewer"
+    few, enough = (
+        estimate(MODEL, "full", **WORDS | {"gradient_accumulation_steps": many}, pp=4).assumptions() for many in (2, 4)
+    )
+    assert any(said in line for line in few)
+    assert not any(said in line for line in enough)

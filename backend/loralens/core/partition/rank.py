@@ -53,6 +53,11 @@ def of_cut(recipe: Recipe) -> list[str]:
     if p.pp > 1:
         many = pipeline.under_way(p, recipe.gradient_accumulation_steps, p.pipeline_rank or 0)
         found.append(f"up to {many} forward passes of a stage wait for their backward ({p.schedule})")
+        if p.schedule == "1f1b" and p.strategy != "megatron" and recipe.gradient_accumulation_steps < p.pp:
+            found.append(
+                f"torch's 1F1B takes no fewer micro batches (gradient_accumulation_steps, {recipe.gradient_accumulation_steps}) than "
+                f"stages ({p.pp}): counted all the same"
+            )
         if waiting := pipeline.halves_waiting(recipe):
             found.append(
                 f"backward is cut in two: {waiting} passes at most wait for their weights' half, with all they kept and the "
