@@ -130,7 +130,7 @@ def test_an_iteration_is_said_phase_by_phase(run):
     )
     for text in (
         "an iteration of 8 samples",
-        "8,000 samples are 1,000 iterations",
+        "8,000 samples in 1,000 iterations, 1,000 steps",
         "rollout decode",
         "old logprobs",
         "reserved at $1.36/h",

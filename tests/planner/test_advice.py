@@ -8,7 +8,9 @@ import pytest
 
 from loralens.core.catalogue import gpu
 from loralens.planner.advice import advise
+from loralens.planner.beside import KEY, WHY
 from loralens.planner.changes import CHANGES, COSTS
+from loralens.planner.fit import fit_answer
 from loralens.planner.question import Question, read_question
 from loralens.planner.quicker import UNCHECKPOINTED
 
@@ -110,8 +112,8 @@ def test_several_gpus_are_the_least_power_of_two_that_fits() -> None:
 
 def test_each_change_has_its_sentence_in_every_language_of_the_page() -> None:
     assert all(change.cost in COSTS for change in CHANGES)
-    said = {change.key: change.en for change in (*CHANGES, UNCHECKPOINTED)}
-    assert len(said) == len(CHANGES) + 1
+    said = {change.key: change.en for change in (*CHANGES, UNCHECKPOINTED)} | {KEY: WHY}
+    assert len(said) == len(CHANGES) + 2
     locales = {path.stem: json.loads(path.read_text("utf-8")) for path in Path("frontend/src/locales").glob("*.json")}
     assert locales["en"]["advice"] == said
     for texts in locales.values():
@@ -132,3 +134,28 @@ def test_paged_states_are_advised_where_they_are_what_is_missing() -> None:
     assert {"field": "optimizer", "to": "paged_adamw_8bit"}.items() <= next(
         row for row in path if row["field"] == "optimizer"
     ).items()
+
+
+@pytest.mark.parametrize(
+    ("engine", "word", "share"),
+    [("vllm", "gpu_memory_utilization", 0.05), ("vllm", "gpu_memory_utilization", 0.95), ("sglang", "mem_fraction_static", 1)],
+)  # fmt: skip
+def test_an_engine_that_leaves_no_room_is_what_has_to_change(engine: str, word: str, share: float) -> None:
+    """The step alone fits the card many times; nothing about it helps."""
+    field = "utilization" if engine == "vllm" else word
+    recipe: dict[str, Any] = {"objective": "grpo", "rollout": {"engine": engine, field: share}}
+    body = {"model": "8B", "method": "lora", "gpu": "h100", "recipe": recipe}
+    found = fit_answer(body)
+    assert found["verdict"] == "does_not_fit" and found["headroom_bytes"] > 0
+    assert {row["value"] for row in found["largest"].values()} == {None}
+    assert found["advice"] is not None and found["advice"]["path"] == found["advice"]["changes"]
+    (change,) = found["advice"]["changes"]
+    assert change["field"] == word
+    recipe["rollout"][field] = change["to"]
+    after = fit_answer(body)
+    assert after["verdict"] == "fits" and after["advice"] is None
+
+
+def test_words_that_change_nothing_are_said_beside_the_verdict() -> None:
+    body = {"model": "8B", "method": "lora", "gpu": "h100", "recipe": {"rollout": {"mem_fraction_static": 0.9}}}
+    assert [row["words"] for row in fit_answer(body)["without_effect"]] == [["mem_fraction_static"]]

@@ -47,6 +47,7 @@ def test_cards_share_the_samples() -> None:
     [
         (GRPO, {"tokens": 10**6, "prompts": 10}, "prompts"),
         (GRPO, {"generations": 8}, "generations"),
+        (GRPO, {"prompts": 10, "generations": 0}, "generations"),
         (GRPO, {"prompts": 0}, "prompts"),
         (GRPO, {"samples": 2.5}, "samples"),
         (DPO, {"prompts": 10}, "prompts"),

@@ -156,6 +156,9 @@ def _show(answer: FitAnswer, body: Body, filled: list[str]) -> None:
     for note in model.get("read_as", ()):
         wrapped(note)
     wrapped("recipe: " + " ".join(options(recipe, method)))
+    if answer["without_effect"]:
+        said = (f"{', '.join(row['words'])} ({row['reason']})" for row in answer["without_effect"])
+        wrapped(f"without effect: {'; '.join(said)}")
     line()
     wrapped(sentence(answer["gpu"], answer["verdict"], answer["peak"]["needed_bytes"]))
     line()
@@ -226,8 +229,10 @@ def _advise(answer: FitAnswer) -> None:
     if not advice:
         batch, length = (answer["largest"][name]["value"] for name in ("micro_batch_size", "sequence_length"))
         return wrapped(f"Nothing has to. There is room for a batch of {batch:,}, or for a length of {length:,}.")
+    if not advice["changes"]:
+        return wrapped("No change that is known makes it fit.")
     rows = [
-        (row["field"], f"{_word(row['from'])} → {_word(row['to'])}", gib(row["saves_bytes"]),
+        (row["field"], f"{_word(row['from'])} → {_word(row['to'])}", gib(row["saves_bytes"]) if row["saves_bytes"] else "",
          " ".join(part for part in ("" if row["cost"] == "time" else row["cost"], _slower(row["time_ratio"])) if part),
          "yes" if row["fits"] else "no")
         for row in advice["changes"]
@@ -239,8 +244,8 @@ def _advise(answer: FitAnswer) -> None:
     else:
         line("To make it fit:")
         for number, row in enumerate(advice["path"], 1):
-            saves = f"saves {gib(row['saves_bytes'])}"
-            wrapped(f"{number}. {row['field']} {_word(row['from'])} → {_word(row['to'])}: {saves}. {row['why']['en']}")
+            saves = f"saves {gib(row['saves_bytes'])}. " if row["saves_bytes"] else ""
+            wrapped(f"{number}. {row['field']} {_word(row['from'])} → {_word(row['to'])}: {saves}{row['why']['en']}")
         wrapped("as options: " + " ".join(option(row["field"], row["to"]) for row in advice["path"]))
     if advice["smallest_gpu"]:
         gpu = advice["smallest_gpu"]
@@ -328,12 +333,22 @@ def _iteration(time: Time) -> None:
     seconds, hourly = found["seconds"], found["samples_per_hour"]
     at_once = "" if found["at_once"] is None else f", {found['at_once']:,} at once on a card"
     wrapped(
-        f"an iteration of {found['samples']:,} samples{at_once}: {seconds['expected']:.3g} s ({seconds['low']:.3g} to {seconds['high']:.3g}), "
-        f"{hourly['expected']:,.0f} samples an hour; {run['samples']:,} samples are {run['iterations']:,} iterations, {run['steps']:,} steps"
+        f"an iteration of {_counted(found['samples'], 'sample')}{at_once}: {seconds['expected']:.3g} s "
+        f"({seconds['low']:.3g} to {seconds['high']:.3g}), {hourly['expected']:,.0f} samples an hour; {_counted(run['samples'], 'sample')} "
+        f"in {_counted(run['iterations'], 'iteration')}, {_counted(run['steps'], 'step')}"
     )
     table(["phase", "seconds", "four of five runs"],
           [(row["phase"].replace("_", " "), f"{row['expected']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}")
            for row in found["phases"]], left=2)  # fmt: skip
+
+
+def _counted(number: int | None, what: str) -> str:
+    """So many of it.
+
+    >>> _counted(1, "step"), _counted(2000, "step")
+    ('1 step', '2,000 steps')
+    """
+    return f"{number or 0:,} {what}{'' if number == 1 else 's'}"
 
 
 def _slower(ratio: float | None) -> str:

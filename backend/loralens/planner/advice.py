@@ -13,6 +13,7 @@ from loralens.core.catalogue import Gpu
 from loralens.core.errors import LoraLensError
 from loralens.core.question.parallelism import Parallelism
 from loralens.core.tape.ledger import CATEGORIES
+from loralens.planner.beside import fits_card, share_change
 from loralens.planner.changes import CHANGES, COSTS, Change
 from loralens.planner.question import Question
 
@@ -26,27 +27,29 @@ WORTH_SAYING: Final = 2**20
 
 
 def advise(question: Question, device: Gpu) -> Advice:
-    """What would make a step fit.
+    """What would make a step fit, with the engine that generates beside it where there is one.
 
     `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest; of those
         that cost time, the one with the least time per byte saved first. `time_ratio`: time a token after over before.
+    Where another share of the card lets engine and step fit, it is the only change and the path.
     `path`: changes to make together, mildest first, none of them superfluous; None where no path is known.
     `smallest_gpu`: the same vendor's GPU with the least memory that fits without any change; any vendor's where the
         GPU in question is one's own.
     `several_gpus`: how many of the GPU in question do when weights, gradients and optimizer state are sharded.
     """
     pace = _pace(question, device)
-    changes: list[AdvisedChange] = []
-    for change, changed in _applicable(question):
+    share = share_change(question, device)
+    changes: list[AdvisedChange] = [share] if share else []
+    for change, changed in () if share else _applicable(question):
         row = _row(change, question, changed)
         if row["saves_bytes"] >= WORTH_SAYING:
-            row["fits"] = row["needed_bytes"] <= device.memory_bytes
+            row["fits"] = fits_card(changed, device)
             row["time_ratio"] = _ratio(pace, _pace(changed, device))
             changes.append(row)
     changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), _slowed(row), -row["saves_bytes"]))
     return {
         "changes": changes,
-        "path": path(question, device),
+        "path": [share] if share else path(question, device),
         "smallest_gpu": smallest_gpu(question, device.vendor),
         "several_gpus": several_gpus(question, device),
     }
@@ -78,7 +81,7 @@ def path(question: Question, device: Gpu) -> list[AdvisedChange] | None:
     taken: dict[str, list[tuple[Change, Any]]] = {}
     now = question
     for _ in range(MAX_STEPS):
-        if _fits(now, device):
+        if fits_card(now, device):
             return _rows(question, _needed(question, taken, device))
         best = _best(now)
         if best is None:
@@ -90,13 +93,12 @@ def path(question: Question, device: Gpu) -> list[AdvisedChange] | None:
 
 def smallest_gpu(question: Question, vendor: str) -> SmallestGpu | None:
     """The vendor's GPU with the least memory that fits the step as asked; only where the driver's figure is known."""
-    needed = question.estimate().overhead.needed[1]
     known = [
         gpu
         for gpu in catalogue.gpus()
         if vendor in (gpu.vendor, catalogue.OWN_VENDOR) and gpu.memory_basis.startswith("driver")
     ]
-    enough = [gpu for gpu in known if gpu.memory_bytes >= needed]
+    enough = [gpu for gpu in known if fits_card(question, gpu)]
     if not enough:
         return None
     best = min(enough, key=lambda gpu: gpu.memory_bytes)
@@ -116,7 +118,7 @@ def several_gpus(question: Question, device: Gpu) -> SeveralGpus | None:
             needed = sharded.estimate().overhead.needed[1]
         except LoraLensError:  # this method or model is not modelled on several GPUs
             return None
-        if needed <= device.memory_bytes:
+        if fits_card(sharded, device):
             return {"gpus": count, "strategy": "fsdp2", "needed_bytes": needed}
     return None
 
@@ -172,7 +174,7 @@ def _needed(question: Question, taken: dict[str, list[tuple[Change, Any]]], devi
     for field in sorted(kept, key=lambda field: COSTS.index(kept[field][-1][0].cost), reverse=True):
         while kept[field]:
             shorter = {**kept, field: kept[field][:-1]}
-            if not _fits(_apply(question, shorter), device):
+            if not fits_card(_apply(question, shorter), device):
                 break
             kept = shorter
     return [values[-1] for values in kept.values() if values]
@@ -183,10 +185,6 @@ def _apply(question: Question, taken: dict[str, list[tuple[Change, Any]]]) -> Qu
         if values:
             question = question.with_(field, values[-1][1])
     return question
-
-
-def _fits(question: Question, device: Gpu) -> bool:
-    return question.estimate().overhead.needed[1] <= device.memory_bytes
 
 
 def _rows(question: Question, taken: list[tuple[Change, Any]]) -> list[AdvisedChange]:

@@ -57,7 +57,8 @@ def tokens_of(question: Question, own: Mapping[str, Any]) -> int:
                 field="prompts",
                 hint="try samples=10000",
             )
-        samples *= _whole(own, "generations") if own.get("generations") else GENERATIONS.get(recipe.objective.type, 1)
+        given_too = own.get("generations") is not None
+        samples *= _whole(own, "generations") if given_too else GENERATIONS.get(recipe.objective.type, 1)
     return samples * objective.rows * recipe.sequence_length
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
 from loralens.core.answer.pace import NEARLY_FULL
+from loralens.core.answer.remarks import idle_words
 from loralens.core.answer.traced import covered, holds
 from loralens.core.catalogue import ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput
 from loralens.core.time.links import with_measured_link
 from loralens.planner.advice import advise, held_weights
 from loralens.planner.amount import AMOUNTS, is_asked, tokens_of
+from loralens.planner.beside import fits_card
 from loralens.planner.pace import pace
 from loralens.planner.question import Question, read_question
 from loralens.planner.quicker import quicker
@@ -87,7 +89,8 @@ def fit_answer(body: Any) -> FitAnswer:
         "headroom_bytes": device.memory_bytes - needed,
         "largest": {name: largest(question, device, name) for name in VARIABLES if applies(question, name)},
         "quicker": quicker(question, device),
-        "advice": advise(question, device) if needed > device.memory_bytes else None,
+        "advice": None if fits_card(question, device) else advise(question, device),
+        "without_effect": idle_words(found.plan, found.recipe),
         "time": time,
     }
 
@@ -106,9 +109,11 @@ def _in_its_machine(device: Gpu, question: Question, link: Any) -> Gpu:
             field="link_bytes_per_second",
             hint="try 10e9; loralens bench --calibrate measures it",
         )
-    if question.recipe.parallelism.gpus == 1:
+    if 1 in (question.recipe.parallelism.gpus, question.recipe.parallelism.machine_gpus):
         raise InvalidInput(
-            "a link is between GPUs, and there is one", field="link_bytes_per_second", hint="try gpus=2, strategy=fsdp"
+            "a link is between GPUs of a machine, and there is one",
+            field="link_bytes_per_second",
+            hint="try gpus=2, strategy=fsdp",
         )
     return with_measured_link(device, float(link))
 
@@ -160,7 +165,7 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
     low = 0
 
     def fits(place: int) -> bool:
-        return needed_bytes(question.with_(variable, values[place - 1])) <= device.memory_bytes
+        return fits_card(question.with_(variable, values[place - 1]), device)
 
     if not values or held_weights(question) > device.memory_bytes:
         pass

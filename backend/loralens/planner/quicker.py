@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.pace import pace_on
 from loralens.core.errors import LoraLensError
+from loralens.planner.beside import fits_card
 from loralens.planner.changes import CHANGES, COMPUTE_DTYPE, Change
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def quicker(question: Question, device: Gpu) -> list[QuickerChange]:
     now = _pace(question, device)
     if now is None:
         return []
-    before, rows = question.estimate(), []
+    before, rows, fits = question.estimate(), [], fits_card(question, device)
     for change in QUICKER:
         value = change.to(question)
         if value is None:
@@ -49,7 +50,7 @@ def quicker(question: Question, device: Gpu) -> list[QuickerChange]:
             continue
         after = changed.estimate()
         needed = after.overhead.needed[1]
-        if needed > max(device.memory_bytes, before.overhead.needed[1]):
+        if needed > max(device.memory_bytes, before.overhead.needed[1]) or (fits and not fits_card(changed, device)):
             continue
         row: QuickerChange = {
             "field": change.field,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from loralens.core.answer.pace_shapes import IterationPace, StepSeconds, TokensPerSecond
-from loralens.core.answer.shapes import Peak
+from loralens.core.answer.shapes import IdleWords, Peak
 from loralens.core.question.shapes import ModelSummary, RecipeWords
 from loralens.core.texts import Both
 
@@ -230,6 +230,7 @@ class FitAnswer(TypedDict):
         list[QuickerChange], "What makes a step quicker; empty where nothing does or its time is not known."
     ]
     advice: Annotated[Advice | None, "null where nothing has to change."]
+    without_effect: list[IdleWords]
     time: Time | None
 
 

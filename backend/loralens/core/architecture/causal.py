@@ -75,6 +75,12 @@ class Root(Module):
     separable = False  # transformers before 5 has its experts as a list of MLPs
     experts_in_turn = False  # a list of MLPs, as transformers before 5 has them
 
+    @property
+    def whose(self) -> str:
+        """The model type, and whose code of it where it is not transformers': for messages."""
+        name = self.model_type or "this family"
+        return f"{self.framework}'s {name}" if self.framework else name
+
     def stacks(self) -> list[tuple[str, Stack]]:
         """Every stack with its full name, in the order in which they run."""
         return list(_stacks(self, ""))

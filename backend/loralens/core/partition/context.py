@@ -87,7 +87,7 @@ def cut(root: Root, p: Parallelism) -> None:
     found = [module for _, module in root.walk() if isinstance(module, SelfAttention)]
     if not isinstance(root, CausalDecoder) or not found or root.framework or root.media:
         raise UnsupportedArchitecture(
-            f"context parallelism is modelled for decoders of Llama's kind, not for {root.model_type or 'this family'}",
+            f"context parallelism is modelled for decoders of Llama's kind, not for {root.whose}",
             field="parallelism.cp",
             hint="try cp=1",
         )

@@ -64,7 +64,7 @@ def cut(root: Root, p: Parallelism) -> None:
 
 def _unsupported(root: Root) -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
-        f"tensor parallelism is modelled for decoders of Llama's kind, not for {root.model_type or 'this family'}",
+        f"tensor parallelism is modelled for decoders of Llama's kind, not for {root.whose}",
         field="parallelism.tp",
         hint="try tp=1 with strategy=fsdp2",
     )
