@@ -30,7 +30,7 @@ WIDER = {
 # The forward pass alone, which is no peak of a step: copies of leaves that checkpointed post-norm layers leave in autocast's
 # cache, routers' small tables, one state of a scan, and a hidden state of mT5
 FORWARD = {
-    **dict.fromkeys(("exaone4", "minimax", "olmo2", "olmo3", "falcon_mamba", "mamba"), 3e-3),
+    **dict.fromkeys(("exaone4", "minimax", "olmo2", "olmo3", "falcon_mamba", "mamba", "step3p7"), 3e-3),
     **dict.fromkeys(("jamba", "mt5"), 1e-3),
     **dict.fromkeys(("afmoe", "deepseek_v32", "exaone_moe", "glm_moe_dsa", "qwen3_next"), 3e-4),
 }

@@ -66,6 +66,8 @@ class Attention:
         if self.kv_heads != self.heads and not grouped:
             k, v = self._repeat(t, k, "key"), self._repeat(t, v, "value")
         if t.autocast is not None:
+            if mask is not None and mask.dtype == "float32":
+                mask = ops.cast(t, mask, t.autocast, "attention: input cast by autocast")
             q, k, v = (ops.cast(t, x, t.autocast, "attention: input cast by autocast") for x in (q, k, v))
         if self.implementation == "flash":
             return self._by(FLASH, t, q, k, v, mask, grouped=grouped)
