@@ -4,6 +4,7 @@ import pytest
 
 from loralens.core.catalogue import gpu, gpus
 from loralens.core.errors import InvalidInput
+from loralens.planner.fit import fit_answer
 from loralens.planner.question import read_question
 from loralens.planner.time import gpu_hours, training_time
 
@@ -104,3 +105,10 @@ def test_several_gpus_share_the_tokens() -> None:
     four = training_time(ask(parallelism={"gpus": 4, "strategy": "ddp"}), gpu("a100"), 1_000_000)
     assert 2.5 < four["tokens_per_second"]["expected"] / one["tokens_per_second"]["expected"] <= 4
     assert one["gpu_hours"]["expected"] <= four["gpu_hours"]["expected"] < 1.5 * one["gpu_hours"]["expected"]
+
+
+def test_a_tower_whose_places_are_added_has_its_operations_counted():
+    found = fit_answer({"model": "kimi-vl-a3b", "method": "lora", "gpu": "h200", "tokens": 10**6})["time"]
+    assert (
+        found is not None and found["flops_per_token"]["forward"] > 2 * 2e9
+    )  # about 2.8 billion parameters meet a token

@@ -9,7 +9,7 @@ from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.cost import ATTENTION, CAUSES, NARROW, PRODUCTS
 from loralens.core.time.rates import known
-from loralens.core.time.step_time import BUBBLE, COMMUNICATION, RECOMPUTATION
+from loralens.core.time.step_time import BUBBLE, COMMUNICATION, RECOMPUTATION, WAITING
 
 H100 = catalogue.gpu("h100-sxm")
 SMALL = {
@@ -157,3 +157,22 @@ def test_what_goes_between_gpus_says_where_and_how_it_is_waited_for():
     hidden = counted({"gpus": 8, "strategy": "ddp"})[0].time_on(H100, recipe).set(2, 2048, 8)
     assert [(row.over, row.way) for row, _ in hidden.transfers()] == [("dp_replicate", "hidden")]
     assert counted({})[0].time_on(H100, recipe).set(2, 2048, 8).transfers() == []
+
+
+def test_megatrons_own_layers_are_cut_without_dtensor():
+    """Their matrices are smaller ones of ordinary tensors, so nothing is dispatched (Megatron-LM core/tensor_parallel/layers.py)."""
+
+    def of(**more):
+        recipe = Recipe.from_mapping({"parallelism": {"tp": 2}, "gradient_accumulation_steps": 4, **more})
+        return pace_on(resolve("llama-3.1-8b"), "full", recipe, H100)
+
+    own, cut = of(stack={"megatron": "0.15"}), of()
+    assert own.step.parts[WAITING] < 0.1 * cut.step.parts[WAITING]
+    assert any("DTensor" in note for note in cut.notes) and not any("DTensor" in note for note in own.notes)
+    assert any("with tp=2 could be computed" in note for note in own.notes)
+
+
+def test_zero_bubble_schedules_have_no_published_run():
+    recipe = Recipe.from_mapping({"parallelism": {"pp": 2, "schedule": "zero_bubble"}, "gradient_checkpointing": False})
+    notes = pace_on(resolve("llama-3.1-8b"), "full", recipe, H100).notes
+    assert any("with schedule=zero_bubble could be computed" in note for note in notes)

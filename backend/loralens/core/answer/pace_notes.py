@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from loralens.core.partition.rank import is_cut
 from loralens.core.question.packings import BY_GROUPS
+from loralens.core.question.versions import framework
 from loralens.core.time.links import MACHINE, MEASURED, NVLINK_HIDES, link_of, network_of, route
 from loralens.core.time.rates import CLASS, Share, bandwidth_of, known
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
 
-GUESSED: Final = ("gpipe", "sequential")
+GUESSED: Final = ("gpipe", "sequential", "zero_bubble", "zero_bubble_v")
 """Schedules without a published run; of interleaved stages a ratio to 1F1B is published, and met."""
 DIMENSIONS: Final = ("tp", "cp", "ep", "dp_shard", "dp_replicate", "pp")
 
@@ -73,7 +74,8 @@ def _of_cut(recipe: Recipe) -> list[str]:
     """How a part of a model, or of a sequence, is waited for."""
     p, said = recipe.parallelism, []
     if p.tp > 1:
-        eager = "" if recipe.compile else "; without compile the processor dispatches every cut matrix through DTensor"
+        plain = recipe.compile or framework(recipe) == "megatron"
+        eager = "" if plain else "; without compile the processor dispatches every cut matrix through DTensor"
         said.append(f"tensor parallel: every sum and gather inside a layer is waited for{eager}")
     if p.cp > 1:
         way = "is waited for" if p.context == "ulysses" else "hides behind attention as far as that takes as long"
@@ -98,5 +100,6 @@ def _of_cut(recipe: Recipe) -> list[str]:
 def unmeasured(recipe: Recipe) -> list[str]:
     """Ways to cut a step of which no published speed is known that could be computed, by their words."""
     p = recipe.parallelism
-    found = [f"{name}={size}" for name, size in (("cp", p.cp), ("ep", p.ep)) if size > 1]
+    own = p.tp if framework(recipe) == "megatron" else 1  # of Megatron's own layers
+    found = [f"{name}={size}" for name, size in (("tp", own), ("cp", p.cp), ("ep", p.ep)) if size > 1]
     return [*found, f"schedule={p.schedule}"] if p.pp > 1 and p.schedule in GUESSED else found

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from loralens.core.question.versions import framework
 from loralens.core.time.links import Route, link_of, network_of, rate_of, route
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class HookCalls:
             units = layers
             if p.strategy == "fsdp":  # PEFT's policy wraps every matrix of an adapter
                 units += sum(i.count for i in held if i.parameter.trainable and i.parameter.role == "adapter")
-        if p.tp > 1 and not recipe.compile:  # compiled graphs have no dispatch
+        if p.tp > 1 and not recipe.compile and framework(recipe) != "megatron":  # neither has DTensor's dispatch
             passes = 3 if recipe.gradient_checkpointing else 2
             matrices = passes * sum(
                 i.count for i in held if i.parameter.role != "adapter" and len(i.parameter.shape) == 2

@@ -5,7 +5,8 @@ and once every stage; with v stages on each GPU filling and draining takes a v-t
 schedule, every stage waits for all others in every micro batch.
 
 Sources: Narayanan et al. 2021, arXiv:2104.04473, section 2.2 ((p - 1) / (v m) of equal stages); torch 2.13
-distributed/pipelining/schedules.py. Leaves out: warm-up of interleaved stages where m is no multiple of p.
+distributed/pipelining/schedules.py. Leaves out: warm-up of interleaved stages where m is no multiple of p;
+what of the bubble the halves of backward fill in zero-bubble schedules, which are as quick as interleaved ones here.
 """
 
 from __future__ import annotations

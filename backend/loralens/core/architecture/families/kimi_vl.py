@@ -40,14 +40,13 @@ SIDE: Final = 512  # patches; of the table of rotations
 class MoonPatches(Module):
     """A convolution over each patch, and its place on a learned grid that is resampled to the picture's."""
 
-    multiplies = False  # the grid is added
-
     def __init__(self, v: Config, hidden: int) -> None:
         self.patch = v.integer("patch_size", default=14, high=65_536)
         self.values = 3 * self.patch**2
         self.proj = Convolution(3, hidden, self.patch, self.patch, name="patch embeddings")
         self.own = tuple(v.integer(f"init_pos_emb_{name}", default=64, high=65_536) for name in ("height", "width"))
         self.pos_emb = Module()
+        self.pos_emb.multiplies = False  # it is added
         self.pos_emb.weight = Parameter((*self.own, hidden))
         self._hidden = hidden
 
