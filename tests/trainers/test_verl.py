@@ -57,6 +57,12 @@ def test_every_fact_is_in_the_recipe(settings, facts):
     assert not r.blocks
 
 
+@pytest.mark.parametrize(("engine", "key"), [("sglang", "mem_fraction_static"), ("vllm", "gpu_memory_utilization")])
+def test_an_engines_own_argument_goes_over_verls(engine, key):
+    own = {f"{ROLLOUT}.name": engine, f"+{ROLLOUT}.engine_kwargs.{engine}.{key}": 0.8}
+    assert recipe_of(read_command({**GRPO, **own})).get(key) == 0.8
+
+
 def test_sglang_has_words_of_its_own():
     engine = {f"{ROLLOUT}.name": "sglang", f"{ROLLOUT}.free_cache_engine": False}
     rollout = recipe_of(read_command({**GRPO, **engine})).rollout

@@ -82,6 +82,9 @@ def _lengths(r: Reading) -> None:
     r.say("gradient_accumulation_steps", max(1, own // micro), mini, each)
 
 
+OWN_SHARES: Final = {"sglang": "sglang.mem_fraction_static", "vllm": "vllm.gpu_memory_utilization"}
+
+
 def _engine(r: Reading) -> None:
     name = f"{ROLLOUT}.name"
     engine = str(r.get(name) or "vllm")
@@ -91,7 +94,9 @@ def _engine(r: Reading) -> None:
     if engine == "hf":
         return
     share, frees = f"{ROLLOUT}.gpu_memory_utilization", f"{ROLLOUT}.free_cache_engine"
-    part = r.get(share)
+    own = f"{ROLLOUT}.engine_kwargs.{OWN_SHARES.get(engine, '')}"  # goes over the other: they are the engine's own arguments
+    part = r.get(own) if isinstance(r.get(own), (int, float)) else r.get(share)
+    share = own if isinstance(r.get(own), (int, float)) else share
     part = part if isinstance(part, (int, float)) else 0.5
     if engine == "sglang":
         r.say("mem_fraction_static", part, share)

@@ -229,3 +229,12 @@ def test_lengths_above_the_learned_positions_are_remarked_upon(model, positions)
 
     assert said(positions + 1)
     assert not said(positions)
+
+
+def test_more_labels_than_tokens_are_remarked_upon():
+    def said(labelled):
+        recipe = {"sequence_length": 1024, "labelled_tokens": labelled, "loss": "kept_positions"}
+        return memory_answer({"model": "0.5B", "method": "lora", "recipe": recipe})["estimates"][0]["assumptions"]
+
+    assert "labelled_tokens 4,096 is above sequence_length 1,024: every token counts as labelled" in said(4096)
+    assert not any("labelled_tokens" in text for text in said(1024))

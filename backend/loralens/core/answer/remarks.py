@@ -31,7 +31,9 @@ def remarks(plan: CompiledPlan, recipe: Recipe) -> list[str]:
     """`idle_words` in sentences, and what is to be said of the length."""
     idle = idle_words(plan, recipe)
     said = [f"without effect on memory: {', '.join(row['words'])} ({row['reason']})" for row in idle]
-    length = recipe.sequence_length
+    length, labelled = recipe.sequence_length, recipe.labelled_tokens
+    if labelled is not None and labelled > length and not any("labelled_tokens" in row["words"] for row in idle):
+        said.append(f"labelled_tokens {labelled:,} is above sequence_length {length:,}: every token counts as labelled")
     if plan.positions is not None and length > plan.positions:
         said.append(
             f"sequence_length {length:,} is above the {plan.positions:,} positions that this model learned: transformers "
