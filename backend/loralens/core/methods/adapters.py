@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Model types for which PEFT chooses target modules itself, the same ones as `Root.default_targets`; for others it raises.
 # Source: PEFT 0.21.2 utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.
 PEFT_DEFAULTS: Final = frozenset({
-    "t5", "mt5", "gpt2", "bloom", "opt", "gptj", "gpt_neox", "bert", "roberta", "xlm-roberta", "llama", "llama4",
+    "t5", "mt5", "gpt2", "bloom", "chatglm", "opt", "gptj", "gpt_neox", "bert", "roberta", "xlm-roberta", "llama", "llama4",
     "gpt_bigcode", "falcon", "mistral", "mixtral", "stablelm", "phi", "gemma", "gemma2", "gemma3_text", "qwen2",
     "qwen3", "nemotron_h", "rwkv", "mpt", "codegen", "gpt_neo", "deberta", "deberta-v2", "bart", "layoutlm", "electra",
 })  # fmt: skip
