@@ -28,7 +28,10 @@ TAUGHT = {"objective": "distillation", "teacher": {"model": {**SMALL, "hidden_si
         ("lora", {"objective": "reward"}, 0.002),
         ("lora", GROUPS, 0.002),
         ("full", {"objective": "rloo", "labelled_tokens": 32}, 0.005),
+        ("lora", {"objective": "ppo", "labelled_tokens": 32}, 0.002),
+        ("full", {"objective": "ppo", "labelled_tokens": 32, "value": {"trains": "lora"}}, 0.002),
         ("lora", {"objective": "contrastive", "micro_batch_size": 8}, 0.01),
+        ("full", {"objective": {"type": "contrastive", "mini_batch_size": 4}, "micro_batch_size": 16}, 0.002),
         # a processor's attention and the teacher's cache, which is not run, are in it
         ("lora", TAUGHT, 0.02),
     ],
@@ -45,7 +48,9 @@ def test_computed_equals_measured(method, words, within):
 @pytest.mark.parametrize(
     ("words", "field"),
     [
-        ({"objective": "ppo"}, "objective.type"),
+        ({"objective": "ppo", "value": {"together": True}}, "value.together"),
+        ({"objective": "ppo", "reward_model": "qwen2.5-0.5b"}, "reward_model.model"),
+        ({"objective": {"type": "contrastive", "gather_across_devices": True}}, "objective.gather_across_devices"),
         ({"objective": {"type": "grpo"}, "rollout": "transformers"}, "rollout.engine"),
     ],
 )

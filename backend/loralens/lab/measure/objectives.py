@@ -19,10 +19,11 @@ from loralens.core.errors import InvalidInput
 from loralens.core.objectives.policy import scores_before
 from loralens.core.question.objectives import GROUPED
 from loralens.core.question.recipe import Recipe
+from loralens.lab.measure.critic import Critic
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 PAIRS: Final = ("dpo", "orpo", "cpo", "simpo", "reward")
-MEASURED: Final = (*PAIRS, "kto", *GROUPED, "distillation", "contrastive")
+MEASURED: Final = (*PAIRS, "kto", *GROUPED, "ppo", "distillation", "contrastive")
 
 
 def refuse_unmeasured(recipe: Recipe) -> None:
@@ -34,13 +35,23 @@ def refuse_unmeasured(recipe: Recipe) -> None:
             field="objective.type",
             hint=f"measured are sft, {', '.join(MEASURED)}",
         )
-    if kind == "contrastive" and (
-        recipe.objective.mini_batch_size is not None or recipe.objective.gather_across_devices
-    ):
+    if kind == "ppo" and recipe.value.together:
         raise InvalidInput(
-            "cached gradients and gathered vectors are not run here: one pass of each column is measured",
-            field="objective.mini_batch_size",
-            hint="leave mini_batch_size and gather_across_devices out",
+            "one loss for policy and value model is not run here: each learns in passes of its own",
+            field="value.together",
+            hint="leave value_together out; loralens memory computes it",
+        )
+    if kind in (*GROUPED, "ppo") and recipe.reward_model.model is not None:
+        raise InvalidInput(
+            "a reward model is not run here: the learner's step is measured",
+            field="reward_model.model",
+            hint="leave reward_model out",
+        )
+    if kind == "contrastive" and recipe.objective.gather_across_devices:
+        raise InvalidInput(
+            "vectors gathered from other devices are not run here: one device is measured",
+            field="objective.gather_across_devices",
+            hint="leave gather_across_devices out",
         )
     if kind != "sft" and recipe.rollout.engine == "transformers":
         raise InvalidInput(
@@ -76,12 +87,13 @@ class LogProbabilities(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class LearnersStep:
-    """A step's models. `beside`: the reference's copy, or the teacher."""
+    """A step's models. `beside`: the reference's copy, or the teacher; `critic`: PPO's value model."""
 
     network: Any
     beside: Any
     recipe: Recipe
     device: torch.device
+    critic: Critic | None = None
 
     def loss(self, batch: dict[str, Tensor], phase: Phase) -> Tensor:
         """Every forward pass, in the objective's own order."""
@@ -91,7 +103,7 @@ class LearnersStep:
                 return -F.logsigmoid(_difference(self._run(self.network, batch).squeeze(-1))).mean()
         if kind == "distillation":
             return self._distilled(batch, phase)
-        if kind in GROUPED:
+        if kind in (*GROUPED, "ppo"):
             return self._of_completions(batch, phase)
         if kind == "contrastive":
             return self._compared(batch, phase)
@@ -155,23 +167,54 @@ class LearnersStep:
     def _of_completions(self, batch: dict[str, Tensor], phase: Phase) -> Tensor:
         recipe, keep = self.recipe, (self.recipe.labelled_tokens or self.recipe.sequence_length - 1) + 1
         old = None
-        if scores_before(recipe):
+        if scores_before(recipe) or (self.critic is not None and recipe.objective.old_logprobs is not False):
             with phase("old_logprobs"):
                 old = self._scored(self.network, batch, keep)
         if recipe.objective.reference in ("adapter", "copy"):
             with phase("ref_logprobs"), self._reference() as network:
                 self._scored(network, batch, keep)
+        if self.critic is not None:
+            self._judged(self.critic, batch, phase)
         with phase("forward"):
             scores = self._scores(self._run(self.network, batch, keep), batch["input_ids"])
             return -torch.exp(scores - (scores.detach() if old is None else old)).mean()
 
+    def _judged(self, critic: Critic, batch: dict[str, Tensor], phase: Phase) -> None:
+        """The value model's own update is over before the policy's begins."""
+        with phase("values"), torch.no_grad():
+            values = self._run(critic.network, batch)
+        critic.update(lambda: self._run(critic.network, batch), values, phase)
+
     def _compared(self, batch: dict[str, Tensor], phase: Phase) -> Tensor:
         """`MultipleNegativesRankingLoss` of anchors and positives; their tokens' states stay until the loss is there."""
+        if self.recipe.objective.mini_batch_size is not None:
+            return self._cached(batch, phase, self.recipe.objective.mini_batch_size)
         with phase("forward"):
             columns = [self._states(batch) for _ in range(2)]
-            anchors, positives = (F.normalize(_mean(states, batch)) for states in columns)
-            scores = 20.0 * (anchors @ positives.T)
-            return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+            return _ranked(*(_mean(states, batch) for states in columns))
+
+    def _cached(self, batch: dict[str, Tensor], phase: Phase, together: int) -> Tensor:
+        """Its cached form: every mini batch runs without gradients, and once more where backward needs its graph."""
+        pieces = [
+            {name: rows[at : at + together] for name, rows in batch.items()}
+            for at in range(0, len(batch["input_ids"]), together)
+        ] * 2
+        with phase("forward"):
+            with torch.no_grad():
+                vectors = [_mean(self._states(piece), piece) for piece in pieces]
+            for vector in vectors:
+                vector.requires_grad_()
+            loss = _ranked(*torch.cat(vectors).chunk(2))
+            cached = torch.autograd.grad(loss, vectors)
+
+        def again(gradient: Tensor) -> None:
+            with torch.enable_grad():
+                for piece, own in zip(pieces, cached, strict=True):
+                    (torch.dot(_mean(self._states(piece), piece).flatten(), own.flatten()) * gradient).backward()
+
+        loss = loss.detach().requires_grad_()
+        loss.register_hook(again)
+        return loss
 
     def _states(self, batch: dict[str, Tensor]) -> Tensor:
         with ExitStack() as stack:
@@ -213,6 +256,12 @@ def _divergence(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
 def _likelihood(logits: Tensor, ids: Tensor) -> Tensor:
     chosen = logits[:, :-1].contiguous()
     return F.cross_entropy(chosen.flatten(0, 1), ids[: len(chosen), 1:].flatten())
+
+
+def _ranked(anchors: Tensor, positives: Tensor) -> Tensor:
+    """Each anchor's own positive among all of them. Shapes: both (rows, width), float32."""
+    scores = 20.0 * (F.normalize(anchors) @ F.normalize(positives).T)
+    return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
 def _mean(states: Tensor, batch: dict[str, Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
 from loralens.core.question.model import Model, resolve
 from loralens.core.question.recipe import WORD, Quantization, Recipe
 from loralens.extras import needing
+from loralens.lab.measure.critic import Critic
 from loralens.lab.measure.materialize import materialize
 from loralens.lab.measure.meters import Meter, meter_for
 from loralens.lab.measure.objectives import PAIRS, LearnersStep, Phase, refuse_unmeasured
@@ -161,7 +162,8 @@ def prepare(config: Mapping[str, Any], method: str, recipe: Recipe, device: torc
         learner = None
         if recipe.objective.type != "sft":
             batch.pop("labels")
-            learner = LearnersStep(network, _beside(config, asked, device), asked, device)
+            critic = Critic.made(config, asked, device) if asked.objective.type == "ppo" else None
+            learner = LearnersStep(network, _beside(config, asked, device), asked, device, critic)
     loop = loops.PlainLoop(keeps=recipe.keep_outputs)
     return PreparedStep(network, optimizer, trained, batch, recipe, device, loop, learner)
 
