@@ -83,11 +83,11 @@ COMPUTE_DTYPE: Final = "compute_dtype"
 CHANGES: Final = (
     Change(COMPUTE_DTYPE, _unpacked_to(True), "none",
            "4-bit weights are dequantized to float32 and then cast to 16 bits, in which autocast multiplies. "
-           "bnb_4bit_compute_dtype=bfloat16 dequantizes them to 16 bits at once, with the same products; on TRL's command line that is "
-           "dtype: bfloat16, which nobody gets who does not say it (float32 since 0.27)."),
+           "bnb_4bit_compute_dtype=bfloat16 dequantizes them to 16 bits at once, with the same products; on TRL's command line, say "
+           "dtype: bfloat16, or it takes float32 (since 0.27)."),
     Change(COMPUTE_DTYPE, _unpacked_to(False), "quality",
            "Without autocast every product with a 4-bit weight runs in float32, without the card's 16-bit units. "
-           "bnb_4bit_compute_dtype=bfloat16 lets them run in 16 bits, as QLoRA's authors do; TRL takes float32 where nobody says "
+           "bnb_4bit_compute_dtype=bfloat16 lets them run in 16 bits, as QLoRA's authors do; TRL takes float32 by default "
            "(since 0.27).", "compute_dtype_alone"),
     Change("attention", _set("attention", "sdpa", "eager"), "none",
            "A fused attention kernel does not keep the length × length matrix."),

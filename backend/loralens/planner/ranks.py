@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loralens.planner.rank_shapes import RankAnswer, RankRun, RankSetting
 
 DATA: Final = Path(__file__).with_name("ranks.json")
+NAMES: Final = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA"}
 CLEAR: Final = 2.0
 """Standard errors from which on a difference is called one: about 95 % of chance's own differences are smaller."""
 
@@ -105,7 +106,10 @@ def _variant(question: Question) -> list[str]:
 def _unknown(question: Question, setting: RankSetting, rows: list[RankRun], targets: list[str]) -> Both:
     if not _as_run(question, setting):
         return TEXTS(
-            "ranks.elsewhere", model=question.model.name, method=question.method, measured=setting["model_name"]
+            "ranks.elsewhere",
+            model=question.model.name,
+            method=NAMES.get(question.method, question.method),
+            measured=setting["model_name"],
         )
     there = "; ".join(_name(row) for row in rows if row["peft_type"] == "LORA" and _comparable(row))
     lora = question.recipe.lora

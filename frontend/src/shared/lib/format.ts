@@ -105,7 +105,7 @@ export function formatDuration(hours: number, locale: Locale): string {
   const minutes = Math.round(hours * 60)
   if (minutes < 60) return formatHours(hours, locale)
   if (hours >= 48) return `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)}${JOINT}${DAYS[locale]}`
-  return `${Math.floor(minutes / 60)}${JOINT}${h}${minutes % 60 ? ` ${minutes % 60}${JOINT}${min}` : ''}`
+  return `${Math.floor(minutes / 60)}${JOINT}${h}${minutes % 60 ? `${JOINT}${minutes % 60}${JOINT}${min}` : ''}`
 }
 
 export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)
