@@ -88,6 +88,47 @@ def bodies(chance: random.Random, others: float = 0.0) -> Iterator[dict[str, Any
         yield {"model": MODEL, "method": method, "recipe": recipe}
 
 
+COMPLETIONS: dict[str, list[Any]] = {
+    "micro_batch_size": [4, 8], "gradient_accumulation_steps": [2, 8], "sequence_length": [1024, 3000], "labelled_tokens": [256, 500],
+    "padded": [True, False], "weights_dtype": ["bfloat16", "float32"], "gradient_checkpointing": [True, False],
+    "checkpoint_offload": ["none", "cpu"], "max_grad_norm": [1.0, 0.5, None], "loss": ["kernel", "fused_head"],
+}  # fmt: skip
+BESIDE: list[dict[str, Any]] = [
+    {"engine": "vllm", "utilization": 0.4, "sleep_level": 0}, {"engine": "vllm", "sleep_level": 1, "rows": 128},
+    {"engine": "sglang", "mem_fraction_static": 0.7}, {"engine": "sglang", "memory_release": "nothing"},
+    {"engine": "vllm", "sleep_level": 1, "tensor_parallel": 2}, {"engine": "transformers"}, {"engine": "vllm", "trainer_offload": "optimizer"},
+]  # fmt: skip
+JUDGES: dict[str, list[Any]] = {
+    "model": ["Qwen/Qwen2.5-1.5B"], "trains": ["full", "lora"], "weights_dtype": ["bfloat16"], "together": [True, False],
+}  # fmt: skip
+CARDS = [{"gpus": 8, "strategy": "fsdp"}, {"gpus": 4, "strategy": "fsdp2"}, {"gpus": 2, "strategy": "zero3"},
+         {"gpus": 16, "strategy": "fsdp2", "offload": "parameters"}]  # fmt: skip
+
+
+def reinforced(chance: random.Random) -> Iterator[dict[str, Any]]:
+    """Questions for a trainer that has reinforcement learning alone."""
+    while True:
+        method, kind = chance.choice(["full", "lora", "lora", "lora"]), chance.choice(["grpo", "rloo", "ppo"])
+        recipe = {"micro_batch_size": 8, **some(chance, COMPLETIONS, 0.3)}
+        recipe["objective"] = {"type": kind, **some(chance, {"reference": ["adapter", "copy", None]}, 0.5)}
+        if method != "full":
+            recipe["lora"] = some(chance, ADAPTER, 0.15)
+        if chance.random() < 0.6:
+            recipe["rollout"] = chance.choice(BESIDE)
+        if chance.random() < 0.6:
+            recipe["parallelism"] = chance.choice(CARDS)
+        if kind == "ppo":
+            recipe["value"] = some(chance, JUDGES, 0.3)
+        if chance.random() < 0.2:
+            recipe["reward_model"] = "Qwen/Qwen2.5-0.5B"
+        yield {"model": MODEL, "method": method, "recipe": recipe}
+
+
+def drawn(name: str, chance: random.Random, others: float = 0.0) -> Iterator[dict[str, Any]]:
+    """Questions for this trainer; see `bodies`."""
+    return reinforced(chance) if name == "verl" else bodies(chance, others)
+
+
 def refused_word(body: dict[str, Any], name: str) -> str | None:
     """Export, read, and export again; None where everything came back, else the word that was refused by name.
 
@@ -106,6 +147,8 @@ def refused_word(body: dict[str, Any], name: str) -> str | None:
     ):  # what accelerate gathers in is said by the answer
         own = {word: answer["recipe"]["parallelism"][word] for word in ("gather_dtype", "reduce_dtype")}
         recipe["parallelism"] = {**own, **recipe["parallelism"]}
+    if name == "verl":  # which has an engine and FSDP always
+        recipe = answer["recipe"]
     question, _ = read_question({**body, "recipe": recipe})
     gpus = answer["recipe"]["parallelism"]["gpus"]
     back = check_answer({"files": {answer["file"]: answer["text"]}} | ({"gpus": gpus} if gpus > 1 else {}))
@@ -123,7 +166,7 @@ def main(count: int, names: list[str]) -> None:
     print("| trainer | came back | refused by name | words refused most |\n| --- | ---: | ---: | --- |")
     for name in names or TARGETS:
         chance, refused, back = random.Random(7), Counter[str](), 0
-        for body in bodies(chance, OTHERS.get(name, 0.0)):
+        for body in drawn(name, chance, OTHERS.get(name, 0.0)):
             word = refused_word(body, name)
             if word is None:
                 back += 1

@@ -63,6 +63,19 @@ def test_an_engines_own_argument_goes_over_verls(engine, key):
     assert recipe_of(read_command({**GRPO, **own})).get(key) == 0.8
 
 
+def test_a_mean_without_the_completion_itself_is_rloo():
+    words = {"algorithm.adv_estimator": "rloo", f"{ACTOR}.use_kl_loss": False}
+    recipe = recipe_of(read_command({**GRPO, **words}))
+    assert (recipe.objective.type, recipe.objective.reference) == ("rloo", "absent")
+    recipe = recipe_of(read_command({**LORA, **words, f"{ACTOR}.use_kl_loss": True}))
+    assert (recipe.objective.type, recipe.objective.reference) == ("rloo", "adapter")
+
+
+def test_hydras_lists_are_read():
+    listed = {"actor_rollout_ref.model.target_modules": "'[q_proj,v_proj]'"}
+    assert recipe_of(read_command({**LORA, **listed})).lora.target_modules == ("q_proj", "v_proj")
+
+
 def test_sglang_has_words_of_its_own():
     engine = {f"{ROLLOUT}.name": "sglang", f"{ROLLOUT}.free_cache_engine": False}
     rollout = recipe_of(read_command({**GRPO, **engine})).rollout

@@ -14,7 +14,7 @@ To = Annotated[
     str | None,
     Option(
         "--to",
-        help="axolotl, llama-factory, trl, ms-swift, torchtune, litgpt; or a script: trl-script, transformers, unsloth.",
+        help="axolotl, llama-factory, trl, ms-swift, torchtune, litgpt, verl; or a script: trl-script, transformers, unsloth.",
         metavar="TEXT",
         common=True,
     ),

@@ -11,6 +11,7 @@ from loralens.core.answer.trainer import trained
 from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.adapters import selector
+from loralens.core.question.model import resolve
 from loralens.core.question.needs import IN_PLACE, NO_MEMORY
 from loralens.core.question.objectives import GROUPED
 from loralens.core.question.presets import preset
@@ -20,6 +21,7 @@ from loralens.trainers.reader import read, recipe_of
 from loralens.trainers.targets import TARGETS, Target
 from loralens.trainers.trl_objectives import COMPLETION, PROMPT
 from loralens.trainers.write_objectives import completion_tokens
+from loralens.trainers.write_verl import as_verl_has_it
 
 if TYPE_CHECKING:
     from loralens.trainers.shapes import ExportAnswer
@@ -45,7 +47,14 @@ def export_answer(body: Any) -> ExportAnswer:
         body = {**body, "recipe": {"trainer": target.trainer}}
     question, _ = read_question(body, ("to",))
     model = _hub_name(question, body.get("model"))
-    question = _in_mixed_precision(_said(question, body["recipe"]), body["recipe"], target)
+    if target.trainer == "verl":
+        if question.recipe.objective.type == "ppo" and question.recipe.value.together:
+            raise _cannot_say(target, ["value_together=true"], "value_together")
+        for word, value in as_verl_has_it(question.recipe, Recipe.from_mapping(body["recipe"]).left_open).items():
+            question = question.with_(word, value)
+        question = _beside_on_the_hub(question, model)
+    else:
+        question = _in_mixed_precision(_said(question, body["recipe"]), body["recipe"], target)
     title = preset(target.trainer)
     try:
         used = question.estimate().recipe
@@ -103,6 +112,18 @@ def _hub_name(question: Question, given: Any) -> str:
     if question.model.key is not None:
         return catalogue.entry(question.model.key).hf_id
     return given if isinstance(given, str) else question.model.name
+
+
+def _beside_on_the_hub(question: Question, model: str) -> Question:
+    """With the Hub's names of the models beside the policy; the policy's own name as value model is what no name means."""
+    for word in ("value_model", "reward_model"):
+        given = question.recipe.get(word)
+        if not isinstance(given, str):
+            continue
+        key = resolve(given).key
+        found = given if "/" in given or key is None else catalogue.entry(key).hf_id
+        question = question.with_(word, None if (word, found) == ("value_model", model) else found)
+    return question
 
 
 def written(question: Question, target: Target, model: str) -> str:

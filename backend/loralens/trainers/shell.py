@@ -118,7 +118,7 @@ def _settings(source: SourceFile, command: list[tuple[int, str, TextPlace]], var
             variables[assigned[1]] = value
             source.put(f"env.{assigned[1]}", number(value), line + 1)
         elif source.program == "verl" and (override := _OVERRIDE.fullmatch(word)):
-            source.put(override[1], _value([_resolved(override[2], variables)]), line + 1)
+            source.put(override[1], _listed(_value([_resolved(override[2], variables)])), line + 1)
         elif word.startswith("--"):
             key, equals, value = word[2:].partition("=")
             values = [(value, place)] if equals else []
@@ -143,6 +143,13 @@ def _value(values: list[str]) -> Any:
     if not plain:
         return True
     return plain[0] if len(plain) == 1 else plain
+
+
+def _listed(value: Any) -> Any:
+    """Hydra's list of plain words, `[q_proj,v_proj]`; anything else as it is."""
+    if isinstance(value, str) and re.fullmatch(r"\[[\w.]+(?:, *[\w.]+)*\]", value):
+        return [part.strip() for part in value[1:-1].split(",")]
+    return value
 
 
 def _plain(text: str) -> Any:

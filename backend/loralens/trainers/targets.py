@@ -8,6 +8,7 @@ from typing import Final
 
 from loralens.core.question.recipe import Recipe
 from loralens.trainers.scripts import write_transformers_script, write_trl_script, write_unsloth_script
+from loralens.trainers.write_verl import write_verl
 from loralens.trainers.writing import WRITERS, render
 
 HEAD: Final = (
@@ -93,4 +94,5 @@ TARGETS: Final[Mapping[str, Target]] = {
     "unsloth": Target("unsloth", "unsloth", _train("py"), _script(write_unsloth_script), _python),
     "torchtune": Target("torchtune", "torchtune", _torchtune_file, _yaml("torchtune"), _torchtune_command),
     "litgpt": Target("litgpt", "litgpt", _train("yaml"), _yaml("litgpt"), _litgpt_command),
+    "verl": Target("verl", "verl", _train("sh"), write_verl, lambda method, file, recipe: f"bash {file}"),
 }  # fmt: skip

@@ -21,6 +21,8 @@ WITHOUT_CRITIC: Final = (
     "remax", "opo", "gpg",
 )  # fmt: skip
 ENGINES: Final = {"vllm": "vllm", "sglang": "sglang", "hf": "transformers"}
+WITHOUT_ITSELF: Final = ("rloo", "rloo_vectorized")
+"""Estimators that compare a completion with the others of its prompt."""
 PROMPT = RESPONSE = 512
 MINI_BATCH: Final = 256
 PACKED: Final = 16_384
@@ -30,7 +32,7 @@ def read_verl(r: Reading) -> None:
     """Policy, engine, and what stands beside them; keys are those of `ppo_trainer.yaml`."""
     r.model, r.model_setting = r.get(f"{MODEL}.path"), r.setting(f"{MODEL}.path")
     estimator = str(r.get(ESTIMATOR) or "gae")
-    kind = "grpo" if estimator in WITHOUT_CRITIC else "ppo"
+    kind = "rloo" if estimator in WITHOUT_ITSELF else "grpo" if estimator in WITHOUT_CRITIC else "ppo"
     if estimator not in (*WITHOUT_CRITIC, "gae"):
         r.near(f"the advantage estimator {estimator[:40]} is not known: counted with a value model", ESTIMATOR)
     r.say("objective", kind, ESTIMATOR)
@@ -118,7 +120,7 @@ def _reference(r: Reading, kind: str) -> None:
                 "the reference's weights wait on the host and come a layer at a time: counted on the card",
                 *(key for key in keys if is_true(r.get(key))),
             )
-    elif kind == "ppo":
+    elif kind != "grpo":
         r.say("reference", "absent", *keys)
 
 

@@ -23,7 +23,7 @@ def _request_body() -> Schema:
         "type": "string",
         "enum": [*TARGETS],
         "description": "The trainer; what the recipe leaves open stands as it has it by default. trl, ms-swift, torchtune and "
-        "so on: its config; trl-script, transformers and unsloth: a Python script that runs a step.",
+        "so on: its config; verl: its command in a shell script; trl-script, transformers and unsloth: a Python script that runs a step.",
     }
     content["schema"]["required"] = ["to"]
     del content["schema"]["properties"]["gpu"]  # a config names no card

@@ -18,6 +18,7 @@ export const TARGETS = [
   ['unsloth', 'Unsloth, Python'],
   ['torchtune', 'torchtune'],
   ['litgpt', 'LitGPT'],
+  ['verl', 'verl'],
 ] as const
 
 /** A line, not a comment, that starts a training. */
