@@ -141,6 +141,7 @@ def test_what_deepspeeds_file_says_of_buckets_zero_plus_plus_and_nvme():
     zero = {
         "stage": 3, "reduce_bucket_size": 5e7, "stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": 10_000,
         "zero_hpz_partition_size": 4, "zero_quantized_weights": True, "offload_optimizer": {"device": "nvme", "nvme_path": "/n"},
+        "offload_param": {"device": "cpu"},
     }  # fmt: skip
     files = {
         "f.yaml": FACTORY + "deepspeed: mine.json\n",
@@ -149,9 +150,29 @@ def test_what_deepspeeds_file_says_of_buckets_zero_plus_plus_and_nvme():
     answer = check_answer({"files": files, "gpus": 8})
     said = {"reduce_bucket_size": 50_000_000, "prefetch_bucket_size": "auto", "persistence_threshold": 10_000}
     asked = answer["recipe"]["parallelism"]
-    assert asked.items() >= (said | {"hpz_partition": 4, "offload": "optimizer"}).items()
+    assert asked.items() >= (said | {"hpz_partition": 4, "offload": "parameters", "offload_device": "cpu"}).items()
     notes = " ".join(row["says"] for row in answer["approximate"])
     assert all(word in notes for word in ("zero_quantized_weights", "NVMe", "AutoEP"))
+
+
+def test_what_waits_on_a_drive_is_read_and_what_stage_2_puts_there_is_in_host_memory():
+    param = {"device": "nvme", "nvme_path": "/n", "buffer_count": 6, "buffer_size": 2e8, "max_in_cpu": 0}
+    states = {"device": "nvme", "nvme_path": "/n", "buffer_count": 5}
+
+    def asked(stage, **offloads):
+        zero = {"stage": stage, "sub_group_size": 1e8, **offloads}
+        files = {"f.yaml": FACTORY + "deepspeed: mine.json\n", "mine.json": json.dumps({"zero_optimization": zero})}
+        answer = check_answer({"files": files, "gpus": 8})
+        notes = " ".join(row["says"] for row in answer["approximate"])
+        return answer["recipe"]["parallelism"], "NVMe" in notes
+
+    found, noted = asked(3, offload_param=param, offload_optimizer=states)
+    said = {"param_buffer_count": 6, "param_buffer_size": 200_000_000, "max_in_cpu": 0, "sub_group_size": 100_000_000}
+    assert found.items() >= (said | {"offload_device": "nvme", "optimizer_buffer_count": 5}).items()
+    assert not noted
+    for stage, offloads in ((2, {"offload_optimizer": states}), (3, {"offload_param": param})):
+        found, noted = asked(stage, **offloads)
+        assert (found["offload_device"], noted) == ("cpu", True)
 
 
 def test_an_unsaid_number_of_gpus_is_asked_for():

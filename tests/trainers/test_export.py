@@ -65,6 +65,23 @@ def test_deepspeeds_own_sizes_are_said(name):
     assert read.items() >= shared.items()
 
 
+@pytest.mark.parametrize("name", ["axolotl", "llama-factory", "trl", "ms-swift", "trl-script", "transformers"])
+@pytest.mark.parametrize("offload", ["optimizer", "parameters"])
+def test_what_waits_on_a_drive_is_said(name, offload):
+    shared = {
+        "gpus": 8,
+        "strategy": "zero3",
+        "offload": offload,
+        "offload_device": "nvme",
+        "sub_group_size": 100_000_000,
+    }
+    shared |= {"param_buffer_size": 200_000_000, "max_in_cpu": 0} if offload == "parameters" else {}
+    body = {"model": "Qwen/Qwen2.5-0.5B", "method": "lora", "recipe": {"parallelism": shared}, "to": name}
+    answer = export_answer(body)
+    read = check_answer({"files": {answer["file"]: answer["text"]}, "gpus": 8})["recipe"]["parallelism"]
+    assert read.items() >= shared.items()
+
+
 @pytest.mark.parametrize("name", ["axolotl", "llama-factory", "trl"])
 def test_divided_experts_are_refused_by_name(name):
     recipe = {"parallelism": {"gpus": 4, "strategy": "fsdp2", "ep": 4}, "lora": {"target_modules": ["q_proj"]}}

@@ -199,6 +199,8 @@ def _moments(estimates: list[MemoryEstimate]) -> None:
         if "evaluation" in rows:
             row = rows["evaluation"]
             wrapped(f"{estimate['method']}, while it evaluates: {gib(row['allocated_bytes'])} on the GPU{_judged(row)}")
+        if drive := estimate["peak"]["nvme_bytes"]:
+            wrapped(f"{estimate['method']}, on a machine's drive: {gib(drive)}")
         if estimate["peak"]["host_bytes"] or estimate["recipe"]["parallelism"]["host_memory"] is not None:
             row = max(rows.values(), key=lambda row: row["host_bytes"])
             verdict = f": {row['host_verdict'].replace('_', ' ')}" if row["host_verdict"] else ""

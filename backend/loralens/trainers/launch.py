@@ -103,8 +103,17 @@ def _config(r: Reading) -> Mapping[str, Any]:
 _SIZES = {
     "reduce_bucket_size": ("reduce_bucket_size",),
     "prefetch_bucket_size": ("stage3_prefetch_bucket_size", "prefetch_bucket_size"),
+    "sub_group_size": ("sub_group_size",),
     "persistence_threshold": ("stage3_param_persistence_threshold", "param_persistence_threshold"),
 }
+
+
+_BUFFERS = {
+    "param_buffer_count": "offload_param.buffer_count",
+    "param_buffer_size": "offload_param.buffer_size",
+    "max_in_cpu": "offload_param.max_in_cpu",
+    "optimizer_buffer_count": "offload_optimizer.buffer_count",
+}  # Source: DeepSpeed edaa722 runtime/zero/offload_config.py
 
 
 def _zero_words(r: Reading, strategy: str, keys: list[str]) -> None:
@@ -135,8 +144,15 @@ def _zero_words(r: Reading, strategy: str, keys: list[str]) -> None:
             r.near(says, *keys)
     if words.get("expert_parallel.enabled") is True:
         r.near("experts are divided by DeepSpeed's AutoEP, whose layers are its own (expert_parallel)", *keys)
-    on_drive = [part for part in ("param", "optimizer") if given(f"offload_{part}.device") == "nvme"]
-    if on_drive:
+    devices = {part: given(f"offload_{part}.device") for part in ("param", "optimizer")}
+    waiting = {device for device in devices.values() if device not in (None, "none")}
+    if strategy == "zero3" and waiting == {"nvme"} and devices["optimizer"] == "nvme":
+        r.say("offload_device", "nvme", *keys)
+        for word, name in _BUFFERS.items():
+            size = given(name)
+            if isinstance(size, int | float) and (devices["param"] == "nvme" or not name.startswith("offload_param")):
+                r.say(word, int(size) if isinstance(size, float) else size, *keys)
+    elif "nvme" in waiting:
         r.near("what waits on NVMe is counted as if it were in host memory (offload_{param,optimizer}.device)", *keys)
 
 

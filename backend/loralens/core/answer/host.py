@@ -13,8 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from loralens.core.answer.nvme import rounded, swapped
 from loralens.core.parallel.deepspeed import SUB_GROUP
 from loralens.core.parallel.table import strategy_of
+from loralens.core.question.precision import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +39,8 @@ class Phases:
 
     processes: int
     moments: dict[str, Span]
-    offloads: bool  # something of the step waits there
+    offloaded: int  # bytes of one process that wait there for the step's sake
+    drive: int = 0  # on the machine's drive
 
     @property
     def needed(self) -> Span:
@@ -47,7 +50,7 @@ class Phases:
 
     def much_unsaid(self, recipe: Recipe) -> bool:
         """Is so much needed that a machine may well lack it, and nobody says what it has?"""
-        return recipe.parallelism.host_memory is None and self.needed[1] > MUCH and self.offloads
+        return recipe.parallelism.host_memory is None and self.needed[1] > MUCH and self.offloaded > 0
 
     def verdict(self, recipe: Recipe) -> str | None:
         """`fits`, `tight`, `does_not_fit`; None where the machine's memory is not said."""
@@ -74,10 +77,12 @@ class _Machine:
         one = p.pp > 1 and p.schedule == "sequential"  # one process has all cards
         self.processes = 1 if one else min(p.gpus, p.machine_gpus or MACHINE)
         self.host = self.strategy.host
+        self.swapped = swapped(plan, recipe, self.strategy)
 
     def phases(self, evaluated: Span) -> Phases:
-        offloaded = self.plan.host_bytes.at(*self.at) + self._own_gradients()
-        step = offloaded, offloaded + self._pinning()
+        least, safe = self.swapped.buffers
+        kept = self.plan.host_bytes.at(*self.at) - self.swapped.leaves + self._own_gradients()
+        step = kept + least, kept + safe + self._pinning()
         return Phases(
             self.processes,
             {
@@ -86,7 +91,8 @@ class _Machine:
                 "evaluation": self._of_all((step[0] + evaluated[0], step[1] + evaluated[1])),
                 "saving": self._of_all(step, once=(0, self._gathered())),
             },
-            offloads=offloaded > 0,
+            step[0],
+            self.swapped.drive * self.processes,
         )
 
     def _of_all(self, each: Span, once: Span = (0, 0)) -> Span:
@@ -99,7 +105,7 @@ class _Machine:
         if self.recipe.quantization is not None:  # always given a device: tensors are packed as they come
             return self._of_all((largest, 2 * largest))
         if self.stage in ("zero3", "fsdp", "fsdp2"):  # one process reads, and hands parts on
-            own = sum(size for size in self._shares()) if self.host.weights else 0
+            own = self._own_weights() if self.host.weights else 0
             return self._of_all((own, own), once=(largest, whole))
         return self._of_all((largest, whole))
 
@@ -118,6 +124,11 @@ class _Machine:
             part = -(-item.parameter.bytes.at(*self.at) // self.strategy.parts(item.parameter))
             yield from [part] * item.count
 
+    def _own_weights(self) -> int:
+        """What a process keeps of offloaded weights: all of its part, or the buffers through which they go to a drive."""
+        on_drive = self.recipe.parallelism.offload_device == "nvme"
+        return self.swapped.weights[0] if on_drive else sum(self._shares())
+
     def _trained(self) -> int:
         """Trained elements of one process."""
         trained = (item for item in self.plan.held if item.parameter.trainable)
@@ -130,25 +141,25 @@ class _Machine:
 
     def _own_gradients(self) -> int:
         """Float32 gradients beside 16-bit ones (stage 3), or in their place (stages 1 and 2)."""
-        return self._trained() * (4 if self.stage == "zero3" else 2) if self._in_halves else 0
+        if not self._in_halves or self.swapped.gradients:
+            return 0
+        return self._trained() * (4 if self.stage == "zero3" else 2)
 
     def _pinning(self) -> int:
         """What pinning adds: rounding, and under ZeRO-3 the buffers of single weights, which stay in the allocator's cache."""
-        added = 0
+        added, trained = 0, self._trained()
+        if self.swapped.drive:  # of what DeepSpeed pins by torch's cache, the 16-bit gradients are left
+            size = trained * ITEM_BYTES[self.recipe.weights_dtype]
+            return rounded(size) - size
         if self.host.weights and self.stage == "zero3":
             shares = list(self._shares())
-            added += _rounded(sum(shares)) - sum(shares) + sum(map(_rounded, shares))
+            added += rounded(sum(shares)) - sum(shares) + sum(map(rounded, shares))
         elif self.host.weights:  # FSDP pins every shard, and its gradient
-            pairs = 2 if self.host.states and self._trained() else 1
-            added += pairs * sum(_rounded(size) - size for size in self._shares())
+            pairs = 2 if self.host.states and trained else 1
+            added += pairs * sum(rounded(size) - size for size in self._shares())
         if self._in_halves:
-            trained = self._trained()
-            buffers = [4 * SUB_GROUP] * (trained // SUB_GROUP) + [4 * (trained % SUB_GROUP)]
+            most = self.recipe.parallelism.sub_group_size or SUB_GROUP
+            buffers = [4 * most] * (trained // most) + [4 * (trained % most)]
             buffers = [*buffers, 2 * trained] if self.stage == "zero3" else [4 * trained]
-            added += sum(_rounded(size) - size for size in buffers)
+            added += sum(rounded(size) - size for size in buffers)
         return added
-
-
-def _rounded(size: int) -> int:
-    """The next power of two."""
-    return 1 << (size - 1).bit_length() if size else 0

@@ -88,6 +88,8 @@ class Moments:
             learned = self.recipe.objective.type
             note = EVALUATION_NOTE if learned == SFT else OBJECTIVE_NOTE.format(learned)
             found += [note, f"while it evaluates a GPU needs {least:.1f} GiB, to be safe {safe:.1f} GiB"]
+        if self.host.drive:
+            found.append(f"a machine's drive takes {self.host.drive / GIB:.1f} GiB of what is offloaded")
         memory, (least, safe) = self.recipe.parallelism.host_memory, self.host.needed
         if memory is not None:
             found.append(

@@ -45,6 +45,7 @@ class Peak(TypedDict):
         "What reserved, device and needed stand on: the allocated peak, or PyTorch's allocator simulated.",
     ]
     host_bytes: Annotated[Bytes, "Pinned host memory, where something is offloaded."]
+    nvme_bytes: Annotated[Bytes, "On one machine's drive, of all its processes (offload_device=nvme)."]
 
 
 class Breakdown(TypedDict):

@@ -36,6 +36,11 @@ AUTO: Final[dict[str, Callable[[int], float]]] = {
     "persistence_threshold": lambda hidden: 10 * hidden,
 }
 SUB_GROUP: Final = 1_000_000_000  # sub_group_size: elements that stage 3 updates at a time
+ON_DRIVE: Final = (
+    "ZeRO-Infinity as DeepSpeed 0.19.6 has it: parts of weights and gradients below 1 MiB stay off the drive, and what goes there passes "
+    "through pinned buffers; every layer's backward pass counted with a full reduce bucket in float32; pipelined swapping, and what making "
+    "the files takes, are not counted; times leave out the drive's reads and writes, which depend on the drive"
+)
 FUSES: Final = ("adamw_foreach", "adamw_loop")  # runtime/engine.py, `_configure_basic_optimizer`: one kernel
 
 
@@ -186,6 +191,18 @@ class Zero3(Zero2):
     def before_backward(self, t: Tape) -> None:
         """The bucket is there."""
 
+    def reduce(self, t: Tape, number: int) -> None:
+        """With states on a drive, this GPU's part of a bucket becomes float32 before it goes there."""
+        super().reduce(t, number)
+        if self.setting.recipe.parallelism.offload_device == "nvme":
+            t.end(Storage(t.ledger, self._on_its_way(), "gradients", "float32 gradients on their way to the drive"))
+
+    def _on_its_way(self) -> Size:
+        """Source: DeepSpeed edaa722 runtime/zero/stage3.py, `partition_grads` (a whole bucket's, then they are written)."""
+        whole = self._trained * (4 // ITEM_BYTES[self.setting.recipe.weights_dtype])
+        bucket = 4 * self._elements("reduce_bucket_size", REDUCE_BUCKET)
+        return share(ONE * bucket if not self.setting.adapters and whole[0] > bucket else whole, self.gradients)
+
     def after_layer(self, t: Tape, weights: Sequence[Weight], number: int) -> None:
         """What was kept for reuse has been used."""
         t.end(self._together.pop(number, None), self._reused)
@@ -200,12 +217,15 @@ class Zero3(Zero2):
 
     def _flattened(self, part: Size, dtype: str, rank: int) -> Size:
         """Of one sub-group at a time, which needs no flat copy."""
-        return (ONE * SUB_GROUP if part.at(1, 1, rank) > SUB_GROUP else part) * 4
+        most = self.setting.recipe.parallelism.sub_group_size or SUB_GROUP
+        return (ONE * most if part.at(1, 1, rank) > most else part) * 4
 
     def assumptions(self) -> list[str]:
         """The coordinator's defaults."""
         found = super().assumptions()
+        on_drive = self.setting.recipe.parallelism.offload_device == "nvme"
         return [
+            *([ON_DRIVE] if on_drive else []),
             "ZeRO-3 with DeepSpeed's defaults: prefetch of 5e7 and reuse within 1e9 elements; the running module's weights are gathered",
             found[-1],
         ]

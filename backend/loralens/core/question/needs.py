@@ -98,6 +98,13 @@ COPIES: Final = Need(
 )
 ZERO: Final = Need("only DeepSpeed's strategies have it", lambda _, r: r.parallelism.strategy.startswith("zero"))
 ZERO3: Final = Need("only strategy=zero3 has it", lambda _, r: r.parallelism.strategy == "zero3")
+NVME: Final = Need(
+    "only offload_device=nvme has buffers of DeepSpeed's own", lambda _, r: r.parallelism.offload_device == "nvme"
+)
+NVME_WEIGHTS: Final = Need(
+    "only weights that wait on NVMe go through them: offload=parameters with offload_device=nvme",
+    lambda _, r: r.parallelism.offload_device == "nvme" and r.parallelism.offload == "parameters",
+)
 TENSOR: Final = Need("nothing is cut by width without tp above 1", lambda _, r: r.parallelism.tp > 1)
 CONTEXT: Final = Need("the sequence is whole without cp above 1", lambda _, r: r.parallelism.cp > 1)
 CUT_AT_WILL: Final = Need(

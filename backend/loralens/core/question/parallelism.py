@@ -18,6 +18,8 @@ from loralens.core.question.needs import (
     FSDP2,
     INTERLEAVED,
     INTERLEAVING,
+    NVME,
+    NVME_WEIGHTS,
     PIPELINE,
     SHARDED,
     SHARES,
@@ -30,6 +32,7 @@ from loralens.core.question.words import read_group, word
 
 STRATEGIES: Final = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp2", "megatron")
 OFFLOADS: Final = ("none", "optimizer", "parameters", "activations")
+OFFLOAD_DEVICES: Final = ("cpu", "nvme")  # as DeepSpeed spells them
 GROUPED: Final = ("fsdp2", "megatron")  # strategies that shard within groups
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
@@ -51,6 +54,30 @@ class Parallelism:
         Choice(OFFLOADS),
         "What is offloaded to host memory.",
         needs=(CHECKPOINTS_TO_OFFLOAD,),
+    )
+    offload_device: str = word(
+        "cpu", Choice(OFFLOAD_DEVICES), "ZeRO-3: where what is offloaded waits; nvme: on a drive (ZeRO-Infinity)."
+    )
+    param_buffer_count: int | None = word(
+        None, Maybe(Whole(1, 10_000)), "Weights on NVMe: pinned buffers for them; none: 5.", needs=(NVME_WEIGHTS,)
+    )
+    param_buffer_size: int | None = word(
+        None,
+        Maybe(Whole(1, 10**12)),
+        "Weights on NVMe: elements of a buffer, which has to hold every weight's part; none: 1e8.",
+        needs=(NVME_WEIGHTS,),
+    )
+    max_in_cpu: int | None = word(
+        None,
+        Maybe(Whole(0, 10**12)),
+        "Weights on NVMe: elements of trained ones that have a place in host memory all the same; none: 1e9.",
+        needs=(NVME_WEIGHTS,),
+    )
+    optimizer_buffer_count: int | None = word(
+        None,
+        Maybe(Whole(4, 10_000)),
+        "States on NVMe: pinned buffers, each of a sub-group's size; none: 4, what Adam needs.",
+        needs=(NVME,),
     )
     dp_replicate: int = word(
         1,
@@ -103,6 +130,9 @@ class Parallelism:
     )
     persistence_threshold: int | str | None = word(
         None, Elements(), "ZeRO-3: weights of at most so many elements stay whole; none: 1e5.", needs=(ZERO3,)
+    )
+    sub_group_size: int | None = word(
+        None, Maybe(Whole(1, 10**12)), "ZeRO-3: elements that are updated at a time; none: 1e9.", needs=(ZERO3,)
     )
     hpz_partition: int | None = word(
         None,
@@ -212,6 +242,7 @@ class Parallelism:
                 field="parallelism.offload",
                 hint="try strategy=fsdp2 or zero3 (one GPU is enough), or offload=optimizer",
             )
+        _drive_is_used(found)
         if found.strategy in GROUPED and found.data_parallel % found.dp_replicate:
             raise InvalidInput(
                 f"{found.gpus} GPUs do not divide into {found.dp_replicate} groups",
@@ -234,6 +265,31 @@ class Parallelism:
                 hint=f"try pipeline_rank={found.pp - 1}, or leave it out for the fullest",
             )
         return found
+
+
+def _drive_is_used(p: Parallelism) -> None:
+    """Whether ZeRO-3 puts something on the drive that is asked for.
+
+    Sources: DeepSpeed edaa722 runtime/zero/stage_1_and_2.py (`__init__`: any device but `none` is host memory),
+    runtime/zero/offload_config.py (weights: stage 3 alone).
+
+    Raises:
+        InvalidInput: another strategy, or nothing that waits off the GPU.
+    """
+    if p.offload_device != "nvme":
+        return
+    if p.strategy != "zero3":
+        raise InvalidInput(
+            f"offload_device=nvme with strategy={p.strategy}: only DeepSpeed's stage 3 swaps to a drive",
+            field="parallelism.offload_device",
+            hint="try strategy=zero3 (one GPU is enough), or offload_device=cpu",
+        )
+    if p.offload not in ("optimizer", "parameters"):
+        raise InvalidInput(
+            f"offload_device=nvme with offload={p.offload}: nothing of it waits on a drive",
+            field="parallelism.offload_device",
+            hint="try offload=optimizer or parameters, or offload_device=cpu",
+        )
 
 
 def _as_library_takes_it(p: Parallelism) -> None:
