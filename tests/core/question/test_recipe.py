@@ -43,6 +43,8 @@ def test_true_and_one_are_different_values():
         ({"lora": {"target_modules": [1]}}, "lora.target_modules"),
         ({"lora": []}, "lora"),
         ({"stack": {"numpy": "1"}}, "stack.numpy"),
+        ({"stack": {"megatron": "abc"}}, "stack.megatron"),
+        ({"stack": {"torch": ""}}, "stack.torch"),
     ],
 )
 def test_wrong_values_name_their_field(words, field):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.question.patterns import MAX_PATTERN_LENGTH
+from loralens.core.question.versions import read_version
 
 Schema = dict[str, Any]
 """A JSON schema."""
@@ -358,6 +359,9 @@ class Versions(Kind):
                     value,
                     'try {"trl": "1.10"}: 1.10 without quotes is 1.1',
                 )
+            if key != "framework" and not read_version(version):
+                way_out = "try the number of a release, or leave the library out"
+                raise Place(f"{at.path}.{key}").wrong("a version that begins with a number", version, way_out)
         return tuple(sorted(value.items()))
 
     def shown(self, value: Any) -> Any:

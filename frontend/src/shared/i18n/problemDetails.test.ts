@@ -19,6 +19,10 @@ it.each([
     'lora.modules_to_save must be a list of up to 256 module names, got -1',
     'lora.modules_to_save 须为 最多 256 个模块名的列表，得到的是 -1',
   ],
+  [
+    'recipe.stack.megatron must be a version that begins with a number, got abc',
+    'recipe.stack.megatron 须为 以数字开头的版本号，得到的是 abc',
+  ],
   ['image_size is missing: this model takes pictures of any size', '缺少 image_size：这个模型接受任意大小的图片'],
   ['a sentence that no rule has', 'a sentence that no rule has'],
 ])('%s', (detail, said) => expect(inChinese(detail)).toBe(said))
@@ -26,6 +30,7 @@ it.each([
 it.each([
   ['try strategy=ddp, or fsdp2 to shard the weights', '可改为 strategy=ddp；要切分权重则用 fsdp2'],
   ['try cp=1', '可改为 cp=1'],
+  ['try the number of a release, or leave the library out', '可写一个发布版本的版本号，或不写这个库'],
   ['a way out that no rule has', 'a way out that no rule has'],
   [
     'did you mean h100-sxm? `loralens gpus` lists all names; a card of your own is custom:24GiB',
