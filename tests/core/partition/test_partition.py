@@ -32,7 +32,13 @@ def test_one_part_is_the_whole(word, method):
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize(
-    "words", [{"tp": 2}, {"tp": 2, "sequence_parallel": True}, {"cp": 4}, {"cp": 4, "context": "ulysses"}]
+    "words",
+    [
+        {"tp": 2},
+        {"tp": 2, "sequence_parallel": True},
+        {"cp": 4, "strategy": "fsdp2"},
+        {"cp": 4, "strategy": "fsdp2", "context": "ulysses"},
+    ],
 )
 def test_more_parts_need_less_and_count_the_whole_model(words, method):
     alone, part = estimate(MODEL, method, **WORDS), estimate(MODEL, method, **WORDS, **words)
@@ -40,6 +46,12 @@ def test_more_parts_need_less_and_count_the_whole_model(words, method):
     assert part.recipe.parallelism.gpus == (words.get("tp", 1) * words.get("cp", 1))
     assert (part.total_parameters, part.trainable_parameters) == (alone.total_parameters, alone.trainable_parameters)
     assert sum(part.breakdown.values()) == part.allocated_bytes
+
+
+def test_gradients_of_parts_of_the_sequence_are_summed():
+    part = estimate(MODEL, "full", **WORDS, cp=2, strategy="ddp")
+    summed = [row for row in part.communication if row["over"] == "dp_replicate"]
+    assert sum(row["bytes"] for row in summed) >= 2 * part.trainable_parameters
 
 
 def test_cuts_compose_with_each_other_and_with_shards():
@@ -161,8 +173,10 @@ def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():
     [
         (MODEL, {"tp": 3}, InvalidInput, "parallelism.tp"),
         (MODEL, {"tp": 8}, InvalidInput, "parallelism.tp"),
-        (MODEL, {"cp": 3}, InvalidInput, "parallelism.cp"),
-        (MODEL, {"cp": 8, "context": "ulysses"}, InvalidInput, "parallelism.context"),
+        (MODEL, {"cp": 3, "strategy": "ddp"}, InvalidInput, "parallelism.cp"),
+        (MODEL, {"cp": 8, "strategy": "ddp", "context": "ulysses"}, InvalidInput, "parallelism.context"),
+        (MODEL, {"cp": 2}, InvalidInput, "parallelism.strategy"),
+        (MODEL, {"cp": 2, "tp": 2}, InvalidInput, "parallelism.strategy"),
         (MODEL, {"pp": 10}, InvalidInput, "parallelism.pp"),
         (MODEL, {"pp": 3, "pipeline_rank": 3}, InvalidInput, "parallelism.pipeline_rank"),
         (MODEL, {"gpus": 6, "tp": 4}, InvalidInput, "parallelism.gpus"),
@@ -187,7 +201,7 @@ def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():
             InvalidInput,
             "parallelism.ep",
         ),
-        ("bert-base-uncased", {"cp": 2}, UnsupportedArchitecture, "parallelism.cp"),
+        ("bert-base-uncased", {"cp": 2, "strategy": "ddp"}, UnsupportedArchitecture, "parallelism.cp"),
         ("qwen2.5-0.5b", {"pp": 2}, UnsupportedArchitecture, "parallelism.pp"),
     ],
 )

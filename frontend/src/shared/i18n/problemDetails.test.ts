@@ -5,6 +5,10 @@ it.each([
   ['lora.rank must be a whole number from 1 to 65536, got 0', 'lora.rank 须为 1 到 65536 的整数，得到的是 0'],
   ["unknown field 'modle'", '没有“modle”这个字段'],
   ['8 GPUs need a strategy; allowed: ddp, zero1', '8 张 GPU 需要一种并行策略；可选：ddp, zero1'],
+  [
+    'cp 2 with strategy=none: every GPU has gradients of its part of the sequence, and nothing sums them',
+    'cp 2 与 strategy=none：每张 GPU 只有自己那段序列的梯度，没有什么把它们加起来',
+  ],
   ["no known trainer's config: train.yaml holds bar, foo", '不是已知训练框架的配置：train.yaml 里有 bar, foo'],
   ['train.yaml, line 1: the tag !x is not data', 'train.yaml 第 1 行：标签 !x 不是数据'],
   ['the snapshot cannot be read: it ends in the middle of an object', '快照无法读取：文件不完整'],
