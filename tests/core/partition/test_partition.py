@@ -212,6 +212,13 @@ def test_what_cannot_be_cut_is_refused_by_name(model, words, error, field):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("trainer", ["torchtune", "litgpt"])
+def test_a_trainers_own_model_code_has_no_stages(trainer):
+    with pytest.raises(UnsupportedArchitecture, match=f"for {trainer}'s own model code") as caught:
+        estimate("llama-3.2-1b", "full", trainer=trainer, pp=2)
+    assert caught.value.field == "parallelism.pp"
+
+
 @pytest.mark.parametrize("family", ["rwkv", "mamba", "mamba2"])
 def test_recurrent_layers_are_cut_into_stages(family):
     config = {

@@ -149,14 +149,19 @@ def cut(root: Root, p: Parallelism) -> None:
     """Leave one rank's layers, with the embedding on the first one and norm, head and loss on the last.
 
     Raises:
-        UnsupportedArchitecture: a family that is no plain decoder.
+        UnsupportedArchitecture: a training framework's own model code, or a family that is no plain decoder.
         InvalidInput: fewer layers than stages.
     """
+    if root.framework not in ("", "megatron"):
+        raise UnsupportedArchitecture(
+            f"pipeline stages are not modelled for {root.framework}'s own model code",
+            field="parallelism.pp",
+            hint=f"try pp=1, or a trainer other than {root.framework}",
+        )
     if (
         not isinstance(root, CausalDecoder)
         or (root.tied and root.framework != "megatron")  # whose last stage has a copy of the embedding
         or not root.in_stages
-        or root.framework not in ("", "megatron")
         or root.media
         or root.task
         or len(root.stacks()) != 1
