@@ -152,3 +152,11 @@ def test_a_variable_that_doubles_itself_is_stopped():
 def test_too_much_code_is_refused():
     with pytest.raises(InputTooLarge, match="characters of code"):
         read_python("train.py", "a = 1\n" * 50_000)
+
+
+@pytest.mark.parametrize("name", ["llama3_8b.toml", "pasted.yaml", "config"])
+def test_toml_is_called_toml(name):
+    text = '# torchtitan\n\n[job]\ndump_folder = "./outputs"\n\n[parallelism]\ntensor_parallel_degree = 2\n'
+    with pytest.raises(InvalidInput, match="is TOML, which is not read: torchtitan") as refused:
+        check_answer({"files": {name: text}})
+    assert refused.value.field == "files"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -51,6 +52,8 @@ BY_CALLS: Final = ("transformers-python", "trl-python", "unsloth")
 OWN_ARGUMENTS: Final = ("call.TrainingArguments", "call.Seq2SeqTrainingArguments")
 BESIDE: Final = ("distributed_type", "zero_optimization.stage")
 """Keys of the files that go with a training config: accelerate's, DeepSpeed's."""
+TOML: Final = re.compile(r"^\[{1,2}[\w.-]+\]{1,2}[ \t]*(?:#.*)?$\s*[\w.-]+[ \t]*=", re.MULTILINE)
+"""A table's head with its first key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,12 @@ def read_file(name: str, content: object) -> SourceFile:
         not lowered.endswith((".yaml", ".yml", ".json")) and text.startswith("#!")
     ):
         return read_shell(name, text)
+    if lowered.endswith(".toml") or TOML.search(text):
+        raise InvalidInput(
+            f"{name} is TOML, which is not read: torchtitan's configs are written that way, and torchtitan is no trainer here",
+            field="files",
+            hint="say it in words: strategy=fsdp2, gpus, tp, cp, pp, micro_batch_size, sequence_length",
+        )
     return read_yaml(name, text)
 
 
