@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_TOKENS: Final = 10**18
 LEAST_UTILIZATION: Final = 0.001
 """Assumption: a run below a thousandth of the peak is broken; a smaller share would be a slip of the pen."""
+OFF_THE_DRIVE: Final = (
+    "what every step reads from the drive and writes to it is left out of the time: it depends on the drive"
+)
 SECONDS_PER_HOUR: Final = 3600
 
 
@@ -99,6 +102,7 @@ def training_time(
         "assumptions": [
             *_assumptions(device, dtype, rates, pace, recipe.parallelism.gpus),
             *_of_market(device, market),
+            *([OFF_THE_DRIVE] if recipe.parallelism.offload_device == "nvme" else []),
         ],
     }
 

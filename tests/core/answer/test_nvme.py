@@ -7,6 +7,8 @@ import pytest
 
 from loralens.core.answer.estimate import estimate
 from loralens.core.errors import InvalidInput
+from loralens.planner.fit import fit_answer
+from loralens.planner.time import OFF_THE_DRIVE
 
 WORDS = {"gpus": 8, "strategy": "zero3", "gradient_checkpointing": True, "sequence_length": 2048,
          "sub_group_size": 100_000_000}  # fmt: skip
@@ -68,6 +70,13 @@ def test_a_frozen_model_on_the_drive_leaves_its_buffers():
     assert found["host_bytes"] < memory.to_dict()["peak"]["host_bytes"] / 4
     assert found["nvme_bytes"] > 0.99 * 2 * drive.total_parameters
     assert any("drive's reads and writes" in line for line in drive.assumptions())
+
+
+def test_a_time_says_that_it_leaves_the_drive_out():
+    shared = {"gpus": 8, "strategy": "zero3", "offload": "optimizer", "offload_device": "nvme"}
+    body = {"model": "llama-3.1-8b", "method": "full", "gpu": "h100-sxm-80gb", "tokens": 1_000_000}
+    answer = fit_answer(body | {"recipe": {"parallelism": shared}})
+    assert OFF_THE_DRIVE in answer["time"]["assumptions"]
 
 
 def test_on_the_gpu_a_buckets_gradients_are_float32_on_their_way():
