@@ -7,9 +7,11 @@ import runpy
 import warnings
 
 import pytest
+from core.answer.test_remarks import SAMPLES
 from trainers.roundtrip import drawn, refused_word
 
-from loralens.core.errors import InvalidInput
+from loralens.core.errors import InvalidInput, LoraLensError
+from loralens.core.question.recipe import ALL_WORDS
 from loralens.planner.question import read_question
 from loralens.trainers.check import check_answer
 from loralens.trainers.export import export_answer
@@ -223,3 +225,52 @@ def test_the_script_runs_a_step_with_the_predicted_parameters(tmp_path, monkeypa
     said = capsys.readouterr().out
     assert f"trainable parameters: {question.estimate().trainable_parameters:,}\n" in said
     assert "train_loss" in said
+
+
+SAID = SAMPLES | {
+    "target_modules": ["o_proj"], "modules_to_save": ["lm_head"], "target_parameters": ["lm_head.weight"],
+    "machine_gpus": [8], "host_memory": [64],
+    "rank_pattern": [{"q_proj": 24}], "alpha_pattern": [{"q_proj": 24}],
+}  # fmt: skip
+NOT_OF_A_FILE = ("trainer", "stack", "target_parameters")
+"""Whose file it is, and what is installed beside it; parameters by name are refused where a model has no such experts."""
+
+
+def at(recipe, path):
+    for name in path.split("."):
+        recipe = recipe[name] if isinstance(recipe, dict) else None
+    return recipe
+
+
+def placed(path, value):
+    group, _, name = path.rpartition(".")
+    return {group: {name: value}} if group else {name: value}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_word_is_said_or_refused_by_name(name):
+    model = "llama-3.2-1b" if name == "torchtune" else "qwen2.5-0.5b"
+    base = (
+        {"objective": {"type": "grpo"}, "sequence_length": 1024, "labelled_tokens": 512, "micro_batch_size": 8}
+        if name == "verl"
+        else {}
+    )
+    own = {
+        method: export_answer({"model": model, "method": method, "to": name, "recipe": base})["recipe"]
+        for method in ("full", "lora")
+    }
+    for row in ALL_WORDS:
+        if row.name in NOT_OF_A_FILE:
+            continue
+        # full fine-tuning: where an adapter's words mean nothing
+        asked = {"model": model, "method": "full" if row.group in ("lora", "quantization") else "lora", "to": name}
+        usual = at(own[asked["method"]], row.path)
+        value = next(
+            one for one in (*SAID.get(row.name, row.kind.choices or (True, False)), row.default) if one != usual
+        )
+        try:
+            answer = export_answer({**asked, "recipe": {**base, **placed(row.path, value)}})
+        except LoraLensError:
+            continue
+        back = check_answer({"files": {answer["file"]: answer["text"]}})
+        assert at(back["recipe"], row.path) == at(answer["recipe"], row.path) != usual, (row.name, value)

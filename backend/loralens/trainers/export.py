@@ -12,10 +12,11 @@ from loralens.core.architecture.registry import build
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.adapters import selector
 from loralens.core.question.model import resolve
-from loralens.core.question.needs import IN_PLACE, NO_MEMORY
+from loralens.core.question.needs import IN_PLACE, NO_MEMORY, Need
 from loralens.core.question.objectives import GROUPED
 from loralens.core.question.presets import preset
 from loralens.core.question.recipe import ALL_WORDS, Recipe
+from loralens.core.question.words import Word
 from loralens.planner.question import Question, read_question
 from loralens.trainers.reader import read, recipe_of
 from loralens.trainers.targets import TARGETS, Target
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 MOST_WORDS: Final = 12
+ROWS: Final = {row.name: row for row in ALL_WORDS}
 
 
 def export_answer(body: Any) -> ExportAnswer:
@@ -136,7 +138,10 @@ def written(question: Question, target: Target, model: str) -> str:
     text = target.write(model, question.method, recipe)
     lost = lost_words(question, recipe, target, text)
     if lost:
-        said = [f"{word}={_text(_value(question, recipe, word))}" for word in lost[:MOST_WORDS]]
+        said = [
+            f"{word}={_text(_value(question, recipe, word))}{_why_idle(word, question.method, recipe)}"
+            for word in lost[:MOST_WORDS]
+        ]
         raise _cannot_say(target, said, lost[0])
     return text
 
@@ -150,11 +155,11 @@ def _cannot_say(target: Target, said: list[str], word: str) -> InvalidInput:
 
 
 def _value(question: Question, recipe: Recipe, word: str) -> Any:
-    return question.method if word == "method" else recipe.get(word)
+    return question.method if word == "method" else _shown(ROWS[word], recipe)
 
 
 def lost_words(question: Question, recipe: Recipe, target: Target, text: str) -> list[str]:
-    """The words that come back different when the text is read."""
+    """The words that come back different when the text is read, those that mean nothing here too if they were set."""
     gpus = recipe.parallelism.gpus
     file = target.file(question.method, recipe)
     r = read({"files": {file: text}} | ({"gpus": gpus} if gpus > 1 else {}))
@@ -168,12 +173,13 @@ def lost_words(question: Question, recipe: Recipe, target: Target, text: str) ->
     back = trained(question.model, question.method, said)
     again = Question(question.model, question.method, back).estimate()
     back = again.recipe
+    usual = {row.word: row.value for row in preset(recipe.trainer).defaults(question.method, recipe)}
     lost = [
         row.name
         for row in ALL_WORDS
-        if _means(row, question.method, recipe)
-        and row.kind.flat
-        and recipe.get(row.name) != back.get(row.name)
+        if row.name not in ("trainer", "stack")
+        and _shown(row, recipe) != _shown(row, back)
+        and (_means(row, question.method, recipe) or _is_set(row, recipe, usual))
         and not (row.name == "target_modules" and _adapted(question, recipe) == _adapted(question, back))
     ]
     if (
@@ -197,12 +203,35 @@ def _base(method: str, recipe: Recipe) -> str:
     return "full" if method == "full" else "qlora" if four else "lora"
 
 
-def _means(row: Any, method: str, recipe: Recipe) -> bool:
-    if row.name in ("trainer", "stack") or (
-        row.group == "quantization" and recipe.quantization is None and row.name != "quantization"
-    ):
+def _shown(row: Word, recipe: Recipe) -> Any:
+    """The word's value as JSON; None in a group that is not there."""
+    holder = getattr(recipe, row.group) if row.group else recipe
+    return None if holder is None else row.kind.shown(getattr(holder, row.field))
+
+
+def _means(row: Word, method: str, recipe: Recipe) -> bool:
+    if row.group == "quantization" and recipe.quantization is None and row.name != "quantization":
         return False
-    return all(need.holds(method, recipe) for need in row.needs if need not in (NO_MEMORY, IN_PLACE))
+    return _unmet(row, method, recipe) is None
+
+
+def _is_set(row: Word, recipe: Recipe, usual: Mapping[str, Any]) -> bool:
+    """Was a word that means nothing here set all the same? `usual`: what the recipe's own trainer has."""
+    if row.group and getattr(recipe, row.group) is None:
+        return False
+    default = 2 * recipe.lora.rank if row.name == "alpha" else row.default
+    return _shown(row, recipe) not in (default, usual.get(row.name, default))
+
+
+def _unmet(row: Word, method: str, recipe: Recipe) -> Need | None:
+    """Why the word means nothing here; None where it means something."""
+    needs = (need for need in row.needs if need not in (NO_MEMORY, IN_PLACE))
+    return next((need for need in needs if not need.holds(method, recipe)), None)
+
+
+def _why_idle(name: str, method: str, recipe: Recipe) -> str:
+    need = _unmet(ROWS[name], method, recipe) if name in ROWS else None
+    return f" ({need.otherwise})" if need else ""
 
 
 def _text(value: Any) -> str:
