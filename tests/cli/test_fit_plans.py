@@ -22,6 +22,12 @@ def test_the_json_is_the_apis(run):
     assert code == 0
 
 
+def test_a_cut_that_is_asked_for_is_kept(run):
+    code, out, _ = run("fit", "0.5B", "--method", "full", "--gpus", "4", "--tp", "2", "--gpu", "h100", "--json")
+    assert code == 0
+    assert {row["mesh"]["tp"] for row in json.loads(out)["plans"]} == {2}
+
+
 def test_what_fits_nowhere_says_the_nearest(run):
     code, out, _ = run("fit", "70B", "--method", "full", "--gpus", "2", "--gpu", "4090")
     assert code == 5

@@ -48,6 +48,26 @@ def test_a_plan_is_what_its_words_make_of_the_question():
         assert mesh["dp_replicate"] * mesh["dp_shard"] * mesh["cp"] * mesh["tp"] * mesh["pp"] == 8
 
 
+@pytest.mark.parametrize("asked", [{"tp": 2}, {"strategy": "ddp", "gpus": 8}, {"strategy": "fsdp2", "mesh": {"tp": 4}}])
+def test_what_was_asked_for_is_kept(asked):
+    answer = plans_answer(BODY | {"gpu": "h100-sxm", "recipe": {"parallelism": asked}})
+    assert answer["plans"]
+    for row in answer["plans"]:
+        wanted = {name: value for name, value in asked.items() if name != "mesh"} | asked.get("mesh", {})
+        kept = row["recipe"]["parallelism"]
+        assert {name: kept[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [({"tp": 3}, "tp"), ({"gpus": 4, "strategy": "ddp"}, "gpus"), ({"tp": 2, "schedule": "gpipe"}, "schedule")],
+)
+def test_what_no_plan_has_is_refused_by_name(asked, word):
+    with pytest.raises(InvalidInput, match=f"has {word}=") as caught:
+        plans_answer(BODY | {"recipe": {"parallelism": asked}})
+    assert caught.value.field == f"parallelism.{word}"
+
+
 def test_experts_are_divided_where_a_model_has_some_and_the_words_are_taken():
     question, _ = read_question({"config": EXPERTS, "method": "full", "recipe": {"sequence_length": 512}})
     rows = [row for row in search(question, catalogue.gpu("h100-sxm"), 8, 1) if row["mesh"]["ep"] > 1]

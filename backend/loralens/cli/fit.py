@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from loralens.cli.fit_plans import show_plans
@@ -14,6 +15,8 @@ from loralens.cli.words import Option
 from loralens.core.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loralens.planner.shapes import AlikeTime, FitAnswer, GpuHours, Largest, Time
 
 
@@ -74,7 +77,8 @@ def fit(
 ) -> int:
     """Does a step fit, with which batch and length, how long does it take, and what should change?
 
-    With --gpus and no --strategy: plans for so many GPUs, fastest first, with configs to paste (--nodes: in how many machines).
+    With --gpus and no --strategy: plans for so many GPUs, fastest first, with configs to paste (--nodes: in how many machines);
+    other words, as --tp 2, choose among them.
     Where nothing is said: QLoRA, gradient checkpointing, rank 16 on every linear layer, and the GPU of this machine.
     Exit code: 0 fits, 4 tight, 5 does not fit.
     """
@@ -116,7 +120,7 @@ command = takes_recipe(
 def _several(body: Body, nodes: int | None) -> bool:
     """Are plans for several GPUs asked for? Then how many there are is no word of the recipe."""
     words = (body.get("recipe") or {}).get("parallelism") or {}
-    if isinstance(body, WholeBody) or set(words) != {"gpus"} or words["gpus"] in (1, "1"):
+    if isinstance(body, WholeBody) or "strategy" in words or not _more_than_one_model(words):
         if nodes is not None:
             raise InvalidInput(
                 "--nodes goes with --gpus, and without --strategy: plans are searched",
@@ -124,8 +128,17 @@ def _several(body: Body, nodes: int | None) -> bool:
                 hint="try --gpus 16",
             )
         return False
-    body["gpus"], body["nodes"] = body["recipe"].pop("parallelism")["gpus"], nodes or 1
+    body["gpus"], body["nodes"] = words.pop("gpus"), nodes or 1
     return True
+
+
+def _more_than_one_model(words: Mapping[str, Any]) -> bool:
+    """Are there more GPUs than those that one model is cut among? False where a word is no number, which its reader refuses."""
+    sizes = [str(words.get(name, 1)) for name in ("gpus", "tp", "cp", "pp")]
+    if not all(size.isdecimal() for size in sizes):
+        return False
+    gpus, *cuts = map(int, sizes)
+    return gpus > prod(cuts)
 
 
 def _link(text: str, body: Body) -> float:

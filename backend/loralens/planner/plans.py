@@ -9,6 +9,7 @@ from loralens.core import catalogue
 from loralens.core.answer.pace import pace_on, tokens_per_step
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.kinds import Place, Whole
+from loralens.core.question.mesh import spread
 from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
 from loralens.planner.meshes import Mesh, meshes
@@ -17,6 +18,8 @@ from loralens.planner.pasted import configs
 from loralens.planner.question import Question, read_question
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loralens.core.answer.pace import Pace
     from loralens.core.catalogue import Gpu
     from loralens.planner.shapes import PlanRow, PlansAnswer
@@ -32,8 +35,10 @@ KEPT: Final = (
     "accumulate_unsynchronized",
     "bucket_view",
     "context",
+    "vocabulary_parallel",
+    "host_memory",
 )
-"""Words of several GPUs that are no part of the search."""
+"""Words of several GPUs that are no part of the search; every other one that is asked for chooses among its plans."""
 ASSUMPTIONS: Final = (
     "plans tried: DDP, FSDP2 with and without reshard, HSDP, experts divided inside a machine, tensor parallel inside a machine, context parallel from 8,192 "
     "tokens on, two and four stages between machines; each with micro batches of 1 to 32",
@@ -44,7 +49,8 @@ def plans_answer(body: Any) -> PlansAnswer:
     """`POST /api/plans`: plans for `gpus` of one kind in `nodes` machines, fastest first, and the nearest where none fits.
 
     Raises:
-        InvalidInput: no GPU, machines that the GPUs do not fill evenly, or anything else in the body.
+        InvalidInput: no GPU, machines that the GPUs do not fill evenly, a word of `recipe.parallelism` that no plan of the search
+            has, or anything else in the body.
         UnknownModel, UnknownGpu: nothing has that name.
     """
     question, own = read_question(body, OWN_WORDS)
@@ -57,7 +63,7 @@ def plans_answer(body: Any) -> PlansAnswer:
             f"{gpus} GPUs do not fill {nodes} machines evenly", field="nodes", hint="try a divisor of gpus"
         )
     device = catalogue.gpu(own["gpu"])
-    rows = search(question, device, gpus, nodes)
+    rows = search(question, device, gpus, nodes, _asked(body))
     fitting = [row for row in rows if row["fits"]]
     best = front(fitting)
     return {
@@ -73,12 +79,20 @@ def plans_answer(body: Any) -> PlansAnswer:
     }
 
 
-def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[PlanRow]:
-    """Every plan of the space that is modelled; of micro batches the ones that fit, or the smallest."""
-    kept = {name: getattr(question.recipe.parallelism, name) for name in KEPT}
-    alone = replace(question.recipe, parallelism=Parallelism(**kept, machine_gpus=gpus // nodes))
+def _asked(body: Any) -> list[str]:
+    """The words of the body's `parallelism` that plans are chosen by."""
+    given = (body.get("recipe") or {}).get("parallelism") or {}
+    return [name for name in spread(given) if name not in KEPT and (name != "gpus" or name in given)]
+
+
+def search(question: Question, device: Gpu, gpus: int, nodes: int, asked: Sequence[str] = ()) -> list[PlanRow]:
+    """Every plan of the space that is modelled and has the `asked` words; of micro batches the ones that fit, or the smallest.
+
+    Raises:
+        InvalidInput: no plan has what was asked for.
+    """
     rows: list[PlanRow] = []
-    for mesh in meshes(alone, gpus, nodes, experts_of(question)):
+    for mesh in _chosen(question, gpus, nodes, asked):
         for batch in BATCHES:
             row = _row(question, mesh, batch, device, nodes)
             if row is None:
@@ -88,6 +102,24 @@ def search(question: Question, device: Gpu, gpus: int, nodes: int) -> list[PlanR
             if not row["fits"]:
                 break
     return rows
+
+
+def _chosen(question: Question, gpus: int, nodes: int, asked: Sequence[str]) -> list[Mesh]:
+    own = question.recipe.parallelism
+    kept = {name: getattr(own, name) for name in KEPT}
+    alone = replace(question.recipe, parallelism=Parallelism(**kept, machine_gpus=gpus // nodes))
+    found = list(meshes(alone, gpus, nodes, experts_of(question)))
+    for name in asked:
+        wanted = getattr(own, name)
+        tried = dict.fromkeys(str(getattr(mesh.recipe.parallelism, name)) for mesh in found)
+        found = [mesh for mesh in found if getattr(mesh.recipe.parallelism, name) == wanted]
+        if not found:
+            raise InvalidInput(
+                f"no plan for {gpus} GPUs has {name}={wanted} beside what else was asked for",
+                field=f"parallelism.{name}",
+                hint=f"leave {name} out of the search; plans have {', '.join(tried)}",
+            )
+    return found
 
 
 def front(rows: list[PlanRow]) -> list[PlanRow]:

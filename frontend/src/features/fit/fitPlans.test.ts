@@ -2,11 +2,12 @@ import { expect, it } from 'vitest'
 import { setWord } from '@/shared/recipe/set'
 import { DEFAULTS, type Part2Settings } from '@/shared/url/part2Query'
 import { applyChange } from '@/shared/recipe/changes'
-import { meshText, planChanges, type Plan } from './fitPlans'
+import { meshText, openRecipe, planChanges, type Plan } from './fitPlans'
 
 const PLAN = {
   mesh: { dp_replicate: 1, dp_shard: 4, cp: 1, tp: 2, pp: 1 },
   words: { gpus: 8, strategy: 'fsdp2', tp: 2, sequence_parallel: true },
+  recipe: { parallelism: { gpus: 8, strategy: 'fsdp2', tp: 2, sequence_parallel: true, cp: 1, schedule: '1f1b' } },
   micro_batch_size: 4,
   gradient_accumulation_steps: 1,
   gradient_checkpointing: true,
@@ -19,6 +20,16 @@ it('a plan is called by the dimensions that share', () => {
 it('a plan applied is the settings of that plan', () => {
   const settings: Part2Settings = { ...DEFAULTS }
   setWord(settings, 'gpus', 8)
-  for (const change of planChanges(PLAN)) applyChange(settings, change)
+  setWord(settings, 'cp', 2)
+  for (const change of planChanges(PLAN, { ...settings.words })) applyChange(settings, change)
   expect(settings.words).toMatchObject({ gpus: 8, strategy: 'fsdp2', tp: 2, sequence_parallel: true })
+  expect(settings.words.cp ?? 1).toBe(1)
+})
+
+it('a search is among all plans, whichever the settings are', () => {
+  const parallelism = { gpus: 8, strategy: 'zero3', tp: 2, units: 'layers' }
+  expect(openRecipe({ parallelism })).toEqual({ parallelism: { units: 'layers' } })
+  expect(openRecipe({ parallelism: { ...parallelism, offload: 'parameters' } })).toEqual({
+    parallelism: { units: 'layers', offload: 'parameters', strategy: 'fsdp2' },
+  })
 })

@@ -9,6 +9,10 @@ it.each([
     'cp 2 with strategy=none: every GPU has gradients of its part of the sequence, and nothing sums them',
     'cp 2 与 strategy=none：每张 GPU 只有自己那段序列的梯度，没有什么把它们加起来',
   ],
+  [
+    'no plan for 8 GPUs has tp=3 beside what else was asked for',
+    '8 张 GPU 的方案里，没有一个在满足其余要求时还有 tp=3',
+  ],
   ["no known trainer's config: train.yaml holds bar, foo", '不是已知训练框架的配置：train.yaml 里有 bar, foo'],
   ['train.yaml, line 1: the tag !x is not data', 'train.yaml 第 1 行：标签 !x 不是数据'],
   ['the snapshot cannot be read: it ends in the middle of an object', '快照无法读取：文件不完整'],
@@ -34,6 +38,7 @@ it.each([
 it.each([
   ['try strategy=ddp, or fsdp2 to shard the weights', '可改为 strategy=ddp；要切分权重则用 fsdp2'],
   ['try cp=1', '可改为 cp=1'],
+  ['leave tp out of the search; plans have 1, 2', '搜索时不写 tp；各方案的取值有 1, 2'],
   ['try the number of a release, or leave the library out', '可写一个发布版本的版本号，或不写这个库'],
   ['a way out that no rule has', 'a way out that no rule has'],
   [
