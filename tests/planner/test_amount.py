@@ -57,3 +57,32 @@ def test_an_amount_that_says_nothing_is_refused(body: dict[str, Any], amount: di
     with pytest.raises(InvalidInput) as caught:
         time(body, **amount)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("generations", "nearest"),
+    [
+        (7, "generations=8"),
+        (1, "generations=2"),
+        (12, "generations=8"),
+        (3, "generations=2"),
+        (10**9, "generations=32"),
+    ],
+)
+def test_completions_of_a_generation_make_up_whole_groups(generations: int, nearest: str) -> None:
+    with pytest.raises(InvalidInput, match="32 completions at once") as caught:
+        time(GRPO, prompts=1000, generations=generations)
+    assert (caught.value.field, caught.value.hint) == ("generations", f"try {nearest}")
+
+
+def test_groups_of_several_cards_and_of_verl_are_whole() -> None:
+    shared = {**GRPO["recipe"], "micro_batch_size": 1, "parallelism": {"gpus": 3, "strategy": "ddp"}}
+    assert time({**GRPO, "recipe": shared}, prompts=100, generations=6)["run"]["samples"] == 600
+    assert (
+        time({**GRPO, "recipe": {**GRPO["recipe"], "trainer": "verl"}}, prompts=100, generations=7)["run"]["samples"]
+        == 700
+    )
+    alone = {"objective": "grpo", "micro_batch_size": 1, "sequence_length": 1024}
+    with pytest.raises(InvalidInput) as caught:
+        time({**GRPO, "recipe": alone}, prompts=100, generations=4)
+    assert caught.value.hint == "try generations=8 with micro_batch_size=8"
