@@ -84,6 +84,15 @@ def test_experts_are_divided_where_a_model_has_some_and_the_words_are_taken():
         assert (read.ep_size, read.fsdp_size, read.dp_replicate_size) == (row["mesh"]["ep"], 8, 1)
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_only_programs_that_train_so_have_configs(method):
+    answer = plans_answer(BODY | {"gpu": "h100-sxm", "method": method, "nodes": 1, "recipe": {"sequence_length": 512}})
+    programs = {name for row in answer["plans"] for name in row["configs"]}
+    assert "accelerate" in programs
+    assert ("torchtitan" in programs) == (method == "full")
+    assert any("torchtitan's and Megatron-LM's" in said for said in answer["assumptions"]) == (method != "full")
+
+
 def test_where_nothing_fits_the_nearest_is_named():
     answer = plans_answer(BODY | {"gpu": "custom:0.5GiB"})
     assert answer["plans"] == []
@@ -136,7 +145,7 @@ def test_accelerate_takes_the_config(tmp_path):
     question, _ = read_question({"config": SMALL, "method": "full"})
     seen = set()
     for mesh in meshes(question.recipe, 8, 2):
-        text = configs(mesh.recipe, 2).get("accelerate")
+        text = configs(mesh.recipe, 2, "full").get("accelerate")
         if text is None:
             continue
         file = tmp_path / "config.yaml"

@@ -8,7 +8,7 @@ distributed/configuration_utils.py (`DistributedConfig`). accelerate's file has 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 PRECISION = {"bfloat16": "bf16", "float16": "fp16", None: "no"}
 
 
-def configs(recipe: Recipe, nodes: int) -> dict[str, str]:
-    """Texts to paste, by program; only of programs that can run the plan."""
+WHOLE_MODELS: Final = "torchtitan's and Megatron-LM's configs are left out: what is written of them trains all weights, with no adapters and no packed base"
+
+
+def configs(recipe: Recipe, nodes: int, method: str) -> dict[str, str]:
+    """Texts to paste, by program; only of programs that can run the plan, and whose config leaves `method` to the script or says it."""
     p = recipe.parallelism
-    found = {"torchtitan": _torchtitan(recipe)} if p.gpus > 1 else {}
+    whole = method == "full"
+    found = {"torchtitan": _torchtitan(recipe)} if p.gpus > 1 and whole else {}
     if p.pp == 1 and p.gpus > 1 and p.ep == 1:
         found = {"accelerate": _accelerate(recipe, nodes)} | found
     if p.pp == 1 and p.ep > 1:
         found = {"transformers": _transformers(recipe)} | found
-    if p.tp > 1 or p.pp > 1 or p.ep > 1:
+    if whole and (p.tp > 1 or p.pp > 1 or p.ep > 1):
         found["megatron"] = _megatron(recipe)
     return found
 

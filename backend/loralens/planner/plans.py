@@ -14,7 +14,7 @@ from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
 from loralens.planner.meshes import Mesh, meshes
 from loralens.planner.network import experts_of
-from loralens.planner.pasted import configs
+from loralens.planner.pasted import WHOLE_MODELS, configs
 from loralens.planner.question import Question, read_question
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def plans_answer(body: Any) -> PlansAnswer:
         "tried": len(rows),
         "plans": best,
         "nearest": None if fitting or not rows else min(rows, key=lambda row: row["needed_bytes"]),
-        "assumptions": [*ASSUMPTIONS, *_said(question, best, device)],
+        "assumptions": [
+            *ASSUMPTIONS,
+            *([] if question.method == "full" else [WHOLE_MODELS]),
+            *_said(question, best, device),
+        ],
     }
 
 
@@ -160,7 +164,7 @@ def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) ->
         "step_seconds": step,
         "tokens_per_second_per_gpu": None if pace is None else pace.tokens_per_second / p.gpus,
         "recipe": found.recipe.to_dict(),
-        "configs": configs(found.recipe, nodes),
+        "configs": configs(found.recipe, nodes, question.method),
     }
 
 
