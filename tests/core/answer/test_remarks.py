@@ -3,6 +3,7 @@
 import pytest
 
 from loralens.core.answer.answers import memory_answer
+from loralens.core.answer.estimate import estimate
 from loralens.core.errors import LoraLensError
 from loralens.core.question.flat import nested
 from loralens.core.question.media import MEDIA_WORDS
@@ -256,3 +257,17 @@ def test_more_labels_than_tokens_are_remarked_upon():
 
     assert "labelled_tokens 4,096 is above sequence_length 1,024: every token counts as labelled" in said(4096)
     assert not any("labelled_tokens" in text for text in said(1024))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "machine", "said"),
+    [(8, 3, "does not divide gpus 8"), (4, 8, "is above gpus 4"), (8, 4, None), (8, 8, None)],
+)
+def test_machines_that_the_gpus_do_not_fill_are_remarked_upon(gpus, machine, said):
+    words = {"gpus": gpus, "strategy": "ddp", "machine_gpus": machine}
+    found = estimate("qwen2.5-0.5b", "lora", **words)
+    remarked = [line for line in found.assumptions() if line.startswith("machine_gpus")]
+    assert len(remarked) == (said is not None)
+    assert said is None or said in remarked[0]
+    if machine > gpus:  # the same as a machine that holds just these
+        assert found.host == estimate("qwen2.5-0.5b", "lora", **(words | {"machine_gpus": gpus})).host

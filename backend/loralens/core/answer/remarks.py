@@ -34,12 +34,28 @@ def remarks(plan: CompiledPlan, recipe: Recipe) -> list[str]:
     length, labelled = recipe.sequence_length, recipe.labelled_tokens
     if labelled is not None and labelled > length and not any("labelled_tokens" in row["words"] for row in idle):
         said.append(f"labelled_tokens {labelled:,} is above sequence_length {length:,}: every token counts as labelled")
+    said += _of_machines(recipe)
     if plan.positions is not None and length > plan.positions:
         said.append(
             f"sequence_length {length:,} is above the {plan.positions:,} positions that this model learned: transformers "
             "stops with an error there; counted as if it went on"
         )
     return said
+
+
+def _of_machines(recipe: Recipe) -> list[str]:
+    """What is to be said of machines that the GPUs do not fill (`core.time.links.route`, `core.answer.host`)."""
+    gpus, machine = recipe.parallelism.gpus, recipe.parallelism.machine_gpus
+    if machine is None or gpus % machine == 0:
+        return []
+    if machine > gpus:
+        return [
+            f"machine_gpus {machine:,} is above gpus {gpus:,}: counted as one machine with {gpus:,} of its GPUs in use"
+        ]
+    return [
+        f"machine_gpus {machine:,} does not divide gpus {gpus:,}: host memory is that of a full machine, and a group of GPUs that full "
+        "machines do not hold evenly is timed as if each were in a machine of its own"
+    ]
 
 
 def _is_set(row: Word, recipe: Recipe) -> bool:

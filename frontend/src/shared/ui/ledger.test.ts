@@ -34,3 +34,15 @@ it('puts labels together from their pieces, and leaves names alone', () => {
     '目标模块 c_attn：PEFT 对 gpt2 的默认值',
   )
 })
+
+it('says of machines that the GPUs do not fill', () => {
+  expect(
+    assumptionIn('zh-CN', 'machine_gpus 8 is above gpus 4: counted as one machine with 4 of its GPUs in use'),
+  ).toBe('machine_gpus 8 大于 gpus 4：按一台机器、用其中 4 张 GPU 计')
+  expect(
+    assumptionIn(
+      'zh-CN',
+      'machine_gpus 3 does not divide gpus 8: host memory is that of a full machine, and a group of GPUs that full machines do not hold evenly is timed as if each were in a machine of its own',
+    ),
+  ).toContain('machine_gpus 3 不能整除 gpus 8')
+})
