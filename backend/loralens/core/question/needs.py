@@ -76,6 +76,9 @@ TRANSFORMERS_LOOP: Final = Need("the loop is the framework's own", lambda _, r: 
 TRANSFORMERS_MODEL: Final = Need(
     "the framework's model code has the language model's head alone", lambda _, r: not framework(r)
 )
+TRANSFORMERS_MIXERS: Final = Need(
+    "the framework's model code has no state-space or linear-attention layers", lambda _, r: not framework(r)
+)
 PICTURES: Final = Need("a sample holds no picture", lambda _, r: r.images > 0 or r.video_frames > 0)
 NO_MEMORY: Final = Need("it sets the update's scaling, which takes no memory", lambda *_: False)
 IN_PLACE: Final = Need(

@@ -49,6 +49,7 @@ from loralens.core.question.needs import (
     PICKED,
     RAISED,
     TRANSFORMERS_LOOP,
+    TRANSFORMERS_MIXERS,
     TRANSFORMERS_MODEL,
     WHOLE_BASE,
 )
@@ -268,7 +269,7 @@ class Recipe:
         Choice(("torch", "fused")),
         "State-space and linear-attention layers: transformers' PyTorch code, or fused kernels (flash-linear-attention, mamba-ssm, "
         "causal-conv1d).",
-        needs=(TRANSFORMERS_MODEL,),
+        needs=(TRANSFORMERS_MIXERS,),
     )
     compile: bool = word(False, Truth(), "torch.compile.")
     trainable_layers: int | None = word(

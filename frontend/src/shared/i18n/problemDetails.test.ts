@@ -32,11 +32,19 @@ it.each([
     'recipe.stack.megatron 须为 以数字开头的版本号，得到的是 abc',
   ],
   ['image_size is missing: this model takes pictures of any size', '缺少 image_size：这个模型接受任意大小的图片'],
+  ['Axolotl cannot say: rank_pattern={}', 'Axolotl 的配置写不出：rank_pattern={}'],
+  [
+    'GRPO generates 8 completions at once, of which groups of 7 cannot be made: TRL takes generations of at least 2 that divide them',
+    'GRPO 一次生成 8 个回答，无法每 7 个分成一组：TRL 要求 generations 至少为 2，且能整除这个数',
+  ],
+  ["pipeline stages are not modelled for torchtune's own model code", 'torchtune 自己的模型代码没有实现流水线并行'],
   ['a sentence that no rule has', 'a sentence that no rule has'],
 ])('%s', (detail, said) => expect(inChinese(detail)).toBe(said))
 
 it.each([
   ['try strategy=ddp, or fsdp2 to shard the weights', '可改为 strategy=ddp；要切分权重则用 fsdp2'],
+  ['try pp=1, or a trainer other than torchtune', '可改为 pp=1，或 torchtune 以外的训练框架'],
+  ['leave them open with trainer=trl, or change them', '用 trainer=trl 并不写这些词，或改用别的值'],
   ['try cp=1', '可改为 cp=1'],
   ['leave tp out of the search; plans have 1, 2', '搜索时不写 tp；各方案的取值有 1, 2'],
   ['try the number of a release, or leave the library out', '可写一个发布版本的版本号，或不写这个库'],
