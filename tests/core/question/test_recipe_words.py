@@ -104,7 +104,11 @@ def test_names_are_unambiguous():
 @pytest.mark.parametrize("row", [row for row in WORDS if row.kind.choices], ids=lambda row: row.name)
 def test_exactly_the_listed_choices_are_taken(row):
     """Listed words are accepted, and there is no word beside them that another list of the project would add."""
-    beside = {"strategy": {"gpus": 2}, "offload": {"gpus": 2, "strategy": "fsdp"}}.get(row.name, {})
+    beside = {
+        "strategy": {"gpus": 2},
+        "offload": {"gpus": 2, "strategy": "fsdp"},
+        "offload_device": {"gpus": 2, "strategy": "zero3", "offload": "parameters"},
+    }.get(row.name, {})
     taken = set()
     # a head may be said as an objective of its own, see `objective_names`
     meant = set(HEADS) if row.name == "objective" else set()
@@ -125,7 +129,7 @@ def test_exactly_the_listed_choices_are_taken(row):
 )
 def test_ranges_are_the_listed_ones(row):
     low, high = (row.to_dict()[end] for end in ("minimum", "maximum"))
-    beside = {"gpus": {"strategy": "ddp"}, "ep": {"strategy": "fsdp2"}}.get(row.name, {})
+    beside = {"gpus": {"strategy": "ddp"}, "cp": {"strategy": "ddp"}, "ep": {"strategy": "fsdp2"}}.get(row.name, {})
     for value in (low, high):
         gpus = {"gpus": value} if row.name == "ep" else {}  # experts are divided among GPUs that are there
         assert Recipe.from_mapping(nested({row.name: value, **gpus, **beside})).get(row.name) == value
