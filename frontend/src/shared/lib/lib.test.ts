@@ -47,7 +47,10 @@ describe('numbers as text', () => {
     expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual(
       ['3.6 s', '18 s', '18 min', '3.4 h', '1,235 h'].map(joined),
     )
-    expect([1.1, 59.5].map((hours) => formatDuration(hours, 'en'))).toEqual(['1\u00a0h\u00a06\u00a0min', '2.5\u00a0days'])
+    expect([1.1, 59.5].map((hours) => formatDuration(hours, 'en'))).toEqual([
+      '1\u00a0h\u00a06\u00a0min',
+      '2.5\u00a0days',
+    ])
   })
   it('times with three digits, whatever the unit', () => {
     const shown = (seconds: number): string => formatSeconds(seconds, 'en')
