@@ -162,7 +162,7 @@ REFUSED = (
     {"lora": {"dropout": 2}}, {"lora": {"alpha": -1}}, {"fused_kernels": 7}, {"lora": {"rank_pattern": 3}}, {"stack": 3},
     {"lora": {"target_modules": ["nothing"]}}, {"parallelism": {"gpus": 4}}, {"parallelism": {"gpus": 6, "tp": 4}},
     {"trainable_layers": -1}, {"image_size": "a"}, {"wat": 1}, {"parallelism": {"gpus": 3, "strategy": "ddp", "pp": 3, "pipeline_rank": 7}},
-    {"lora": {"layers_to_transform": [0], "target_modules": "all"}}, {"sequence_length": 101, "parallelism": {"gpus": 4, "cp": 4, "strategy": "ddp"}},
+    {"lora": {"layers_to_transform": [0], "target_modules": "all"}}, {"sequence_length": 101, "parallelism": {"gpus": 4, "cp": 4}},
 )  # fmt: skip
 
 

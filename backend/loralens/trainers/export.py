@@ -15,7 +15,7 @@ from loralens.core.question.model import resolve
 from loralens.core.question.needs import IN_PLACE, NO_MEMORY, Need
 from loralens.core.question.objectives import GROUPED
 from loralens.core.question.presets import preset
-from loralens.core.question.recipe import ALL_WORDS, Recipe
+from loralens.core.question.recipe import ALL_WORDS, NO_TRAINER, Recipe
 from loralens.core.question.words import Word
 from loralens.planner.question import Question, read_question
 from loralens.trainers.reader import read, recipe_of
@@ -173,7 +173,8 @@ def lost_words(question: Question, recipe: Recipe, target: Target, text: str) ->
     back = trained(question.model, question.method, said)
     again = Question(question.model, question.method, back).estimate()
     back = again.recipe
-    usual = {row.word: row.value for row in preset(recipe.trainer).defaults(question.method, recipe)}
+    known = () if recipe.trainer == NO_TRAINER else preset(recipe.trainer).defaults(question.method, recipe)
+    usual = {row.word: row.value for row in known}
     lost = [
         row.name
         for row in ALL_WORDS

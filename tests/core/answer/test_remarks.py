@@ -271,3 +271,9 @@ def test_machines_that_the_gpus_do_not_fill_are_remarked_upon(gpus, machine, sai
     assert said is None or said in remarked[0]
     if machine > gpus:  # the same as a machine that holds just these
         assert found.host == estimate("qwen2.5-0.5b", "lora", **(words | {"machine_gpus": gpus})).host
+
+
+def test_context_parallel_without_a_strategy_is_remarked_upon():
+    alone, summed = (estimate("qwen2.5-0.5b", "lora", cp=2, gpus=2, strategy=name) for name in ("none", "ddp"))
+    assert any("nothing sums them" in line for line in alone.assumptions())
+    assert not any("nothing sums them" in line for line in summed.assumptions())

@@ -39,6 +39,7 @@ class Model:
     """A head alone."""
 
     upcasts_logits = True
+    casts_shifted = False
 
     def __init__(self, row):
         self.head = Linear(row["hidden"], row["vocabulary"], False, name="head")

@@ -32,13 +32,7 @@ def test_one_part_is_the_whole(word, method):
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize(
-    "words",
-    [
-        {"tp": 2},
-        {"tp": 2, "sequence_parallel": True},
-        {"cp": 4, "strategy": "fsdp2"},
-        {"cp": 4, "strategy": "fsdp2", "context": "ulysses"},
-    ],
+    "words", [{"tp": 2}, {"tp": 2, "sequence_parallel": True}, {"cp": 4}, {"cp": 4, "context": "ulysses"}]
 )
 def test_more_parts_need_less_and_count_the_whole_model(words, method):
     alone, part = estimate(MODEL, method, **WORDS), estimate(MODEL, method, **WORDS, **words)
@@ -173,10 +167,8 @@ def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():
     [
         (MODEL, {"tp": 3}, InvalidInput, "parallelism.tp"),
         (MODEL, {"tp": 8}, InvalidInput, "parallelism.tp"),
-        (MODEL, {"cp": 3, "strategy": "ddp"}, InvalidInput, "parallelism.cp"),
-        (MODEL, {"cp": 8, "strategy": "ddp", "context": "ulysses"}, InvalidInput, "parallelism.context"),
-        (MODEL, {"cp": 2}, InvalidInput, "parallelism.strategy"),
-        (MODEL, {"cp": 2, "tp": 2}, InvalidInput, "parallelism.strategy"),
+        (MODEL, {"cp": 3}, InvalidInput, "parallelism.cp"),
+        (MODEL, {"cp": 8, "context": "ulysses"}, InvalidInput, "parallelism.context"),
         (MODEL, {"pp": 10}, InvalidInput, "parallelism.pp"),
         (MODEL, {"pp": 3, "pipeline_rank": 3}, InvalidInput, "parallelism.pipeline_rank"),
         (MODEL, {"gpus": 6, "tp": 4}, InvalidInput, "parallelism.gpus"),
@@ -201,7 +193,7 @@ def test_sizes_of_a_part_of_the_sequence_are_said_of_the_whole():
             InvalidInput,
             "parallelism.ep",
         ),
-        ("bert-base-uncased", {"cp": 2, "strategy": "ddp"}, UnsupportedArchitecture, "parallelism.cp"),
+        ("bert-base-uncased", {"cp": 2}, UnsupportedArchitecture, "parallelism.cp"),
         ("qwen2.5-0.5b", {"pp": 2}, UnsupportedArchitecture, "parallelism.pp"),
     ],
 )

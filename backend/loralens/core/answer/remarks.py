@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.architecture.families.fused_mixers import FUSED
 from loralens.core.question.media import MEDIA_WORDS
@@ -35,12 +35,21 @@ def remarks(plan: CompiledPlan, recipe: Recipe) -> list[str]:
     if labelled is not None and labelled > length and not any("labelled_tokens" in row["words"] for row in idle):
         said.append(f"labelled_tokens {labelled:,} is above sequence_length {length:,}: every token counts as labelled")
     said += _of_machines(recipe)
+    if recipe.parallelism.cp > 1 and recipe.parallelism.strategy == "none":
+        said.append(UNSUMMED)
     if plan.positions is not None and length > plan.positions:
         said.append(
             f"sequence_length {length:,} is above the {plan.positions:,} positions that this model learned: transformers "
             "stops with an error there; counted as if it went on"
         )
     return said
+
+
+UNSUMMED: Final = (
+    "strategy=none with context parallel: each GPU has gradients of its part of the sequence and nothing sums them; trainers join "
+    "these GPUs to those of strategy=ddp or fsdp2"
+)
+"""Source: accelerate 1.15 parallelism_config.py (`dp_shard_cp`)."""
 
 
 def _of_machines(recipe: Recipe) -> list[str]:

@@ -218,10 +218,7 @@ class Parallelism:
 
     @staticmethod
     def from_mapping(given: Any) -> Parallelism:
-        """Read the `parallelism` object, with or without a mesh (see `mesh`); raises `InvalidInput`.
-
-        Source for cp: accelerate 1.15 parallelism_config.py (`dp_shard_cp`): its ranks join those that sum gradients.
-        """
+        """Read the `parallelism` object, with or without a mesh (see `mesh`); raises `InvalidInput`."""
         given = spread(given) if isinstance(given, Mapping) else given
         found = Parallelism(**read_group(Parallelism, "parallelism", given))
         cut = found.model_parallel * found.cp
@@ -232,12 +229,6 @@ class Parallelism:
                 f"{found.gpus} GPUs do not divide into tp {found.tp} x cp {found.cp} x pp {found.pp}",
                 field="parallelism.gpus",
                 hint=f"try gpus={min(65_536, -(-found.gpus // cut) * cut)}",
-            )
-        if found.gpus == cut and found.cp > 1 and found.strategy == "none":
-            raise InvalidInput(
-                f"cp {found.cp} with strategy=none: every GPU has gradients of its part of the sequence, and nothing sums them",
-                field="parallelism.strategy",
-                hint="try strategy=ddp, or fsdp2 to shard the weights" if found.ep == 1 else "try strategy=fsdp2",
             )
         if found.gpus > cut and found.strategy == "none":
             raise InvalidInput(

@@ -6,10 +6,6 @@ it.each([
   ["unknown field 'modle'", '没有“modle”这个字段'],
   ['8 GPUs need a strategy; allowed: ddp, zero1', '8 张 GPU 需要一种并行策略；可选：ddp, zero1'],
   [
-    'cp 2 with strategy=none: every GPU has gradients of its part of the sequence, and nothing sums them',
-    'cp 2 与 strategy=none：每张 GPU 只有自己那段序列的梯度，没有什么把它们加起来',
-  ],
-  [
     'no plan for 8 GPUs has tp=3 beside what else was asked for',
     '8 张 GPU 的方案里，没有一个在满足其余要求时还有 tp=3',
   ],
