@@ -32,13 +32,13 @@ def _torchs_order(name, ranks, pieces, micro_batches, rank):
 
 
 @pytest.mark.parametrize(("name", "pieces"), [("zero_bubble", 1), ("zero_bubble", 3), ("zero_bubble_v", 2)])
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("micro_batches", [1, 3, 6, 8])
+@pytest.mark.parametrize(
+    ("ranks", "micro_batches"),  # torch refuses micro batches that do not fill its rounds
+    [(ranks, some) for ranks in (1, 2, 4) for some in (1, 3, 6, 8) if some % max(1, some // ranks) == 0],
+)
 def test_a_rank_does_what_torchs_schedule_has_it_do(name, pieces, ranks, micro_batches):
     virtual = pieces if name == "zero_bubble" else 1
     p = Parallelism(gpus=ranks, pp=ranks, schedule=name, virtual_stages=virtual)
-    if micro_batches % max(1, micro_batches // ranks):
-        pytest.skip("torch refuses it")
     for rank in range(ranks):
         found = list(SCHEDULES[name].order(p, micro_batches, rank))
         if micro_batches <= 4 * ranks:
