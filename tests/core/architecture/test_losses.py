@@ -39,7 +39,7 @@ class Model:
     """A head alone."""
 
     upcasts_logits = True
-    casts_shifted = False
+    casts_shifted = cuts_logits = casts_logits_back = False
 
     def __init__(self, row):
         self.head = Linear(row["hidden"], row["vocabulary"], False, name="head")

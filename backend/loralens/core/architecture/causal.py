@@ -46,10 +46,9 @@ class Root(Module):
     learned_positions: int | None = None  # a table of so many places ends the sequence; None: positions are computed
     upcasts_logits = True  # the loss is computed on float32 logits
     adapts_head = False  # PEFT's all-linear takes the head too, which transformers does not know as one
-    cuts_logits = (
-        False  # the loss is of the model's own code: float32 logits without the last position (`remote_decoder`)
-    )
     casts_shifted = False  # ... or on a shifted copy of 16-bit ones, which autocast casts
+    cuts_logits = False  # ... or on float32 ones without the last position, in the model's own code (`remote_decoder`)
+    casts_logits_back = False  # that code returns its logits in the dtype that they came in
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound

@@ -40,7 +40,7 @@ def causal_loss(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
         InvalidInput: the loss reads the head's weight, and there is an adapter on the head.
     """
     name = call.recipe.loss
-    if LOSS_TABLE[name].reads_weight and getattr(root.head, "adapter", None) is not None:
+    if LOSS_TABLE[name].reads_weight and root.head.adapter is not None:
         raise InvalidInput(
             f"loss={name} reads the head's weight and passes by an adapter on it",
             field="lora.target_modules",
@@ -58,9 +58,9 @@ def assumptions(recipe: Recipe) -> list[str]:
 
 def _full(t: Tape, root: Headed, hidden: Tensor, call: Call) -> Tensor:
     logits = t.hooks.behind_head(t, root.logits(t, hidden))
-    if getattr(root, "cuts_logits", False):
+    if root.cuts_logits:
         logits = float32(t, logits)
-        return _cut(t, logits, call, hidden.dtype if getattr(root, "casts_logits_back", False) else "")
+        return _cut(t, logits, call, hidden.dtype if root.casts_logits_back else "")
     if root.upcasts_logits and version(call.recipe, "transformers") < LOSS_FUNCTION_SINCE:
         logits = float32(t, logits)  # the models did this themselves: no 16-bit logits are left behind
     t.handed.returned(logits)

@@ -41,6 +41,7 @@ class Module:
     )
     stacked = False  # one tensor holds the weights of many experts, which quantizers of linear layers pass over
     multiplies: bool | None = None  # do its own matrices meet every position? None: linear layers and experts tell
+    adapter: Any = None  # what a method adds to it: a `LayerAdapter` on a linear layer, others on tables and experts
 
     if TYPE_CHECKING:
 
@@ -64,6 +65,11 @@ class Module:
         """Parameters held by this module itself."""
         return ((name, value) for name, value in vars(self).items() if isinstance(value, Parameter))
 
+    def owned(self) -> list[tuple[str, Parameter]]:
+        """Its own parameters, then its adapter's, by their names in it."""
+        added = () if self.adapter is None else self.adapter.parameters().items()
+        return [*self.own_parameters(), *added]
+
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and everything under it with full names; a stack's layers appear once per index."""
         yield prefix, self
@@ -84,14 +90,7 @@ class Module:
 
     def all_parameters(self) -> list[Parameter]:
         """Every parameter of this module and of what is under it once, adapters included."""
-        found: dict[int, Parameter] = {}
-        for _, module in self.walk():
-            for _, parameter in module.own_parameters():
-                found[id(parameter)] = parameter
-            adapter = getattr(module, "adapter", None)
-            if adapter is not None:
-                for parameter in adapter.parameters().values():
-                    found[id(parameter)] = parameter
+        found = {id(parameter): parameter for _, module in self.walk() for _, parameter in module.owned()}
         return list(found.values())
 
     def arguments(self, call: Call) -> Call:
@@ -151,7 +150,6 @@ class Embedding(Module):
         self.weight = Parameter((entries, width))
         self.width = width
         self.parts = 1  # of how many the weight is one, where its gradient is made whole
-        self.adapter: Any = None
 
     def forward(self, t: Tape, rows: Size, label: str = "embeddings", indices: Tensor | None = None) -> Tensor:
         """Rows of the table for `rows` indices, with what an adapter does to them."""

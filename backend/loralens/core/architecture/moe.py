@@ -6,7 +6,7 @@ expert is one row, so the number of rows, tokens x experts per token, and with i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from loralens.core.architecture.activations import activation
 from loralens.core.architecture.blocks import GatedMLP
@@ -42,7 +42,6 @@ class Router(Module):
     ) -> None:
         self.weight = Parameter((experts, hidden))
         self.bias = Parameter((experts,)) if bias else None
-        self.adapter: Any = None
         self.hidden, self.chosen = hidden, chosen
         self.in_features, self.out_features = hidden, experts
         self._experts, self._float32, self._casts_back = experts, float32, casts_back
@@ -101,7 +100,6 @@ class Experts(Module):
         self._hidden, self._intermediate, self._experts, self._act = hidden, intermediate, experts, act
         self.transposed = transposed
         self.sizes = (hidden, intermediate, experts, act)
-        self.adapter: Any = None
         self.divided = False  # other GPUs have other experts (`core.partition.expert`)
 
     def forward(self, t: Tape, x: Tensor, weights: Tensor, numbers: Tensor, chosen: int) -> Tensor:

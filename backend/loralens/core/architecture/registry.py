@@ -356,12 +356,8 @@ def families() -> dict[str, bool]:
 def label_parameters(root: Root) -> None:
     """Give every parameter a name without layer indices, so that layers of a kind share one entry of the ledger."""
     for name, module, _ in root.distinct():
-        for own, parameter in module.own_parameters():
+        for own, parameter in module.owned():
             parameter.label = parameter.label or _label(f"{name}.{own}")
-        adapter = getattr(module, "adapter", None)
-        if adapter is not None:
-            for own, parameter in adapter.parameters().items():
-                parameter.label = parameter.label or _label(f"{name}.{own}")
 
 
 def _label(name: str) -> str:

@@ -57,11 +57,7 @@ def parameters(root: Root) -> Iterator[tuple[str, Parameter]]:
     """Every distinct parameter object (shared layers once), adapters included, by one of its names."""
     seen: set[int] = set()
     for name, module, _ in root.distinct():
-        owned = list(module.own_parameters())
-        adapter = getattr(module, "adapter", None)
-        if adapter is not None:
-            owned += list(adapter.parameters().items())
-        for own, parameter in owned:
+        for own, parameter in module.owned():
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield f"{name}.{own}" if name else own, parameter

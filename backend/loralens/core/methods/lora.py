@@ -190,6 +190,6 @@ def train_biases(root: Root, recipe: Recipe) -> None:
         return
     for _, module, _ in root.distinct():
         for own, parameter in module.own_parameters():
-            adapted = getattr(module, "adapter", None) is not None
+            adapted = module.adapter is not None
             if own == "bias" and (recipe.lora.bias == "all" or (recipe.lora.bias == "lora_only" and adapted)):
                 parameter.trainable = True

@@ -170,9 +170,7 @@ def _named(name: str, root: Root) -> None:
     """Its weights' labels begin with whose they are."""
     label_parameters(root)
     for _, module, _ in root.distinct():
-        adapter = getattr(module, "adapter", None)
-        owned = [*module.own_parameters(), *(adapter.parameters().items() if adapter is not None else ())]
-        for _, parameter in owned:
+        for _, parameter in module.owned():
             if not parameter.label.startswith(f"{name}: "):
                 parameter.label = f"{name}: {parameter.label}"
 

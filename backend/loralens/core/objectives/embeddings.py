@@ -34,11 +34,9 @@ from loralens.core.tape.validity import Validity
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
     from loralens.core.architecture.losses.cross_entropy import Headed
-    from loralens.core.architecture.module import Module
     from loralens.core.objectives.passes import Passes
     from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
-    from loralens.core.tape.parameter import Parameter
     from loralens.core.tape.size import Size
 
 
@@ -207,16 +205,10 @@ def _mini_batch(passes: Passes, rows: int, *, learning: bool) -> tuple[Ledger, i
 @contextmanager
 def _gradients_there(root: Root) -> Iterator[None]:
     """While every parameter has a gradient of earlier mini batches, to which a new one is added."""
-    own = [parameter for _, module, _ in root.distinct() for parameter in _parameters(module)]
+    own = [parameter for _, module, _ in root.distinct() for _, parameter in module.owned()]
     before = [parameter.gradient_kept for parameter in own]
     for parameter in own:
         parameter.gradient_kept = True
     yield
     for parameter, kept in zip(own, before, strict=True):
         parameter.gradient_kept = kept
-
-
-def _parameters(module: Module) -> list[Parameter]:
-    adapter = getattr(module, "adapter", None)
-    beside = adapter.parameters().values() if adapter is not None else ()
-    return [*(parameter for _, parameter in module.own_parameters()), *beside]

@@ -164,8 +164,7 @@ def _copies(passes: Passes) -> Size:
     """Autocast's 16-bit copies of adapters in float32, which its cache holds through a forward pass."""
     total, autocast = ZERO, passes.recipe.autocast
     for _, module, places in passes.root.distinct():
-        adapter = getattr(module, "adapter", None)
-        for parameter in adapter.parameters().values() if autocast and adapter else ():
+        for parameter in module.adapter.parameters().values() if autocast and module.adapter else ():
             if parameter.dtype != autocast:
                 total = total + parameter.numel * (2 * places)
     return total

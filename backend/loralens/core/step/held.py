@@ -47,12 +47,8 @@ def _untied(modules: Iterable[tuple[str, Module, int]]) -> Iterator[tuple[str, M
     """The parameters of modules with their number of places, without the second name of a tied one."""
     found: set[int] = set()
     for name, module, places in modules:
-        owned = list(module.own_parameters())
-        adapter = getattr(module, "adapter", None)
-        if adapter is not None:
-            owned += adapter.parameters().items()
         in_stack = any(part.isdigit() for part in name.split("."))
-        for own, parameter in owned:
+        for own, parameter in module.owned():
             if id(parameter) in found and not (in_stack or own.isdigit()):
                 continue  # tied: the same weight under a second name
             found.add(id(parameter))

@@ -336,10 +336,7 @@ def _ends(root: Root) -> Ends:
         apart = root.sharded_apart and (isinstance(module, Embedding) or root.is_head(module))
         if not isinstance(module, Stack) and not apart:
             found = first if isinstance(module, Embedding) else last
-            found.update((id(parameter), parameter) for _, parameter in module.own_parameters())
-            adapter = getattr(module, "adapter", None)
-            if adapter is not None:
-                found.update((id(parameter), parameter) for parameter in adapter.parameters().values())
+            found.update((id(parameter), parameter) for _, parameter in module.owned())
     if isinstance(root, CausalDecoder) and len(root.stacks()) == 1 and not first.keys() & last.keys():
         return Ends(list(first.values()), list(last.values()))
     return Ends((), list((first | last).values()), apart=False)

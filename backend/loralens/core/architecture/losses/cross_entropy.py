@@ -22,6 +22,8 @@ class Headed(Protocol):
     head: Linear
     upcasts_logits: bool
     casts_shifted: bool
+    cuts_logits: bool
+    casts_logits_back: bool
 
     def logits(self, t: Tape, hidden: Tensor) -> Tensor:
         """The head, and what a family does to its result before the loss."""
