@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loralens.core.errors import LoraLensError
-from loralens.core.question.flat import flat_names
+from loralens.core.question.recipe import WORD
 from loralens.endpoints.table import COMPUTED, compute
 
 
@@ -61,7 +61,7 @@ def test_all_references_lead_somewhere(schema):
 
 def test_every_recipe_word_is_a_query_parameter(schema):
     names = {parameter["name"] for parameter in schema["paths"]["/api/memory"]["get"]["parameters"]}
-    assert names == {"model", "method", "gpu", "allocator", *flat_names()}
+    assert names == {"model", "method", "gpu", "allocator", *WORD}
 
 
 @pytest.mark.parametrize("path", ["/api/memory", "/api/parameters", "/api/plan"])

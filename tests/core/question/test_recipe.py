@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.flat import flat_names, nested
-from loralens.core.question.recipe import Recipe
+from loralens.core.question.flat import nested
+from loralens.core.question.recipe import WORD, Recipe
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
@@ -54,9 +54,7 @@ def test_wrong_values_name_their_field(words, field):
 
 
 @given(
-    st.dictionaries(
-        st.sampled_from(sorted({*flat_names(), "lora", "quantization", "parallelism", "stack"})), JSON, max_size=4
-    )
+    st.dictionaries(st.sampled_from(sorted({*WORD, "lora", "quantization", "parallelism", "stack"})), JSON, max_size=4)
 )
 def test_any_values_give_a_recipe_or_a_clear_error(words):
     try:

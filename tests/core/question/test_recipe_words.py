@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.flat import flat_names, nested
+from loralens.core.question.flat import nested
 from loralens.core.question.indices import Indices
 from loralens.core.question.kinds import Choice, Fused, Maybe, Names, Number, Ranks, Truth, Versions, Whole
 from loralens.core.question.media import Extent
 from loralens.core.question.mesh import Elements, Reshard
 from loralens.core.question.objective_names import HEADS
 from loralens.core.question.objectives import Subject
-from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORDS, Recipe
+from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORD, WORDS, Recipe
 from loralens.core.question.words import words_of
 
 NAMES = st.text("abcdefghijk_.", min_size=1, max_size=12)
@@ -92,9 +92,9 @@ def test_defaults_in_the_rows_are_the_recipes():
 
 
 def test_names_are_unambiguous():
-    assert len({*flat_names(), *ALIASES}) == len(flat_names()) + len(ALIASES)
+    assert len({*WORD, *ALIASES}) == len(WORD) + len(ALIASES)
     assert len({row.path for row in ALL_WORDS}) == len(ALL_WORDS)
-    assert {row.name for row in ALL_WORDS} - set(flat_names()) == {
+    assert {row.name for row in ALL_WORDS} - set(WORD) == {
         "stack",
         "rank_pattern",
         "alpha_pattern",

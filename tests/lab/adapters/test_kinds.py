@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from loralens.core.errors import InvalidInput
-from loralens.lab.adapters.kinds import KINDS, identify
+from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
+from loralens.lab.adapters.kinds import KINDS, Identified, identify_files
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore")  # what PEFT says about its own defaults
@@ -44,6 +45,10 @@ class Small(torch.nn.Module):
         self.b_proj = torch.nn.Linear(32, 16)
         self.norm = torch.nn.LayerNorm(16)
         self.table = torch.nn.Embedding(8, 16)
+
+
+def identify(folder: Path) -> Identified | None:
+    return identify_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
 
 
 def test_every_type_is_explained_in_chinese() -> None:

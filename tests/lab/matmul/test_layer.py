@@ -242,8 +242,9 @@ def test_adapters_of_peft_are_loaded_as_they_are(tmp_path):
     factors = read_adapter(tmp_path).factors
     base = model.base_model.model.q_proj.base_layer
     layer = LoraLinear(base.weight.detach(), base.bias.detach())
-    (name,) = factors
-    layer.set_factors("theirs", factors[name])
+    (theirs,) = factors.values()
+    layer.check(theirs)
+    layer.set_adapter("theirs", theirs.lora_a, theirs.lora_b, theirs.scaling)
     layer.table.use("theirs")
     x = normal(5, 32, seed=1)
     with torch.inference_mode():

@@ -9,11 +9,6 @@ from loralens.core.question.kinds import unknown
 from loralens.core.question.recipe import WORD
 
 
-def flat_names() -> tuple[str, ...]:
-    """Every flat name that a query string or the command line may use."""
-    return tuple(WORD)
-
-
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Turn flat names (`rank=8`, `quantization=nf4`, `gpus=2`) into the nested recipe.
 

@@ -16,7 +16,6 @@ from loralens.core.jsontext import from_json
 from loralens.lab.adapters import adalora, foreign
 from loralens.lab.adapters.answers import IdentifiedAnswer
 from loralens.lab.adapters.config import CHANGES_THE_MODEL, MAX_CONFIG_BYTES
-from loralens.lab.adapters.folder import CONFIG_FILE, WEIGHTS_FILE
 from loralens.lab.adapters.stream import DTYPES, TensorFile
 
 
@@ -110,16 +109,11 @@ class Identified:
         }
 
 
-def identify(folder: Path) -> Identified | None:
+def identify_files(config_file: Path, weights_file: Path) -> Identified | None:
     """Identify an adapter by its config and its file's header; None for plain LoRA, which `inspect_adapter` reads.
 
     Raises: `NotFound` or `InvalidInput` for files that are missing, malformed, or of a type that PEFT 0.21 does not list.
     """
-    return identify_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
-
-
-def identify_files(config_file: Path, weights_file: Path) -> Identified | None:
-    """The same of its two files, whatever they are called."""
     if not config_file.is_file() or config_file.stat().st_size > MAX_CONFIG_BYTES or not weights_file.is_file():
         return None  # the strict reader says what is wrong
     try:

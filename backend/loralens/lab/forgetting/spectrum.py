@@ -22,13 +22,6 @@ from loralens.lab.forgetting.source import ExperimentSource
 RANDOM_SEED = 0
 
 
-def energy_share(values: Tensor, rank: int) -> float:
-    """Share of the squared Frobenius norm in the `rank` largest singular values; 1 for a zero matrix."""
-    squares = values.double().square()
-    total = squares.sum().item()
-    return float(squares[:rank].sum().item() / total) if total else 1.0
-
-
 def rank_for(values: Tensor, share: float) -> int:
     """Smallest rank that keeps `share` of the energy."""
     squares = values.double().square()

@@ -112,11 +112,6 @@ class LoraLinear(nn.Module):
         self._check(name, lora_a, lora_b)  # before the name gets a place
         self._put(self.table.add(name), lora_a, lora_b, scaling)
 
-    def set_factors(self, name: str, factors: Factors) -> None:
-        """Take one module's factors of a PEFT adapter as it was read from its safetensors file."""
-        self.check(factors)
-        self._put(self.table.add(name), factors.lora_a, factors.lora_b, factors.scaling)
-
     def check(self, factors: Factors) -> None:
         """Refuse factors that this layer cannot serve or that do not fit it."""
         if factors.magnitude is not None or factors.bias is not None or factors.is_embedding:

@@ -45,11 +45,6 @@ PROJECTORS: Final = (
 )
 
 
-def has_tower(config: Any) -> bool:
-    """Is this a model of more than text?"""
-    return any(hasattr(config, name) for name in ("vision_config", "audio_config"))
-
-
 def media_of(config: Any, recipe: Recipe) -> MediaInputs | None:
     """The media of one batch; None for a model of text alone, or a recipe without any."""
     make = _MAKERS.get(config.model_type)

@@ -26,7 +26,7 @@ export interface Picture {
   peel: number
 }
 
-export const BLOCKS = 64
+const BLOCKS = 64
 export const WINDOW = 64
 const GAP = 14
 

@@ -281,7 +281,7 @@ function spine(context: CanvasRenderingContext2D, scene: Scene, at: Drawing, tim
 }
 
 /** The row that is walked now; null before the step, in the optimizer, and behind it. */
-export function placeAt(scene: Scene, time: number): number | null {
+function placeAt(scene: Scene, time: number): number | null {
   const slot = slotAt(scene.slots, time)
   if (!slot || slot.phase === 'optimizer') return null
   const index = scene.places.indexOf(slot.label)

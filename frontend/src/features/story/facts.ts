@@ -1,7 +1,7 @@
 /** What the text beside the picture says: the steps of the story, each at its own moment, with the numbers of that moment. */
 import { CATEGORIES, aliveAt, eventAt, sumsAt, whole, type Life, type Slot } from './lives'
 
-export const STEPS = ['before', 'first', 'forward', 'loss', 'middle', 'backward', 'update', 'after'] as const
+const STEPS = ['before', 'first', 'forward', 'loss', 'middle', 'backward', 'update', 'after'] as const
 export type StepId = (typeof STEPS)[number]
 
 const isLayer = (slot: Slot): boolean => /\.\d+$/.test(slot.label)

@@ -5,7 +5,7 @@
  */
 import type { Schemas } from './client'
 
-export const VARIABLES = ['micro_batch_size', 'sequence_length', 'rank'] as const
+const VARIABLES = ['micro_batch_size', 'sequence_length', 'rank'] as const
 export type VariableName = (typeof VARIABLES)[number]
 export type Variables = Record<VariableName, number>
 

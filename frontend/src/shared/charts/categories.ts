@@ -11,7 +11,7 @@ export const CATEGORY_COLOUR: Record<Category, string> = {
   temporaries: 'var(--slate)',
 }
 
-export const METHOD_STROKE: Record<string, { colour: string; dash: string }> = {
+const METHOD_STROKE: Record<string, { colour: string; dash: string }> = {
   full: { colour: 'var(--full)', dash: 'none' },
   lora: { colour: 'var(--lora)', dash: '7 4' },
   qlora: { colour: 'var(--base)', dash: '2 4' },

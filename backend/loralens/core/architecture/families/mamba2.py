@@ -5,24 +5,14 @@ Source: transformers 5.23, models/mamba2/modeling_mamba2.py.
 
 from __future__ import annotations
 
-from loralens.core.architecture.blocks import RMSNorm
 from loralens.core.architecture.config import Config
 from loralens.core.architecture.decoder import PartNames
 from loralens.core.architecture.families.mamba import Mamba, MambaBlock
 from loralens.core.architecture.families.state_space import MAX_GROUPS, MAX_KERNEL, HeadedMixer, mixers_as
-from loralens.core.architecture.module import Module
 from loralens.core.architecture.shape import Shape
 from loralens.core.errors import InvalidInput
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.parameter import Parameter
-
-
-class OneMixer(Module):
-    """A norm and one mixer of whatever kind."""
-
-    def __init__(self, hidden: int, mixer: Module) -> None:
-        self.norm = RMSNorm(hidden)
-        self.mixer = mixer
 
 
 class Mamba2(Mamba):

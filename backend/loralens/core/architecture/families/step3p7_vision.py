@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 WHOLE: Final = 728  # pixels on a side of a picture
 CROP: Final = 504  # of a crop
 LONGEST: Final = 3_024
-NARROWED: Final = 4  # by two convolutions, each of which takes every other place
 
 
 def crops(height: int, width: int) -> int:

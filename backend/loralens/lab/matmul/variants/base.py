@@ -74,11 +74,6 @@ class Variant:
         """After the last call: notes about what it did to the weights."""
 
 
-def on_cpu_with(problem: ProductTensors, reason: str) -> str | None:
-    """The reason, unless the problem lies on a CPU."""
-    return None if problem.device.kind == "cpu" else reason
-
-
 def half_on_cpu(problem: ProductTensors) -> str | None:
     """Whether float16 products exist on this processor; PyTorch emulates them where they do not, slowly."""
     if problem.device.kind != "cpu" or problem.dtype is not torch.float16:
