@@ -7,6 +7,7 @@ export const FIRST = [
   'app',
   'theme',
   'notFound',
+  'unit.labelled',
   'page.title',
   'page.lead',
   'page.more',

@@ -22,7 +22,7 @@ export function useChanges(): Changes {
     const value = word ? texts.value(word, to as Json) : t(`method.${String(to)}.name`)
     if (to === false && te(`change.${field}_off`)) return t(`change.${field}_off`)
     if (te(`change.${field}`)) return t(`change.${field}`, { to: value })
-    return word ? `${texts.label(word)}: ${value}` : value
+    return word ? t('unit.labelled', { name: texts.label(word), value }) : value
   }
   return {
     label,
