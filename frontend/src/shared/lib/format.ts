@@ -53,12 +53,16 @@ const COUNTS: Record<Locale, readonly (readonly [number, string])[]> = {
   ],
 }
 
-/** 419 万 / 4.19 million: three significant digits, in the way readers of the language count. */
+/**
+ * 419 万 / 4.19 million, in the way readers of the language count: three significant digits, all of them said where the count
+ * was rounded (8.20 billion beside 8.19 billion), none that says nothing where it was not (1 billion).
+ */
 export function formatCount(value: number, locale: Locale): string {
   if (value < 10_000) return formatInteger(value, locale)
   const rounded = Number(value.toPrecision(3))
   const [size, name] = COUNTS[locale].find(([from]) => rounded >= from)!
-  return `${rounded / size}${JOINT}${name}`
+  const shown = rounded / size
+  return `${rounded === value || shown >= 100 ? shown : fixed(shown, digitsOf(shown), locale)}${JOINT}${name}`
 }
 
 /** 2.24×, 1,607×. */
@@ -81,31 +85,31 @@ const TIMES: Record<Locale, { h: string; min: string; s: string; ms: string; µs
   en: { h: 'h', min: 'min', s: 's', ms: 'ms', µs: 'µs' },
 }
 
+/** What was measured or computed of one thing: three digits below a minute, as on a clock from there. */
 export function formatSeconds(seconds: number, locale: Locale): string {
-  const { min, s, ms, µs } = TIMES[locale]
-  if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)}${JOINT}${min}`
+  if (seconds >= 60) return formatHours(seconds / 3600, locale)
+  const { s, ms, µs } = TIMES[locale]
   const [value, unit] = seconds >= 1 ? [seconds, s] : seconds >= 1e-3 ? [seconds * 1e3, ms] : [seconds * 1e6, µs]
   return `${fixed(value, digitsOf(value), locale)}${JOINT}${unit}`
 }
 
-/** GPU hours, in the unit that reads best: 36 s, 12 min, 3.4 h, 120 h. */
+/** From here on an hour's minutes are less than the digits that are known. */
+const WHOLE_HOURS = 10
+
+/** Work in hours of one GPU or of any machine: 36 s, 12 min, 3 h 26 min, 34.5 h, 120 h. */
 export function formatHours(hours: number, locale: Locale): string {
   const { h, min, s } = TIMES[locale]
-  const seconds = hours * 3600
+  const [seconds, minutes] = [hours * 3600, Math.round(hours * 60)]
   if (seconds < 60) return `${fixed(seconds, seconds >= 10 ? 0 : 1, locale)}${JOINT}${s}`
-  if (hours < 1) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)}${JOINT}${min}`
-  return `${fixed(hours, hours >= 100 ? 0 : 1, locale)}${JOINT}${h}`
+  if (minutes < 60) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)}${JOINT}${min}`
+  if (hours >= WHOLE_HOURS) return `${fixed(hours, hours >= 100 ? 0 : 1, locale)}${JOINT}${h}`
+  return `${Math.floor(minutes / 60)}${JOINT}${h}${minutes % 60 ? `${JOINT}${minutes % 60}${JOINT}${min}` : ''}`
 }
 
 const DAYS: Record<Locale, string> = { 'zh-CN': '天', en: 'days' }
 
-/** How long something takes on the clock: 36 s, 47 min, 3 h 10 min, 5.2 days. */
-export function formatDuration(hours: number, locale: Locale): string {
-  const { h, min } = TIMES[locale]
-  const minutes = Math.round(hours * 60)
-  if (minutes < 60) return formatHours(hours, locale)
-  if (hours >= 48) return `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)}${JOINT}${DAYS[locale]}`
-  return `${Math.floor(minutes / 60)}${JOINT}${h}${minutes % 60 ? `${JOINT}${minutes % 60}${JOINT}${min}` : ''}`
-}
+/** How long something takes on the clock: the same, and days in place of 48 hours and more. */
+export const formatDuration = (hours: number, locale: Locale): string =>
+  hours < 48 ? formatHours(hours, locale) : `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)}${JOINT}${DAYS[locale]}`
 
 export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)

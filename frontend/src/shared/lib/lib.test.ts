@@ -18,6 +18,8 @@ import { linear, ticks } from './scale'
 /** With the space at which no line ends. */
 const joined = (text: string): string => text.replaceAll(' ', '\u00a0')
 
+const language = fc.constantFrom('zh-CN' as const, 'en' as const)
+
 describe('numbers as text', () => {
   it('bytes in binary units', () => {
     expect(formatBytes(512, 'en')).toBe(joined('512 B'))
@@ -33,6 +35,17 @@ describe('numbers as text', () => {
     expect(formatCount(6_738_415_616, 'zh-CN')).toBe(joined('67.4 亿'))
     expect(formatCount(9_999, 'en')).toBe('9,999')
   })
+  it('counts with the same three digits where they were rounded, and without zeros where they were not', () => {
+    expect([8_190_735_360, 8_199_459_328, 999_900_000].map((count) => formatCount(count, 'en'))).toEqual(
+      ['8.19 billion', '8.20 billion', '1.00 billion'].map(joined),
+    )
+    expect([8_190_735_360, 8_199_459_328, 19_999_999].map((count) => formatCount(count, 'zh-CN'))).toEqual(
+      ['81.9 亿', '82.0 亿', '2,000 万'].map((text) => joined(text.replace(',', ''))),
+    )
+    expect([1e9, 100_000, 25e8].map((count) => formatCount(count, 'en'))).toEqual(
+      ['1 billion', '100 thousand', '2.5 billion'].map(joined),
+    )
+  })
   it('shares, ratios, times', () => {
     expect(formatPercent(0.062206, 'en')).toBe('0.0622%')
     expect(formatPercent(100, 'en')).toBe('100%')
@@ -41,16 +54,22 @@ describe('numbers as text', () => {
     expect(formatSeconds(0.00123, 'en')).toBe(joined('1.23 ms'))
     expect(formatSeconds(75, 'en')).toBe(joined('1.3 min'))
     expect(formatSeconds(75, 'zh-CN')).toBe(joined('1.3 分\u2060钟'))
-    expect(formatHours(3.44, 'zh-CN')).toBe(joined('3.4 小\u2060时'))
+    expect(formatHours(3.44, 'zh-CN')).toBe(joined('3 小\u2060时 26 分\u2060钟'))
     expect(inWords(formatRatio(1606.5635, 'zh-CN'), 'zh-CN')).toBe(joined('1,607 倍'))
     expect(inWords(formatRatio(1606.5635, 'en'), 'en')).toBe('1,607×')
     expect([0.001, 0.005, 0.3, 3.44, 1234.5].map((hours) => formatHours(hours, 'en'))).toEqual(
-      ['3.6 s', '18 s', '18 min', '3.4 h', '1,235 h'].map(joined),
+      ['3.6 s', '18 s', '18 min', '3 h 26 min', '1,235 h'].map(joined),
     )
-    expect([1.1, 59.5].map((hours) => formatDuration(hours, 'en'))).toEqual([
-      '1\u00a0h\u00a06\u00a0min',
-      '2.5\u00a0days',
-    ])
+    expect([1.1, 59.5].map((hours) => formatDuration(hours, 'en'))).toEqual(['1 h 6 min', '2.5 days'].map(joined))
+  })
+  it('the same text for the same time, on the clock, as work of one GPU and as a measured time', () => {
+    fc.assert(
+      fc.property(fc.double({ min: 1 / 60, max: 47.9, noNaN: true }), language, (hours, locale) => {
+        const said = formatHours(hours, locale)
+        expect(formatDuration(hours, locale)).toBe(said)
+        expect(formatSeconds(60 * Math.ceil(60 * hours), locale)).toBe(formatHours(Math.ceil(60 * hours) / 60, locale))
+      }),
+    )
   })
   it('times with three digits, whatever the unit', () => {
     const shown = (seconds: number): string => formatSeconds(seconds, 'en')
@@ -58,7 +77,6 @@ describe('numbers as text', () => {
       ['1.50 µs', '2.44 ms', '24.4 ms', '178 ms', '4.57 s', '45.7 s'].map(joined),
     )
   })
-  const language = fc.constantFrom('zh-CN' as const, 'en' as const)
   it('digits and marks as Intl writes them', () => {
     fc.assert(
       fc.property(
@@ -86,6 +104,7 @@ describe('numbers as text', () => {
           notation: 'compact',
           compactDisplay: locale === 'en' ? 'long' : 'short',
           maximumSignificantDigits: 3,
+          minimumSignificantDigits: Number(value.toPrecision(3)) === value ? 1 : 3,
         })
         expect(formatCount(value, locale)).toBe(compact.format(value).replace(/(\d) ?(?=[^\d.])/, '$1\u00a0'))
       }),
