@@ -10,7 +10,7 @@ from loralens.planner.plans import plans_answer
 def test_plans_are_a_table_with_configs_to_paste(run):
     code, out, _ = run("fit", "0.5B", "--method", "full", "--gpus", "4", "--gpu", "h100")
     assert code == 0
-    assert "on 4 x H100" in out
+    assert "on 4 × H100" in out
     assert "fastest first" in out and "--strategy" in out
     assert "num_processes: 4" in out and "[parallelism]" in out
 

@@ -210,4 +210,4 @@ def _likely(share: float) -> str:
 
 
 def _set_up(row: GuessedSetUp) -> str:
-    return f"{row['model']} {row['method']}, {row['micro_batch_size']} x {row['sequence_length']}"
+    return f"{row['model']} {row['method']}, {row['micro_batch_size']} × {row['sequence_length']}"

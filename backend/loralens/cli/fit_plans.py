@@ -31,7 +31,7 @@ def show_plans(body: Body, *, json: bool) -> int:
 def _show(answer: PlansAnswer) -> None:
     gpus, nodes, rows = answer["gpus"], answer["nodes"], answer["plans"]
     where = f" in {nodes} machines" if nodes > 1 else ""
-    wrapped(f"{answer['model']['name']}, {answer['method']}, on {gpus} x {answer['gpu']['name']}{where}")
+    wrapped(f"{answer['model']['name']}, {answer['method']}, on {gpus} × {answer['gpu']['name']}{where}")
     line()
     if not rows:
         nearest = answer["nearest"]

@@ -43,7 +43,7 @@ def test_without_a_picture_the_answer_says_what_is_assumed_and_how_to_change_it(
     assert plain["parameters"]["total"] - plain["parameters"]["trainable"] == 3_754_622_976
     pictured = said("qwen2.5-vl-3b", images=1, image_size="448x672")
     assert any(
-        line.startswith("1 picture of 448 x 672 pixels per sample") and "384" in line
+        line.startswith("1 picture of 448 × 672 pixels per sample") and "384" in line
         for line in pictured["assumptions"]
     )
     assert pictured["peak"]["allocated_bytes"] > plain["peak"]["allocated_bytes"]

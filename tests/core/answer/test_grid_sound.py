@@ -47,7 +47,7 @@ def test_what_is_heard_is_said():
 def test_what_is_heard_and_seen_is_said_apart():
     lines = said("qwen2.5-omni", audio_seconds=30, images=1, image_size=[252, 364])
     assert "30 s of sound per sample: 1,500 places in the tower, 750 tokens of the sequence" in lines
-    assert any(line.startswith("1 picture of 252 x 364 pixels per sample: 468 patches") for line in lines)
+    assert any(line.startswith("1 picture of 252 × 364 pixels per sample: 468 patches") for line in lines)
     assert "30 s of sound per sample: 390 places in the tower, 390 tokens of the sequence" in said(
         "qwen3-omni", audio_seconds=30
     )

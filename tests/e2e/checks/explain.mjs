@@ -30,7 +30,7 @@ const RUN = {
   step_seconds: 0.5,
   tokens_per_second: 1234.5,
   predicted_tokens_per_second: 1300,
-  warnings: ['a batch of 4 x 4,096 tokens is next and needs about 2.10 GiB of 1.00 GiB: shorten or split it'],
+  warnings: ['a batch of 4 × 4,096 tokens is next and needs about 2.10 GiB of 1.00 GiB: shorten or split it'],
   warned: 1,
   overhead: 0.0004,
   started_seconds: NOW - 60,

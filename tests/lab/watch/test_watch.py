@@ -85,7 +85,7 @@ def test_without_steps_seen_the_plan_alone_warns():
     watch = Watch(MODEL, METHOD, limit_bytes=1 << 30, **WORDS)
     watch.look({"input_ids": torch.zeros(4, 4096)})
     assert (watch.warnings[0].micro_batch_size, watch.warnings[0].sequence_length) == (4, 4096)
-    assert "4 x 4,096 tokens" in str(watch.warnings[0])
+    assert "4 × 4,096 tokens" in str(watch.warnings[0])
 
 
 def test_phases_stand_beside_what_was_computed():

@@ -265,7 +265,7 @@ class Estimate:
         """What a notebook shows."""
         least, safe = self.overhead.needed
         lines = [
-            f"{self.method}, {self.point[0]} x {self.point[1]:,} tokens: {self.plan.regime}",
+            f"{self.method}, {self.point[0]} × {self.point[1]:,} tokens: {self.plan.regime}",
             f"{self.allocated_bytes / 2**30:.2f} GiB allocated at the peak, in {self.phase} ({self.moment.label})",
             f"{least / 2**30:.2f} to {safe / 2**30:.2f} GiB of a card",
             f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters train",

@@ -212,7 +212,7 @@ class Media:
 
     def shown(self, recipe: Recipe, found: Pictures) -> str:
         """How many patches and tokens a sample's pictures are."""
-        size = f" of {recipe.image_size[0]} x {recipe.image_size[1]} pixels" if recipe.image_size else ""
+        size = f" of {recipe.image_size[0]} × {recipe.image_size[1]} pixels" if recipe.image_size else ""
         held = [f"{recipe.images} picture{'s' if recipe.images > 1 else ''}{size}"] if recipe.images else []
         if recipe.video_frames and "video_frames" in self.words:
             held.append(f"a video of {recipe.video_frames} frames{size}")

@@ -226,7 +226,7 @@ class Parallelism:
             found = replace(found, gpus=min(cut, 65_536))
         if found.gpus % cut:
             raise InvalidInput(
-                f"{found.gpus} GPUs do not divide into tp {found.tp} x cp {found.cp} x pp {found.pp}",
+                f"{found.gpus} GPUs do not divide into tp {found.tp} × cp {found.cp} × pp {found.pp}",
                 field="parallelism.gpus",
                 hint=f"try gpus={min(65_536, -(-found.gpus // cut) * cut)}",
             )

@@ -59,7 +59,7 @@ class Warned:
 
     def __str__(self) -> str:
         return (
-            f"a batch of {self.micro_batch_size} x {self.sequence_length:,} tokens is next and needs about "
+            f"a batch of {self.micro_batch_size} × {self.sequence_length:,} tokens is next and needs about "
             f"{self.needed_bytes / 2**30:.2f} GiB of {self.limit_bytes / 2**30:.2f} GiB: shorten or split it"
         )
 

@@ -1,4 +1,5 @@
 /** What is said about adapters, in the reader's language; what no rule has stays as the API says it. */
+import { joined } from '@/shared/i18n/joined'
 import type { Locale } from '@/shared/lib/format'
 import chinese from './doctor.zh-CN.json'
 import refusals from './refusals.zh-CN.json'
@@ -11,5 +12,5 @@ const RULES = [...chinese, ...refusals, ...serving].map(
 
 export function doctorSays(locale: Locale, sentence: string): string {
   const found = locale === 'en' ? undefined : RULES.find(([pattern]) => pattern.test(sentence))
-  return found ? sentence.replace(found[0], found[1]) : sentence
+  return joined(found ? sentence.replace(found[0], found[1]) : sentence)
 }

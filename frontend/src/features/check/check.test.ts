@@ -20,6 +20,8 @@ describe('a pasted file', () => {
   })
 })
 
+const isEnglish = (sentence: string): boolean => !/[\u4e00-\u9fff]/.test(saidIn('zh-CN', sentence))
+
 describe('what is said of keys', () => {
   it('is Chinese for every sentence of the tables', () => {
     const folder = new URL('../../../../backend/loralens/trainers/tables/', import.meta.url)
@@ -28,7 +30,7 @@ describe('what is said of keys', () => {
       const said = ['blocks', 'approximate'].flatMap((kind) =>
         Object.values((table[kind] ?? {}) as Record<string, string>),
       )
-      return said.filter((sentence) => saidIn('zh-CN', sentence) === sentence)
+      return said.filter(isEnglish)
     })
     expect(missing).toEqual([])
   })
@@ -37,14 +39,19 @@ describe('what is said of keys', () => {
       'a segment of this size serves many small tensors: the card was full, whichever asked',
       'no tensor of this set-up has that size: the length, the batch or the model was another',
       'the history of allocations was passed over: what is alive is what the segments say',
-      'a batch of 4 x 4,096 tokens is next and needs about 2.10 GiB of 1.00 GiB: shorten or split it',
+      'a batch of 4 × 4,096 tokens is next and needs about 2.10 GiB of 1.00 GiB: shorten or split it',
       'the program ended within a step',
     ]
-    expect(sentences.filter((sentence) => saidIn('zh-CN', sentence) === sentence)).toEqual([])
+    expect(sentences.filter(isEnglish)).toEqual([])
   })
   it('keeps names in a sentence', () => {
     expect(saidIn('zh-CN', 'lora_r is given twice: the last one counts')).toBe('lora_r 写了两次：以最后一次为准')
     expect(saidIn('en', 'distillation')).toBe('distillation')
+  })
+  it('keeps a number on the line of its unit, in both languages', () => {
+    const warning = 'a batch of 4 × 4,096 tokens is next and needs about 2.10 GiB of 1.00 GiB: shorten or split it'
+    for (const locale of ['zh-CN', 'en'] as const)
+      expect(saidIn(locale, warning)).toMatch(/2\.10\u00a0GiB.*1\.00\u00a0GiB/)
   })
 })
 

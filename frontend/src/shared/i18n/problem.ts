@@ -2,6 +2,7 @@
 import { shallowRef } from 'vue'
 import { ApiError, type Problem } from '@/shared/api/client'
 import { useLocale } from './index'
+import { joined } from './joined'
 
 /** Fetched with the first refusal: most readers meet none. */
 const chinese = shallowRef<typeof import('./problemDetails')>()
@@ -20,12 +21,12 @@ export function useProblem(): {
   const { t, te, locale } = useLocale()
   const say = (problem: Problem): string => {
     const text = problem.detail ?? problem.title
-    const detail = locale.value === 'en' ? text : inChinese(text)
+    const detail = joined(locale.value === 'en' ? text : inChinese(text))
     return te(`problem.${problem.code}`) ? t(`problem.${problem.code}`, { detail }) : detail
   }
   return {
     say,
-    sayHint: ({ hint }) => (hint && locale.value !== 'en' ? inChinese(hint, 'hintInChinese') : (hint ?? '')),
+    sayHint: ({ hint }) => joined(hint && locale.value !== 'en' ? inChinese(hint, 'hintInChinese') : (hint ?? '')),
     sayError: (error) => (error instanceof ApiError ? say(error.problem) : t('state.unreachable')),
   }
 }

@@ -2,6 +2,7 @@
  * The words of a ledger in the reader's language. The API names terms, regimes and assumptions in English, in pieces that
  * are put together with colons and commas; each piece has a row in the table. Names of parameters are not words.
  */
+import { joined } from '@/shared/i18n/joined'
 import type { Locale } from '@/shared/lib/format'
 import chinese from './ledger.zh-CN.json'
 
@@ -33,11 +34,11 @@ export const sourceIn = (locale: Locale, text: string): string =>
   locale === 'en' ? text : (SOURCES[text] ?? text.replace(/^traced: /, '追踪：'))
 
 export function assumptionIn(locale: Locale, text: string): string {
-  if (locale === 'en') return text
+  if (locale === 'en') return joined(text)
   const [, words, reason] = IDLE.exec(text) ?? []
   if (words !== undefined) return `对显存没有影响：${words}（${reasonIn(locale, reason!)}）`
   const found = ASSUMPTIONS.find(([pattern]) => pattern.test(text))
-  return found ? text.replace(found[0], found[1]) : text
+  return joined(found ? text.replace(found[0], found[1]) : text)
 }
 
 /** The sum of formulas such as `16,384·B·S + 512`, like products added up, the largest factor first. */

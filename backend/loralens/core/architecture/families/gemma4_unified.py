@@ -188,7 +188,7 @@ def patches(height: int, width: int, side: int, most: int) -> int:
     factor = math.sqrt(most * side**2 / (height * width))
     high, wide = math.floor(factor * height / side), math.floor(factor * width / side)
     if not high and not wide:
-        raise InvalidInput(f"image_size {height} x {width} is refused by this processor", field="image_size")
+        raise InvalidInput(f"image_size {height} × {width} is refused by this processor", field="image_size")
     if not high:
         high, wide = 1, min(math.floor(width / height), most)
     elif not wide:

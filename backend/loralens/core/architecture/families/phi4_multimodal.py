@@ -94,7 +94,7 @@ def cut(height: int, width: int) -> Cut:
         padded_wide = wide - int(width * (high / height))
     if min(high - padded_high, wide - padded_wide) < SHORTEST:
         raise InvalidInput(
-            f"image_size {height} x {width}: one side would be less than {SHORTEST} pixels, which this processor refuses",
+            f"image_size {height} × {width}: one side would be less than {SHORTEST} pixels, which this processor refuses",
             field="image_size",
             hint="try image_size=500,700 (height, width)",
         )

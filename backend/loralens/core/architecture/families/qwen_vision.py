@@ -67,7 +67,7 @@ def resized(height: int, width: int, factor: int, least: int, most: int, frames:
     """
     if max(height, width) > STEEPEST * min(height, width):
         raise InvalidInput(
-            f"image_size {height} x {width}: this processor refuses pictures more than {STEEPEST} times as long as wide",
+            f"image_size {height} × {width}: this processor refuses pictures more than {STEEPEST} times as long as wide",
             field="image_size",
             hint="try image_size=448,672",
         )

@@ -113,4 +113,4 @@ def _name(storage: TracedStorage) -> str:
 
 
 def _at(settings: list[Setting]) -> str:
-    return "; ".join(f"{batch} x {length:,} tokens, rank {rank}" for batch, length, rank in settings)
+    return "; ".join(f"{batch} × {length:,} tokens, rank {rank}" for batch, length, rank in settings)

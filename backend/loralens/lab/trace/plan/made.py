@@ -186,7 +186,7 @@ class _Maker:
 
 
 def _shown(settings: list[Setting]) -> str:
-    return "; ".join(f"{batch} x {length:,} (rank {rank})" for batch, length, rank in settings)
+    return "; ".join(f"{batch} × {length:,} (rank {rank})" for batch, length, rank in settings)
 
 
 def _regime(method: str, recipe: Recipe) -> str:
