@@ -86,6 +86,10 @@ test-docker: ## Build the image, start it, ask it, stop it (needs a Docker engin
 e2e: ## The page in a real browser
 	npm --prefix frontend run --silent e2e
 
+.PHONY: shots
+shots: ## Pictures of every scene of the page in two languages, two themes and three widths, to be looked at: make shots OUT=folder
+	node tests/e2e/shots.mjs $(or $(OUT),frontend/screenshots/shots)
+
 .PHONY: api-types
 api-types: ## Write frontend/openapi.json and the page's API types from the backend
 	PYTHONPATH=backend $(PY)/python -c "import json; from loralens.api.app import create_app; print(json.dumps(create_app().openapi(), ensure_ascii=False, indent=1))" > frontend/openapi.json

@@ -78,6 +78,16 @@ async function ownGpu(context, { lang, width }) {
   await other.finish()
 }
 
+/** A link that says an alias of a GPU has its name on the screen, its row in the list, and its id in the next link. */
+async function gpuAlias(context) {
+  const { page, finish } = await openPage(context, { lang: 'en', path: '/part2?g=H100_80GB' })
+  await settled(page)
+  await page.waitForFunction(() => new URLSearchParams(location.search).get('g') === 'h100-sxm')
+  await page.locator('[data-answer] .sentence').filter({ hasText: 'on H100 SXM5 80GB' }).waitFor()
+  equal(await page.locator('[data-gpu-picker]').first().inputValue(), 'h100-sxm', 'the list shows it')
+  await finish()
+}
+
 /** A name that the catalogue does not have: how it was understood is said, whether it was typed or stood in the link. */
 async function readAs(context) {
   let { page, finish } = await openPage(context, { lang: 'zh-CN', path: '/part2?m=llama3' })
@@ -273,6 +283,7 @@ async function words(context, { lang, width }) {
 export default async function setup(context) {
   await words(context, { lang: 'en', width: 1280 })
   await words(context, { lang: 'zh-CN', width: 390 })
+  await gpuAlias(context)
   await readAs(context)
   await language(context)
   await ownGpu(context, { lang: 'zh-CN', width: 1280 })

@@ -1,6 +1,6 @@
 /** The models and GPUs that the server knows, and the GPU that was chosen. */
 import { useQuery } from '@tanstack/vue-query'
-import { computed, type ComputedRef } from 'vue'
+import { computed, watch, type ComputedRef } from 'vue'
 import { request, type GpuRow, type ModelRow } from '@/shared/api/client'
 import defaultGpu from '@/shared/api/defaultGpu.json'
 import { useLocale } from '@/shared/i18n'
@@ -17,6 +17,17 @@ export interface Catalogue {
   gpu: ComputedRef<ShownGpu | undefined>
 }
 
+/** The spelling under which the catalogue files a name; source: `loralens.core.catalogue._names.key`. */
+export const key = (name: string): string => name.toLowerCase().replaceAll('_', ' ').trim().split(/\s+/).join('-')
+
+/** The GPU of this id, name or alias. */
+export const gpuCalled = <Row extends Pick<GpuRow, 'id' | 'name' | 'aliases'>>(
+  rows: readonly Row[],
+  name: string,
+): Row | undefined =>
+  rows.find((row) => row.id === name) ??
+  rows.find((row) => [row.id, row.name, ...row.aliases].some((other) => key(other) === key(name)))
+
 export function useCatalogue(settings: Part2Settings) {
   const { t } = useLocale()
   const models = useQuery({
@@ -32,6 +43,14 @@ export function useCatalogue(settings: Part2Settings) {
     enabled: live,
   })
   const rows = computed(() => gpus.data.value?.gpus ?? [])
+  // A link may say an alias: from here on it is the GPU's id, which every list and every later link has.
+  watch(
+    () => gpuCalled(rows.value, settings.gpu)?.id,
+    (id) => {
+      if (id !== undefined) settings.gpu = id
+    },
+    { immediate: true },
+  )
   const catalogue: Catalogue = {
     models: computed(() => models.data.value?.models ?? []),
     gpus: rows,

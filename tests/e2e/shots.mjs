@@ -1,0 +1,291 @@
+/**
+ * Pictures of everything that the page shows, to be looked at one by one after a change:
+ * node tests/e2e/shots.mjs FOLDER [language-theme-width …]   (all twelve combinations without a name)
+ *
+ * A scene becomes sheets COMBINATION.SCENE.NUMBER.png: its columns, from left to right, are the page from its top down.
+ * LORALENS_URL: a server that already runs. SCENES: their names, separated by commas.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { openPage, openSettings, showEverything, startBrowser, startServer } from './lib.mjs'
+
+const [folder, ...named] = process.argv.slice(2)
+if (!folder) throw new Error('say where the pictures go: node tests/e2e/shots.mjs FOLDER')
+mkdirSync(folder, { recursive: true })
+
+const COMBINATIONS = ['zh-CN', 'en'].flatMap((lang) =>
+  ['light', 'dark'].flatMap((theme) => [390, 768, 1440].map((width) => ({ lang, theme, width }))),
+)
+const HEIGHT = 1500
+/** So many columns of a page make a sheet. */
+const COLUMNS = { 390: 4, 768: 2, 1440: 1 }
+
+const FILE = `base_model: Qwen/Qwen2.5-7B
+adapter: lora
+lora_r: 16
+lora_target_linear: true
+micro_batch_size: 2
+sequence_len: 2048
+gradient_checkpointing: false
+flash_attn: true
+datasets: [{path: x, type: alpaca}]
+`
+const MESSAGE =
+  'CUDA out of memory. Tried to allocate 4.64 GiB. GPU 0 has a total capacity of 23.99 GiB of which 1.20 GiB is free.'
+
+/** Opens all that is folded, and what that brings. */
+async function unfold(page) {
+  for (let round = 0; round < 4; round++) {
+    const opened = await page.evaluate(() => {
+      const closed = [...document.querySelectorAll('main details:not([open]) > summary')]
+      const seen = closed.filter((summary) => summary.checkVisibility())
+      for (const summary of seen) summary.click()
+      return seen.length
+    })
+    if (opened === 0) return
+    await page.waitForLoadState('networkidle')
+  }
+}
+
+/** The script has taken the page over, and has its answer or a refusal. */
+async function ready(page) {
+  await page.waitForFunction(() => document.documentElement.dataset.rendered === undefined)
+  await page.locator('[data-answer] [data-number=peak], main [role=alert]').first().waitFor()
+}
+
+/** What is asked for has come. */
+async function calm(page) {
+  await page.waitForLoadState('networkidle')
+  await page.waitForTimeout(150)
+  await page.waitForLoadState('networkidle')
+}
+
+/** Every section is there, and was seen, so that each has asked its question. */
+async function everything(page) {
+  await ready(page)
+  await showEverything(page)
+  for (const part of await page.locator('section[id], [data-plans], [data-holds]').all()) {
+    await part.evaluate((element) => element.scrollIntoView())
+    await page.waitForTimeout(120)
+  }
+  await calm(page)
+}
+const whole = async (page) => {
+  await everything(page)
+  await unfold(page)
+  await calm(page)
+}
+
+/** Of each: an address, what is done there, and which part is kept (without one the whole page). */
+const SCENES = {
+  home: { path: '/', act: (page) => page.locator('[data-home=full]').filter({ hasText: 'GiB' }).waitFor() },
+  page: { path: '/part2', act: everything },
+  unfolded: { path: '/part2?m=llama-3.1-8b&k=qlora&r=16&g=rtx-4090', act: whole },
+  eight: {
+    path: '/part2?m=llama-3.1-70b&k=qlora&g=h100-80gb&gpus=8&strategy=fsdp2&b=2&s=4096',
+    act: whole,
+    keep: ['[data-answer]', '#compare', '#fit', '#timeline', '#time'],
+  },
+  mesh: {
+    path: '/part2?m=llama-3.1-70b&k=full&g=h100-80gb&gpus=16&strategy=fsdp2&tp=8&sequence_parallel=true&s=8192',
+    act: whole,
+    keep: ['[data-answer]', '#fit', '#time'],
+  },
+  drive: {
+    path: '/part2?m=llama-3.1-70b&k=full&g=h100-80gb&gpus=8&strategy=zero3&offload=parameters&offload_device=nvme',
+    act: whole,
+    keep: ['[data-answer]', '#compare', '#fit', '#time'],
+  },
+  grpo: {
+    path: '/part2?m=qwen3-8b&k=lora&g=h100-80gb&objective=grpo&rollout=vllm&b=4',
+    act: whole,
+    keep: ['[data-answer]', '#compare', '#fit', '#timeline', '#time'],
+  },
+  pictures: {
+    path: '/part2?m=qwen2.5-vl-7b&k=lora&images=2&image_size=1024',
+    act: whole,
+    keep: ['[data-answer]', '#compare', '#fit', '#timeline'],
+  },
+  experts: { path: '/part2?m=gpt-oss-20b&k=qlora', act: whole, keep: ['[data-answer]', '#compare', '#fit', '#time'] },
+  refused: {
+    path: '/part2?m=llama-2-7b&k=qlora&checkpoint_every=4&gc=0&n=50',
+    act: everything,
+    keep: ['[data-answer]', '#compare', '#fit', '#hub'],
+  },
+  settings: {
+    path: '/part2?optimizer=adamw_8bit&gpus=8&strategy=fsdp2',
+    async act(page, width) {
+      await ready(page)
+      if (width < 1000) await openSettings(page)
+      else await page.locator('.wide .btn').click()
+      await page.locator('[data-all-words] summary').click()
+      await calm(page)
+      // A sheet scrolls by itself: for the picture it is as long as what it has.
+      await page.addStyleTag({
+        content:
+          'dialog.sheet { position: absolute; max-height: none !important; height: auto !important; overflow: visible !important }',
+      })
+    },
+    keep: ['dialog.sheet, #setup-more'],
+  },
+  models: {
+    path: '/part2',
+    async act(page) {
+      await ready(page)
+      await page.locator('[data-model-picker]').first().click()
+      await page.locator('[data-model]').first().waitFor()
+    },
+    screen: true,
+  },
+  ownModel: { path: '/part2', act: (page) => dialog(page, 'model', '#find-model'), screen: true },
+  ownGpu: { path: '/part2', act: (page) => dialog(page, 'gpu', '#own-gpu-memory'), screen: true },
+  formula: {
+    path: '/part2',
+    async act(page) {
+      await everything(page)
+      await page.locator('#compare .open').first().click()
+      await page.locator('dialog[open]').waitFor()
+      await page.evaluate(() => document.querySelectorAll('dialog[open] details').forEach((item) => (item.open = true)))
+      await calm(page)
+    },
+    screen: true,
+  },
+  cite: {
+    path: '/part2',
+    async act(page, width) {
+      await ready(page)
+      if (width < 1000) await openSettings(page)
+      else await page.locator('.wide .btn').click()
+      await page.locator('[data-cite]:visible').click()
+      await page.locator('[data-cite-part=sentence]').waitFor()
+    },
+    screen: true,
+  },
+  file: {
+    path: '/part2#check',
+    async act(page) {
+      await ready(page)
+      const section = page.locator('#check')
+      await section.locator('textarea').first().fill(FILE)
+      await section.locator('.zone ~ * .btn.primary, .btn.primary').first().click()
+      await section.locator('[data-verdict]').waitFor()
+      await section.locator('[data-explain] > summary').click()
+      await section.locator('[data-explain] textarea').first().fill(MESSAGE)
+      await section.locator('[data-explain] .btn.primary').first().click()
+      await section.locator('[data-watched] > summary').click()
+      await calm(page)
+      await unfold(page)
+      await calm(page)
+    },
+    keep: ['#check'],
+  },
+  recorded: {
+    path: '/part2#benchmark',
+    async act(page) {
+      await ready(page)
+      await page.locator('[data-action=show-recorded]').click()
+      await page.locator('#benchmark [data-recorded]').waitFor()
+      await unfold(page)
+      await calm(page)
+    },
+    keep: ['#benchmark'],
+  },
+  print: {
+    path: '/part2?gpus=8&strategy=fsdp2',
+    async act(page) {
+      await everything(page)
+      await page.emulateMedia({ media: 'print' })
+    },
+    first: true,
+  },
+}
+
+async function dialog(page, name, ready) {
+  await ready(page)
+  if (!(await page.locator(`[data-own=${name}]:visible`).count())) await openSettings(page)
+  await page.locator(`[data-own=${name}]:visible`).first().click()
+  await page.locator(ready).waitFor()
+  if (name === 'gpu') {
+    await page.locator(ready).fill('24 TB')
+    await page.keyboard.press('Enter')
+  }
+}
+
+/** Boxes of the page, in its own coordinates, that a scene keeps. */
+const boxes = (page, keep) =>
+  page.evaluate((selectors) => {
+    const wide = document.documentElement.clientWidth
+    if (!selectors) return [{ x: 0, y: 0, width: wide, height: document.documentElement.scrollHeight }]
+    return selectors
+      .map((selector) => document.querySelector(selector))
+      .filter((element) => element)
+      .map((element) => {
+        const { top, height } = element.getBoundingClientRect()
+        return { x: 0, y: Math.max(0, top + scrollY), width: wide, height: Math.ceil(height) }
+      })
+  }, keep)
+
+/** Pieces of a screen's height become the columns of sheets. */
+async function sheets(browser, width, pieces, label) {
+  const columns = COLUMNS[width]
+  const table = await browser.newPage({ viewport: { width: columns * (width + 12), height: HEIGHT } })
+  for (let place = 0; place * columns < pieces.length; place++) {
+    const row = pieces.slice(place * columns, (place + 1) * columns)
+    await table.setContent(
+      `<body style="margin:0;display:flex;gap:12px;background:#f0f;align-items:start">${row.map((piece) => `<img src="data:image/png;base64,${piece.toString('base64')}">`).join('')}`,
+    )
+    await table.screenshot({ path: join(folder, `${label}.${String(place + 1).padStart(2, '0')}.png`) })
+  }
+  await table.close()
+}
+
+async function shoot(context, combination, [scene, { path, act, keep, screen, first }]) {
+  const label = `${Object.values(combination).join('-')}.${scene}`
+  const { page, finish } = await openPage(context, {
+    ...combination,
+    path,
+    reducedMotion: 'reduce',
+    expected: ['404', '422'],
+  })
+  await act(page, combination.width)
+  if (screen) await page.screenshot({ path: join(folder, `${label}.01.png`) })
+  else {
+    await page.evaluate(() => scrollTo(0, 0))
+    const pieces = []
+    for (const { x, y, width, height } of (await boxes(page, keep)).slice(0, first ? 1 : undefined)) {
+      const end = first ? Math.min(height, 2 * HEIGHT) : height
+      for (let top = 0; top < end; top += HEIGHT)
+        pieces.push(
+          await page.screenshot({
+            fullPage: true,
+            clip: { x, y: y + top, width, height: Math.min(HEIGHT, end - top) },
+          }),
+        )
+    }
+    await sheets(context.browser, combination.width, pieces, label)
+  }
+  await finish()
+}
+
+const scenes = Object.entries(SCENES).filter(
+  ([name]) => !process.env.SCENES || process.env.SCENES.split(',').includes(name),
+)
+const wanted = COMBINATIONS.filter((one) => named.length === 0 || named.includes(Object.values(one).join('-')))
+const server = await startServer()
+const browser = await startBrowser()
+try {
+  for (const combination of wanted)
+    for (const scene of scenes) {
+      const begun = performance.now()
+      const said = await shoot({ browser, url: server.url }, combination, scene).then(
+        () => '',
+        (error) => error.message,
+      )
+      console.log(
+        `${Object.values(combination).join('-')} ${scene[0]} ${((performance.now() - begun) / 1000).toFixed(1)} s ${said}`,
+      )
+    }
+} finally {
+  await browser.close()
+  await server.stop()
+}
