@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from loralens.core import catalogue
@@ -13,7 +10,7 @@ from loralens.core.errors import InvalidInput
 from loralens.planner.fit import fit_answer
 from loralens.planner.meshes import meshes
 from loralens.planner.pasted import configs
-from loralens.planner.plans import KEPT, front, plans_answer, search
+from loralens.planner.plans import front, plans_answer, search
 from loralens.planner.question import read_question
 
 SMALL = {
@@ -160,9 +157,3 @@ def test_accelerate_takes_the_config(tmp_path):
             sizes = [size for name, size in read.parallelism_config.items() if name.endswith("_size")]
             assert sizes[0] * sizes[1] * sizes[2] * sizes[3] == 8
     assert len(seen) == 2
-
-
-def test_the_page_keeps_the_same_words_out_of_the_search():
-    page = Path(__file__).parents[2] / "frontend" / "src" / "features" / "fit" / "fitPlans.ts"
-    (listed,) = re.findall(r"const KEPT = \[(.*?)\]", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert tuple(re.findall(r"'(\w+)'", listed)) == KEPT

@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 from trainers.trl_bare import bare, headed, phases_at, prepared
 
 from loralens.core.question.model import resolve
-from loralens.core.question.recipe import WORD, Quantization, Recipe
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import WORD, Recipe
 from loralens.lab.trace import build, kernels, quantize
 from loralens.lab.trace.ledger import TraceLedger
 

@@ -12,6 +12,7 @@ from loralens.core.question.kinds import Place, Whole
 from loralens.core.question.mesh import spread
 from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
+from loralens.core.question.words import words_of
 from loralens.planner.meshes import Mesh, meshes
 from loralens.planner.network import experts_of
 from loralens.planner.pasted import WHOLE_MODELS, configs
@@ -27,17 +28,7 @@ if TYPE_CHECKING:
 OWN_WORDS: Final = ("gpu", "gpus", "nodes")
 MOST_GPUS: Final = 1024
 BATCHES: Final = (1, 2, 4, 8, 16, 32)
-KEPT: Final = (
-    "offload",
-    "units",
-    "gather_dtype",
-    "reduce_dtype",
-    "accumulate_unsynchronized",
-    "bucket_view",
-    "context",
-    "vocabulary_parallel",
-    "host_memory",
-)
+KEPT: Final = tuple(row.field for row in words_of(Parallelism) if row.kept)
 """Words of several GPUs that are no part of the search; every other one that is asked for chooses among its plans."""
 ASSUMPTIONS: Final = (
     "plans tried: DDP, FSDP2 with and without reshard, HSDP, experts divided inside a machine, tensor parallel inside a machine, context parallel from 8,192 "

@@ -13,7 +13,8 @@ from loralens.core.errors import InvalidInput
 from loralens.core.methods import METHODS
 from loralens.core.question.bodies import request_body
 from loralens.core.question.model import Model
-from loralens.core.question.recipe import WORD, Quantization, Recipe
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import WORD, Recipe
 
 if TYPE_CHECKING:
     from loralens.core.question.shapes import ModelSummary

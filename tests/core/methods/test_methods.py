@@ -5,7 +5,7 @@ import pytest
 from loralens import estimate
 from loralens.core.errors import InvalidInput
 from loralens.core.methods.packing import packing_for
-from loralens.core.question.recipe import Quantization
+from loralens.core.question.quantization import Quantization
 from loralens.core.tape.parameter import Parameter
 
 SMALL = {

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from loralens.core.errors import InvalidInput
 from loralens.core.question.flat import nested
 from loralens.core.question.indices import Indices
-from loralens.core.question.kinds import Choice, Fused, Maybe, Names, Number, Ranks, Truth, Versions, Whole
+from loralens.core.question.kinds import Choice, Fused, Maybe, Number, Truth, Whole
 from loralens.core.question.media import Extent
 from loralens.core.question.mesh import Elements, Reshard
+from loralens.core.question.names import Names, Ranks, Versions
 from loralens.core.question.objective_names import HEADS
 from loralens.core.question.objectives import Subject
 from loralens.core.question.recipe import ALIASES, ALL_WORDS, GROUPS, WORD, WORDS, Recipe

@@ -29,7 +29,8 @@ from loralens.core.tape.parameter import Parameter
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.question.recipe import Lora, Quantization, Recipe
+    from loralens.core.question.quantization import Quantization
+    from loralens.core.question.recipe import Lora, Recipe
 
 
 def prepare(root: Root, recipe: Recipe) -> Prepared:

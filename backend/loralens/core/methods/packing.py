@@ -19,7 +19,8 @@ from loralens.core.tape.work import bytes_of
 
 if TYPE_CHECKING:
     from loralens.core.architecture.module import Linear
-    from loralens.core.question.recipe import Quantization, Recipe
+    from loralens.core.question.quantization import Quantization
+    from loralens.core.question.recipe import Recipe
     from loralens.core.tape.graph import Tensor
     from loralens.core.tape.parameter import Packing, Parameter
     from loralens.core.tape.tape import Tape

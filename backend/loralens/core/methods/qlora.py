@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loralens.core.methods.lora import prepare_packed
-from loralens.core.question.recipe import Quantization
+from loralens.core.question.quantization import Quantization
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root

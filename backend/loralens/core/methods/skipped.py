@@ -15,7 +15,7 @@ from loralens.core.question.needs import FOUR_BITS
 
 if TYPE_CHECKING:
     from loralens.core.architecture.causal import Root
-    from loralens.core.question.recipe import Quantization
+    from loralens.core.question.quantization import Quantization
 
 FIELD = "quantization.skip_modules"
 

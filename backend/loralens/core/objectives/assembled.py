@@ -16,7 +16,8 @@ from loralens.core.objectives.passes import Learner, Others
 from loralens.core.objectives.table import objective_of
 from loralens.core.partition.rank import is_cut
 from loralens.core.question.model import resolve
-from loralens.core.question.recipe import WORD, Quantization
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import WORD
 from loralens.core.question.versions import framework, version
 
 MODELLED: Final = ("full", "kernel", "fused_head")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from loralens.core.question.indices import LAYERS, TOKENS
-from loralens.core.question.kinds import Choice, Maybe, Names, Number, Ranks, Truth, Whole
+from loralens.core.question.kinds import Choice, Maybe, Number, Truth, Whole
+from loralens.core.question.names import Names, Ranks
 from loralens.core.question.needs import ADAPTER, NO_MEMORY, OWN_DTYPE
 from loralens.core.question.precision import DTYPES
 from loralens.core.question.words import read_group, word

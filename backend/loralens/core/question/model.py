@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.errors import InvalidInput
 from loralens.core.question.packings import said_by
-from loralens.core.question.recipe import Quantization, Recipe
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import Recipe
 from loralens.core.question.traced import TracedPlans, traced_plans
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from loralens.core.errors import InvalidInput
 from loralens.core.question.objectives import STILL, WHOLE_LOGITS
-from loralens.core.question.recipe import ALL_WORDS, NO_TRAINER, TRAINERS, Quantization, Recipe
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import ALL_WORDS, NO_TRAINER, TRAINERS, Recipe
 from loralens.core.question.versions import read_version, version
 from loralens.core.question.words import Word
 

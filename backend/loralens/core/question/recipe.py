@@ -24,43 +24,37 @@ from loralens.core.question.kinds import (
     Choice,
     Fused,
     Maybe,
-    Names,
     Number,
     Place,
     Truth,
-    Versions,
     Whole,
     mapping,
 )
 from loralens.core.question.lora import Lora as Lora
 from loralens.core.question.losses import LOSS_TABLE, LOSSES
+from loralens.core.question.names import Versions
 from loralens.core.question.needs import (
-    BITSANDBYTES,
     CACHE,
     CHECKPOINTS,
-    FOUR_BIT_PACKING,
-    FROZEN_BASE,
     FULL,
-    GPTQ,
     IN_PLACE,
     LABELLED,
     LANGUAGE_HEAD,
     OUTPUTS,
     PICKED,
-    RAISED,
     TRANSFORMERS_LOOP,
     TRANSFORMERS_MIXERS,
     TRANSFORMERS_MODEL,
-    WHOLE_BASE,
 )
 from loralens.core.question.objective_names import said_plainly
 from loralens.core.question.objectives import Objective, RewardModel, Rollout, Teacher, Value
-from loralens.core.question.packings import QUANTIZATIONS, PackingName
-from loralens.core.question.parallelism import Parallelism, segments_alone
+from loralens.core.question.parallelism import Parallelism
+from loralens.core.question.parallelism_rules import go_together, segments_alone
 from loralens.core.question.precision import DTYPES
+from loralens.core.question.quantization import Quantization
 from loralens.core.question.shapes import RecipeWords
 from loralens.core.question.versions import framework
-from loralens.core.question.words import Word, left_open, read_group, read_words, shown, word, words_of
+from loralens.core.question.words import Word, left_open, read_words, shown, word, words_of
 
 OPTIMIZERS: Final = (
     "adamw_fused",
@@ -90,70 +84,6 @@ HEADS: Final = (
 LIBRARIES: Final = (
     "transformers", "torch", "peft", "bitsandbytes", "trl", "liger", "unsloth", "litgpt", "torchtune", "accelerate", "verl", "megatron", "framework",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Quantization:
-    """How the frozen base weights are packed (bitsandbytes' and GPTQ's words)."""
-
-    type: str = word(
-        "nf4",
-        PackingName(QUANTIZATIONS),
-        "How the frozen base is quantized.",
-        name="quantization",
-        common=True,
-        aliases=("quant",),
-        needs=(FROZEN_BASE,),
-    )
-    double_quant: bool = word(
-        True,
-        Truth(),
-        "Quantize the quantization constants too.",
-        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
-    )
-    compute_dtype: str = word(
-        "bfloat16",
-        Choice(DTYPES),
-        "Data type into which quantized weights are dequantized.",
-        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
-    )
-    prepare_kbit: bool = word(
-        True,
-        Truth(),
-        "Prepare as PEFT's prepare_model_for_kbit_training does.",
-        needs=(FROZEN_BASE, WHOLE_BASE, RAISED),
-    )
-    pack_experts: bool = word(
-        False,
-        Truth(),
-        "Pack the stacked experts of a mixture too, as Unsloth and Axolotl's quantize_moe_experts do.",
-        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
-    )
-    group_size: int = word(
-        128,
-        Whole(-1, 65_536),
-        "Weights per scale (GPTQ, AWQ, HQQ); -1: one scale per row.",
-        needs=(FROZEN_BASE, GPTQ),
-    )
-    skip_modules: tuple[str, ...] | None = word(
-        None,
-        Maybe(Names()),
-        "Linear layers that bitsandbytes leaves as they are, names with commas; none: the head.",
-        aliases=("llm_int8_skip_modules",),
-        needs=(FROZEN_BASE, BITSANDBYTES),
-    )
-
-    @staticmethod
-    def from_mapping(given: Any) -> Quantization:
-        """Read the `quantization` object (or just its type); raises `InvalidInput`."""
-        values = read_group(Quantization, "quantization", {"type": given} if isinstance(given, str) else given)
-        if values.get("group_size") == 0:
-            raise InvalidInput(
-                "quantization.group_size must be -1 or a whole number from 1 to 65536, got 0",
-                field="quantization.group_size",
-                hint="try group_size=128, or -1 for one scale per row",
-            )
-        return Quantization(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +316,7 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
     given = {name: entries[name] for name in GROUPS if entries.get(name) is not None}
     groups = {name: GROUPS[name].from_mapping(value) for name, value in given.items()}
     recipe = Recipe(**read_words(words_of(Recipe), entries), **groups)
+    go_together(recipe.parallelism)
     if recipe.checkpoint_segment > 1:
         segments_alone(recipe)
     if recipe.checkpoint_saves == "ops" and recipe.checkpoint_reentrant:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.errors import InvalidInput
-from loralens.core.question.recipe import WORDS, Quantization
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import WORDS
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe

@@ -21,7 +21,8 @@ class Word:
 
     `name` is what query strings, the command line and the planner call it; `group` the object that holds it in JSON (empty:
     the recipe itself) and `field` its name there. `common` words are the few that most questions change. `aliases` are other
-    programs' names for it. `needs`: what must hold for it to mean something.
+    programs' names for it. `needs`: what must hold for it to mean something. `kept`: a search among plans for
+    several GPUs takes this word of theirs as it is, and does not choose by it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Word:
     common: bool = False
     aliases: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
+    kept: bool = False
 
     @property
     def path(self) -> str:
@@ -53,6 +55,7 @@ class Word:
             "minimum": schema.get("minimum"),
             "maximum": schema.get("maximum"),
             "common": self.common,
+            "kept": self.kept,
         }
 
 
@@ -65,9 +68,10 @@ def word(
     common: bool = False,
     aliases: tuple[str, ...] = (),
     needs: tuple[Need, ...] = (),
+    kept: bool = False,
 ) -> Any:
     """A dataclass field that is a word. `name`: the flat name, where the field's own would be ambiguous."""
-    row = Word(name, "", "", kind, kind.shown(default), help, common, aliases, needs)
+    row = Word(name, "", "", kind, kind.shown(default), help, common, aliases, needs, kept)
     return field(default=default, metadata={"word": row})
 
 

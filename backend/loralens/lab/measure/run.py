@@ -19,7 +19,8 @@ from loralens.core.answer.trainer import trained
 from loralens.core.architecture.heads import EMBEDDING
 from loralens.core.errors import DeviceUnavailable, InvalidInput, OutOfMemory
 from loralens.core.question.model import Model, resolve
-from loralens.core.question.recipe import WORD, Quantization, Recipe
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import WORD, Recipe
 from loralens.extras import needing
 from loralens.lab.measure.critic import Critic
 from loralens.lab.measure.materialize import materialize

@@ -12,7 +12,8 @@ from loralens.core.architecture.heads import head_of
 from loralens.core.architecture.nested import trained_part
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.presets import lists_linears
-from loralens.core.question.recipe import Quantization, Recipe
+from loralens.core.question.quantization import Quantization
+from loralens.core.question.recipe import Recipe
 from loralens.lab.trace import hub, media, quantize
 from loralens.lab.trace.families import model_class
 from loralens.lab.trace.ledger import TraceLedger

@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 
 from loralens.core.errors import DependencyMissing, InvalidInput
-from loralens.core.question.recipe import Quantization
+from loralens.core.question.quantization import Quantization
 from loralens.extras import how_to_install
 from loralens.lab.trace.ledger import TraceLedger
 

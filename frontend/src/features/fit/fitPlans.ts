@@ -1,7 +1,7 @@
 /** A plan for several GPUs: what it is called, and the words that make the settings this plan. */
 import type { Schemas } from '@/shared/api/client'
 import type { FieldChange } from '@/shared/recipe/changes'
-import { WORD, type Json, type JsonObject, type Words } from '@/shared/recipe/words'
+import { WORD, type Json, type JsonObject, type Word, type Words } from '@/shared/recipe/words'
 
 export type Plan = Schemas['PlanRow']
 type Translate = (key: string, named: Record<string, unknown>) => string
@@ -17,22 +17,11 @@ export function meshText(plan: Plan, t: Translate): string {
   return parts.join(' · ')
 }
 
-/** Words of several GPUs that a search takes as they are (`KEPT` in planner/plans.py); the others choose among its plans. */
-const KEPT = [
-  'offload',
-  'units',
-  'gather_dtype',
-  'reduce_dtype',
-  'accumulate_unsynchronized',
-  'bucket_view',
-  'context',
-  'vocabulary_parallel',
-  'host_memory',
-]
+const isSearched = (word: Word | undefined): boolean => word?.group === 'parallelism' && !word.kept
 
 /** The recipe of a search among all plans, whichever of them the settings are now. */
 export function openRecipe(recipe: JsonObject): JsonObject {
-  const given = Object.entries((recipe.parallelism ?? {}) as JsonObject).filter(([name]) => KEPT.includes(name))
+  const given = Object.entries((recipe.parallelism ?? {}) as JsonObject).filter(([name]) => WORD.get(name)?.kept)
   const parallelism: JsonObject = Object.fromEntries(given)
   if (parallelism.offload === 'parameters') parallelism.strategy = 'fsdp2' // the plans that bring weights back
   return { ...recipe, parallelism }
@@ -43,7 +32,7 @@ export function planChanges(plan: Plan, settings: Words): FieldChange[] {
   const own = plan.recipe.parallelism as unknown as Record<string, Json>
   const words = Object.entries(plan.words).map(([field, to]) => ({ field, to }))
   const others = Object.keys(settings)
-    .filter((name) => WORD.get(name)?.path.startsWith('parallelism.') && !KEPT.includes(name) && !(name in plan.words))
+    .filter((name) => isSearched(WORD.get(name)) && !(name in plan.words))
     .map((field) => ({ field, to: own[field] }))
   return [
     ...words,

@@ -20,6 +20,8 @@ export interface Word {
   minimum: number | null
   maximum: number | null
   common: boolean
+  /** A search among plans for several GPUs takes this word of theirs as it is, and does not choose by it. */
+  kept: boolean
 }
 
 /** The words that are set, by name; every other one has its default. */
