@@ -8,13 +8,14 @@ A GPU that is not listed is described instead: `custom:24GiB`.
 """
 
 from loralens.core.catalogue._gpus import MARKETS, ON_DEMAND, Gpu, Price, gpus, known_gpu
-from loralens.core.catalogue._models import ModelEntry, entry, models
+from loralens.core.catalogue._models import COUNTS, ModelEntry, counts, entry, models
 from loralens.core.catalogue._names import closest, key, shown
 from loralens.core.catalogue._own_gpu import OWN_VENDOR, is_own, own_gpu
 from loralens.core.catalogue._resolution import NameReading, read, refused
 from loralens.core.errors import UnknownModel
 
 __all__ = [
+    "COUNTS",
     "MARKETS",
     "ON_DEMAND",
     "OWN_VENDOR",
@@ -23,6 +24,7 @@ __all__ = [
     "NameReading",
     "Price",
     "closest",
+    "counts",
     "entry",
     "gpu",
     "gpus",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent / "data"
 INDEX = DATA / "models.json"
+COUNTS = DATA / "counts.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ModelEntry:
 
     def to_dict(self) -> ModelDetail:
         """The row as JSON types, for an API answer."""
-        return cast("ModelDetail", asdict(self) | {"aliases": list(self.aliases)})
+        return cast("ModelDetail", asdict(self) | {"aliases": list(self.aliases), "parameters": counts()[self.id]})
 
 
 def entry(id_: str) -> ModelEntry:
@@ -64,6 +65,13 @@ def models() -> tuple[ModelEntry, ...]:
 @cache
 def _text(id_: str) -> str:
     return (DATA / "models" / f"{id_}.json").read_text(encoding="utf-8")
+
+
+@cache
+def counts() -> dict[str, int]:
+    """Id → parameters, as every answer about the model counts them; `core.answer.recount` writes them."""
+    counted: dict[str, int] = json.loads(COUNTS.read_text(encoding="utf-8"))
+    return counted
 
 
 @cache

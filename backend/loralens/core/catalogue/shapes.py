@@ -16,6 +16,7 @@ class ModelRow(TypedDict):
     publisher: str
     family: str
     aliases: list[str]
+    parameters: Annotated[int, "As counted, tied ones once, towers included: what every answer about it says."]
     published_parameters: int | None
     published_parameters_source: str | None
     licence: str

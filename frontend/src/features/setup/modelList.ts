@@ -3,7 +3,7 @@ import type { ModelRow } from '@/shared/api/client'
 
 export type Grouping = 'size' | 'family'
 export interface ModelGroup {
-  /** A family, or the ends of a range of parameters; the last has no upper end. None of them: of no known size. */
+  /** A family, or the ends of a range of parameters; the last has no upper end. */
   family?: string
   from?: number
   to?: number
@@ -11,13 +11,6 @@ export interface ModelGroup {
 }
 
 const ENDS = [1e9, 4e9, 1e10, 2e10, 4e10, 1e11, Infinity] as const
-
-/** Parameters: as published, else as the name says. Good for an order, not for an answer. */
-export function sizeOf({ published_parameters: published, name }: ModelRow): number | null {
-  if (published !== null) return published
-  const [, number, unit] = /(\d+(?:\.\d+)?)(B|M)(?![a-z])/i.exec(name) ?? []
-  return number === undefined ? null : Number(number) * (unit!.toUpperCase() === 'B' ? 1e9 : 1e6)
-}
 
 /** `8b` is a size: not the end of `28b`. Any other piece may stand anywhere. */
 const isIn = (text: string, piece: string): boolean =>
@@ -36,8 +29,7 @@ export function findModels(models: readonly ModelRow[], query: string): ModelRow
   })
 }
 
-const bySize = (a: ModelRow, b: ModelRow): number =>
-  (sizeOf(a) ?? Infinity) - (sizeOf(b) ?? Infinity) || a.name.localeCompare(b.name)
+const bySize = (a: ModelRow, b: ModelRow): number => a.parameters - b.parameters || a.name.localeCompare(b.name)
 
 export function groupModels(models: readonly ModelRow[], by: Grouping): ModelGroup[] {
   const sorted = [...models].sort(bySize)
@@ -47,11 +39,7 @@ export function groupModels(models: readonly ModelRow[], by: Grouping): ModelGro
   }
   const ranges = ENDS.map((to, index) => {
     const from = index === 0 ? 0 : ENDS[index - 1]!
-    const rows = sorted.filter((row) => {
-      const size = sizeOf(row)
-      return size !== null && size >= from && size < to
-    })
-    return { from, to, rows }
+    return { from, to, rows: sorted.filter(({ parameters }) => parameters >= from && parameters < to) }
   })
-  return [...ranges, { rows: sorted.filter((row) => sizeOf(row) === null) }].filter(({ rows }) => rows.length)
+  return ranges.filter(({ rows }) => rows.length)
 }
