@@ -34,6 +34,17 @@ def test_the_rows_are_the_published_ones() -> None:
     )
 
 
+def test_runs_have_names_in_words() -> None:
+    titles = {row["name"]: row["title"] for row in ranks_answer(asked(rank=32))["rows"]}
+    assert titles["lora-rank64-rslora"] == {
+        "zh": "rsLoRA，秩 64，alpha 64，q_proj、v_proj",
+        "en": "rsLoRA, rank 64, alpha 64, on q_proj, v_proj",
+    }
+    assert titles["lora-rank32-lorafa"]["en"].startswith("LoRA-FA, rank 32")
+    assert titles["full-finetuning-lr_0.00001"] == {"zh": "全量微调", "en": "Full fine-tuning"}
+    assert titles["miss-default"]["en"] == "miss-default"
+
+
 @pytest.mark.parametrize(
     ("body", "name"),
     [
@@ -72,8 +83,8 @@ def test_what_was_not_run_is_unknown(body: dict[str, object]) -> None:
 
 def test_a_difference_within_chance_is_not_called_one() -> None:
     verdict = {said["en"].split(":")[0]: said["en"] for said in ranks_answer(asked(rank=32))["verdict"]}
-    assert "may be chance" in verdict["LoRA r = 64, alpha 128, q_proj, v_proj"]
-    assert "-0.5 points" in verdict["LoRA r = 64, alpha 128, q_proj, v_proj"]
+    assert "may be chance" in verdict["LoRA, rank 64, alpha 128, on q_proj, v_proj"]
+    assert "-0.5 points" in verdict["LoRA, rank 64, alpha 128, on q_proj, v_proj"]
     from_rslora = " ".join(said["en"] for said in ranks_answer(asked(rank=64, alpha=64, use_rslora=True))["verdict"])
     assert "more than chance" in from_rslora
 

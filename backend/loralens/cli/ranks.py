@@ -24,8 +24,8 @@ def command(body: Body, json: Json = False) -> None:
         line(said["en"])
     rows = [
         (
-            row["name"],
-            f"{100 * row['accuracy']:.1f} %",
+            row["title"]["en"],
+            f"{100 * row['accuracy']:.1f}%",
             f"{row['trainable_parameters']:,}",
             gib(row["reserved_bytes"]),
             f"{row['train_seconds']:.0f} s",

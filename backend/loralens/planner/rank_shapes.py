@@ -10,7 +10,8 @@ from loralens.core.texts import Both
 class RankRun(TypedDict):
     """One run of the comparison."""
 
-    name: str
+    name: Annotated[str, "PEFT's own name of the run."]
+    title: Annotated[Both, "In words, from its recipe; of other methods than LoRA the same as name."]
     peft_type: Annotated[str | None, "null: full fine-tuning."]
     rank: int | None
     alpha: int | None

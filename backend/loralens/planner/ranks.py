@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 DATA: Final = Path(__file__).with_name("ranks.json")
 NAMES: Final = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA"}
+KINDS: Final = {
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "bdlora": "BD-LoRA",
+    "mica": "MiCA",
+    "lora-fa": "LoRA-FA",
+}
+"""What PEFT's documentation calls the variants that its runs name."""
 CLEAR: Final = 2.0
 """Standard errors from which on a difference is called one: about 95 % of chance's own differences are smaller."""
 
@@ -69,7 +78,11 @@ def _published() -> tuple[RankSetting, list[RankRun]]:
     rows: list[RankRun] = []
     for row in raw["rows"]:
         share = row["right_answers"] / questions
-        added = {"accuracy": share, "standard_error": math.sqrt(share * (1 - share) / questions)}
+        added = {
+            "title": _name(row),
+            "accuracy": share,
+            "standard_error": math.sqrt(share * (1 - share) / questions),
+        }
         rows.append(cast("RankRun", row | added))
     return setting, rows
 
@@ -111,10 +124,10 @@ def _unknown(question: Question, setting: RankSetting, rows: list[RankRun], targ
             method=NAMES.get(question.method, question.method),
             measured=setting["model_name"],
         )
-    there = "; ".join(_name(row) for row in rows if row["peft_type"] == "LORA" and _comparable(row))
+    there = [_name(row) for row in rows if row["peft_type"] == "LORA" and _comparable(row)]
     lora = question.recipe.lora
-    asked = " ".join(["LoRA", *_variant(question), f"r = {lora.rank}, alpha {lora.alpha:g}, {', '.join(targets)}"])
-    return TEXTS("ranks.not_run", asked=asked, there=there)
+    asked = _named(_variant(question), lora.rank, lora.alpha, targets)
+    return TEXTS("ranks.not_run", asked=asked, there=_listed(there, "ranks.semicolon"))
 
 
 def _said(measured: RankRun, rows: list[RankRun], setting: RankSetting) -> list[Both]:
@@ -149,34 +162,48 @@ def _beside(one: RankRun, other: RankRun) -> Both:
     difference = other["accuracy"] - one["accuracy"]
     error = math.hypot(one["standard_error"], other["standard_error"])
     clear = abs(difference) >= CLEAR * error
-    name = _name(other)
     points, noise = f"{100 * difference:+.1f}", f"{100 * error:.1f}"
     parameters = other["trainable_parameters"] / one["trainable_parameters"]
     memory = other["reserved_bytes"] / one["reserved_bytes"] - 1
     seconds = other["train_seconds"] / one["train_seconds"] - 1
     return TEXTS(
         "ranks.beside",
-        name=name,
+        name=other["title"],
         points=points,
         noise=noise,
         chance=TEXTS("ranks.clear" if clear else "ranks.chance"),
-        parameters=f"{parameters:.2g} ×",
+        parameters=f"{parameters:.2g}×",
         memory=_change(memory),
         time=_change(seconds),
     )
 
 
-def _name(row: RankRun) -> str:
-    kind = "".join(f" {one}" for one in row["variant"])
-    return f"LoRA{kind} r = {row['rank']}, alpha {row['alpha']}, {', '.join(row['target_modules'])}"
+def _name(row: Mapping[str, Any]) -> Both:
+    """A run in words, from its recipe; of methods that have no such words PEFT's own name of it."""
+    if row["peft_type"] is None:
+        return TEXTS("ranks.full")
+    if row["peft_type"] != "LORA":
+        return {"zh": row["name"], "en": row["name"]}
+    return _named(row["variant"], row["rank"], row["alpha"], row["target_modules"])
+
+
+def _named(variant: list[str], rank: int, alpha: float, targets: list[str]) -> Both:
+    kind = " + ".join(KINDS[one] for one in variant) or NAMES["lora"]
+    names: list[Both] = [{"zh": target, "en": target} for target in targets]
+    return TEXTS("ranks.name", kind=kind, rank=rank, alpha=alpha, targets=_listed(names, "ranks.comma"))
+
+
+def _listed(rows: Sequence[Both], between: str) -> Both:
+    mark = TEXTS(between)
+    return {"zh": mark["zh"].join(row["zh"] for row in rows), "en": mark["en"].join(row["en"] for row in rows)}
 
 
 def _change(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:+.1f} %"
+    return f"{round(100 * share, 1) + 0.0:+.1f}%"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}%"
 
 
 def _limits(setting: RankSetting) -> list[Both]:
