@@ -45,6 +45,16 @@ describe('the two languages', () => {
       expect([key, /[\d}] (?:[KMG]iB|[kMG]B|m?s|min|h|nats)\b/.test(text)]).toEqual([key, false])
   })
 
+  it('put no bracket around or behind a name that may have brackets of its own', () => {
+    for (const [key, text] of [...zh, ...en])
+      expect([key, /[（(]\{(word|arm)\}|\{(name|word|arm)\} ?[（(]/.test(text)]).toEqual([key, false])
+    const table = JSON.parse(readFileSync(join(source, 'shared/ui/ledger.zh-CN.json'), 'utf8')) as {
+      reasons: Record<string, string>
+    }
+    // A reason stands in brackets behind its words.
+    expect(Object.entries(table.reasons).filter((row) => row.some((text) => /[（(]/.test(text)))).toEqual([])
+  })
+
   it('say one thing as one: a count before a plural has a form for 1', () => {
     const counted =
       /\{(?:n|r|rank|count|place|modules|rounds|samples|rows|nodes|threads)\} (?:(?:more|new) )?[a-z]{2,}s\b/

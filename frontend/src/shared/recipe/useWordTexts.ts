@@ -7,11 +7,13 @@ export interface WordTexts {
   label: (word: Word) => string
   help: (word: Word) => string
   value: (word: Word, value: Json) => string
+  /** The value's name alone, for within a sentence: FSDP 2, where a list says what that is. */
+  name: (word: Word, value: Json) => string
 }
 
 export function useWordTexts(): WordTexts {
   const { t, te, locale } = useLocale()
-  return {
+  const texts: WordTexts = {
     label: (word) => (te(`word.${word.name}.label`) ? t(`word.${word.name}.label`) : word.name),
     help: (word) => (te(`word.${word.name}.help`) ? t(`word.${word.name}.help`) : ''),
     value(word, value) {
@@ -22,7 +24,9 @@ export function useWordTexts(): WordTexts {
       if (typeof value === 'object' && !Array.isArray(value)) return pairsText(value)
       return typeof value === 'number' && Number.isInteger(value) ? formatInteger(value, locale.value) : text
     },
+    name: (word, value) => texts.value(word, value).split(/[:：]/)[0]!,
   }
+  return texts
 }
 
 /** `q_proj=16, v_proj=8`: an object as its field shows it. */
