@@ -68,6 +68,10 @@ async function everything(page) {
     await part.evaluate((element) => element.scrollIntoView())
     await page.waitForTimeout(120)
   }
+  for (const part of ['#story .story', '#time .budget']) {
+    await page.locator(part).scrollIntoViewIfNeeded()
+    await page.locator(`${part}[aria-busy=false]`).waitFor()
+  }
   await calm(page)
 }
 const whole = async (page) => {
@@ -225,18 +229,38 @@ const boxes = (page, keep) =>
       })
   }, keep)
 
-/** Pieces of a screen's height become the columns of sheets. */
+/** Pieces of a screen's height become the columns of sheets; a piece is a place in a picture. */
 async function sheets(browser, width, pieces, label) {
   const columns = COLUMNS[width]
   const table = await browser.newPage({ viewport: { width: columns * (width + 12), height: HEIGHT } })
   for (let place = 0; place * columns < pieces.length; place++) {
     const row = pieces.slice(place * columns, (place + 1) * columns)
     await table.setContent(
-      `<body style="margin:0;display:flex;gap:12px;background:#f0f;align-items:start">${row.map((piece) => `<img src="data:image/png;base64,${piece.toString('base64')}">`).join('')}`,
+      `<body style="margin:0;display:flex;gap:12px;background:#f0f;align-items:start">${row
+        .map(
+          ({ picture, top, height }) =>
+            `<div style="width:${width}px;height:${height}px;overflow:hidden"><img style="margin-top:-${top}px" src="data:image/png;base64,${picture}"></div>`,
+        )
+        .join('')}`,
     )
     await table.screenshot({ path: join(folder, `${label}.${String(place + 1).padStart(2, '0')}.png`) })
   }
   await table.close()
+}
+
+/** What Chromium draws at once. */
+const MOST = 10 * HEIGHT
+
+async function piecesOf(page, box, most) {
+  const pieces = []
+  const end = Math.min(box.height, most ?? Infinity)
+  for (let from = 0; from < end; from += MOST) {
+    const height = Math.min(MOST, end - from)
+    const clip = { ...box, y: box.y + from, height }
+    const picture = (await page.screenshot({ fullPage: true, clip })).toString('base64')
+    for (let top = 0; top < height; top += HEIGHT) pieces.push({ picture, top, height: Math.min(HEIGHT, height - top) })
+  }
+  return pieces
 }
 
 async function shoot(context, combination, [scene, { path, act, keep, screen, first }]) {
@@ -247,21 +271,14 @@ async function shoot(context, combination, [scene, { path, act, keep, screen, fi
     reducedMotion: 'reduce',
     expected: ['404', '422'],
   })
+  page.setDefaultTimeout(60_000)
   await act(page, combination.width)
   if (screen) await page.screenshot({ path: join(folder, `${label}.01.png`) })
   else {
     await page.evaluate(() => scrollTo(0, 0))
     const pieces = []
-    for (const { x, y, width, height } of (await boxes(page, keep)).slice(0, first ? 1 : undefined)) {
-      const end = first ? Math.min(height, 2 * HEIGHT) : height
-      for (let top = 0; top < end; top += HEIGHT)
-        pieces.push(
-          await page.screenshot({
-            fullPage: true,
-            clip: { x, y: y + top, width, height: Math.min(HEIGHT, end - top) },
-          }),
-        )
-    }
+    for (const box of (await boxes(page, keep)).slice(0, first ? 1 : undefined))
+      pieces.push(...(await piecesOf(page, box, first ? 2 * HEIGHT : undefined)))
     await sheets(context.browser, combination.width, pieces, label)
   }
   await finish()

@@ -290,6 +290,8 @@ def plan_answer(body: Any) -> PlanAnswer:
     try:
         asked = {name: trained(model, name, recipe) for name in names}
         found = {name: (asked[name], plan_for(model, name, asked[name])) for name in names}
+        for name in names:
+            estimate_model(model, name, recipe).check_beside()
     except LoraLensError:
         base_parameters(model)  # what is wrong with the model itself is said first
         raise

@@ -233,6 +233,15 @@ class Estimate:
         """Loading, step, evaluation and saving, each with what it takes of a GPU and of a machine."""
         return Moments(self.plan, self.recipe, (self.allocated_bytes, self.overhead.needed), self.host, self.evaluation)
 
+    def check_beside(self) -> None:
+        """Computes what stands beside the step: a machine's memory, an evaluation, an engine.
+
+        Raises:
+            InvalidInput: one of them refuses the recipe, which a plan of the step alone would have answered.
+        """
+        _ = self.host
+        self.iteration(())
+
     def _bands_on(self, accelerator: str, allocator: Allocator) -> Overhead:
         """Bands on cards with other attention kernels."""
         recipe = replace(self.recipe, accelerator=accelerator)
