@@ -30,6 +30,10 @@ it.each([
   ['image_size is missing: this model takes pictures of any size', '缺少 image_size：这个模型接受任意大小的图片'],
   ['Axolotl cannot say: rank_pattern={}', 'Axolotl 的配置写不出：rank_pattern={}'],
   [
+    "LLaMA-Factory cannot say: alpha=16.0 (full fine-tuning has no adapter), dropout=0.1, stack={'trl': 1, 'peft': 2}",
+    "LLaMA-Factory 的配置写不出：alpha=16.0（全量微调没有适配器）、dropout=0.1、stack={'trl': 1, 'peft': 2}",
+  ],
+  [
     'GRPO generates 8 completions at once, of which groups of 7 cannot be made: TRL takes generations of at least 2 that divide them',
     'GRPO 一次生成 8 个回答，无法每 7 个分成一组：TRL 要求 generations 至少为 2，且能整除这个数',
   ],
