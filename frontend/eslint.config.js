@@ -39,6 +39,7 @@ export default ts.config(
       '@typescript-eslint/no-explicit-any': 'error',
       '@typescript-eslint/no-non-null-assertion': 'off',
       'vue/multi-word-component-names': ['error', { ignores: ['App', 'Home', 'Part2', 'Plain'] }],
+      'vuejs-accessibility/heading-has-content': ['error', { accessibleChildren: ['KeptText'] }],
       'vuejs-accessibility/label-has-for': ['error', { required: { some: ['nesting', 'id'] } }],
     },
   },
