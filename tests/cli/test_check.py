@@ -100,3 +100,30 @@ def test_explain_writes_the_change(run, config, tmp_path):
     assert run("check", str(config), "--gpu", "12GB")[0] == 0
     code, _, err = run("explain", str(log), "--model", "qwen2.5-0.5b", "--write")
     assert code == 2 and "--training" in err
+
+
+GRPO = """from trl import GRPOConfig, GRPOTrainer
+args = GRPOConfig(use_vllm=True, vllm_mode="colocate", vllm_gpu_memory_utilization={share}, max_completion_length=512,
+    per_device_train_batch_size=8, num_generations=8)
+GRPOTrainer(model="Qwen/Qwen2.5-0.5B", args=args, reward_funcs=f, train_dataset=d)
+"""
+
+
+@pytest.mark.parametrize(("share", "starts"), [(0.3, True), (0.02, False)])
+def test_a_file_with_an_engine_is_told_its_share_and_what_fits(run, tmp_path, share, starts):
+    path = tmp_path / "grpo.py"
+    path.write_text(GRPO.format(share=share), encoding="utf-8")
+    _, out, _ = run("check", str(path), "--gpu", "24GB", "--json")
+    (card,) = json.loads(out)["estimate"]["iteration"]["cards"]
+    least, most = card["utilization"]["least"], card["utilization"]["most"]
+    text = " ".join(run("check", str(path), "--gpu", "24GB")[1].split())
+    assert f"vLLM's share of the card: {share} asked, {least} to {most} fits beside the model that learns" in text
+    assert ("it cannot start" in text) is not starts
+    assert text.count("rows that it holds") == 1
+
+
+def test_without_a_card_or_an_engine_no_share_is_said(run, tmp_path, config):
+    path = tmp_path / "grpo.py"
+    path.write_text(GRPO.format(share=0.3), encoding="utf-8")
+    assert "share" not in run("check", str(path))[1]
+    assert "share" not in run("check", str(config), "--gpu", "24GB")[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
+from loralens.cli.engine import engine_sentence
 from loralens.cli.options import Json, read_json
 from loralens.cli.recipe_line import options
 from loralens.cli.render import gib, line, print_json, table, wrapped
@@ -113,6 +114,8 @@ def _show(answer: CheckAnswer) -> None:
         wrapped(sentence(gpu, answer["verdict"], peak["needed_bytes"]))
     if peak:
         wrapped(f"Peak {gib(peak['allocated_bytes'])} allocated, in {peak['phase']} ({peak['at']}).")
+        if answer["estimate"] and (beside := engine_sentence(answer["estimate"])):
+            wrapped(beside)
         if not answer["verdict"]:
             wrapped("No GPU was named: say --gpu 24GB for a verdict.")
     _lines(answer["lines"])

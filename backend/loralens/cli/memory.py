@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from loralens.cli.engine import SHARES, band, rows_held
 from loralens.cli.lengths import show_lengths
 from loralens.cli.options import Body, Json, takes_recipe
 from loralens.cli.recipe_line import options
@@ -216,21 +217,17 @@ def _judged(row: RunMoment) -> str:
     return f": {row['fits'][0]['verdict'].replace('_', ' ')}" if len(row["fits"]) == 1 else ""
 
 
-_SHARES = {"card": "vLLM's share of the card", "free": "SGLang's share of what is free"}
-
-
 def _engines(estimates: list[MemoryEstimate]) -> list[tuple[str, ...]]:
     """The shares of a single card with which an engine fits beside the trainer, and what the asked one generates."""
     cards = [e["iteration"]["cards"] if "iteration" in e else [] for e in estimates]
     if any(len(found) != 1 for found in cards):
         return []
-    bands = [found[0]["utilization"] for found in cards]
     return [
         (
-            next(_SHARES[row["share_of"]] for e in estimates if (row := e["iteration"]["engine"]) is not None),
-            *(f"{band['least']} to {band['most']}" if band else "none fits" for band in bands),
+            next(SHARES[row["share_of"]] for e in estimates if (row := e["iteration"]["engine"]) is not None),
+            *(band(found[0]) for found in cards),
         ),
-        ("rows that it holds", *(" to ".join(map(str, found[0]["sequences"])) for found in cards)),
+        ("rows that it holds", *(rows_held(found[0]) for found in cards)),
     ]
 
 
