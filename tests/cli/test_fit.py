@@ -156,3 +156,15 @@ def test_measured_links_take_the_place_of_the_catalogues(run, tmp_path, monkeypa
     assert "2.5 GB/s between two cards of a machine, as given or measured for this machine" in outputs[0]
     assert run(*words, "--link", "fast")[0] == 2
     assert run("fit", "0.5B", "--gpu", "4090", "--tokens", "1000", "--link", "5")[0] == 2
+
+
+ENGINE = ("fit", "7B", "-m", "lora", "--gpu", "4090", "--objective", "grpo", "--rollout", "vllm", "--gpu-memory-utilization", "0.1")  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [(), ("--tokens", "1000000")])
+def test_a_run_whose_engine_cannot_start_has_no_hours(run, own):
+    code, out, _ = run(*ENGINE, *own)
+    assert code == 5
+    assert "The engine cannot start" in out
+    assert "expected" not in out
+    assert "GPU hours" not in out

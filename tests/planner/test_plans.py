@@ -157,3 +157,24 @@ def test_accelerate_takes_the_config(tmp_path):
             sizes = [size for name, size in read.parallelism_config.items() if name.endswith("_size")]
             assert sizes[0] * sizes[1] * sizes[2] * sizes[3] == 8
     assert len(seen) == 2
+
+
+def test_a_plan_beside_whose_step_an_engine_cannot_start_does_not_fit_and_has_no_speed():
+    asked = {"config": SMALL, "method": "full", "gpu": "rtx-4090", "gpus": 2, "recipe": {"objective": {"type": "grpo"}}}
+    low, enough = (
+        plans_answer(asked | {"recipe": asked["recipe"] | {"rollout": {"engine": "vllm", "utilization": share}}})
+        for share in (0.01, 0.3)
+    )
+    assert low["plans"] == []
+    assert low["nearest"]["seconds_per_step"] is None
+    assert enough["plans"]
+
+
+def test_a_plan_needs_the_memory_that_its_machines_are_said_to_have():
+    asked = {"config": SMALL, "method": "full", "gpu": "h100-sxm", "gpus": 8}
+    little, enough = (
+        plans_answer(asked | {"recipe": {"parallelism": {"offload": "optimizer", "host_memory": size}}})
+        for size in (8, 256)
+    )
+    assert little["plans"] == []
+    assert enough["plans"]

@@ -4,7 +4,7 @@ import pytest
 
 from loralens.core.catalogue import gpu, gpus
 from loralens.core.errors import InvalidInput
-from loralens.planner.fit import fit_answer
+from loralens.planner.fit import fit_answer, pace_of, withheld_of
 from loralens.planner.question import read_question
 from loralens.planner.time import gpu_hours, training_time
 
@@ -112,3 +112,30 @@ def test_a_tower_whose_places_are_added_has_its_operations_counted():
     assert (
         found is not None and found["flops_per_token"]["forward"] > 2 * 2e9
     )  # about 2.8 billion parameters meet a token
+
+
+LOW = {"objective": {"type": "grpo"}, "rollout": {"engine": "vllm", "utilization": 0.1}}
+
+
+@pytest.mark.parametrize("own", [{}, {"utilization": 0.4}])
+@pytest.mark.parametrize("device", ["rtx-4090", "24GB"])
+def test_a_run_whose_engine_cannot_start_has_neither_time_nor_cost(device: str, own: dict[str, float]) -> None:
+    body = {"model": "7B", "gpu": device, "tokens": 10**6, "recipe": LOW} | own
+    answer = fit_answer(body)
+    found = answer["time"]
+    assert answer["verdict"] == "does_not_fit"
+    assert found["withheld"]["key"] == "engine"
+    assert found["gpu_hours"] == dict.fromkeys(("least", "expected", "low", "high"))
+    assert found["step_seconds"] is found["tokens_per_second"] is found["iteration"] is None
+    assert found["run"]["iterations"] is None
+    assert found["alike"] == [] == pace_of(body, 10**6)
+    assert all(row["expected_usd"] is row["least_usd"] is None for row in found["cost"])
+    assert found["run"]["samples"] > 0
+    assert not any("is not known" in text for text in found["assumptions"])  # it is known why
+
+
+def test_with_a_share_that_is_enough_there_is_a_time() -> None:
+    body = {"model": "7B", "gpu": "h100-sxm", "tokens": 10**6, "recipe": LOW | {"rollout": {"engine": "vllm"}}}
+    found = fit_answer(body)["time"]
+    assert found["withheld"] is None is withheld_of(body)
+    assert found["gpu_hours"]["expected"] > found["gpu_hours"]["least"] > 0

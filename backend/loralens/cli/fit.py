@@ -212,9 +212,11 @@ def _pace(answer: FitAnswer, body: Body) -> None:
     if answer["time"]:
         return _time(answer["time"], answer["recipe"]["parallelism"]["gpus"])
     from loralens.core.errors import LoraLensError
-    from loralens.planner.fit import pace_of
+    from loralens.planner.fit import pace_of, withheld_of
 
     try:
+        if why := withheld_of(body):
+            return wrapped(f"How long: {why['en']}")
         rows = pace_of(body, SHOWN_TOKENS)
     except LoraLensError as error:
         return wrapped(f"How long: {error.message}.")
@@ -276,6 +278,9 @@ def _word(value: Any) -> str:
 def _time(time: Time, gpus: int) -> None:
     hours = time["gpu_hours"]
     wrapped(f"{time['tokens']:,} tokens: {time['flops']:.3g} operations. {time['reasons']['en']}")
+    if time["withheld"]:
+        wrapped(time["withheld"]["en"])
+        return line()
     if time["alike"]:
         return _alike(time["alike"])
     line(f"GPU hours: at least {_hours(hours['least'])}, expected {_hours(hours['expected'])}{_band(hours)}")

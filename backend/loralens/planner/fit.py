@@ -22,10 +22,10 @@ from loralens.planner.beside import fits_card
 from loralens.planner.pace import pace
 from loralens.planner.question import Question, read_question
 from loralens.planner.quicker import quicker
-from loralens.planner.time import training_time
+from loralens.planner.time import training_time, withheld
 
 if TYPE_CHECKING:
-    from loralens.planner.shapes import AlikeTime, FitAnswer, Largest, Time
+    from loralens.planner.shapes import AlikeTime, FitAnswer, Largest, Said, Time
 
 
 VARIABLES: Final = ("micro_batch_size", "sequence_length", "rank")
@@ -69,7 +69,11 @@ def fit_answer(body: Any) -> FitAnswer:
         known = one["gpu_hours"]["expected"] is not None
         time = {**one, "alike": [] if known else pace(question, device, tokens, market)}
     found = question.estimate()
-    if time is not None and NEARLY_FULL * device.memory_bytes <= found.overhead.device[1] <= device.memory_bytes:
+    if (
+        time is not None
+        and not time["withheld"]
+        and NEARLY_FULL * device.memory_bytes <= found.overhead.device[1] <= device.memory_bytes
+    ):
         time["assumptions"].append(FULL)
     needed = needed_bytes(question)
     return {
@@ -135,6 +139,12 @@ def batch_by_length(body: Any, lengths: Iterable[int]) -> list[tuple[int, int | 
         and (traced is None or holds(traced, question.method, question.recipe, "sequence_length", length))
     ]
     return [(length, row["value"]) for length, row in rows if row["value"] or row["bounded_by"] == "memory"]
+
+
+def withheld_of(body: Any) -> Said | None:
+    """Why nothing is said of how long it takes; see `withheld`."""
+    question, own = read_question(body, OWN_WORDS)
+    return withheld(question, catalogue.gpu(own["gpu"]))
 
 
 def pace_of(body: Any, tokens: int) -> list[AlikeTime]:

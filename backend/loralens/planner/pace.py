@@ -8,7 +8,7 @@ from loralens.core import catalogue
 from loralens.core.catalogue import ON_DEMAND, Gpu
 from loralens.planner.network import compute_dtype
 from loralens.planner.question import Question
-from loralens.planner.time import training_time
+from loralens.planner.time import training_time, withheld
 
 if TYPE_CHECKING:
     from loralens.planner.shapes import AlikeTime
@@ -21,11 +21,13 @@ GIB: Final = 2**30
 def pace(question: Question, device: Gpu, tokens: int, market: str = ON_DEMAND) -> list[AlikeTime]:
     """GPU hours for that many tokens, with their band: of the device, or of the cards with as much memory, the slowest first.
 
-    A card that is described by its memory alone has no rate, and none is invented for it.
+    A card that is described by its memory alone has no rate, and none is invented for it. Empty where the time is `withheld`.
 
     Raises:
         UnsupportedArchitecture: the model's operations per token are not known.
     """
+    if withheld(question, device):
+        return []
     dtype = compute_dtype(question.recipe)
     cards = [device] if device.dense_flops_per_second.get(dtype) else _alike(device, dtype)
     rows: list[AlikeTime] = []

@@ -13,6 +13,7 @@ from loralens.core.question.mesh import spread
 from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
 from loralens.core.question.words import words_of
+from loralens.planner.beside import fits_card
 from loralens.planner.meshes import Mesh, meshes
 from loralens.planner.network import experts_of
 from loralens.planner.pasted import WHOLE_MODELS, configs
@@ -150,7 +151,7 @@ def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) ->
         "tokens_per_step": tokens_per_step(found.recipe),
         "allocated_bytes": found.allocated_bytes,
         "needed_bytes": needed,
-        "fits": needed <= device.memory_bytes,
+        "fits": fits_card(asked, device) and found.host.verdict(found.recipe) in (None, "fits"),
         "seconds_per_step": None if pace is None else pace.step.seconds,
         "step_seconds": step,
         "tokens_per_second_per_gpu": None if pace is None else pace.tokens_per_second / p.gpus,

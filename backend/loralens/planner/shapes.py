@@ -104,7 +104,7 @@ class PlanRow(TypedDict):
     allocated_bytes: int
     needed_bytes: int
     fits: bool
-    seconds_per_step: Annotated[float | None, "Expected; null: a rate is not known."]
+    seconds_per_step: Annotated[float | None, "Expected; null: a rate is not known, or an engine cannot start."]
     step_seconds: Annotated[StepSeconds | None, "The same with its band and where the seconds go."]
     tokens_per_second_per_gpu: float | None
     recipe: RecipeWords
@@ -199,6 +199,7 @@ class TrainingTime(TypedDict):
     tokens_per_second: Annotated[TokensPerSecond | None, "Of all cards together."]
     iteration: Annotated[IterationPace | None, "What repeats, phase by phase."]
     run: TrainingRun
+    withheld: Annotated[Said | None, "Why a run has no time and no cost: its engine cannot start."]
     gpu_hours: GpuHours
     cost: Annotated[list[TrainingCost], "At prices of the asked market, the cheapest first."]
     cost_elsewhere: Annotated[list[TrainingCost], "At prices of the other markets."]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.pace import Pace, pace_on
+from loralens.core.answer.rollout_time import stalled
 from loralens.core.catalogue import MARKETS, ON_DEMAND, Gpu
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.objectives.table import objective_of
@@ -22,7 +23,7 @@ from loralens.planner.work import reasons, training_work
 if TYPE_CHECKING:
     from loralens.core.answer.pace_shapes import IterationPace
     from loralens.core.catalogue import Price
-    from loralens.planner.shapes import GpuHours, Rate, TrainingCost, TrainingRun, TrainingTime
+    from loralens.planner.shapes import GpuHours, Rate, Said, TrainingCost, TrainingRun, TrainingTime
 
 
 MAX_TOKENS: Final = 10**18
@@ -39,6 +40,19 @@ MARKET_NOTES: Final = {
     "spot": "spot: the machine can be taken away; what is lost and done again then is in neither time nor cost",
     "reserved": "reserved: the price holds for a contract of months or years, whose other hours are paid too",
 }
+
+
+STALLED: Final = (
+    "The engine cannot start: its share of this card does not hold its weights and one whole sequence. A run that cannot start has "
+    "no time and no cost."
+)
+
+
+def withheld(question: Question, device: Gpu) -> Said | None:
+    """Why nothing is said of this run's time, although a step's may be known; None where nothing speaks against it."""
+    if stalled(question.model, question.method, question.recipe, device):
+        return {"key": "engine", "en": STALLED}
+    return None
 
 
 def training_time(
@@ -83,7 +97,8 @@ def training_time(
     flops = work.total * tokens
     pace = pace_on(question.model, question.method, recipe, device)
     rates = _rates(device, dtype, utilization, None if pace is None else pace.tokens_per_second * work.total, recipe)
-    hours = _hours(rates, flops, pace, tokens, recipe.parallelism.gpus)
+    why = withheld(question, device)
+    hours = UNKNOWN.copy() if why else _hours(rates, flops, pace, tokens, recipe.parallelism.gpus)
     paced = None if pace is None else pace.to_dict()
     return {
         "tokens": tokens,
@@ -96,13 +111,14 @@ def training_time(
         "tokens_per_second": paced and paced["tokens_per_second"],
         "iteration": paced and paced["iteration"],
         "run": _run(question, tokens, paced and paced["iteration"]),
+        "withheld": why,
         "gpu_hours": hours,
         "cost": _cost(device, hours, [market]),
         "cost_elsewhere": _cost(device, hours, [other for other in MARKETS if other != market]),
         "assumptions": [
-            *_assumptions(device, dtype, rates, pace, recipe.parallelism.gpus),
-            *_of_market(device, market),
-            *([OFF_THE_DRIVE] if recipe.parallelism.offload_device == "nvme" else []),
+            *([] if why else _assumptions(device, dtype, rates, pace, recipe.parallelism.gpus)),
+            *([] if why else _of_market(device, market)),
+            *([OFF_THE_DRIVE] if recipe.parallelism.offload_device == "nvme" and not why else []),
         ],
     }
 
@@ -123,10 +139,13 @@ def _run(question: Question, tokens: int, iteration: IterationPace | None) -> Tr
     }
 
 
+UNKNOWN: Final[GpuHours] = {"least": None, "expected": None, "low": None, "high": None}
+
+
 def _hours(rates: Rate, flops: float, pace: Pace | None, tokens: int, gpus: int) -> GpuHours:
     """GPU hours: the least, those to expect, and the ends of the band around them."""
     least = rates["least_flops_per_second"]
-    hours: GpuHours = {"least": None, "expected": None, "low": None, "high": None}
+    hours = UNKNOWN.copy()
     if least is not None:
         hours["least"] = flops / least / SECONDS_PER_HOUR
     if rates["utilization_basis"] == "given":

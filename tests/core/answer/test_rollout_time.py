@@ -8,6 +8,7 @@ import pytest
 
 from loralens.core.answer.pace import Pace, pace_on
 from loralens.core.answer.pace_shapes import IterationPace
+from loralens.core.answer.rollout_time import stalled
 from loralens.core.catalogue import gpu
 from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
@@ -106,10 +107,26 @@ def test_what_generates_elsewhere_stays_unknown(engine: str, said: str) -> None:
     assert any(said in note for note in found.notes)
 
 
-def test_a_share_that_holds_no_sequence_has_no_time() -> None:
-    found = pace(model="llama-2-7b", **{**GRPO, "rollout": {"engine": "vllm", "utilization": 0.1}})
-    assert "rollout_decode" not in phases(found)
-    assert any("not one whole sequence" in note for note in found.notes)
+@pytest.mark.parametrize(
+    ("low", "enough"),
+    [
+        ({"engine": "vllm", "utilization": 0.1}, {"engine": "vllm", "utilization": 0.3}),
+        ({"engine": "sglang", "mem_fraction_static": 0.1}, {"engine": "sglang", "mem_fraction_static": 0.5}),
+    ],
+)
+def test_a_run_whose_engine_cannot_start_has_no_time(low: dict[str, Any], enough: dict[str, Any]) -> None:
+    card = gpu("h100-sxm")
+    for rollout, starts in ((low, False), (enough, True)):
+        recipe = Recipe.from_mapping({**GRPO, "rollout": rollout})
+        model = resolve("llama-2-7b")
+        assert stalled(model, "lora", recipe, card) is not starts
+        assert (pace_on(model, "lora", recipe, card) is not None) is starts
+
+
+def test_only_an_engine_on_this_card_can_fail_to_start() -> None:
+    for rollout in ({"engine": "none"}, {"engine": "server", "utilization": 0.01}, {"engine": "transformers"}):
+        recipe = Recipe.from_mapping({**GRPO, "rollout": rollout})
+        assert not stalled(resolve("llama-2-7b"), "lora", recipe, gpu("rtx-4090"))
 
 
 @pytest.mark.parametrize("words", [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.answer.counted import counted_for
 from loralens.core.answer.pace_notes import notes_of, unmeasured
-from loralens.core.answer.rollout_time import rollout_on
+from loralens.core.answer.rollout_time import rollout_on, stalled
 from loralens.core.objectives.table import objective_of
 from loralens.core.partition.rank import is_cut
 from loralens.core.question.model import resolve
@@ -114,13 +114,15 @@ class Pace:
 
 
 def pace_on(model: Model, method: str, recipe: Recipe, gpu: Gpu) -> Pace | None:
-    """A step's time on a card; None where the card's rates or the strategy's time are not known.
+    """A step's time on a card; None where the card's rates or the strategy's time are not known, or the run cannot start.
 
     Raises:
         UnsupportedArchitecture: the step is not modelled.
     """
     cached = recipe.objective.type == "contrastive" and recipe.objective.mini_batch_size is not None
     if model.traced is not None or cached:  # what its operators do was not counted
+        return None
+    if stalled(model, method, recipe, gpu):
         return None
     counted = counted_for(model, method, recipe)
     times = counted.time_on(gpu, recipe)

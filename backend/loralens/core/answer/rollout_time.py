@@ -10,7 +10,7 @@ from loralens.core.answer.kv_cache import cache_of, queries_per_key
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.objectives.assembled import assemble
 from loralens.core.objectives.generating import VLLM, Generating, generating
-from loralens.core.question.objectives import GENERATED
+from loralens.core.question.objectives import GENERATED, ON_THIS_CARD
 from loralens.core.question.precision import ITEM_BYTES
 from loralens.core.step.held import held_parameters
 from loralens.core.time.generation import Completions, card_seconds, prompt_seconds, token_seconds
@@ -40,7 +40,6 @@ WHOLE: Final = (
     "of prompts take less"
 )
 ONCE: Final = "reference: its log-probabilities are computed before training, in one forward pass over the data set that is not in the time"
-FULL: Final = "rollout: not one whole sequence fits into the engine's share of this card, so its time is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +58,26 @@ class RolloutTime:
         return {name: self.phases[name] for name in BEFORE if name in self.phases}
 
 
+def stalled(model: Model, method: str, recipe: Recipe, gpu: Gpu) -> bool:
+    """Can the engine beside the learner not start, since its share of this card does not hold its weights and one whole sequence?
+
+    Raises:
+        InvalidInput: it is cut among more cards than there are.
+    """
+    if recipe.rollout.engine not in ON_THIS_CARD or recipe.objective.type not in GENERATED:
+        return False
+    try:
+        return _sequences(engine_of(model, recipe), recipe, gpu, assemble(model.config, method, recipe)) == 0
+    except UnsupportedArchitecture:  # what it needs is not known
+        return False
+
+
 def rollout_on(
     model: Model, method: str, recipe: Recipe, gpu: Gpu, *, learning: Band
 ) -> tuple[RolloutTime | None, list[str]]:
     """The time of one generation on each card and what is said of it; None where nothing generates here, or its time is not known.
 
-    `learning`: the band of passes that are none of an engine's.
+    `learning`: the band of passes that are none of an engine's. Only of a run that is not `stalled`.
     """
     if recipe.objective.type not in GENERATED:
         return None, [ONCE] if recipe.objective.reference == "precomputed" else []
@@ -78,9 +91,7 @@ def rollout_on(
     assert work is not None  # both engines are counted
     try:
         engine = engine_of(model, recipe) if work.engine == VLLM else None
-        at_once = _at_once(engine, recipe, gpu, work.rows, assembled)
-        if not at_once:
-            return None, [FULL]
+        at_once = work.rows if engine is None else min(work.rows, _sequences(engine, recipe, gpu, assembled))
         found = _timed(model, recipe, work, at_once, speed)
     except UnsupportedArchitecture as error:
         return None, [f"rollout: its time is not known ({error.message})"]
@@ -122,14 +133,12 @@ def _timed(model: Model, recipe: Recipe, work: Generating, at_once: int, speed: 
     return RolloutTime(work.rows, at_once, work.prompt, work.completion, phases, sum(slow) / sum(expected))
 
 
-def _at_once(engine: Engine | None, recipe: Recipe, gpu: Gpu, rows: int, assembled: Assembled) -> int:
-    """Sequences that are generated at the same time: all, or as many as the engine's share holds whole."""
-    if engine is None:
-        return rows
+def _sequences(engine: Engine, recipe: Recipe, gpu: Gpu, assembled: Assembled) -> int:
+    """How many sequences the engine's share of the card holds whole."""
     point = recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank
     models = (assembled.root, *assembled.beside.frozen.values())
     standing = sum(item.parameter.bytes.at(*point) * item.count for root in models for item in held_parameters(root))
-    return min(rows, engine.sequences(int(engine.whole(gpu, standing) * share_asked(recipe)), safe=False))
+    return engine.sequences(int(engine.whole(gpu, standing) * share_asked(recipe)), safe=False)
 
 
 def _handed_over(engine: Engine, recipe: Recipe, speed: Speed) -> tuple[float, float, float]:
