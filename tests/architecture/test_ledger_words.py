@@ -15,6 +15,7 @@ from loralens.core.catalogue import _resolution
 from loralens.core.errors import LoraLensError
 from loralens.core.question import needs, objectives
 from loralens.core.question.recipe import TRAINERS
+from loralens.planner.fit import fit_answer
 
 TABLE = json.loads(Path("frontend/src/shared/ui/ledger.zh-CN.json").read_text("utf-8"))
 RECIPES = ({}, {"gradient_checkpointing": True, "optimizer": "adamw_8bit"})
@@ -190,3 +191,27 @@ def test_what_is_refused_on_the_page_is_said_in_chinese(model: str, recipe: dict
     assert any(re.fullmatch(pattern, detail) for pattern, _ in rules["details"]) or (
         found is not None and any(re.fullmatch(pattern, found[2]) for pattern, _ in rules["allowed"])
     ), detail
+
+
+SHARED = [
+    *({"strategy": name, "offload": offload} for name in ("zero1", "zero2", "zero3") for offload in ("none", "optimizer")),
+    *({"strategy": name} for name in ("ddp", "fsdp", "fsdp2")),
+    {"strategy": "zero3", "offload": "optimizer", "offload_device": "nvme"}, {"strategy": "zero3", "reduce_bucket_size": 10**7},
+    {"strategy": "fsdp2", "offload": "parameters", "host_memory": 8}, {"strategy": "fsdp2", "tp": 2}, {"strategy": "fsdp2", "cp": 2},
+    {"strategy": "fsdp2", "units": "layers"}, {"strategy": "fsdp2", "pp": 2}, {"strategy": "ddp", "pp": 2, "schedule": "gpipe"},
+    {"strategy": "none", "cp": 4}, {"strategy": "zero3", "machine_gpus": 3}, {"strategy": "zero3", "machine_gpus": 8},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [{}, {"compile": True}, {"trainer": "trl"}], ids=str)
+def test_what_is_said_of_several_gpus_is_translated(words: dict[str, object]) -> None:
+    patterns = [pattern for pattern, _ in TABLE["assumptions"]]
+    unknown: set[str] = set()
+    for shared in SHARED:
+        body = {"model": "qwen2.5-0.5b", "method": "full", "recipe": {**words, "parallelism": {"gpus": 4, **shared}}}
+        try:
+            said = fit_answer(body | {"gpu": "rtx-4090"})["remarks"]
+        except LoraLensError:  # the trainer or the compiler has no such run
+            continue
+        unknown |= {line for line in said if not any(re.fullmatch(pattern, line) for pattern in patterns)}
+    assert unknown == set()

@@ -168,3 +168,13 @@ def test_a_run_whose_engine_cannot_start_has_no_hours(run, own):
     assert "The engine cannot start" in out
     assert "expected" not in out
     assert "GPU hours" not in out
+
+
+def test_remarks_stand_once_beside_words_without_effect(run):
+    words = ("--sequence-length", "2048", "--labelled-tokens", "4096", "--loss", "fused_head", "--hpz-partition", "2")
+    _, out, _ = run("fit", "8B", "--gpu", "24GB", "--trainer", "trl", *words)
+    text = " ".join(out.split())
+    for once in ("labelled_tokens 4,096 is above", "hpz_partition (only", "note: as TRL", "8B is read as"):
+        assert text.count(once) == 1
+    _, plain, _ = run("fit", "0.5B", "--gpu", "24GB")
+    assert "note: " not in plain and "without effect" not in plain

@@ -38,3 +38,12 @@ def test_nodes_go_with_a_search(run):
     code, _, err = run("fit", "0.5B", "--gpu", "4090", "--nodes", "2")
     assert code == 2
     assert "--gpus" in err
+
+
+def test_what_changes_nothing_in_any_plan_is_said_once(run):
+    words = ("--max-grad-norm", "2.0", "--labelled-tokens", "4096", "--loss", "fused_head", "--sequence-length", "2048")
+    _, out, _ = run("fit", "0.5B", "--method", "full", "--gpus", "4", "--gpu", "h100", *words)
+    text = " ".join(out.split())
+    assert text.count("without effect: max_grad_norm (") == 1
+    assert text.count("note: labelled_tokens 4,096 is above sequence_length 2,048") == 1
+    assert text.index("note: ") < text.index("fastest first")

@@ -18,6 +18,7 @@ const CHECKS = [
   'yourfile',
   'explain',
   'plans',
+  'beside',
   'exports',
   'motion',
   'story',

@@ -9,6 +9,7 @@ from loralens.cli.fit_plans import show_plans
 from loralens.cli.here import gpu_of_this_machine
 from loralens.cli.options import Body, Json, WholeBody, takes_recipe
 from loralens.cli.recipe_line import option, options
+from loralens.cli.remarks import show_remarks
 from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import EXIT_CODES, sentence
 from loralens.cli.words import Option
@@ -169,9 +170,7 @@ def _show(answer: FitAnswer, body: Body, filled: list[str]) -> None:
     for note in model.get("read_as", ()):
         wrapped(note)
     wrapped("recipe: " + " ".join(options(recipe, method)))
-    if answer["without_effect"]:
-        said = (f"{', '.join(row['words'])} ({row['reason']})" for row in answer["without_effect"])
-        wrapped(f"without effect: {'; '.join(said)}")
+    show_remarks(answer)
     line()
     wrapped(sentence(answer["gpu"], answer["verdict"], answer["peak"]["needed_bytes"]))
     line()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from loralens.cli.options import Body
 from loralens.cli.recipe_line import option
+from loralens.cli.remarks import show_remarks
 from loralens.cli.render import gib, line, print_json, table, wrapped
 from loralens.cli.verdict import EXIT_CODES
 
@@ -32,6 +33,9 @@ def _show(answer: PlansAnswer) -> None:
     gpus, nodes, rows = answer["gpus"], answer["nodes"], answer["plans"]
     where = f" in {nodes} machines" if nodes > 1 else ""
     wrapped(f"{answer['model']['name']}, {answer['method']}, on {gpus} × {answer['gpu']['name']}{where}")
+    for note in answer["model"].get("read_as", ()):
+        wrapped(note)
+    show_remarks(answer)
     line()
     if not rows:
         nearest = answer["nearest"]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
+from loralens.core.answer.moments import unified_note
 from loralens.core.answer.pace import NEARLY_FULL
 from loralens.core.answer.remarks import idle_words
 from loralens.core.answer.traced import covered, holds
@@ -95,6 +96,7 @@ def fit_answer(body: Any) -> FitAnswer:
         "quicker": quicker(question, device),
         "advice": None if fits_card(question, device) else advise(question, device),
         "without_effect": idle_words(found.plan, found.recipe),
+        "remarks": [*found.remarks(), *unified_note(device)],
         "time": time,
     }
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core import catalogue
+from loralens.core.answer.moments import unified_note
 from loralens.core.answer.pace import pace_on, tokens_per_step
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.kinds import Place, Whole
@@ -18,6 +19,7 @@ from loralens.planner.meshes import Mesh, meshes
 from loralens.planner.network import experts_of
 from loralens.planner.pasted import WHOLE_MODELS, configs
 from loralens.planner.question import Question, read_question
+from loralens.planner.remarks import idle_in_all, remarks_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +60,9 @@ def plans_answer(body: Any) -> PlansAnswer:
     rows = search(question, device, gpus, nodes, _asked(body))
     fitting = [row for row in rows if row["fits"]]
     best = front(fitting)
+    nearest = None if fitting or not rows else min(rows, key=lambda row: row["needed_bytes"])
+    shown = [_of(question, row) for row in (best or ([nearest] if nearest else []))]
+    found = [one.estimate() for one in shown]
     return {
         "model": question.model_dict(),
         "method": question.method,
@@ -66,11 +71,13 @@ def plans_answer(body: Any) -> PlansAnswer:
         "nodes": nodes,
         "tried": len(rows),
         "plans": best,
-        "nearest": None if fitting or not rows else min(rows, key=lambda row: row["needed_bytes"]),
+        "nearest": nearest,
+        "without_effect": idle_in_all(found, question.recipe),
+        "remarks": [*remarks_of_all(found), *unified_note(device)],
         "assumptions": [
             *ASSUMPTIONS,
             *([] if question.method == "full" else [WHOLE_MODELS]),
-            *_said(question, best, device),
+            *(_said(shown, device) if best else ()),
         ],
     }
 
@@ -168,11 +175,16 @@ def pace_of(question: Question, device: Gpu) -> Pace | None:
         return None
 
 
-def _said(question: Question, plans: list[PlanRow], device: Gpu) -> list[str]:
+def _of(question: Question, row: PlanRow) -> Question:
+    """The question that a plan is the answer to."""
+    return replace(question, recipe=Recipe.from_mapping(row["recipe"]))
+
+
+def _said(plans: list[Question], device: Gpu) -> list[str]:
     """What the times of the plans rest on, each sentence once."""
     said: dict[str, None] = {}
-    for row in plans:
-        pace = pace_of(replace(question, recipe=Recipe.from_mapping(row["recipe"])), device)
+    for plan in plans:
+        pace = pace_of(plan, device)
         said |= dict.fromkeys(pace.notes if pace is not None else ())
     return list(said)
 

@@ -122,6 +122,10 @@ class PlansAnswer(TypedDict):
     tried: int
     plans: list[PlanRow]
     nearest: Annotated[PlanRow | None, "The plan that needs least, where none fits."]
+    without_effect: Annotated[
+        list[IdleWords], "Of the words that were asked for: those that change nothing in any of the plans."
+    ]
+    remarks: Annotated[list[str], "What /api/memory says of each of the plans alike, as in /api/fit."]
     assumptions: list[str]
 
 
@@ -232,6 +236,10 @@ class FitAnswer(TypedDict):
     ]
     advice: Annotated[Advice | None, "null where nothing has to change."]
     without_effect: list[IdleWords]
+    remarks: Annotated[
+        list[str],
+        "What /api/memory says of this recipe and card in `assumptions`, without `without_effect`, `model.read_as` and what stands there always.",
+    ]
     time: Time | None
 
 

@@ -26,7 +26,7 @@ from loralens.core.answer.overhead import (
 from loralens.core.answer.peaks import peak_bytes
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.planned import CompiledPlan
-from loralens.core.answer.remarks import idle_words, remarks
+from loralens.core.answer.remarks import idle_sentences, idle_words, remarks
 from loralens.core.answer.trainer import trained
 from loralens.core.answer.verdict import verdict, worst
 from loralens.core.architecture.multimodal import left_out_bytes
@@ -255,6 +255,22 @@ class Estimate:
 
     def assumptions(self, allocator: Allocator = "rule") -> list[str]:
         """What the answer rests on beside the formulas."""
+        own = self._said()
+        if allocator == "rule":
+            return [*own, *ASSUMPTIONS]
+        varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
+        grown = [EXPANDABLE_ASSUMPTION] if allocator == "expandable" else []
+        return [*own, *SIMULATED_ASSUMPTIONS, *grown, *varying]
+
+    def remarks(self) -> list[str]:
+        """Of the assumptions what is said of this very question, without what answers have a place of its own for.
+
+        That is how the model's name was read, and words without effect (`idle_words`).
+        """
+        elsewhere = {*self.model.read_as, *idle_sentences(idle_words(self.plan, self.recipe))}
+        return [line for line in self._said() if line not in elsewhere]
+
+    def _said(self) -> list[str]:
         own = [
             *self.model.assumptions(self.method, self.recipe),
             *self.plan.assumptions,
@@ -263,12 +279,7 @@ class Estimate:
         ]
         if self.recipe.objective.type in GENERATED:
             own += {"vllm": ENGINE_ASSUMPTIONS, "sglang": SGLANG_ASSUMPTIONS}.get(self.recipe.rollout.engine, ())
-        own += self.moments.said()
-        if allocator == "rule":
-            return [*own, *ASSUMPTIONS]
-        varying = [VARYING_ASSUMPTION] if self.recipe.padded else []
-        grown = [EXPANDABLE_ASSUMPTION] if allocator == "expandable" else []
-        return [*own, *SIMULATED_ASSUMPTIONS, *grown, *varying]
+        return own + self.moments.said()
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -22,15 +22,20 @@ def idle_words(plan: CompiledPlan, recipe: Recipe) -> list[IdleWords]:
     """The words that were set and change nothing, by reason; empty for a recipe whose every word counts."""
     reasons: dict[str, list[str]] = {}
     for row in ALL_WORDS:
-        if _is_set(row, recipe) and (reason := _why_idle(row, plan, recipe)):
+        if is_set(row, recipe) and (reason := _why_idle(row, plan, recipe)):
             reasons.setdefault(reason, []).append(row.name)
     return [{"words": names, "reason": reason} for reason, names in reasons.items()]
+
+
+def idle_sentences(idle: list[IdleWords]) -> list[str]:
+    """`idle_words`, one sentence for each reason."""
+    return [f"without effect on memory: {', '.join(row['words'])} ({row['reason']})" for row in idle]
 
 
 def remarks(plan: CompiledPlan, recipe: Recipe) -> list[str]:
     """`idle_words` in sentences, and what is to be said of the length."""
     idle = idle_words(plan, recipe)
-    said = [f"without effect on memory: {', '.join(row['words'])} ({row['reason']})" for row in idle]
+    said = idle_sentences(idle)
     length, labelled = recipe.sequence_length, recipe.labelled_tokens
     if labelled is not None and labelled > length and not any("labelled_tokens" in row["words"] for row in idle):
         said.append(f"labelled_tokens {labelled:,} is above sequence_length {length:,}: every token counts as labelled")
@@ -67,7 +72,8 @@ def _of_machines(recipe: Recipe) -> list[str]:
     ]
 
 
-def _is_set(row: Word, recipe: Recipe) -> bool:
+def is_set(row: Word, recipe: Recipe) -> bool:
+    """Does the recipe have something else than the usual value?"""
     holder: Any = getattr(recipe, row.group) if row.group else recipe
     if holder is None:
         return False
