@@ -125,9 +125,10 @@ const SCENES = {
       await page.locator('[data-all-words] summary').click()
       await calm(page)
       // A sheet scrolls by itself: for the picture it is as long as what it has.
-      await page.addStyleTag({
-        content:
-          'dialog.sheet { position: absolute; max-height: none !important; height: auto !important; overflow: visible !important }',
+      await page.evaluate(() => {
+        const style = document.querySelector('dialog.sheet')?.style
+        if (style)
+          Object.assign(style, { position: 'absolute', maxHeight: 'none', height: 'auto', overflow: 'visible' })
       })
     },
     keep: ['dialog.sheet, #setup-more'],
@@ -204,13 +205,13 @@ const SCENES = {
   },
 }
 
-async function dialog(page, name, ready) {
+async function dialog(page, name, field) {
   await ready(page)
   if (!(await page.locator(`[data-own=${name}]:visible`).count())) await openSettings(page)
   await page.locator(`[data-own=${name}]:visible`).first().click()
-  await page.locator(ready).waitFor()
+  await page.locator(field).waitFor()
   if (name === 'gpu') {
-    await page.locator(ready).fill('24 TB')
+    await page.locator(field).fill('24 TB')
     await page.keyboard.press('Enter')
   }
 }

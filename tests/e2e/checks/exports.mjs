@@ -77,6 +77,14 @@ async function paper(context) {
     'every section is there, in light colours, before the dialog opens',
   )
   await page.emulateMedia({ media: 'print' })
+  // What may be pressed is not on paper; what answers is.
+  for (const [part, there] of [
+    ['[data-answer] [data-phase]', true],
+    ['[data-answer] .legend', true],
+    ['[data-step-times]', true],
+    ['#story [data-steps]', false],
+  ])
+    if (await page.locator(part).count()) equal(await page.locator(part).first().isVisible(), there, `${part} on paper`)
   const seen = await page.evaluate(() => ({
     sticky: [...document.querySelectorAll('*')].filter(
       (element) => ['sticky', 'fixed'].includes(getComputedStyle(element).position) && element.checkVisibility(),
