@@ -43,7 +43,7 @@ convolutions are walked as those packages run them: what they keep is read in th
 attention are refused there.
 
 Families whose code lies beside their weights (`trust_remote_code`) are walked as that code reads, and traced as a retelling of it
-in torch runs (tests/lab/remote): the code itself is never fetched or run.
+in torch runs (`lab/trace/hub`): the code itself is never fetched or run.
 
 | model type | step | grid | traced steps | median error | largest error | written after |
 | --- | --- | --: | --: | --: | --: | --- |

@@ -2,7 +2,7 @@
 
 tests/oracles/traced-models.jsonl is written by `python -m loralens.lab.trace.grid FILE --grid models`, traced-text.jsonl by the
 same with `--grid text`. Hybrids ran transformers' own PyTorch code there. traced-remote.jsonl: models whose code lies beside their
-weights, retold in tests/lab/remote and written by `python -m lab.remote.record`.
+weights, retold in lab/trace/hub and written by the same with `--grid hub`.
 """
 
 import json

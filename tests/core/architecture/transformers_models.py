@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lab.remote import register
-
 from loralens.core.architecture.registry import media_class
 
 # The class that each family is trained with; all others are causal language models.
@@ -38,8 +36,9 @@ def meta_model(config: Mapping[str, Any]) -> Any:
     import torch
     import transformers
 
-    register()  # those whose code lies beside their weights, as it is retold
-    if media_class(config) is not None:
+    from loralens.lab.trace import hub
+
+    if media_class(config) is not None or hub.config_class(config["model_type"]):
         return whole_model(config)
     entries = dict(config.get("text_config") or config)
     family = entries.pop("model_type")
@@ -57,7 +56,7 @@ def meta_model(config: Mapping[str, Any]) -> Any:
 
 
 def whole_model(config: Mapping[str, Any]) -> Any:
-    """A multimodal model with its vision tower, without memory behind it."""
+    """A multimodal model with its vision tower, or one whose code lies beside its weights as it is retold, without memory behind it."""
     import torch
     import transformers
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from loralens.core.errors import LoraLensError
 from loralens.core.jsontext import JsonObject
-from loralens.lab.trace import grid_cases, grid_media, grid_models, grid_more, grid_run, grid_sound, grid_text
+from loralens.lab.trace import grid_cases, grid_hub, grid_media, grid_models, grid_more, grid_run, grid_sound, grid_text
 
 GRIDS: Final = {
     "first": grid_cases.cases,
@@ -28,6 +28,7 @@ GRIDS: Final = {
     "run": grid_run.cases,
     "media": grid_media.cases,
     "sound": grid_sound.cases,
+    "hub": grid_hub.cases,
 }
 KEPT: Final = ("trainable", "total", "phase", "peak_allocated_bytes", "phase_peaks", "categories")
 

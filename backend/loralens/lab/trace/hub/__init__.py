@@ -1,6 +1,7 @@
 """Models whose code lives on the Hub, told anew for a trace: transformers' own parts, and small modules written after that code.
 
-The code on the Hub itself is never run. Where a module here differs from it, its docstring says so.
+The code on the Hub itself is never run. Where a module here differs from it, its docstring says so. `core` never imports these:
+they are what its walks are held against.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ from typing import Any, Final
 
 # model_type -> module and classes of its config and its model
 TYPES: Final[dict[str, tuple[str, str, str]]] = {
+    "bailing_moe": ("bailing", "BailingMoeConfig", "BailingMoeForCausalLM"),
+    "chatglm": ("chatglm", "ChatGLMConfig", "ChatGLMForConditionalGeneration"),
+    "deepseek": ("deepseek", "DeepseekConfig", "DeepseekForCausalLM"),
     "dots_ocr": ("dots_ocr", "DotsOCRConfig", "DotsOCR"),
+    "internlm2": ("internlm2", "InternLM2Config", "InternLM2ForCausalLM"),
     "interns1": ("interns1", "InternS1Config", "InternS1"),
     "kimi_vl": ("kimi_vl", "KimiVLConfig", "KimiVL"),
+    "minicpm": ("minicpm", "MiniCPMConfig", "MiniCPMForCausalLM"),
 }
 
 

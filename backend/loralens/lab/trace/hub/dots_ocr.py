@@ -19,6 +19,7 @@ from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
 from loralens.lab.trace.hub.kimi_vl import attend_flash, attend_sdpa
+from loralens.lab.trace.hub.parts import rotate_half
 
 Grids = list[tuple[int, int]]
 
@@ -76,13 +77,6 @@ class DotsNorm(nn.Module):
         return out * self.weight
 
 
-def half_turned(x: torch.Tensor) -> torch.Tensor:
-    """The second half of every head, negated, before the first."""
-    first = x[..., : x.shape[-1] // 2]
-    second = x[..., x.shape[-1] // 2 :]
-    return torch.cat((-second, first), dim=-1)
-
-
 def dots_turned(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Shapes: (1, rows, heads, width) and (rows, width / 2) to the first."""
     dtype = x.dtype
@@ -91,7 +85,7 @@ def dots_turned(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     sin = angles.sin()
     cos = cos.unsqueeze(1).repeat(1, 1, 2).unsqueeze(0).float()
     sin = sin.unsqueeze(1).repeat(1, 1, 2).unsqueeze(0).float()
-    out = (x * cos) + (half_turned(x) * sin)
+    out = (x * cos) + (rotate_half(x) * sin)
     out = out.to(dtype)
     return out
 

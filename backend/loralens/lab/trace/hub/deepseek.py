@@ -5,31 +5,33 @@ Read in zhexiangzhang/ServerlessMOE 7e49d53, bcmrk_transfomers/modeling_deepseek
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from lab.remote.bailing import GrownRotary
-from lab.remote.experts import Put, Taken
-from lab.remote.parts import (
+from torch import Tensor, nn
+
+from loralens.lab.trace.hub.bailing import GrownRotary
+from loralens.lab.trace.hub.experts import in_turn
+from loralens.lab.trace.hub.parts import (
     GatedMLP,
+    ProjectedAttention,
     RemoteCausal,
     RemoteDecoder,
     RMSNorm,
-    attend_eager,
-    attend_sdpa,
-    config_class,
-    repeated,
-    rotated,
+    own_config,
 )
-from torch import nn
 
 
 class Gate(nn.Module):
-    def __init__(self, config):
+    """Softmax in the weights' dtype, and a loss that balances the experts of each sample."""
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         self.experts, self.chosen = config.n_routed_experts, config.num_experts_per_tok
         self.normed, self.alpha = config.norm_topk_prob, config.aux_loss_alpha
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         batch, length, width = hidden.shape
         hidden = hidden.view(-1, width)
         logits = nn.functional.linear(hidden, self.weight, None)
@@ -51,18 +53,22 @@ class Gate(nn.Module):
 
 
 class Balance(torch.autograd.Function):
+    """`AddAuxiliaryLoss`: the balancing loss gets a gradient of one beside the output's own."""
+
     @staticmethod
-    def forward(ctx, x, loss):
+    def forward(ctx: Any, x: Tensor, loss: Any) -> Tensor:
         ctx.dtype, ctx.wanted = loss.dtype, loss.requires_grad
         return x
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return grad, torch.ones(1, dtype=ctx.dtype, device=grad.device) if ctx.wanted else None
 
 
 class SparseBlock(nn.Module):
-    def __init__(self, config):
+    """Router, experts, and an MLP for every token."""
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.experts = nn.ModuleList(
             GatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act)
@@ -75,16 +81,14 @@ class SparseBlock(nn.Module):
             self.shared_experts = GatedMLP(config.hidden_size, width, config.hidden_act)
         self.chosen = config.num_experts_per_tok
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Tensor:
         identity = hidden
         shape = hidden.shape
         numbers, weights, balance = self.gate(hidden)
         hidden = hidden.view(-1, hidden.shape[-1])
         flat = numbers.view(-1)
         hidden = hidden.repeat_interleave(self.chosen, dim=0)
-        y = torch.empty_like(hidden)
-        for i, expert in enumerate(self.experts):
-            y = Put.apply(y, expert(Taken.apply(hidden, flat == i, len(self.experts))), flat == i, len(self.experts))
+        y = in_turn(self.experts, hidden, flat)
         y = (y.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(dim=1)
         y = y.view(*shape)
         if balance is not None:
@@ -94,44 +98,18 @@ class SparseBlock(nn.Module):
         return y
 
 
-class Attention(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.heads, self.keys = config.num_attention_heads, config.num_key_value_heads
-        self.width = config.hidden_size // self.heads
-        self.groups = self.heads // self.keys
-        self.eager = config._attn_implementation == "eager"
-        bias = config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.width, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, self.keys * self.width, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, self.keys * self.width, bias=bias)
-        self.o_proj = nn.Linear(self.heads * self.width, config.hidden_size, bias=bias)
-        self.rotary_emb = GrownRotary(self.width, config.max_position_embeddings)
+class Attention(ProjectedAttention):
+    """Each layer has tables of its own."""
 
-    def forward(self, hidden, mask, positions):
-        batch, length, _ = hidden.size()
-        q = self.q_proj(hidden)
-        k = self.k_proj(hidden)
-        v = self.v_proj(hidden)
-        q = q.view(batch, length, self.heads, self.width).transpose(1, 2)
-        k = k.view(batch, length, self.keys, self.width).transpose(1, 2)
-        v = v.view(batch, length, self.keys, self.width).transpose(1, 2)
-        cos, sin = self.rotary_emb(v, k.shape[-2])
-        q, k = rotated(q, k, cos[positions], sin[positions])
-        k = repeated(k, self.groups)
-        v = repeated(v, self.groups)
-        if not self.eager and mask is not None:
-            q = q.contiguous()
-            k = k.contiguous()
-            v = v.contiguous()
-        out = attend_eager(q, k, v, mask, self.width) if self.eager else attend_sdpa(q, k, v, mask)
-        out = out.transpose(1, 2).contiguous()
-        out = out.reshape(batch, length, -1)
-        return self.o_proj(out)
+    def __init__(self, config: Any) -> None:
+        width = config.hidden_size // config.num_attention_heads
+        super().__init__(config, GrownRotary(width, config.max_position_embeddings))
 
 
 class Layer(nn.Module):
-    def __init__(self, config, index):
+    """Pre-norm attention, and an MLP or experts."""
+
+    def __init__(self, config: Any, index: int) -> None:
         super().__init__()
         self.self_attn = Attention(config)
         sparse = index >= config.first_k_dense_replace and index % config.moe_layer_freq == 0
@@ -141,7 +119,7 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size)
         self.post_attention_layernorm = RMSNorm(config.hidden_size)
 
-    def forward(self, hidden, mask, positions):
+    def forward(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
         residual = hidden
         hidden = self.input_layernorm(hidden)
         hidden = self.self_attn(hidden, mask, positions)
@@ -154,18 +132,22 @@ class Layer(nn.Module):
 
 
 class DeepseekModel(RemoteDecoder):
-    def __init__(self, config):
+    """The stack."""
+
+    def __init__(self, config: Any) -> None:
         indices = iter(range(config.num_hidden_layers))
         super().__init__(config, lambda config: Layer(config, next(indices)))
 
 
+DeepseekConfig = own_config(
+    "deepseek", hidden_act="silu", num_key_value_heads=None, attention_bias=False, moe_intermediate_size=1407,
+    n_shared_experts=None, moe_layer_freq=1, first_k_dense_replace=0, norm_topk_prob=False, aux_loss_alpha=0.001,
+    max_position_embeddings=2048, tie_word_embeddings=False,
+)  # fmt: skip
+
+
 class DeepseekForCausalLM(RemoteCausal):
-    config_class = config_class(
-        "deepseek", hidden_act="silu", num_key_value_heads=None, attention_bias=False, moe_intermediate_size=1407,
-        n_shared_experts=None, moe_layer_freq=1, first_k_dense_replace=0, norm_topk_prob=False, aux_loss_alpha=0.001,
-        max_position_embeddings=2048, tie_word_embeddings=False,
-    )  # fmt: skip
+    """The causal language model."""
+
+    config_class = DeepseekConfig
     decoder = DeepseekModel
-
-
-MODELS = (DeepseekForCausalLM,)

@@ -11,17 +11,15 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from lab.remote import cases, register
-
 from loralens.core.answer.answers import memory_answer, parameters_answer
 from loralens.core.architecture.registry import Count, count_parameters
 from loralens.core.errors import UnsupportedArchitecture
 from loralens.core.question.recipe import Recipe
-from loralens.lab.trace import grid
+from loralens.lab.trace import grid, grid_hub
 from loralens.lab.trace.build import build_on_meta, read_config
 from loralens.lab.trace.step import count
 
-FILE = Path(__file__).parents[1] / "oracles" / "traced-remote.jsonl"
+FILE = Path(__file__).parents[2] / "oracles" / "traced-remote.jsonl"
 LINES: dict[str, dict[str, Any]] = {
     line["name"]: line for line in map(json.loads, FILE.read_text("utf-8").splitlines())
 }
@@ -51,11 +49,6 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def known() -> None:
-    register()
-
-
 @pytest.mark.parametrize(("family", "index"), [(name, n) for name, found in SHAPES.items() for n in range(len(found))])
 def test_a_family_has_the_parameters_of_its_code(family: str, index: int) -> None:
     config = {"model_type": family, **SHAPES[family][index]}
@@ -64,7 +57,7 @@ def test_a_family_has_the_parameters_of_its_code(family: str, index: int) -> Non
 
 
 def test_every_case_is_recorded_with_its_request() -> None:
-    assert {name: line["request"] for name, line in LINES.items()} == dict(cases.cases())
+    assert {name: line["request"] for name, line in LINES.items()} == dict(grid_hub.cases())
     assert all("expected" in line for line in LINES.values())
 
 

@@ -6,12 +6,15 @@ not the row numbers they become) is kept here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from lab.remote.parts import GatedMLP
-from torch import nn
+from torch import Tensor, nn
+
+from loralens.lab.trace.hub.parts import GatedMLP
 
 
-def _rows(mask, experts):
+def _rows(mask: Tensor, experts: int) -> Tensor:
     return torch.empty(max(1, mask.numel() // experts), dtype=torch.int64, device=mask.device)
 
 
@@ -19,13 +22,13 @@ class Taken(torch.autograd.Function):
     """`x[mask]`."""
 
     @staticmethod
-    def forward(ctx, x, mask, experts):
+    def forward(ctx: Any, x: Tensor, mask: Tensor, experts: int) -> Tensor:
         ctx.experts, ctx.size = experts, x.shape
         ctx.save_for_backward(mask)
         return x[_rows(mask, experts)]
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         (mask,) = ctx.saved_tensors
         whole = torch.zeros(ctx.size, dtype=grad.dtype, device=grad.device)
         return whole.index_put_((_rows(mask, ctx.experts),), grad, accumulate=True), None, None
@@ -35,14 +38,14 @@ class Put(torch.autograd.Function):
     """`y[mask] = values`."""
 
     @staticmethod
-    def forward(ctx, y, values, mask, experts):
+    def forward(ctx: Any, y: Tensor, values: Tensor, mask: Tensor, experts: int) -> Tensor:
         ctx.experts = experts
         ctx.mark_dirty(y)
         ctx.save_for_backward(mask)
         return y.index_put_((_rows(mask, experts),), values)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         (mask,) = ctx.saved_tensors
         of_y = None
         if ctx.needs_input_grad[0]:
@@ -54,15 +57,23 @@ class Put(torch.autograd.Function):
         return of_y, of_values, None, None
 
 
+def in_turn(experts: nn.ModuleList, hidden: Tensor, chosen: Tensor) -> Tensor:
+    """One expert after the other, each on its rows. Shapes: hidden (rows, width), chosen (rows), result as hidden."""
+    y = torch.empty_like(hidden)
+    for i, expert in enumerate(experts):
+        y = Put.apply(y, expert(Taken.apply(hidden, chosen == i, len(experts))), chosen == i, len(experts))
+    return y
+
+
 class Gate(nn.Module):
     """Softmax of all experts, the best of which are scaled to one (Ling 1)."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
         self.chosen, self.normed = config.num_experts_per_tok, config.norm_topk_prob
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Any:
         hidden = hidden.view(-1, hidden.shape[-1])
         logits = nn.functional.linear(hidden, self.weight, None)
         scores = logits.softmax(dim=-1, dtype=torch.float32)
@@ -76,7 +87,9 @@ class Gate(nn.Module):
 class GroupGate(nn.Module):
     """Sigmoid scores in float32, of the best groups (Ling 2)."""
 
-    def __init__(self, config):
+    expert_bias: Tensor
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
         self.experts, self.chosen = config.num_experts, config.num_experts_per_tok
@@ -84,7 +97,7 @@ class GroupGate(nn.Module):
         self.scaling = config.routed_scaling_factor
         self.register_buffer("expert_bias", torch.zeros(config.num_experts))
 
-    def limited(self, scores):
+    def limited(self, scores: Tensor) -> Any:
         tokens, _ = scores.size()
         of_groups = scores.view(tokens, self.groups, -1).topk(2, dim=-1)[0].sum(dim=-1)
         groups = torch.topk(of_groups, k=self.chosen_groups, dim=-1, sorted=False)[1]
@@ -94,7 +107,7 @@ class GroupGate(nn.Module):
         masked = scores.masked_fill(~score_mask.bool(), float("-inf"))
         return torch.topk(masked, k=self.chosen, dim=-1)
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Any:
         hidden = hidden.view(-1, hidden.shape[-1])
         logits = nn.functional.linear(hidden.type(torch.float32), self.weight.type(torch.float32))
         scores = torch.sigmoid(logits.float()).type_as(logits)
@@ -109,7 +122,7 @@ class GroupGate(nn.Module):
 class SparseBlock(nn.Module):
     """Router, experts, and an MLP for every token."""
 
-    def __init__(self, config, gate):
+    def __init__(self, config: Any, gate: Any) -> None:
         super().__init__()
         self.experts = nn.ModuleList(
             GatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act)
@@ -122,16 +135,14 @@ class SparseBlock(nn.Module):
             self.shared_experts = GatedMLP(config.hidden_size, width, config.hidden_act)
         self.chosen = config.num_experts_per_tok
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Any:
         identity = hidden
         batch, length, width = hidden.shape
         numbers, weights, logits = self.gate(hidden)
         hidden = hidden.view(-1, hidden.shape[-1])
         flat = numbers.view(-1)
         hidden = hidden.repeat_interleave(self.chosen, dim=0)
-        y = torch.empty_like(hidden)
-        for i, expert in enumerate(self.experts):
-            y = Put.apply(y, expert(Taken.apply(hidden, flat == i, len(self.experts))), flat == i, len(self.experts))
+        y = in_turn(self.experts, hidden, flat)
         y = (y.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(dim=1)
         y = y.to(hidden.dtype).view(batch, length, width)
         if self.shared_experts is not None:

@@ -6,22 +6,25 @@ GLM-4-9B, in a public copy of THUDM/glm-4-9b-chat's with other dtypes. Their scr
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
-from lab.remote.parts import RemoteModel, config_class
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from loralens.lab.trace.hub.parts import RemoteModel, own_config
 
 
 class Norm(nn.Module):
     """Only the variance is taken of a float32 copy; the product is float32 until the end."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.hidden_size))
         self.eps = config.layernorm_epsilon
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Tensor:
         dtype = hidden.dtype
         variance = hidden.to(torch.float32).pow(2).mean(-1, keepdim=True)
         hidden = hidden * torch.rsqrt(variance + self.eps)
@@ -31,14 +34,16 @@ class Norm(nn.Module):
 class Rotary(nn.Module):
     """Cosine and sine of every position that the model knows, made in each forward pass."""
 
-    def __init__(self, width):
+    inv_freq: Tensor
+
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer(
             "inv_freq", 1.0 / (10000 ** (torch.arange(0, width, 2).to(torch.get_default_dtype()) / width))
         )
         self.width = width
 
-    def forward(self, length):
+    def forward(self, length: int) -> Tensor:
         device, dtype = self.inv_freq.device, self.inv_freq.dtype
         theta = 1.0 / (10000 ** (torch.arange(0, self.width, 2, dtype=torch.float, device=device) / self.width))
         places = torch.arange(length, dtype=torch.float, device=device)
@@ -47,7 +52,7 @@ class Rotary(nn.Module):
         return table.to(dtype)
 
 
-def turned(x, table, first):
+def turned(x: Tensor, table: Tensor, first: bool) -> Tensor:
     """Pairs of neighbours, turned. `first`: the sequence is the first dimension, else the third."""
     if first:
         length, _, heads = x.shape[:3]
@@ -77,7 +82,7 @@ def turned(x, table, first):
 class Attention(nn.Module):
     """Few heads for keys and values, in one matrix with the query's."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.heads, self.width = config.num_attention_heads, config.kv_channels
         self.keys = config.multi_query_group_num if config.multi_query_attention else self.heads
@@ -87,7 +92,7 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, outputs, bias=bias or config.add_qkv_bias)
         self.dense = nn.Linear(self.heads * self.width, config.hidden_size, bias=bias)
 
-    def spread(self, x):
+    def spread(self, x: Tensor) -> Tensor:
         """For all heads."""
         groups = self.heads // self.keys
         if self.first:
@@ -98,19 +103,19 @@ class Attention(nn.Module):
         x = x.expand(-1, -1, groups, -1, -1)
         return x.contiguous().view((*x.size()[:1], self.heads, *x.size()[3:]))
 
-    def core(self, q, k, v, mask):
+    def core(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """The kernel."""
         if self.first:
             q, k, v = [x.permute(1, 2, 0, 3) for x in (q, k, v)]
         if mask is None:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             mask = ~mask
-            out = F.scaled_dot_product_attention(q, k, v, mask)
+            out = functional.scaled_dot_product_attention(q, k, v, mask)
         out = out.permute(2, 0, 1, 3) if self.first else out.transpose(1, 2).contiguous()
         return out.reshape(*out.size()[:-2], self.heads * self.width)
 
-    def forward(self, hidden, mask, table):
+    def forward(self, hidden: Tensor, mask: Tensor | None, table: Tensor) -> Tensor:
         mixed = self.query_key_value(hidden)
         q, k, v = mixed.split([n * self.width for n in (self.heads, self.keys, self.keys)], dim=-1)
         q = q.view(*q.size()[:-1], self.heads, self.width)
@@ -129,18 +134,18 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Gate and up in one matrix."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         bias = config.add_bias_linear
         self.dense_h_to_4h = nn.Linear(config.hidden_size, config.ffn_hidden_size * 2, bias=bias)
         self.dense_4h_to_h = nn.Linear(config.ffn_hidden_size, config.hidden_size, bias=bias)
 
     @staticmethod
-    def activation(x):
+    def activation(x: Any) -> Tensor:
         x = torch.chunk(x, 2, dim=-1)
-        return F.silu(x[0]) * x[1]
+        return functional.silu(x[0]) * x[1]
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Tensor:
         inner = self.dense_h_to_4h(hidden)
         inner = self.activation(inner)
         return self.dense_4h_to_h(inner)
@@ -149,7 +154,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.input_layernorm = Norm(config)
         self.self_attention = Attention(config)
@@ -157,16 +162,16 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = config.hidden_dropout
 
-    def forward(self, hidden, mask, table):
+    def forward(self, hidden: Tensor, mask: Tensor | None, table: Tensor) -> Tensor:
         normed = self.input_layernorm(hidden)
         attended = self.self_attention(normed, mask, table)
         residual = hidden
-        inner = F.dropout(attended, p=self.dropout, training=self.training)
+        inner = functional.dropout(attended, p=self.dropout, training=self.training)
         inner = residual + inner
         normed = self.post_attention_layernorm(inner)
         fed = self.mlp(normed)
         residual = inner
-        out = F.dropout(fed, p=self.dropout, training=self.training)
+        out = functional.dropout(fed, p=self.dropout, training=self.training)
         out = residual + out
         return out
 
@@ -174,13 +179,15 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """The stack."""
 
-    def __init__(self, config):
+    _gradient_checkpointing_func: Any  # transformers sets it
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_layernorm = Norm(config)
         self.gradient_checkpointing = False
 
-    def forward(self, hidden, mask, table):
+    def forward(self, hidden: Tensor, mask: Tensor | None, table: Tensor) -> Tensor:
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
                 hidden = self._gradient_checkpointing_func(layer.__call__, hidden, mask, table)
@@ -191,12 +198,14 @@ class Encoder(nn.Module):
 
 
 class Embedding(nn.Module):
-    def __init__(self, config):
+    """Rows of the table, in the order of dimensions that the layers take."""
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
         self.first = config.sequence_first
 
-    def forward(self, ids):
+    def forward(self, ids: Tensor) -> Tensor:
         words = self.word_embeddings(ids)
         embeddings = words
         if self.first:
@@ -205,7 +214,9 @@ class Embedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, config):
+    """Embedding, layers, and the head."""
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.embedding = Embedding(config)
         self.rotary_pos_emb = Rotary(config.kv_channels // 2)
@@ -213,7 +224,7 @@ class Transformer(nn.Module):
         self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
         self.length, self.first = config.seq_length, config.sequence_first
 
-    def masks(self, ids, padded):
+    def masks(self, ids: Tensor, padded: Tensor) -> Tensor:
         batch, length = ids.shape
         mask = torch.ones(batch, length, length, device=ids.device)
         mask.tril_()
@@ -223,7 +234,7 @@ class Transformer(nn.Module):
         mask.unsqueeze_(1)
         return mask
 
-    def forward(self, ids, attention_mask):
+    def forward(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         _, length = ids.shape
         embeddings = self.embedding(ids)
         mask = None if attention_mask is None else self.masks(ids, attention_mask)
@@ -239,26 +250,35 @@ _DEFAULTS = {"tie_word_embeddings": False, "hidden_dropout": 0.0, "add_bias_line
              "multi_query_attention": True, "multi_query_group_num": 2, "kv_channels": 128}  # fmt: skip
 
 
+ChatGLMConfig = own_config("chatglm", **_DEFAULTS)
+
+
 class ChatGLMForConditionalGeneration(RemoteModel):
     """The head is not among what transformers knows as one: `get_output_embeddings` answers None."""
 
-    config_class = config_class("chatglm", **_DEFAULTS)
+    config_class = ChatGLMConfig
     base_model_prefix = "transformer"
     _supports_sdpa = True
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         config.sequence_first = config.padded_vocab_size < 100_000
         self.transformer = Transformer(config)
         self.post_init()
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> Any:
         return self.transformer.embedding.word_embeddings
 
-    def get_output_embeddings(self):
+    def get_output_embeddings(self) -> Any:
         return None
 
-    def forward(self, input_ids=None, attention_mask=None, labels=None, **_):
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> Any:
         hidden = self.transformer(input_ids, attention_mask)
         logits = self.transformer.output_layer(hidden)
         if self.config.sequence_first:
@@ -272,6 +292,3 @@ class ChatGLMForConditionalGeneration(RemoteModel):
             logits = logits.to(hidden.dtype)
             loss = loss.to(hidden.dtype)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
-
-
-MODELS = (ChatGLMForConditionalGeneration,)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
-def config_class(model_type: str, **defaults):
+def own_config(model_type: str, **defaults: Any) -> Any:
     """A configuration of that type; what a config.json leaves out has the code's default."""
 
     class Own(PretrainedConfig):
-        def __init__(self, **given):
+        def __init__(self, **given: Any) -> None:
             super().__init__(**{**defaults, **given})
 
     Own.model_type = model_type
@@ -27,12 +28,12 @@ def config_class(model_type: str, **defaults):
 class RMSNorm(nn.Module):
     """Llama's: float32 until just before the weight."""
 
-    def __init__(self, width, eps=1e-6):
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Tensor:
         dtype = hidden.dtype
         hidden = hidden.to(torch.float32)
         variance = hidden.pow(2).mean(-1, keepdim=True)
@@ -43,12 +44,14 @@ class RMSNorm(nn.Module):
 class ComputedRotary(nn.Module):
     """Cosines and sines of the positions at hand, in the dtype of what they turn (transformers 4.38 to 4.41)."""
 
-    def __init__(self, width):
+    inv_freq: Tensor
+
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / (1e4 ** (torch.arange(0, width, 2).float() / width)), persistent=False)
 
     @torch.no_grad()
-    def forward(self, x, positions):
+    def forward(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         frequencies = self.inv_freq[None, :, None].float().expand(positions.shape[0], -1, 1)
         places = positions[:, None, :].float()
         with torch.autocast(device_type=x.device.type, enabled=False):
@@ -58,15 +61,10 @@ class ComputedRotary(nn.Module):
         return cos.to(dtype=x.dtype), sin.to(dtype=x.dtype)
 
 
-class VarianceNorm(nn.Module):
+class VarianceNorm(RMSNorm):
     """Only the variance is taken of a float32 copy (MiniCPM; Baichuan's, whose weight has the same dtype)."""
 
-    def __init__(self, width, eps=1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Tensor:
         dtype = hidden.dtype
         variance = hidden.to(torch.float32).pow(2).mean(dim=-1, keepdim=True)
         hidden = (hidden * torch.rsqrt(variance + self.eps)).to(dtype)
@@ -76,7 +74,11 @@ class VarianceNorm(nn.Module):
 class CachedRotary(nn.Module):
     """Tables for every position that the model knows, made once in each layer (transformers 4.31 to 4.36)."""
 
-    def __init__(self, width, positions, dtype=None):
+    inv_freq: Tensor
+    cos_cached: Tensor
+    sin_cached: Tensor
+
+    def __init__(self, width: int, positions: int, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / (1e4 ** (torch.arange(0, width, 2).float() / width)), persistent=False)
         angles = torch.outer(torch.arange(positions).to(self.inv_freq.dtype), self.inv_freq)
@@ -85,18 +87,18 @@ class CachedRotary(nn.Module):
         self.register_buffer("cos_cached", both.cos().to(dtype), persistent=False)
         self.register_buffer("sin_cached", both.sin().to(dtype), persistent=False)
 
-    def forward(self, x, length):
+    def forward(self, x: Tensor, length: int) -> tuple[Tensor, Tensor]:
         return self.cos_cached[:length].to(dtype=x.dtype), self.sin_cached[:length].to(dtype=x.dtype)
 
 
-def rotate_half(x):
+def rotate_half(x: Tensor) -> Tensor:
     """The second half negated, then the first."""
     first = x[..., : x.shape[-1] // 2]
     second = x[..., x.shape[-1] // 2 :]
     return torch.cat((-second, first), dim=-1)
 
 
-def rotated(q, k, cos, sin):
+def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Rotary embedding by halves."""
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     q_turned = (q * cos) + (rotate_half(q) * sin)
@@ -104,7 +106,7 @@ def rotated(q, k, cos, sin):
     return q_turned, k_turned
 
 
-def repeated(x, times):
+def repeated(x: Tensor, times: int) -> Tensor:
     """Keys or values for all heads: a copy, unless there are as many already."""
     batch, heads, length, width = x.shape
     if times == 1:
@@ -112,7 +114,7 @@ def repeated(x, times):
     return x[:, :, None, :, :].expand(batch, heads, times, length, width).reshape(batch, heads * times, length, width)
 
 
-def attend_eager(q, k, v, mask, width):
+def attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, width: int) -> Tensor:
     """Scores, softmax in float32, product."""
     weights = torch.matmul(q, k.transpose(2, 3)) / math.sqrt(width)
     if mask is not None:
@@ -121,12 +123,12 @@ def attend_eager(q, k, v, mask, width):
     return torch.matmul(weights, v)
 
 
-def attend_sdpa(q, k, v, mask):
+def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """PyTorch's kernels."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.0, is_causal=mask is None)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.0, is_causal=mask is None)
 
 
-def additive_mask(attention_mask, hidden):
+def additive_mask(attention_mask: Tensor | None, hidden: Tensor) -> Tensor:
     """Causal and padded, in the dtype of the embeddings, (batch, 1, length, length)."""
     batch, length = hidden.shape[:2]
     least = torch.finfo(hidden.dtype).min
@@ -142,15 +144,79 @@ def additive_mask(attention_mask, hidden):
 class GatedMLP(nn.Module):
     """Llama's."""
 
-    def __init__(self, hidden, intermediate, act):
+    def __init__(self, hidden: int, intermediate: int, act: str) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
         self.up_proj = nn.Linear(hidden, intermediate, bias=False)
         self.down_proj = nn.Linear(intermediate, hidden, bias=False)
         self.act = ACT2FN[act]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+
+
+Turned = tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...] | None]
+"""Query, key and value after the rotary embedding, and what else their code holds by name until its attention is through."""
+
+
+class RemoteAttention(nn.Module):
+    """What follows on query, key and value. `output_name`: of the last matrix."""
+
+    output_name = "o_proj"
+
+    def __init__(self, config: Any, width: int | None = None) -> None:
+        super().__init__()
+        self.heads, self.keys = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
+        self.width = width or config.hidden_size // self.heads
+        self.groups = self.heads // self.keys
+        self.eager = config._attn_implementation == "eager"
+
+    def turned(self, hidden: Tensor, positions: Tensor, *beside: Any) -> Turned:
+        """Shapes: hidden (batch, length, width of the model), each result (batch, heads, length, width of a head)."""
+        raise NotImplementedError
+
+    def forward(self, hidden: Tensor, mask: Tensor | None, positions: Tensor, *beside: Any) -> Tensor:
+        batch, length, _ = hidden.size()
+        (q, k, v), _held = self.turned(hidden, positions, *beside)
+        k = repeated(k, self.groups)
+        v = repeated(v, self.groups)
+        if not self.eager and mask is not None:
+            q = q.contiguous()
+            k = k.contiguous()
+            v = v.contiguous()
+        out = attend_eager(q, k, v, mask, self.width) if self.eager else attend_sdpa(q, k, v, mask)
+        out = out.transpose(1, 2).contiguous()
+        out = out.reshape(batch, length, -1)
+        return getattr(self, self.output_name)(out)
+
+
+class ProjectedAttention(RemoteAttention):
+    """A matrix each for query, key and value, as Llama has them."""
+
+    def __init__(self, config: Any, rotary: Any) -> None:
+        super().__init__(config)
+        bias = config.attention_bias
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * self.width, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, self.keys * self.width, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, self.keys * self.width, bias=bias)
+        self.o_proj = nn.Linear(self.heads * self.width, config.hidden_size, bias=bias)
+        self.rotary_emb = rotary
+
+    def rotate(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Query and key, turned by the tables' rows of the positions."""
+        return rotated(q, k, cos[positions], sin[positions])
+
+    def turned(self, hidden: Tensor, positions: Tensor, *beside: Any) -> Turned:
+        batch, length, _ = hidden.size()
+        q = self.q_proj(hidden)
+        k = self.k_proj(hidden)
+        v = self.v_proj(hidden)
+        q = q.view(batch, length, self.heads, self.width).transpose(1, 2)
+        k = k.view(batch, length, self.keys, self.width).transpose(1, 2)
+        v = v.view(batch, length, self.keys, self.width).transpose(1, 2)
+        cos, sin = self.rotary_emb(v, k.shape[-2])
+        q, k = self.rotate(q, k, cos, sin, positions)
+        return (q, k, v), (cos, sin)
 
 
 class RemoteModel(PreTrainedModel):
@@ -161,7 +227,7 @@ class RemoteModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
 
-    def _init_weights(self, module):
+    def _init_weights(self, module: Any) -> None:
         """Weights are empty."""
 
 
@@ -170,31 +236,31 @@ class RemoteDecoder(RemoteModel):
 
     embedding_name = "embed_tokens"
 
-    def __init__(self, config, layer, norm=RMSNorm):
+    def __init__(self, config: Any, layer: Any, norm: Any = RMSNorm) -> None:
         super().__init__(config)
         setattr(self, self.embedding_name, nn.Embedding(config.vocab_size, config.hidden_size))
         self.layers = nn.ModuleList(layer(config) for _ in range(config.num_hidden_layers))
         self.norm = norm(config.hidden_size)
         self.gradient_checkpointing = False
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> Any:
         return getattr(self, self.embedding_name)
 
-    def mask(self, attention_mask, embeddings):
+    def mask(self, attention_mask: Tensor | None, embeddings: Tensor) -> Tensor | None:
         """None where the kernel can rely on being causal."""
         if self.config._attn_implementation == "sdpa" and attention_mask is None:
             return None
         return additive_mask(attention_mask, embeddings)
 
-    def embed(self, input_ids):
+    def embed(self, input_ids: Tensor) -> Tensor:
         """Token embeddings."""
         return self.get_input_embeddings()(input_ids)
 
-    def beside(self, embeddings, positions):
+    def beside(self, embeddings: Tensor, positions: Tensor) -> Any:
         """What layers are called with beyond mask and positions."""
         return ()
 
-    def forward(self, input_ids=None, attention_mask=None):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         embeddings = self.embed(input_ids)
         positions = torch.arange(embeddings.shape[1], device=embeddings.device).unsqueeze(0)
         mask = self.mask(attention_mask, embeddings)
@@ -213,9 +279,9 @@ class RemoteCausal(RemoteModel):
     """Stack, head and loss."""
 
     head_name = "lm_head"
-    decoder = RemoteDecoder
+    decoder: Any = RemoteDecoder
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         if getattr(config, "num_key_value_heads", 0) is None:
             config.num_key_value_heads = config.num_attention_heads
@@ -223,17 +289,23 @@ class RemoteCausal(RemoteModel):
         setattr(self, self.head_name, nn.Linear(config.hidden_size, config.vocab_size, bias=False))
         self.post_init()
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> Any:
         return self.model.get_input_embeddings()
 
-    def get_output_embeddings(self):
+    def get_output_embeddings(self) -> Any:
         return getattr(self, self.head_name)
 
-    def head(self, hidden):
+    def head(self, hidden: Tensor) -> Tensor:
         """Logits."""
         return getattr(self, self.head_name)(hidden)
 
-    def forward(self, input_ids=None, attention_mask=None, labels=None, **_):
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> Any:
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask)
         logits = self.head(hidden)
         logits = logits.float()

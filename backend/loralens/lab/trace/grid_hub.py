@@ -1,19 +1,20 @@
-"""Cases of models whose code lies beside their weights: published widths, few layers, a small vocabulary where experts fill the memory."""
+"""Generated cases of language models whose code lies beside their weights: published widths, few layers, a small vocabulary where experts fill the memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Final
 
+from loralens.core.jsontext import JsonObject
 from loralens.lab.trace.grid_models import decoder, recipes
 
-_CHATGLM = {
+_CHATGLM: Final[JsonObject] = {
     "model_type": "chatglm", "hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128, "num_attention_heads": 32,
     "multi_query_attention": True, "add_bias_linear": False, "add_qkv_bias": True, "hidden_dropout": 0.0,
     "layernorm_epsilon": 1e-05, "num_layers": 2, "rmsnorm": True, "post_layer_norm": True, "tie_word_embeddings": False,
 }  # fmt: skip
 # name -> config, names for a small LoRA, target for a large one
-CONFIGS: dict[str, tuple[dict[str, Any], list[str], list[str] | str]] = {
+CONFIGS: Final[dict[str, tuple[JsonObject, list[str], list[str] | str]]] = {
     "chatglm3-6b": (
         {**_CHATGLM, "padded_vocab_size": 65024, "multi_query_group_num": 2, "seq_length": 8192},
         ["query_key_value"], "all-linear",
@@ -53,7 +54,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str], list[str] | str]] = {
 }  # fmt: skip
 
 
-def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+def cases() -> Iterator[tuple[str, JsonObject]]:
     """Name and request (config, method, recipe) of every case."""
     for name, (config, few, many) in CONFIGS.items():
         for word, (method, recipe) in recipes(config, few, many).items():

@@ -6,36 +6,35 @@ DakeQQ/Native-LLM-for-Android, Export_ONNX/InternLM/modeling_modified/modeling_i
 
 from __future__ import annotations
 
-from lab.remote.parts import (
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from loralens.lab.trace.hub.parts import (
     ComputedRotary,
+    RemoteAttention,
     RemoteCausal,
     RemoteDecoder,
     RMSNorm,
-    attend_eager,
-    attend_sdpa,
-    config_class,
-    repeated,
+    Turned,
+    own_config,
     rotated,
 )
-from torch import nn
-from transformers.activations import ACT2FN
 
 
-class Attention(nn.Module):
+class Attention(RemoteAttention):
     """Groups of query heads, each followed by its key and its value, in one matrix."""
 
-    def __init__(self, config):
-        super().__init__()
-        self.heads = config.num_attention_heads
-        self.keys = config.num_key_value_heads or self.heads
-        self.width = config.hidden_size // self.heads
-        self.groups = self.heads // self.keys
-        self.eager = config._attn_implementation == "eager"
+    output_name = "wo"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
         self.wqkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.keys) * self.width, bias=config.bias)
         self.wo = nn.Linear(self.heads * self.width, config.hidden_size, bias=config.bias)
         self.rotary_emb = ComputedRotary(self.width)
 
-    def forward(self, hidden, mask, positions):
+    def turned(self, hidden: Tensor, positions: Tensor, *beside: Any) -> Turned:
         batch, length, _ = hidden.size()
         qkv = self.wqkv(hidden)
         qkv = qkv.view(batch, length, self.keys, 2 + self.groups, self.width)
@@ -45,43 +44,34 @@ class Attention(nn.Module):
         v = qkv[..., -1, :].transpose(1, 2)
         cos, sin = self.rotary_emb(v, positions)
         q, k = rotated(q, k, cos, sin)
-        k = repeated(k, self.groups)
-        v = repeated(v, self.groups)
-        if not self.eager and mask is not None:
-            q = q.contiguous()
-            k = k.contiguous()
-            v = v.contiguous()
-        out = attend_eager(q, k, v, mask, self.width) if self.eager else attend_sdpa(q, k, v, mask)
-        out = out.transpose(1, 2).contiguous()
-        out = out.reshape(batch, length, -1)
-        return self.wo(out)
+        return (q, k, v), (qkv, cos, sin)
 
 
 class MLP(nn.Module):
     """`w2(act(w1(x)) * w3(x))`."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.w1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.w3 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.w2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.act = ACT2FN[config.hidden_act]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.w2(self.act(self.w1(x)) * self.w3(x))
 
 
 class Layer(nn.Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.feed_forward = MLP(config)
         self.attention_norm = RMSNorm(config.hidden_size)
         self.ffn_norm = RMSNorm(config.hidden_size)
 
-    def forward(self, hidden, mask, positions):
+    def forward(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
         residual = hidden
         hidden = self.attention_norm(hidden)
         hidden = self.attention(hidden, mask, positions)
@@ -94,16 +84,20 @@ class Layer(nn.Module):
 
 
 class InternLM2Model(RemoteDecoder):
+    """The stack."""
+
     embedding_name = "tok_embeddings"
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__(config, Layer)
 
 
+InternLM2Config = own_config("internlm2", hidden_act="silu", bias=True, num_key_value_heads=None)
+
+
 class InternLM2ForCausalLM(RemoteCausal):
-    config_class = config_class("internlm2", hidden_act="silu", bias=True, num_key_value_heads=None)
+    """The causal language model."""
+
+    config_class = InternLM2Config
     decoder = InternLM2Model
     head_name = "output"
-
-
-MODELS = (InternLM2ForCausalLM,)

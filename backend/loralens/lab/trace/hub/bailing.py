@@ -6,32 +6,30 @@ are left out), and in a public copy of BailingMoeV2's code.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from lab.remote.experts import Gate, GroupGate, SparseBlock
-from lab.remote.parts import (
+from torch import Tensor, nn
+
+from loralens.lab.trace.hub.experts import Gate, GroupGate, SparseBlock
+from loralens.lab.trace.hub.parts import (
     ComputedRotary,
     GatedMLP,
+    RemoteAttention,
     RemoteCausal,
     RemoteDecoder,
-    attend_eager,
-    attend_sdpa,
-    config_class,
-    repeated,
+    RMSNorm,
+    Turned,
+    own_config,
     rotate_half,
     rotated,
 )
-from torch import nn
 
 
-class Norm(nn.Module):
+class Norm(RMSNorm):
     """Llama's, cast after the weight."""
 
-    def __init__(self, width, eps=1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, hidden):
+    def forward(self, hidden: Tensor) -> Tensor:
         dtype = hidden.dtype
         hidden = hidden.to(torch.float32)
         variance = hidden.pow(2).mean(-1, keepdim=True)
@@ -42,13 +40,18 @@ class Norm(nn.Module):
 class GrownRotary(nn.Module):
     """Tables for as many positions as were asked for, made anew when it is first asked, in the dtype of what turns."""
 
-    def __init__(self, width, positions):
+    inv_freq: Tensor
+    cos_cached: Tensor
+    sin_cached: Tensor
+    known: int | None
+
+    def __init__(self, width: int, positions: int) -> None:
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / (1e4 ** (torch.arange(0, width, 2).float() / width)), persistent=False)
         self.grow(positions, self.inv_freq.device, torch.get_default_dtype())
         self.known = None
 
-    def grow(self, length, device, dtype):
+    def grow(self, length: int, device: Any, dtype: Any) -> None:
         self.known = length
         places = torch.arange(length, device=device, dtype=self.inv_freq.dtype)
         angles = torch.outer(places, self.inv_freq.to(places.device))
@@ -56,21 +59,19 @@ class GrownRotary(nn.Module):
         self.register_buffer("cos_cached", both.cos().to(dtype), persistent=False)
         self.register_buffer("sin_cached", both.sin().to(dtype), persistent=False)
 
-    def forward(self, x, length):
+    def forward(self, x: Tensor, length: int) -> tuple[Tensor, Tensor]:
         if self.known is None or length > self.known:
             self.grow(length, x.device, x.dtype)
         return self.cos_cached[:length].to(dtype=x.dtype), self.sin_cached[:length].to(dtype=x.dtype)
 
 
-class Attention(nn.Module):
+class Attention(RemoteAttention):
     """Query, key and value in one matrix; Ling 2 norms query and key and turns a part of them with the model's own tables."""
 
-    def __init__(self, config):
-        super().__init__()
-        self.heads, self.keys = config.num_attention_heads, config.num_key_value_heads
-        self.width = config.head_dim or config.hidden_size // self.heads
-        self.groups = self.heads // self.keys
-        self.eager = config._attn_implementation == "eager"
+    output_name = "dense"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config, config.head_dim)
         self.query_key_value = nn.Linear(
             config.hidden_size, (self.heads + 2 * self.keys) * self.width, bias=config.use_qkv_bias
         )
@@ -81,7 +82,7 @@ class Attention(nn.Module):
             self.rotary_emb = GrownRotary(self.width, config.max_position_embeddings)
         self.dense = nn.Linear(self.heads * self.width, config.hidden_size, bias=config.use_bias)
 
-    def turned(self, q, k, v, positions, tables):
+    def rotate(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, tables: Any) -> Any:
         if not self.second:
             cos, sin = self.rotary_emb(v, k.shape[-2])
             return rotated(q, k, cos[positions], sin[positions]), (cos, sin)
@@ -94,9 +95,9 @@ class Attention(nn.Module):
         k_turned = (k_part * cos) + (rotate_half(k_part) * sin)
         q_turned = torch.cat([q_turned, q_rest], dim=-1)
         k_turned = torch.cat([k_turned, k_rest], dim=-1)
-        return (q_turned, k_turned), None
+        return (q_turned, k_turned), ()
 
-    def forward(self, hidden, mask, positions, tables):
+    def turned(self, hidden: Tensor, positions: Tensor, *beside: Any) -> Turned:
         batch, length, _ = hidden.size()
         qkv = self.query_key_value(hidden)
         qkv = qkv.view(batch, length, self.heads + 2 * self.keys, self.width)
@@ -107,21 +108,14 @@ class Attention(nn.Module):
         if self.second:
             q = self.query_layernorm(q)
             k = self.key_layernorm(k)
-        (q, k), _held = self.turned(q, k, v, positions, tables)
-        k = repeated(k, self.groups)
-        v = repeated(v, self.groups)
-        if not self.eager and mask is not None:
-            q = q.contiguous()
-            k = k.contiguous()
-            v = v.contiguous()
-        out = attend_eager(q, k, v, mask, self.width) if self.eager else attend_sdpa(q, k, v, mask)
-        out = out.transpose(1, 2).contiguous()
-        out = out.reshape(batch, length, -1)
-        return self.dense(out)
+        (q, k), held = self.rotate(q, k, v, positions, beside[0])
+        return (q, k, v), (qkv, *held)
 
 
 class Layer(nn.Module):
-    def __init__(self, config, index):
+    """Pre-norm attention, and an MLP or experts."""
+
+    def __init__(self, config: Any, index: int) -> None:
         super().__init__()
         self.attention = Attention(config)
         gate = GroupGate if config.score_function == "sigmoid" else Gate
@@ -134,7 +128,7 @@ class Layer(nn.Module):
         self.input_layernorm = Norm(config.hidden_size)
         self.post_attention_layernorm = Norm(config.hidden_size)
 
-    def forward(self, hidden, mask, positions, tables):
+    def forward(self, hidden: Any, mask: Tensor | None, positions: Tensor, tables: Any) -> Tensor:
         residual = hidden
         hidden = self.input_layernorm(hidden)
         hidden = self.attention(hidden, mask, positions, tables)
@@ -149,26 +143,30 @@ class Layer(nn.Module):
 
 
 class BailingMoeModel(RemoteDecoder):
+    """The stack; Ling 2 has one set of tables for all layers."""
+
     embedding_name = "word_embeddings"
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         indices = iter(range(config.num_hidden_layers))
         super().__init__(config, lambda config: Layer(config, next(indices)), Norm)
         if config.score_function == "sigmoid":
             width = config.head_dim or config.hidden_size // config.num_attention_heads
             self.rotary_emb = ComputedRotary(int(width * config.partial_rotary_factor))
 
-    def beside(self, embeddings, positions):
+    def beside(self, embeddings: Tensor, positions: Tensor) -> Any:
         return (self.rotary_emb(embeddings, positions) if hasattr(self, "rotary_emb") else None,)
 
 
+BailingMoeConfig = own_config(
+    "bailing_moe", hidden_act="silu", num_key_value_heads=None, use_qkv_bias=False, use_bias=False, head_dim=None,
+    first_k_dense_replace=0, norm_topk_prob=True, num_shared_experts=None, score_function="softmax",
+    max_position_embeddings=16384, tie_word_embeddings=False, partial_rotary_factor=1.0, routed_scaling_factor=1.0,
+)  # fmt: skip
+
+
 class BailingMoeForCausalLM(RemoteCausal):
-    config_class = config_class(
-        "bailing_moe", hidden_act="silu", num_key_value_heads=None, use_qkv_bias=False, use_bias=False, head_dim=None,
-        first_k_dense_replace=0, norm_topk_prob=True, num_shared_experts=None, score_function="softmax",
-        max_position_embeddings=16384, tie_word_embeddings=False, partial_rotary_factor=1.0, routed_scaling_factor=1.0,
-    )  # fmt: skip
+    """The causal language model."""
+
+    config_class = BailingMoeConfig
     decoder = BailingMoeModel
-
-
-MODELS = (BailingMoeForCausalLM,)
