@@ -6,5 +6,6 @@ it('puts a space where a value meets Chinese text, and none between two Chinese 
   expect(spaced('在64 个词元处，噪声95%以内')).toBe('在 64\u00a0个词元处，噪声 95% 以内')
   expect(spaced('第4层')).toBe('第 4\u00a0层')
   expect(spaced('训练 419\u00a0万 个参数')).toBe('训练 419\u00a0万个参数')
+  expect(spaced('386\u00a0毫\u2060秒 至 499\u00a0毫\u2060秒')).toBe('386\u00a0毫\u2060秒至 499\u00a0毫\u2060秒')
   expect(spaced('秩（rank）')).toBe('秩（rank）')
 })

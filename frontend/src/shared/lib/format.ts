@@ -85,10 +85,11 @@ const TIMES: Record<Locale, { h: string; min: string; s: string; ms: string; µs
   en: { h: 'h', min: 'min', s: 's', ms: 'ms', µs: 'µs' },
 }
 
-/** What was measured or computed of one thing: three digits below a minute, as on a clock from there. */
+/** What was measured or computed of one thing: three digits, and as work in hours from an hour on. */
 export function formatSeconds(seconds: number, locale: Locale): string {
-  if (seconds >= 60) return formatHours(seconds / 3600, locale)
-  const { s, ms, µs } = TIMES[locale]
+  const { min, s, ms, µs } = TIMES[locale]
+  if (seconds >= 3597) return formatHours(seconds / 3600, locale)
+  if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)}${JOINT}${min}`
   const [value, unit] = seconds >= 1 ? [seconds, s] : seconds >= 1e-3 ? [seconds * 1e3, ms] : [seconds * 1e6, µs]
   return `${fixed(value, digitsOf(value), locale)}${JOINT}${unit}`
 }

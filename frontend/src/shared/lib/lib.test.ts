@@ -64,10 +64,10 @@ describe('numbers as text', () => {
   })
   it('the same text for the same time, on the clock, as work of one GPU and as a measured time', () => {
     fc.assert(
-      fc.property(fc.double({ min: 1 / 60, max: 47.9, noNaN: true }), language, (hours, locale) => {
+      fc.property(fc.double({ min: 1, max: 47.9, noNaN: true }), language, (hours, locale) => {
         const said = formatHours(hours, locale)
         expect(formatDuration(hours, locale)).toBe(said)
-        expect(formatSeconds(60 * Math.ceil(60 * hours), locale)).toBe(formatHours(Math.ceil(60 * hours) / 60, locale))
+        expect(formatSeconds(3600 * hours, locale)).toBe(said)
       }),
     )
   })
