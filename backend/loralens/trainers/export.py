@@ -206,7 +206,7 @@ def _base(method: str, recipe: Recipe) -> str:
 
 def _shown(row: Word, recipe: Recipe) -> Any:
     """The word's value as JSON; None in a group that is not there."""
-    holder = getattr(recipe, row.group) if row.group else recipe
+    holder = recipe.holder(row)
     return None if holder is None else row.kind.shown(getattr(holder, row.field))
 
 
@@ -218,7 +218,7 @@ def _means(row: Word, method: str, recipe: Recipe) -> bool:
 
 def _is_set(row: Word, recipe: Recipe, usual: Mapping[str, Any]) -> bool:
     """Was a word that means nothing here set all the same? `usual`: what the recipe's own trainer has."""
-    if row.group and getattr(recipe, row.group) is None:
+    if recipe.holder(row) is None:
         return False
     default = 2 * recipe.lora.rank if row.name == "alpha" else row.default
     return _shown(row, recipe) not in (default, usual.get(row.name, default))

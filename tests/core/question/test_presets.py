@@ -106,3 +106,29 @@ def test_unknown_trainers_are_refused():
 def test_no_trainer_changes_nothing():
     assert as_trained(Recipe(), "qlora") == Recipe()
     json.dumps(estimate({}))
+
+
+@pytest.mark.parametrize("trainer", ["none", "trl"])
+def test_how_a_base_is_packed_does_not_say_that_it_is(trainer: str) -> None:
+    asked = {"model": "qwen2.5-0.5b", "method": "lora"}
+    words = {"trainer": trainer, "quantization": {"group_size": 64}}
+    plain = memory_answer({**asked, "recipe": {"trainer": trainer}})["estimates"][0]
+    row = memory_answer({**asked, "recipe": words})["estimates"][0]
+    assert (row["peak"], row["regime"]) == (plain["peak"], plain["regime"])
+    idle = [{"words": ["group_size"], "reason": "no quantization is named, and only qlora packs by itself"}]
+    assert [one for one in row["without_effect"] if one not in plain["without_effect"]] == idle
+    own = memory_answer({**asked, "method": "qlora", "recipe": words})["estimates"][0]["recipe"]["quantization"]
+    assert own is not None and (own["type"], own["group_size"]) == ("nf4", 64)
+    by_name = memory_answer({**asked, "model": "TheBloke/Llama-2-7B-GPTQ", "recipe": words})["estimates"][0]
+    assert by_name["recipe"]["quantization"] == {**own, "type": "gptq4"} | {
+        name: by_name["recipe"]["quantization"][name] for name in ("double_quant", "prepare_kbit")
+    }
+
+
+def test_full_fine_tuning_has_no_packing_anywhere() -> None:
+    asked = {"model": "qwen2.5-0.5b", "method": "full"}
+    plain, row = (
+        memory_answer({**asked, "recipe": {"quantization": packing}})["estimates"][0] for packing in (None, "nf4")
+    )
+    assert row["without_effect"] == [{"words": ["quantization"], "reason": "weights that train are not packed"}]
+    assert row["moments"] == plain["moments"]

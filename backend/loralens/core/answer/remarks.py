@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from loralens.core.architecture.families.fused_mixers import FUSED
 from loralens.core.question.media import MEDIA_WORDS
@@ -74,7 +74,7 @@ def _of_machines(recipe: Recipe) -> list[str]:
 
 def is_set(row: Word, recipe: Recipe) -> bool:
     """Does the recipe have something else than the usual value?"""
-    holder: Any = getattr(recipe, row.group) if row.group else recipe
+    holder = recipe.holder(row)
     if holder is None:
         return False
     value = row.kind.shown(getattr(holder, row.field))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loralens.core.architecture.registry import build
 from loralens.core.errors import LoraLensError
-from loralens.core.question.presets import as_trained
+from loralens.core.question.presets import as_trained, packed_by
 
 if TYPE_CHECKING:
     from loralens.core.question.model import Model
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def trained(model: Model, method: str, recipe: Recipe) -> Recipe:
-    """The recipe with its trainer's defaults; a model to which PEFT refuses adapters on every layer keeps PEFT's targets."""
+    """The recipe with the packing that the method has and its trainer's defaults.
+
+    A model to which PEFT refuses adapters on every layer keeps PEFT's targets.
+    """
+    recipe = packed_by(recipe, method)
     if not recipe.left_open:
         return recipe
     open_all = "target_modules" in recipe.left_open and method != "full" and refuses_all_linear(model.config)

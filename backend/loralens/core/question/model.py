@@ -69,9 +69,10 @@ class Model:
                 field="method",
                 hint=f"try model={self.id} for the original, or method=qlora",
             )
-        if self.packing is None or recipe.quantization is not None:
+        if self.packing is None or (recipe.quantization is not None and not recipe.unnamed_packing):
             return recipe
-        return replace(recipe, quantization=Quantization(type=self.packing))
+        packing = replace(recipe.quantization or Quantization(), type=self.packing)
+        return replace(recipe, quantization=packing, left_open=recipe.left_open - {"quantization"})
 
     def assumptions(self, method: str, recipe: Recipe) -> list[str]:
         """What the name of the model adds to an answer's assumptions."""

@@ -31,6 +31,10 @@ class Need:
 
 ADAPTER: Final = Need("full fine-tuning has no adapter", lambda method, _: method != "full")
 FROZEN_BASE: Final = Need("weights that train are not packed", lambda method, _: method != "full")
+NAMED: Final = Need(
+    "no quantization is named, and only qlora packs by itself",
+    lambda _, r: r.quantization is not None or r.idle_packing is None,
+)
 FULL: Final = Need("only full fine-tuning trains layers of the model itself", lambda method, _: method == "full")
 CHECKPOINTS: Final = Need(
     "nothing is checkpointed without gradient_checkpointing", lambda _, r: r.gradient_checkpointing

@@ -135,6 +135,16 @@ def preset(name: str) -> Preset:
     return Preset(name, given["title"], given["library"], given["version"], rows, notes, given.get("lists_linears", ""))
 
 
+def packed_by(recipe: Recipe, method: str) -> Recipe:
+    """The recipe with the packing that this method has: none with `full`, and one that nobody named is for `qlora`, which packs by itself."""
+    packing, unnamed = recipe.quantization, recipe.unnamed_packing
+    if packing is None or (method != "full" and not unnamed):
+        return recipe
+    if method == "qlora":
+        return recipe if recipe.trainer != NO_TRAINER else replace(recipe, left_open=frozenset())
+    return replace(recipe, quantization=None, idle_packing=replace(packing, type="") if unnamed else packing)
+
+
 def as_trained(recipe: Recipe, method: str, *, leave: frozenset[str] = frozenset()) -> Recipe:
     """The recipe with the words that were left open filled as its trainer has them for this method.
 

@@ -8,7 +8,7 @@ from typing import Any
 from loralens.core.errors import InvalidInput
 from loralens.core.question.kinds import Choice, Maybe, Truth, Whole
 from loralens.core.question.names import Names
-from loralens.core.question.needs import BITSANDBYTES, FOUR_BIT_PACKING, FROZEN_BASE, GPTQ, RAISED, WHOLE_BASE
+from loralens.core.question.needs import BITSANDBYTES, FOUR_BIT_PACKING, FROZEN_BASE, GPTQ, NAMED, RAISED, WHOLE_BASE
 from loralens.core.question.packings import QUANTIZATIONS, PackingName
 from loralens.core.question.precision import DTYPES
 from loralens.core.question.words import read_group, word
@@ -31,38 +31,38 @@ class Quantization:
         True,
         Truth(),
         "Quantize the quantization constants too.",
-        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
+        needs=(FROZEN_BASE, NAMED, FOUR_BIT_PACKING),
     )
     compute_dtype: str = word(
         "bfloat16",
         Choice(DTYPES),
         "Data type into which quantized weights are dequantized.",
-        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
+        needs=(FROZEN_BASE, NAMED, FOUR_BIT_PACKING),
     )
     prepare_kbit: bool = word(
         True,
         Truth(),
         "Prepare as PEFT's prepare_model_for_kbit_training does.",
-        needs=(FROZEN_BASE, WHOLE_BASE, RAISED),
+        needs=(FROZEN_BASE, NAMED, WHOLE_BASE, RAISED),
     )
     pack_experts: bool = word(
         False,
         Truth(),
         "Pack the stacked experts of a mixture too, as Unsloth and Axolotl's quantize_moe_experts do.",
-        needs=(FROZEN_BASE, FOUR_BIT_PACKING),
+        needs=(FROZEN_BASE, NAMED, FOUR_BIT_PACKING),
     )
     group_size: int = word(
         128,
         Whole(-1, 65_536),
         "Weights per scale (GPTQ, AWQ, HQQ); -1: one scale per row.",
-        needs=(FROZEN_BASE, GPTQ),
+        needs=(FROZEN_BASE, NAMED, GPTQ),
     )
     skip_modules: tuple[str, ...] | None = word(
         None,
         Maybe(Names()),
         "Linear layers that bitsandbytes leaves as they are, names with commas; none: the head.",
         aliases=("llm_int8_skip_modules",),
-        needs=(FROZEN_BASE, BITSANDBYTES),
+        needs=(FROZEN_BASE, NAMED, BITSANDBYTES),
     )
 
     @staticmethod

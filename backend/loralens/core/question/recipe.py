@@ -226,6 +226,8 @@ class Recipe:
     evaluation: Evaluation = field(default=Evaluation())
     left_open: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """Flat names of the words that nobody said, where a trainer is to fill them (`presets.as_trained`)."""
+    idle_packing: Quantization | None = field(default=None, repr=False)
+    """What was said of a packing though nothing is packed (`presets.packed_by`); its type is empty where none was named."""
 
     @staticmethod
     def from_mapping(given: Any = None) -> Recipe:
@@ -256,9 +258,20 @@ class Recipe:
         )
 
     @property
+    def unnamed_packing(self) -> bool:
+        """Is it said how a base is packed, but not that it is? Then it is meant for a method that packs by itself."""
+        return self.quantization is not None and "quantization" in self.left_open
+
+    @property
     def keeps_outputs(self) -> bool:
         """Is what the model returns alive in backward, in the step and in the next forward pass?"""
         return LOSS_TABLE[self.loss].kept or (self.keep_outputs and not framework(self))
+
+    def holder(self, row: Word) -> Any:
+        """What holds the word's value: for words of a packing, said though nothing is packed, what was said; else None."""
+        if row.group == "quantization" and self.quantization is None and self.idle_packing is not None:
+            return self.idle_packing if self.idle_packing.type or row.name != "quantization" else None
+        return getattr(self, row.group) if row.group else self
 
     def get(self, name: str) -> Any:
         """A word's value by its flat name, as JSON; None for a packing's words where nothing is packed."""
@@ -325,4 +338,7 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
             field="checkpoint_saves",
             hint="try checkpoint_reentrant=false, or checkpoint_saves=inputs",
         )
-    return recipe if recipe.trainer == NO_TRAINER else replace(recipe, left_open=left_open(ALL_WORDS, entries))
+    said = left_open(ALL_WORDS, entries)
+    if recipe.trainer == NO_TRAINER:  # nothing fills them; only how a base is packed may be said without that it is
+        said &= {"quantization"} if recipe.quantization is not None else set()
+    return replace(recipe, left_open=said)
