@@ -277,3 +277,17 @@ def test_context_parallel_without_a_strategy_is_remarked_upon():
     alone, summed = (estimate("qwen2.5-0.5b", "lora", cp=2, gpus=2, strategy=name) for name in ("none", "ddp"))
     assert any("nothing sums them" in line for line in alone.assumptions())
     assert not any("nothing sums them" in line for line in summed.assumptions())
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "cuda-before-8"])
+def test_what_a_length_is_cut_to_decides_on_every_card(accelerator: str) -> None:
+    def asked(length: int):
+        recipe = {"sequence_length": length, "accelerator": accelerator, "gradient_checkpointing": False}
+        return memory_answer({"model": "whisper-tiny", "method": "full", "recipe": recipe}, verdicts=False)[
+            "estimates"
+        ][0]
+
+    cut, longest = asked(4096), asked(448)
+    assert cut["peak"] == longest["peak"]
+    assert cut["without_effect"] == [{"words": ["sequence_length"], "reason": "it is cut to what this model takes"}]
+    assert longest["without_effect"] == []

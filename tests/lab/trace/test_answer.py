@@ -59,3 +59,27 @@ def test_the_table_names_every_byte(tmp_path, capsys):
     sizes = [int(line.split()[0].replace(",", "")) for line in table.splitlines()[1:]]
     assert sum(sizes) == peak
     assert "model.layers.*.mlp.gate_proj" in table and "<- peak" in events
+
+
+BERT = {"model_type": "bert", "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "max_position_embeddings": 128, "attention_probs_dropout_prob": 0.1}  # fmt: skip
+WHISPER = {"model_type": "whisper", "vocab_size": 512, "d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 256,
+           "decoder_ffn_dim": 256, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_mel_bins": 16,
+           "max_source_positions": 96, "max_target_positions": 48, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+           "decoder_start_token_id": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [BERT, WHISPER], ids=lambda config: config["model_type"])
+def test_the_math_kernel_drops_and_makes_a_mask_only_where_something_is_hidden(config):
+    recipe = {"sequence_length": 48, "gradient_checkpointing": False, "accelerator": "cuda-before-8"}
+    *_, result = job.run({"config": config, "methods": ["full"], "recipe": recipe})
+    assert [traced["computed"]["difference_bytes"] for traced in result["traces"]] == [0]
+
+
+def test_open_targets_are_traced_as_they_are_computed():
+    recipe = {"sequence_length": 48}
+    *_, result = job.run({"config": WHISPER, "methods": ["lora"], "recipe": recipe})  # PEFT has no default for it
+    assert result["traces"][0]["parameters"]["trainable"] == 6 * 2 * (
+        2 * 8 * 128
+    )  # q_proj and v_proj of six attentions
+    assert result["traces"][0]["computed"]["difference_bytes"] == 0

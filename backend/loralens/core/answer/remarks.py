@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
     from loralens.core.question.words import Word
 
+CUT: Final = "sequence_length is cut to "
+"""How a family begins to say that it does so."""
 _SEQUENCE = VARIABLES.index("sequence_length")
 
 
@@ -89,7 +91,8 @@ def _why_idle(row: Word, plan: CompiledPlan, recipe: Recipe) -> str | None:
         if not need.holds(plan.method, recipe):
             return need.otherwise
     if row.name == "sequence_length" and not _depends_on_length(plan):
-        return "this model's input has one size"
+        cut = any(said.startswith(CUT) for said in plan.assumptions)
+        return "it is cut to what this model takes" if cut else "this model's input has one size"
     if row.name == "mixer_kernels" and FUSED not in plan.assumptions:
         return "this model has no state-space or linear-attention layers with kernels of their own"
     if row.name == "pack_experts" and not any(".experts." in item.parameter.label for item in plan.held):

@@ -16,7 +16,7 @@ from loralens.core.tape.cost import NOTHING, Costs, attention
 from loralens.core.tape.forked import Inputs, on_both
 from loralens.core.tape.graph import Tensor
 from loralens.core.tape.kernels import ALIGNMENT, FLASH, MATH, Asked, choose
-from loralens.core.tape.size import ONE, SEQUENCE, SEQUENCE_SQUARED, TOKENS_BY_SEQUENCE, ZERO, Size
+from loralens.core.tape.size import ONE, SEQUENCE, TOKENS_BY_SEQUENCE, ZERO, Size
 from loralens.core.tape.work import bytes_of
 
 if TYPE_CHECKING:
@@ -220,8 +220,9 @@ class Attention:
         scaled_q = ops.scale(t, q, "attention (math): scaled query")
         rows = self._rows(q)
         met = rows.times(self.keys)
-        size, held = (SEQUENCE_SQUARED, "float32") if mask is None else (met, dtype)
-        table = t.new(size, held, 1, "attention (math): additive mask")
+        size, held = (self.keys.times(self.keys), "float32") if mask is None else (met, dtype)
+        made = mask is not None or self.causal  # of no mask, and nothing ahead to hide, none is made
+        table = t.new(size, held, 1, "attention (math): additive mask") if made else None
         all_k, all_v = k.view(), v.view()
         if groups > 1 and not shared:
             all_k, all_v = (
@@ -244,12 +245,15 @@ class Attention:
         masked = t.new(scores.numel, "bool", 1, "attention (math): which scores are minus infinity", "temporaries")
         none = t.new(rows * self.heads, "bool", 1, "attention (math): which rows hold nothing else", "temporaries")
         t.end(none, masked, table, scores)
-        weights = t.new(softmax.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
+        weights = ops.dropout(t, softmax, self.dropout, "attention (math): dropout")
+        if weights is not softmax:
+            t.end(softmax)
+        unused = t.new(weights.numel, dtype, 1, "attention (math): probabilities, not used", "temporaries")
         if by_head and (groups == 1 or shared):
             third = ops.copy(t, all_v, "attention (math): value for all heads", v.numel * groups)
         out = ops.matmul(
             t,
-            softmax,
+            weights,
             third,
             rows * (self.heads * self.value_dim),
             self.value_dim,
@@ -258,7 +262,7 @@ class Attention:
         )
         t.end(third)
         out = ops.cast(t, out, dtype, "attention (math): output cast back")
-        t.end(all_v, all_k, v, q, k, scaled_q, weights, softmax)
+        t.end(all_v, all_k, v, q, k, scaled_q, unused, weights)
         return ops.copy(t, out, "attention: output by token", width=self.heads * self.value_dim)
 
     def _eager(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.answer.answers import read_body
 from loralens.core.answer.estimate import estimate_model
 from loralens.core.answer.trainer import trained
+from loralens.core.architecture.registry import build
 from loralens.core.errors import LoraLensError
+from loralens.core.methods.adapters import settled
 from loralens.core.question.model import Model
 from loralens.core.question.recipe import Recipe
 from loralens.extras import needing
@@ -53,7 +56,7 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for number, method in enumerate(methods):
         yield {"type": "progress", "method": method, "done": number, "total": len(methods)}
         started = time.perf_counter()
-        recipe = trained(model, method, asked)
+        recipe = as_computed(model, method, trained(model, method, asked))
         result = trace(model.config, method, recipe)
         seconds = round(time.perf_counter() - started, 2)
         traces.append(
@@ -67,6 +70,19 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "versions": versions(),
         "leaves_out": list(LEAVES_OUT),
     }
+
+
+def as_computed(model: Model, method: str, recipe: Recipe) -> Recipe:
+    """The recipe with the target modules that are computed where it names none, and PEFT has none for the family either."""
+    from loralens.lab.trace.build import usual_targets
+
+    named = recipe.lora.target_modules is not None or recipe.lora.target_parameters
+    if method == "full" or named or usual_targets(model.config.get("model_type")) is None:
+        return recipe
+    try:
+        return replace(recipe, lora=settled(build(model.config), recipe.lora))
+    except LoraLensError:  # a family that is not walked: every linear layer is traced
+        return recipe
 
 
 def described(method: str, result: TraceResult) -> dict[str, object]:

@@ -63,12 +63,12 @@ class WhisperWidths:
 class WhisperAttention(Module):
     """Four projections; the key has no bias. Query, key and value are copied to lie by head."""
 
-    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int, dropout: float, *, causal: bool) -> None:
         self.k_proj = Linear(hidden, hidden, name="attention key")
         self.v_proj = Linear(hidden, hidden, True, name="attention value")
         self.q_proj = Linear(hidden, hidden, True, name="attention query")
         self.out_proj = Linear(hidden, hidden, True, name="attention output projection")
-        self._heads, self._width, self._dropout = heads, hidden // heads, dropout
+        self._heads, self._width, self._dropout, self._causal = heads, hidden // heads, dropout, causal
 
     def forward(self, t: Tape, x: Tensor, call: Call, mask: Tensor | None, seen: Tensor, keys: Size) -> Tensor:
         """Shapes: x (rows, hidden) to the same; `seen` (any rows, hidden) is what key and value are made of."""
@@ -90,6 +90,7 @@ class WhisperAttention(Module):
             heads_first=True,
             softmax_dtype=None,
             returns_weights=True,
+            causal=self._causal,
             keys=keys,
         )
         out: Tensor = self.out_proj(t, kernel(t, q, k, v, mask).view(self._heads * width))
@@ -101,10 +102,10 @@ class WhisperLayer(Module):
 
     def __init__(self, w: WhisperWidths, intermediate: int, heads: int, crosses: bool) -> None:
         hidden = w.hidden
-        self.self_attn: Module = WhisperAttention(hidden, heads, w.attention_dropout)
+        self.self_attn: Module = WhisperAttention(hidden, heads, w.attention_dropout, causal=crosses)
         self.self_attn_layer_norm = LayerNorm(hidden)
         if crosses:
-            self.encoder_attn = WhisperAttention(hidden, heads, w.attention_dropout)
+            self.encoder_attn = WhisperAttention(hidden, heads, w.attention_dropout, causal=False)
             self.encoder_attn_layer_norm = LayerNorm(hidden)
         self.fc1 = Linear(hidden, intermediate, True, name="mlp up")
         self.fc2 = Linear(intermediate, hidden, True, name="mlp down")
