@@ -46,6 +46,9 @@ def main() -> int:
                 assert server.stdout is not None
                 first = server.stdout.readline()
                 address = "http://127.0.0.1:" + first.split("localhost:")[1].split("/")[0].strip()
+                urllib.request.urlopen(
+                    f"{address}/api/openapi.json", timeout=300
+                ).close()  # Schemathesis waits 10 s for it
                 command = [given.schemathesis, "--config-file", str(HERE / "schemathesis.toml"), "run"]
                 command += [f"{address}/api/openapi.json", "--wait-for-schema", "60", "--request-timeout", "120"]
                 command += ["--phases", given.phases, "--seed", given.seed, "-n", given.examples]
