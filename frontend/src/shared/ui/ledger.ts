@@ -31,7 +31,7 @@ export const reasonIn = (locale: Locale, text: string): string => (locale === 'e
 
 /** Where the rule behind a term comes from. */
 export const sourceIn = (locale: Locale, text: string): string =>
-  locale === 'en' ? text : (SOURCES[text] ?? text.replace(/^traced: /, '追踪：'))
+  locale === 'en' ? text : (SOURCES[text] ?? text.replace(/^traced: /, '跟踪：'))
 
 export function assumptionIn(locale: Locale, text: string): string {
   if (locale === 'en') return joined(text)
