@@ -248,6 +248,16 @@ def test_language_model_and_tower_are_the_whole(name: str) -> None:
     assert count_parameters(config).total + tower == sum(parameter.numel() for parameter in whole.parameters())
 
 
+@pytest.mark.parametrize(("outer", "inner"), [(True, False), (False, True), (None, True)])
+def test_the_text_of_llama_4_says_whether_its_head_is_tied(outer: bool | None, inner: bool) -> None:
+    from core.architecture.transformers_models import meta_model, total
+
+    config = {"model_type": "llama4", **CASES["llama4"]}
+    config |= {"text_config": {**config["text_config"], "tie_word_embeddings": inner}}
+    config |= {} if outer is None else {"tie_word_embeddings": outer}
+    assert count_parameters(config).total == total(meta_model(config))
+
+
 def test_the_published_total_of_gemma_3_4b_is_language_model_and_siglip() -> None:
     """The released config.json states few fields of the text model; the rest are transformers' defaults."""
     config = {

@@ -99,6 +99,7 @@ _TIED: Final = (
     "ernie4_5_vl_moe",
 )  # whose head is tied where the file does not say
 _OUTER_ALONE: Final = ("step3p7",)  # whose text's own type and tie transformers does not read
+_INNER_ALONE: Final = ("llama4", "kimi_vl")  # whose language model is a whole causal one, tied as its own config says
 TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")
 
@@ -135,6 +136,8 @@ def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     wrapper = outer.text("model_type", "")
     # PaliGemma switches it on for its prefix, which is a mask of its own making
     instead: dict[str, object] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
+    if wrapper in _INNER_ALONE:
+        return inner.over(instead, defaults)
     if outer.has("tie_word_embeddings") or wrapper.endswith("_thinker") or wrapper in _TIED + _OUTER_ALONE:
         said = outer.flag("tie_word_embeddings", wrapper in _TIED)
         instead["tie_word_embeddings"] = said or (wrapper in _EITHER and inner.flag("tie_word_embeddings", False))
