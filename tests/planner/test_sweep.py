@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from loralens.core.answer.answers import memory_answer
 from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.planner.points import peaks_one_by_one
 from loralens.planner.question import read_question
-from loralens.planner.sweep import MAX_POINTS, peaks, sweep_answer
+from loralens.planner.sweep import MAX_POINTS, MOST_JUDGED, peaks, sweep_answer
 
 
 @pytest.mark.parametrize("model", ["7B", "mistral-7b-v0.1", "qwen2.5-0.5b"])
@@ -50,10 +51,38 @@ def test_a_trainer_fills_what_the_sweep_leaves_open() -> None:
     assert answer["recipe"]["gradient_checkpointing"] is True
 
 
-def test_beside_an_engine_no_point_has_a_verdict() -> None:
+BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
+    "an engine": ("rtx-4090", {"objective": {"type": "grpo"}, "rollout": {"engine": "vllm"}}),
+    "an evaluation": ("t4", {"evaluation": {"samples": 64, "batch_size": 8, "metrics": "logits"}}),
+    "a machine": (
+        "rtx-4090",
+        {"parallelism": {"gpus": 8, "strategy": "zero3", "offload": "optimizer", "host_memory": 60.0}},
+    ),
+    "one pool": ("custom:24GiB", {"parallelism": {"host_memory": 1.0}}),
+}
+"""What has to fit beside the step."""
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_what_stands_beside_the_step_is_judged_at_every_point(what: str) -> None:
+    gpu, recipe = BESIDE[what]
+    lengths, batches = [256, 2048, 16384], [1, 16]
+    body = {"model": "qwen2.5-1.5b", "method": "lora", "gpu": gpu, "recipe": recipe}
+    axes = {"sequence_length": lengths, "micro_batch_size": batches}
+    (sweep,) = sweep_answer({**body, "sweep": axes})["sweeps"]
+    single = []
+    for length, batch in product(lengths, batches):
+        here = {**recipe, "sequence_length": length, "micro_batch_size": batch}
+        (found,) = memory_answer({**body, "recipe": here})["estimates"]
+        single.append(found["fits"][0]["verdict"])
+    assert sweep["verdicts"] == single
+    assert sweep["fits"] == [verdict == "fits" for verdict in single]
+
+
+def test_beside_an_engine_many_points_have_no_verdict() -> None:
     recipe = {"objective": {"type": "grpo"}, "rollout": {"engine": "vllm"}}
     body = {"model": "qwen2.5-0.5b", "method": "lora", "gpu": "a100", "recipe": recipe}
-    (sweep,) = sweep_answer({**body, "sweep": {"sequence_length": [512]}})["sweeps"]
+    (sweep,) = sweep_answer({**body, "sweep": {"sequence_length": [512] * (MOST_JUDGED + 1)}})["sweeps"]
     assert sweep["verdicts"] is None
     assert sweep["fits"] is None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -38,6 +39,8 @@ MAX_PLANS: Final = 64
 """A plan takes some 50 ms to make, and a few models need one for each number of tokens."""
 MAX_HUGE_POINTS: Final = 5_000
 """Where bytes leave 64 bits: Python's integers take a quarter of a millisecond for each point."""
+MOST_JUDGED: Final = 256
+"""Points that are estimated whole for their verdict; each takes some milliseconds."""
 SAFE_INT64: Final = 2**56
 """Bytes. Above it the bands' percentages could leave 64 bits, and Python's integers take over."""
 
@@ -49,7 +52,8 @@ def sweep_answer(body: Any) -> SweepAnswer:
     `phase_names`. Of a traced model the values that no plan of it covers are left out.
 
     With a `gpu`, `verdicts` judges every point as `/api/memory` would, and `fits` says for which the verdict is
-    `fits`; neither is known where an engine that generates has to fit beside the step.
+    `fits`. Where more than the step has to fit (an engine, an evaluation, what a machine keeps), every point is
+    estimated whole; neither is known of more than MOST_JUDGED points then.
 
     Raises:
         InvalidInput: no sweep, a value out of range, too many points, or anything else in the body that is malformed.
@@ -80,7 +84,7 @@ def sweep_answer(body: Any) -> SweepAnswer:
             "phases": phases,
         }
         if device is not None:
-            verdicts = found.verdicts(zip(least, safe, strict=True), device)
+            verdicts = found.verdicts(zip(least, safe, strict=True), device) or _judged(question, axes, device)
             row["verdicts"] = verdicts
             row["fits"] = None if verdicts is None else [one == "fits" for one in verdicts]
         sweeps.append(row)
@@ -98,6 +102,22 @@ def sweep_answer(body: Any) -> SweepAnswer:
         "phase_names": names,
         "sweeps": sweeps,
     }
+
+
+def _judged(question: Question, axes: Mapping[str, list[int]], device: catalogue.Gpu) -> list[str] | None:
+    """The verdict of every point's whole estimate; None of too many."""
+    if prod(len(values) for values in axes.values()) > MOST_JUDGED:
+        return None
+    points = (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+    return [
+        replace(
+            question,
+            recipe=_at(question.recipe, *_first({name: [value] for name, value in point.items()}, question.recipe)),
+        )
+        .estimate()
+        .fits((device.id,))[0]["verdict"]
+        for point in points
+    ]
 
 
 def _found(

@@ -200,10 +200,11 @@ class Estimate:
     def verdicts(self, needed: Iterable[tuple[int, int]], gpu: catalogue.Gpu) -> list[str] | None:
         """Verdicts of steps that differ from this one in size alone, by their (least, safe) bytes; see `fits`.
 
-        None where an engine has to fit beside the step: then those bytes do not decide.
+        None where those bytes alone do not decide: an engine or an evaluation has to fit too, or what a machine has.
         """
         beside = self.iteration([gpu.id])
-        if beside and beside["cards"]:
+        machine = self.host.offloaded or self.recipe.parallelism.host_memory is not None or gpu.unified_memory_bytes
+        if machine or self.evaluation is not None or (beside and beside["cards"]):
             return None
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
         return [verdict(ends, gpu.memory_bytes, unknown=unknown) for ends in needed]
