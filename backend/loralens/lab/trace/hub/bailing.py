@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loralens.lab.trace.hub.experts import Gate, GroupGate, SparseBlock
+from loralens.lab.trace.hub.experts import GroupGate, HubGate, HubSparseBlock
 from loralens.lab.trace.hub.parts import (
     ComputedRotary,
-    GatedMLP,
-    RemoteAttention,
+    HubGatedMLP,
+    HubRemoteAttention,
+    HubRemoteDecoder,
+    HubRMSNorm,
     RemoteCausal,
-    RemoteDecoder,
-    RMSNorm,
     Turned,
     own_config,
     rotate_half,
@@ -26,7 +26,7 @@ from loralens.lab.trace.hub.parts import (
 )
 
 
-class Norm(RMSNorm):
+class HubBailingNorm(HubRMSNorm):
     """Llama's, cast after the weight."""
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class GrownRotary(nn.Module):
         return self.cos_cached[:length].to(dtype=x.dtype), self.sin_cached[:length].to(dtype=x.dtype)
 
 
-class Attention(RemoteAttention):
+class HubBailingAttention(HubRemoteAttention):
     """Query, key and value in one matrix; Ling 2 norms query and key and turns a part of them with the model's own tables."""
 
     output_name = "dense"
@@ -77,7 +77,7 @@ class Attention(RemoteAttention):
         )
         self.second = config.score_function == "sigmoid"
         if self.second:
-            self.query_layernorm, self.key_layernorm = Norm(self.width), Norm(self.width)
+            self.query_layernorm, self.key_layernorm = HubBailingNorm(self.width), HubBailingNorm(self.width)
         else:
             self.rotary_emb = GrownRotary(self.width, config.max_position_embeddings)
         self.dense = nn.Linear(self.heads * self.width, config.hidden_size, bias=config.use_bias)
@@ -112,21 +112,21 @@ class Attention(RemoteAttention):
         return (q, k, v), (qkv, *held)
 
 
-class Layer(nn.Module):
+class HubBailingLayer(nn.Module):
     """Pre-norm attention, and an MLP or experts."""
 
     def __init__(self, config: Any, index: int) -> None:
         super().__init__()
-        self.attention = Attention(config)
-        gate = GroupGate if config.score_function == "sigmoid" else Gate
+        self.attention = HubBailingAttention(config)
+        gate = GroupGate if config.score_function == "sigmoid" else HubGate
         dense = index < config.first_k_dense_replace
         self.mlp = (
-            GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+            HubGatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
             if dense
-            else SparseBlock(config, gate)
+            else HubSparseBlock(config, gate)
         )
-        self.input_layernorm = Norm(config.hidden_size)
-        self.post_attention_layernorm = Norm(config.hidden_size)
+        self.input_layernorm = HubBailingNorm(config.hidden_size)
+        self.post_attention_layernorm = HubBailingNorm(config.hidden_size)
 
     def forward(self, hidden: Any, mask: Tensor | None, positions: Tensor, tables: Any) -> Tensor:
         residual = hidden
@@ -142,14 +142,14 @@ class Layer(nn.Module):
         return hidden
 
 
-class BailingMoeModel(RemoteDecoder):
+class BailingMoeModel(HubRemoteDecoder):
     """The stack; Ling 2 has one set of tables for all layers."""
 
     embedding_name = "word_embeddings"
 
     def __init__(self, config: Any) -> None:
         indices = iter(range(config.num_hidden_layers))
-        super().__init__(config, lambda config: Layer(config, next(indices)), Norm)
+        super().__init__(config, lambda config: HubBailingLayer(config, next(indices)), HubBailingNorm)
         if config.score_function == "sigmoid":
             width = config.head_dim or config.hidden_size // config.num_attention_heads
             self.rotary_emb = ComputedRotary(int(width * config.partial_rotary_factor))

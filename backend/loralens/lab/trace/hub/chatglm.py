@@ -16,7 +16,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from loralens.lab.trace.hub.parts import RemoteModel, own_config
 
 
-class Norm(nn.Module):
+class HubChatGLMNorm(nn.Module):
     """Only the variance is taken of a float32 copy; the product is float32 until the end."""
 
     def __init__(self, config: Any) -> None:
@@ -31,7 +31,7 @@ class Norm(nn.Module):
         return (self.weight * hidden).to(dtype)
 
 
-class Rotary(nn.Module):
+class HubChatGLMRotary(nn.Module):
     """Cosine and sine of every position that the model knows, made in each forward pass."""
 
     inv_freq: Tensor
@@ -79,7 +79,7 @@ def turned(x: Tensor, table: Tensor, first: bool) -> Tensor:
     return torch.cat((out, passed), dim=-1)
 
 
-class Attention(nn.Module):
+class HubChatGLMAttention(nn.Module):
     """Few heads for keys and values, in one matrix with the query's."""
 
     def __init__(self, config: Any) -> None:
@@ -131,7 +131,7 @@ class Attention(nn.Module):
         return self.dense(out)
 
 
-class MLP(nn.Module):
+class HubChatGLMMLP(nn.Module):
     """Gate and up in one matrix."""
 
     def __init__(self, config: Any) -> None:
@@ -151,15 +151,15 @@ class MLP(nn.Module):
         return self.dense_4h_to_h(inner)
 
 
-class Block(nn.Module):
-    """Pre-norm attention and MLP."""
+class HubChatGLMBlock(nn.Module):
+    """Pre-norm attention and HubChatGLMMLP."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.input_layernorm = Norm(config)
-        self.self_attention = Attention(config)
-        self.post_attention_layernorm = Norm(config)
-        self.mlp = MLP(config)
+        self.input_layernorm = HubChatGLMNorm(config)
+        self.self_attention = HubChatGLMAttention(config)
+        self.post_attention_layernorm = HubChatGLMNorm(config)
+        self.mlp = HubChatGLMMLP(config)
         self.dropout = config.hidden_dropout
 
     def forward(self, hidden: Tensor, mask: Tensor | None, table: Tensor) -> Tensor:
@@ -183,8 +183,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.final_layernorm = Norm(config)
+        self.layers = nn.ModuleList(HubChatGLMBlock(config) for _ in range(config.num_layers))
+        self.final_layernorm = HubChatGLMNorm(config)
         self.gradient_checkpointing = False
 
     def forward(self, hidden: Tensor, mask: Tensor | None, table: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
         return hidden
 
 
-class Embedding(nn.Module):
+class HubChatGLMEmbedding(nn.Module):
     """Rows of the table, in the order of dimensions that the layers take."""
 
     def __init__(self, config: Any) -> None:
@@ -218,8 +218,8 @@ class Transformer(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.embedding = Embedding(config)
-        self.rotary_pos_emb = Rotary(config.kv_channels // 2)
+        self.embedding = HubChatGLMEmbedding(config)
+        self.rotary_pos_emb = HubChatGLMRotary(config.kv_channels // 2)
         self.encoder = Encoder(config)
         self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
         self.length, self.first = config.seq_length, config.sequence_first

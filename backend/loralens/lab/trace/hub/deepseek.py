@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from loralens.lab.trace.hub.bailing import GrownRotary
 from loralens.lab.trace.hub.experts import in_turn
 from loralens.lab.trace.hub.parts import (
-    GatedMLP,
+    HubGatedMLP,
+    HubRemoteDecoder,
+    HubRMSNorm,
     ProjectedAttention,
     RemoteCausal,
-    RemoteDecoder,
-    RMSNorm,
     own_config,
 )
 
 
-class Gate(nn.Module):
+class HubDeepSeekGate(nn.Module):
     """Softmax in the weights' dtype, and a loss that balances the experts of each sample."""
 
     def __init__(self, config: Any) -> None:
@@ -65,20 +65,20 @@ class Balance(torch.autograd.Function):
         return grad, torch.ones(1, dtype=ctx.dtype, device=grad.device) if ctx.wanted else None
 
 
-class SparseBlock(nn.Module):
+class HubDeepSeekSparseBlock(nn.Module):
     """Router, experts, and an MLP for every token."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.experts = nn.ModuleList(
-            GatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act)
+            HubGatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act)
             for _ in range(config.n_routed_experts)
         )
-        self.gate = Gate(config)
+        self.gate = HubDeepSeekGate(config)
         self.shared_experts = None
         if config.n_shared_experts:
             width = config.moe_intermediate_size * config.n_shared_experts
-            self.shared_experts = GatedMLP(config.hidden_size, width, config.hidden_act)
+            self.shared_experts = HubGatedMLP(config.hidden_size, width, config.hidden_act)
         self.chosen = config.num_experts_per_tok
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class SparseBlock(nn.Module):
         return y
 
 
-class Attention(ProjectedAttention):
+class HubDeepSeekAttention(ProjectedAttention):
     """Each layer has tables of its own."""
 
     def __init__(self, config: Any) -> None:
@@ -106,18 +106,20 @@ class Attention(ProjectedAttention):
         super().__init__(config, GrownRotary(width, config.max_position_embeddings))
 
 
-class Layer(nn.Module):
+class HubDeepSeekLayer(nn.Module):
     """Pre-norm attention, and an MLP or experts."""
 
     def __init__(self, config: Any, index: int) -> None:
         super().__init__()
-        self.self_attn = Attention(config)
+        self.self_attn = HubDeepSeekAttention(config)
         sparse = index >= config.first_k_dense_replace and index % config.moe_layer_freq == 0
         self.mlp = (
-            SparseBlock(config) if sparse else GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+            HubDeepSeekSparseBlock(config)
+            if sparse
+            else HubGatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
         )
-        self.input_layernorm = RMSNorm(config.hidden_size)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size)
+        self.input_layernorm = HubRMSNorm(config.hidden_size)
+        self.post_attention_layernorm = HubRMSNorm(config.hidden_size)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
         residual = hidden
@@ -131,12 +133,12 @@ class Layer(nn.Module):
         return hidden
 
 
-class DeepseekModel(RemoteDecoder):
+class DeepseekModel(HubRemoteDecoder):
     """The stack."""
 
     def __init__(self, config: Any) -> None:
         indices = iter(range(config.num_hidden_layers))
-        super().__init__(config, lambda config: Layer(config, next(indices)))
+        super().__init__(config, lambda config: HubDeepSeekLayer(config, next(indices)))
 
 
 DeepseekConfig = own_config(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loralens.lab.trace.hub.parts import GatedMLP
+from loralens.lab.trace.hub.parts import HubGatedMLP
 
 
 def _rows(mask: Tensor, experts: int) -> Tensor:
@@ -65,7 +65,7 @@ def in_turn(experts: nn.ModuleList, hidden: Tensor, chosen: Tensor) -> Tensor:
     return y
 
 
-class Gate(nn.Module):
+class HubGate(nn.Module):
     """Softmax of all experts, the best of which are scaled to one (Ling 1)."""
 
     def __init__(self, config: Any) -> None:
@@ -119,20 +119,20 @@ class GroupGate(nn.Module):
         return numbers, weights, logits
 
 
-class SparseBlock(nn.Module):
+class HubSparseBlock(nn.Module):
     """Router, experts, and an MLP for every token."""
 
     def __init__(self, config: Any, gate: Any) -> None:
         super().__init__()
         self.experts = nn.ModuleList(
-            GatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act)
+            HubGatedMLP(config.hidden_size, config.moe_intermediate_size, config.hidden_act)
             for _ in range(config.num_experts)
         )
         self.gate = gate(config)
         self.shared_experts = None
         if config.num_shared_experts:
             width = config.moe_intermediate_size * config.num_shared_experts
-            self.shared_experts = GatedMLP(config.hidden_size, width, config.hidden_act)
+            self.shared_experts = HubGatedMLP(config.hidden_size, width, config.hidden_act)
         self.chosen = config.num_experts_per_tok
 
     def forward(self, hidden: Tensor) -> Any:

@@ -13,17 +13,17 @@ from transformers.activations import ACT2FN
 
 from loralens.lab.trace.hub.parts import (
     ComputedRotary,
-    RemoteAttention,
+    HubRemoteAttention,
+    HubRemoteDecoder,
+    HubRMSNorm,
     RemoteCausal,
-    RemoteDecoder,
-    RMSNorm,
     Turned,
     own_config,
     rotated,
 )
 
 
-class Attention(RemoteAttention):
+class HubInternLM2Attention(HubRemoteAttention):
     """Groups of query heads, each followed by its key and its value, in one matrix."""
 
     output_name = "wo"
@@ -47,7 +47,7 @@ class Attention(RemoteAttention):
         return (q, k, v), (qkv, cos, sin)
 
 
-class MLP(nn.Module):
+class HubInternLM2MLP(nn.Module):
     """`w2(act(w1(x)) * w3(x))`."""
 
     def __init__(self, config: Any) -> None:
@@ -61,15 +61,15 @@ class MLP(nn.Module):
         return self.w2(self.act(self.w1(x)) * self.w3(x))
 
 
-class Layer(nn.Module):
-    """Pre-norm attention and MLP."""
+class HubInternLM2Layer(nn.Module):
+    """Pre-norm attention and HubInternLM2MLP."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.attention = Attention(config)
-        self.feed_forward = MLP(config)
-        self.attention_norm = RMSNorm(config.hidden_size)
-        self.ffn_norm = RMSNorm(config.hidden_size)
+        self.attention = HubInternLM2Attention(config)
+        self.feed_forward = HubInternLM2MLP(config)
+        self.attention_norm = HubRMSNorm(config.hidden_size)
+        self.ffn_norm = HubRMSNorm(config.hidden_size)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
         residual = hidden
@@ -83,13 +83,13 @@ class Layer(nn.Module):
         return hidden
 
 
-class InternLM2Model(RemoteDecoder):
+class InternLM2Model(HubRemoteDecoder):
     """The stack."""
 
     embedding_name = "tok_embeddings"
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config, Layer)
+        super().__init__(config, HubInternLM2Layer)
 
 
 InternLM2Config = own_config("internlm2", hidden_act="silu", bias=True, num_key_value_heads=None)

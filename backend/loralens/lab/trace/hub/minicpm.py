@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from loralens.lab.trace.hub.parts import (
     CachedRotary,
-    GatedMLP,
+    HubGatedMLP,
+    HubRemoteDecoder,
+    HubVarianceNorm,
     ProjectedAttention,
     RemoteCausal,
-    RemoteDecoder,
-    VarianceNorm,
     own_config,
     rotate_half,
 )
@@ -35,7 +35,7 @@ def turned(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) ->
     return q_turned.to(dtype=dtype), k_turned.to(dtype=dtype)
 
 
-class Attention(ProjectedAttention):
+class HubMiniCPMAttention(ProjectedAttention):
     """Query and key are turned in float32, by tables that are float32."""
 
     def __init__(self, config: Any) -> None:
@@ -46,15 +46,15 @@ class Attention(ProjectedAttention):
         return turned(q, k, cos, sin, positions)
 
 
-class Layer(nn.Module):
+class HubMiniCPMLayer(nn.Module):
     """Branches are scaled."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.self_attn = Attention(config)
-        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
-        self.input_layernorm = VarianceNorm(config.hidden_size)
-        self.post_attention_layernorm = VarianceNorm(config.hidden_size)
+        self.self_attn = HubMiniCPMAttention(config)
+        self.mlp = HubGatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.input_layernorm = HubVarianceNorm(config.hidden_size)
+        self.post_attention_layernorm = HubVarianceNorm(config.hidden_size)
         self.scale = config.scale_depth / math.sqrt(config.num_hidden_layers)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
@@ -69,11 +69,11 @@ class Layer(nn.Module):
         return hidden
 
 
-class MiniCPMModel(RemoteDecoder):
+class MiniCPMModel(HubRemoteDecoder):
     """The stack; embeddings are scaled."""
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config, Layer, VarianceNorm)
+        super().__init__(config, HubMiniCPMLayer, HubVarianceNorm)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         return self.embed_tokens(input_ids) * self.config.scale_emb

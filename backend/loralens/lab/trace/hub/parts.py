@@ -16,16 +16,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 def own_config(model_type: str, **defaults: Any) -> Any:
     """A configuration of that type; what a config.json leaves out has the code's default."""
 
-    class Own(PretrainedConfig):
+    class HubOwn(PretrainedConfig):
         def __init__(self, **given: Any) -> None:
             super().__init__(**{**defaults, **given})
 
-    Own.model_type = model_type
-    Own.__name__ = Own.__qualname__ = f"{model_type.title().replace('_', '').replace('-', '')}Config"
-    return Own
+    HubOwn.model_type = model_type
+    HubOwn.__name__ = HubOwn.__qualname__ = f"{model_type.title().replace('_', '').replace('-', '')}Config"
+    return HubOwn
 
 
-class RMSNorm(nn.Module):
+class HubRMSNorm(nn.Module):
     """Llama's: float32 until just before the weight."""
 
     def __init__(self, width: int, eps: float = 1e-6) -> None:
@@ -61,7 +61,7 @@ class ComputedRotary(nn.Module):
         return cos.to(dtype=x.dtype), sin.to(dtype=x.dtype)
 
 
-class VarianceNorm(RMSNorm):
+class HubVarianceNorm(HubRMSNorm):
     """Only the variance is taken of a float32 copy (MiniCPM; Baichuan's, whose weight has the same dtype)."""
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def additive_mask(attention_mask: Tensor | None, hidden: Tensor) -> Tensor:
     return mask
 
 
-class GatedMLP(nn.Module):
+class HubGatedMLP(nn.Module):
     """Llama's."""
 
     def __init__(self, hidden: int, intermediate: int, act: str) -> None:
@@ -159,7 +159,7 @@ Turned = tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...] | None]
 """Query, key and value after the rotary embedding, and what else their code holds by name until its attention is through."""
 
 
-class RemoteAttention(nn.Module):
+class HubRemoteAttention(nn.Module):
     """What follows on query, key and value. `output_name`: of the last matrix."""
 
     output_name = "o_proj"
@@ -190,7 +190,7 @@ class RemoteAttention(nn.Module):
         return getattr(self, self.output_name)(out)
 
 
-class ProjectedAttention(RemoteAttention):
+class ProjectedAttention(HubRemoteAttention):
     """A matrix each for query, key and value, as Llama has them."""
 
     def __init__(self, config: Any, rotary: Any) -> None:
@@ -231,12 +231,12 @@ class RemoteModel(PreTrainedModel):
         """Weights are empty."""
 
 
-class RemoteDecoder(RemoteModel):
+class HubRemoteDecoder(RemoteModel):
     """The stack under the head: embedding, layers of one signature, final norm."""
 
     embedding_name = "embed_tokens"
 
-    def __init__(self, config: Any, layer: Any, norm: Any = RMSNorm) -> None:
+    def __init__(self, config: Any, layer: Any, norm: Any = HubRMSNorm) -> None:
         super().__init__(config)
         setattr(self, self.embedding_name, nn.Embedding(config.vocab_size, config.hidden_size))
         self.layers = nn.ModuleList(layer(config) for _ in range(config.num_hidden_layers))
@@ -279,7 +279,7 @@ class RemoteCausal(RemoteModel):
     """Stack, head and loss."""
 
     head_name = "lm_head"
-    decoder: Any = RemoteDecoder
+    decoder: Any = HubRemoteDecoder
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
