@@ -5,12 +5,12 @@ python code/part2/01_full_finetuning_problems.py --model qwen2.5-7b --tasks 20 -
 """
 
 from lesson import arguments, gib, pick, run, say, step, table
-from loralens.planner.phases import phase_breakdowns
 from tqdm import tqdm
 
 import loralens
 from loralens.lab.forgetting import job
 from loralens.planner.fit import fit_answer
+from loralens.planner.phases import phase_breakdowns
 
 PARTS = {
     "weights_bytes": ("权重", "weights"),

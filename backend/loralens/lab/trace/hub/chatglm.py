@@ -152,7 +152,7 @@ class HubChatGLMMLP(nn.Module):
 
 
 class HubChatGLMBlock(nn.Module):
-    """Pre-norm attention and HubChatGLMMLP."""
+    """Pre-norm attention and MLP."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ class HubInternLM2MLP(nn.Module):
 
 
 class HubInternLM2Layer(nn.Module):
-    """Pre-norm attention and HubInternLM2MLP."""
+    """Pre-norm attention and MLP."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
