@@ -113,7 +113,8 @@ def several_gpus(question: Question, device: Gpu) -> SeveralGpus | None:
     for count in (2**power for power in range(1, 11)):
         if least > count * device.memory_bytes:  # a share of the weights alone is more
             continue
-        sharded = replace(question, recipe=replace(question.recipe, parallelism=Parallelism(count, "fsdp2")))
+        shared = Parallelism(count, "fsdp2", host_memory=question.recipe.parallelism.host_memory)
+        sharded = replace(question, recipe=replace(question.recipe, parallelism=shared))
         try:
             needed = sharded.estimate().overhead.needed[1]
         except LoraLensError:  # this method or model is not modelled on several GPUs

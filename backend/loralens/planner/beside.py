@@ -16,8 +16,12 @@ WHY: Final = "With this share the engine has room for its weights and one sequen
 
 
 def fits_card(question: Question, device: Gpu) -> bool:
-    """Memory covers the step to be safe, and the engine beside it where there is one."""
-    if question.estimate().overhead.needed[1] > device.memory_bytes:
+    """Memory covers the step to be safe, and what stands beside it: an engine, an evaluation, what a machine says it has."""
+    found = question.estimate()
+    if found.overhead.needed[1] > device.memory_bytes:
+        return False
+    machine = () if found.host.verdict(found.recipe) is None and found.host.much_unsaid(found.recipe) else ("tight",)
+    if any(one == "does_not_fit" or one in machine for one in found.moments.beside(device)):
         return False
     card = _card(question, device)
     return card is None or card["verdict"] == "fits"
