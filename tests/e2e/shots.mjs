@@ -124,12 +124,9 @@ const SCENES = {
       else await page.locator('.wide .btn').click()
       await page.locator('[data-all-words] summary').click()
       await calm(page)
-      // A sheet scrolls by itself: for the picture it is as long as what it has.
-      await page.evaluate(() => {
-        const style = document.querySelector('dialog.sheet')?.style
-        if (style)
-          Object.assign(style, { position: 'absolute', maxHeight: 'none', height: 'auto', overflow: 'visible' })
-      })
+      // A sheet scrolls by itself: for the picture the screen is as long as what it has.
+      const long = await page.evaluate(() => document.querySelector('dialog.sheet[open]')?.scrollHeight)
+      if (long) await page.setViewportSize({ width, height: Math.ceil(long / 0.8) })
     },
     keep: ['dialog.sheet, #setup-more'],
   },
