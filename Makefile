@@ -90,6 +90,10 @@ e2e: ## The page in a real browser
 shots: ## Pictures of every scene of the page in two languages, two themes and three widths, to be looked at: make shots OUT=folder
 	node tests/e2e/shots.mjs $(or $(OUT),frontend/screenshots/shots)
 
+.PHONY: pictures
+pictures: ## The READMEs' pictures of the page, after npm --prefix frontend run build
+	node tests/e2e/pictures.mjs
+
 .PHONY: api-types
 api-types: ## Write frontend/openapi.json and the page's API types from the backend
 	PYTHONPATH=backend $(PY)/python -c "import json; from loralens.api.app import create_app; print(json.dumps(create_app().openapi(), ensure_ascii=False, indent=1))" > frontend/openapi.json

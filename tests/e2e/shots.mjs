@@ -37,7 +37,7 @@ const MESSAGE =
 async function unfold(page) {
   for (let round = 0; round < 4; round++) {
     const opened = await page.evaluate(() => {
-      const closed = [...document.querySelectorAll('main details:not([open]) > summary')]
+      const closed = [...document.querySelectorAll('main details:not([open], [data-configs]) > summary')]
       const seen = closed.filter((summary) => summary.checkVisibility())
       for (const summary of seen) summary.click()
       return seen.length
@@ -60,22 +60,27 @@ async function calm(page) {
   await page.waitForLoadState('networkidle')
 }
 
-/** Every section is there, and was seen, so that each has asked its question. */
-async function everything(page) {
+/** The sections that are kept are there, and were seen, so that each has asked its question and has its answer. */
+async function everything(page, { keep } = {}) {
   await ready(page)
   await showEverything(page)
-  for (const part of await page.locator('section[id], [data-plans], [data-holds]').all()) {
+  const seen = keep?.filter((selector) => selector.startsWith('#')) ?? ['section[id]']
+  for (const part of await page.locator([...seen, '[data-plans]', '[data-holds]'].join()).all()) {
     await part.evaluate((element) => element.scrollIntoView())
     await page.waitForTimeout(120)
   }
-  for (const part of ['#story .story', '#time .budget']) {
-    await page.locator(part).scrollIntoViewIfNeeded()
-    await page.locator(`${part}[aria-busy=false]`).waitFor()
+  for (const [section, busy] of [
+    ['#story', '.story'],
+    ['#time', '.budget'],
+  ]) {
+    if (keep && !keep.includes(section)) continue
+    await page.locator(`${section} ${busy}`).scrollIntoViewIfNeeded()
+    await page.locator(`${section} ${busy}[aria-busy=false]`).waitFor()
   }
   await calm(page)
 }
-const whole = async (page) => {
-  await everything(page)
+const whole = async (page, scene) => {
+  await everything(page, scene)
   await unfold(page)
   await calm(page)
 }
@@ -110,7 +115,11 @@ const SCENES = {
     act: whole,
     keep: ['[data-answer]', '#compare', '#fit', '#timeline'],
   },
-  experts: { path: '/part2?m=gpt-oss-20b&k=qlora', act: whole, keep: ['[data-answer]', '#compare', '#fit', '#time'] },
+  experts: {
+    path: '/part2?m=gpt-oss-20b&k=qlora',
+    act: whole,
+    keep: ['[data-answer]', '#compare', '#fit', '#time'],
+  },
   refused: {
     path: '/part2?m=llama-2-7b&k=qlora&checkpoint_every=4&gc=0&n=50',
     act: everything,
@@ -118,7 +127,7 @@ const SCENES = {
   },
   settings: {
     path: '/part2?optimizer=adamw_8bit&gpus=8&strategy=fsdp2',
-    async act(page, width) {
+    async act(page, { width }) {
       await ready(page)
       if (width < 1000) await openSettings(page)
       else await page.locator('.wide .btn').click()
@@ -154,7 +163,7 @@ const SCENES = {
   },
   cite: {
     path: '/part2',
-    async act(page, width) {
+    async act(page, { width }) {
       await ready(page)
       if (width < 1000) await openSettings(page)
       else await page.locator('.wide .btn').click()
@@ -213,9 +222,12 @@ async function dialog(page, name, field) {
   }
 }
 
-/** Boxes of the page, in its own coordinates, that a scene keeps. */
+/** Boxes of the page, in its own coordinates, that a scene keeps; what is not kept is hidden, a long page takes long to draw. */
 const boxes = (page, keep) =>
   page.evaluate((selectors) => {
+    if (selectors)
+      for (const section of document.querySelectorAll('section[id]'))
+        if (!section.matches(selectors.join())) section.style.display = 'none'
     const wide = document.documentElement.clientWidth
     if (!selectors) return [{ x: 0, y: 0, width: wide, height: document.documentElement.scrollHeight }]
     return selectors
@@ -270,7 +282,7 @@ async function shoot(context, combination, [scene, { path, act, keep, screen, fi
     expected: ['404', '422'],
   })
   page.setDefaultTimeout(60_000)
-  await act(page, combination.width)
+  await act(page, { width: combination.width, keep })
   if (screen) await page.screenshot({ path: join(folder, `${label}.01.png`) })
   else {
     await page.evaluate(() => scrollTo(0, 0))
