@@ -101,7 +101,7 @@ const SCENES = {
     keep: ['[data-answer]', '#fit', '#time'],
   },
   drive: {
-    path: '/part2?m=llama-3.1-70b&k=full&g=h100-80gb&gpus=8&strategy=zero3&offload=parameters&offload_device=nvme',
+    path: '/part2?m=llama-3.1-70b&k=full&g=h100-80gb&gpus=8&strategy=zero3&offload=optimizer&offload_device=nvme',
     act: whole,
     keep: ['[data-answer]', '#compare', '#fit', '#time'],
   },
