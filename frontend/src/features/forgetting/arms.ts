@@ -3,7 +3,8 @@ import { useLocale } from '@/shared/i18n'
 import type { Arm } from './useForgetting'
 
 const COLOURS = ['var(--lora)', 'var(--base)', 'var(--violet)', 'var(--teal)', 'var(--gain)', 'var(--slate)']
-const DASHES = ['7 4', '2 4', '10 3 2 3', '4 2', '1 3', '12 4']
+/** Fewer than colours, so that no two of thirty lines are drawn alike. */
+const DASHES = ['7 4', '2 4', '10 3 2 3', '4 2', '12 4']
 
 export interface ArmStyle {
   colour: string

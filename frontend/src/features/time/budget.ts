@@ -14,9 +14,11 @@ const GROUP_OF: Record<string, string> = {
   communication: 'communication',
   bubble: 'bubble',
   waiting: 'waiting',
+  rollout_prefill: 'generation',
+  rollout_decode: 'generation',
 }
 export const REST = 'rest'
-export const GROUPS = [...Object.keys(GROUP_OF), REST]
+export const GROUPS = [...new Set(Object.values(GROUP_OF)), REST]
 /** A difference under this share of the step is not worth a word. */
 const WORTH_SAYING = 0.02
 
