@@ -55,8 +55,7 @@ class Word:
             "minimum": schema.get("minimum"),
             "maximum": schema.get("maximum"),
             "common": self.common,
-            "kept": self.kept,
-        }
+        } | ({"kept": True} if self.kept else {})
 
 
 def word(

@@ -21,7 +21,7 @@ export interface Word {
   maximum: number | null
   common: boolean
   /** A search among plans for several GPUs takes this word of theirs as it is, and does not choose by it. */
-  kept: boolean
+  kept?: true
 }
 
 /** The words that are set, by name; every other one has its default. */

@@ -17,17 +17,6 @@ export interface Catalogue {
   gpu: ComputedRef<ShownGpu | undefined>
 }
 
-/** The spelling under which the catalogue files a name; source: `loralens.core.catalogue._names.key`. */
-export const key = (name: string): string => name.toLowerCase().replaceAll('_', ' ').trim().split(/\s+/).join('-')
-
-/** The GPU of this id, name or alias. */
-export const gpuCalled = <Row extends Pick<GpuRow, 'id' | 'name' | 'aliases'>>(
-  rows: readonly Row[],
-  name: string,
-): Row | undefined =>
-  rows.find((row) => row.id === name) ??
-  rows.find((row) => [row.id, row.name, ...row.aliases].some((other) => key(other) === key(name)))
-
 export function useCatalogue(settings: Part2Settings) {
   const { t } = useLocale()
   const models = useQuery({
@@ -45,9 +34,12 @@ export function useCatalogue(settings: Part2Settings) {
   const rows = computed(() => gpus.data.value?.gpus ?? [])
   // A link may say an alias: from here on it is the GPU's id, which every list and every later link has.
   watch(
-    () => gpuCalled(rows.value, settings.gpu)?.id,
-    (id) => {
-      if (id !== undefined) settings.gpu = id
+    rows,
+    async (known) => {
+      const { gpu } = settings
+      if (known.length === 0 || known.some((row) => row.id === gpu)) return
+      const { gpuCalled } = await import('./gpuAlias')
+      if (settings.gpu === gpu) settings.gpu = gpuCalled(known, gpu)?.id ?? gpu
     },
     { immediate: true },
   )

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import gpus from '../../../../backend/loralens/core/catalogue/data/gpus.json'
-import { gpuCalled } from './useCatalogue'
+import { gpuCalled } from './gpuAlias'
 
 const rows = (gpus as unknown as { gpus: { id: string; name: string; aliases: string[] }[] }).gpus
 
