@@ -17,7 +17,7 @@ from loralens.core.answer.serving import serving_answer
 from loralens.core.catalogue import models, read, reading
 from loralens.core.catalogue._resolution import NAMES
 from loralens.core.errors import InvalidInput, UnknownModel
-from loralens.core.question.recipe import QUANTIZATIONS
+from loralens.core.question.packings import QUANTIZATIONS
 
 CORPUS: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parent / "names.jsonl").read_text("utf-8").splitlines()
