@@ -74,7 +74,8 @@ def trace_events(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def as_computed(model: Model, method: str, recipe: Recipe) -> Recipe:
     """The recipe with the target modules that are computed where it names none, and PEFT has none for the family either."""
-    from loralens.lab.trace.build import usual_targets
+    with needing("trace", "tracing"):
+        from loralens.lab.trace.build import usual_targets
 
     named = recipe.lora.target_modules is not None or recipe.lora.target_parameters
     if method == "full" or named or usual_targets(model.config.get("model_type")) is None:
