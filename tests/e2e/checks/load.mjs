@@ -4,8 +4,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { assert, equal, openPage, post, ROOT, settled } from '../lib.mjs'
 
-/** The goal is 90,000 in both languages: English has 89,635, Chinese is 410 above it. */
-const LIMIT = 90_500
+const LIMIT = 90_000
 const DEFAULT = {
   model: 'llama-2-7b',
   gpu: 'rtx-4090',

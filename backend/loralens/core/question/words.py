@@ -44,10 +44,9 @@ class Word:
     def to_dict(self) -> dict[str, object]:
         """The row as JSON, for programs that make a form of it; such a program has words of its own for `help`."""
         schema = self.kind.schema()
-        return {
+        row = {
             "name": self.name,
             "group": self.group or "recipe",
-            "path": self.path,
             "type": self.kind.form or self.kind.text,
             "nullable": self.kind.nullable,
             "default": self.default,
@@ -55,7 +54,9 @@ class Word:
             "minimum": schema.get("minimum"),
             "maximum": schema.get("maximum"),
             "common": self.common,
-        } | ({"kept": True} if self.kept else {})
+        }
+        only_where_said = {"field": self.field != self.name and self.field, "kept": self.kept}
+        return row | {name: value for name, value in only_where_said.items() if value}
 
 
 def word(

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { formOf, parseOwnGpu, readOwnGpu } from './ownGpu'
+import { parseOwnGpu } from './ownGpu'
+import { formOf, readOwnGpu } from './ownGpuForm'
 
 const thousandths = (min: number, max: number): fc.Arbitrary<string> =>
   fc.integer({ min: min * 1000, max: max * 1000 }).map((value) => String(value / 1000))

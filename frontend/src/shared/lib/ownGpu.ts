@@ -8,9 +8,6 @@ export const OWN = 'custom:'
 
 export type OwnField = 'memory' | 'bandwidth' | 'rate' | 'name'
 
-/** What a form holds: text as typed. */
-export type OwnGpuForm = Record<OwnField, string>
-
 interface Unit {
   field: OwnField
   unit: string
@@ -31,7 +28,7 @@ const UNITS: readonly Unit[] = [
   { field: 'rate', unit: 'TFLOP/s', least: 0.01, most: 100_000 },
 ]
 const QUANTITY = /^(\d{1,7}(?:\.\d{1,3})?)\s*([a-z/]{2,8})$/i
-const NAME = /^[\p{L}\p{N}_ .()-]{1,60}$/u
+export const NAME = /^[\p{L}\p{N}_ .()-]{1,60}$/u
 
 export interface OwnGpu {
   /** Canonical text, the same that the API answers as `id`. */
@@ -51,7 +48,7 @@ const canonical = (digits: string, unit: string): string =>
     .replace(/(\.\d*?)0+$/, '$1')
     .replace(/\.$/, '')}${unit}`
 
-function quantity(text: string): { unit: Unit; text: string; value: number } | null {
+export function quantity(text: string): { unit: Unit; text: string; value: number } | null {
   const match = QUANTITY.exec(text)
   const unit = match && UNITS.find((item) => (item.said ?? item.unit).toLowerCase() === match[2]!.toLowerCase())
   if (!match || !unit) return null
@@ -93,34 +90,4 @@ export function parseOwnGpu(text: string): OwnGpu | null {
     rate: found.get('rate')?.value ?? null,
     name,
   }
-}
-
-/** A unit that was typed is kept; a bare number means GiB, GB/s or TFLOP/s. */
-const withUnit = (text: string, unit: string): string =>
-  /^[\d.]+$/.test(text.trim()) ? `${text.trim()}${unit}` : text.trim()
-
-/** The GPU of a form, or which fields cannot be used. */
-export function readOwnGpu(form: OwnGpuForm): { gpu: OwnGpu } | { wrong: OwnField[] } {
-  const parts: Record<OwnField, string> = {
-    memory: withUnit(form.memory, 'GiB'),
-    bandwidth: withUnit(form.bandwidth, 'GB/s'),
-    rate: withUnit(form.rate, 'TFLOP/s'),
-    name: form.name.trim(),
-  }
-  const wrong = (['memory', 'bandwidth', 'rate'] as const).filter((field) =>
-    parts[field] === '' ? field === 'memory' : quantity(parts[field])?.unit.field !== field,
-  ) as OwnField[]
-  if (parts.name !== '' && !NAME.test(parts.name)) wrong.push('name')
-  if (wrong.length > 0) return { wrong }
-  const gpu = parseOwnGpu(
-    OWN + [parts.memory, parts.bandwidth, parts.rate, parts.name && `name=${parts.name}`].filter(Boolean).join(','),
-  )
-  return gpu ? { gpu } : { wrong: ['memory'] }
-}
-
-/** The form of a GPU that is chosen already. */
-export function formOf(gpu: OwnGpu | null): OwnGpuForm {
-  const text = (value: number | null | undefined): string =>
-    value === null || value === undefined ? '' : String(value)
-  return { memory: gpu?.memory ?? '', bandwidth: text(gpu?.bandwidth), rate: text(gpu?.rate), name: gpu?.name ?? '' }
 }

@@ -27,7 +27,12 @@ export interface Word {
 /** The words that are set, by name; every other one has its default. */
 export type Words = Readonly<Record<string, Json>>
 
-export const WORDS: readonly Word[] = table as unknown as Word[]
+type Row = Omit<Word, 'path'> & { /** In its group, where that is another than its name. */ field?: string }
+
+export const WORDS: readonly Word[] = (table as Row[]).map((row) => {
+  const field = row.field ?? row.name
+  return { ...row, path: row.group === 'recipe' ? field : `${row.group}.${field}` }
+})
 export const WORD: ReadonlyMap<string, Word> = new Map(WORDS.map((word) => [word.name, word]))
 
 /** Names or patterns of layers, library versions: what one line of a link may hold of them. */
