@@ -20,8 +20,8 @@ def fits_card(question: Question, device: Gpu) -> bool:
     found = question.estimate()
     if found.overhead.needed[1] > device.memory_bytes:
         return False
-    machine = () if found.host.verdict(found.recipe) is None and found.host.much_unsaid(found.recipe) else ("tight",)
-    if any(one == "does_not_fit" or one in machine for one in found.moments.beside(device)):
+    # a machine of which nobody says what it has is not held against the card
+    if any(one != "fits" for one in found.moments.beside(device, unsaid=False)):
         return False
     card = _card(question, device)
     return card is None or card["verdict"] == "fits"

@@ -11,11 +11,26 @@ from typing import Final
 from loralens.core.answer.plan import plan_for
 from loralens.core.answer.planned import CompiledPlan
 from loralens.core.errors import InputTooLarge
+from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES
 from loralens.planner.question import Question
 
 MAX_POINTS: Final = 5_000
 """A point takes a quarter of a millisecond, and four times that compiled to WebAssembly."""
+
+
+def setting_of(recipe: Recipe) -> dict[str, int]:
+    """What a plan varies, as the recipe has it."""
+    return {
+        "micro_batch_size": recipe.micro_batch_size,
+        "sequence_length": recipe.sequence_length,
+        "rank": recipe.lora.rank,
+    }
+
+
+def at_setting(recipe: Recipe, batch: int, length: int, rank: int) -> Recipe:
+    """The recipe at other values of what a plan varies."""
+    return replace(recipe, micro_batch_size=batch, sequence_length=length, lora=replace(recipe.lora, rank=rank))
 
 
 def peaks_one_by_one(question: Question, axes: Mapping[str, list[int]]) -> tuple[list[int], list[int]]:
@@ -31,12 +46,7 @@ def peaks_one_by_one(question: Question, axes: Mapping[str, list[int]]) -> tuple
             field="sweep",
             hint="use fewer values, or ask a server (./start.sh), which has NumPy",
         )
-    recipe = question.recipe
-    base = {
-        "micro_batch_size": recipe.micro_batch_size,
-        "sequence_length": recipe.sequence_length,
-        "rank": recipe.lora.rank,
-    }
+    recipe, base = question.recipe, setting_of(question.recipe)
     plans: list[CompiledPlan] = []
     sizes: list[int] = []
     phases: list[int] = []
@@ -44,8 +54,7 @@ def peaks_one_by_one(question: Question, axes: Mapping[str, list[int]]) -> tuple
         batch, length, rank = (dict(zip(axes, values, strict=True)).get(name, base[name]) for name in VARIABLES)
         plan = next((plan for plan in plans if plan.validity.covers(batch, length, rank)), None)
         if plan is None:
-            here = replace(recipe, micro_batch_size=batch, sequence_length=length, lora=replace(recipe.lora, rank=rank))
-            plan = plan_for(question.model, question.method, here)
+            plan = plan_for(question.model, question.method, at_setting(recipe, batch, length, rank))
             plans.append(plan)
         _, moment, size = plan.peaks(batch, length, rank)
         sizes.append(size)

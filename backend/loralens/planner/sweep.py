@@ -24,7 +24,7 @@ from loralens.core.errors import InputTooLarge, InvalidInput
 from loralens.core.question.bodies import request_body
 from loralens.core.question.recipe import Recipe
 from loralens.core.tape.size import VARIABLES, monomial_values
-from loralens.planner.points import peaks_one_by_one
+from loralens.planner.points import at_setting, peaks_one_by_one, setting_of
 from loralens.planner.question import SUBJECT, Question
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def sweep_answer(body: Any) -> SweepAnswer:
     )
     if model.traced is not None:
         axes = _traced_axes(axes, model.traced, methods, recipe)
-        recipe = _at(recipe, *_first(axes, recipe))  # the recipe's own setting need not have been traced
+        recipe = at_setting(recipe, *_first(axes, recipe))  # the recipe's own setting need not have been traced
     device = None if body.get("gpu") is None else catalogue.gpu(body["gpu"])
     sweeps: list[Sweep] = []
     names: list[str] = []  # an objective has its phases with every method
@@ -108,16 +108,13 @@ def _judged(question: Question, axes: Mapping[str, list[int]], device: catalogue
     """The verdict of every point's whole estimate; None of too many."""
     if prod(len(values) for values in axes.values()) > MOST_JUDGED:
         return None
-    points = (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
-    return [
-        replace(
-            question,
-            recipe=_at(question.recipe, *_first({name: [value] for name, value in point.items()}, question.recipe)),
-        )
-        .estimate()
-        .fits((device.id,))[0]["verdict"]
-        for point in points
-    ]
+    recipe, base = question.recipe, setting_of(question.recipe)
+    verdicts: list[str] = []
+    for values in product(*axes.values()):
+        batch, length, rank = ({**base, **dict(zip(axes, values, strict=True))}[name] for name in VARIABLES)
+        found = replace(question, recipe=at_setting(recipe, batch, length, rank)).estimate()
+        verdicts.append(found.fits((device.id,))[0]["verdict"])
+    return verdicts
 
 
 def _found(
@@ -145,12 +142,7 @@ def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[An
     """
     import numpy as np
 
-    recipe = question.recipe
-    base = {
-        "micro_batch_size": recipe.micro_batch_size,
-        "sequence_length": recipe.sequence_length,
-        "rank": recipe.lora.rank,
-    }
+    recipe, base = question.recipe, setting_of(question.recipe)
     grid = np.meshgrid(*(np.asarray(values, dtype=np.int64) for values in axes.values()), indexing="ij")
     columns = dict(zip(axes, (array.ravel() for array in grid), strict=True))
     count = prod(len(values) for values in axes.values())
@@ -163,7 +155,7 @@ def peaks(question: Question, axes: Mapping[str, list[int]]) -> tuple[NDArray[An
             break
         first = int(np.argmax(left))
         batch, length, rank = (int(values[first]) for values in points)
-        plan = plan_for(question.model, question.method, _at(recipe, batch, length, rank))
+        plan = plan_for(question.model, question.method, at_setting(recipe, batch, length, rank))
         here = left & _covered(plan, points)
         sizes[here], phases[here] = _evaluate(plan, [values[here] for values in points])
         left &= ~here
@@ -214,13 +206,9 @@ def _covered(plan: CompiledPlan, points: list[NDArray[Any]]) -> NDArray[np.bool_
     return inside
 
 
-def _at(recipe: Recipe, batch: int, length: int, rank: int) -> Recipe:
-    return replace(recipe, micro_batch_size=batch, sequence_length=length, lora=replace(recipe.lora, rank=rank))
-
-
 def _first(axes: Mapping[str, list[int]], recipe: Recipe) -> tuple[int, int, int]:
-    base = (recipe.micro_batch_size, recipe.sequence_length, recipe.lora.rank)
-    batch, length, rank = (axes.get(name, [value])[0] for name, value in zip(VARIABLES, base, strict=True))
+    base = setting_of(recipe)
+    batch, length, rank = (axes.get(name, [base[name]])[0] for name in VARIABLES)
     return batch, length, rank
 
 

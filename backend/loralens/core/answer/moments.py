@@ -102,14 +102,17 @@ class Moments:
             )
         return found
 
-    def beside(self, card: Gpu) -> list[str]:
-        """Verdicts on what is not the step: the evaluation, the machine's memory, and one pool for both where it is shared."""
+    def beside(self, card: Gpu, *, unsaid: bool = True) -> list[str]:
+        """Verdicts on what is not the step: the evaluation, the machine's memory, and one pool for both where it is shared.
+
+        `unsaid`: whether a machine that needs much is judged although nobody says what it has.
+        """
         said = []
         if self.evaluation is not None:
             said.append(verdict(needed_by_rule(self.evaluation.allocated_bytes), card.memory_bytes))
         if (judged := self.host.verdict(self.recipe)) is not None:
             said.append(judged)
-        elif self.host.much_unsaid(self.recipe):
+        elif unsaid and self.host.much_unsaid(self.recipe):
             said.append("tight")
         if card.unified_memory_bytes:
             for name, size in self.allocated().items():
