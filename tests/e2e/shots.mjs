@@ -6,6 +6,7 @@
  * LORALENS_URL: a server that already runs. SCENES: their names, separated by commas.
  */
 import { mkdirSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { openPage, openSettings, showEverything, startBrowser, startServer } from './lib.mjs'
 
@@ -298,20 +299,27 @@ const scenes = Object.entries(SCENES).filter(
   ([name]) => !process.env.SCENES || process.env.SCENES.split(',').includes(name),
 )
 const wanted = COMBINATIONS.filter((one) => named.length === 0 || named.includes(Object.values(one).join('-')))
+const left = wanted.flatMap((combination) => scenes.map((scene) => ({ combination, scene })))
 const server = await startServer()
 const browser = await startBrowser()
+
+/** Draws what nobody else draws, until nothing is left. */
+async function draw() {
+  for (let next = left.shift(); next; next = left.shift()) {
+    const { combination, scene } = next
+    const begun = performance.now()
+    const said = await shoot({ browser, url: server.url }, combination, scene).then(
+      () => '',
+      (error) => error.message,
+    )
+    console.log(
+      `${Object.values(combination).join('-')} ${scene[0]} ${((performance.now() - begun) / 1000).toFixed(1)} s ${said}`,
+    )
+  }
+}
+
 try {
-  for (const combination of wanted)
-    for (const scene of scenes) {
-      const begun = performance.now()
-      const said = await shoot({ browser, url: server.url }, combination, scene).then(
-        () => '',
-        (error) => error.message,
-      )
-      console.log(
-        `${Object.values(combination).join('-')} ${scene[0]} ${((performance.now() - begun) / 1000).toFixed(1)} s ${said}`,
-      )
-    }
+  await Promise.all(Array.from({ length: availableParallelism() }, draw))
 } finally {
   await browser.close()
   await server.stop()
