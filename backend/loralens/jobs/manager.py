@@ -17,6 +17,7 @@ from typing import Any
 from loralens.core.errors import DeviceBusy, InvalidInput, JobFailed, JobNotFound, LoraLensError, Unavailable
 from loralens.jobs import errors
 from loralens.jobs.database import StorageFull
+from loralens.jobs.following import BATCH_SECONDS, follow
 from loralens.jobs.local import LocalRunner
 from loralens.jobs.locks import FileLock, holder_lives
 from loralens.jobs.model import Event, Job, JobEvent, JobSpec, Status, ToldError
@@ -27,9 +28,6 @@ from loralens.jobs.work import Reported
 log = logging.getLogger("loralens.jobs")
 
 MAX_WAITING = 50
-MAX_EVENTS = 100_000
-BATCH_SECONDS = 0.1
-"""One commit costs some milliseconds, a thousand rows in one commit hardly more: events are written in batches."""
 _DEVICE = re.compile(r"[a-z]{1,10}(:\d{1,3})?")
 
 
@@ -315,7 +313,7 @@ class JobManager:
         try:
             if not self._store().start(spec.id):
                 return
-            self._follow(spec, runner)
+            follow(self._store(), spec, runner, cancelled=lambda: spec.id in self._cancelled)
         except JobCancelled:
             status = "cancelled"
         except LoraLensError as failed:
@@ -327,42 +325,6 @@ class JobManager:
         if self._closing.is_set():
             return  # close() marks it as interrupted
         self._end(spec.id, status, error)
-
-    def _follow(self, spec: JobSpec, runner: Runner) -> None:
-        """Write what the job tells until it ends; raises what it raises, after its last events are kept."""
-        store = self._store()
-        told: list[JobEvent] = []
-        sequence, written_at = 0, 0.0
-        failed: LoraLensError | None = None
-        events = runner.start(spec)
-        try:
-            for event in events:
-                if event is not None and failed is None:
-                    sequence += 1
-                    told.append(JobEvent(sequence, event.pop("type"), event, time.time()))
-                    if sequence >= MAX_EVENTS:
-                        failed = JobFailed(f"the job told more than {MAX_EVENTS} events")
-                        runner.cancel()
-                if time.monotonic() - written_at >= BATCH_SECONDS:
-                    written_at = time.monotonic()
-                    try:
-                        batch, told = told, []
-                        if batch:
-                            store.append(spec.id, batch)
-                        gone = store.job(spec.id).status != "running"
-                    except LoraLensError as lost:  # the disk is full, or the store was set aside with the job in it
-                        failed, gone = failed or lost, True
-                    if failed or gone or spec.id in self._cancelled:
-                        runner.cancel()
-        except JobCancelled:
-            if failed is not None:
-                raise failed from None
-            raise
-        finally:
-            if told and not isinstance(failed, (Unavailable, JobNotFound)):
-                store.append(spec.id, told)
-        if failed is not None:
-            raise failed
 
     def _end(self, job_id: str, status: Status, error: LoraLensError | None = None) -> None:
         told = None

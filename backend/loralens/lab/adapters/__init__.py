@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from loralens.lab.adapters.adapter import Adapter
     from loralens.lab.adapters.base import LocalBase, TinyBase
     from loralens.lab.adapters.files import read_adapter, write_adapter
-    from loralens.lab.adapters.hub import DiskUse, Hub, Loaded, Switched, Verification
+    from loralens.lab.adapters.hub import Hub
+    from loralens.lab.adapters.hub_answers import DiskUse, Loaded, Switched, Verification
     from loralens.lab.adapters.inspect import AdapterReport, inspect_adapter
     from loralens.lab.adapters.resize import Resized, resize_adapter
     from loralens.lab.adapters.switching import measure_switching
@@ -69,10 +70,10 @@ _HOMES = {
     "read_adapter": "files",
     "write_adapter": "files",
     "Hub": "hub",
-    "Loaded": "hub",
-    "DiskUse": "hub",
-    "Switched": "hub",
-    "Verification": "hub",
+    "Loaded": "hub_answers",
+    "DiskUse": "hub_answers",
+    "Switched": "hub_answers",
+    "Verification": "hub_answers",
     "AdapterReport": "inspect",
     "inspect_adapter": "inspect",
     "Resized": "resize",

@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -29,10 +28,11 @@ from torch import Tensor
 from loralens.core.errors import InvalidInput, NotFound
 from loralens.lab.adapters.adapter import Adapter
 from loralens.lab.adapters.base import BaseModel, base_tensors, target_layers
-from loralens.lab.adapters.begins import needs_its_base
 from loralens.lab.adapters.copies import copied, needs_copies
 from loralens.lab.adapters.files import read_folder, weights_bytes, write_adapter
+from loralens.lab.adapters.fitting import check_fits
 from loralens.lab.adapters.generation import Token, stream_tokens
+from loralens.lab.adapters.hub_answers import DiskUse, Loaded, Switched, Verification
 from loralens.lab.matmul.layer import LoraLinear, put_adapter
 from loralens.lab.matmul.table import BASE, AdapterTable, Rows, Selection, using
 from loralens.lab.tensors import hash_tensors
@@ -40,51 +40,6 @@ from loralens.lab.tensors import hash_tensors
 WAYS: Final = ("index", "pointer", "file", "merge")
 MAX_ADAPTERS: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """An adapter in the hub."""
-
-    name: str
-    slot: int
-    rank: int
-    alpha: float
-    target_modules: tuple[str, ...] | str
-    parameters: int
-    tensor_bytes: int
-    file_bytes: int
-    folder: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Switched:
-    """One switch: to which adapter, in which way, how long it took (checks included)."""
-
-    adapter: str | None
-    way: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class DiskUse:
-    """Bytes on disk: base and adapters against one full model per task."""
-
-    base_bytes: int
-    adapter_bytes: dict[str, int]
-    shared_bytes: int
-    separate_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What `Hub.verify` saw."""
-
-    distinct_outputs: int
-    adapters: int
-    returns_bit_for_bit: bool
-    base_unchanged: bool
-    base_sha256: str
 
 
 class Hub:
@@ -158,7 +113,7 @@ class Hub:
             )
         folder = None if isinstance(source, Adapter) else os.fspath(source)
         adapter, size = (source, None) if isinstance(source, Adapter) else read_folder(source)
-        self._check(adapter)
+        check_fits(adapter, self._linears, self.base.name)
         with self._lock:
             if name not in self._loaded and len(self._loaded) >= MAX_ADAPTERS:
                 raise InvalidInput(f"the hub holds {MAX_ADAPTERS} adapters already", hint="unload one first")
@@ -325,31 +280,6 @@ class Hub:
     def _alone(self, name: str) -> bool:
         """Whether it has weights of its own."""
         return needs_copies(self._adapters[name])
-
-    def _check(self, adapter: Adapter) -> None:
-        config = adapter.config
-        needs_its_base(config, "together with others it would meet the published base")
-        if config.acts_otherwise:
-            raise InvalidInput(f"{config.acts_otherwise[0]} is set: here its updates would act on every token and layer",
-                               field=f"adapter_config.{config.acts_otherwise[0]}", hint="PEFT loads it")  # fmt: skip
-        if adapter.extra or config.bias != "none":
-            raise InvalidInput(
-                "this adapter carries modules or biases stored in full",
-                field="adapter",
-                hint="it can be inspected; merge it into its base to serve it: model.merge_and_unload()",
-            )
-        for module, factors in adapter.factors.items():
-            linear = self._linears.get(module)
-            if linear is None or factors.is_embedding:
-                raise InvalidInput(f"the base {self.base.name} has no linear layer {module}", field="adapter")
-            given = (int(factors.lora_b.shape[0]), int(factors.lora_a.shape[1]))
-            if given != (linear.out_features, linear.in_features):
-                raise InvalidInput(
-                    f"{module}: the adapter is for {given[0]} × {given[1]}, the base has "
-                    f"{linear.out_features} × {linear.in_features}",
-                    field="adapter",
-                    hint="it was trained on another base model",
-                )
 
     def _wrap(self, module: str) -> LoraLinear:
         layer = LoraLinear.over(self._linears[module], table=self.table, name=module)

@@ -14,7 +14,8 @@ from loralens.core.errors import DeviceBusy, NotFound, Unavailable
 from loralens.lab.adapters import example_requests, load_hub
 from loralens.lab.adapters.base import LocalBase
 from loralens.lab.adapters.generation import Token
-from loralens.lab.adapters.hub import Hub, Switched
+from loralens.lab.adapters.hub import Hub
+from loralens.lab.adapters.hub_answers import Switched
 from loralens.lab.adapters.shelf import Shelf, model_folders
 from loralens.lab.adapters.switching import measure_switching
 from loralens.lab.adapters.tasks import TASKS, prompt_for
