@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from loralens.core.architecture.config import Config
-from loralens.core.architecture.nested import filled_fields, trained_part
-from loralens.core.architecture.registry import media_class, text_config
+from loralens.core.architecture.config import MAX_VOCABULARY, Config
+from loralens.core.architecture.nested import filled_fields, trained_part, unread_fields
+from loralens.core.architecture.registry import head_is_tied, media_class, text_config
+from loralens.core.architecture.tied_head import is_uncertain
 from loralens.core.architecture.towers import TOWERS, USUAL, projector
 from loralens.core.errors import LoraLensError
 from loralens.core.question.traced import TRACED
 
 TALKER: Final = "the thinker alone, which is what trains: talker and vocoder are left out, and their weights are held too where a trainer loads them"
+BEFORE: Final = (4, 57)  # transformers 4's last minor version
 _PARTS: Final = {"vision_config": "vision tower", "audio_config": "audio tower", "speech_config": "speech encoder"}
 
 
@@ -53,7 +55,30 @@ def left_out_note(entries: Mapping[str, Any]) -> list[str]:
         notes.append(f"the language model alone: the {shown} is left out{_size(entries, field)}")
     if filled := filled_fields(entries):
         notes.append(f"text_config leaves out {', '.join(filled)}: transformers' defaults")
-    return notes
+    if unread := unread_fields(entries):
+        notes.append(
+            f"text fields outside of text_config are not read by transformers here: {', '.join(unread)} instead"
+        )
+    return notes + _of_the_head(entries)
+
+
+def _of_the_head(entries: Mapping[str, Any]) -> list[str]:
+    """Where the file does not say whether its head is tied, and versions of transformers understand that differently."""
+    if not is_uncertain(Config(trained_part(entries))):
+        return []
+    try:
+        now, before = head_is_tied(entries), head_is_tied(entries, BEFORE)
+        text = text_config(entries)
+        table = text.integer("vocab_size", high=MAX_VOCABULARY) * text.integer("hidden_size")
+    except LoraLensError:
+        return []
+    if now == before:
+        return []
+    tied, own = "ties the head to the embedding", "gives the head weights of its own"
+    return [
+        f"tie_word_embeddings is missing beside text_config: transformers 5 {tied if now else own}, transformers 4 "
+        f"{own if now else tied}; a checkpoint of the other kind has {table:,} parameters {'more' if now else 'fewer'}"
+    ]
 
 
 def left_out_bytes(entries: Mapping[str, Any], item_bytes: int) -> int | None:

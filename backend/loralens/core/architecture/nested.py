@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from loralens.core.architecture.config import Config
+from loralens.core.architecture.tied_head import WORD, left_to_text, tied
 
 # wrapper -> its text part, where the name is not `<wrapper>_text` or the file does not say
 _TEXT: Final = {
@@ -47,6 +48,22 @@ _FLAT: Final = {name: f"{name}_text" for name in ("qwen2_vl", "qwen2_5_vl", "pad
     "got_ocr2": "qwen2",
     "dots_ocr": "qwen2",
 }
+# whose text fields at the top level transformers does not read: it takes these instead
+_OWN_SIZES: Final[dict[str, dict[str, Any]]] = {
+    "got_ocr2": {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "vocab_size": 151860,
+        "max_position_embeddings": 32768,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "use_sliding_window": False,
+    },
+}
 _FIELDS: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "llama": (4096, 11008, 32, 32, 32000),
@@ -76,30 +93,7 @@ _SIZES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "minimax_m3_vl_text": (6144, 3072, 60, 64, 200064),
     "ernie4_5_vl_moe_text": (2560, 12288, 28, 20, 103424),
 }
-_EITHER: Final = frozenset(
-    {
-        "llava",
-        "llava_next_video",
-        "llava_onevision",
-        "minimax_m3_vl",
-        "qwen2_vl",
-        "qwen2_5_vl",
-        "glm4v",
-        "glm4v_moe",
-        "glm_ocr",
-        "paddleocr_vl",
-    }
-)
-"""Wrappers whose head is tied where the text's own config says so too; with the others the outer config decides."""
-_TIED: Final = (
-    "kimi_k25",
-    "got_ocr2",
-    "ovis2",
-    "deepseek_vl",
-    "ernie4_5_vl_moe",
-)  # whose head is tied where the file does not say
-_OUTER_ALONE: Final = ("step3p7",)  # whose text's own type and tie transformers does not read
-_INNER_ALONE: Final = ("llama4", "kimi_vl")  # whose language model is a whole causal one, tied as its own config says
+_OUTER_ALONE: Final = ("step3p7",)  # whose text's own type transformers does not read
 TALKS: Final = ("qwen2_5_omni", "qwen3_omni_moe")  # whose thinker trains, and talker does not
 _SIBLINGS: Final = ("vision_config", "audio_config")
 
@@ -120,7 +114,11 @@ def text_part(config: Config, known: Any) -> tuple[Config, str]:
     inner = config.nested("text_config")
     if inner is None:
         flat = any(config.nested(name) is not None for name in _SIBLINGS)
-        return config, _FLAT.get(outer, outer) if flat else outer
+        if not flat or outer not in _FLAT:
+            return config, outer
+        if outer in _OWN_SIZES:
+            return _filled(config, Config(_OWN_SIZES[outer], config.transformers), _FLAT[outer]), _FLAT[outer]
+        return config if left_to_text(config) else config.over({WORD: tied(config)}), _FLAT[outer]
     model_type = _type_of(outer, inner)
     return _filled(config, inner, model_type), model_type
 
@@ -136,11 +134,9 @@ def _filled(outer: Config, inner: Config, model_type: str) -> Config:
     wrapper = outer.text("model_type", "")
     # PaliGemma switches it on for its prefix, which is a mask of its own making
     instead: dict[str, object] = {"use_bidirectional_attention": False} if wrapper == "paligemma" else {}
-    if wrapper in _INNER_ALONE:
-        return inner.over(instead, defaults)
-    if outer.has("tie_word_embeddings") or wrapper.endswith("_thinker") or wrapper in _TIED + _OUTER_ALONE:
-        said = outer.flag("tie_word_embeddings", wrapper in _TIED)
-        instead["tie_word_embeddings"] = said or (wrapper in _EITHER and inner.flag("tie_word_embeddings", False))
+    head = tied(outer)
+    if head is not None:
+        instead[WORD] = head
     return inner.over(instead, defaults)
 
 
@@ -154,3 +150,10 @@ def filled_fields(entries: Any) -> list[str]:
     model_type = _type_of(outer, inner)
     sizes = zip(_FIELDS, _SIZES.get(model_type, ()), strict=False)
     return [f"{name}={value}" for name, value in sizes if name not in inner.entries]
+
+
+def unread_fields(entries: Any) -> list[str]:
+    """Text fields at the top level that transformers does not read, where they say something else than its own, as `name=value`."""
+    config = Config(entries)
+    own = {} if config.nested("text_config") else _OWN_SIZES.get(config.text("model_type", ""), {})
+    return [f"{name}={value}" for name, value in own.items() if config.has(name) and config.entries[name] != value]

@@ -281,6 +281,14 @@ def text_config(entries: Mapping[str, Any]) -> Config:
     return _family_of(entries)[0]
 
 
+def head_is_tied(entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]) -> bool:
+    """Does that version of transformers build the language model with one table for embedding and head?"""
+    config, model_type = _family_of(entries, transformers)
+    if model_type not in FAMILIES:
+        raise _unknown(model_type)
+    return _make(config, model_type, LM).tied
+
+
 def _family_of(
     entries: Mapping[str, Any], transformers: tuple[int, ...] = CURRENT["transformers"]
 ) -> tuple[Config, str]:

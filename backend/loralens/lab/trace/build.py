@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import torch
 
+from loralens.core.architecture.config import Config
 from loralens.core.architecture.heads import head_of
 from loralens.core.architecture.nested import trained_part
+from loralens.core.architecture.tied_head import left_to_text
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
 from loralens.core.question.presets import lists_linears
 from loralens.core.question.quantization import Quantization
@@ -61,6 +63,8 @@ def read_config(given: Mapping[str, Any]) -> Any:
         raise InvalidInput(
             f"config is refused by transformers: {text.splitlines()[-1].strip():.200}", field="config"
         ) from problem
+    if left_to_text(Config(given)) and config.get_text_config() is not config:  # as the file's own head is kept
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
     if not isinstance(layers, int) or layers > MAX_LAYERS:
         raise InvalidInput(
