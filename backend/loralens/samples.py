@@ -21,7 +21,7 @@ BYTES: Final = "bytes"
 _TABLE: Final = json.loads(resources.files("loralens").joinpath("sample_texts.json").read_text("utf-8"))
 """What the page counts by too (frontend/src/features/fit/samples.ts)."""
 BYTES_PER_TOKEN: Final = int(_TABLE["bytes_per_token"])
-BYTES_ERROR: Final = "lengths are bytes / 4: 30 % too short to 40 % too long, by language and vocabulary (assumption); a tokenizer.json is exact"
+BYTES_ERROR: Final = "lengths are bytes / 4: 30% too short to 40% too long, by language and vocabulary (assumption); a tokenizer.json is exact"
 LONGEST_LINE: Final = int(_TABLE["longest_line"])
 MOST_SAMPLES: Final = int(_TABLE["most_samples"])
 LARGEST_TOKENIZER: Final = 256 * 2**20

@@ -116,7 +116,7 @@ def measured(cases: list[dict[str, Any]]) -> Evidence:
             resolve(config=request["config"]), request["method"], Recipe.from_mapping(request["recipe"])
         )
         errors.append(abs(own.allocated_bytes / case["expected"]["peak_allocated_bytes"] - 1))
-    return Evidence(len(cases), f"{100 * statistics.median(errors):.4f} %", f"{100 * max(errors):.4f} %")
+    return Evidence(len(cases), f"{100 * statistics.median(errors):.4f}%", f"{100 * max(errors):.4f}%")
 
 
 def page(evidence: dict[str, Evidence]) -> str:

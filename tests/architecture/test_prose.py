@@ -250,3 +250,10 @@ def test_the_rules_find_what_they_are_for(rules: dict[str, str], text: str) -> N
 def test_a_term_without_its_twin_is_found() -> None:
     assert len(parted(iter([("here", "Offload to host memory", "卸载到内存")]))) == 1
     assert parted(iter([("here", "Offload to host memory", "卸载到主机内存")])) == []
+
+
+def test_a_percent_sign_stands_at_its_number_in_what_the_package_says():
+    """Its sentences stand beside the page's numbers, which have no space there."""
+    apart = re.compile(r"[\d}] %")
+    files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json"), *(ROOT / "frontend/src").rglob("*.json")]
+    assert {str(file.relative_to(ROOT)) for file in files if apart.search(file.read_text("utf-8"))} == set()

@@ -18,5 +18,6 @@ def test_every_term_and_assumption_of_serving_has_a_rule() -> None:
         for term in answer["terms"]
         for part in ("name", "formula", "substituted", "source")
     } | set(answer["assumptions"])
+    assert all("(" not in term["substituted"] and "B" in term["substituted"] for term in answer["terms"])
     rules = [re.compile(pattern) for pattern, _ in json.loads(RULES.read_text("utf-8"))]
     assert {text for text in said if not any(rule.fullmatch(text) for rule in rules)} == set()

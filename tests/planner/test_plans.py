@@ -37,6 +37,14 @@ def test_no_plan_of_the_space_beats_one_of_the_front(gpus, nodes, length):
     assert speeds == sorted(speeds, reverse=True)
 
 
+def test_memory_that_reads_as_equal_is_no_reason_to_wait_longer():
+    quick, alike, smaller = (
+        {"tokens_per_second_per_gpu": speed, "needed_bytes": size, "level": 0}
+        for speed, size in ((6712.0, 10_676_600_832), (2849.0, 10_605_297_664), (2700.0, 10_500_000_000))
+    )
+    assert front([smaller, alike, quick]) == [quick, smaller]
+
+
 def test_a_plan_is_what_its_words_make_of_the_question():
     answer = plans_answer(BODY | {"gpu": "h100-sxm"})
     for row in answer["plans"]:

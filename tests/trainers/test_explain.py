@@ -54,6 +54,25 @@ def test_without_a_set_up_the_figures_speak():
     assert explain_answer({"text": NEW.replace("1.20 GiB is reserved", "0.10 GiB is reserved")})["reason"] == "need"
 
 
+@pytest.mark.parametrize(
+    ("tried", "card", "reason"),
+    [
+        ("4.00 GiB", "4.00 GiB", "other_run"),
+        ("4.00 GiB", "80.00 GiB", "other_run"),
+        ("4.64 GiB", "4.00 GiB", "need"),
+        ("4.64 GiB", "80.00 GiB", "beside"),
+        ("20.00 MiB", "80.00 GiB", "beside"),
+        ("20.00 MiB", "4.00 GiB", "need"),
+    ],
+)
+def test_the_card_is_said_to_be_too_small_only_where_the_computed_step_says_so(tried, card, reason):
+    text = f"CUDA out of memory. Tried to allocate {tried}. GPU 0 has a total capacity of {card} of which 1.20 GiB is free."
+    recipe = {"micro_batch_size": 4, "sequence_length": 2048}
+    answer = explain_answer({"text": text, "model": "qwen2.5-0.5b", "recipe": recipe})
+    assert answer["reason"] == reason
+    assert any("its largest has 4.64 GiB" in note for note in answer["notes"]) == (reason == "other_run")
+
+
 def test_a_file_is_the_set_up():
     config = "base_model: Qwen/Qwen2.5-0.5B\nadapter: lora\nlora_r: 8\nlora_target_linear: true\nmicro_batch_size: 4\nsequence_len: 2048\ndatasets: x\n"
     text = "CUDA out of memory. Tried to allocate 4.64 GiB. GPU 0 has a total capacity of 12.00 GiB"

@@ -31,7 +31,7 @@ MOST_BYTES: Final = 32 * 2**20
 LARGEST_BODY: Final = 16 * 1024  # of a request that is looked up; larger ones are mostly configs that come once
 LARGEST_ANSWER: Final = 2 * 2**20
 SMALLEST_COMPRESSED: Final = 1024
-LEVEL: Final = 4  # three times as fast as 9, and 4 % larger on our answers
+LEVEL: Final = 4  # three times as fast as 9, and 4% larger on our answers
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -49,6 +49,11 @@ REASONS = {
     "fragmentation": "Fragmentation: PyTorch holds nearly enough that nobody uses, in pieces. "
     "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True may be all it takes.",
     "others": "Something else on this card holds more than this training: look at nvidia-smi.",
+    "other_run": "This message is not of the computed set-up: no request of its step has that size. Compare batch, sequence length, "
+    "checkpointing, model and loss with the run that failed; an evaluation or a generation asks for tensors of its own.",
+    "nearly": "The step needs nearly all that the card has: what other processes and fragmentation keep decides.",
+    "beside": "The computed step fits this card, so something held more: look at nvidia-smi, at longer samples, and at what the run does "
+    "besides its step, such as an evaluation.",
 }
 
 

@@ -50,8 +50,10 @@ def _show(answer: PlansAnswer) -> None:
         for row in rows[:SHOWN]
     ]  # fmt: skip
     table(
-        ["plan", "micro batch", "checkpointing", "needs a GPU", "tokens/s a GPU", "between GPUs", "idle stages"], shown
+        ["plan", "micro batch", "checkpointing", "needs a GPU", "tokens/s a GPU", "step in exchange", "step idle"],
+        shown,
     )
+    wrapped("step in exchange: its share spent between GPUs; step idle: waiting for other stages.")
     line("The first as options:")
     wrapped(_options(rows[0]))
     for name, text in rows[0]["configs"].items():

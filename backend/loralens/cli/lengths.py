@@ -43,7 +43,7 @@ def show_lengths(estimates: list[MemoryEstimate], notes: list[str]) -> None:
 
 
 def _share(batch: BatchOfLengths) -> str:
-    return "the worst batch" if batch["percent"] == 100 else f"{batch['percent']:g} %"
+    return "the worst batch" if batch["percent"] == 100 else f"{batch['percent']:g}%"
 
 
 def _sizes(batch: BatchOfLengths) -> str:

@@ -64,7 +64,7 @@ def command(body: Body, device: Device = None, grid: Grid = None, seconds: Secon
     table(["method", "phase", "computed", "measured", "off by"], rows, left=2)
     for item, time in zip(found, times, strict=True):
         if time is not None:
-            off = f"{100 * (time['computed'] / time['measured'] - 1):+.1f} %"
+            off = f"{100 * (time['computed'] / time['measured'] - 1):+.1f}%"
             line(
                 f"{item.row['method']}: a step takes {time['measured']:.3g} s, computed {time['computed']:.3g} s ({off})"
             )

@@ -130,7 +130,7 @@ def _show(answer: MemoryAnswer, body: Body, explain: bool) -> None:
 
 def _part(size: int) -> str:
     """A part of the peak, in the unit of the peak: what is almost nothing there shall not look like much."""
-    return "0" if size == 0 else "< 0.01 GiB" if size < 2**30 // 100 else f"{size / 2**30:.2f} GiB"
+    return "0" if size == 0 else "< 0.01 GiB" if size < 2**30 // 100 else f"{size / 2**30:,.2f} GiB"
 
 
 def _trainers(rows: list[TrainerRow] | None, methods: list[str]) -> None:
@@ -157,7 +157,7 @@ def _peak(row: TrainerRow) -> str:
 
 def _band(ends: Pair) -> str:
     low, high = ends
-    return f"{low / 2**30:.1f} to {high / 2**30:.1f} GiB"
+    return f"{low / 2**30:,.2f} to {high / 2**30:,.2f} GiB"
 
 
 def _kernels(estimate: MemoryEstimate) -> str:

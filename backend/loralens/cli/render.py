@@ -28,15 +28,15 @@ def print_json(answer: Mapping[str, Any]) -> None:
 def gib(count: int | None) -> str:
     """Bytes as GiB.
 
-    >>> gib(13_476_831_232), gib(8_388_608), gib(0), gib(None)
-    ('12.55 GiB', '8.0 MiB', '0', '?')
+    >>> gib(13_476_831_232), gib(1_128_857_903_104), gib(8_388_608), gib(0), gib(None)
+    ('12.55 GiB', '1,051.33 GiB', '8.0 MiB', '0', '?')
     """
     if count is None:
         return "?"
     if count == 0:
         return "0"
     if abs(count) >= GIB // 10:
-        return f"{count / GIB:.2f} GiB"
+        return f"{count / GIB:,.2f} GiB"
     return f"{count / 2**20:.1f} MiB" if abs(count) >= 2**20 // 10 else f"{count} B"
 
 

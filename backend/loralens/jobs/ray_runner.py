@@ -31,7 +31,7 @@ GRACE_SECONDS = 1.0
 """Assumption: how long a job may take to end after a cancel, before its process is killed."""
 TICK_SECONDS = 0.1
 STORE_BYTES = 100 * 2**20
-"""Shared memory of a cluster that is started here; events are small, and Ray's default is 30 % of the machine's."""
+"""Shared memory of a cluster that is started here; events are small, and Ray's default is 30% of the machine's."""
 
 
 class RayRunner:

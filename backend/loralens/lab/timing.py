@@ -20,7 +20,7 @@ from loralens.lab.measured import Interval
 
 WARM_UP_CALLS = 2
 SAMPLE_SECONDS = 200e-6
-"""A sample lasts at least this long, so that reading the clock (about 0.3 µs) stays under 0.2 % of it."""
+"""A sample lasts at least this long, so that reading the clock (about 0.3 µs) stays under 0.2% of it."""
 MIN_ROUNDS = 5
 MAX_ROUNDS = 400
 SLOW_RATIO = 3.0

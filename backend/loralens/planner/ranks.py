@@ -35,7 +35,7 @@ KINDS: Final = {
 }
 """What PEFT's documentation calls the variants that its runs name."""
 CLEAR: Final = 2.0
-"""Standard errors from which on a difference is called one: about 95 % of chance's own differences are smaller."""
+"""Standard errors from which on a difference is called one: about 95% of chance's own differences are smaller."""
 
 
 def ranks_answer(body: Any) -> RankAnswer:

@@ -8,7 +8,7 @@ A multiply and an add are two operations. For a linear layer with n weights, per
 
 Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1 (2n forward, twice that backward); the same accounting as
 PaLM's appendix B (arXiv:2204.02311) for attention.
-Leaves out: norms, activations, softmax, rotary embeddings, optimizer (each below 1 % from 1B parameters up); that the
+Leaves out: norms, activations, softmax, rotary embeddings, optimizer (each below 1% from 1B parameters up); that the
 first layer of a frozen model needs no input gradient; flash attention's own recomputation; unpacking a 4-bit base;
 that torch's checkpoint stops before the last product of a layer, which nothing needs again.
 """

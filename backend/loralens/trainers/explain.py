@@ -16,8 +16,10 @@ from loralens.core.answer.answers import read_body
 from loralens.core.answer.cost import check_written
 from loralens.core.answer.named_requests import NamedRequest, named_requests
 from loralens.core.answer.trainer import trained
+from loralens.core.answer.verdict import verdict
 from loralens.core.errors import InvalidInput, LoraLensError, NeedsServer
 from loralens.core.question.bodies import request_body
+from loralens.core.sizes import size_text
 from loralens.core.step.allocator import LARGE_SEGMENT, SMALL_SEGMENT, round_size, segment_size
 from loralens.planner.advice import advise
 from loralens.planner.question import Question
@@ -38,6 +40,8 @@ SAID_BY: Final = {
     "model": "say the model too; a trainer's files say method and recipe themselves",
     "files": "in place of files, model and recipe say it: recipe.parallelism.gpus, recipe.stack",
 }
+OF_VERDICT: Final = {"does_not_fit": "need", "tight": "nearly", "fits": "beside"}
+"""The reason by whether the computed step fits the card of the message."""
 NO_LIMIT: Final = "`loralens explain` has no limit"
 NEVER: Final = (True, 1 << 62)
 ANY_TENSOR: Final = "a segment of this size serves many small tensors: the card was full, whichever asked"
@@ -49,6 +53,7 @@ A_GUESS: Final = f"a guess among {{models}} models, by how near what was allocat
 A_GUESS_BY_SIZE: Final = (
     f"a guess among {{models}} models, by how usual they are, for the message does not say what was allocated: {ASK}"
 )
+NOT_OF_IT: Final = "no request of this set-up has that size; its largest has {size}"
 CARDS: Final = (512 * 2**20, 4 * 2**40)
 """Bytes. A smaller or larger card is none of the catalogue's own descriptions."""
 FRAGMENTED: Final = 0.5
@@ -80,8 +85,16 @@ def explain_answer(body: Any, *, most_passes: int | None = None) -> ExplainAnswe
     answer["model"], answer["method"] = question.model_dict(), question.method
     answer["recipe"] = found.recipe.to_dict()
     answer["peak_allocated_bytes"] = found.allocated_bytes
-    answer["tensors"] = _tensors(question, found.recipe, message, answer["notes"], most_passes)
+    requests = _requests(question, found.recipe, answer["notes"], most_passes)
+    answer["tensors"] = _tensors(requests, message)
     capacity = message.capacity_bytes
+    if answer["reason"] == "need":
+        if requests and not answer["tensors"] and not _of_any(message):
+            answer["reason"] = "other_run"
+        elif capacity is not None:
+            answer["reason"] = OF_VERDICT[verdict(found.overhead.needed, capacity)]
+    if requests and not answer["tensors"]:
+        answer["notes"].append(ANY_TENSOR if _of_any(message) else _largest(requests))
     if capacity is not None and CARDS[0] <= capacity <= CARDS[1]:
         device = catalogue.gpu(f"custom:{max(1, capacity // 2**20)}MiB")
         path = advise(question, device)["path"] or []
@@ -102,7 +115,7 @@ def _guesses(message: OutOfMemoryText) -> tuple[list[GuessedTensor], list[str]]:
         )
     from loralens.trainers.guess import guessed  # the one package here that needs NumPy
 
-    if message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
+    if _of_any(message):
         return [], [ANY_TENSOR]
     found = guessed(message)
     if not found.tensors:
@@ -144,7 +157,7 @@ def _figures(message: OutOfMemoryText) -> OutOfMemoryFigures:
 
 
 def _reason(message: OutOfMemoryText) -> str:
-    """`fragmentation` where PyTorch holds unused memory that would nearly do; `others` where another process holds it."""
+    """What the figures alone say: `fragmentation` where PyTorch holds unused memory that would nearly do; `others` where another process holds it."""
     cached, tried = message.cached_bytes, message.tried.bytes
     if cached is not None and cached + (message.free_bytes or 0) >= tried and cached >= FRAGMENTED * tried:
         return "fragmentation"
@@ -156,23 +169,36 @@ def _reason(message: OutOfMemoryText) -> str:
     return "need"
 
 
-def _tensors(
-    question: Question, recipe: Recipe, message: OutOfMemoryText, notes: list[str], most_passes: int | None
-) -> list[ExplainedTensor]:
-    """Requests whose segment prints as the message has it; those come first at which about as much is alive as the message says."""
+def _of_any(message: OutOfMemoryText) -> bool:
+    """Is it a segment that serves many small tensors?"""
+    return message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT)
+
+
+def _requests(
+    question: Question, recipe: Recipe, notes: list[str], most_passes: int | None
+) -> list[NamedRequest] | None:
+    """The step's requests one by one; None, with a note that says why, where they are too many."""
     try:
         if most_passes is not None:
             check_written(question.model, 1, recipe, most_passes, NO_LIMIT)
-        requests = named_requests(question.model, question.method, recipe)
+        return list(named_requests(question.model, question.method, recipe))
     except LoraLensError as error:  # too large to walk layer by layer
         notes.append(f"{error.message}: {error.hint}" if error.hint else error.message)
-        return []
+        return None
+
+
+def _largest(requests: list[NamedRequest]) -> str:
+    return NOT_OF_IT.format(size=size_text(max(request.bytes for request in requests)))
+
+
+def _tensors(requests: list[NamedRequest] | None, message: OutOfMemoryText) -> list[ExplainedTensor]:
+    """Requests whose segment prints as the message has it; those come first at which about as much is alive as the message says."""
     low, high = message.tried.low, message.tried.high
     near = message.allocated_bytes
     rows: dict[tuple[str, str, int], ExplainedTensor] = {}
     orders: dict[tuple[str, str, int], tuple[bool, int]] = {}
     fullest = 0
-    for request in requests:
+    for request in requests or ():
         after = request.alive_bytes + request.bytes
         fails, fullest = after > fullest, max(fullest, after)
         if not low <= segment_size(round_size(request.bytes)) <= high:
@@ -184,10 +210,6 @@ def _tensors(
         order = (not fails, _further(request.alive_bytes, near))
         if order < orders.get(key, NEVER):
             row["alive_bytes"], orders[key] = request.alive_bytes, order
-    if not rows and message.tried.bytes in (SMALL_SEGMENT, LARGE_SEGMENT):
-        notes.append(ANY_TENSOR)
-    elif not rows:
-        notes.append("no tensor of this set-up has that size: the length, the batch or the model was another")
     return [rows[key] for key in sorted(rows, key=orders.__getitem__)[:MOST_TENSORS]]
 
 

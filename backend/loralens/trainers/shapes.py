@@ -232,7 +232,11 @@ class ExplainAnswer(TypedDict):
     """Answer of /api/explain."""
 
     message: OutOfMemoryFigures
-    reason: Annotated[str, "need, fragmentation, or others: another process holds the card."]
+    reason: Annotated[
+        str,
+        "need; fragmentation; others: another process holds the card. By the set-up: other_run: no request of it has that size; "
+        "nearly: it needs nearly all that the card has; beside: it fits.",
+    ]
     model: ModelSummary | None
     method: str | None
     recipe: RecipeWords | None

@@ -147,7 +147,7 @@ def markdown(runs: Sequence[GenerationRun]) -> str:
         if engine in FITS:
             half = _spread(halves(own, FITS[engine]))
         lines.append(
-            f"| {engine} | {len(own)} | {_spread(errors)} | {half} | {100 * sum(errors) / len(errors):+.0f} % |"
+            f"| {engine} | {len(own)} | {_spread(errors)} | {half} | {100 * sum(errors) / len(errors):+.0f}% |"
         )
     engines = sorted(1 + run.error(rates) for run in runs if run.engine != ITSELF)
     band = rates.bands["vllm"]
@@ -164,7 +164,7 @@ def markdown(runs: Sequence[GenerationRun]) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {run.id} | {run.batch.rows} | {run.batch.at_once} | {run.tokens_per_second:,.0f} | {100 * run.error(rates):+.0f} % |"
+        f"| {run.id} | {run.batch.rows} | {run.batch.at_once} | {run.tokens_per_second:,.0f} | {100 * run.error(rates):+.0f}% |"
         for run in runs
     ]
     return "\n".join(lines) + "\n"

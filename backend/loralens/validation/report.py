@@ -13,7 +13,7 @@ from loralens.validation.rows import Outcome
 GIB: Final = 2**30
 EXPLAINED_ABOVE: Final = 0.03
 
-# Why a group is off by more than 3 %, by the first rule that matches. Each reason is a mechanism, not a fit.
+# Why a group is off by more than 3%, by the first rule that matches. Each reason is a mechanism, not a fit.
 REASONS: Final[tuple[tuple[Callable[[Outcome], bool], str], ...]] = (
     (
         lambda o: o.row.metric == "unclear",
@@ -54,10 +54,10 @@ REASONS: Final[tuple[tuple[Callable[[Outcome], bool], str], ...]] = (
     ),
     (
         lambda o: o.row.stack == "gpt_bigcode",
-        "the excess is, to 0.1 %, the size of what the model returns: 2 bytes a logit (4 where accelerate returns float32) and every "
+        "the excess is, to 0.1%, the size of what the model returns: 2 bytes a logit (4 where accelerate returns float32) and every "
         "layer's key and value; something keeps it alive through backward, and its source was not found. Tried: keep_outputs with "
-        "stack.accelerate leaves -1 % (with keys and values), but then fms-a100-001, of the same loop, is 7 % too high in the step. A loss "
-        "on 16-bit logits, as torch's code has it, with keep_outputs leaves -1.0 to -1.6 % in every row but that one",
+        "stack.accelerate leaves -1% (with keys and values), but then fms-a100-001, of the same loop, is 7% too high in the step. A loss "
+        "on 16-bit logits, as torch's code has it, with keep_outputs leaves -1.0 to -1.6% in every row but that one",
     ),
     (
         lambda o: o.row.project.startswith("meta-llama/llama-cookbook"),
@@ -105,7 +105,7 @@ def figures(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def reason(outcome: Outcome) -> str:
-    """Why a row is off by more than 3 %."""
+    """Why a row is off by more than 3%."""
     return next(text for applies, text in REASONS if applies(outcome))
 
 
@@ -143,7 +143,7 @@ def markdown(outcomes: list[Outcome], source: str) -> str:
         "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for g in groups(outcomes):
-        band = "" if g["in_band"] is None else f"{100 * g['in_band']:.0f} %"
+        band = "" if g["in_band"] is None else f"{100 * g['in_band']:.0f}%"
         cells = (g["metric"], g["stack"], g["strategy"], g["confidence"], g["rows"])
         errors = (*(_percent(g[name]) for name in ("median", "p90", "worst")), f"{g['bias']:+.1%}", band)
         lines.append(f"| {' | '.join(map(str, (*cells, *errors)))} |")
@@ -154,7 +154,7 @@ def markdown(outcomes: list[Outcome], source: str) -> str:
         lines += [f"| {count} | {text} |" for text, count in refused.most_common()]
     lines += [
         "",
-        "## Every run that is off by more than 3 %",
+        "## Every run that is off by more than 3%",
         "",
         "| run | computed GiB | measured GiB | error | reason |",
         "|---|---:|---:|---:|---|",
@@ -200,10 +200,10 @@ def _bands(found: list[BandCalibration]) -> list[str]:
     lines = list(BANDS) if found else []
     for one in found:
         form = one.form
-        ends, printed = (f"{', '.join(f'{end:,.0f}' for end in given)} %" for given in (one.ends, form.printed))
+        ends, printed = (f"{', '.join(f'{end:,.0f}' for end in given)}%" for given in (one.ends, form.printed))
         held: tuple[Coverage, ...] = (one.printed, one.without_row, one.without_source)
         holds, widths = (
-            " · ".join(f"{100 * share:.0f} %" for share in shares)
+            " · ".join(f"{100 * share:.0f}%" for share in shares)
             for shares in ([h.inside for h in held], [h.width for h in held])
         )
         cells = (form.figure, form.stands_on, one.rows, one.sources, ends, printed, holds, widths)
@@ -212,4 +212,4 @@ def _bands(found: list[BandCalibration]) -> list[str]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
+    return f"{100 * value:.2f}%"

@@ -34,7 +34,7 @@ PRIORS: Final[dict[str, tuple[float, float]]] = {
 """Value before fitting, and its spread in logs."""
 SHARE_SPREAD, HOST_SPREAD, LINK_SPREAD = 0.25, 0.35, 0.7
 MOST_SHARE: Final = 1.1
-"""A vendor's peak is stated at a boost clock that cards exceed by some 10 %; what would ask for more is another constant's."""
+"""A vendor's peak is stated at a boost clock that cards exceed by some 10%; what would ask for more is another constant's."""
 STEPS: Final = 25
 ENOUGH: Final = 0.001
 """Of a gain in twice the negative log posterior: what follows moves no constant that can be read."""

@@ -61,7 +61,7 @@ by us. Error = computed / measured tokens a second - 1; a cell is the median and
 - **half**: constants from every second run of each machine and card, the others predicted, and the other way round.
 - **machine left out**: none of that publisher's runs had a part, and neither its processor nor its links are known.
 - **card left out**: none of that card's runs had a part; its share of the peak is guessed by its class.
-- **40 % of the peak**: the former rule, with the operations of the same walk.
+- **40% of the peak**: the former rule, with the operations of the same walk.
 
 Of several GPUs, what moves between them comes from the same walk as the bytes in accuracy-parallel.md. Two things cost beside it:
 FSDP's transfers add to the card's own work, and a collective that is waited for adds a time of its own. llm-foundry's MPT is
@@ -112,7 +112,7 @@ def _groups(judged: Judged) -> list[str]:
 
 def _table(judged: Judged, groups: Sequence[tuple[str, Callable[[TimedRun], bool]]]) -> list[str]:
     lines = [
-        "| runs | number | half | machine left out | card left out | 40 % of the peak |",
+        "| runs | number | half | machine left out | card left out | 40% of the peak |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, wanted in groups:
@@ -155,17 +155,17 @@ def _facts(judged: Judged) -> list[str]:
         low[index] * factors["low"] <= judged.runs[index].seconds <= high[index] * factors["high"] for index in few
     )
     return [
-        f"- Order: of {pairs:,} pairs of runs on one card whose speeds differ by more than 10 %, the faster one is computed faster in "
-        f"{100 * right:.1f} % (half).",
+        f"- Order: of {pairs:,} pairs of runs on one card whose speeds differ by more than 10%, the faster one is computed faster in "
+        f"{100 * right:.1f}% (half).",
         *(
-            f"- Band of 80 % for a card {what}: {row['low']:.2f} to {row['high']:.2f} times the computed time; made from the other "
-            f"{others}' runs it holds {100 * row['held']:.0f} %."
+            f"- Band of 80% for a card {what}: {row['low']:.2f} to {row['high']:.2f} times the computed time; made from the other "
+            f"{others}' runs it holds {100 * row['held']:.0f}%."
             for row, what, others in (
                 (found["fitted"], "with runs, on an unknown machine", "machines"),
                 (found["class"], "without runs", "cards"),
             )
         ),
-        f"- Band of 80 % for a model that is cut (tensor parallel, stages): {cut[0]:.2f} to {cut[1]:.2f} times the computed time. Nearly "
+        f"- Band of 80% for a model that is cut (tensor parallel, stages): {cut[0]:.2f} to {cut[1]:.2f} times the computed time. Nearly "
         "all of these runs are one publisher's, so nothing is said of how much it would hold elsewhere. Of context parallelism one run could be "
         "computed, of expert parallelism, of GPipe and of stages one after another none: their band is a guess.",
         f"- Under {FEW_TOKENS:,} tokens a micro-batch the processor sets the pace: from the quickest to the slowest published one, "
@@ -210,7 +210,7 @@ def _worst(judged: Judged) -> list[str]:
     errors = judged.errors(judged.half, range(len(judged.runs)))
     far = [index for index in np.argsort(-np.abs(errors)) if abs(errors[index]) > 0.25]
     return ["## Runs that are off by more than a quarter (half)", "", "| run | error |", "|---|---:|"] + [
-        f"| {judged.runs[index].id} | {100 * errors[index]:+.0f} % |" for index in far
+        f"| {judged.runs[index].id} | {100 * errors[index]:+.0f}% |" for index in far
     ]
 
 
@@ -225,7 +225,7 @@ def _all(judged: Judged) -> list[str]:
     ]
     for index, run in enumerate(judged.runs):
         speed = run.tokens * run.accumulation / run.seconds
-        errors = " | ".join(f"{100 * column[index]:+.0f} %" for column in columns)
+        errors = " | ".join(f"{100 * column[index]:+.0f}%" for column in columns)
         lines.append(f"| {run.id} | {run.gpu.id} | {run.gpus} | {speed:,.0f} | {errors} |")
     return lines
 
@@ -249,7 +249,7 @@ def rates(judged: Judged, runs: Sequence[TimedRun], data: dict[str, Any]) -> dic
             name: {
                 "low": _rounded(row["low"]),
                 "high": _rounded(row["high"]),
-                "source": f"80 % of published runs, left out by {'machine' if name == 'fitted' else 'card'}; docs/accuracy-time.md",
+                "source": f"80% of published runs, left out by {'machine' if name == 'fitted' else 'card'}; docs/accuracy-time.md",
             }
             for name, row in bands(judged).items()
         }

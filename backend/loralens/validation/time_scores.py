@@ -31,7 +31,7 @@ class Judged:
     half: Array
     machine: Array
     card: Array
-    former: Array  # 40 % of the peak for every card and case
+    former: Array  # 40% of the peak for every card and case
     host_range: tuple[Array, Array]  # without its machine, with the quickest and the slowest published processor
 
     def errors(self, seconds: Array, chosen: Sequence[int]) -> Array:

@@ -33,7 +33,7 @@ from loralens.core.time.update import update_kernels, update_of
 from loralens.validation.rows import MeasuredRow, model_of, words_of
 
 NOISE: Final = 0.05
-"""Spread of a published speed between equal runs; T4 runs repeated in one session differ by 8 %, FMS's by 1 to 3 %."""
+"""Spread of a published speed between equal runs; T4 runs repeated in one session differ by 8%, FMS's by 1 to 3%."""
 STAND_IN: Final = 2 * NOISE
 """Of a run whose model another one stands for."""
 CLIPPED: Final = 1.0

@@ -121,7 +121,7 @@ def test_every_moment_is_answered():
     ("words", "says"),
     [
         ({"eval_samples": 4}, r"while it evaluates a GPU needs \S+ GiB, to be safe \S+ GiB"),
-        ({"host_memory": 64}, r"a machine needs \d+ GiB of host memory, to be safe \d+ GiB, of its 64 GiB"),
+        ({"host_memory": 64}, r"a machine needs [\d.]+ GiB of host memory, to be safe [\d.]+ GiB, of its 64.0 GiB"),
         (
             {"strategy": "zero3", "offload": "parameters", "model": "qwen2.5-32b"},
             r"a machine needs .* not said \(host_memory\).*",

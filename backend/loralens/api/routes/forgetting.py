@@ -6,7 +6,7 @@ neither), "old_name", "new_name", "fresh"}, all optional, and answers 202 {id, e
 unless `fresh`; its earlier points are then sent first.
 
 Events of the job's stream (`GET /api/jobs/{id}/events`), each with its JSON in `data`. A *spread* is
-{"mean", "low", "high", "values", "same_sign"}: mean over seeds, 95 % interval (null for one value), the seeds' values.
+{"mean", "low", "high", "values", "same_sign"}: mean over seeds, 95% interval (null for one value), the seeds' values.
 Figures `old` and `new` are {"loss" (nats per token), "accuracy" (0..1)} on held-out old and new text.
 
 - `plan`: {budget, budget_seconds, base_cached, resumed, arms: [{arm, method, rank, targets, train_rest, mix}], seeds,

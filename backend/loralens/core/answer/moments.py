@@ -10,6 +10,7 @@ from loralens.core.answer.overhead import needed_by_rule
 from loralens.core.answer.verdict import verdict, worst
 from loralens.core.question.objectives import SFT
 from loralens.core.question.shapes import Pair
+from loralens.core.sizes import size_text
 
 if TYPE_CHECKING:
     from loralens.core.answer.evaluated import Evaluated
@@ -84,20 +85,20 @@ class Moments:
         """What decides beside the step, in sentences: an evaluation, and a machine whose memory is said or has to be."""
         found = []
         if self.evaluation is not None:
-            least, safe = (size / GIB for size in needed_by_rule(self.evaluation.allocated_bytes))
+            least, safe = map(size_text, needed_by_rule(self.evaluation.allocated_bytes))
             learned = self.recipe.objective.type
             note = EVALUATION_NOTE if learned == SFT else OBJECTIVE_NOTE.format(learned)
-            found += [note, f"while it evaluates a GPU needs {least:.1f} GiB, to be safe {safe:.1f} GiB"]
+            found += [note, f"while it evaluates a GPU needs {least}, to be safe {safe}"]
         if self.host.drive:
-            found.append(f"a machine's drive takes {self.host.drive / GIB:.1f} GiB of what is offloaded")
-        memory, (least, safe) = self.recipe.parallelism.host_memory, self.host.needed
+            found.append(f"a machine's drive takes {size_text(self.host.drive)} of what is offloaded")
+        memory, (least, safe) = self.recipe.parallelism.host_memory, map(size_text, self.host.needed)
         if memory is not None:
             found.append(
-                f"a machine needs {least / GIB:.0f} GiB of host memory, to be safe {safe / GIB:.0f} GiB, of its {memory:g} GiB"
+                f"a machine needs {least} of host memory, to be safe {safe}, of its {size_text(int(memory * GIB))}"
             )
         elif self.host.much_unsaid(self.recipe):
             found.append(
-                f"a machine needs {least / GIB:.0f} GiB of host memory, to be safe {safe / GIB:.0f} GiB, and what it has is not said "
+                f"a machine needs {least} of host memory, to be safe {safe}, and what it has is not said "
                 "(host_memory): nothing fits before it is"
             )
         return found
@@ -125,8 +126,7 @@ def unified_note(card: Gpu) -> list[str]:
     """What is to be said of a card that shares its memory with the processor."""
     if not card.unified_memory_bytes:
         return []
-    size = card.unified_memory_bytes / 2**30
     return [
-        f"{card.name}: one pool of {size:.0f} GiB for GPU and processor, in which what is offloaded stays; judged with both, without "
+        f"{card.name}: one pool of {size_text(card.unified_memory_bytes)} for GPU and processor, in which what is offloaded stays; judged with both, without "
         "what the operating system takes"
     ]

@@ -44,7 +44,7 @@ SIMULATED_RESERVED: Final[Ends] = (100, 100, 151)  # lengths vary: of one length
 SIMULATED_POOL: Final[Ends] = (85, 101, 119)  # one length, one GPU: what the device shows less CONTEXT_MEASURED
 SIMULATED_POOL_SEVERAL: Final[Ends] = (104, 116, 136)  # one length, several GPUs, NCCL's buffers included
 # percent that a card must have beyond the peak, because partly used segments cannot be returned. Source: `simulate.least_limit`
-# over 324 settings (benchmarks/fragmentation.py): 98 % of them need no more, half of them 4 % or less, the worst 29 %
+# over 324 settings (benchmarks/fragmentation.py): 98% of them need no more, half of them 4% or less, the worst 29%
 FRAGMENTATION_PERCENT: Final = 20
 Band = tuple[int, int, int]
 
@@ -155,7 +155,7 @@ WORKSPACES_LEFT_OUT: Final = (
 ASSUMPTIONS: Final = (
     "reserved and device: bands of what published runs showed above the allocated peak (docs/accuracy.md); "
     "allocator=simulated narrows them, PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True makes the figures themselves smaller",
-    "a card fits when it holds the peak, 20 % fragmentation (98 % of simulated settings need no more) and 600 MiB of CUDA context "
+    "a card fits when it holds the peak, 20% fragmentation (98% of simulated settings need no more) and 600 MiB of CUDA context "
     "(assumption), and no less than what a monitor typically shows; tight without the fragmentation",
     WORKSPACES_LEFT_OUT,
 )

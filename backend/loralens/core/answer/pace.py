@@ -35,7 +35,7 @@ HOST_DECIDES: Final = 1.1
 On large cards that is below about a thousand tokens a micro-batch."""
 HOUR: Final = 3600
 NEARLY_FULL: Final = 0.986
-"""Published runs above this share of a card's memory took 6 to 40 % longer than the same step with fewer bytes.
+"""Published runs above this share of a card's memory took 6 to 40% longer than the same step with fewer bytes.
 Source: foundation-model-stack/fms-acceleration scripts/benchmarks/refs/a100_80gb.csv @876e2ed6fc, five runs."""
 
 

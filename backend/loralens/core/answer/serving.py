@@ -204,30 +204,31 @@ def _on_gpu(gpu: catalogue.Gpu, s: Serving) -> ServingGpu:
 
 def _terms(s: Serving, batch: int, length: int, kv_dtype: Any, adapter_dtype: Any, padded: bool) -> list[ServingTerm]:
     widest = max(group.rank for group in s.groups)
-    mix = " + ".join(f"{g.count} × {g.parameters_each:,} (rank {g.rank})" for g in s.groups)
+    item = ITEM_BYTES[adapter_dtype]
+    held = [(g.count, g.parameters_each, g.rank) for g in s.groups]
     if padded:
-        mix = f"{s.model_count} × rank {widest}"
+        held = [(s.model_count, next(each for _, each, rank in held if rank == widest), widest)]
     rows = [
-        ("base weights", s.base_bytes, "every weight once", f"{s.base_bytes:,}", "config.json"),
+        ("base weights", s.base_bytes, "every weight once", f"{s.base_bytes:,} B", "config.json"),
         (
             "adapters",
             s.adapters_bytes,
             "count × rank × Σ(in + out) × bytes",
-            f"({mix}) × {ITEM_BYTES[adapter_dtype]}",
+            " + ".join(f"{count:,} × {rank} × {each // rank:,} × {item} B" for count, each, rank in held),
             "Hu et al. 2021, arXiv:2106.09685, section 4.1",
         ),
         (
             "key/value cache",
             s.kv_cache_bytes,
             "2 × layers × kv_heads × head_dim × length × batch × bytes (a window caps the length)",
-            f"{s.kv_bytes_per_token:,} a token × {length:,} × {batch:,} in {kv_dtype}",
+            f"{s.kv_bytes_per_token:,} B a token in {kv_dtype} × {length:,} tokens × {batch:,}",
             "transformers DynamicCache",
         ),
         (
             "last logits",
             s.logits_bytes,
-            "batch × vocabulary × 4",
-            f"{batch:,} rows",
+            "batch × vocabulary × 4 B",
+            f"{batch:,} × {s.logits_bytes // (4 * batch):,} × 4 B",
             "assumption: sampling in float32",
         ),
     ]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TEXT_ALONE: Final = (
     "text alone: no sample holds a picture, so the vision tower's weights are held and it does not run; images=1 and "
-    "image_size=448,672 count one picture per sample"
+    "image_size=448x672 count one picture per sample"
 )
 
 FIXED_SIZE: Final[tuple[str, ...]] = ("images", "freeze_tower")
@@ -228,7 +228,7 @@ class Media:
         return name.startswith(self._places(self._kept(frozen)))
 
 
-def missing_size(usual: str = "448,672") -> InvalidInput:
+def missing_size(usual: str = "448x672") -> InvalidInput:
     """The error for pictures without a size, where the tower takes any."""
     return InvalidInput(
         "image_size is missing: this model takes pictures of any size",

@@ -124,7 +124,7 @@ def of_experts(root: Root, *, packed: bool, raised: bool) -> list[str]:
                 for _, parameter in module.own_parameters() if parameter.role == "base")  # fmt: skip
     share = 100 * sum(stacked) // total
     held = " and raised to float32" if raised else ""
-    said = f"experts, {share} % of the weights, are stacked tensors and no linear layers, so they are not packed{held}"
+    said = f"experts, {share}% of the weights, are stacked tensors and no linear layers, so they are not packed{held}"
     ways = [
         *(["pack_experts=true"] if packable else []),
         *(["prepare_kbit=false"] if raised else []),

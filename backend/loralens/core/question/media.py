@@ -27,7 +27,7 @@ class Extent(Kind):
         sides = value if isinstance(value, (list, tuple)) else (value, value)
         whole = all(isinstance(side, int) and not isinstance(side, bool) and 0 < side <= MAX_SIDE for side in sides)
         if len(sides) != 2 or not whole:
-            raise at.wrong(f"height and width in pixels, from 1 to {MAX_SIDE}", value, f"try {at.name}=448,672")
+            raise at.wrong(f"height and width in pixels, from 1 to {MAX_SIDE}", value, f"try {at.name}=448x672")
         return sides[0], sides[1]
 
     def shown(self, value: Any) -> Any:
@@ -35,7 +35,7 @@ class Extent(Kind):
         return list(value) if isinstance(value, tuple) else value
 
     def from_text(self, text: str) -> Any:
-        """`448,672`, `448x672` or one number."""
+        """`448x672`, `448,672` or one number."""
         parts = [part.strip() for part in text.lower().replace("x", ",").split(",")]
         numbers = [int(part) if part.isdecimal() and len(part) < 10 else part for part in parts]
         return numbers[0] if len(numbers) == 1 else numbers
@@ -51,7 +51,7 @@ images: Final = word(0, Whole(0, 1_000), "Pictures per sample; their tokens are 
 image_size: Final = word(
     None,
     Maybe(Extent()),
-    "Height and width of a picture or frame as the processor gets it, 448,672; none: the tower's own, where it has one.",
+    "Height and width of a picture or frame as the processor gets it, 448x672; none: the tower's own, where it has one.",
     needs=(PICTURES,),
 )
 video_frames: Final = word(0, Whole(0, 100_000), "Frames of a sample's video, after sampling; 0: no video.")

@@ -79,7 +79,7 @@ def assumptions(recipe: HasStack, modelled: str = "") -> list[str]:
         # source: torchtune's published ladder for Llama-3.2-3B, 60.0 GiB eager against 51.0 compiled (docs/accuracy.md)
         found.append(
             "torch.compile is not simulated: the eager step is computed; compiled, activations were published to be 15 to "
-            "20 % smaller, so the peak lies between 80 % of the activations shown and all of them"
+            "20% smaller, so the peak lies between 80% of the activations shown and all of them"
         )
     if recipe.fused_kernels != "none":
         found.append(

@@ -21,7 +21,7 @@ NO_FLASH: Final = ("Turing", "Volta", "Pascal")
 """PyTorch's flash kernel needs an Ampere card or a later one; others take the memory-efficient kernel.
 Source: torch 2.13 aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, `check_flash_attention_hardware_support`."""
 AMPERES_FLASH: Final = ("Ampere", "Ada")
-"""FlashAttention 2 was written for these; later cards run it at a smaller share of their rate (35 % of an H100's peak).
+"""FlashAttention 2 was written for these; later cards run it at a smaller share of their rate (35% of an H100's peak).
 Source: Shah et al. 2024, arXiv:2407.08608, section 1."""
 OPERATIONS_PER_BYTE: Final = 160
 """Of a card whose bandwidth is not known: A100 153, RTX 4090 164, T4 203 by their data sheets. An assumption."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from loralens.core.tape.work import WorkLog
 
 SHARPNESS: Final = 4
-"""Of the larger of two times: (a^4 + b^4)^(1/4), 19 % above either where they are equal. An assumption."""
+"""Of the larger of two times: (a^4 + b^4)^(1/4), 19% above either where they are equal. An assumption."""
 GPTQ_KERNELS: Final = 15
 """Torch operations that unpack a GPTQ weight (auto_gptq's `qlinear_cuda_old`: shifts, masks, zeros, scales); counted roughly."""
 RECOMPUTATION, COMMUNICATION, BUBBLE, WAITING, FIXED = "recomputation", "communication", "bubble", "waiting", "fixed"

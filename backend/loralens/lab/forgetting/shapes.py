@@ -6,7 +6,7 @@ from typing import Literal, NotRequired, TypedDict
 
 
 class Spread(TypedDict):
-    """Mean over seeds, its 95 % interval (null for one value), the seeds' values, and whether they agree in sign."""
+    """Mean over seeds, its 95% interval (null for one value), the seeds' values, and whether they agree in sign."""
 
     mean: float
     low: float | None

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from loralens.lab.forgetting.shapes import Scores, Spread
 
-# Two-sided 95 % quantiles of Student's t for 1..9 degrees of freedom. Source: Student 1908; any table.
+# Two-sided 95% quantiles of Student's t for 1..9 degrees of freedom. Source: Student 1908; any table.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean over seeds with its 95 % confidence interval (Student's t) and whether all seeds agree in sign.
+    """Mean over seeds with its 95% confidence interval (Student's t) and whether all seeds agree in sign.
 
     With fewer than two values there is no interval: low and high are None.
 

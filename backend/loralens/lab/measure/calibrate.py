@@ -2,7 +2,7 @@
 
 Steps and not microbenchmarks: what a kernel takes inside a step, with Python, autograd and the caches of its neighbours, is
 not what it takes alone. On one processor, five numbers from 18 steps of two small models predicted 36 others, of a third model
-too, within 5 % in the median.
+too, within 5% in the median.
 """
 
 from __future__ import annotations

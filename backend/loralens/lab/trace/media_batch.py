@@ -47,7 +47,7 @@ class Sizes(numpy.ndarray):
 def pictures(recipe: Recipe) -> list[numpy.ndarray]:
     """Every picture of a batch, empty."""
     if recipe.image_size is None:
-        raise InvalidInput("image_size is missing", field="recipe.image_size", hint="try image_size=448,672")
+        raise InvalidInput("image_size is missing", field="recipe.image_size", hint="try image_size=448x672")
     picture = numpy.zeros((*recipe.image_size, 3), dtype=numpy.uint8)
     return [picture] * (recipe.images * recipe.micro_batch_size)
 

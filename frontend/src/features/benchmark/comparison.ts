@@ -14,7 +14,7 @@ export function tally(rows: readonly Pick<ComparedRow, 'verdict'>[]): { faster: 
   return { faster: count('faster'), slower: count('slower'), same: count('same') }
 }
 
-/** How far the bars reach from no change: enough for the largest change and for the noise, at least 5 %, at most 100 %. */
+/** How far the bars reach from no change: enough for the largest change and for the noise, at least 5%, at most 100%. */
 export function changeReach(rows: readonly Pick<ComparedRow, 'change'>[], noise: number): number {
   return Math.min(
     1,

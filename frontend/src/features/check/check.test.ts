@@ -37,7 +37,7 @@ describe('what is said of keys', () => {
   it('is Chinese for what is said of a message, a snapshot and a watched training', () => {
     const sentences = [
       'a segment of this size serves many small tensors: the card was full, whichever asked',
-      'no tensor of this set-up has that size: the length, the batch or the model was another',
+      'no request of this set-up has that size; its largest has 2.32 GiB',
       'the history of allocations was passed over: what is alive is what the segments say',
       'a batch of 4 × 4,096 tokens is next and needs about 2.10 GiB of 1.00 GiB: shorten or split it',
       'the program ended within a step',

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { difference, grouped, REST } from './budget'
+import { difference, grouped, REST, SMALL, WORTH_SAYING } from './budget'
 
 const full = { products: 4, weight_gradients: 2, elementwise: 1, optimizer: 0.5, fixed: 0.5 }
 const qlora = { products: 4, narrow_products: 0.3, unpacking: 1.5, elementwise: 1.05, optimizer: 0.01, fixed: 0.5 }
@@ -30,5 +30,16 @@ describe("a step's time as a budget", () => {
       ['narrow_products', 0.3],
     ])
     expect(difference(full, full)).toEqual({ saved: [], spent: [] })
+  })
+
+  it('says of small parts together what none of them is worth alone, so that less than the threshold stays unsaid', () => {
+    const before = { products: 10 }
+    const after = { products: 9, narrow_products: 0.15, unpacking: 0.19, elementwise: 0.18 }
+    const { saved, spent } = difference(before, after)
+    expect(saved.map((row) => row.group)).toEqual(['products'])
+    expect(spent.map((row) => row.group)).toEqual([SMALL])
+    expect(spent[0]!.seconds).toBeCloseTo(0.52, 9)
+    expect(difference(before, { products: 10, unpacking: 0.1 }).spent).toEqual([])
+    expect(0.1).toBeLessThan(WORTH_SAYING * 10)
   })
 })

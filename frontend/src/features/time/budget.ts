@@ -19,8 +19,9 @@ const GROUP_OF: Record<string, string> = {
 }
 export const REST = 'rest'
 export const GROUPS = [...new Set(Object.values(GROUP_OF)), REST]
-/** A difference under this share of the step is not worth a word. */
-const WORTH_SAYING = 0.02
+/** A difference under this share of the step has no word of its own; those that together are more have one. */
+export const WORTH_SAYING = 0.02
+export const SMALL = 'small'
 
 export interface GroupTime {
   group: string
@@ -42,10 +43,11 @@ export function difference(first: Parts, second: Parts): { saved: GroupTime[]; s
   const after = new Map(grouped(second).map((row) => [row.group, row.seconds]))
   const least = WORTH_SAYING * [...before.values()].reduce((sum, seconds) => sum + seconds, 0)
   const rows = GROUPS.map((group) => ({ group, seconds: (after.get(group) ?? 0) - (before.get(group) ?? 0) }))
-    .filter((row) => Math.abs(row.seconds) >= least)
-    .sort((a, b) => Math.abs(b.seconds) - Math.abs(a.seconds))
-  return {
-    saved: rows.filter((row) => row.seconds < 0).map((row) => ({ ...row, seconds: -row.seconds })),
-    spent: rows.filter((row) => row.seconds > 0),
+  const side = (sign: number): GroupTime[] => {
+    const own = rows.map((row) => ({ ...row, seconds: sign * row.seconds })).filter((row) => row.seconds > 0)
+    const said = own.filter((row) => row.seconds >= least).sort((a, b) => b.seconds - a.seconds)
+    const rest = own.filter((row) => row.seconds < least).reduce((sum, row) => sum + row.seconds, 0)
+    return rest >= least ? [...said, { group: SMALL, seconds: rest }] : said
   }
+  return { saved: side(-1), spent: side(1) }
 }

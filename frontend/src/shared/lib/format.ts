@@ -32,9 +32,13 @@ export function formatBytes(bytes: number, locale: Locale): string {
   if (size < KIB) return `${formatInteger(bytes, locale)}${JOINT}B`
   const [unit, name] =
     size >= 10 * TIB ? [TIB, 'TiB'] : size >= 0.1 * GIB ? [GIB, 'GiB'] : size >= MIB ? [MIB, 'MiB'] : [KIB, 'KiB']
-  const value = bytes / (unit as number)
+  return `${formatSize(bytes / (unit as number), locale)}${JOINT}${name}`
+}
+
+/** The number of a size whose unit stands elsewhere: with the digits that it has beside its unit. */
+export function formatSize(value: number, locale: Locale): string {
   const magnitude = Math.abs(value)
-  return `${fixed(value, magnitude >= 1000 ? 0 : magnitude >= 10 ? 1 : 2, locale)}${JOINT}${name}`
+  return fixed(value, magnitude >= 1000 ? 0 : magnitude >= 10 ? 1 : 2, locale)
 }
 
 export const formatInteger = (value: number, locale: Locale): string => fixed(value, 0, locale)
@@ -90,7 +94,9 @@ export function formatSeconds(seconds: number, locale: Locale): string {
   const { min, s, ms, µs } = TIMES[locale]
   if (seconds >= 3597) return formatHours(seconds / 3600, locale)
   if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)}${JOINT}${min}`
-  const [value, unit] = seconds >= 1 ? [seconds, s] : seconds >= 1e-3 ? [seconds * 1e3, ms] : [seconds * 1e6, µs]
+  // What would round to a thousand of one unit is one of the next.
+  const [value, unit] =
+    seconds >= 0.9995 ? [seconds, s] : seconds >= 0.9995e-3 ? [seconds * 1e3, ms] : [seconds * 1e6, µs]
   return `${fixed(value, digitsOf(value), locale)}${JOINT}${unit}`
 }
 

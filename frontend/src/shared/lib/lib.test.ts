@@ -11,9 +11,11 @@ import {
   formatPercent,
   formatRatio,
   formatSeconds,
+  formatSize,
   inWords,
 } from './format'
-import { linear, ticks } from './scale'
+import { linear, ticks, tickText } from './scale'
+import { formatShare } from './share'
 
 /** With the space at which no line ends. */
 const joined = (text: string): string => text.replaceAll(' ', '\u00a0')
@@ -28,6 +30,11 @@ describe('numbers as text', () => {
     expect(formatBytes(-3_730_833_408, 'en')).toBe(joined('-3.47 GiB'))
     expect(formatBytes(1_103_806_595_072, 'en')).toBe(joined('1,028 GiB'))
     expect(formatBytes(0.1 * 2 ** 30, 'en')).toBe(joined('0.10 GiB'))
+  })
+  it('a size has the same digits with and without its unit', () => {
+    for (const gib of [0.75, 23.4, 304.4, 1051.3])
+      expect(formatBytes(gib * 2 ** 30, 'en')).toBe(joined(`${formatSize(gib, 'en')} GiB`))
+    expect(formatSize(304.4, 'en')).toBe('304.4')
   })
   it('counts as each language counts', () => {
     expect(formatCount(4_194_304, 'en')).toBe(joined('4.19 million'))
@@ -71,8 +78,15 @@ describe('numbers as text', () => {
       }),
     )
   })
+  it('shares of what is known as a range without digits that nobody knows', () => {
+    expect([0.373, 0.032, 1.14].map((share) => formatShare(share, 'en'))).toEqual(['37%', '3%', '114%'])
+    expect([0.373, 0.032, 1.14].map((share) => formatShare(share, 'en', true))).toEqual(['40%', '3%', '110%'])
+  })
   it('times with three digits, whatever the unit', () => {
     const shown = (seconds: number): string => formatSeconds(seconds, 'en')
+    expect([0.99949, 0.9996, 0.00099949, 0.0009996].map(shown)).toEqual(
+      ['999 ms', '1.00 s', '999 µs', '1.00 ms'].map(joined),
+    )
     expect([1.5e-6, 0.00244, 0.02444, 0.178, 4.5678, 45.678].map(shown)).toEqual(
       ['1.50 µs', '2.44 ms', '24.4 ms', '178 ms', '4.57 s', '45.7 s'].map(joined),
     )
@@ -119,6 +133,9 @@ describe('an axis', () => {
     expect(ticks(0.9, 4)).toEqual([0, 0.5])
     expect(ticks(1, 5)).toHaveLength(6)
     expect(ticks(0, 4)).toEqual([0])
+  })
+  it('writes its numbers as they are written elsewhere', () => {
+    expect([0, 0.5, 3 * 0.1, 20, 1000].map((tick) => tickText(tick, 'en'))).toEqual(['0', '0.5', '0.3', '20', '1,000'])
   })
   it('maps ends to ends', () => {
     const x = linear([10, 20], [0, 100])

@@ -1,5 +1,7 @@
 /** A linear axis: positions and round tick values. */
 
+import { formatDecimal, type Locale } from './format'
+
 export type Scale = (value: number) => number
 
 export function linear(domain: readonly [number, number], range: readonly [number, number]): Scale {
@@ -14,4 +16,10 @@ export function ticks(max: number, count: number): number[] {
   const power = 10 ** Math.floor(Math.log10(rough))
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough) ?? rough
   return Array.from({ length: Math.floor(max / step + 1e-9) + 1 }, (_, index) => index * step)
+}
+
+/** A tick's number as other numbers are written, with the decimals that it has. */
+export function tickText(value: number, locale: Locale): string {
+  const plain = String(Number(value.toPrecision(6)))
+  return formatDecimal(value, plain.split('.')[1]?.length ?? 0, locale)
 }

@@ -71,7 +71,7 @@ class AyaVisionMedia(Projected):
     def tiles(self, recipe: Recipe) -> int:
         """The canvas whose shape is nearest, and a thumbnail where it has more than one tile."""
         if recipe.image_size is None:
-            raise missing_size("364,728")
+            raise missing_size("364x728")
         across, down = canvas(recipe.image_size, (self._vision.side, self._vision.side), MOST_TILES)
         return across * down + (across * down > 1)
 

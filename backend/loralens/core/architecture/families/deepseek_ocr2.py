@@ -196,7 +196,7 @@ class DeepseekOcr2Media(Media):
     def tiles(self, recipe: Recipe) -> int:
         """Of a picture, beside the whole."""
         if recipe.image_size is None:
-            raise missing_size("1000,700")
+            raise missing_size("1000x700")
         if max(recipe.image_size) <= TILE:
             return 0
         across, down = canvas(recipe.image_size, (TILE, TILE), MOST_TILES, FEWEST_TILES)

@@ -145,7 +145,7 @@ class UnifiedMedia(Sounding):
         if not recipe.images:
             return None
         if recipe.image_size is None:
-            raise missing_size("512,768")
+            raise missing_size("512x768")
         tokens = patches(*recipe.image_size, self._vision.side, MOST_TOKENS)
         rows = MOST_TOKENS * recipe.images
         return Pictures(rows * 3 * self._vision.side**2, rows, tokens * recipe.images)

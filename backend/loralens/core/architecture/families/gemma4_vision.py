@@ -256,7 +256,7 @@ class Gemma4Media(Sounding):
         if not recipe.images:
             return None
         if recipe.image_size is None:
-            raise missing_size("512,768")
+            raise missing_size("512x768")
         v = self._vision
         tokens = patches(*recipe.image_size, v.patch * v.pool, MOST_TOKENS)
         rows = v.places * recipe.images

@@ -134,7 +134,7 @@ class Idefics3Media(Projected):
     def tiles(self, recipe: Recipe) -> int:
         """And the whole picture."""
         if recipe.image_size is None:
-            raise missing_size("512,768")
+            raise missing_size("512x768")
         high, wide = resized(*recipe.image_size, self._vision.side)
         return (high // self._vision.side) * (wide // self._vision.side) + 1
 

@@ -196,7 +196,7 @@ class InternVL(Projected):
     def tiles(self, recipe: Recipe) -> int:
         """The canvas whose shape is nearest, and a thumbnail where it has more than one tile."""
         if recipe.image_size is None:
-            raise missing_size("448,896")
+            raise missing_size("448x896")
         across, down = canvas(recipe.image_size, self._vision.side, MOST_TILES)
         return across * down + (across * down > 1)
 

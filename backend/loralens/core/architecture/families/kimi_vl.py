@@ -272,6 +272,6 @@ def fitted(height: int, width: int, patch: int, merge: int) -> tuple[int, int]:
         raise InvalidInput(
             f"image_size: a side of this picture has {max(high, wide) // patch} patches; this processor refuses {SIDE} and more",
             field="image_size",
-            hint="try image_size=448,672",
+            hint="try image_size=448x672",
         )
     return high, wide

@@ -189,7 +189,7 @@ class Llama4Media(Projected):
     def tiles(self, recipe: Recipe) -> int:
         """And the whole picture, where it has more than one."""
         if recipe.image_size is None:
-            raise missing_size("672,1008")
+            raise missing_size("672x1008")
         down, across = best_fit(recipe.image_size, self._vision.side, MOST_TILES)
         return down * across + (down * across > 1)
 

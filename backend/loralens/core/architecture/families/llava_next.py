@@ -49,7 +49,7 @@ class LlavaNextMedia(LlavaMedia):
     def canvas(self, recipe: Recipe) -> tuple[int, int]:
         """Tiles down and across."""
         if recipe.image_size is None:
-            raise missing_size("672,1008")
+            raise missing_size("672x1008")
         high, wide = best_resolution(recipe.image_size, self._pinpoints)
         return high // self._side, wide // self._side
 

@@ -299,7 +299,7 @@ class Phi4Media(Media):
     def found(self, recipe: Recipe) -> Cut:
         """How a picture is cut."""
         if recipe.image_size is None:
-            raise missing_size("500,700")
+            raise missing_size("500x700")
         return cut(*recipe.image_size)
 
     def pictures(self, recipe: Recipe) -> Pictures | None:

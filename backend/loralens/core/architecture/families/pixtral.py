@@ -169,7 +169,7 @@ class PixtralMedia(Projected):
         if not recipe.images:
             return None
         if recipe.image_size is None:
-            raise missing_size("768,1024")
+            raise missing_size("768x1024")
         high, wide = self.sides(*recipe.image_size)
         patches = (high // self._vision.patch) * (wide // self._vision.patch)
         values = self._vision.channels * high * wide

@@ -69,7 +69,7 @@ def resized(height: int, width: int, factor: int, least: int, most: int, frames:
         raise InvalidInput(
             f"image_size {height} × {width}: this processor refuses pictures more than {STEEPEST} times as long as wide",
             field="image_size",
-            hint="try image_size=448,672",
+            hint="try image_size=448x672",
         )
     high, wide = (round(side / factor) * factor for side in (height, width))
     whole = 1 if frames == 1 else max(2, round(frames / 2) * 2)
