@@ -12,6 +12,7 @@ const CHECKS = [
   'answer',
   'findings',
   'looks',
+  'layout',
   'keyboard',
   'states',
   'setup',

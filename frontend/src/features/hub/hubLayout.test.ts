@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { spots } from './hubLayout'
+import { centreOf, linesOf, spots } from './hubLayout'
 import { matching } from './names'
 
 it.each(Array.from({ length: 50 }, (_, index) => index + 1))(
@@ -12,12 +12,18 @@ it.each(Array.from({ length: 50 }, (_, index) => index + 1))(
       expect(spot.x + spot.radius).toBeLessThanOrEqual(760)
       expect(spot.y - spot.radius).toBeGreaterThanOrEqual(0)
       expect(spot.y + spot.radius).toBeLessThanOrEqual(520)
-      expect(Math.hypot(spot.x - 380, spot.y - 260)).toBeGreaterThan(spot.radius + (count > 12 ? 66 : 84))
+      expect(Math.hypot(spot.x - 380, spot.y - 260)).toBeGreaterThan(spot.radius + centreOf(count))
       for (const other of found.slice(index + 1))
         expect(Math.hypot(spot.x - other.x, spot.y - other.y)).toBeGreaterThan(2 * spot.radius)
     })
   },
 )
+
+it('a long name stands in two lines', () => {
+  expect(linesOf('Llama-3.1-8B')).toEqual(['Llama-3.1-8B'])
+  expect(linesOf('DeepSeek-R1-Distill-Qwen-32B')).toEqual(['DeepSeek-R1-', 'Distill-Qwen-32B'])
+  expect(linesOf('Mistral Small 3.2 24B')).toEqual(['Mistral', 'Small 3.2 24B'])
+})
 
 it('a task is found by a part of its name or by its number', () => {
   const names = ['Email summary', 'Code generation', ...Array.from({ length: 20 }, (_, index) => `Task ${index + 3}`)]

@@ -6,6 +6,17 @@ export interface Spot {
   radius: number
 }
 
+/** The circle in the middle: the name of a numbered node stands in it. */
+export const centreOf = (count: number): number => (count <= 12 ? 84 : 82)
+
+/** A name in lines that the circle is wide enough for. */
+export function linesOf(name: string): string[] {
+  if (name.length <= 16) return [name]
+  const breaks = [...name.matchAll(/[- ]/g)].map(({ index }) => index + 1)
+  const middle = breaks.sort((a, b) => Math.abs(a - name.length / 2) - Math.abs(b - name.length / 2))[0]
+  return middle === undefined ? [name] : [name.slice(0, middle).trimEnd(), name.slice(middle)]
+}
+
 export function spots(count: number, width: number, height: number): Spot[] {
   const rings = count <= 12 ? 1 : count <= 30 ? 2 : 3
   // Numbered nodes are still 44 px wide where the drawing is at its smallest (a window of 48rem).

@@ -1,5 +1,11 @@
+import type { Part2Settings } from '@/shared/url/part2Query'
+
 /** What stands on the first screen, and the stops along which its numbers move. */
-export const ASKED: readonly string[] = ['gpus', 'trainer', 'objective', 'micro_batch_size', 'sequence_length']
+const ASKED = new Set(['gpus', 'trainer', 'objective', 'micro_batch_size', 'sequence_length'])
+
+/** How several GPUs share the work is asked where there are several; of one GPU it stands with the other words. */
+export const isAsked = (settings: Readonly<Part2Settings>, word: string): boolean =>
+  word === 'strategy' ? Number(settings.words.gpus ?? 1) > 1 : ASKED.has(word)
 
 export const STOPS: Readonly<Record<string, readonly number[]>> = {
   micro_batch_size: [1, 2, 4, 8, 16, 32, 64],

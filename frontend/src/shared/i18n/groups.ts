@@ -10,6 +10,7 @@ export const FIRST = [
   'unit.labelled',
   'page.title',
   'page.lead',
+  'page.how',
   'page.more',
   'page.whole',
   'toc',
