@@ -11,8 +11,11 @@ from loralens.planner.advice import advise
 from loralens.planner.beside import KEY, WHY
 from loralens.planner.changes import CHANGES, COSTS
 from loralens.planner.fit import fit_answer
+from loralens.planner.mends import FEWER, LENGTH, MACHINE
 from loralens.planner.question import Question, read_question
 from loralens.planner.quicker import UNCHECKPOINTED
+
+MENDS = (MACHINE, LENGTH, FEWER[0])
 
 CASES = [
     ({"model": "7B", "method": "full"}, "rtx-4090"),
@@ -112,8 +115,8 @@ def test_several_gpus_are_the_least_power_of_two_that_fits() -> None:
 
 def test_each_change_has_its_sentence_in_every_language_of_the_page() -> None:
     assert all(change.cost in COSTS for change in CHANGES)
-    said = {change.key: change.en for change in (*CHANGES, UNCHECKPOINTED)} | {KEY: WHY}
-    assert len(said) == len(CHANGES) + 2
+    said = {change.key: change.en for change in (*CHANGES, UNCHECKPOINTED, *MENDS)} | {KEY: WHY}
+    assert len(said) == len(CHANGES) + 2 + len(MENDS)
     locales = {path.stem: json.loads(path.read_text("utf-8")) for path in Path("frontend/src/locales").glob("*.json")}
     assert locales["en"]["advice"] == said
     for texts in locales.values():

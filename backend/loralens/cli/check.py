@@ -110,8 +110,9 @@ def _show(answer: CheckAnswer) -> None:
         wrapped("recipe: " + " ".join(options(answer["recipe"], answer["method"])))
     line()
     gpu, peak = answer["gpu"], answer["peak"]
-    if gpu and peak and answer["verdict"]:
-        wrapped(sentence(gpu, answer["verdict"], peak["needed_bytes"]))
+    if gpu and peak and answer["verdict"] and answer["estimate"]:
+        decided_by = answer["estimate"]["fits"][0]["decided_by"]
+        wrapped(sentence(gpu, answer["verdict"], peak["needed_bytes"], decided_by))
     if peak:
         wrapped(f"Peak {gib(peak['allocated_bytes'])} allocated, in {peak['phase']} ({peak['at']}).")
         if answer["estimate"] and (beside := engine_sentence(answer["estimate"])):

@@ -172,7 +172,7 @@ def _show(answer: FitAnswer, body: Body, filled: list[str]) -> None:
     wrapped("recipe: " + " ".join(options(recipe, method)))
     show_remarks(answer)
     line()
-    wrapped(sentence(answer["gpu"], answer["verdict"], answer["peak"]["needed_bytes"]))
+    wrapped(sentence(answer["gpu"], answer["verdict"], answer["peak"]["needed_bytes"], answer["decided_by"]))
     line()
     table(
         ["all else as asked", "asked", "largest that safely fits"],
@@ -246,7 +246,7 @@ def _advise(answer: FitAnswer) -> None:
     if not advice["changes"]:
         return wrapped("No change that is known makes it fit.")
     rows = [
-        (row["field"], f"{_word(row['from'])} → {_word(row['to'])}", gib(row["saves_bytes"]) if row["saves_bytes"] else "",
+        (row["field"], f"{_word(row['from'])} → {_word(row['to'])}", gib(row["saves_bytes"]) if row["saves_bytes"] > 0 else "",
          " ".join(part for part in ("" if row["cost"] == "time" else row["cost"], _slower(row["time_ratio"])) if part),
          "yes" if row["fits"] else "no")
         for row in advice["changes"]
@@ -258,7 +258,7 @@ def _advise(answer: FitAnswer) -> None:
     else:
         line("To make it fit:")
         for number, row in enumerate(advice["path"], 1):
-            saves = f"saves {gib(row['saves_bytes'])}. " if row["saves_bytes"] else ""
+            saves = f"saves {gib(row['saves_bytes'])}. " if row["saves_bytes"] > 0 else ""
             wrapped(f"{number}. {row['field']} {_word(row['from'])} → {_word(row['to'])}: {saves}{row['why']['en']}")
         wrapped("as options: " + " ".join(option(row["field"], row["to"]) for row in advice["path"]))
     if advice["smallest_gpu"]:

@@ -190,7 +190,9 @@ def _verdicts(estimates: list[MemoryEstimate]) -> None:
     line()
     for estimate in estimates:
         (card,) = estimate["fits"]
-        wrapped(f"{estimate['method']}: {sentence(card, card['verdict'], estimate['peak']['needed_bytes'])}")
+        wrapped(
+            f"{estimate['method']}: {sentence(card, card['verdict'], estimate['peak']['needed_bytes'], card['decided_by'])}"
+        )
 
 
 def _moments(estimates: list[MemoryEstimate]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from loralens.cli.render import GIB, gib
+from loralens.core.answer.verdict import DECIDES, STEP
 
 if TYPE_CHECKING:
     from loralens.core.answer.shapes import Fit
@@ -27,9 +28,10 @@ def exit_code(verdicts: Iterable[str]) -> int:
     return min(EXIT_CODES[verdict] for verdict in verdicts)
 
 
-def sentence(gpu: FitGpu | Fit | CheckedGpu, verdict: str, needed: Pair) -> str:
-    """One line: what the step needs at least and to be safe, what the card has, and what follows."""
-    return f"{gpu['name']}: {needs(needed, gpu['memory_bytes'])}: {WORDS[verdict]}"
+def sentence(gpu: FitGpu | Fit | CheckedGpu, verdict: str, needed: Pair, decided_by: str) -> str:
+    """One line: what the step needs at least and to be safe, what the card has, what follows, and why where the step alone fits."""
+    why = "" if decided_by == STEP else f" ({DECIDES[decided_by]})"
+    return f"{gpu['name']}: {needs(needed, gpu['memory_bytes'])}: {WORDS[verdict]}{why}"
 
 
 def needs(needed: Pair, memory_bytes: int) -> str:

@@ -15,6 +15,7 @@ from loralens.core.question.parallelism import Parallelism
 from loralens.core.tape.ledger import CATEGORIES
 from loralens.planner.beside import fits_card, share_change
 from loralens.planner.changes import CHANGES, COSTS, Change
+from loralens.planner.mends import mend, mends
 from loralens.planner.question import Question
 
 if TYPE_CHECKING:
@@ -31,24 +32,31 @@ def advise(question: Question, device: Gpu) -> Advice:
 
     `changes`: every single change that saves memory, those that are enough by themselves first, then the mildest; of those
         that cost time, the one with the least time per byte saved first. `time_ratio`: time a token after over before.
-    Where another share of the card lets engine and step fit, it is the only change and the path.
+    Where another share of the card lets engine and step fit, it is the only change and the path. What no saving mends, a
+        machine of which nobody says what it has or a sequence too short for its pictures (`mends`), comes before them.
     `path`: changes to make together, mildest first, none of them superfluous; None where no path is known.
     `smallest_gpu`: the same vendor's GPU with the least memory that fits without any change; any vendor's where the
         GPU in question is one's own.
     `several_gpus`: how many of the GPU in question do when weights, gradients and optimizer state are sharded.
     """
-    pace = _pace(question, device)
+    pace = _pace(question, device) if question.estimate().holds_media else None  # else it stops with an error
     share = share_change(question, device)
     changes: list[AdvisedChange] = [share] if share else []
-    for change, changed in () if share else _applicable(question):
+
+    def judged(change: Change, changed: Question) -> AdvisedChange:
         row = _row(change, question, changed)
-        if row["saves_bytes"] >= WORTH_SAYING:
-            row["fits"] = fits_card(changed, device)
-            row["time_ratio"] = _ratio(pace, _pace(changed, device))
-            changes.append(row)
+        row["fits"] = fits_card(changed, device)
+        row["time_ratio"] = _ratio(pace, _pace(changed, device))
+        return row
+
+    ways = () if share else mends(question)
+    first = [judged(change, question.with_(change.field, value)) for change, value in ways]
+    for change, changed in () if share or any(row["fits"] for row in first) else _applicable(question):
+        if question.estimate().allocated_bytes - changed.estimate().allocated_bytes >= WORTH_SAYING:
+            changes.append(judged(change, changed))
     changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), _slowed(row), -row["saves_bytes"]))
     return {
-        "changes": changes,
+        "changes": first + changes,
         "path": [share] if share else path(question, device),
         "smallest_gpu": smallest_gpu(question, device.vendor),
         "several_gpus": several_gpus(question, device),
@@ -81,7 +89,10 @@ def path(question: Question, device: Gpu) -> list[AdvisedChange] | None:
     taken: dict[str, list[tuple[Change, Any]]] = {}
     now = question
     for _ in range(MAX_STEPS):
-        if fits_card(now, device):
+        mended, ways = mend(now)
+        if fits_card(mended, device):
+            for change, value in ways:
+                taken.setdefault(change.field, []).append((change, value))
             return _rows(question, _needed(question, taken, device))
         best = _best(now)
         if best is None:

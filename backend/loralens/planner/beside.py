@@ -18,10 +18,9 @@ WHY: Final = "With this share the engine has room for its weights and one sequen
 def fits_card(question: Question, device: Gpu) -> bool:
     """Memory covers the step to be safe, and what stands beside it: an engine, an evaluation, what a machine says it has."""
     found = question.estimate()
-    if found.overhead.needed[1] > device.memory_bytes:
+    if found.overhead.needed[1] > device.memory_bytes or not found.holds_media:
         return False
-    # a machine of which nobody says what it has is not held against the card
-    if any(one != "fits" for one in found.moments.beside(device, unsaid=False)):
+    if any(one.verdict != "fits" for one in found.moments.beside(device)):
         return False
     card = _card(question, device)
     return card is None or card["verdict"] == "fits"

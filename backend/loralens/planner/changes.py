@@ -60,6 +60,11 @@ def _halved(field: str, least: int) -> Callable[[Question], Any]:
     return to
 
 
+def _shorter(question: Question) -> Any:
+    """Half as long, and never shorter than what a sample's pictures and sound take."""
+    return _halved("sequence_length", max(128, question.estimate().plan.least_length))(question)
+
+
 def _unpacked_to(autocast: bool) -> Callable[[Question], Any]:
     """The dtype of the products, where 4-bit weights are unpacked to float32; with or without autocast."""
 
@@ -131,7 +136,7 @@ CHANGES: Final = (
            "Every target keeps its own input; q_proj and v_proj alone keep the least."),
     Change("rank", _adapter(_halved("rank", 1)), "quality",
            "The adapter is proportional to the rank, though it is usually a small part."),
-    Change("sequence_length", _halved("sequence_length", 128), "quality",
+    Change("sequence_length", _shorter, "quality",
            "Activations and logits are proportional to the sequence length; longer samples are cut."),
     Change("method", _only("full", lambda q: "lora"), "method",
            "Frozen weights have neither gradients nor optimizer state.", "method_lora"),

@@ -76,7 +76,7 @@ def fit_answer(body: Any) -> FitAnswer:
         and NEARLY_FULL * device.memory_bytes <= found.overhead.device[1] <= device.memory_bytes
     ):
         time["assumptions"].append(FULL)
-    needed = needed_bytes(question)
+    needed, judged = needed_bytes(question), found.fits([device.id])[0]
     return {
         "model": question.model_dict(),
         "method": question.method,
@@ -88,7 +88,8 @@ def fit_answer(body: Any) -> FitAnswer:
             "memory_bytes": device.memory_bytes,
             "memory_basis": device.memory_basis,
         },
-        "verdict": found.fits([device.id])[0]["verdict"],
+        "verdict": judged["verdict"],
+        "decided_by": judged["decided_by"],
         "peak": found.to_dict(())["peak"],
         "needed_bytes": needed,
         "headroom_bytes": device.memory_bytes - needed,
@@ -137,7 +138,7 @@ def batch_by_length(body: Any, lengths: Iterable[int]) -> list[tuple[int, int | 
     rows = [
         (length, largest(question.with_("sequence_length", length), device, "micro_batch_size"))
         for length in lengths
-        if length <= longest
+        if question.estimate().plan.least_length <= length <= longest
         and (traced is None or holds(traced, question.method, question.recipe, "sequence_length", length))
     ]
     return [(length, row["value"]) for length, row in rows if row["value"] or row["bounded_by"] == "memory"]
@@ -169,10 +170,10 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
     """The largest value of one variable, all else as asked, with which the step still fits.
 
     Found by bisection: a step never needs less memory for a larger batch, length or rank. `value` is None where not
-    even 1 fits, or of a traced model the smallest value that was traced; `bounded_by` says whether memory or the range of
-    the question ended the search.
+    even the smallest fits: 1, the length of a sample's pictures, or of a traced model what was traced; `bounded_by` says
+    whether memory or the range of the question ended the search.
     """
-    values = _values(question, variable)
+    values, traced = _values(question, variable), question.model.traced is not None
     high = len(values)
     low = 0
 
@@ -195,7 +196,7 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
     result: Largest = {
         "value": values[low - 1] if low else None,
         "asked": question.get(variable),
-        "bounded_by": "range" if low == len(values) or (not low and values[0] > 1) else "memory",
+        "bounded_by": "range" if low == len(values) or (not low and traced and values[0] > 1) else "memory",
     }
     if low:
         found = question.with_(variable, values[low - 1]).estimate()
@@ -208,9 +209,10 @@ def largest(question: Question, device: Gpu, variable: str) -> Largest:
 
 
 def _values(question: Question, variable: str) -> range:
-    """From 1 upwards; of a traced model, what its plans cover."""
+    """From 1 upwards, or from the length of a sample's pictures; of a traced model, what its plans cover."""
     if question.model.traced is None:
-        return range(1, _upper(question, variable) + 1)
+        least = question.estimate().plan.least_length if variable == "sequence_length" else 1
+        return range(least, _upper(question, variable) + 1)
     return covered(question.model.traced, question.method, question.recipe, variable)
 
 

@@ -37,9 +37,10 @@ def quicker(question: Question, device: Gpu) -> list[QuickerChange]:
     where nobody says otherwise.
     """
     now = _pace(question, device)
-    if now is None:
+    before = question.estimate()
+    if now is None or not before.holds_media:
         return []
-    before, rows, fits = question.estimate(), [], fits_card(question, device)
+    rows, fits = [], fits_card(question, device)
     for change in QUICKER:
         value = change.to(question)
         if value is None:

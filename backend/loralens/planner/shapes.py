@@ -29,7 +29,7 @@ class FitGpu(TypedDict):
 class Largest(TypedDict):
     """The largest value of one variable with which the step fits, all else as asked."""
 
-    value: Annotated[int | None, "null: not even 1 fits."]
+    value: Annotated[int | None, "null: not even the smallest fits, which is 1, or the length of a sample's pictures."]
     asked: int
     bounded_by: Annotated[str, "memory, or the range of the question."]
     peak_allocated_bytes: NotRequired[int]
@@ -47,7 +47,9 @@ class AdvisedChange(_From):
     to: Any
     cost: Annotated[str, "What it costs otherwise: none, time, quality, or another method."]
     why: Said
-    saves_bytes: Annotated[int, "Of the allocated peak; predicted for this very question."]
+    saves_bytes: Annotated[
+        int, "Of the allocated peak; predicted for this very question. Negative: so much more is allocated."
+    ]
     peak_allocated_bytes: int
     needed_bytes: int
     fits: NotRequired[Annotated[bool, "Whether this change is enough by itself."]]
@@ -227,6 +229,7 @@ class FitAnswer(TypedDict):
     recipe: RecipeWords
     gpu: FitGpu
     verdict: Annotated[str, "fits, tight or does_not_fit."]
+    decided_by: Annotated[str, "What the verdict is about, as in /api/memory."]
     peak: Peak
     needed_bytes: Annotated[int, "What a card must have: peak, fragmentation and context."]
     headroom_bytes: Annotated[int, "Memory above `needed_bytes`; negative: so much is missing."]

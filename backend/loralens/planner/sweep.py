@@ -84,7 +84,9 @@ def sweep_answer(body: Any) -> SweepAnswer:
             "phases": phases,
         }
         if device is not None:
-            verdicts = found.verdicts(zip(least, safe, strict=True), device) or _judged(question, axes, device)
+            verdicts = found.verdicts(zip(least, safe, strict=True), _lengths(axes, recipe), device) or _judged(
+                question, axes, device
+            )
             row["verdicts"] = verdicts
             row["fits"] = None if verdicts is None else [one == "fits" for one in verdicts]
         sweeps.append(row)
@@ -102,6 +104,12 @@ def sweep_answer(body: Any) -> SweepAnswer:
         "phase_names": names,
         "sweeps": sweeps,
     }
+
+
+def _lengths(axes: Mapping[str, list[int]], recipe: Recipe) -> list[int]:
+    """The sequence length of every point."""
+    asked = recipe.sequence_length
+    return [dict(zip(axes, values, strict=True)).get("sequence_length", asked) for values in product(*axes.values())]
 
 
 def _judged(question: Question, axes: Mapping[str, list[int]], device: catalogue.Gpu) -> list[str] | None:

@@ -47,11 +47,17 @@ STALLED: Final = (
     "no time and no cost."
 )
 
+STOPPED: Final = (
+    "Training stops with an error, since the pictures have no room in the sequence: there is no time and no cost."
+)
+
 
 def withheld(question: Question, device: Gpu) -> Said | None:
     """Why nothing is said of this run's time, although a step's may be known; None where nothing speaks against it."""
     if stalled(question.model, question.method, question.recipe, device):
         return {"key": "engine", "en": STALLED}
+    if not question.estimate().holds_media:
+        return {"key": "length", "en": STOPPED}
     return None
 
 

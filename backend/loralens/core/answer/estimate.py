@@ -28,7 +28,7 @@ from loralens.core.answer.plan import plan_for
 from loralens.core.answer.planned import CompiledPlan
 from loralens.core.answer.remarks import idle_sentences, idle_words, remarks
 from loralens.core.answer.trainer import trained
-from loralens.core.answer.verdict import verdict, worst
+from loralens.core.answer.verdict import STEP, Ruling, decided, verdict
 from loralens.core.architecture.multimodal import left_out_bytes
 from loralens.core.errors import InvalidInput
 from loralens.core.methods import check
@@ -176,17 +176,28 @@ class Estimate:
             older = [card.id for card in cards if accelerator_of(card.compute_capability) == BEFORE_8]
             bands |= dict.fromkeys(older, self._bands_on(BEFORE_8, allocator)) if older else {}
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
-        found = [_row(card, bands[card.id], unknown=unknown) for card in cards]
-        moments = self.moments
-        for row, device in zip(found, cards, strict=True):
-            row["verdict"] = worst(row["verdict"], *moments.beside(device))
+        found = [_row(card, bands[card.id], self.on_card(card, bands[card.id].needed, unknown)) for card in cards]
         beside = self.iteration([card.id for card in cards])
         for row, card in zip(found, beside["cards"] if beside else (), strict=False):
-            row["verdict"], row["headroom_bytes"] = (
-                worst(row["verdict"], card["verdict"]),
-                card["headroom_bytes"],
-            )  # the engine has to fit too
+            both = decided((Ruling(row["decided_by"], row["verdict"]), Ruling("engine", card["verdict"])))
+            row["decided_by"], row["verdict"] = both
+            row["headroom_bytes"] = card["headroom_bytes"]  # the engine has to fit too
         return found
+
+    def on_card(self, card: catalogue.Gpu, needed: tuple[int, int], unknown: bool = False) -> Ruling:
+        """What decides of a run whose step needs so much, at least and to be safe; without an engine.
+
+        `unknown`: more is there that nobody counted.
+        """
+        stops = [] if self.holds_media else [Ruling("length", "does_not_fit")]
+        step = Ruling(STEP, verdict(needed, card.memory_bytes))
+        more = [Ruling("left_out", "tight")] if unknown else []
+        return decided((*stops, step, *more, *self.moments.beside(card)))
+
+    @property
+    def holds_media(self) -> bool:
+        """Is the sequence as long as its pictures and sound? Where it is not, training stops with an error."""
+        return self.recipe.sequence_length >= self.plan.least_length
 
     def _cards(self, gpus: Iterable[str]) -> list[catalogue.Gpu]:
         """The cards by these names; of several, those whose attention kernels were traced."""
@@ -197,8 +208,10 @@ class Estimate:
             ]
         return cards
 
-    def verdicts(self, needed: Iterable[tuple[int, int]], gpu: catalogue.Gpu) -> list[str] | None:
-        """Verdicts of steps that differ from this one in size alone, by their (least, safe) bytes; see `fits`.
+    def verdicts(
+        self, needed: Iterable[tuple[int, int]], lengths: Iterable[int], gpu: catalogue.Gpu
+    ) -> list[str] | None:
+        """Verdicts of steps that differ from this one in size alone, by their (least, safe) bytes and lengths; see `fits`.
 
         None where those bytes alone do not decide: an engine or an evaluation has to fit too, or what a machine has.
         """
@@ -207,7 +220,10 @@ class Estimate:
         if machine or self.evaluation is not None or (beside and beside["cards"]):
             return None
         unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
-        return [verdict(ends, gpu.memory_bytes, unknown=unknown) for ends in needed]
+        return [
+            verdict(ends, gpu.memory_bytes, unknown=unknown) if length >= self.plan.least_length else "does_not_fit"
+            for ends, length in zip(needed, lengths, strict=True)
+        ]
 
     def iteration(self, gpus: Iterable[str] = SHOWN_GPUS) -> Iteration | None:
         """The phases of an iteration with a rollout, and the engine beside the model that learns; see `answer.iteration`."""
@@ -341,13 +357,14 @@ class Estimate:
         return answer
 
 
-def _row(gpu: catalogue.Gpu, bands: Overhead, *, unknown: bool) -> Fit:
+def _row(gpu: catalogue.Gpu, bands: Overhead, judged: Ruling) -> Fit:
     least, _ = bands.needed
     return {
         "gpu": gpu.id,
         "name": gpu.name,
         "memory_bytes": gpu.memory_bytes,
-        "verdict": verdict(bands.needed, gpu.memory_bytes, unknown=unknown),
+        "verdict": judged.verdict,
+        "decided_by": judged.by,
         "headroom_bytes": gpu.memory_bytes - least,
     }
 

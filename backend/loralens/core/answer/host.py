@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.nvme import rounded, swapped
+from loralens.core.answer.verdict import verdict
 from loralens.core.parallel.deepspeed import SUB_GROUP
 from loralens.core.parallel.table import strategy_of
 from loralens.core.question.precision import ITEM_BYTES
@@ -50,16 +51,22 @@ class Phases:
 
     def much_unsaid(self, recipe: Recipe) -> bool:
         """Is so much needed that a machine may well lack it, and nobody says what it has?"""
-        return recipe.parallelism.host_memory is None and self.needed[1] > MUCH and self.offloaded > 0
+        return self._unsaid(self.needed, recipe)
+
+    def _unsaid(self, needed: Span, recipe: Recipe) -> bool:
+        return recipe.parallelism.host_memory is None and needed[1] > MUCH and self.offloaded > 0
 
     def verdict(self, recipe: Recipe) -> str | None:
         """`fits`, `tight`, `does_not_fit`; None where the machine's memory is not said."""
         memory = recipe.parallelism.host_memory
+        return None if memory is None else verdict(self.needed, int(memory * GIB))
+
+    def judged(self, needed: Span, recipe: Recipe) -> str | None:
+        """The verdict on one moment; of much, `tight` where nobody says what the machine has."""
+        memory = recipe.parallelism.host_memory
         if memory is None:
-            return None
-        least, safe = self.needed
-        room = int(memory * GIB)
-        return "does_not_fit" if least > room else "tight" if safe > room else "fits"
+            return "tight" if self._unsaid(needed, recipe) else None
+        return verdict(needed, int(memory * GIB))
 
 
 def host_of(plan: CompiledPlan, recipe: Recipe, evaluated: Span = (0, 0)) -> Phases:

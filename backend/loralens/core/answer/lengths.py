@@ -14,7 +14,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.answer.estimate import Estimate, estimate_model
-from loralens.core.answer.verdict import verdict, worst
 from loralens.core.errors import InvalidInput
 from loralens.core.question.shapes import Pair
 
@@ -141,10 +140,7 @@ def _batch(found: Estimate, percent: float, length: int, cards: Sequence[Gpu]) -
         "sequence_length": length,
         "allocated_bytes": own.allocated_bytes,
         "needed_bytes": Pair(list(needed)),
-        "fits": [
-            {"gpu": card.id, "verdict": worst(verdict(needed, card.memory_bytes), *own.moments.beside(card))}
-            for card in cards
-        ],
+        "fits": [{"gpu": card.id, "verdict": own.on_card(card, needed).verdict} for card in cards],
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from loralens.core.answer.overhead import needed_by_rule
-from loralens.core.answer.verdict import verdict, worst
+from loralens.core.answer.verdict import UNSAID, Ruling, verdict, worst
 from loralens.core.question.objectives import SFT
 from loralens.core.question.shapes import Pair
 from loralens.core.sizes import size_text
@@ -58,7 +58,7 @@ class Moments:
 
     def rows(self, cards: Iterable[Gpu], engines: Iterable[IterationCard] = ()) -> list[RunMoment]:
         """One for each moment, with verdicts on GPUs and machine; an engine on a card has to fit beside every one of them."""
-        cards, memory = list(cards), self.recipe.parallelism.host_memory
+        cards = list(cards)
         engine = {row["gpu"]: row["verdict"] for row in engines}
         rows: list[RunMoment] = []
         for name, size in self.allocated().items():
@@ -76,7 +76,7 @@ class Moments:
                         for card in cards
                     ],
                     "host_bytes": Pair(list(span)),
-                    "host_verdict": None if memory is None else verdict(span, int(memory * 2**30)),
+                    "host_verdict": self.host.judged(span, self.recipe),
                 }
             )
         return rows
@@ -103,22 +103,21 @@ class Moments:
             )
         return found
 
-    def beside(self, card: Gpu, *, unsaid: bool = True) -> list[str]:
-        """Verdicts on what is not the step: the evaluation, the machine's memory, and one pool for both where it is shared.
-
-        `unsaid`: whether a machine that needs much is judged although nobody says what it has.
-        """
+    def beside(self, card: Gpu) -> list[Ruling]:
+        """Verdicts on what is not the step: the evaluation, the machine's memory, and one pool for both where it is shared."""
         said = []
         if self.evaluation is not None:
-            said.append(verdict(needed_by_rule(self.evaluation.allocated_bytes), card.memory_bytes))
+            needed = needed_by_rule(self.evaluation.allocated_bytes)
+            said.append(Ruling("evaluation", verdict(needed, card.memory_bytes)))
         if (judged := self.host.verdict(self.recipe)) is not None:
-            said.append(judged)
-        elif unsaid and self.host.much_unsaid(self.recipe):
-            said.append("tight")
+            said.append(Ruling("host_memory", judged))
+        elif self.host.much_unsaid(self.recipe):
+            said.append(Ruling(UNSAID, "tight"))
         if card.unified_memory_bytes:
             for name, size in self.allocated().items():
                 gpu, host = self.needed(name, size), self.host.moments[name]
-                said.append(verdict((gpu[0] + host[0], gpu[1] + host[1]), card.unified_memory_bytes))
+                both = gpu[0] + host[0], gpu[1] + host[1]
+                said.append(Ruling("shared_memory", verdict(both, card.unified_memory_bytes)))
         return said
 
 

@@ -182,6 +182,7 @@ def compile_plan(model: Model, method: str, recipe: Recipe, also_on: str | None 
         also=step.also,
         positions=root.learned_positions,
         media=root.media.words if root.media else (),
+        least_length=root.media.least_length(recipe) if root.media else 1,
         base_parameters=own,
         terms=[tuple((i, c) for i, c in enumerate(moment.total) if c) for moment in moments],
     )

@@ -63,6 +63,7 @@ class CompiledPlan:
     traffic: Traffic = field(default_factory=Traffic)
     positions: int | None = None  # places in a learned table of positions
     media: tuple[str, ...] = ()  # the words of pictures and sound that mean something to this model
+    least_length: int = 1  # holds its pictures and sound; at a shorter one transformers stops with an error
     base_parameters: int | None = None  # the model's own, where they were built as today's transformers does
     terms: list[Terms] = field(default_factory=list)  # of each moment's total
     also: Peaks | None = None  # on the accelerator that was asked for beside, where the same walk told

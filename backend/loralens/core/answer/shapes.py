@@ -92,6 +92,10 @@ class Fit(TypedDict):
     name: str
     memory_bytes: Bytes
     verdict: Annotated[str, "fits, tight or does_not_fit."]
+    decided_by: Annotated[
+        str,
+        "What the verdict is about: step, or what else is worse: left_out, length, evaluation, host_memory, host_memory_unsaid, shared_memory, engine.",
+    ]
     headroom_bytes: Annotated[int, "Negative: so much is missing."]
 
 
@@ -110,7 +114,9 @@ class RunMoment(TypedDict):
     needed_bytes: Annotated[Pair, "What a card must have: at least, and to be safe."]
     fits: list[MomentFit]
     host_bytes: Annotated[Pair, "Memory of one machine, all its processes: at least, and to be safe."]
-    host_verdict: Annotated[str | None, "On the machine's host_memory; null where that is not said."]
+    host_verdict: Annotated[
+        str | None, "On the machine's host_memory; where that is not said, null, or tight where much is needed."
+    ]
 
 
 class Collective(TypedDict):

@@ -57,6 +57,9 @@ class Beside(Protocol):
     def places(self) -> tuple[str, ...]:
         """Where its parts stand in the tree, each with its dot."""
 
+    def least_length(self, recipe: Recipe) -> int:
+        """The shortest sequence that holds a sample's pictures and sound."""
+
     def pictures(self, recipe: Recipe) -> object | None:
         """What a sample holds; None without any."""
 

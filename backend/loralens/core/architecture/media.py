@@ -223,6 +223,11 @@ class Media:
         """That a sequence is too short for them, where it is."""
         return [NO_ROOM] if found.tokens > recipe.sequence_length else []
 
+    def least_length(self, recipe: Recipe) -> int:
+        """The shortest sequence that holds a sample's pictures and sound."""
+        found = self.pictures(recipe)
+        return 1 if found is None else max(1, found.tokens)
+
     def keeps_out(self, name: str, frozen: str) -> bool:
         """Is this a module that the recipe's `freeze_tower` keeps from training and from adapters?"""
         return name.startswith(self._places(self._kept(frozen)))
