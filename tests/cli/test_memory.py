@@ -96,7 +96,7 @@ def test_a_name_that_had_to_be_read_is_explained(run):
 def test_a_picture_is_said_in_words_and_shown_in_the_recipe(run):
     code, out, _ = run("memory", "qwen2.5-vl-3b", "-m", "lora", "--images", "1", "--image-size", "448x672")
     assert code == 0
-    assert "--images 1 --image-size 448,672" in out
+    assert "--images 1 --image-size 448x672" in out
     code, _, err = run("memory", "qwen2.5-vl-3b", "--images", "1")
     assert code == 2 and "image_size is missing" in err
 

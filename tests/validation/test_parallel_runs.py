@@ -31,7 +31,7 @@ def test_the_table_is_of_today_and_every_large_error_has_its_reason():
         assert line in page
         assert abs(error) <= 0.15 or len(page.split(line)[1].split("|")[0]) > 10
     medians = [
-        f"{name.rpartition('/')[2].removesuffix('-LM')} {100 * statistics.median(errors[name]):.1f} % of {len(errors[name])}"
+        f"{name.rpartition('/')[2].removesuffix('-LM')} {100 * statistics.median(errors[name]):.1f}% of {len(errors[name])}"
         for name in ("NVIDIA/Megatron-LM", "pytorch/torchtitan", "KempnerInstitute/KempnerForge")
     ]
     assert f"{medians[0]} runs, {medians[1]}, {medians[2]}." in page

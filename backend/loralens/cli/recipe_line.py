@@ -33,6 +33,8 @@ def option(name: str, value: Any) -> str:
 
     >>> option("gradient_checkpointing", True), option("target_modules", ["q_proj", "v_proj"])
     ('--gradient-checkpointing', '--target-modules q_proj,v_proj')
+    >>> option("image_size", [448, 672])
+    '--image-size 448x672'
     """
     flag = "--" + name.replace("_", "-")
     kinds = {word.name: word.kind.text for word in WORDS}
@@ -40,7 +42,8 @@ def option(name: str, value: Any) -> str:
         return flag if value else f"--no-{flag[2:]}"
     if isinstance(value, bool):
         value = str(value).lower()
-    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    mark = "x" if name in WORD and WORD[name].kind.form == "extent" else ","
+    text = mark.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return f"{flag} '{text}'" if any(symbol in text for symbol in "*()[]|\\^$+?") else f"{flag} {text}"
 
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readMessages } from '../../../vite/messages'
-import { WORDS } from './words'
+import { readText, textOf, WORD, WORDS } from './words'
 
 interface Locale {
   word: Record<string, { label?: string; help?: string }>
@@ -32,4 +32,9 @@ describe.each(['en', 'zh-CN'])('the recipe in %s', (name) => {
       expect([word, Object.keys(names).filter((text) => !row?.choices.includes(text))]).toEqual([word, []])
     }
   })
+})
+
+it("a picture's height and width are not written as a thousand", () => {
+  expect(textOf([448, 672])).toBe('448x672')
+  expect(readText(WORD.get('image_size')!, '448x672')).toEqual([448, 672])
 })

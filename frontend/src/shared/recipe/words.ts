@@ -47,7 +47,8 @@ export const isDefault = (word: Word, value: Json): boolean =>
 /** A value as one line of text, for an address or a field. */
 export function textOf(value: Json): string {
   if (value === null) return 'none'
-  if (Array.isArray(value)) return value.join(',')
+  // Of numbers: an extent.
+  if (Array.isArray(value)) return value.join(typeof value[0] === 'number' ? 'x' : ',')
   return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }
 
@@ -96,7 +97,7 @@ function namesFrom(text: string): Json | undefined {
     : undefined
 }
 
-/** Height and width, `448,672` or `448x672`; one number is both. */
+/** Height and width, `448x672` or `448,672`; one number is both. */
 function extentFrom(word: Word, text: string): Json | undefined {
   const sides = text.split(/[,x×]/).map((side) => side.trim())
   if (sides.length > 2 || !sides.every((side) => /^[1-9]\d{0,4}$/.test(side))) return undefined
