@@ -145,8 +145,12 @@ export default async function layout(context) {
   await wide(context, 'zh-CN', 1440)
   await phone(context, 'zh-CN')
   await phone(context, 'en')
-  await paper(context, 'en', /[^.\n]*\b(click|tap it|drag|hover|press start|sliders?|opens its)\b[^.\n]*/i)
-  await paper(context, 'zh-CN', /[^。\n]*(点一格|拖动|点按|点开|指针)[^。\n]*/)
+  await paper(
+    context,
+    'en',
+    /[^.\n]*\b(click|tap it|drag|hover|press start|sliders?|opens its|choose a|find a)\b[^.\n]*/i,
+  )
+  await paper(context, 'zh-CN', /[^。\n]*(点一格|拖动|点按|点开|指针|选一个)[^。\n]*/)
   await selected(context)
   return 'two widths, the phone, paper'
 }
