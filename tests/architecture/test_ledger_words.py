@@ -11,6 +11,8 @@ import pytest
 from loralens.core import catalogue
 from loralens.core.answer import explain
 from loralens.core.answer.answers import memory_answer
+from loralens.core.architecture.heads import EMBEDDING, LM, QUESTION_ANSWERING, REWARD, without_classes
+from loralens.core.architecture.multimodal import left_out_note
 from loralens.core.catalogue import _resolution
 from loralens.core.errors import LoraLensError
 from loralens.core.question import needs, objectives
@@ -95,6 +97,36 @@ def test_every_term_and_assumption_of_an_objective_is_translated() -> None:
                 patterns = [pattern for pattern, _ in TABLE["assumptions"]]
                 unknown |= {line for line in lines if not any(re.fullmatch(pattern, line) for pattern in patterns)}
     assert unknown == set()
+
+
+def test_what_is_said_of_a_head_is_translated() -> None:
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 100,
+    }
+    tower = {"vision_config": {**sizes, "image_size": 56, "patch_size": 14}}
+    mistral, llama = (
+        {**sizes, "model_type": name, "tie_word_embeddings": tied}
+        for name, tied in (("mistral", False), ("llama", True))
+    )
+    configs = [
+        {
+            "model_type": "mistral3",
+            "text_config": mistral,
+            "vision_config": {**tower["vision_config"], "model_type": "pixtral"},
+        },
+        {"model_type": "idefics3", "text_config": llama, **tower},
+        {"model_type": "got_ocr2", "num_hidden_layers": 3, "vision_config": {}},
+    ]
+    said = {note for config in configs for note in left_out_note(config) if "text_config leaves" not in note}
+    assert len(said) == 3
+    for kind in (LM, EMBEDDING, REWARD, QUESTION_ANSWERING):
+        said.add(f"num_labels changes nothing: {without_classes(kind, 3)}")
+    patterns = [pattern for pattern, _ in TABLE["assumptions"]]
+    assert {line for line in said if not any(re.fullmatch(pattern, line) for pattern in patterns)} == set()
 
 
 def test_every_reason_why_a_word_changes_nothing_is_translated() -> None:

@@ -220,6 +220,8 @@ def _is_set(row: Word, recipe: Recipe, usual: Mapping[str, Any]) -> bool:
     """Was a word that means nothing here set all the same? `usual`: what the recipe's own trainer has."""
     if recipe.holder(row) is None:
         return False
+    if recipe.quantization is None and row.name in recipe.idle_words:
+        return True
     default = 2 * recipe.lora.rank if row.name == "alpha" else row.default
     return _shown(row, recipe) not in (default, usual.get(row.name, default))
 

@@ -75,10 +75,12 @@ def _of_machines(recipe: Recipe) -> list[str]:
 
 
 def is_set(row: Word, recipe: Recipe) -> bool:
-    """Does the recipe have something else than the usual value?"""
+    """Does the recipe have something else than the usual value, or the usual one of a packing that is not there?"""
     holder = recipe.holder(row)
     if holder is None:
         return False
+    if row.group == "quantization" and recipe.quantization is None and row.name in recipe.idle_words:
+        return True
     value = row.kind.shown(getattr(holder, row.field))
     usual = 2 * recipe.lora.rank if row.name == "alpha" else row.default
     return bool(value != usual)

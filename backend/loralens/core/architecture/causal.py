@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from loralens.core.architecture.call import Beside, Call
-from loralens.core.architecture.heads import EMBEDDING, Head, attach, no_such_head
+from loralens.core.architecture.heads import EMBEDDING, LM, Head, attach, no_such_head, without_classes
 from loralens.core.architecture.loss import assumptions as of_loss
 from loralens.core.architecture.loss import causal_loss
 from loralens.core.architecture.module import Embedding, Linear, Module, Stack
@@ -52,6 +52,7 @@ class Root(Module):
     own_loss = False  # not the causal loss, of which a recipe can choose a kind
     current_code = False  # older versions of the modelling code are not told apart
     reads_tokens = True  # the main input is `input_ids`, not a picture or sound
+    classifies = False  # its own head tells classes apart
     task: Head | None = None  # the head that stands in the language model's place
     media: Beside | None = None  # what a multimodal model has beside its language model
     caches = False  # its attention can put keys and values into transformers' dynamic cache while it trains
@@ -199,8 +200,9 @@ class Root(Module):
             found.append(f"this family computes its own loss on whole logits: loss={recipe.loss} changes nothing")
         if recipe.use_cache and not self.caches and not recipe.gradient_checkpointing:
             found.append("use_cache: this family's keys and values in a cache are not modelled while it trains")
-        if recipe.num_labels is not None and self.task is None and self.reads_tokens:
-            found.append("num_labels changes nothing: this head is the language model's (head=sequence_classification)")
+        kind = LM if self.task is None else self.task.kind
+        if not self.classifies and (why := without_classes(kind, recipe.num_labels)):
+            found.append(f"num_labels changes nothing: {why}")
         if self.task is not None and self.task.kind == EMBEDDING:
             found.append("embedding: a loss on one vector per sample; what it computes beyond that is not counted")
         if self.current_code and version(recipe, "transformers") < CURRENT["transformers"]:

@@ -33,6 +33,8 @@ _CLASSES: Final = {
     "ForQuestionAnswering": QUESTION_ANSWERING,
 }
 _WHOLE: Final = ("ChatGLMModel",)  # named by configs whose weights are the language model's
+# a reward model has one number (TRL 1.16 trainer/reward_trainer.py), and an answer a start and an end (the models' losses split two)
+OUTPUTS: Final = {REWARD: 1, QUESTION_ANSWERING: 2}
 _SINGLE: Final = (SEQUENCE_CLASSIFICATION, REWARD)
 # PEFT 0.21.2 utils/constants.py, `SEQ_CLS_HEAD_NAMES`; peft_model.py, the classes of the other task types
 SAVED_BY_PEFT: Final = {
@@ -59,14 +61,24 @@ def head_of(config: Mapping[str, object], asked: str | None) -> str:
     return EMBEDDING if name.endswith("Model") and not name.endswith("LMHeadModel") else LM
 
 
+def without_classes(kind: str, asked: int | None) -> str:
+    """Why a number of classes changes nothing with a head of this kind; empty where it does."""
+    if asked is None or asked == OUTPUTS.get(kind):
+        return ""
+    return {
+        LM: "this head is the language model's (head=sequence_classification)",
+        EMBEDDING: "an embedding has no classes",
+        REWARD: "a reward is one number",
+        QUESTION_ANSWERING: "an answer is a start and an end",
+    }.get(kind, "")
+
+
 def labels_of(config: Config, head: str, asked: int | None) -> int:
-    """Classes that a head tells apart: as asked, else as the config says, else two; a reward is one number."""
+    """Classes that a head tells apart: as asked, else as the config says, else two; some heads have no choice."""
+    if head in OUTPUTS:
+        return OUTPUTS[head]
     if asked is not None:
         return asked
-    if head == REWARD:
-        return 1
-    if head == QUESTION_ANSWERING:
-        return 2
     named = config.entries.get("id2label")
     return len(named) if isinstance(named, Mapping) and named else config.integer("num_labels", default=2)
 

@@ -36,7 +36,7 @@ class SimPO(BaseObjective):
 
     def assumptions(self, recipe: Recipe) -> list[str]:
         """The head's form is the trainer's own."""
-        idle = recipe.loss not in ("full", "kernel")
+        idle = recipe.loss not in ("full", "kernel")  # a kernel is remarked upon by the word's own row
         return (
             [f"the trainers of ORPO, CPO and SimPO build whole logits: loss={recipe.loss} changes nothing"]
             if idle

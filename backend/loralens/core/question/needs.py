@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from loralens.core.question.losses import LOSS_TABLE
 from loralens.core.question.packings import BY_GROUPS
-from loralens.core.question.versions import framework
+from loralens.core.question.versions import framework, names_library
 
 FOUR_BITS: Final = ("nf4", "fp4")
 INTERLEAVING: Final = ("interleaved", "zero_bubble")
@@ -72,6 +72,10 @@ LABELLED: Final = Need(
     lambda _, r: LOSS_TABLE[r.loss].labelled_only or r.objective.type in ("grpo", "rloo", "ppo"),
 )
 LANGUAGE_HEAD: Final = Need("only the language model's head predicts tokens", lambda _, r: r.head in (None, "lm"))
+CROSS_ENTROPY: Final = Need(
+    "this objective's trainer takes log-probabilities itself, and only verl has a kernel for them",
+    lambda _, r: r.loss != "kernel" or r.objective.type in ("sft", "reward", "contrastive") or names_library(r, "verl"),
+)
 PICKED: Final = Need("only PyTorch's own attention asks what runs it", lambda _, r: r.attention == "sdpa")
 CACHE: Final = Need(
     "transformers turns the cache off under gradient checkpointing", lambda _, r: not r.gradient_checkpointing

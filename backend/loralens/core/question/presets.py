@@ -20,7 +20,7 @@ from typing import Any, Final
 from loralens.core.errors import InvalidInput
 from loralens.core.question.objectives import STILL, WHOLE_LOGITS
 from loralens.core.question.quantization import Quantization
-from loralens.core.question.recipe import ALL_WORDS, NO_TRAINER, TRAINERS, Recipe
+from loralens.core.question.recipe import ALL_WORDS, NO_TRAINER, PACKING_WORDS, TRAINERS, Recipe
 from loralens.core.question.versions import read_version, version
 from loralens.core.question.words import Word
 
@@ -142,7 +142,12 @@ def packed_by(recipe: Recipe, method: str) -> Recipe:
         return recipe
     if method == "qlora":
         return recipe if recipe.trainer != NO_TRAINER else replace(recipe, left_open=frozenset())
-    return replace(recipe, quantization=None, idle_packing=replace(packing, type="") if unnamed else packing)
+    return replace(
+        recipe,
+        quantization=None,
+        idle_packing=replace(packing, type="") if unnamed else packing,
+        idle_words=PACKING_WORDS - recipe.left_open if unnamed else frozenset(),
+    )
 
 
 def as_trained(recipe: Recipe, method: str, *, leave: frozenset[str] = frozenset()) -> Recipe:

@@ -36,6 +36,7 @@ from loralens.core.question.names import Versions
 from loralens.core.question.needs import (
     CACHE,
     CHECKPOINTS,
+    CROSS_ENTROPY,
     FULL,
     IN_PLACE,
     LABELLED,
@@ -169,7 +170,13 @@ class Recipe:
         "The model fills its key-value cache while it trains, as its config says where no trainer turns it off.",
         needs=(CACHE, TRANSFORMERS_LOOP),
     )
-    loss: str = word("full", Choice(LOSSES), "How the cross entropy over the vocabulary is computed.", common=True)
+    loss: str = word(
+        "full",
+        Choice(LOSSES),
+        "How the cross entropy over the vocabulary is computed.",
+        common=True,
+        needs=(CROSS_ENTROPY,),
+    )
     labelled_tokens: int | None = word(
         None,
         Maybe(Whole(1, 16_777_216)),
@@ -228,6 +235,8 @@ class Recipe:
     """Flat names of the words that nobody said, where a trainer is to fill them (`presets.as_trained`)."""
     idle_packing: Quantization | None = field(default=None, repr=False)
     """What was said of a packing though nothing is packed (`presets.packed_by`); its type is empty where none was named."""
+    idle_words: frozenset[str] = field(default=frozenset(), repr=False)
+    """Where its type was not named: flat names of the words that were said of it, those with their usual values too."""
 
     @staticmethod
     def from_mapping(given: Any = None) -> Recipe:
@@ -307,6 +316,7 @@ ALL_WORDS: Final[tuple[Word, ...]] = (
         for row in words_of(cls, name)
     ),
 )
+PACKING_WORDS: Final = frozenset(row.name for row in ALL_WORDS if row.group == "quantization")
 WORDS: Final = tuple(row for row in ALL_WORDS if row.kind.flat)
 """The rows that query strings and the command line can say: all that fit into a line of text."""
 WORD: Final = {row.name: row for row in WORDS}
@@ -340,5 +350,5 @@ def _read(entries: Mapping[str, Any]) -> Recipe:
         )
     said = left_open(ALL_WORDS, entries)
     if recipe.trainer == NO_TRAINER:  # nothing fills them; only how a base is packed may be said without that it is
-        said &= {"quantization"} if recipe.quantization is not None else set()
+        said &= PACKING_WORDS if recipe.quantization is not None else frozenset()
     return replace(recipe, left_open=said)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from loralens.core.architecture.config import Config
-from loralens.core.architecture.heads import head_of
+from loralens.core.architecture.heads import OUTPUTS, head_of
 from loralens.core.architecture.nested import trained_part
 from loralens.core.architecture.tied_head import left_to_text
 from loralens.core.errors import InvalidInput, UnsupportedArchitecture
@@ -84,8 +84,7 @@ def head_for(config: Any, recipe: Recipe) -> str:
     """The head that the recipe asks for or the config names; its labels are written into the config."""
     head = head_of(config.to_dict(), recipe.head)
     if head in ("sequence_classification", "reward", "token_classification", "question_answering"):
-        fixed = {"reward": 1, "question_answering": 2}.get(head, config.num_labels)
-        config.num_labels = recipe.num_labels or fixed
+        config.num_labels = OUTPUTS.get(head) or recipe.num_labels or config.num_labels
         if config.pad_token_id is None:  # which tokens are padding decides nothing but which one is read
             config.pad_token_id = 0
     return head

@@ -122,6 +122,7 @@ class ViT(Root):
 
     default_targets = ("q_proj", "v_proj")
     reads_tokens = False
+    classifies = True
     own_loss = current_code = True
 
     def __init__(self, config: Config) -> None:
