@@ -27,7 +27,6 @@ export const FIRST = [
   'print.off',
   'words.none',
   'state',
-  'problem',
   'announce',
   'formula.open',
   'own.button',

@@ -1,11 +1,14 @@
 /** What the API says when it refuses, in the reader's language: the kind by its code, and its own words where a rule has them. */
-import { shallowRef } from 'vue'
+import { ref, shallowRef } from 'vue'
 import { ApiError, type Problem } from '@/shared/api/client'
-import { useLocale } from './index'
+import { loadMessages, useLocale } from './index'
 import { joined } from './joined'
 
 /** Fetched with the first refusal: most readers meet none. */
 const chinese = shallowRef<typeof import('./problemDetails')>()
+
+/** Whether the kinds of refusals are there. */
+const ready = ref(false)
 
 function inChinese(text: string, kind: 'inChinese' | 'hintInChinese' = 'inChinese'): string {
   void import('./problemDetails').then((loaded) => (chinese.value = loaded)).catch(() => {})
@@ -22,6 +25,11 @@ export function useProblem(): {
   const say = (problem: Problem): string => {
     const text = problem.detail ?? problem.title
     const detail = joined(locale.value === 'en' ? text : inChinese(text))
+    // As the details: the kinds of refusals come with the first of them.
+    if (!ready.value)
+      void loadMessages('rest')
+        .then(() => (ready.value = true))
+        .catch(() => {})
     return te(`problem.${problem.code}`) ? t(`problem.${problem.code}`, { detail }) : detail
   }
   return {

@@ -31,12 +31,12 @@ const KEY: InjectionKey<Answers> = Symbol('answers')
 export function provideAnswers(settings: Part2Settings): Answers {
   const { queries: lists, ...catalogue } = useCatalogue(settings)
   const choice = useModelChoice(settings)
-  const { shown, standing, query: plans } = usePlans(settings, choice)
+  const { shown, standing, failure, query: plans } = usePlans(settings, choice)
   const { refusal, queries: full, ...answered } = useMemory(settings, choice)
 
   const queries = [plans, ...full, ...lists]
   const error = computed(() => {
-    const found = [plans.error.value, refusal.value].find((item) => item instanceof ApiError)
+    const found = [failure.value, refusal.value].find((item) => item instanceof ApiError)
     return (found as ApiError | undefined) ?? null
   })
   const answers: Answers = {

@@ -5,6 +5,7 @@ import { request, type MemoryAnswer, type MemoryEstimate } from '@/shared/api/cl
 import type { Part2Settings } from '@/shared/url/part2Query'
 import { live } from './live'
 import type { JsonObject } from '@/shared/recipe/words'
+import { askAll } from './askAll'
 import { bodiesOf, lightMethod } from './requests'
 import type { Choice } from './useModelChoice'
 
@@ -59,8 +60,8 @@ export function useMemory(settings: Part2Settings, { choice, opening }: Pick<Cho
     queryFn: async ({ signal, queryKey }) => {
       const bodies = JSON.parse(queryKey[1]!) as JsonObject[]
       const ask = (body: JsonObject) => request<MemoryAnswer>('POST', '/api/memory', body, signal)
-      const answers = await Promise.all(bodies.map(ask))
-      return { ...answers[0]!, estimates: answers.flatMap((answer) => answer.estimates) }
+      const { answers, refused } = await askAll(bodies, ask)
+      return { ...answers[0]!, estimates: answers.flatMap((answer) => answer.estimates), refused }
     },
     enabled,
     staleTime: Infinity,
@@ -77,7 +78,9 @@ export function useMemory(settings: Part2Settings, { choice, opening }: Pick<Cho
     staleTime: Infinity,
   })
   // Neither query keeps an earlier answer under a new question, so what stands here is of `resting` and nothing else.
-  const answer = computed(() => (atRest.value ? memory.data.value : undefined))
+  const found = computed(() => (atRest.value ? memory.data.value : undefined))
+  const refused = computed(() => found.value?.refused[settings.method])
+  const answer = computed(() => (refused.value ? undefined : found.value))
   const parameters = computed(() => (atRest.value ? tensors.data.value : undefined))
   const memoryApi: Memory = {
     estimate: (method) => answer.value?.estimates.find((item) => item.method === method),
@@ -87,6 +90,6 @@ export function useMemory(settings: Part2Settings, { choice, opening }: Pick<Cho
     settled: computed(() => answer.value !== undefined),
   }
   // As with the answer: a refusal of earlier settings is not one of these.
-  const refusal = computed(() => (atRest.value ? memory.error.value : null))
+  const refusal = computed(() => refused.value ?? (atRest.value ? memory.error.value : null))
   return { ...memoryApi, refusal, queries: [memory, tensors] }
 }

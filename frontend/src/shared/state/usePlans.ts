@@ -8,6 +8,7 @@ import type { Part2Settings } from '@/shared/url/part2Query'
 import { live } from './live'
 import { withWord } from '@/shared/recipe/set'
 import { WORD, type JsonObject } from '@/shared/recipe/words'
+import { askAll, type Refusals } from './askAll'
 import { bodiesOf, lightMethod } from './requests'
 import type { Choice } from './useModelChoice'
 
@@ -23,6 +24,8 @@ export interface Shown {
   values: ReadonlyMap<string, PlanValues>
   /** The method that is compared with full fine-tuning. */
   light: string
+  /** The compared methods that have no numbers, and why. */
+  refused: Refusals
   /** Values at other numbers, where the plans at hand cover them. */
   valuesAt: (other: Partial<Variables>) => ReadonlyMap<string, PlanValues> | null
 }
@@ -37,12 +40,14 @@ interface PlanAnswer {
   /** The request it answers. */
   key: string
   plans: Plan[]
+  refused: Refusals
 }
 
 /** The default model's plans come with the page: its first numbers need no answer, and the API's replace them. */
 export const FIRST: PlanAnswer = {
   key: JSON.stringify([defaultPlans.body]),
   plans: defaultPlans.plans as Plan[],
+  refused: {},
 }
 
 const place = (settings: Part2Settings): Variables => ({
@@ -55,10 +60,11 @@ const place = (settings: Part2Settings): Variables => ({
 export async function askPlans(key: string, signal: AbortSignal): Promise<PlanAnswer> {
   const bodies = JSON.parse(key) as JsonObject[]
   const ask = async (body: JsonObject) => (await request<{ plans: Plan[] }>('POST', '/api/plan', body, signal)).plans
-  return { key, plans: (await Promise.all(bodies.map(ask))).flat() }
+  const { answers, refused } = await askAll(bodies, ask)
+  return { key, plans: answers.flat(), refused }
 }
 
-function shownOf({ plans }: PlanAnswer, settings: Part2Settings): Shown {
+function shownOf({ plans, refused }: PlanAnswer, settings: Part2Settings): Shown {
   const at = place(settings)
   const evaluated = (where: Variables) => new Map(plans.map((plan) => [plan.method, evaluate(plan, where)]))
   return {
@@ -66,6 +72,7 @@ function shownOf({ plans }: PlanAnswer, settings: Part2Settings): Shown {
     settings: { ...toRaw(settings) },
     values: evaluated(at),
     light: lightMethod(settings),
+    refused,
     valuesAt(other) {
       const there = { ...at, ...other }
       return plans.every((plan) => covers(plan, there)) ? evaluated(there) : null
@@ -92,13 +99,16 @@ export function usePlans(settings: Part2Settings, { choice, opening }: Pick<Choi
     staleTime: Infinity,
   })
   /** Only an answer to this very question. Bare: thousands of coefficients are slow to read through reactive proxies. */
-  const answer = computed(() => {
-    const found = toRaw(query.data.value) ?? (key.value === FIRST.key ? FIRST : undefined)
-    return found?.key === key.value && found.plans.length > 0 ? found : undefined
+  const found = computed(() => {
+    const data = toRaw(query.data.value) ?? FIRST
+    return data.key === key.value ? data : undefined
   })
+  /** The chosen method's refusal is the page's; another one's only takes its own numbers away. */
+  const failure = computed(() => found.value?.refused[settings.method] ?? query.error.value)
+  const answer = computed(() => (found.value?.refused[settings.method] ? undefined : found.value))
   const covered = computed(() => answer.value?.plans.every((plan) => covers(plan, at.value)) === true)
-  watch([at, answer, query.error], () => {
-    const known = answer.value !== undefined || query.error.value instanceof ApiError
+  watch([at, answer, failure], () => {
+    const known = answer.value !== undefined || failure.value instanceof ApiError
     const moved = JSON.stringify(anchor.value) !== JSON.stringify(at.value)
     if (known && !covered.value && moved) anchor.value = { ...at.value }
   })
@@ -108,8 +118,8 @@ export function usePlans(settings: Part2Settings, { choice, opening }: Pick<Choi
   const shown = computed<Shown | undefined>((before) => current.value ?? before)
   const standing = computed<Standing>(() => {
     if (current.value) return 'current'
-    const { value: error } = query.error
+    const { value: error } = failure
     return error instanceof ApiError ? 'refused' : error ? 'unreachable' : 'coming'
   })
-  return { shown, standing, query }
+  return { shown, standing, failure, query }
 }
