@@ -6,6 +6,7 @@ import { defineConfig } from 'vite'
 import { compress } from './vite/compress.ts'
 import { defaultPlans } from './vite/defaultPlans.ts'
 import { engine } from './vite/engine/engine.ts'
+import { leanQuery } from './vite/leanQuery.ts'
 import { leanVueI18n } from './vite/leanVueI18n.ts'
 import { lessons } from './vite/lessons.ts'
 import { messages } from './vite/messages.ts'
@@ -26,6 +27,7 @@ export default defineConfig(({ mode }) => ({
   base: mode === ALONE ? './' : '/',
   plugins: [
     vue(),
+    leanQuery(),
     leanVueI18n(),
     messages(here('./src/locales')),
     VueI18n({
