@@ -70,6 +70,9 @@ def test_lines_are_named_and_what_is_not_understood_too():
         ("gradient_checkpointng", 13, "gradient_checkpointing")
     ]
     assert [row["key"] for row in answer["approximate"]] == ["tiled_mlp"]
+    plain = check("base_model: Qwen/Qwen2.5-7B\nadapter: lora\nlora_r: 8\n", gpu="12GB")
+    said = {row["word"]: (row["by_default"], [one["key"] for one in row["from"]]) for row in plain["lines"]}
+    assert said["method"] == (False, ["adapter"])
     assert [row["saves_bytes"] for row in answer["lines"]] == sorted(
         (row["saves_bytes"] for row in answer["lines"]), reverse=True
     )

@@ -42,12 +42,12 @@ def read_axolotl(r: Reading) -> None:
 def _method(r: Reading) -> None:
     kind = r.get("adapter")
     if kind in (None, "none"):
-        r.method = "full"
+        r.train("full", "adapter")
         return
     if kind not in ("lora", "qlora"):
         r.block(f"the adapter {str(kind)[:40]} is not modelled", "adapter")
     four = r.true("load_in_4bit") or kind == "qlora"
-    r.method = "qlora" if four else "lora"
+    r.train("qlora" if four else "lora", "adapter", "load_in_4bit")
     if four:
         r.say("quantization", str(r.get("bnb_config_kwargs.bnb_4bit_quant_type") or "nf4"), "load_in_4bit")
         double = r.get("bnb_config_kwargs.bnb_4bit_use_double_quant")

@@ -33,7 +33,8 @@ def read_litgpt(r: Reading) -> None:
     packing = r.get("quantize")
     r.method = "full"
     if any(key.startswith("lora_") for key in r.source.settings):
-        r.method = "qlora" if packing is not None and PACKINGS.get(packing, ("",))[0] in ("nf4", "fp4") else "lora"
+        four = packing is not None and PACKINGS.get(packing, ("",))[0] in ("nf4", "fp4")
+        r.train("qlora" if four else "lora", "lora_r", "quantize")
         _adapter(r)
     if packing is not None:
         _packing(r, str(packing))
@@ -83,7 +84,7 @@ def _batch(r: Reading) -> None:
     ranks = r.gpus or r.whole("devices", 1) or 1
     if whole // ranks < micro:
         raise InvalidInput(
-            f"{r.where('train.global_batch_size')}: train.global_batch_size {whole} is less than one micro batch of {micro} on {ranks} GPUs",
+            f"{r.where('train.global_batch_size')}: train.global_batch_size {whole} is less than one micro-batch of {micro} on {ranks} GPUs",
             field="train.global_batch_size",
             hint=f"try train.global_batch_size: {micro * ranks}",
         )

@@ -18,7 +18,8 @@ def read_llama_factory(r: Reading) -> None:
         r.block(f"finetuning_type {str(kind)[:40]} is not modelled", "finetuning_type")
     towers(r, "freeze_vision_tower", "freeze_multi_modal_projector")
     four = r.get("quantization_bit") == 4
-    r.method = "full" if kind in ("full", "freeze") else "qlora" if four else "lora"
+    method = "full" if kind in ("full", "freeze") else "qlora" if four else "lora"
+    r.train(method, "finetuning_type", "quantization_bit")
     if r.method != "full":
         _quantization(r)
         lora(r, rank="lora_rank", alpha="lora_alpha", dropout="lora_dropout", saved="additional_target", dora="use_dora",
@@ -100,7 +101,8 @@ def read_llama_factory_v1(r: Reading) -> None:
     if kind not in ("lora", "full", "freeze"):
         r.block(f"peft_config.name {str(kind)[:40]} is not modelled", "peft_config.name")
     quantized = r.get("quant_config.quantization_bit") if r.get("quant_config.name") else None
-    r.method = "full" if kind != "lora" else "qlora" if quantized == 4 else "lora"
+    method = "full" if kind != "lora" else "qlora" if quantized == 4 else "lora"
+    r.train(method, "peft_config.name", "quant_config.quantization_bit")
     if r.method != "full":
         if r.get("quant_config.name") not in (None, "bnb"):
             r.block("this packing is not modelled", "quant_config.name")

@@ -23,7 +23,9 @@ def read_ms_swift(r: Reading) -> None:
         )
     towers(r, "freeze_vit", "freeze_aligner")
     four = r.get("quant_bits") == 4 and str(r.get("quant_method") or "bnb") == "bnb"
-    r.method = "full" if kind == "full" else "qlora" if four else "lora"
+    r.train(
+        "full" if kind == "full" else "qlora" if four else "lora", "tuner_type", "train_type", "sft_type", "quant_bits"
+    )
     if r.method != "full":
         _adapter(r, four)
     gpus = _gpus(r)

@@ -82,13 +82,22 @@ class Reading:
         found = self.source.settings.get(key)
         return found.where if found is not None else self.source.name
 
+    def train(self, method: str, *keys: str) -> None:
+        """What is trained; `keys`: from which settings it follows."""
+        self.method = method
+        self.because["method"] = self.settings(*keys)
+
+    def settings(self, *keys: str) -> tuple[FileSetting, ...]:
+        """The settings of these keys that the file has."""
+        return tuple(one for key in keys if (one := self.source.settings.get(key)) is not None)
+
     def say(self, word: str, value: Any, *keys: str) -> None:
         """Give a recipe word its value; `keys`: from which settings it follows.
 
         Raises:
             InvalidInput: a value that the word does not take; names the file's own key.
         """
-        settings = tuple(one for key in keys if (one := self.source.settings.get(key)) is not None)
+        settings = self.settings(*keys)
         if value is not None or WORDS[word].kind.nullable:
             try:
                 row = WORDS[word]

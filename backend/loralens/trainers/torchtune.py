@@ -20,7 +20,8 @@ def read_torchtune(r: Reading) -> None:
     component = str(r.get("model._component_") or "")
     name = component.rsplit(".", 1)[-1]
     r.model, r.model_setting = _model(r, name), r.setting("model._component_")
-    r.method = "qlora" if name.startswith("qlora_") else "lora" if name.startswith("lora_") else "full"
+    method = "qlora" if name.startswith("qlora_") else "lora" if name.startswith("lora_") else "full"
+    r.train(method, "model._component_")
     if r.method != "full":
         _adapter(r)
     r.say("micro_batch_size", r.whole("batch_size", 1), "batch_size")

@@ -21,7 +21,7 @@ def read_trl(r: Reading) -> None:
         r.blocks.append((next(iter(r.source.settings.values())), "another objective than supervised fine-tuning"))
     r.model, r.model_setting = r.get("model_name_or_path"), r.setting("model_name_or_path")
     four = r.true("load_in_4bit")
-    r.method = "full" if not r.true("use_peft") else "qlora" if four else "lora"
+    r.train("full" if not r.true("use_peft") else "qlora" if four else "lora", "use_peft", "load_in_4bit")
     if r.method != "full":
         if four:
             r.say("quantization", str(r.get("bnb_4bit_quant_type") or "nf4"), "load_in_4bit", "bnb_4bit_quant_type")
@@ -107,7 +107,10 @@ def python_model(r: Reading) -> None:
         r.model, r.model_setting = model, r.setting(named)
     four = r.true("load.load_in_4bit", "bnb.load_in_4bit")
     adapted = r.setting("call.LoraConfig") is not None
-    r.method = "full" if not adapted else "qlora" if four else "lora"
+    r.train(
+        "full" if not adapted else "qlora" if four else "lora",
+        *("call.LoraConfig", "load.load_in_4bit", "bnb.load_in_4bit"),
+    )
     if adapted:
         if four:
             r.say(
@@ -158,7 +161,7 @@ def read_unsloth(r: Reading) -> None:
         r.model = None
     four = r.get("load.load_in_4bit") is not False and not r.true("load.full_finetuning", "load.load_in_8bit")
     adapted = r.setting("call.get_peft_model") is not None
-    r.method = "full" if not adapted else "qlora" if four else "lora"
+    r.train("full" if not adapted else "qlora" if four else "lora", "call.get_peft_model", "load.load_in_4bit")
     if adapted:
         if four:
             r.say("quantization", "nf4", "load.load_in_4bit", "load.model_name")

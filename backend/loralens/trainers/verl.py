@@ -37,7 +37,7 @@ def read_verl(r: Reading) -> None:
         r.near(f"the advantage estimator {estimator[:40]} is not known: counted with a value model", ESTIMATOR)
     r.say("objective", kind, ESTIMATOR)
     if r.whole(f"{MODEL}.lora_rank", 0):
-        r.method = "lora"
+        r.train("lora", f"{MODEL}.lora_rank")
         adapter(r, rank=f"{MODEL}.lora_rank", alpha=f"{MODEL}.lora_alpha", dropout="", saved="")
         targets(r, f"{MODEL}.target_modules")
     named = str(r.get("config_name") or "ppo_trainer")
@@ -73,7 +73,7 @@ def _lengths(r: Reading) -> None:
         micro = max(1, (r.whole(packed, PACKED) or PACKED) // length)
         r.say("micro_batch_size", micro, packed, f"{ACTOR}.use_dynamic_bsz")
         r.near(
-            "rows of a micro batch follow from its tokens: counted as rows of full length", f"{ACTOR}.use_dynamic_bsz"
+            "rows of a micro-batch follow from its tokens: counted as rows of full length", f"{ACTOR}.use_dynamic_bsz"
         )
         if r.setting(each) is None and not is_true(r.get(f"{ACTOR}.use_dynamic_bsz")):
             r.ask(f"{each} is not said: counted as {micro} rows")
@@ -165,7 +165,7 @@ def _scoring(r: Reading) -> None:
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
     ):
         if r.whole(key, None) not in (None, r.words["micro_batch_size"]):
-            r.near("completions are scored in other micro batches than the learner's: counted as large as its own", key)
+            r.near("completions are scored in other micro-batches than the learner's: counted as large as its own", key)
 
 
 def _critic(r: Reading) -> None:
@@ -184,6 +184,6 @@ def _critic(r: Reading) -> None:
     own = r.whole(f"{CRITIC}.ppo_micro_batch_size_per_gpu", None)
     if own is not None and own != r.words["micro_batch_size"]:
         r.near(
-            "the value model's micro batch is counted as large as the policy's",
+            "the value model's micro-batch is counted as large as the policy's",
             f"{CRITIC}.ppo_micro_batch_size_per_gpu",
         )
