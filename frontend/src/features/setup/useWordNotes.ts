@@ -2,6 +2,7 @@
 import { computed, type ComputedRef } from 'vue'
 import { useLocale } from '@/shared/i18n'
 import { useProblem } from '@/shared/i18n/problem'
+import { useNamed } from '@/shared/recipe/named'
 import type { Json, JsonObject, Word } from '@/shared/recipe/words'
 import { useAnswers } from '@/shared/state/answers'
 import { useSettings } from '@/shared/state/settings'
@@ -21,6 +22,7 @@ export function useWordNotes(): WordNotes {
   const { settings } = useSettings()
   const answers = useAnswers()
   const { say } = useProblem()
+  const named = useNamed()
   // While the next answer is on its way, the earlier one's recipe stays.
   const recipe = computed<JsonObject | undefined>(
     (before) => (answers.estimate(settings.method)?.recipe as JsonObject | undefined) ?? before,
@@ -34,7 +36,7 @@ export function useWordNotes(): WordNotes {
       const rows = answers.estimate(settings.method)?.without_effect ?? []
       return new Map(
         rows.flatMap(({ words, reason }) =>
-          words.map((name) => [name, t('words.idle', { reason: reasonIn(locale.value, reason) })] as const),
+          words.map((name) => [name, t('words.idle', { reason: named(reasonIn(locale.value, reason)) })] as const),
         ),
       )
     }),

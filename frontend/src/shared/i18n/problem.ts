@@ -5,15 +5,10 @@ import { loadMessages, useLocale } from './index'
 import { joined } from './joined'
 
 /** Fetched with the first refusal: most readers meet none. */
-const chinese = shallowRef<typeof import('./problemDetails')>()
+const refusals = shallowRef<typeof import('./refusals')>()
 
 /** Whether the kinds of refusals are there. */
 const ready = ref(false)
-
-function inChinese(text: string, kind: 'inChinese' | 'hintInChinese' = 'inChinese'): string {
-  void import('./problemDetails').then((loaded) => (chinese.value = loaded)).catch(() => {})
-  return chinese.value?.[kind](text) ?? text
-}
 
 export function useProblem(): {
   say: (problem: Problem) => string
@@ -21,10 +16,14 @@ export function useProblem(): {
   sayHint: (problem: Problem) => string
   sayError: (error: unknown) => string
 } {
-  const { t, te, locale } = useLocale()
+  const said = useLocale()
+  const { t, te } = said
+  const told = (text: string, hint?: boolean): string => {
+    void import('./refusals').then((loaded) => (refusals.value = loaded)).catch(() => {})
+    return joined(refusals.value?.told(said, text, hint) ?? text)
+  }
   const say = (problem: Problem): string => {
-    const text = problem.detail ?? problem.title
-    const detail = joined(locale.value === 'en' ? text : inChinese(text))
+    const detail = told(problem.detail ?? problem.title)
     // As the details: the kinds of refusals come with the first of them.
     if (!ready.value)
       void loadMessages('rest')
@@ -34,7 +33,7 @@ export function useProblem(): {
   }
   return {
     say,
-    sayHint: ({ hint }) => joined(hint && locale.value !== 'en' ? inChinese(hint, 'hintInChinese') : (hint ?? '')),
+    sayHint: ({ hint }) => (hint ? told(hint, true) : ''),
     sayError: (error) => (error instanceof ApiError ? say(error.problem) : t('state.unreachable')),
   }
 }

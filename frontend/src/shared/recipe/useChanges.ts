@@ -19,7 +19,7 @@ export function useChanges(): Changes {
   const texts = useWordTexts()
   const label = ({ field, to }: FieldChange): string => {
     const word = WORD.get(field)
-    const value = word ? texts.value(word, to as Json) : t(`method.${String(to)}.name`)
+    const value = word ? texts.name(word, to as Json) : t(`method.${String(to)}.name`)
     if (to === false && te(`change.${field}_off`)) return t(`change.${field}_off`)
     if (te(`change.${field}`)) return t(`change.${field}`, { to: value })
     return word ? t('unit.labelled', { name: texts.label(word), value }) : value

@@ -11,8 +11,9 @@ export interface WordTexts {
   name: (word: Word, value: Json) => string
 }
 
-export function useWordTexts(): WordTexts {
-  const { t, te, locale } = useLocale()
+export const useWordTexts = (): WordTexts => wordTexts(useLocale())
+
+export function wordTexts({ t, te, locale }: ReturnType<typeof useLocale>): WordTexts {
   const texts: WordTexts = {
     label: (word) => (te(`word.${word.name}.label`) ? t(`word.${word.name}.label`) : word.name),
     help: (word) => (te(`word.${word.name}.help`) ? t(`word.${word.name}.help`) : ''),
