@@ -1,7 +1,7 @@
 """The glossary, kept: words that mislead or have a better one, and terms that go together in English and Chinese.
 
-Looked at: both locale files of the page, the READMEs, the lessons, the command line's help, and every text that the
-package has in both languages. A new term gets its row here before it gets its first sentence.
+Looked at: both locale files of the page and its Chinese tables of what the API says, the READMEs, the lessons, the
+command line's help, and every text that the package has in both languages. A new term gets its row here before it gets its first sentence.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "backend" / "loralens"
 LOCALES = ROOT / "frontend" / "src" / "locales"
 HAN = r"[\u4e00-\u9fff]"
+WIDE = r"[\u3000-\u303f\uff00-\uffef]"
 
 NEVER_ENGLISH = {
     r"\ban? \{(?!n\}|count\})": "leave the article out: 'a {gpu}' becomes 'a A100'",
@@ -41,6 +42,8 @@ NEVER_ENGLISH = {
     r"\bMiddle half\b": "interquartile range",
     r"\d %": "95%, without a space",
     "’": "one apostrophe: '",
+    r"\b[Mm]icro batch|\bmicrobatch": "micro-batch",
+    r"\bneeds? \{(?:least|low|high)\}|\{(?:least|low)\} at least|\bsafely needed\b": "needs at least …, to be safe …",
 }
 NEVER_CHINESE = {
     "操作数": "算子调用次数（操作数是 operand）",
@@ -71,13 +74,23 @@ NEVER_CHINESE = {
     r"(?:4|8|16|32) 位": "比特",
     r"\d %": "95%，不加空格",
     r"nats/token": "nats/词元",
-    rf"{HAN}\(|\({HAN}": "全角括号",
+    "微批次": "微批（一个）、微批量（大小）",
+    "训练框架": "训练器",
+    r"稳妥起见|至少(?:要|需要) [{$]|稳妥 \{": "最低需要 …，稳妥需要 …",
 }
+HALF_WIDTH = {
+    rf"{HAN} ?[,;:!?()]|[,;!?()] ?{HAN}|: ?{HAN}": "全角标点",
+    rf"{HAN}\.(?![\w/])|\.\.\.": "句号、省略号：。……",
+    r"[：，；、][：，；、。]": "两个标点相连",
+    rf" {WIDE}|[、，。；：（）“”] (?! )": "全角标点旁边不加空格",
+}
+CODE = r"`[^`]*`|[\w.-]+\([^()\u4e00-\u9fff]*\)|\([\w., ×-]*\)|\b[\w.]+=[\w.:+,-]+|\b[\w.-]+:[\w.-]+"
+"""What is written in half width inside Chinese too: commands, calls, shapes, `name=value` and `host:port`."""
 TOGETHER = (
     (r"\bfull fine-tuning\b", "全量"),
     (r"\bgradient checkpoint", "梯度检查点"),
     (r"\bgradient accumulation\b", "梯度累积"),
-    (r"\bmicro-batch\b", "微批量"),
+    (r"\bmicro-batch\b", "微批"),
     (r"\bsequence length\b", "序列长度"),
     (r"\bhost memory\b", "主机内存"),
     (r"\boptimizer state\b", "优化器状态"),
@@ -173,8 +186,30 @@ def english() -> Iterator[tuple[str, str]]:
     yield from ((where, text) for where, text in bilingual() if not re.search(HAN, text) and " " in text)
 
 
+def strings(tree: Any, where: str) -> Iterator[tuple[str, str]]:
+    """All texts of a table, whatever its form."""
+    if isinstance(tree, str):
+        yield where, tree
+    elif isinstance(tree, (dict, list)):
+        rows = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for key, value in rows:
+            yield from strings(value, f"{where}.{key}" if len(str(key)) < 40 else where)
+
+
+@cache
+def translated() -> tuple[tuple[str, str], ...]:
+    """What the page makes of the API's sentences, in Chinese."""
+    found = [
+        text
+        for path in sorted((ROOT / "frontend" / "src").rglob("*.zh-CN.json"))
+        for text in strings(json.loads(path.read_text(encoding="utf-8")), path.name)
+    ]
+    return tuple((where, text) for where, text in found if re.search(HAN, text))
+
+
 def chinese() -> Iterator[tuple[str, str]]:
     yield from locale("zh-CN").items()
+    yield from translated()
     yield from tables("zh-CN")
     yield from documents("zh")
     yield from ((where, text) for where, text in bilingual() if re.search(HAN, text))
@@ -212,6 +247,11 @@ def test_both_languages_of_the_page_name_the_same_things() -> None:
     assert parted((key, text, locale("zh-CN")[key]) for key, text in locale("en").items()) == []
 
 
+def test_chinese_is_written_in_full_width() -> None:
+    texts = [*locale("zh-CN").items(), *translated(), *tables("zh-CN")]
+    assert broken(HALF_WIDTH, ((where, re.sub(CODE, "x", text)) for where, text in texts)) == []
+
+
 @pytest.mark.parametrize("package", ["loralens.planner", "loralens.lab.forgetting"])
 def test_both_languages_of_python_name_the_same_things(package: str) -> None:
     from loralens.core.texts import Texts
@@ -237,6 +277,14 @@ def test_only_what_is_measured_on_it_speaks_of_this_machine() -> None:
         (NEVER_ENGLISH, "'x' is no owner/name"),
         (NEVER_ENGLISH, "Written the fastest honest way"),
         (NEVER_ENGLISH, "95 % interval"),
+        (NEVER_ENGLISH, "the last micro batch"),
+        (NEVER_ENGLISH, "needs {least}, to be safe {safe}"),
+        (NEVER_CHINESE, "GPU：{size}，稳妥起见 {safe}"),
+        (HALF_WIDTH, "图片大小（高, 宽）"),
+        (HALF_WIDTH, "损失改为:分块"),
+        (HALF_WIDTH, "损失改为：：分块"),
+        (HALF_WIDTH, "长度(词元)"),
+        (HALF_WIDTH, "装得下。 很快。"),
         (NEVER_CHINESE, "约需 8 位优化器"),
         (NEVER_CHINESE, "重新装载模型"),
         (NEVER_CHINESE, "全参数微调要多少显存"),

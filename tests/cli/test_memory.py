@@ -72,7 +72,7 @@ def test_what_is_needed_is_said_once_and_the_verdict_follows_from_it(run):
     card = 23.99
     said = next(line for line in out.splitlines() if line.startswith("qlora: GeForce"))
     verdict = "fits" if safe <= card else "tight" if least <= card else "does not fit"
-    assert said.endswith(f"needs {least:.2f}, to be safe {safe:.2f} of 23.99 GiB: {verdict}")
+    assert said.endswith(f"needs at least {least:.2f}, to be safe {safe:.2f} of 23.99 GiB: {verdict}")
 
 
 def test_the_recipe_that_was_judged_is_printed_as_options_that_ask_for_it(run):

@@ -176,7 +176,7 @@ def _show(answer: FitAnswer, body: Body, filled: list[str]) -> None:
     line()
     table(
         ["all else as asked", "asked", "largest that safely fits"],
-        [(name.replace("_", " "), f"{row['asked']:,}", _value(row)) for name, row in answer["largest"].items()],
+        [(name, f"{row['asked']:,}", _value(row)) for name, row in answer["largest"].items()],
     )
     _batches(body)
     _pace(answer, body)

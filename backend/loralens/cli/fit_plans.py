@@ -41,7 +41,9 @@ def _show(answer: PlansAnswer) -> None:
         nearest = answer["nearest"]
         if nearest is None:
             return wrapped("No plan for so many GPUs is modelled for this model and method.")
-        wrapped(f"None of {answer['tried']} plans fits. The nearest needs {gib(nearest['needed_bytes'])} a GPU:")
+        wrapped(
+            f"None of {answer['tried']} plans fits. The nearest needs {gib(nearest['needed_bytes'])} a GPU to be safe:"
+        )
         return wrapped(_options(nearest))
     wrapped(f"Of {answer['tried']} plans, those that no other beats in both memory and time, fastest first:")
     shown = [
@@ -50,7 +52,7 @@ def _show(answer: PlansAnswer) -> None:
         for row in rows[:SHOWN]
     ]  # fmt: skip
     table(
-        ["plan", "micro batch", "checkpointing", "needs a GPU", "tokens/s a GPU", "step in exchange", "step idle"],
+        ["plan", "micro-batch", "checkpointing", "GPU, to be safe", "tokens/s a GPU", "step in exchange", "step idle"],
         shown,
     )
     wrapped("step in exchange: its share spent between GPUs; step idle: waiting for other stages.")

@@ -35,6 +35,6 @@ def sentence(gpu: FitGpu | Fit | CheckedGpu, verdict: str, needed: Pair, decided
 
 
 def needs(needed: Pair, memory_bytes: int) -> str:
-    """`needs 19.40, to be safe 23.30 of 23.99 GiB`."""
+    """`needs at least 19.40, to be safe 23.30 of 23.99 GiB`."""
     least, safe = (f"{size / GIB:,.2f}" for size in needed)
-    return f"needs {least}, to be safe {safe} of {gib(memory_bytes)}"
+    return f"needs at least {least}, to be safe {safe} of {gib(memory_bytes)}"

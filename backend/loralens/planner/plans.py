@@ -37,7 +37,7 @@ LEAST_SAVED: Final = 0.01
 """Assumption: a slower plan that saves less of a GPU's memory than this is no choice of its own."""
 ASSUMPTIONS: Final = (
     "plans tried: DDP, FSDP2 with and without reshard, HSDP, experts divided inside a machine, tensor parallel inside a machine, context parallel from 8,192 "
-    "tokens on, two and four stages between machines; each with micro batches of 1 to 32; a slower plan is shown where it saves 1% of "
+    "tokens on, two and four stages between machines; each with micro-batches of 1 to 32; a slower plan is shown where it saves 1% of "
     "the memory or more",
 )
 
@@ -92,7 +92,7 @@ def _asked(body: Any) -> list[str]:
 
 
 def search(question: Question, device: Gpu, gpus: int, nodes: int, asked: Sequence[str] = ()) -> list[PlanRow]:
-    """Every plan of the space that is modelled and has the `asked` words; of micro batches the ones that fit, or the smallest.
+    """Every plan of the space that is modelled and has the `asked` words; of micro-batches the ones that fit, or the smallest.
 
     Raises:
         InvalidInput: no plan has what was asked for.

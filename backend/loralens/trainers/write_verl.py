@@ -17,7 +17,7 @@ from loralens.trainers.verl import ACTOR, CRITIC, ESTIMATOR, MODEL, PROMPT, RESP
 Keys = dict[str, Any]
 HEAD: Final = (
     "# What decides the memory of a step. The data, the reward, the learning rate and the folder for results are yours to add.\n"
-    "# Completions are scored in micro batches as large as the learner's; what others take is not counted.\n"
+    "# Completions are scored in micro-batches as large as the learner's; what others take is not counted.\n"
 )
 ESTIMATORS: Final = {"grpo": "grpo", "rloo": "rloo", "ppo": "gae"}
 NAMES: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}

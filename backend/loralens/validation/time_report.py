@@ -193,7 +193,7 @@ def _ratios(judged: Judged, runs: Sequence[TimedRun]) -> list[str]:
         "torchtitan's runs on H100s compute their linear layers in float8, so only ratios can be compared. Of context parallelism on 8 GPUs: each",
         "has 32,768 tokens, and two, four or eight of them one sequence (Automodel's run with two parts is among the judged ones). That four",
         "parts take so much longer than two is not explained, so the band of a context-parallel step is a guess, and a wide one. Of eight stages of",
-        "405B parameters on 512 GPUs, with eight micro batches: 1F1B and two interleaved stages on each GPU.",
+        "405B parameters on 512 GPUs, with eight micro-batches: 1F1B and two interleaved stages on each GPU.",
         "",
         "| run | step, measured | to the first | computed in 16 bits, to the first |",
         "|---|---:|---:|---:|",

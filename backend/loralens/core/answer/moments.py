@@ -88,17 +88,17 @@ class Moments:
             least, safe = map(size_text, needed_by_rule(self.evaluation.allocated_bytes))
             learned = self.recipe.objective.type
             note = EVALUATION_NOTE if learned == SFT else OBJECTIVE_NOTE.format(learned)
-            found += [note, f"while it evaluates a GPU needs {least}, to be safe {safe}"]
+            found += [note, f"while it evaluates a GPU needs at least {least}, to be safe {safe}"]
         if self.host.drive:
             found.append(f"a machine's drive takes {size_text(self.host.drive)} of what is offloaded")
         memory, (least, safe) = self.recipe.parallelism.host_memory, map(size_text, self.host.needed)
         if memory is not None:
             found.append(
-                f"a machine needs {least} of host memory, to be safe {safe}, of its {size_text(int(memory * GIB))}"
+                f"a machine needs at least {least} of host memory, to be safe {safe}, of its {size_text(int(memory * GIB))}"
             )
         elif self.host.much_unsaid(self.recipe):
             found.append(
-                f"a machine needs {least} of host memory, to be safe {safe}, and what it has is not said "
+                f"a machine needs at least {least} of host memory, to be safe {safe}, and what it has is not said "
                 "(host_memory): nothing fits before it is"
             )
         return found

@@ -222,7 +222,7 @@ class LengthsAnswer(TypedDict):
     padding: Annotated[float, "Share of padding in padded batches."]
     packed_rows: Annotated[int, "Rows of sequence_length that hold all tokens."]
     packing_gain: Annotated[float, "Tokens of padded batches for each token of packed rows."]
-    epoch_batches: Annotated[int, "Micro batches of one epoch on one GPU."]
+    epoch_batches: Annotated[int, "Micro-batches of one epoch on one GPU."]
     epoch: NotRequired[Annotated[Epoch, "With allocator=simulated and one GPU; else it is left out."]]
 
 

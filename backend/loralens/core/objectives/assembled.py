@@ -94,7 +94,7 @@ def refuse_two(recipe: Recipe) -> None:
         )
     if objective_of(recipe).values:
         raise InvalidInput(
-            f"one learner's micro batch is walked here, and with {recipe.objective.type} two models learn",
+            f"one learner's micro-batch is walked here, and with {recipe.objective.type} two models learn",
             field="objective.type",
             hint="loralens memory has the peak of every phase; objective=grpo learns without a value model",
         )

@@ -178,9 +178,9 @@ def _log_probabilities(passes: Passes, logits: Tensor, states: _States, kept: tu
     if accumulates:
         # of the micro batch before: its output until the new one is there, its probabilities until they are made anew
         t.handed.until_step.append(
-            Storage(t.ledger, probabilities, "logits", "probabilities for the log, micro batch before")
+            Storage(t.ledger, probabilities, "logits", "probabilities for the log, micro-batch before")
         )
-        before += [Storage(t.ledger, size, section, f"{name}, micro batch before") for section, name, size in outputs]
+        before += [Storage(t.ledger, size, section, f"{name}, micro-batch before") for section, name, size in outputs]
     for section, name, size in outputs[1:]:
         t.handed.until_step.append(Storage(t.ledger, size, section, f"{name}, returned in float32"))
     logits = returned(t, logits)

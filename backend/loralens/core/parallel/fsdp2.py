@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FLAT: Final = "flat result of a unit's all-gather"
 CAST: Final = "shards, cast to be gathered"
 REDUCED: Final = "flat input of a unit's reduce-scatter"
-WHOLE: Final = "whole gradients of the micro batches before"
+WHOLE: Final = "whole gradients of the micro-batches before"
 SHARE: Final = "gradients, this GPU's share"
 OUTPUT, OUTPUT_CAST, DIVIDED = "reduced gradients", "reduced gradients, cast", "gradients, divided"
 REDUCING: Final = 2  # a stream of its own
@@ -380,5 +380,5 @@ class Fsdp2(Sharded):
         if recipe.autocast is not None and p.gather_dtype == recipe.autocast:
             found.append(f"FSDP2 computes in {p.gather_dtype}: autocast finds nothing left to cast")
         if self._whole:
-            found.append("whole gradients wait for the last micro batch (set_requires_gradient_sync(False))")
+            found.append("whole gradients wait for the last micro-batch (set_requires_gradient_sync(False))")
         return found

@@ -142,7 +142,7 @@ def why_full(p: Parallelism, rank: int) -> str:
         return "it has the head, the logits and the loss"
     if schedule.splits and rank > FIRST:
         return "most of what its halves of backward keep waits there"
-    return "it has the embedding and most micro batches under way" if rank == FIRST else "its layers are the most"
+    return "it has the embedding and most micro-batches under way" if rank == FIRST else "its layers are the most"
 
 
 def cut(root: Root, p: Parallelism) -> None:

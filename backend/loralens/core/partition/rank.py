@@ -55,7 +55,7 @@ def of_cut(recipe: Recipe) -> list[str]:
         found.append(f"up to {many} forward passes of a stage wait for their backward ({p.schedule})")
         if p.schedule == "1f1b" and p.strategy != "megatron" and recipe.gradient_accumulation_steps < p.pp:
             found.append(
-                f"torch's 1F1B takes no fewer micro batches (gradient_accumulation_steps, {recipe.gradient_accumulation_steps}) than "
+                f"torch's 1F1B takes no fewer micro-batches (gradient_accumulation_steps, {recipe.gradient_accumulation_steps}) than "
                 f"stages ({p.pp}): counted all the same"
             )
         if waiting := pipeline.halves_waiting(recipe):
@@ -65,7 +65,7 @@ def of_cut(recipe: Recipe) -> list[str]:
             )
         if pipeline.leaves_whole(recipe):
             found.append(
-                "FSDP2 under a pipeline's schedule: weights stay gathered, and gradients whole, until the last micro batch"
+                "FSDP2 under a pipeline's schedule: weights stay gathered, and gradients whole, until the last micro-batch"
             )
     return found
 

@@ -104,7 +104,7 @@ class Interleaved(Schedule):
         rounds, of_round = _rounds(p, micro_batches)
         if rounds * of_round != micro_batches:
             raise InvalidInput(
-                f"{micro_batches} micro batches do not divide into {rounds} rounds of {p.pp} stages ({p.schedule})",
+                f"{micro_batches} micro-batches do not divide into {rounds} rounds of {p.pp} stages ({p.schedule})",
                 field="gradient_accumulation_steps",
                 hint=f"try gradient_accumulation_steps={-(-micro_batches // p.pp) * p.pp}",
             )

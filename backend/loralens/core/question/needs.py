@@ -128,7 +128,7 @@ INTERLEAVED: Final = Need(
     lambda _, r: r.parallelism.schedule in INTERLEAVING,
 )
 UNSYNCHRONIZED: Final = Need(
-    "one micro batch makes the gradients at once", lambda _, r: r.gradient_accumulation_steps > 1
+    "one micro-batch makes the gradients at once", lambda _, r: r.gradient_accumulation_steps > 1
 )
 BUCKETS: Final = Need(
     "only DDP on several GPUs has buckets",

@@ -114,7 +114,7 @@ class Parallelism:
     accumulate_unsynchronized: bool = word(
         False,
         Truth(),
-        "FSDP2 keeps whole gradients until the last micro batch, and reduces them once.",
+        "FSDP2 keeps whole gradients until the last micro-batch, and reduces them once.",
         needs=(FSDP2, UNSYNCHRONIZED),
         kept=True,
     )
@@ -175,7 +175,7 @@ class Parallelism:
     schedule: str = word(
         "1f1b",
         Choice(("gpipe", "1f1b", "interleaved", "zero_bubble", "zero_bubble_v", "sequential")),
-        "With pp: in what order micro batches run; sequential: one after another, card by card (device_map).",
+        "With pp: in what order micro-batches run; sequential: one after another, card by card (device_map).",
         needs=(PIPELINE,),
     )
     virtual_stages: int = word(

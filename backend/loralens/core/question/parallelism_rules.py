@@ -164,7 +164,7 @@ def _beside_experts(p: Parallelism) -> list[tuple[bool, str, str]]:
         ),
         (
             p.accumulate_unsynchronized,
-            "ep with accumulate_unsynchronized: transformers reduces experts' gradients after every micro batch",
+            "ep with accumulate_unsynchronized: transformers reduces experts' gradients after every micro-batch",
             "leave out accumulate_unsynchronized, or ep=1",
         ),
     ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loralens.core.step.step import Step
     from loralens.core.tape.ledger import Entry, Moment
 
-UNDER_WAY = ("activations", "micro batches under way")
+UNDER_WAY = ("activations", "micro-batches under way")
 INPUTS = TOKENS * 16  # token ids and labels of the batch, cut on every rank
 RECEIVED = ("activations", "buffers for what other stages send")
 OWN_PART = ("temporaries", "gradients that are partial sums: this rank's part")

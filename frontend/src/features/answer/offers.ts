@@ -1,6 +1,6 @@
 /** The best next steps out of the planner's answer: what makes the step fit, or what the room that is left allows. */
 import type { Schemas } from '@/shared/api/client'
-import { canApply, severalGpus, type FieldChange } from '@/shared/recipe/changes'
+import { canApply, LARGEST_RANK, severalGpus, type FieldChange } from '@/shared/recipe/changes'
 
 type FitAnswer = Schemas['FitAnswer']
 export interface Offer {
@@ -15,8 +15,6 @@ export interface Offer {
 }
 
 const MOST = 3
-/** A larger rank has parameters, and nothing that anybody trains with. */
-const LARGEST_RANK = 512
 
 function room({ largest }: FitAnswer): Offer[] {
   return ['micro_batch_size', 'sequence_length', 'rank'].flatMap((field) => {

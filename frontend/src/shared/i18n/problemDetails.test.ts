@@ -9,7 +9,7 @@ it.each([
     'no plan for 8 GPUs has tp=3 beside what else was asked for',
     '8 张 GPU 的方案里，没有一个在满足其余要求时还有 tp=3',
   ],
-  ["no known trainer's config: train.yaml holds bar, foo", '不是已知训练框架的配置：train.yaml 里有 bar, foo'],
+  ["no known trainer's config: train.yaml holds bar, foo", '不是已知训练器的配置：train.yaml 里有 bar, foo'],
   ['train.yaml, line 1: the tag !x is not data', 'train.yaml 第 1 行：标签 !x 不是数据'],
   ['the snapshot cannot be read: it ends in the middle of an object', '快照无法读取：文件不完整'],
   ["no model is called 'zz'", '“zz”不在内置模型库里'],
@@ -43,7 +43,7 @@ it.each([
 
 it.each([
   ['try strategy=ddp, or fsdp2 to shard the weights', '可改为 strategy=ddp；要切分权重则用 fsdp2'],
-  ['try pp=1, or a trainer other than torchtune', '可改为 pp=1，或 torchtune 以外的训练框架'],
+  ['try pp=1, or a trainer other than torchtune', '可改为 pp=1，或 torchtune 以外的训练器'],
   ['leave them open with trainer=trl, or change them', '用 trainer=trl 并不写这些词，或改用别的值'],
   ['try cp=1', '可改为 cp=1'],
   ['leave tp out of the search; plans have 1, 2', '搜索时不写 tp；各方案的取值有 1, 2'],

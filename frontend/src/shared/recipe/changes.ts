@@ -3,6 +3,9 @@ import { METHODS, type Method, type Part2Settings } from '@/shared/url/part2Quer
 import { setWord } from './set'
 import { readText, textOf, WORD, type Json } from './words'
 
+/** A larger rank has parameters, and nothing that anybody trains with. */
+export const LARGEST_RANK = 512
+
 export interface FieldChange {
   field: string
   to: unknown
