@@ -47,6 +47,7 @@ def test_no_length_below_the_pictures_is_offered(found):
     assert found["largest"]["micro_batch_size"]["value"] is None
     small = fit_answer(QUESTION | {"gpu": "rtx-4090"})
     assert small["largest"]["sequence_length"]["value"] is None
+    assert [row["field"] for row in small["advice"]["path"]] == ["image_size"]  # the longer sequence would not fit
     long = fit_answer(QUESTION | {"gpu": "rtx-4090", "recipe": RECIPE | {"sequence_length": 24576}})
     lengths = [row["to"] for row in long["advice"]["changes"] if row["field"] == "sequence_length"]
     assert lengths == [TOKENS]

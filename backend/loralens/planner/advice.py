@@ -57,7 +57,7 @@ def advise(question: Question, device: Gpu) -> Advice:
     changes.sort(key=lambda row: (not row["fits"], COSTS.index(row["cost"]), _slowed(row), -row["saves_bytes"]))
     return {
         "changes": first + changes,
-        "path": [share] if share else path(question, device),
+        "path": [share] if share else path(question, device) or next(([row] for row in first if row["fits"]), None),
         "smallest_gpu": smallest_gpu(question, device.vendor),
         "several_gpus": several_gpus(question, device),
     }

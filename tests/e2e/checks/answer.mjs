@@ -7,7 +7,7 @@ const gib = (bytes) => {
 }
 const cell = (bytes) => {
   const value = bytes / 2 ** 30
-  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2).replace(/\B(?=(\d{3})+$)/g, ',')
+  return value.toFixed(value >= 1000 ? 0 : value >= 10 ? 1 : 2).replace(/\B(?=(\d{3})+$)/g, ',')
 }
 
 /** The sentence, the phases and the table against the API's own answers to the same question. */
