@@ -39,7 +39,7 @@ def test_fit_says_all_that_memory_says_each_once(body):
 
 def test_remarks_are_of_lengths_machines_and_the_trainer():
     text = "\n".join(fit_answer({"model": "8B", "gpu": "rtx-4090", "recipe": ASKED})["remarks"])
-    for part in ("labelled_tokens 4,096 is above", "machine_gpus 16 is above gpus 8", "not as TRL", "of its 64 GiB"):
+    for part in ("labelled_tokens 4,096 is above", "machine_gpus 16 is above gpus 8", "not as TRL", "of its 64.0 GiB"):
         assert part in text
     assert "without effect" not in text
 

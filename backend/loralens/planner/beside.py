@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 SHARES: Final = {"vllm": "gpu_memory_utilization", "sglang": "mem_fraction_static"}
 KEY: Final = "engine_share"
-WHY: Final = "With this share the engine has room for its weights and one sequence, and the model that learns has room for its peak."
+WHY: Final = (
+    "With this share the engine has room for its weights and one sequence, and the model that learns for its peak."
+)
 
 
 def fits_card(question: Question, device: Gpu) -> bool:

@@ -107,7 +107,7 @@ CHANGES: Final = (
     Change("double_quant", _set("double_quant", True, False), "none",
            "Quantize the quantization constants too (double quantization): saves 0.37 bit per weight."),
     Change("optimizer_in_backward", _only("full", _set("optimizer_in_backward", True, False)), "time",
-           "Each gradient is applied and freed at once, so they never exist together; accumulation and clipping are then impossible."),
+           "Each gradient is applied and freed at once, so they never exist together; gradient accumulation and clipping are then impossible."),
     Change("gradient_checkpointing", _set("gradient_checkpointing", True, False), "time",
            "Keep only each layer's input and recompute the rest in the backward pass: about a third more "
            "operations for full fine-tuning, about half more for LoRA."),
@@ -133,7 +133,7 @@ CHANGES: Final = (
     Change("dropout", _adapter(lambda q: 0.0 if q.recipe.lora.dropout > 0 else None), "quality",
            "Without dropout neither its mask nor its copy of the input is kept."),
     Change("target_modules", _adapter(_fewer_targets), "quality",
-           "Every target keeps its own input; q_proj and v_proj alone keep the least."),
+           "Every adapted layer keeps its own input; q_proj and v_proj alone keep the least."),
     Change("rank", _adapter(_halved("rank", 1)), "quality",
            "The adapter is proportional to the rank, though it is usually a small part."),
     Change("sequence_length", _shorter, "quality",
