@@ -5,7 +5,7 @@ import { setWord } from '@/shared/recipe/set'
 import { DEFAULTS, formatQuery, parseQuery, type Part2Settings } from '@/shared/url/part2Query'
 import { applyChange, canApply } from '@/shared/recipe/changes'
 import { questions } from './quiz/questions'
-import { at, slots, sum } from './timeline/layout'
+import { at, layersAt, slots, sum } from './timeline/layout'
 
 const plans = (builtIn as unknown as { plans: Plan[] }[])[0]!.plans
 const valuesAt = (rank: number, length: number) =>
@@ -38,6 +38,30 @@ it('the step fills its time axis from end to end', () => {
     found.slice(1).forEach((slot, index) => expect(slot.from).toBeCloseTo(found[index]!.to, 9))
     for (const place of [0, 0.3, 0.9, 1]) expect(sum(at(found, place)!.parts)).toBeLessThanOrEqual(value.peakBytes)
   }
+})
+
+it('names the layer of a run that the axis is at, and its own bytes', () => {
+  for (const value of valuesAt(8, 2048).values()) {
+    const found = slots(value)
+    for (const slot of found.filter(({ repeat }) => repeat > 1)) {
+      const whole = slot.label.split('.').slice(-3).map(Number)
+      const ends = slot.phase === 'backward' ? [whole[2], whole[0]] : [whole[0], whole[2]]
+      const width = (slot.to - slot.from) / (slot.repeat - 1)
+      const [first, second, last] = [slot.from + 1e-9, slot.from + width, slot.to - 1e-9].map((place) =>
+        at(found, place)!,
+      )
+      expect([first, last].map((one) => layersAt(one!.slot, one!.index)![0])).toEqual(ends)
+      expect(second!.index).toBe(1)
+      expect(sum(second!.parts)).toBeCloseTo(
+        sum(slot.first) + (sum(slot.last) - sum(slot.first)) / (slot.repeat - 1),
+        0,
+      )
+    }
+    expect(found.filter(({ repeat }) => repeat > 1).length).toBeGreaterThan(1)
+  }
+  const slot = { phase: 'forward', repeat: 4, from: 0, to: 1, first: [0], last: [0] }
+  expect(layersAt({ ...slot, label: 'model.layers.2..9' }, 1)).toEqual([4, 5])
+  expect(layersAt({ ...slot, label: 'loss', repeat: 1 }, 0)).toBeNull()
 })
 
 it('advice is applied whatever word it is about, and only within limits', () => {

@@ -17,6 +17,8 @@ export interface Span {
 export interface Slot {
   phase: string
   label: string
+  /** So many layers, or units of layers, that change evenly from `first` to `last`. */
+  repeat: number
   from: number
   to: number
   first: number[]
@@ -53,7 +55,8 @@ export function slots(values: PlanValues): Slot[] {
     let at = from
     segments.forEach((segment, index) => {
       const next = at + ((to - from) * room[index]!) / total
-      found.push({ phase, label: segment.label, from: at, to: next, first: segment.first, last: segment.last })
+      const { label, repeat, first, last } = segment
+      found.push({ phase, label, repeat, from: at, to: next, first, last })
       at = next
     })
   })
@@ -62,10 +65,23 @@ export function slots(values: PlanValues): Slot[] {
 
 export const sum = (parts: readonly number[]): number => parts.reduce((total, part) => total + part, 0)
 
-/** Bytes per category at a place of the time axis: between the first and the last layer of a run, linearly. */
-export function at(found: readonly Slot[], place: number): { slot: Slot; parts: number[] } | null {
+/** The layers of a slot, first and last: of a run of equal ones those of its `index`th, which on the way back come last to first. */
+export function layersAt({ phase, label, repeat }: Slot, index: number): [number, number] | null {
+  const found = /^(?:.*\.)?(?:layers|h|blocks?)\.(\d+)(?:\.\.(\d+))?$/.exec(label)
+  if (!found) return null
+  const [from, to] = [Number(found[1]), Number(found[2] ?? found[1])]
+  const each = (to - from + 1) / repeat
+  const first = from + each * (phase === 'backward' ? repeat - 1 - index : index)
+  return [first, first + each - 1]
+}
+
+/** Bytes per category at a place of the time axis, and which of a run's layers it is at. */
+export function at(found: readonly Slot[], place: number): { slot: Slot; index: number; parts: number[] } | null {
   const slot = found.find((item) => place >= item.from && place <= item.to) ?? found.at(-1)
   if (!slot) return null
   const part = Math.min(1, Math.max(0, (place - slot.from) / (slot.to - slot.from || 1)))
-  return { slot, parts: slot.first.map((first, index) => first + (slot.last[index]! - first) * part) }
+  const steps = slot.repeat - 1
+  const index = Math.round(part * steps)
+  const share = steps ? index / steps : part
+  return { slot, index, parts: slot.first.map((first, kind) => first + (slot.last[kind]! - first) * share) }
 }
