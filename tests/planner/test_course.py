@@ -95,7 +95,7 @@ def test_activations_are_proportional_to_the_batch() -> None:
 
 
 def test_the_chinese_texts_leave_only_names_in_latin_letters() -> None:
-    names = r"GPU|Llama|LoRA|adamw_fused|q_proj|[bf]p?f?(?:loat)?(?:16|32)|autocast|[GM]i?B|[\d.]+e9|[AP]\b|A100|80GB|[\d.]+ ?B"
+    names = r"GPU|Llama|LoRA|AdamW（fused）|q_proj|[bf]p?f?(?:loat)?(?:16|32)|autocast|[GM]i?B|[\d.]+e9|[AP]\b|A100|80GB|[\d.]+ ?B"
     for row in ROWS.values():
         for text in (row["formula_text"]["zh"], row["substituted_text"]["zh"], row["exact"]["regime_text"]["zh"]):
             ours = re.sub(names, "", text.partition("RunPod")[0])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 GIB: Final = 2**30
-REGIME: Final = "Llama-2-7B, batch 1 × 2048, adamw_fused, no checkpointing"
+REGIME: Final = "Llama-2-7B, batch 1 × 2048, AdamW (fused), no checkpointing"
 KEPT: Final = {"gradient_checkpointing": False}
 """The course stores every activation: it comes before gradient checkpointing."""
 FLOAT32: Final = {"weights_dtype": "float32", "autocast": None, "gradient_checkpointing": False}

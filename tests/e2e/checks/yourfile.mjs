@@ -13,6 +13,17 @@ gradient_checkpointing: false
 datasets: [{path: x, type: alpaca}]
 `
 
+const FACTORY = `model_name_or_path: Qwen/Qwen2.5-7B
+stage: sft
+finetuning_type: lora
+lora_rank: 16
+lora_target: all
+per_device_train_batch_size: 1
+cutoff_len: 1024
+bf16: true
+template: qwen
+`
+
 async function saved(page, button) {
   const [download] = await Promise.all([page.waitForEvent('download'), button.click()])
   return { name: download.suggestedFilename(), text: readFileSync(await download.path(), 'utf8') }
@@ -56,7 +67,11 @@ export default async function yourFile(context) {
   const refusal = section.locator('.answer [role=alert]')
   const said = (await refusal.count()) ? await refusal.innerText() : ''
   if (said) assert(said.includes('LLaMA-Factory cannot say:'), `what it cannot say is named: ${said}`)
-  await section.locator('select').selectOption('axolotl')
+  equal(await section.locator('select option[value=axolotl]').count(), 0, 'not for the trainer whose file it is')
+  await section.locator('.names button').click()
+  await drop(page, 'factory.yaml', FACTORY)
+  await section.locator('.answer').filter({ hasText: 'factory.yaml: LLaMA-Factory' }).waitFor()
+  equal(await section.locator('select').inputValue(), 'axolotl', 'the first other trainer')
   await section.getByRole('button', { name: 'Write it' }).click()
   await section.locator('[data-written]').waitFor()
   const written = await saved(page, section.getByRole('button', { name: 'Save this file' }))

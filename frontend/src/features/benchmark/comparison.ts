@@ -28,7 +28,9 @@ function said(name: string, value: unknown, word: Word, unset: string, fact: Fac
   if (typeof value === 'object' && 'axis' in value) {
     const sweep = value as { axis: string; values: unknown[] | null }
     const values = sweep.values?.map((item) => (typeof item === 'number' ? fact('', item) : String(item)))
-    return [word(`benchmark.axis.${sweep.axis}`) ?? sweep.axis, values?.join(', ')].filter(Boolean).join(' ')
+    return [word(`benchmark.axis.${sweep.axis}`) ?? sweep.axis, values?.join(word('unit.comma') ?? ', ')]
+      .filter(Boolean)
+      .join(' ')
   }
   if (typeof value === 'string') return word(`benchmark.mode.${value}`) ?? word(`benchmark.cache.${value}`) ?? value
   if (typeof value === 'number') return fact(name, value)

@@ -6,6 +6,9 @@ import { WORD, type Json, type JsonObject, type Word, type Words } from '@/share
 export type Plan = Schemas['PlanRow']
 type Translate = (key: string, named: Record<string, unknown>) => string
 
+/** Whose config a text to paste is, as its makers write it; any other by its name in the API. */
+export const PROGRAMS: Readonly<Record<string, string>> = { deepspeed: 'DeepSpeed', megatron: 'Megatron-LM' }
+
 const DIMENSIONS = ['dp_replicate', 'dp_shard', 'cp', 'tp', 'pp', 'ep'] as const
 
 /** The dimensions of the mesh that are more than one, outermost first. */

@@ -75,6 +75,21 @@ it.each(templates)('%s puts no space beside a Chinese mark', (file) => {
   expect(template ? apart(parse(template[0], { whitespace: 'condense' })) : []).toEqual([])
 })
 
+/** Marks of English that a template itself writes beside what it puts in: a language has its own (`unit.colon` and others). */
+function ownMarks(node: { children?: unknown[] }): string[] {
+  const children = (node.children ?? []) as TemplateChildNode[]
+  return children.flatMap((child, place) => {
+    const own = ownMarks(child as never)
+    if (child.type !== 2 || !(children[place - 1] || children[place + 1])) return own
+    return /^\s*[:;,)]|[(]\s*$/.test(child.content) ? [...own, child.loc.source.trim()] : own
+  })
+}
+
+it.each(templates)('%s leaves colons, commas and brackets to the language', (file) => {
+  const template = /^<template>[\s\S]*^<\/template>/m.exec(readFileSync(join(source, file), 'utf8'))
+  expect(template ? ownMarks(parse(template[0], { whitespace: 'condense' })) : []).toEqual([])
+})
+
 it('joins no translated texts with a space of its own', () => {
   const found = readdirSync(source, { recursive: true, encoding: 'utf8' })
     .filter((file) => /\.(vue|ts)$/.test(file) && !file.endsWith('.test.ts'))

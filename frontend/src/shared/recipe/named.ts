@@ -28,6 +28,9 @@ const FILE = /\b(?!config\.json)[\w-]+\.(?:ya?ml|json|sh|py|ipynb)\b/
 const BESIDE =
   /(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]) (?=“)|(?<=”) (?=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])/g
 
+/** Of several quoted words in a row. */
+const LISTED = /(?<=”), |, (?=“)/g
+
 /** A label without what is added in brackets. */
 const short = (label: string): string => label.split(/ ?[(（]/)[0]!
 
@@ -70,7 +73,7 @@ export function named({ t, te, locale }: ReturnType<typeof useLocale>, sentence:
     .split(/(`[^`]*`)/)
     .map((part) => (part.startsWith('`') ? part : told(part)))
     .join('')
-  return locale.value === 'en' ? whole : whole.replace(BESIDE, '')
+  return locale.value === 'en' ? whole : whole.replace(BESIDE, '').replace(LISTED, '、')
 }
 
 /** For what a component shows of the API's answer. */

@@ -26,7 +26,7 @@ export function useChanges(): Changes {
   }
   return {
     label,
-    apply(changes, said = changes.map(label).join('; ')) {
+    apply(changes, said = changes.map(label).join(' + ')) {
       for (const change of changes) applyChange(settings, change)
       announce(t('fit.applied', { change: said }))
     },

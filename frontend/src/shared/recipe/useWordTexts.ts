@@ -7,7 +7,7 @@ export interface WordTexts {
   label: (word: Word) => string
   help: (word: Word) => string
   value: (word: Word, value: Json) => string
-  /** The value's name alone, for within a sentence: FSDP 2, where a list says what that is. */
+  /** The value's name alone, for within a sentence: FSDP2, where a list says what that is. */
   name: (word: Word, value: Json) => string
 }
 
@@ -22,7 +22,8 @@ export function wordTexts({ t, te, locale }: ReturnType<typeof useLocale>): Word
       if (te(`choice.${word.name}.${text}`)) return t(`choice.${word.name}.${text}`)
       if (typeof value === 'boolean') return value ? t('print.on') : t('print.off')
       if (value === null) return t('words.none')
-      if (typeof value === 'object' && !Array.isArray(value)) return pairsText(value)
+      if (Array.isArray(value)) return value.join(typeof value[0] === 'number' ? ' × ' : t('unit.comma'))
+      if (typeof value === 'object') return pairsText(value, t('unit.comma'))
       return typeof value === 'number' && Number.isInteger(value) ? formatInteger(value, locale.value) : text
     },
     name: (word, value) => texts.value(word, value).split(/[:：]/)[0]!,
@@ -31,7 +32,7 @@ export function wordTexts({ t, te, locale }: ReturnType<typeof useLocale>): Word
 }
 
 /** `q_proj=16, v_proj=8`: an object as its field shows it. */
-export const pairsText = (value: { [key: string]: Json }): string =>
+export const pairsText = (value: { [key: string]: Json }, between = ', '): string =>
   Object.entries(value)
     .map(([name, item]) => `${name}=${String(item)}`)
-    .join(', ')
+    .join(between)

@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest'
+import { setLocale } from '@/shared/i18n'
 import { assumptionIn, countedOf, labelIn, sumOf } from './ledger'
 
 it('adds formulas up by their products', () => {
@@ -27,12 +28,22 @@ it('puts labels together from their pieces, and leaves names alone', () => {
   expect(labelIn('zh-CN', 'attention key, cast back')).toBe('注意力的键，转回')
   expect(labelIn('zh-CN', 'model.norm.weight')).toBe('model.norm.weight')
   expect(assumptionIn('zh-CN', 'without effect on memory: rank, alpha (full fine-tuning has no adapter)')).toBe(
-    '对显存没有影响：rank, alpha（全量微调没有适配器）',
+    '对显存没有影响：rank、alpha（全量微调没有适配器）',
   )
   expect(labelIn('en', 'mlp gate')).toBe('mlp gate')
   expect(assumptionIn('zh-CN', "target modules c_attn: PEFT's default for gpt2")).toBe(
     '目标模块 c_attn：PEFT 对 gpt2 的默认值',
   )
+})
+
+it('calls an optimizer as its field does', async () => {
+  for (const [locale, said] of [
+    ['en', "AdamW (fused): 2 moments in the parameter's dtype + 4 B counter"],
+    ['zh-CN', 'AdamW（fused）：2 份动量，与参数同类型，另有 4 字节计数器'],
+  ] as const) {
+    await setLocale(locale)
+    expect(labelIn(locale, "adamw_fused: 2 moments in the parameter's dtype + 4 B counter")).toBe(said)
+  }
 })
 
 it('says of machines that the GPUs do not fill', () => {

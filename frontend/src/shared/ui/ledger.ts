@@ -2,6 +2,7 @@
  * The words of a ledger in the reader's language. The API names terms, regimes and assumptions in English, in pieces that
  * are put together with colons and commas; each piece has a row in the table. Names of parameters are not words.
  */
+import { i18n } from '@/shared/i18n'
 import { joined } from '@/shared/i18n/joined'
 import type { Locale } from '@/shared/lib/format'
 import chinese from './ledger.zh-CN.json'
@@ -21,8 +22,16 @@ function piece(text: string): string {
   return parts.length > 1 ? parts.map((part) => LABELS[part] ?? part).join('，') : text
 }
 
-export const labelIn = (locale: Locale, text: string): string =>
-  locale === 'en' ? text : text.split(': ').map(piece).join('：')
+/** An optimizer's states are labelled by its word; the page calls it as its field does. */
+function optimizerOr(text: string): string {
+  const key = `choice.optimizer.${text}`
+  return i18n.global.te(key) ? i18n.global.t(key) : text
+}
+
+export function labelIn(locale: Locale, text: string): string {
+  const pieces = text.split(': ').map(optimizerOr)
+  return locale === 'en' ? pieces.join(': ') : pieces.map(piece).join('：')
+}
 
 export const regimeIn = (locale: Locale, text: string): string =>
   locale === 'en' ? text : text.split(', ').map(piece).join('，')
@@ -36,7 +45,7 @@ export const sourceIn = (locale: Locale, text: string): string =>
 export function assumptionIn(locale: Locale, text: string): string {
   if (locale === 'en') return joined(text)
   const [, words, reason] = IDLE.exec(text) ?? []
-  if (words !== undefined) return `对显存没有影响：${words}（${reasonIn(locale, reason!)}）`
+  if (words !== undefined) return `对显存没有影响：${words.replaceAll(', ', '、')}（${reasonIn(locale, reason!)}）`
   const found = ASSUMPTIONS.find(([pattern]) => pattern.test(text))
   return joined(found ? text.replace(found[0], found[1]) : text)
 }
