@@ -34,6 +34,13 @@ def test_a_longer_sequence_is_advised_first_then_smaller_pictures(found):
         assert (mended["verdict"], mended["advice"]) == ("fits", None)
 
 
+def test_it_names_the_media_that_the_sample_has(found):
+    said = found["advice"]["changes"][0]["why"]["en"]
+    assert said.startswith("The sequence is too short for the pictures of a sample,")
+    with_video = fit_answer(QUESTION | {"recipe": RECIPE | {"video_frames": 8}})["advice"]["changes"][0]["why"]["en"]
+    assert "the pictures and video of a sample" in with_video
+
+
 def test_fewer_pictures_are_offered_where_that_is_enough():
     recipe = RECIPE | {"image_size": 448, "sequence_length": 600}  # 256 tokens each
     changes = fit_answer(QUESTION | {"recipe": recipe})["advice"]["changes"]

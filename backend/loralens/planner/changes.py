@@ -125,7 +125,8 @@ CHANGES: Final = (
            "Optimizer state in pages that move to host memory when the GPU is full, and back when needed: slower.",
            "optimizer_paged"),
     Change("prepare_kbit", _set("prepare_kbit", False, True), "quality",
-           "Norms, embeddings and head stay in 16 bits, not raised to float32, as Unsloth and others do."),
+           "Everything that is not quantized stays in 16 bits, as with Unsloth and others, instead of being raised to float32: norms, "
+           "embeddings, head, and experts that are not packed."),
     Change("weights_dtype", _set("weights_dtype", "bfloat16", "float32"), "quality",
            "Two bytes per weight instead of four; rounding is coarser."),
     Change("adapter_dtype", _adapter(_set("adapter_dtype", "bfloat16", "float32")), "quality",

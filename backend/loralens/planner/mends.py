@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loralens.core.errors import LoraLensError
+from loralens.core.question.media import NAMES
 from loralens.planner.changes import Change
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ def _nothing(_: Question) -> None:
 MACHINE: Final = Change("host_memory", _nothing, "none",
     "Much is needed of the machine, and nobody says what it has: say it, and it is judged. With this much it is safe.")  # fmt: skip
 LENGTH: Final = Change("sequence_length", _nothing, "time",
-    "The pictures and sound of a sample are more tokens than its sequence has, and training stops with an error: with this length "
-    "they have room, and some text too.", "sequence_room")  # fmt: skip
+    "The sequence is too short for the {media} of a sample, and training stops with an error: this length has room for it all, and "
+    "for some text.", "sequence_room")  # fmt: skip
 FEWER: Final = tuple(
     Change(field, _nothing, "quality", "So much of it has room in the sequence as it is.", "fewer_media")
     for field in ("images", "image_size", "video_frames", "audio_seconds")
@@ -38,7 +40,7 @@ def mends(question: Question) -> list[Way]:
     found = question.estimate()
     if not found.holds_media:
         least = found.plan.least_length
-        longer = (LENGTH, -(-(least + 1) // ROOM) * ROOM)
+        longer = (_naming_media(question), -(-(least + 1) // ROOM) * ROOM)
         fewer = ((change, _less(question, change.field)) for change in FEWER if change.field in found.plan.media)
         return [longer, *((change, value) for change, value in fewer if value is not None)]
     if found.host.much_unsaid(found.recipe):
@@ -54,6 +56,13 @@ def mend(question: Question) -> tuple[Question, list[Way]]:
         taken.append((change, value))
         question = question.with_(change.field, value)
     return question, taken
+
+
+def _naming_media(question: Question) -> Change:
+    """The longer sequence, and for which media that a sample has."""
+    taken = question.estimate().plan.media
+    *others, last = (name for word, name in NAMES.items() if word in taken and question.get(word))
+    return replace(LENGTH, en=LENGTH.en.format(media=f"{', '.join(others)} and {last}" if others else last))
 
 
 def _less(question: Question, field: str) -> Any:

@@ -9,7 +9,7 @@ VERDICTS: Final = ("fits", "tight", "does_not_fit")
 STEP: Final = "step"
 UNSAID: Final = "host_memory_unsaid"
 DECIDES: Final = {
-    "length": "a sample's pictures and sound are more tokens than its sequence has: training stops with an error",
+    "length": "the sequence is too short for the pictures, video or sound of a sample: training stops with an error",
     STEP: "the step's memory",
     "left_out": "weights beside the step, of unknown size",
     "evaluation": "the evaluation between steps",

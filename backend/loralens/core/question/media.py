@@ -12,6 +12,8 @@ from loralens.core.question.words import word
 MAX_SIDE: Final = 65_536
 NO_TOWER: Final = "none"
 MEDIA_WORDS: Final = ("images", "image_size", "video_frames", "audio_seconds", "freeze_tower")
+NAMES: Final = {"images": "pictures", "video_frames": "video", "audio_seconds": "sound"}
+"""What each is to a reader, where a sample has it."""
 FROZEN: Final = (NO_TOWER, "tower", "tower+projector")
 
 

@@ -20,6 +20,7 @@ export const FIRST = [
   'setup',
   'method',
   'answer',
+  'media',
   'map',
   'verdict',
   'phase',
