@@ -54,11 +54,14 @@ async function ready(page) {
   await page.locator('[data-answer] [data-number=peak], main [role=alert]').first().waitFor()
 }
 
-/** What is asked for has come. */
+/** What is asked for has come, and nothing waits for an answer; two sections ask only once they are seen (`everything`). */
 async function calm(page) {
   await page.waitForLoadState('networkidle')
   await page.waitForTimeout(150)
   await page.waitForLoadState('networkidle')
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll('[aria-busy=true]:not(.story, .budget)')].every((part) => !part.checkVisibility()),
+  )
 }
 
 /** The sections that are kept are there, and were seen, so that each has asked its question and has its answer. */
@@ -134,9 +137,14 @@ const SCENES = {
       else await page.locator('.wide .btn').click()
       await page.locator('[data-all-words] summary').click()
       await calm(page)
-      // A sheet scrolls by itself: for the picture the screen is as long as what it has.
-      const long = await page.evaluate(() => document.querySelector('dialog.sheet[open]')?.scrollHeight)
-      if (long) await page.setViewportSize({ width, height: Math.ceil(long / 0.8) })
+      // A sheet scrolls by itself, and a panel is built anew when a picture reaches beyond the screen: here it is long enough.
+      const long = await page.evaluate(
+        () =>
+          document.querySelector('dialog.sheet[open]')?.scrollHeight ??
+          document.querySelector('#setup-more').scrollHeight,
+      )
+      await page.setViewportSize({ width, height: Math.ceil(long / 0.8) })
+      await calm(page)
     },
     keep: ['dialog.sheet, #setup-more'],
   },
@@ -184,6 +192,7 @@ const SCENES = {
       await section.locator('[data-explain] > summary').click()
       await section.locator('[data-explain] textarea').first().fill(MESSAGE)
       await section.locator('[data-explain] .btn.primary').first().click()
+      await section.locator('[data-explained]').waitFor()
       await section.locator('[data-watched] > summary').click()
       await calm(page)
       await unfold(page)
@@ -268,7 +277,9 @@ async function piecesOf(page, box, most) {
   for (let from = 0; from < end; from += MOST) {
     const height = Math.min(MOST, end - from)
     const clip = { ...box, y: box.y + from, height }
-    const picture = (await page.screenshot({ fullPage: true, clip })).toString('base64')
+    // A full page is measured on a screen of one pixel, where what has two forms takes the other one for a moment.
+    const fullPage = clip.y + height > page.viewportSize().height
+    const picture = (await page.screenshot({ fullPage, clip })).toString('base64')
     for (let top = 0; top < height; top += HEIGHT) pieces.push({ picture, top, height: Math.min(HEIGHT, height - top) })
   }
   return pieces
