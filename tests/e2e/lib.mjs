@@ -145,16 +145,16 @@ export async function settled(page) {
   await page.locator('[data-answer] [data-number=peak]').waitFor()
 }
 
-/** Brings every lazy section onto the page. */
+/** Brings every lazy section onto the page, those within others too: one that is still being fetched may have more. */
 export async function showEverything(page) {
-  for (let round = 0; round < 40; round++) {
+  for (let round = 0; round < 200; round++) {
     const more = await page.evaluate(() => {
-      const waiting = [...document.querySelectorAll('.lazy > span[id]')]
+      const waiting = document.querySelector('.lazy > span[id]')
       // Not scrollIntoView: the next Tab would go on from there.
-      if (waiting[0]) window.scrollTo(0, waiting[0].getBoundingClientRect().top + window.scrollY)
-      return waiting.length
+      if (waiting) window.scrollTo(0, waiting.getBoundingClientRect().top + window.scrollY)
+      return waiting !== null || document.querySelector('.lazy:empty') !== null
     })
-    if (more === 0) break
+    if (!more) break
     await page.waitForTimeout(50)
   }
   await page.evaluate(() => window.scrollTo(0, 0))

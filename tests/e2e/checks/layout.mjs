@@ -21,6 +21,40 @@ const rowsOf = (page, selector) =>
     selector,
   )
 
+/** Of things in columns, those of one row that do not stand at one height: the same place among their kind is one row. */
+const uneven = (page, selector) =>
+  page.evaluate((things) => {
+    const columns = new Map()
+    for (const thing of document.querySelectorAll(things)) {
+      const column = thing.closest('[data-card], [data-fit]') ?? thing.parentElement
+      columns.set(column, [...(columns.get(column) ?? []), thing.getBoundingClientRect()])
+    }
+    const found = []
+    for (const boxes of columns.values())
+      for (const other of columns.values())
+        boxes.forEach((box, row) => {
+          const apart = Math.abs(box.bottom - (other[row]?.bottom ?? box.bottom))
+          // Those of another line of columns stand further off.
+          if (apart > 1.5 && apart < 40) found.push(`row ${row + 1}: ${apart.toFixed(1)}`)
+        })
+    return [...new Set(found)].join()
+  }, selector)
+
+/** Chosen texts of lists that are longer than their field. */
+const cutChoices = (page, selector) =>
+  page.locator(selector).evaluateAll((fields) => {
+    const measure = document.createElement('canvas').getContext('2d')
+    return fields
+      .filter((field) => {
+        const style = getComputedStyle(field)
+        measure.font = style.font
+        const room = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)
+        return measure.measureText(field.selectedOptions[0].text).width > room + 1
+      })
+      .map((field) => field.selectedOptions[0].text)
+      .join()
+  })
+
 /** Texts of the hub's circle that reach beyond it. */
 const beyondCircle = (page) =>
   page.evaluate(() => {
@@ -50,6 +84,17 @@ async function wide(context, lang, width) {
     }))
   equal(config.cut, 0, `a plan's config is cut, ${what}`)
   assert(config.share > 0.99, `a plan's config is ${config.share} of its row, ${what}`)
+
+  equal(await uneven(page, '[data-card] :is(header, dd, .track)'), '', `rows of the two cards, ${what}`)
+  equal(await uneven(page, '[data-fit-time] dl > div > :nth-child(2)'), '', `values of the time, ${what}`)
+  equal(await uneven(page, '[data-fit] > b, [data-fit] > .verdict'), '', `verdicts of the methods, ${what}`)
+  const [needs, bar] = await page
+    .locator('[data-plans] li')
+    .first()
+    .evaluate((row) =>
+      [...row.querySelectorAll('[data-number=plan-needs], .bar')].map((part) => part.getBoundingClientRect()),
+    )
+  assert(bar.top - needs.bottom < 4, `a plan's bar is ${bar.top - needs.bottom} below its memory, ${what}`)
 
   await page.locator('#decomposition [data-ranks] > summary').click()
   await page.locator('[data-ranks] table').waitFor()
@@ -103,6 +148,23 @@ async function phone(context, lang) {
   await page.locator('#story [data-step-card=before] summary').click()
   await page.locator('#story .kinds li').first().waitFor()
   equal(await brokenWords(page), '', `names broken within a word, ${lang}`)
+  await page.locator('#benchmark form details > summary').click()
+  equal(
+    await page
+      .locator('#bench-device option')
+      .first()
+      .innerText()
+      .then((text) => text.slice(0, 3)),
+    'CPU',
+    lang,
+  )
+  equal(await cutChoices(page, '#benchmark form details select'), '', `choices of a measurement, ${lang}`)
+  const seen = await page
+    .locator('[data-serving] .scroll-x')
+    .evaluate(
+      (box) => box.querySelector('th:nth-child(3)').getBoundingClientRect().right - box.getBoundingClientRect().right,
+    )
+  assert(seen <= 0, `whether a GPU holds the adapters is ${seen} beyond the edge, ${lang}`)
   equal(await page.locator('[data-markets] input').count(), 0, 'one market alone is no choice')
   await page.locator('[data-markets] li').first().waitFor()
   await finish()
@@ -148,9 +210,9 @@ export default async function layout(context) {
   await paper(
     context,
     'en',
-    /[^.\n]*\b(click|tap it|drag|hover|press start|sliders?|opens its|choose a|find a)\b[^.\n]*/i,
+    /[^.\n]*\b(click|tap it|drag|hover|drop|press start|sliders?|opens its|choose an?|find a)\b[^.\n]*/i,
   )
-  await paper(context, 'zh-CN', /[^。\n]*(点一格|拖动|点按|点开|指针|选一个)[^。\n]*/)
+  await paper(context, 'zh-CN', /[^。\n]*(点一格|拖[动入到]|点按|(?<!检查)点开|指针|选一个)[^。\n]*/)
   await selected(context)
   return 'two widths, the phone, paper'
 }
