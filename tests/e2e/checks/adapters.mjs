@@ -80,8 +80,8 @@ async function toolsWork(page, files) {
     [files.config, files.begun],
   ])
     await tools.locator('input[type=file]').setInputFiles(pair)
-  await tools.getByRole('button', { name: 'Make plain', exact: true }).first().click()
-  await press('Make plain')
+  await tools.getByRole('button', { name: 'Make plain LoRA', exact: true }).first().click()
+  await press('Make plain LoRA')
   await tools.locator('[data-made-plain] a').waitFor()
   assert(
     read(await tools.locator('[data-made-plain]').innerText()).includes('PiSSA became plain LoRA: 1 module of rank 8'),

@@ -254,7 +254,10 @@ async function words(context, { lang, width }) {
   await inLink('gc', '0')
   await field('checkpoint_every').locator('input').fill('4')
   await page.keyboard.press('Tab')
-  await field('checkpoint_every').locator('[role=status]').filter({ hasText: 'gradient_checkpointing' }).waitFor()
+  await field('checkpoint_every')
+    .locator('[role=status]')
+    .filter({ hasText: /gradient checkpointing|没有“梯度检查点/i })
+    .waitFor()
   const answer = await post(context.url, '/api/memory', {
     model: 'llama-2-7b',
     method: 'lora',
