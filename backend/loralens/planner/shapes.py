@@ -205,7 +205,10 @@ class TrainingTime(TypedDict):
     tokens_per_second: Annotated[TokensPerSecond | None, "Of all cards together."]
     iteration: Annotated[IterationPace | None, "What repeats, phase by phase."]
     run: TrainingRun
-    withheld: Annotated[Said | None, "Why a run has no time and no cost: its engine cannot start."]
+    withheld: Annotated[
+        Said | None,
+        "Why a run has no time and no cost: its engine cannot start, it stops with an error, or it waits for a drive of unknown speed.",
+    ]
     gpu_hours: GpuHours
     cost: Annotated[list[TrainingCost], "At prices of the asked market, the cheapest first."]
     cost_elsewhere: Annotated[list[TrainingCost], "At prices of the other markets."]

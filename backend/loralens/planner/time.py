@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 MAX_TOKENS: Final = 10**18
 LEAST_UTILIZATION: Final = 0.001
 """Assumption: a run below a thousandth of the peak is broken; a smaller share would be a slip of the pen."""
-OFF_THE_DRIVE: Final = (
-    "what every step reads from the drive and writes to it is left out of the time: it depends on the drive"
-)
 SECONDS_PER_HOUR: Final = 3600
 
 
@@ -47,6 +44,11 @@ STALLED: Final = (
     "no time and no cost."
 )
 
+ON_A_DRIVE: Final = (
+    "What every step reads from the drive and writes to it can take most of its time, and depends on the drive: there is no time and "
+    "no cost."
+)
+
 STOPPED: Final = (
     "Training stops with an error, since the pictures have no room in the sequence: there is no time and no cost."
 )
@@ -58,6 +60,8 @@ def withheld(question: Question, device: Gpu) -> Said | None:
         return {"key": "engine", "en": STALLED}
     if not question.estimate().holds_media:
         return {"key": "length", "en": STOPPED}
+    if question.estimate().host.drive:
+        return {"key": "drive", "en": ON_A_DRIVE}
     return None
 
 
@@ -124,7 +128,6 @@ def training_time(
         "assumptions": [
             *([] if why else _assumptions(device, dtype, rates, pace, recipe.parallelism.gpus)),
             *([] if why else _of_market(device, market)),
-            *([OFF_THE_DRIVE] if recipe.parallelism.offload_device == "nvme" and not why else []),
         ],
     }
 

@@ -8,7 +8,6 @@ import pytest
 from loralens.core.answer.estimate import estimate
 from loralens.core.errors import InvalidInput
 from loralens.planner.fit import fit_answer
-from loralens.planner.time import OFF_THE_DRIVE
 
 WORDS = {"gpus": 8, "strategy": "zero3", "gradient_checkpointing": True, "sequence_length": 2048,
          "sub_group_size": 100_000_000}  # fmt: skip
@@ -72,11 +71,16 @@ def test_a_frozen_model_on_the_drive_leaves_its_buffers():
     assert any("drive's reads and writes" in line for line in drive.assumptions())
 
 
-def test_a_time_says_that_it_leaves_the_drive_out():
+def test_what_waits_for_a_drive_of_unknown_speed_has_no_time_and_no_cost():
     shared = {"gpus": 8, "strategy": "zero3", "offload": "optimizer", "offload_device": "nvme"}
     body = {"model": "llama-3.1-8b", "method": "full", "gpu": "h100-sxm-80gb", "tokens": 1_000_000}
-    answer = fit_answer(body | {"recipe": {"parallelism": shared}})
-    assert OFF_THE_DRIVE in answer["time"]["assumptions"]
+    time = fit_answer(body | {"recipe": {"parallelism": shared}})["time"]
+    assert time["withheld"]["key"] == "drive"
+    assert time["gpu_hours"]["expected"] is None
+    assert all(row["expected_usd"] is None for row in time["cost"])
+    in_memory = fit_answer(body | {"recipe": {"parallelism": shared | {"offload_device": "cpu"}}})["time"]
+    assert in_memory["withheld"] is None
+    assert in_memory["gpu_hours"]["expected"] > 0
 
 
 def test_on_the_gpu_a_buckets_gradients_are_float32_on_their_way():
