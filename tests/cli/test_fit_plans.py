@@ -34,6 +34,18 @@ def test_what_fits_nowhere_says_the_nearest(run):
     assert "The nearest needs" in out
 
 
+def test_where_the_gpus_suffice_it_says_what_else_decides(run):
+    asked = ("fit", "70B", "--method", "full", "--gpus", "8", "--gpu", "h100", "--offload", "optimizer")
+    code, out, _ = run(*asked)
+    said = " ".join(out.split())
+    assert code == 4
+    assert "plans fits safely (what host memory a machine has is not said" in said
+    assert "GiB of host memory at least" in said
+    code, out, _ = run(*asked, "--host-memory", "2000")
+    assert code == 0
+    assert "no config is written: accelerate" in " ".join(out.split())
+
+
 def test_nodes_go_with_a_search(run):
     code, _, err = run("fit", "0.5B", "--gpu", "4090", "--nodes", "2")
     assert code == 2

@@ -19,6 +19,7 @@ def found():
 def test_it_does_not_fit_and_has_no_time(found):
     assert (found["verdict"], found["decided_by"]) == ("does_not_fit", "length")
     assert found["time"]["withheld"]["key"] == "length"
+    assert found["time"]["step_seconds"] is found["time"]["tokens_per_second"] is found["time"]["iteration"] is None
     [row] = memory_answer(QUESTION)["estimates"][0]["fits"]
     assert (row["verdict"], row["decided_by"]) == ("does_not_fit", "length")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loralens.core import catalogue
@@ -10,8 +12,9 @@ from loralens.core.errors import InvalidInput
 from loralens.planner.fit import fit_answer
 from loralens.planner.meshes import meshes
 from loralens.planner.pasted import configs
-from loralens.planner.plans import front, plans_answer, search
+from loralens.planner.plans import _distance, front, plans_answer, search
 from loralens.planner.question import read_question
+from loralens.trainers.check import check_answer
 
 SMALL = {
     "model_type": "llama", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4,
@@ -98,7 +101,7 @@ def test_only_programs_that_train_so_have_configs(method):
     programs = {name for row in answer["plans"] for name in row["configs"]}
     assert "accelerate" in programs
     assert ("torchtitan" in programs) == (method == "full")
-    assert any("torchtitan's and Megatron-LM's" in said for said in answer["assumptions"]) == (method != "full")
+    assert [row["key"] for row in answer["configs_left_out"]] == ([] if method == "full" else ["whole"])
 
 
 def test_where_nothing_fits_the_nearest_is_named():
@@ -185,4 +188,71 @@ def test_a_plan_needs_the_memory_that_its_machines_are_said_to_have():
         for size in (8, 256)
     )
     assert little["plans"] == []
+    assert little["nearest"]["decided_by"] == "host_memory"
     assert enough["plans"]
+
+
+def test_where_the_gpus_hold_a_plan_that_one_is_nearest_and_says_what_decides():
+    """Eight cards of 80 GB hold the sharded ones, of which nobody says what host memory their machine has; copies are too large."""
+    question = {"model": "llama-3.1-70b", "method": "full", "gpu": "h100-sxm", "gpus": 8}
+    nearest = plans_answer(question | {"recipe": {"parallelism": {"offload": "optimizer"}}})["nearest"]
+    assert (nearest["fits"], nearest["verdict"], nearest["decided_by"]) == (False, "tight", "host_memory_unsaid")
+    assert nearest["needed_bytes"] < 85_520_809_984
+    assert nearest["host_needed_bytes"][1] > 128 * 2**30
+    row = {"verdict": "tight", "needed_bytes": 70}
+    assert min([{"verdict": "does_not_fit", "needed_bytes": 60}, row], key=_distance) == row
+
+
+def test_what_waits_on_a_drive_is_searched_among_what_swaps_to_one():
+    """ZeRO-3 alone does; its config says the drive, and is read back as the plan."""
+    asked = {"strategy": "zero3", "offload": "optimizer", "offload_device": "nvme", "host_memory": 2000}
+    sizes = {"sub_group_size": 5_000_000, "optimizer_buffer_count": 5}
+    answer = plans_answer(BODY | {"gpu": "h100-sxm", "recipe": {"parallelism": asked | sizes}})
+    assert answer["configs_left_out"] == []
+    assert answer["plans"]
+    for row in answer["plans"]:
+        assert row["mesh"]["dp_shard"] == 8
+        kept = row["recipe"]["parallelism"]
+        assert {name: kept[name] for name in (*asked, *sizes)} == asked | sizes
+        assert list(row["configs"]) == ["deepspeed"]
+        script = "model_name_or_path: x\nstage: sft\nfinetuning_type: full\ndeepspeed: ds.json\n"
+        files = {"run.yaml": script, "ds.json": row["configs"]["deepspeed"]}
+        again = check_answer({"files": files, "config": SMALL, "gpus": 8})["recipe"]["parallelism"]
+        read = {name: again[name] for name in asked | sizes}
+        assert read == asked | sizes | {"host_memory": None}
+
+
+@pytest.mark.parametrize(
+    ("offload", "strategy", "programs", "reason"),
+    [
+        ("none", "fsdp2", {"accelerate", "torchtitan", "megatron"}, []),
+        ("parameters", "fsdp2", {"accelerate", "torchtitan"}, ["weights"]),
+        ("activations", "fsdp2", {"accelerate"}, ["activations"]),
+        ("optimizer", "fsdp2", set(), ["states"]),
+    ],
+)
+def test_a_config_offloads_what_its_plan_does_or_is_left_out(offload, strategy, programs, reason):
+    asked = {"strategy": strategy, "offload": offload, "host_memory": 2000}
+    answer = plans_answer(BODY | {"gpu": "h100-sxm", "recipe": {"parallelism": asked}})
+    assert {name for row in answer["plans"] for name in row["configs"]} <= programs
+    assert [row["key"] for row in answer["configs_left_out"]] == reason
+    question, _ = read_question({"config": SMALL, "method": "full", "recipe": {"parallelism": {"gpus": 8} | asked}})
+    cut = replace(question.recipe, parallelism=replace(question.recipe.parallelism, tp=2))
+    texts = configs(cut, 1, "full")
+    assert set(texts) == programs
+    whole = offload == "parameters"
+    if programs:
+        assert f"fsdp_offload_params: {str(whole).lower()}" in texts["accelerate"]
+    if "torchtitan" in programs:
+        assert ("enable_cpu_offload = true" in texts["torchtitan"]) == whole
+
+
+def test_transformers_own_words_offload_too():
+    question, _ = read_question({"config": EXPERTS, "method": "full"})
+    mesh = next(mesh for mesh in meshes(question.recipe, 8, 1, 16) if mesh.recipe.parallelism.ep > 1).recipe
+    kept, moved = (
+        configs(replace(mesh, parallelism=replace(mesh.parallelism, offload=what)), 1, "full")["transformers"]
+        for what in ("none", "parameters")
+    )
+    assert "fsdp_cpu_offload" not in kept
+    assert "fsdp_cpu_offload=True" in moved

@@ -134,6 +134,14 @@ def test_a_run_whose_engine_cannot_start_has_neither_time_nor_cost(device: str, 
     assert not any("is not known" in text for text in found["assumptions"])  # it is known why
 
 
+def test_what_goes_between_gpus_is_waiting_and_sharding() -> None:
+    step = training_time(ask(parallelism={"gpus": 8, "strategy": "fsdp2"}), gpu("rtx-4090"), 1_000_000)["step_seconds"]
+    assert step is not None
+    exchange = step["exchange"]
+    assert exchange["waited"] > 0 < exchange["sharding"]
+    assert sum(exchange.values()) == pytest.approx(step["parts"]["communication"])
+
+
 def test_with_a_share_that_is_enough_there_is_a_time() -> None:
     body = {"model": "7B", "gpu": "h100-sxm", "tokens": 10**6, "recipe": LOW | {"rollout": {"engine": "vllm"}}}
     found = fit_answer(body)["time"]

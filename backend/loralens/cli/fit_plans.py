@@ -8,7 +8,7 @@ from loralens.cli.options import Body
 from loralens.cli.recipe_line import option
 from loralens.cli.remarks import show_remarks
 from loralens.cli.render import gib, line, print_json, table, wrapped
-from loralens.cli.verdict import EXIT_CODES
+from loralens.cli.verdict import EXIT_CODES, because
 
 if TYPE_CHECKING:
     from loralens.planner.shapes import PlanRow, PlansAnswer
@@ -18,7 +18,7 @@ SHOWN = 8
 
 
 def show_plans(body: Body, *, json: bool) -> int:
-    """Print them; 0 where one fits, 5 where none does."""
+    """Print them; the exit code is of the best one's verdict."""
     from loralens.planner.plans import plans_answer
 
     answer = plans_answer(body)
@@ -26,7 +26,10 @@ def show_plans(body: Body, *, json: bool) -> int:
         print_json(answer)
     else:
         _show(answer)
-    return EXIT_CODES["fits" if answer["plans"] else "does_not_fit"]
+    nearest = answer["nearest"]
+    if answer["plans"]:
+        return EXIT_CODES["fits"]
+    return EXIT_CODES["does_not_fit" if nearest is None else nearest["verdict"]]
 
 
 def _show(answer: PlansAnswer) -> None:
@@ -41,8 +44,10 @@ def _show(answer: PlansAnswer) -> None:
         nearest = answer["nearest"]
         if nearest is None:
             return wrapped("No plan for so many GPUs is modelled for this model and method.")
+        safely = "" if nearest["verdict"] == "does_not_fit" else " safely"
         wrapped(
-            f"None of {answer['tried']} plans fits. The nearest needs {gib(nearest['needed_bytes'])} a GPU to be safe:"
+            f"None of {answer['tried']} plans fits{safely}{because(nearest['decided_by'])}. The nearest needs "
+            f"{gib(nearest['needed_bytes'])} a GPU to be safe{_of_machine(nearest)}:"
         )
         return wrapped(_options(nearest))
     wrapped(f"Of {answer['tried']} plans, those that no other beats in both memory and time, fastest first:")
@@ -63,9 +68,17 @@ def _show(answer: PlansAnswer) -> None:
         line(f"{name}:")
         line(text.rstrip())
     line()
-    for said in answer["assumptions"]:
+    for said in (*(row["en"] for row in answer["configs_left_out"]), *answer["assumptions"]):
         wrapped(said)
     return None
+
+
+def _of_machine(row: PlanRow) -> str:
+    """What a machine needs, where that decides."""
+    if not row["decided_by"].startswith("host_memory"):
+        return ""
+    least, safe = row["host_needed_bytes"]
+    return f", and a machine {gib(least)} of host memory at least, {gib(safe)} to be safe"
 
 
 def _mesh(row: PlanRow) -> str:

@@ -30,8 +30,12 @@ def exit_code(verdicts: Iterable[str]) -> int:
 
 def sentence(gpu: FitGpu | Fit | CheckedGpu, verdict: str, needed: Pair, decided_by: str) -> str:
     """One line: what the step needs at least and to be safe, what the card has, what follows, and why where the step alone fits."""
-    why = "" if decided_by == STEP else f" ({DECIDES[decided_by]})"
-    return f"{gpu['name']}: {needs(needed, gpu['memory_bytes'])}: {WORDS[verdict]}{why}"
+    return f"{gpu['name']}: {needs(needed, gpu['memory_bytes'])}: {WORDS[verdict]}{because(decided_by)}"
+
+
+def because(decided_by: str) -> str:
+    """What decides, in brackets; nothing where the step alone does."""
+    return "" if decided_by == STEP else f" ({DECIDES[decided_by]})"
 
 
 def needs(needed: Pair, memory_bytes: int) -> str:

@@ -32,13 +32,16 @@ class Mesh:
 def meshes(recipe: Recipe, gpus: int, nodes: int, experts: int = 0) -> Iterator[Mesh]:
     """Every way of the search's space, in order. `recipe`: with the words of one GPU; `experts`: of a layer."""
     own = recipe.parallelism
-    if gpus == 1:
-        yield from (Mesh(1, one) for one in _checkpointed(recipe))
-        return
 
     def shared(level: int, one: Recipe, strategy: str, **words: Any) -> Mesh:
         return Mesh(level, replace(one, parallelism=replace(own, gpus=gpus, strategy=strategy, **words)))
 
+    if own.offload_device == "nvme":  # which ZeRO-3 alone swaps to
+        yield from (shared(3, one, "zero3") for one in _checkpointed(recipe))
+        return
+    if gpus == 1:
+        yield from (Mesh(1, one) for one in _checkpointed(recipe))
+        return
     inside = gpus // nodes
     for one in _checkpointed(recipe):
         yield shared(1, one, "ddp")

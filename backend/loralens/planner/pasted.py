@@ -1,34 +1,60 @@
-"""A plan as other programs read it: accelerate's config file, transformers' own words, torchtitan's, Megatron's arguments.
+"""A plan as other programs read it: accelerate's config file, transformers' own words, torchtitan's, Megatron's arguments, DeepSpeed's JSON.
 
 Sources of the keys: accelerate 1.15 commands/config/config_args.py (`ClusterConfig`), utils/dataclasses.py
 (`ParallelismConfig` in `parallelism_config`, `fsdp_version`, `fsdp_reshard_after_forward`); torchtitan torchtitan/config/
 job_config.py (`Parallelism`, `Training`, `ActivationCheckpoint`); Megatron-LM megatron/training/arguments.py; transformers 5.23
-distributed/configuration_utils.py (`DistributedConfig`). accelerate's file has no word for experts.
+distributed/configuration_utils.py (`DistributedConfig`); DeepSpeed edaa722 runtime/constants.py, and `planner.deepspeed`.
+accelerate's file has no word for experts. What FSDP2 offloads is weights, gradients and states together or nothing
+(torch 2.13 `CPUOffloadPolicy`; torchtitan's `enable_cpu_offload`, transformers' `fsdp_cpu_offload`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from loralens.planner.deepspeed import zero_words
 
 if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
+    from loralens.planner.shapes import Said
 
 PRECISION = {"bfloat16": "bf16", "float16": "fp16", None: "no"}
 
 
-WHOLE_MODELS: Final = "torchtitan's and Megatron-LM's configs are left out: what is written of them trains all weights, with no adapters and no packed base"
+LEFT_OUT: Final = {
+    "whole": "torchtitan's and Megatron-LM's configs are left out: what is written of them trains all weights, with no adapters and no packed base",
+    "states": "no config is written: accelerate, transformers and torchtitan offload weights, gradients and optimizer states together or nothing; "
+    "DeepSpeed offloads the states alone (strategy=zero2, zero3)",
+    "weights": "Megatron-LM's config is left out: what is written of it keeps the weights on the GPU",
+    "activations": "torchtitan's and Megatron-LM's configs are left out: what is written of them keeps activations on the GPU",
+}
+_BY_OFFLOAD: Final = {"optimizer": "states", "parameters": "weights", "activations": "activations"}
+
+
+def left_out(recipe: Recipe, method: str) -> list[Said]:
+    """Programs without a text for plans of this recipe, and why: they do not train so, or do not offload so."""
+    p = recipe.parallelism
+    if p.offload_device == "nvme":  # a DeepSpeed plan, whose config leaves the rest to the script
+        return []
+    key = "whole" if method != "full" and p.offload != "optimizer" else _BY_OFFLOAD.get(p.offload)
+    return [{"key": key, "en": LEFT_OUT[key]}] if key else []
 
 
 def configs(recipe: Recipe, nodes: int, method: str) -> dict[str, str]:
     """Texts to paste, by program; only of programs that can run the plan, and whose config leaves `method` to the script or says it."""
     p = recipe.parallelism
-    whole = method == "full"
+    if p.strategy.startswith("zero"):
+        return {"deepspeed": _deepspeed(recipe)}
+    if p.offload == "optimizer":
+        return {}
+    whole = method == "full" and p.offload != "activations"
     found = {"torchtitan": _torchtitan(recipe)} if p.gpus > 1 and whole else {}
     if p.pp == 1 and p.gpus > 1 and p.ep == 1:
         found = {"accelerate": _accelerate(recipe, nodes)} | found
     if p.pp == 1 and p.ep > 1:
         found = {"transformers": _transformers(recipe)} | found
-    if whole and (p.tp > 1 or p.pp > 1 or p.ep > 1):
+    if whole and p.offload == "none" and (p.tp > 1 or p.pp > 1 or p.ep > 1):
         found["megatron"] = _megatron(recipe)
     return found
 
@@ -74,10 +100,13 @@ def _accelerate(recipe: Recipe, nodes: int) -> str:
 def _transformers(recipe: Recipe) -> str:
     p = recipe.parallelism
     copies, shards = _shards(recipe)
-    sizes = {"fsdp_size": shards, "dp_replicate_size": copies, "tp_size": p.tp, "ep_size": p.ep}
+    words: dict[str, int | bool] = {
+        "fsdp_size": shards, "dp_replicate_size": copies, "tp_size": p.tp, "ep_size": p.ep,
+        **({"fsdp_cpu_offload": True} if p.offload == "parameters" else {}),
+    }  # fmt: skip
     return (
         "from transformers.distributed import DistributedConfig\n\n"
-        f"distributed_config = DistributedConfig({', '.join(f'{name}={size}' for name, size in sizes.items())})\n"
+        f"distributed_config = DistributedConfig({', '.join(f'{name}={value}' for name, value in words.items())})\n"
     )
 
 
@@ -99,6 +128,7 @@ def _torchtitan(recipe: Recipe) -> str:
         "[training]",
         f"local_batch_size = {recipe.micro_batch_size * (recipe.gradient_accumulation_steps if p.pp > 1 else 1)}",
         f"seq_len = {recipe.sequence_length}",
+        *(["enable_cpu_offload = true"] if p.offload == "parameters" else []),
         "",
         "[activation_checkpoint]",
         *_checkpoints(recipe),
@@ -110,6 +140,23 @@ def _checkpoints(recipe: Recipe) -> list[str]:
     if recipe.gradient_checkpointing and recipe.checkpoint_saves == "ops":
         return ['mode = "selective"', 'selective_ac_option = "op"']
     return [f'mode = "{"full" if recipe.gradient_checkpointing else "none"}"']
+
+
+def _deepspeed(recipe: Recipe) -> str:
+    """DeepSpeed's JSON: what a plan decides; optimizer and schedule are the script's."""
+    named = {"bfloat16": "bf16", "float16": "fp16"}.get(recipe.weights_dtype)
+    found: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": recipe.micro_batch_size,
+        "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
+        **({named: {"enabled": True}} if named else {}),
+    }
+    for name, value in zero_words(recipe).items():
+        *outer, last = "zero_optimization", *name.split(".")
+        place = found
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return json.dumps(found, indent=2) + "\n"
 
 
 SCHEDULES = {

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 from loralens.core import catalogue
 from loralens.core.answer.moments import unified_note
 from loralens.core.answer.pace import pace_on, tokens_per_step
+from loralens.core.answer.verdict import VERDICTS
 from loralens.core.errors import InvalidInput, LoraLensError
 from loralens.core.question.kinds import Place, Whole
 from loralens.core.question.mesh import spread
 from loralens.core.question.parallelism import Parallelism
 from loralens.core.question.recipe import Recipe
+from loralens.core.question.shapes import Pair
 from loralens.core.question.words import words_of
 from loralens.planner.beside import fits_card
 from loralens.planner.meshes import Mesh, meshes
 from loralens.planner.network import experts_of
-from loralens.planner.pasted import WHOLE_MODELS, configs
+from loralens.planner.pasted import configs, left_out
 from loralens.planner.question import Question, read_question
 from loralens.planner.remarks import idle_in_all, remarks_of_all
 
@@ -40,6 +42,7 @@ ASSUMPTIONS: Final = (
     "tokens on, two and four stages between machines; each with micro-batches of 1 to 32; a slower plan is shown where it saves 1% of "
     "the memory or more",
 )
+ON_A_DRIVE: Final = "plans tried: ZeRO-3 alone, as nothing else swaps to a drive; with micro-batches of 1 to 32"
 
 
 def plans_answer(body: Any) -> PlansAnswer:
@@ -63,7 +66,7 @@ def plans_answer(body: Any) -> PlansAnswer:
     rows = search(question, device, gpus, nodes, _asked(body))
     fitting = [row for row in rows if row["fits"]]
     best = front(fitting)
-    nearest = None if fitting or not rows else min(rows, key=lambda row: row["needed_bytes"])
+    nearest = None if fitting or not rows else min(rows, key=_distance)
     shown = [_of(question, row) for row in (best or ([nearest] if nearest else []))]
     found = [one.estimate() for one in shown]
     return {
@@ -75,11 +78,11 @@ def plans_answer(body: Any) -> PlansAnswer:
         "tried": len(rows),
         "plans": best,
         "nearest": nearest,
+        "configs_left_out": left_out(question.recipe, question.method),
         "without_effect": idle_in_all(found, question.recipe),
         "remarks": [*remarks_of_all(found), *unified_note(device)],
         "assumptions": [
-            *ASSUMPTIONS,
-            *([] if question.method == "full" else [WHOLE_MODELS]),
+            *([ON_A_DRIVE] if question.recipe.parallelism.offload_device == "nvme" else ASSUMPTIONS),
             *(_said(shown, device) if best else ()),
         ],
     }
@@ -145,13 +148,18 @@ def front(rows: list[PlanRow]) -> list[PlanRow]:
     return kept
 
 
+def _distance(row: PlanRow) -> tuple[int, int]:
+    """From fitting: what the cards hold is nearer than what they do not, and of equals what needs less."""
+    return VERDICTS.index(row["verdict"]), row["needed_bytes"]
+
+
 def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) -> PlanRow | None:
     asked = replace(question, recipe=replace(mesh.recipe, micro_batch_size=batch))
     try:
         found = asked.estimate()
     except LoraLensError:  # this model or method is not modelled so
         return None
-    needed, pace = found.overhead.needed[1], pace_of(asked, device)
+    needed, pace, judged = found.overhead.needed[1], pace_of(asked, device), found.fits([device.id])[0]
     step = None if pace is None else pace.to_dict()["step_seconds"]
     p = found.recipe.parallelism
     return {
@@ -165,6 +173,9 @@ def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) ->
         "allocated_bytes": found.allocated_bytes,
         "needed_bytes": needed,
         "fits": fits_card(asked, device),
+        "verdict": judged["verdict"],
+        "decided_by": judged["decided_by"],
+        "host_needed_bytes": Pair(list(found.host.needed)),
         "seconds_per_step": None if pace is None else pace.step.seconds,
         "step_seconds": step,
         "tokens_per_second_per_gpu": None if pace is None else pace.tokens_per_second / p.gpus,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from loralens.core.answer.pace_shapes import IterationPace, StepSeconds, TokensPerSecond
 from loralens.core.answer.shapes import IdleWords, Peak
-from loralens.core.question.shapes import ModelSummary, RecipeWords
+from loralens.core.question.shapes import ModelSummary, Pair, RecipeWords
 from loralens.core.texts import Both
 
 
@@ -106,6 +106,9 @@ class PlanRow(TypedDict):
     allocated_bytes: int
     needed_bytes: int
     fits: bool
+    verdict: Annotated[str, "fits, tight or does_not_fit, as in /api/memory."]
+    decided_by: Annotated[str, "What the verdict is about, as in /api/memory."]
+    host_needed_bytes: Annotated[Pair, "What a machine needs of host memory, at least and to be safe."]
     seconds_per_step: Annotated[float | None, "Expected; null: a rate is not known, or an engine cannot start."]
     step_seconds: Annotated[StepSeconds | None, "The same with its band and where the seconds go."]
     tokens_per_second_per_gpu: float | None
@@ -123,7 +126,10 @@ class PlansAnswer(TypedDict):
     nodes: int
     tried: int
     plans: list[PlanRow]
-    nearest: Annotated[PlanRow | None, "The plan that needs least, where none fits."]
+    nearest: Annotated[
+        PlanRow | None, "Where none fits: of the plans whose GPUs hold it, else of all, the one that needs least."
+    ]
+    configs_left_out: Annotated[list[Said], "Which programs have no text to paste for plans such as these, and why."]
     without_effect: Annotated[
         list[IdleWords], "Of the words that were asked for: those that change nothing in any of the plans."
     ]
@@ -207,7 +213,7 @@ class TrainingTime(TypedDict):
     run: TrainingRun
     withheld: Annotated[
         Said | None,
-        "Why a run has no time and no cost: its engine cannot start, it stops with an error, or it waits for a drive of unknown speed.",
+        "Why a run has no time and no cost: its engine cannot start, its pictures have no room, or it waits for a drive of unknown speed.",
     ]
     gpu_hours: GpuHours
     cost: Annotated[list[TrainingCost], "At prices of the asked market, the cheapest first."]

@@ -55,7 +55,7 @@ STOPPED: Final = (
 
 
 def withheld(question: Question, device: Gpu) -> Said | None:
-    """Why nothing is said of this run's time, although a step's may be known; None where nothing speaks against it."""
+    """Why nothing is said of this run's time, not even of a step's; None where nothing speaks against it."""
     if stalled(question.model, question.method, question.recipe, device):
         return {"key": "engine", "en": STALLED}
     if not question.estimate().holds_media:
@@ -105,9 +105,9 @@ def training_time(
     work = training_work(network_of(question), gradient_checkpointing=recipe.gradient_checkpointing)
     dtype = compute_dtype(recipe)
     flops = work.total * tokens
-    pace = pace_on(question.model, question.method, recipe, device)
-    rates = _rates(device, dtype, utilization, None if pace is None else pace.tokens_per_second * work.total, recipe)
     why = withheld(question, device)
+    pace = None if why else pace_on(question.model, question.method, recipe, device)
+    rates = _rates(device, dtype, utilization, None if pace is None else pace.tokens_per_second * work.total, recipe)
     hours = UNKNOWN.copy() if why else _hours(rates, flops, pace, tokens, recipe.parallelism.gpus)
     paced = None if pace is None else pace.to_dict()
     return {

@@ -13,6 +13,7 @@ import yaml
 
 from loralens.core.question.objectives import GROUPED
 from loralens.core.question.recipe import Recipe
+from loralens.planner.deepspeed import zero_words
 from loralens.trainers.axolotl import KERNELS, LIGER
 from loralens.trainers.litgpt import write_litgpt
 from loralens.trainers.table import optimizers
@@ -20,7 +21,6 @@ from loralens.trainers.write_objectives import objective_keys
 from loralens.trainers.write_torchtune import write_torchtune
 
 Keys = dict[str, Any]
-NVME_PATH: Final = "/local_nvme"  # where the drive is mounted, as DeepSpeed's documentation has it
 FLASH: Final = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
 
@@ -56,14 +56,7 @@ def cards(recipe: Recipe) -> Keys:
     """DeepSpeed's object, or FSDP's; how many there are is said to the launcher."""
     p = recipe.parallelism
     if p.strategy.startswith("zero"):
-        keys: Keys = {"deepspeed.zero_optimization.stage": int(p.strategy[-1])}
-        if p.offload in ("optimizer", "parameters"):
-            keys["deepspeed.zero_optimization.offload_optimizer.device"] = p.offload_device
-        if p.offload == "parameters":
-            keys["deepspeed.zero_optimization.offload_param.device"] = p.offload_device
-        if p.offload_device == "nvme":
-            keys |= _drive(recipe)
-        return keys | {f"deepspeed.zero_optimization.{name}": value for name, value in _zero_words(recipe).items()}
+        return {f"deepspeed.zero_optimization.{name}": value for name, value in zero_words(recipe).items()}
     if p.strategy not in ("fsdp", "fsdp2"):
         return {}
     named = {
@@ -72,33 +65,6 @@ def cards(recipe: Recipe) -> Keys:
     }
     second = {"fsdp_config.reshard_after_forward": p.reshard_after_forward is not False}
     return named | (second if p.strategy == "fsdp2" else {})
-
-
-def _drive(recipe: Recipe) -> Keys:
-    """Where the drive is mounted (to be set by hand), and what is not DeepSpeed's default (runtime/zero/offload_config.py)."""
-    p = recipe.parallelism
-    words: Keys = {"offload_optimizer.nvme_path": NVME_PATH, "offload_optimizer.buffer_count": p.optimizer_buffer_count}
-    if p.offload == "parameters":
-        words |= {
-            "offload_param.nvme_path": NVME_PATH,
-            "offload_param.buffer_count": p.param_buffer_count,
-            "offload_param.buffer_size": p.param_buffer_size,
-            "offload_param.max_in_cpu": p.max_in_cpu,
-        }
-    return {f"deepspeed.zero_optimization.{name}": value for name, value in words.items() if value is not None}
-
-
-def _zero_words(recipe: Recipe) -> Keys:
-    """What is not DeepSpeed's default, by its names (runtime/zero/config.py)."""
-    p = recipe.parallelism
-    third = {
-        "stage3_prefetch_bucket_size": p.prefetch_bucket_size,
-        "stage3_param_persistence_threshold": p.persistence_threshold,
-        "sub_group_size": p.sub_group_size,
-        "zero_hpz_partition_size": p.hpz_partition,
-    }
-    words = {"reduce_bucket_size": p.reduce_bucket_size} | (third if p.strategy == "zero3" else {})
-    return {name: value for name, value in words.items() if value is not None}
 
 
 def _arguments(recipe: Recipe, batch: str = "per_device_train_batch_size") -> Keys:

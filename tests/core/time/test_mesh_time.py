@@ -159,6 +159,28 @@ def test_what_goes_between_gpus_says_where_and_how_it_is_waited_for():
     assert counted({})[0].time_on(H100, recipe).set(2, 2048, 8).transfers() == []
 
 
+@pytest.mark.parametrize("p", MESHES, ids=str)
+def test_what_is_waited_for_of_the_transfers_is_part_of_what_goes_between_gpus(p):
+    found, recipe = counted(p)
+    times = found.time_on(H100, recipe).set(2, 2048, 8)
+    between, waited = times.step().parts[COMMUNICATION], times.waited()
+    assert sum(seconds for row, seconds in times.transfers() if row.way == "waited") <= waited * (1 + 1e-9)
+    assert waited <= sum(seconds for _, seconds in times.transfers()) * (1 + 1e-9)
+    if p.get("strategy") in ("fsdp2", "zero3"):
+        assert between - waited >= known().constants.sharded_step_seconds * (1 - 1e-9)
+    else:
+        assert waited == pytest.approx(between)
+
+
+def test_transfers_that_hide_are_not_waited_for_and_those_that_take_longer_than_computing_are():
+    """Eight cards over NVLink compute longer than they send; over PCIe they send longer, and wait for the rest."""
+    found, recipe = counted({"gpus": 8, "strategy": "fsdp2"}, micro_batches=1)
+    fast, slow = (found.time_on(catalogue.gpu(name), recipe).set(2, 2048, 8) for name in ("h100-sxm", "rtx-4090"))
+    assert fast.waited() == 0 < fast.step().parts[COMMUNICATION]
+    sent = sum(seconds for _, seconds in slow.transfers())
+    assert 0 < slow.waited() < sent
+
+
 def test_megatrons_own_layers_are_cut_without_dtensor():
     """Their matrices are smaller ones of ordinary tensors, so nothing is dispatched (Megatron-LM core/tensor_parallel/layers.py)."""
 

@@ -24,7 +24,7 @@ async function remarks(context) {
   const rows = fit.locator('[data-fit-remarks] li')
   equal(await fit.locator('[data-idle]').count(), 1, 'the one word without effect')
   const idle = read(await fit.locator('[data-idle=bucket_view]').innerText())
-  assert(idle.includes('without effect on memory (only'), idle)
+  assert(idle.includes('no effect on memory (only'), idle)
   equal(await once(fit, 'ZeRO-Infinity as DeepSpeed'), 1, 'each remark stands once')
   const answer = await page.evaluate(async () => {
     const recipe = {
@@ -109,6 +109,8 @@ async function leftOut(context, lang) {
   await finish()
 }
 
+const DECIDES = { en: 'Much host memory is needed', 'zh-CN': '需要很多主机内存' }
+
 /** Of a machine of which nobody says what it has, sentence, map, bars and the whole run say one thing, and one press says it. */
 async function unsaid(context, lang) {
   const path = '/part2?m=llama-3.1-70b&k=full&g=h100-sxm&gpus=8&strategy=zero3&offload=optimizer'
@@ -119,7 +121,7 @@ async function unsaid(context, lang) {
   equal(await page.locator('[data-further=longest]').count(), 0, 'no length is said to fit')
   equal(await page.locator('[data-heat-map] td.fits').count(), 0, 'no cell fits')
   await page.locator('#fit').scrollIntoViewIfNeeded()
-  await page.locator('#fit [data-fit=full] [data-decides]').filter({ hasText: 'host_memory' }).waitFor()
+  await page.locator('#fit [data-fit=full] [data-decides]').filter({ hasText: DECIDES[lang] }).waitFor()
   await page.locator('[data-moment=step] .host b.tight').waitFor()
   await page.locator('[data-best-changes] li button').first().click()
   await page.locator('[data-verdict=fits]').waitFor({ timeout: 60_000 })

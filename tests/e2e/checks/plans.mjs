@@ -1,7 +1,110 @@
 /** Several GPUs: the plans that the page lists, each with what one GPU needs, and one of them applied. */
-import { assert, openPage, settled } from '../lib.mjs'
+import { assert, equal, openPage, read, settled } from '../lib.mjs'
+
+const DRIVE = 'm=llama-3.1-70b&k=full&g=h100-80gb&gpus=8&strategy=zero3&offload=optimizer'
+/** What the GPUs hold and nobody says of the machine, and how what is exchanged is waited for. */
+const SAYS = {
+  en: [
+    /^None of \d+ plans fits safely/,
+    /^The GPUs hold it\..* GiB/,
+    'No config to paste',
+    'it waits for none',
+    'only where something is offloaded',
+  ],
+  'zh-CN': [
+    /^试过的方案（\d+ 个）中没有装得稳妥的/,
+    /^显卡够用。.* GiB/,
+    '没有可粘贴的配置',
+    '步骤不用等',
+    '只有把东西卸载到主机内存时',
+  ],
+}
+
+async function offloaded(context, lang) {
+  const { page, finish } = await openPage(context, { path: `/part2?${DRIVE}`, lang })
+  await settled(page)
+  const [none, why, configs, waits, unsaid] = SAYS[lang]
+  const text = async (selector) => read(await page.locator(selector).first().innerText())
+  await page.locator('#fit').scrollIntoViewIfNeeded()
+  await page.locator('[data-fit-time]').scrollIntoViewIfNeeded()
+  await page.locator('[data-time-exchange]').first().waitFor()
+  assert((await text('[data-fit-time]')).includes(waits), 'nothing is waited for')
+  await page.locator('[data-moments]').scrollIntoViewIfNeeded()
+  const moments = await text('[data-moments]')
+  assert(moments.includes(unsaid), 'when a machine is judged of which nobody says what it has')
+  await page.locator('[data-plans]').scrollIntoViewIfNeeded()
+  await page.locator('[data-plans] li').first().waitFor({ timeout: 60_000 })
+  assert(none.test(await text('[data-plans] > p')), await text('[data-plans] > p'))
+  assert(why.test(await text('[data-plan-why]')), await text('[data-plan-why]'))
+  equal(await page.locator('[data-plans] .over').count(), 0, 'a red bar of GPUs that hold it')
+  assert((await text('[data-plan-left-out]')).startsWith(configs), 'why there is no config')
+  equal(await page.locator('[data-plans] pre').count(), 0, 'a config that offloads nothing')
+  await finish()
+}
+
+/** On a drive: the one plan has DeepSpeed's config, and a machine that has enough is judged. */
+async function onDrive(context) {
+  const { page, finish } = await openPage(context, {
+    path: `/part2?${DRIVE}&offload_device=nvme&host_memory=2000`,
+    lang: 'en',
+  })
+  await settled(page)
+  await page.locator('#fit').scrollIntoViewIfNeeded()
+  await page.locator('[data-moments]').scrollIntoViewIfNeeded()
+  equal(await page.locator('[data-moments] dd.host b.fits').count(), 3, 'verdicts on the machine')
+  assert(!(await page.locator('[data-moments]').innerText()).includes('only where something'), 'it is said')
+  await page.locator('[data-plans]').scrollIntoViewIfNeeded()
+  await page.locator('[data-plans] li').first().waitFor({ timeout: 60_000 })
+  assert((await page.locator('[data-plan-about]').first().innerText()).endsWith('ZeRO-3'), 'its strategy')
+  await page.locator('[data-plans] summary').first().click()
+  const { zero_optimization: zero } = JSON.parse(await page.locator('[data-plans] pre').first().innerText())
+  equal(`${zero.stage} ${zero.offload_optimizer.device}`, '3 nvme', "DeepSpeed's words")
+  await finish()
+}
+
+/** A step that the processor decides has ranges alone; its plans say what else they have. */
+async function cut(context) {
+  const path = '/part2?m=llama-3.1-8b&k=full&g=h100-80gb&gpus=8&strategy=fsdp2&tp=8&sequence_parallel=true'
+  const { page, finish } = await openPage(context, { path, lang: 'en' })
+  await settled(page)
+  await page.locator('#fit').scrollIntoViewIfNeeded()
+  await page.locator('[data-fit-time]').scrollIntoViewIfNeeded()
+  await page.locator('[data-number=expected-hours]').waitFor()
+  for (const name of ['expected-hours', 'cost', 'samples-per-hour']) {
+    const shown = page.locator(`[data-number=${name}]`)
+    if (await shown.count()) assert((await shown.innerText()).includes(' to '), `${name} is a range`)
+  }
+  await page.locator('[data-plans]').scrollIntoViewIfNeeded()
+  await page.locator('[data-plans] li').first().waitFor({ timeout: 60_000 })
+  const cuts = page.locator('[data-plans] li').filter({ has: page.locator('b', { hasText: 'tensor' }) })
+  const plan = cuts.first().locator('[data-plan-about]')
+  assert((await plan.innerText()).includes('Loss parallel'), 'what a cut has beside')
+  await finish()
+}
+
+/** Of a run that stops with an error nothing has a time. */
+async function stopped(context) {
+  const { page, finish } = await openPage(context, {
+    path: '/part2?m=qwen2.5-vl-7b&k=lora&images=2&image_size=1024',
+    lang: 'en',
+  })
+  await settled(page)
+  await page.locator('#fit').scrollIntoViewIfNeeded()
+  await page.locator('[data-fit-time]').scrollIntoViewIfNeeded()
+  await page.locator('[data-time-unknown]').waitFor()
+  equal(await page.locator('[data-time-parts]').count(), 0, 'where its time goes')
+  await page.locator('#timeline').scrollIntoViewIfNeeded()
+  await page.locator('[data-phase-seconds]').scrollIntoViewIfNeeded()
+  await page.waitForLoadState('networkidle')
+  equal(await page.locator('[data-phase-seconds] li').count(), 0, 'seconds of its phases')
+  await finish()
+}
 
 export default async function plans(context) {
+  for (const lang of ['zh-CN', 'en']) await offloaded(context, lang)
+  await onDrive(context)
+  await cut(context)
+  await stopped(context)
   const { page, finish } = await openPage(context, {
     path: '/part2?m=llama-2-70b&k=lora&gpus=8&strategy=ddp',
     lang: 'en',

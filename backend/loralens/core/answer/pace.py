@@ -20,10 +20,10 @@ from loralens.core.question.model import resolve
 from loralens.core.question.recipe import Recipe
 from loralens.core.time.floats import added
 from loralens.core.time.rates import Band, Share, known, share_of
-from loralens.core.time.step_time import StepTime, TimePlan, by_phase
+from loralens.core.time.step_time import COMMUNICATION, StepTime, TimePlan, by_phase
 
 if TYPE_CHECKING:
-    from loralens.core.answer.pace_shapes import IterationPace, PhaseSeconds, StepPace
+    from loralens.core.answer.pace_shapes import Exchange, IterationPace, PhaseSeconds, StepPace
     from loralens.core.answer.rollout_time import RolloutTime
     from loralens.core.catalogue import Gpu
     from loralens.core.question.model import Model
@@ -78,6 +78,7 @@ class Pace:
                     }
                     for row, seconds in self.learned.times.transfers()
                 ],
+                "exchange": self.exchange(),
             },
             "tokens_per_second": {
                 "expected": self.tokens_per_second,
@@ -86,6 +87,11 @@ class Pace:
             },
             "iteration": self.iteration(),
         }
+
+    def exchange(self) -> Exchange:
+        """What a step spends between GPUs: waiting for transfers, and what sharding adds beside them."""
+        waited = float(self.learned.times.waited())
+        return {"waited": waited, "sharding": max(0.0, self.step.parts[COMMUNICATION] - waited)}
 
     def iteration(self) -> IterationPace:
         """What repeats: this step; with a rollout, one generation and every step that learns from it."""

@@ -12,7 +12,14 @@ class TransferPace(TypedDict):
     way: Annotated[str, "waited: the step stands still; ring: beside attention; hidden: beside all computing."]
     between_machines: bool
     bytes_per_second: float
-    seconds: Annotated[float, "If nothing hid it; `parts.communication` has what is waited for of all of them."]
+    seconds: Annotated[float, "If nothing hid it; `exchange.waited` has what is waited for of all of them."]
+
+
+class Exchange(TypedDict):
+    """What `parts.communication` is made of, in seconds of a step."""
+
+    waited: Annotated[float, "For transfers: what nothing hides of them."]
+    sharding: Annotated[float, "What sharding adds beside its transfers: copies into and out of buffers, hooks."]
 
 
 class StepSeconds(TypedDict):
@@ -24,6 +31,7 @@ class StepSeconds(TypedDict):
     parts: Annotated[dict[str, float], "Where the seconds go; they add up to `expected`."]
     basis: Annotated[str, "fitted: on published runs of this card; class: the card's rate is a guess by its class."]
     transfers: list[TransferPace]
+    exchange: Exchange
     range: Annotated[bool, "The processor sets the pace: read low and high, not one number."]
 
 

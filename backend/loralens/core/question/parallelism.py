@@ -55,28 +55,38 @@ class Parallelism:
         kept=True,
     )
     offload_device: str = word(
-        "cpu", Choice(OFFLOAD_DEVICES), "ZeRO-3: where what is offloaded waits; nvme: on a drive (ZeRO-Infinity)."
+        "cpu",
+        Choice(OFFLOAD_DEVICES),
+        "ZeRO-3: where what is offloaded waits; nvme: on a drive (ZeRO-Infinity).",
+        kept=True,
     )
     param_buffer_count: int | None = word(
-        None, Maybe(Whole(1, 10_000)), "Weights on NVMe: pinned buffers for them; none: 5.", needs=(NVME_WEIGHTS,)
+        None,
+        Maybe(Whole(1, 10_000)),
+        "Weights on NVMe: pinned buffers for them; none: 5.",
+        needs=(NVME_WEIGHTS,),
+        kept=True,
     )
     param_buffer_size: int | None = word(
         None,
         Maybe(Whole(1, 10**12)),
         "Weights on NVMe: elements of a buffer, which has to hold every weight's part; none: 1e8.",
         needs=(NVME_WEIGHTS,),
+        kept=True,
     )
     max_in_cpu: int | None = word(
         None,
         Maybe(Whole(0, 10**12)),
         "Weights on NVMe: elements of trained ones that have a place in host memory all the same; none: 1e9.",
         needs=(NVME_WEIGHTS,),
+        kept=True,
     )
     optimizer_buffer_count: int | None = word(
         None,
         Maybe(Whole(4, 10_000)),
         "States on NVMe: pinned buffers, each of a sub-group's size; none: 4, what Adam needs.",
         needs=(NVME,),
+        kept=True,
     )
     dp_replicate: int = word(
         1,
@@ -136,7 +146,11 @@ class Parallelism:
         None, Elements(), "ZeRO-3: weights of at most so many elements stay whole; none: 1e5.", needs=(ZERO3,)
     )
     sub_group_size: int | None = word(
-        None, Maybe(Whole(1, 10**12)), "ZeRO-3: elements that are updated at a time; none: 1e9.", needs=(ZERO3,)
+        None,
+        Maybe(Whole(1, 10**12)),
+        "ZeRO-3: elements that are updated at a time; none: 1e9.",
+        needs=(ZERO3,),
+        kept=True,
     )
     hpz_partition: int | None = word(
         None,

@@ -58,6 +58,10 @@ class SetPipeline:
         """What the slowest stage sends and is sent."""
         return self.stages[self.slowest()[0]].transfers()
 
+    def waited(self) -> float:
+        """Of the slowest stage's `COMMUNICATION`, what is waited for of its transfers."""
+        return float(self.stages[self.slowest()[0]].waited())
+
     def slowest(self, host: float = 1.0) -> tuple[int, float]:
         """The stage that sets the pace, and how many of its micro batches' time it waits for the others in a step."""
         paces, p = [stage.pace(host) for stage in self.stages], self.times.parallelism

@@ -140,6 +140,11 @@ class SetTime:
         parts[UPDATE] = self.update + host * plan.optimizer_seconds
         return StepTime(added(parts.values()), parts)
 
+    def waited(self) -> Any:
+        """Of a step's `COMMUNICATION`, what is waited for of its transfers; the rest is sharding's own work."""
+        one = self._micro_batch(1.0)
+        return self.plan.accumulation * one.shown + one.last + self.between[1]
+
     def shares(self, host: float = 1.0) -> dict[str, float]:
         """Each phase's part of a micro-batch: it waits for the card or the processor, whichever takes longer."""
         own = {}

@@ -1,6 +1,7 @@
 /** A plan for several GPUs: what it is called, and the words that make the settings this plan. */
 import type { Schemas } from '@/shared/api/client'
 import type { FieldChange } from '@/shared/recipe/changes'
+import type { WordTexts } from '@/shared/recipe/useWordTexts'
 import { WORD, type Json, type JsonObject, type Word, type Words } from '@/shared/recipe/words'
 
 export type Plan = Schemas['PlanRow']
@@ -20,13 +21,29 @@ export function meshText(plan: Plan, t: Translate): string {
   return parts.join(' · ')
 }
 
+/** What is not said by the name of the mesh: the strategy, and what is on beside it. */
+export function planWords(plan: Plan, texts: WordTexts): string[] {
+  const strategy = (plan.recipe.parallelism as { strategy?: string } | undefined)?.strategy ?? 'none'
+  const on = Object.keys(plan.words).filter((name) => plan.words[name] === true && WORD.has(name))
+  return [
+    ...(strategy === 'none' ? [] : [texts.name(WORD.get('strategy')!, strategy)]),
+    ...on.map((name) => texts.label(WORD.get(name)!)),
+  ]
+}
+
+/** What decides of a plan that is not safe, where its GPUs would hold it. */
+export const decidesBeside = (plan: Plan, memory: number): string | null =>
+  plan.fits || plan.decided_by === 'step' || plan.needed_bytes > memory ? null : plan.decided_by
+
 const isSearched = (word: Word | undefined): boolean => word?.group === 'parallelism' && !word.kept
 
 /** The recipe of a search among all plans, whichever of them the settings are now. */
 export function openRecipe(recipe: JsonObject): JsonObject {
   const given = Object.entries((recipe.parallelism ?? {}) as JsonObject).filter(([name]) => WORD.get(name)?.kept)
   const parallelism: JsonObject = Object.fromEntries(given)
-  if (parallelism.offload === 'parameters') parallelism.strategy = 'fsdp2' // the plans that bring weights back
+  // The plans that swap to a drive, and those that bring weights back.
+  if (parallelism.offload_device === 'nvme') parallelism.strategy = 'zero3'
+  else if (parallelism.offload === 'parameters') parallelism.strategy = 'fsdp2'
   return { ...recipe, parallelism }
 }
 

@@ -89,10 +89,14 @@ const TIMES: Record<Locale, { h: string; min: string; s: string; ms: string; µs
   en: { h: 'h', min: 'min', s: 's', ms: 'ms', µs: 'µs' },
 }
 
-/** What was measured or computed of one thing: three digits, and as work in hours from an hour on. */
-export function formatSeconds(seconds: number, locale: Locale): string {
+/**
+ * What was measured or computed of one thing: three digits, and as work in hours from an hour on.
+ *
+ * `most`, here and below: of a range, its other end, by which hours and days are written.
+ */
+export function formatSeconds(seconds: number, locale: Locale, most = seconds): string {
   const { min, s, ms, µs } = TIMES[locale]
-  if (seconds >= 3597) return formatHours(seconds / 3600, locale)
+  if (seconds >= 3597) return formatHours(seconds / 3600, locale, most / 3600)
   if (seconds >= 60) return `${fixed(seconds / 60, 1, locale)}${JOINT}${min}`
   // What would round to a thousand of one unit is one of the next.
   const [value, unit] =
@@ -104,19 +108,21 @@ export function formatSeconds(seconds: number, locale: Locale): string {
 const WHOLE_HOURS = 10
 
 /** Work in hours of one GPU or of any machine: 36 s, 12 min, 3 h 26 min, 34.5 h, 120 h. */
-export function formatHours(hours: number, locale: Locale): string {
+export function formatHours(hours: number, locale: Locale, most = hours): string {
   const { h, min, s } = TIMES[locale]
   const [seconds, minutes] = [hours * 3600, Math.round(hours * 60)]
   if (seconds < 60) return `${fixed(seconds, seconds >= 10 ? 0 : 1, locale)}${JOINT}${s}`
   if (minutes < 60) return `${fixed(hours * 60, hours * 60 >= 10 ? 0 : 1, locale)}${JOINT}${min}`
-  if (hours >= WHOLE_HOURS) return `${fixed(hours, hours >= 100 ? 0 : 1, locale)}${JOINT}${h}`
+  if (most >= WHOLE_HOURS) return `${fixed(hours, hours >= 100 ? 0 : 1, locale)}${JOINT}${h}`
   return `${Math.floor(minutes / 60)}${JOINT}${h}${minutes % 60 ? `${JOINT}${minutes % 60}${JOINT}${min}` : ''}`
 }
 
 const DAYS: Record<Locale, string> = { 'zh-CN': '天', en: 'days' }
 
 /** How long something takes on the clock: the same, and days in place of 48 hours and more. */
-export const formatDuration = (hours: number, locale: Locale): string =>
-  hours < 48 ? formatHours(hours, locale) : `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)}${JOINT}${DAYS[locale]}`
+export const formatDuration = (hours: number, locale: Locale, most = hours): string =>
+  most < 48
+    ? formatHours(hours, locale, most)
+    : `${fixed(hours / 24, hours >= 240 ? 0 : 1, locale)}${JOINT}${DAYS[locale]}`
 
 export const formatDecimal = (value: number, digits: number, locale: Locale): string => fixed(value, digits, locale)

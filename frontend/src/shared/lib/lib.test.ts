@@ -78,9 +78,15 @@ describe('numbers as text', () => {
       }),
     )
   })
-  it('shares of what is known as a range without digits that nobody knows', () => {
-    expect([0.373, 0.032, 1.14].map((share) => formatShare(share, 'en'))).toEqual(['37%', '3%', '114%'])
-    expect([0.373, 0.032, 1.14].map((share) => formatShare(share, 'en', true))).toEqual(['40%', '3%', '110%'])
+  it('shares as whole percents', () => {
+    expect([0.373, 0.032, 0.136, 1.14].map((share) => formatShare(share, 'en'))).toEqual(['37%', '3%', '14%', '114%'])
+  })
+  it('both ends of a range in one format', () => {
+    const ends = (low: number, high: number): string[] => [formatHours(low, 'en', high), formatHours(high, 'en')]
+    expect(ends(4.92, 11.6)).toEqual(['4.9 h', '11.6 h'].map(joined))
+    expect(ends(4.92, 8.1)).toEqual(['4 h 55 min', '8 h 6 min'].map(joined))
+    expect([formatDuration(40, 'en', 55), formatDuration(55, 'en')]).toEqual(['1.7 days', '2.3 days'].map(joined))
+    expect(formatSeconds(4.92 * 3600, 'en', 11.6 * 3600)).toBe(joined('4.9 h'))
   })
   it('times with three digits, whatever the unit', () => {
     const shown = (seconds: number): string => formatSeconds(seconds, 'en')
