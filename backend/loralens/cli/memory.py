@@ -212,7 +212,13 @@ def _moments(estimates: list[MemoryEstimate]) -> None:
             )
 
 
-WHILE = {"loading": "it loads", "step": "it trains", "evaluation": "it evaluates", "saving": "it saves"}
+WHILE = {
+    "loading": "it loads",
+    "step": "it trains",
+    "rollout": "it generates",
+    "evaluation": "it evaluates",
+    "saving": "it saves",
+}
 
 
 def _judged(row: RunMoment) -> str:

@@ -151,6 +151,20 @@ def test_every_objective_is_evaluated(kind):
         estimate("llama-3.2-1b", "full", **words, eval_samples=16, eval_metrics="logits").assumptions()
 
 
+def test_generation_is_a_moment_where_an_engine_generates_on_this_card():
+    body = {"model": "qwen3-8b", "method": "lora", "gpu": "h100-80gb"}
+    grpo = {"objective": {"type": "grpo"}, "rollout": {"engine": "vllm"}, "micro_batch_size": 4}
+    (found,) = memory_answer(body | {"recipe": grpo})["estimates"]
+    rows = {row["moment"]: row for row in found["moments"]}
+    assert list(rows) == ["loading", "step", "rollout", "saving"]
+    engine, trainer = found["iteration"]["engine"], found["iteration"]["phases"][1]["trainer_bytes"]
+    least = engine["weights_bytes"] + engine["profile_bytes"] + engine["kv_bytes_per_sequence"]
+    assert rows["rollout"]["allocated_bytes"] == trainer + least > rows["step"]["allocated_bytes"]
+    assert rows["rollout"]["needed_bytes"][1] - rows["rollout"]["needed_bytes"][0] == 2 * 2**30  # CUDA graphs
+    (elsewhere,) = memory_answer(body | {"recipe": grpo | {"rollout": {"engine": "server"}}})["estimates"]
+    assert "rollout" not in [row["moment"] for row in elsewhere["moments"]]
+
+
 def test_an_engine_has_to_fit_beside_every_moment():
     words = {
         "objective": "grpo",

@@ -351,7 +351,7 @@ class Estimate:
             "moments": [],
         }
         beside = self.iteration([card.id for card in cards])
-        answer["moments"] = self.moments.rows(cards, beside["cards"] if beside else ())
+        answer["moments"] = self.moments.rows(cards, beside)
         if beside:
             answer["iteration"] = beside
         return answer

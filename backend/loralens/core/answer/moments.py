@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from loralens.core.answer.evaluated import Evaluated
     from loralens.core.answer.host import Phases
     from loralens.core.answer.planned import CompiledPlan
-    from loralens.core.answer.shapes import IterationCard, RunMoment
+    from loralens.core.answer.shapes import Iteration, RunMoment
     from loralens.core.catalogue import Gpu
     from loralens.core.question.recipe import Recipe
 
@@ -56,13 +56,16 @@ class Moments:
         """What a card must have for it, at least and to be safe."""
         return self.step[1] if name == "step" else needed_by_rule(allocated)
 
-    def rows(self, cards: Iterable[Gpu], engines: Iterable[IterationCard] = ()) -> list[RunMoment]:
+    def rows(self, cards: Iterable[Gpu], beside: Iteration | None = None) -> list[RunMoment]:
         """One for each moment, with verdicts on GPUs and machine; an engine on a card has to fit beside every one of them."""
         cards = list(cards)
-        engine = {row["gpu"]: row["verdict"] for row in engines}
+        engine = {row["gpu"]: row["verdict"] for row in beside["cards"]} if beside else {}
+        sizes = {name: (size, self.needed(name, size)) for name, size in self.allocated().items()}
+        if (generating := _generating(beside)) is not None:
+            sizes = {"loading": sizes.pop("loading"), "step": sizes.pop("step"), "rollout": generating, **sizes}
         rows: list[RunMoment] = []
-        for name, size in self.allocated().items():
-            needed, span = self.needed(name, size), self.host.moments[name]
+        for name, (size, needed) in sizes.items():
+            span = self.host.moments["step" if name == "rollout" else name]
             rows.append(
                 {
                     "moment": name,
@@ -119,6 +122,18 @@ class Moments:
                 both = gpu[0] + host[0], gpu[1] + host[1]
                 said.append(Ruling("shared_memory", verdict(both, card.unified_memory_bytes)))
         return said
+
+
+def _generating(beside: Iteration | None) -> tuple[int, tuple[int, int]] | None:
+    """Allocated and needed while an engine generates on this card: the trainer, and of the engine's share the least, one row's cache."""
+    engine = beside["engine"] if beside else None
+    if beside is None or engine is None:
+        return None
+    trainer = next(row["trainer_bytes"] for row in beside["phases"] if row["phase"] == "rollout")
+    own = engine["weights_bytes"] + engine["profile_bytes"] + engine["kv_bytes_per_sequence"]
+    # what is resident lies in whole segments: nothing fragments it
+    least, safe = (needed_by_rule(trainer)[0] + own + graphs for graphs in engine["graphs_band_bytes"])
+    return trainer + own, (least, safe)
 
 
 def unified_note(card: Gpu) -> list[str]:

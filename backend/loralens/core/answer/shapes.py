@@ -109,7 +109,9 @@ class MomentFit(TypedDict):
 class RunMoment(TypedDict):
     """One moment of a run: on the fullest GPU, and on a machine."""
 
-    moment: Annotated[str, "loading, step, evaluation or saving."]
+    moment: Annotated[
+        str, "loading, step, rollout (where an engine generates on this card, at its least), evaluation or saving."
+    ]
     allocated_bytes: Bytes
     needed_bytes: Annotated[Pair, "What a card must have: at least, and to be safe."]
     fits: list[MomentFit]
