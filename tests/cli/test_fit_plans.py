@@ -28,6 +28,12 @@ def test_a_cut_that_is_asked_for_is_kept(run):
     assert {row["mesh"]["tp"] for row in json.loads(out)["plans"]} == {2}
 
 
+def test_a_plan_is_called_by_all_that_makes_it(run):
+    """Of a cut that is asked for without more, the search's own plans say what else they have."""
+    _, out, _ = run("fit", "0.5B", "--method", "full", "--gpus", "4", "--tp", "2", "--gpu", "h100")
+    assert "tp 2, sequence_parallel, loss_parallel" in out
+
+
 def test_what_fits_nowhere_says_the_nearest(run):
     code, out, _ = run("fit", "70B", "--method", "full", "--gpus", "2", "--gpu", "4090")
     assert code == 5

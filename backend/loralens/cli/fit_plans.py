@@ -84,8 +84,8 @@ def _of_machine(row: PlanRow) -> str:
 def _mesh(row: PlanRow) -> str:
     words = row["words"]
     parts = [f"{name} {size}" for name, size in row["mesh"].items() if size > 1]
-    kept = ", kept gathered" if words.get("reshard_after_forward") is False else ""
-    return ", ".join(parts) + kept
+    parts += ["kept gathered"] if words.get("reshard_after_forward") is False else []
+    return ", ".join((*parts, *(name for name, value in words.items() if value is True)))
 
 
 def _speed(row: PlanRow) -> str:

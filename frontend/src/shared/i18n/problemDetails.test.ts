@@ -3,6 +3,8 @@ import { hintInChinese, inChinese } from './problemDetails'
 
 it.each([
   ['lora.rank must be a whole number from 1 to 65536, got 0', 'lora.rank 须为 1 到 65536 的整数，得到的是 0'],
+  ['this waited for 30 seconds and has not begun', '等了 30 秒还没有轮到计算'],
+  ['8 requests of this kind are computed or wait already', '已有 8 个这类请求正在计算或等待'],
   ["unknown field 'modle'", '没有“modle”这个字段'],
   ['8 GPUs need a strategy; allowed: ddp, zero1', '8 张 GPU 需要一种并行策略；可选：ddp, zero1'],
   [
