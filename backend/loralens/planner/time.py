@@ -49,9 +49,7 @@ ON_A_DRIVE: Final = (
     "no cost."
 )
 
-STOPPED: Final = (
-    "Training stops with an error, since the pictures have no room in the sequence: there is no time and no cost."
-)
+STOPPED: Final = "The sequence is too short for the pictures, video or sound of a sample. Training stops with an error: there is no time and no cost."
 
 
 def withheld(question: Question, device: Gpu) -> Said | None:

@@ -175,8 +175,7 @@ class Estimate:
         if len(cards) > 1 and self.recipe.accelerator == CUDA:  # a card that is named alone is in the recipe already
             older = [card.id for card in cards if accelerator_of(card.compute_capability) == BEFORE_8]
             bands |= dict.fromkeys(older, self._bands_on(BEFORE_8, allocator)) if older else {}
-        unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
-        found = [_row(card, bands[card.id], self.on_card(card, bands[card.id].needed, unknown)) for card in cards]
+        found = [_row(card, bands[card.id], self.on_card(card, bands[card.id].needed)) for card in cards]
         beside = self.iteration([card.id for card in cards])
         for row, card in zip(found, beside["cards"] if beside else (), strict=False):
             both = decided((Ruling(row["decided_by"], row["verdict"]), Ruling("engine", card["verdict"])))
@@ -184,15 +183,17 @@ class Estimate:
             row["headroom_bytes"] = card["headroom_bytes"]  # the engine has to fit too
         return found
 
-    def on_card(self, card: catalogue.Gpu, needed: tuple[int, int], unknown: bool = False) -> Ruling:
-        """What decides of a run whose step needs so much, at least and to be safe; without an engine.
+    def on_card(self, card: catalogue.Gpu, needed: tuple[int, int]) -> Ruling:
+        """What decides of a run whose step needs so much, at least and to be safe; without an engine."""
+        return decided((self._of_step(card, needed, self.recipe.sequence_length), *self.moments.beside(card)))
 
-        `unknown`: more is there that nobody counted.
-        """
-        stops = [] if self.holds_media else [Ruling("length", "does_not_fit")]
+    def _of_step(self, card: catalogue.Gpu, needed: tuple[int, int], length: int) -> Ruling:
+        """What decides of a step that needs so much and is so long."""
+        if length < self.plan.least_length:
+            return Ruling("length", "does_not_fit")
         step = Ruling(STEP, verdict(needed, card.memory_bytes))
-        more = [Ruling("left_out", "tight")] if unknown else []
-        return decided((*stops, step, *more, *self.moments.beside(card)))
+        unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
+        return decided((step, Ruling("left_out", "tight"))) if unknown else step
 
     @property
     def holds_media(self) -> bool:
@@ -219,11 +220,7 @@ class Estimate:
         machine = self.host.offloaded or self.recipe.parallelism.host_memory is not None or gpu.unified_memory_bytes
         if machine or self.evaluation is not None or (beside and beside["cards"]):
             return None
-        unknown = self.left_out_bytes is None or uncounted(self.recipe, self.method)
-        return [
-            verdict(ends, gpu.memory_bytes, unknown=unknown) if length >= self.plan.least_length else "does_not_fit"
-            for ends, length in zip(needed, lengths, strict=True)
-        ]
+        return [self._of_step(gpu, ends, length).verdict for ends, length in zip(needed, lengths, strict=True)]
 
     def iteration(self, gpus: Iterable[str] = SHOWN_GPUS) -> Iteration | None:
         """The phases of an iteration with a rollout, and the engine beside the model that learns; see `answer.iteration`."""

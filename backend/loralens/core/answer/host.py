@@ -56,13 +56,8 @@ class Phases:
     def _unsaid(self, needed: Span, recipe: Recipe) -> bool:
         return recipe.parallelism.host_memory is None and needed[1] > MUCH and self.offloaded > 0
 
-    def verdict(self, recipe: Recipe) -> str | None:
-        """`fits`, `tight`, `does_not_fit`; None where the machine's memory is not said."""
-        memory = recipe.parallelism.host_memory
-        return None if memory is None else verdict(self.needed, int(memory * GIB))
-
     def judged(self, needed: Span, recipe: Recipe) -> str | None:
-        """The verdict on one moment; of much, `tight` where nobody says what the machine has."""
+        """The verdict on one moment, or on all that is `needed`; of much, `tight` where nobody says what the machine has."""
         memory = recipe.parallelism.host_memory
         if memory is None:
             return "tight" if self._unsaid(needed, recipe) else None

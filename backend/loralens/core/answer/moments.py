@@ -112,10 +112,9 @@ class Moments:
         if self.evaluation is not None:
             needed = needed_by_rule(self.evaluation.allocated_bytes)
             said.append(Ruling("evaluation", verdict(needed, card.memory_bytes)))
-        if (judged := self.host.verdict(self.recipe)) is not None:
-            said.append(Ruling("host_memory", judged))
-        elif self.host.much_unsaid(self.recipe):
-            said.append(Ruling(UNSAID, "tight"))
+        if (judged := self.host.judged(self.host.needed, self.recipe)) is not None:
+            known = self.recipe.parallelism.host_memory is not None
+            said.append(Ruling("host_memory" if known else UNSAID, judged))
         if card.unified_memory_bytes:
             for name, size in self.allocated().items():
                 gpu, host = self.needed(name, size), self.host.moments[name]

@@ -21,12 +21,12 @@ DECIDES: Final = {
 """What can decide a verdict, in the order in which equals are named."""
 
 
-def verdict(needed: tuple[int, int], memory_bytes: int, *, unknown: bool = False) -> str:
-    """`fits`: the device holds what is safe; `tight`: what is needed at least, or more is there that nobody counted."""
+def verdict(needed: tuple[int, int], memory_bytes: int) -> str:
+    """`fits`: the device holds what is safe; `tight`: what is needed at least."""
     least, safe = needed
     if least > memory_bytes:
         return "does_not_fit"
-    return "fits" if safe <= memory_bytes and not unknown else "tight"
+    return "fits" if safe <= memory_bytes else "tight"
 
 
 class Ruling(NamedTuple):

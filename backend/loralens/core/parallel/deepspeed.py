@@ -39,7 +39,7 @@ SUB_GROUP: Final = 1_000_000_000  # sub_group_size: elements that stage 3 update
 ON_DRIVE: Final = (
     "ZeRO-Infinity as DeepSpeed 0.19.6 has it: parts of weights and gradients below 1 MiB stay off the drive, and what goes there passes "
     "through pinned buffers; every layer's backward pass counted with a full reduce bucket in float32; pipelined swapping, and what making "
-    "the files takes, are not counted; times leave out the drive's reads and writes, which depend on the drive"
+    "the files takes, are not counted; no time is said, since it depends on the drive's reads and writes"
 )
 FUSES: Final = ("adamw_foreach", "adamw_loop")  # runtime/engine.py, `_configure_basic_optimizer`: one kernel
 
