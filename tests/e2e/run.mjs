@@ -19,6 +19,7 @@ const CHECKS = [
   'yourfile',
   'explain',
   'plans',
+  'time',
   'beside',
   'exports',
   'motion',

@@ -30,7 +30,7 @@ LENGTH: Final = Change("sequence_length", _nothing, "time",
     "The sequence is too short for the {media} of a sample, and training stops with an error: this length has room for it all, and "
     "for some text.", "sequence_room")  # fmt: skip
 FEWER: Final = tuple(
-    Change(field, _nothing, "quality", "So much of it has room in the sequence as it is.", "fewer_media")
+    Change(field, _nothing, "quality", "With this much, the sample fits the sequence as it is.", "fewer_media")
     for field in ("images", "image_size", "video_frames", "audio_seconds")
 )
 
