@@ -48,8 +48,9 @@ const cutChoices = (page, selector) =>
       .filter((field) => {
         const style = getComputedStyle(field)
         measure.font = style.font
+        measure.letterSpacing = style.letterSpacing
         const room = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)
-        return measure.measureText(field.selectedOptions[0].text).width > room + 1
+        return measure.measureText(field.selectedOptions[0].text).width > room
       })
       .map((field) => field.selectedOptions[0].text)
       .join()
@@ -73,6 +74,7 @@ const beyondCircle = (page) =>
 async function wide(context, lang, width) {
   const { page, finish } = await everything(context, { path: EIGHT, lang, width })
   const what = `${lang} ${width}`
+  equal(await cutChoices(page, '[data-asked] select:visible'), '', `choices of the first screen, ${what}`)
   await page.locator('[data-plans]').scrollIntoViewIfNeeded()
   await page.locator('[data-plans] details > summary').first().click()
   const config = await page
@@ -140,10 +142,11 @@ const brokenWords = (page) =>
 
 async function phone(context, lang) {
   const { page, finish } = await everything(context, {
-    path: '/part2?m=llama-3.1-8b&k=qlora&g=rtx-4090',
+    path: '/part2?m=llama-3.1-8b&k=qlora&g=rtx-4090&gpus=2&strategy=fsdp2',
     lang,
     width: 390,
   })
+  equal(await cutChoices(page, '[data-asked] select:visible'), '', `choices of the first screen, ${lang}`)
   await page.locator('#story .story').scrollIntoViewIfNeeded()
   await page.locator('#story [data-step-card=before] summary').click()
   await page.locator('#story .kinds li').first().waitFor()

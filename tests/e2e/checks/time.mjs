@@ -31,7 +31,7 @@ async function exchange(context, lang) {
 /** The processor decides: hours and cost are ranges as the step is, and shares are whole percents. */
 async function ranged(context) {
   const query = 'm=llama-3.1-8b&k=full&g=h100-80gb&gpus=8&strategy=fsdp2&tp=8&sequence_parallel=true'
-  const { time, finish } = await timeOf(context, query, 'en')
+  const { page, time, finish } = await timeOf(context, query, 'en')
   for (const name of ['expected-hours', 'cost']) {
     const shown = await time.locator(`[data-number=${name}]`).innerText()
     assert(shown.includes(' to '), `${name} is a range: ${shown}`)
@@ -40,6 +40,16 @@ async function ranged(context) {
   const shares = await time.locator('[data-time-parts] li span:last-child').allInnerTexts()
   const sum = shares.reduce((all, text) => all + Number.parseInt(text.replace('about ', ''), 10), 0)
   assert(shares.length > 3 && Math.abs(sum - 100) < 5, `the parts add up: ${shares.join(' ')}`)
+  await page.locator('#timeline').scrollIntoViewIfNeeded()
+  const phases = page.locator('[data-phase-seconds]')
+  await phases.scrollIntoViewIfNeeded()
+  await phases.locator('li').first().waitFor()
+  equal(await phases.locator('[data-phase]').count(), 0, 'one number of a phase')
+  const said = [await phases.locator('figcaption').innerText(), ...(await phases.locator('li').allInnerTexts())]
+  assert(
+    said.every((text) => text.includes(' to ')),
+    `phases are ranges: ${said.join(' | ')}`,
+  )
   await finish()
 }
 
