@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from loralens.core import catalogue
 from loralens.core.answer.estimate import estimate
@@ -215,6 +216,7 @@ def test_what_waits_on_a_drive_is_searched_among_what_swaps_to_one():
         kept = row["recipe"]["parallelism"]
         assert {name: kept[name] for name in (*asked, *sizes)} == asked | sizes
         assert list(row["configs"]) == ["deepspeed"]
+        assert row["step_seconds"] is row["tokens_per_second_per_gpu"] is None  # the drive decides
         script = "model_name_or_path: x\nstage: sft\nfinetuning_type: full\ndeepspeed: ds.json\n"
         files = {"run.yaml": script, "ds.json": row["configs"]["deepspeed"]}
         again = check_answer({"files": files, "config": SMALL, "gpus": 8})["recipe"]["parallelism"]
@@ -245,6 +247,39 @@ def test_a_config_offloads_what_its_plan_does_or_is_left_out(offload, strategy, 
         assert f"fsdp_offload_params: {str(whole).lower()}" in texts["accelerate"]
     if "torchtitan" in programs:
         assert ("enable_cpu_offload = true" in texts["torchtitan"]) == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "shares"),
+    [
+        ({"strategy": "fsdp2", "tp": 2}, "--use-megatron-fsdp --data-parallel-sharding-strategy optim_grads_params"),
+        ({"strategy": "megatron", "tp": 2}, "--use-distributed-optimizer"),
+        ({"strategy": "none", "tp": 8}, ""),
+        ({"strategy": "fsdp2", "pp": 2}, None),
+        ({"strategy": "fsdp2", "tp": 2, "dp_replicate": 2}, None),
+    ],
+)
+def test_megatron_shares_out_what_the_plan_does_or_is_left_out(words, shares):
+    """Its own optimizer leaves whole weights on every GPU; what Megatron-FSDP does not go with has no text."""
+    question, _ = read_question({"config": SMALL, "method": "full", "recipe": {"parallelism": {"gpus": 8} | words}})
+    text = configs(question.recipe, 1, "full").get("megatron")
+    assert (text is None) == (shares is None)
+    if text is not None:
+        flat = " ".join(text.replace("\\", "").split())
+        assert shares in flat
+        assert ("--use-megatron-fsdp" in flat) == (words["strategy"] == "fsdp2")
+        assert ("--use-distributed-optimizer" in flat) == (words["strategy"] != "none")
+
+
+def test_several_machines_are_told_where_the_first_one_is():
+    question, _ = read_question(
+        {"config": SMALL, "method": "full", "recipe": {"parallelism": {"gpus": 16, "strategy": "fsdp2"}}}
+    )
+    one, two = (yaml.safe_load(configs(question.recipe, nodes, "full")["accelerate"]) for nodes in (1, 2))
+    asked = {"machine_rank", "main_process_ip", "main_process_port"}
+    assert asked & set(one) == set()
+    assert asked <= set(two)
+    assert two["machine_rank"] == 0
 
 
 def test_transformers_own_words_offload_too():

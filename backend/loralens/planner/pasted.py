@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from loralens.core.question.recipe import Recipe
     from loralens.planner.shapes import Said
 
+ELSEWHERE: Final = (
+    "machine_rank: 0  # on the next machine 1, and so on",
+    "main_process_ip: 192.0.2.1  # the first machine's address",
+    "main_process_port: 29500",
+)
 PRECISION = {"bfloat16": "bf16", "float16": "fp16", None: "no"}
 
 
@@ -54,7 +59,7 @@ def configs(recipe: Recipe, nodes: int, method: str) -> dict[str, str]:
         found = {"accelerate": _accelerate(recipe, nodes)} | found
     if p.pp == 1 and p.ep > 1:
         found = {"transformers": _transformers(recipe)} | found
-    if whole and p.offload == "none" and (p.tp > 1 or p.pp > 1 or p.ep > 1):
+    if whole and p.offload == "none" and (p.tp > 1 or p.pp > 1 or p.ep > 1) and _megatron_shards(recipe) is not None:
         found["megatron"] = _megatron(recipe)
     return found
 
@@ -75,6 +80,7 @@ def _accelerate(recipe: Recipe, nodes: int) -> str:
         "compute_environment: LOCAL_MACHINE",
         f"distributed_type: {'FSDP' if sharded else 'MULTI_GPU'}",
         f"num_machines: {nodes}",
+        *(ELSEWHERE if nodes > 1 else ()),
         f"num_processes: {p.gpus}",
         f"mixed_precision: {PRECISION[p.gather_dtype or recipe.autocast]!r}",
     ]
@@ -165,6 +171,27 @@ SCHEDULES = {
 }  # fmt: skip
 
 
+def _megatron_shards(recipe: Recipe) -> list[str] | None:
+    """Megatron-LM's words for what data-parallel GPUs share out; None where it has none: whole weights are what its own optimizer leaves.
+
+    Source: Megatron Core developer guide, Megatron FSDP, which goes with tensor, expert and context parallelism.
+    """
+    copies, shards = _shards(recipe)
+    if recipe.parallelism.strategy == "megatron":
+        return ["--use-distributed-optimizer"]
+    if shards == 1:
+        return []
+    if recipe.parallelism.pp > 1 or copies > 1:
+        return None
+    return [
+        "--use-megatron-fsdp",
+        "--data-parallel-sharding-strategy optim_grads_params",
+        "--no-gradient-accumulation-fusion",
+        "--use-distributed-optimizer",
+        "--ckpt-format fsdp_dtensor",
+    ]
+
+
 def _megatron(recipe: Recipe) -> str:
     p = recipe.parallelism
     copies, shards = _shards(recipe)
@@ -175,7 +202,7 @@ def _megatron(recipe: Recipe) -> str:
         f"--pipeline-model-parallel-size {p.pp}",
         f"--context-parallel-size {p.cp}",
         *([f"--expert-model-parallel-size {p.ep}"] if p.ep > 1 else []),
-        "--use-distributed-optimizer",
+        *(_megatron_shards(recipe) or []),
         f"--micro-batch-size {recipe.micro_batch_size}",
         f"--global-batch-size {samples}",
         f"--seq-length {recipe.sequence_length}",

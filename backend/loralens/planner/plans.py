@@ -22,6 +22,7 @@ from loralens.planner.network import experts_of
 from loralens.planner.pasted import configs, left_out
 from loralens.planner.question import Question, read_question
 from loralens.planner.remarks import idle_in_all, remarks_of_all
+from loralens.planner.time import withheld
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,8 +186,10 @@ def _row(question: Question, mesh: Mesh, batch: int, device: Gpu, nodes: int) ->
 
 
 def pace_of(question: Question, device: Gpu) -> Pace | None:
-    """The time of a step; None where it is not known."""
+    """The time of a step; None where it is not known or nothing can be said of it."""
     try:
+        if withheld(question, device):
+            return None
         return pace_on(question.model, question.method, question.recipe, device)
     except LoraLensError:
         return None

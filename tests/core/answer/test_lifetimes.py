@@ -61,6 +61,15 @@ def test_what_is_alive_at_a_mark_is_what_the_plan_has_there(model, method, words
         assert alive_at(lives, event) == dict(zip(CATEGORIES, sizes, strict=True)), (point.phase, point.label)
 
 
+@pytest.mark.parametrize(("model", "method", "words"), CASES)
+def test_the_optimizer_begins_with_what_the_plan_has_in_its_phase(model, method, words):
+    """What the graph holds to the last is gone by then: no moment of the optimizer is above its phase's peak."""
+    estimate, lives = found(model, method, words)
+    sums = {label: sum(alive_at(lives, event).values()) for _, label, event in lives.marks}
+    peaks = {row["phase"]: row["peak_bytes"] for row in estimate.to_dict()["phases"]}
+    assert sums["graph released"] <= peaks["optimizer"]
+
+
 def test_a_place_has_what_it_makes_and_what_its_backward_makes():
     _, lives = found("qwen2.5-0.5b", "full", {})
     kinds = list(lives.kinds)

@@ -40,6 +40,18 @@ const uneven = (page, selector) =>
     return [...new Set(found)].join()
   }, selector)
 
+/** Parts of a box that lie over each other. */
+const overprinted = (page, boxes) =>
+  page.locator(boxes).evaluateAll((found) =>
+    found
+      .filter((box) => {
+        const parts = [...box.children].map((part) => part.getBoundingClientRect())
+        return parts.some((part, index) => index > 0 && part.top < parts[index - 1].bottom - 1)
+      })
+      .map((box) => box.textContent.trim())
+      .join(),
+  )
+
 /** Chosen texts of lists that are longer than their field. */
 const cutChoices = (page, selector) =>
   page.locator(selector).evaluateAll((fields) => {
@@ -89,6 +101,7 @@ async function wide(context, lang, width) {
 
   equal(await uneven(page, '[data-card] :is(header, dd, .track)'), '', `rows of the two cards, ${what}`)
   equal(await uneven(page, '[data-fit-time] dl > div > :nth-child(2)'), '', `values of the time, ${what}`)
+  equal(await overprinted(page, '[data-fit-time] dl > div'), '', `texts of the time over each other, ${what}`)
   equal(await uneven(page, '[data-fit] > b, [data-fit] > .verdict'), '', `verdicts of the methods, ${what}`)
   const [needs, bar] = await page
     .locator('[data-plans] li')

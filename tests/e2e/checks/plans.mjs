@@ -6,13 +6,13 @@ const DRIVE = 'm=llama-3.1-70b&k=full&g=h100-80gb&gpus=8&strategy=zero3&offload=
 const SAYS = {
   en: [
     /^None of \d+ plans fits safely/,
-    /^The GPUs hold it\..* GiB/,
+    /^The GPUs hold it\. A machine needs at least [\d.,]+ GiB of host memory, to be safe [\d.,]+ GiB;/,
     'No config to paste',
     'only where something is offloaded',
   ],
   'zh-CN': [
     /^试过的方案（\d+ 个）中没有装得稳妥的/,
-    /^显卡够用。.* GiB/,
+    /^显卡够用。一台机器最低需要 [\d.,]+ GiB 主机内存，稳妥需要 [\d.,]+ GiB，/,
     '没有可粘贴的配置',
     '只有把东西卸载到主机内存时',
   ],
@@ -31,6 +31,7 @@ async function offloaded(context, lang) {
   await page.locator('[data-plans] li').first().waitFor({ timeout: 60_000 })
   assert(none.test(await text('[data-plans] > p')), await text('[data-plans] > p'))
   assert(why.test(await text('[data-plan-why]')), await text('[data-plan-why]'))
+  assert(!/“”|  /.test(await text('[data-plan-why]')), 'a place of the sentence is empty')
   equal(await page.locator('[data-plans] .over').count(), 0, 'a red bar of GPUs that hold it')
   assert((await text('[data-plan-left-out]')).startsWith(configs), 'why there is no config')
   equal(await page.locator('[data-plans] pre').count(), 0, 'a config that offloads nothing')
@@ -54,6 +55,7 @@ async function onDrive(context) {
   await page.locator('[data-plans] summary').first().click()
   const { zero_optimization: zero } = JSON.parse(await page.locator('[data-plans] pre').first().innerText())
   equal(`${zero.stage} ${zero.offload_optimizer.device}`, '3 nvme', "DeepSpeed's words")
+  equal(await page.locator('[data-plans] dd').nth(1).innerText(), 'not known', 'a speed that the drive decides')
   await finish()
 }
 

@@ -235,6 +235,7 @@ def _book_tensors(lives: Lives, ledger: _LivesLedger, forward: list[tuple[str, s
         lives.renames.append((number - 1, event, lives.kind(at(size), category, label, formula(size))))
     lives.marks = [(phase, label, event) for phase, label, event, _ in ledger.marks]
     lives.events = len(ledger.events)
+    lives.marks.append(("backward", "graph released", lives.events))  # what it holds to the last, before the optimizer
 
 
 def _book_resting(lives: Lives, root: Root, recipe: Recipe, static: Ledger, at: Any) -> None:

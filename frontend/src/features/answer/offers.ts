@@ -42,7 +42,9 @@ export function offersOf(fit: FitAnswer): Offer[] {
     ...(gpu ? [{ kind: 'gpu', changes: [{ field: 'gpu', to: gpu.id }], enough: true, gpu } as const] : []),
   ]
   const first = singles.filter(({ enough }) => enough).concat(together)
-  const rest = singles.filter(({ enough }) => !enough).sort((a, b) => b.savesBytes! - a.savesBytes!)
+  // What saves memory is no help by itself to a run that stops for another reason.
+  const rest = fit.decided_by === 'length' ? [] : singles.filter(({ enough }) => !enough)
+  rest.sort((a, b) => b.savesBytes! - a.savesBytes!)
   const own = [...first, ...rest]
   // One way out is another card or more of them, where there is one.
   return [...own.slice(0, MOST - Math.min(1, elsewhere.length)), ...elsewhere, ...own.slice(MOST - 1)].slice(0, MOST)

@@ -255,9 +255,13 @@ function spine(context: CanvasRenderingContext2D, scene: Scene, at: Drawing, tim
     return at.top + row.y + (row.lines * at.place.line - at.place.gap) / 2
   }
   const own = here === null ? null : middleOf(here)
+  // The loss has its name, whichever layer's number stands too close to it.
+  const last = scene.labels.findLastIndex(Boolean)
+  const end = last < 0 ? Infinity : middleOf(last)
   scene.labels.forEach((label, index) => {
     const y = middleOf(index)
-    if (!label || y - free < 15 || (own !== null && Math.abs(y - own) < 17 && index !== here)) return
+    const close = y - free < 15 || (index < last && end - y < 15)
+    if (!label || close || (own !== null && Math.abs(y - own) < 17 && index !== here)) return
     if (index === here) return
     context.fillStyle = palette.soft
     context.fillText(label, middle, y)
