@@ -5,7 +5,11 @@ const NOTHING = 2 ** 20
 
 export function mostElsewhere(values: PlanValues): { category: Category; bytes: number }[] {
   return values.breakdown.flatMap(({ category, bytes }, index) => {
-    const most = Math.max(...values.timeline.flatMap((segment) => [segment.first[index]!, segment.last[index]!]))
+    const most = Math.max(
+      ...values.timeline.flatMap((segment) => [segment.first[index]!, segment.last[index]!]),
+      // Within a layer or the loss more may be held than after it.
+      ...values.phases.map((row) => row.breakdown.find((part) => part.category === category)?.bytes ?? 0),
+    )
     return bytes < NOTHING && most >= NOTHING ? [{ category, bytes: most }] : []
   })
 }
