@@ -41,7 +41,8 @@ async function charts(context) {
     )
     if ((await tools.getByRole('button', { name: 'SVG picture' }).count()) === 0) continue
     const svg = await saved(page, tools.getByRole('button', { name: 'SVG picture' }))
-    const text = svg.bytes.toString()
+    // A picture within it is letters of any kind.
+    const text = svg.bytes.toString().replace(/base64,[\w+/=]+/g, 'base64,')
     assert(
       text.startsWith('<svg') && text.trimEnd().endsWith('</svg>') && !text.includes('var(--') && !text.includes('NaN'),
       `${name} is a drawing by itself`,
