@@ -180,9 +180,8 @@ pip_of() {
       ;;
   esac
   options=()
-  if [ "$1" = base ]; then
-    options=(--no-compile) # of thousands of modules some hundred are used
-  else
+  [ "$1" = lab ] || options=(--no-compile) # of thousands of modules some hundred are used
+  if [ "$1" != base ]; then
     extras+=${LORALENS_EXTRAS:+,$LORALENS_EXTRAS}
     torch_index
     options+=(--progress-bar raw)
