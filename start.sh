@@ -180,7 +180,7 @@ pip_of() {
       ;;
   esac
   options=()
-  [ "$1" = lab ] || options=(--no-compile) # of thousands of modules some hundred are used
+  [ "$1" = lab ] || options=(--no-compile) # few of thousands of modules are used
   if [ "$1" != base ]; then
     extras+=${LORALENS_EXTRAS:+,$LORALENS_EXTRAS}
     torch_index

@@ -59,8 +59,8 @@ def configs(recipe: Recipe, nodes: int, method: str) -> dict[str, str]:
         found = {"accelerate": _accelerate(recipe, nodes)} | found
     if p.pp == 1 and p.ep > 1:
         found = {"transformers": _transformers(recipe)} | found
-    if whole and p.offload == "none" and (p.tp > 1 or p.pp > 1 or p.ep > 1) and _megatron_shards(recipe) is not None:
-        found["megatron"] = _megatron(recipe)
+    if whole and p.offload == "none" and (p.tp > 1 or p.pp > 1 or p.ep > 1):
+        found |= _megatron(recipe)
     return found
 
 
@@ -172,7 +172,7 @@ SCHEDULES = {
 
 
 def _megatron_shards(recipe: Recipe) -> list[str] | None:
-    """Megatron-LM's words for what data-parallel GPUs share out; None where it has none: whole weights are what its own optimizer leaves.
+    """Megatron-LM's words for what data-parallel GPUs share out; None where it has none. Its own optimizer leaves whole weights.
 
     Source: Megatron Core developer guide, Megatron FSDP, which goes with tensor, expert and context parallelism.
     """
@@ -192,8 +192,11 @@ def _megatron_shards(recipe: Recipe) -> list[str] | None:
     ]
 
 
-def _megatron(recipe: Recipe) -> str:
-    p = recipe.parallelism
+def _megatron(recipe: Recipe) -> dict[str, str]:
+    """Its arguments; nothing where it does not share out what the plan does."""
+    p, shared = recipe.parallelism, _megatron_shards(recipe)
+    if shared is None:
+        return {}
     copies, shards = _shards(recipe)
     samples = recipe.micro_batch_size * recipe.gradient_accumulation_steps * copies * shards
     words = [
@@ -202,14 +205,14 @@ def _megatron(recipe: Recipe) -> str:
         f"--pipeline-model-parallel-size {p.pp}",
         f"--context-parallel-size {p.cp}",
         *([f"--expert-model-parallel-size {p.ep}"] if p.ep > 1 else []),
-        *(_megatron_shards(recipe) or []),
+        *shared,
         f"--micro-batch-size {recipe.micro_batch_size}",
         f"--global-batch-size {samples}",
         f"--seq-length {recipe.sequence_length}",
         *(["--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"]
           if recipe.gradient_checkpointing else []),
     ]  # fmt: skip
-    return " \\\n  ".join(words) + "\n"
+    return {"megatron": " \\\n  ".join(words) + "\n"}
 
 
 def _yes(value: bool) -> str:

@@ -123,7 +123,7 @@ def of_experts(root: Root, *, packed: bool, raised: bool) -> list[str]:
     total = sum(parameter.numel[0] * places for _, module, places in root.distinct()
                 for _, parameter in module.own_parameters() if parameter.role == "base")  # fmt: skip
     share = 100 * sum(stacked) // total
-    held = ", and then raised to float32" if raised else ""
+    held = ", and are raised to float32" if raised else ""
     said = f"experts, {share}% of the weights, are stacked tensors and no linear layers, so they are not packed{held}"
     ways = [
         *(["pack_experts=true"] if packable else []),

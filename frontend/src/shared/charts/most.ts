@@ -1,4 +1,4 @@
-/** Kinds of bytes that are next to nothing at the peak, with the most they come to at the end of some layer. */
+/** Kinds of bytes that are next to nothing at the peak, with the most that they come to at another moment. */
 import type { Category, PlanValues } from '@/shared/api/plan'
 
 const NOTHING = 2 ** 20
@@ -8,7 +8,7 @@ export function mostElsewhere(values: PlanValues): { category: Category; bytes: 
     const most = Math.max(
       ...values.timeline.flatMap((segment) => [segment.first[index]!, segment.last[index]!]),
       // Within a layer or the loss more may be held than after it.
-      ...values.phases.map((row) => row.breakdown.find((part) => part.category === category)?.bytes ?? 0),
+      ...values.phases.map((row) => row.breakdown[index]!.bytes),
     )
     return bytes < NOTHING && most >= NOTHING ? [{ category, bytes: most }] : []
   })
