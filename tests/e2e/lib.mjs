@@ -1,6 +1,6 @@
 /** What every check of the page shares: the real server, a real Chromium, and one way to fail. */
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
@@ -8,8 +8,6 @@ import { fileURLToPath } from 'node:url'
 import { chromium } from '../../frontend/node_modules/playwright-core/index.mjs'
 
 export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..')
-export const SHOTS = join(ROOT, 'frontend', 'screenshots')
-mkdirSync(SHOTS, { recursive: true })
 
 /** A text as it is read: a number stays on the line of its unit by a space that does not break. */
 export const read = (text) => text.replaceAll('\u00a0', ' ')
@@ -64,8 +62,11 @@ export async function startServer(environment = {}) {
   }
 }
 
+/** The first that is there. A whole browser makes a window for each page, which takes it two seconds; its shell makes none. */
+const BROWSERS = ['chromium-headless-shell', 'chromium', 'chromium-browser', 'google-chrome']
+
 export async function startBrowser() {
-  const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(
+  const found = [process.env.CHROMIUM, ...BROWSERS.map((name) => join('/usr/bin', name))].find(
     (path) => path && existsSync(path),
   )
   assert(found, 'no Chromium found; install it (Debian: apt install chromium fonts-noto-cjk) or set CHROMIUM')
@@ -106,6 +107,7 @@ export async function openPage(
   const context = await browser.newContext({
     viewport: { width, height },
     colorScheme: theme,
+    locale: 'en-US', // the shell says none of its own
     reducedMotion,
     hasTouch: phone,
     isMobile: phone,
@@ -162,6 +164,17 @@ export async function showEverything(page) {
   await page.waitForLoadState('networkidle')
   await page.locator('#recap fieldset').first().waitFor({ state: 'attached' })
   await page.locator('#decomposition canvas').waitFor({ state: 'attached' })
+}
+
+/** Brings these sections onto the page, and what stands between; the others are not asked for. */
+export async function show(page, ...sections) {
+  for (const section of sections)
+    await page.waitForFunction((id) => {
+      const found = document.getElementById(id)
+      found?.scrollIntoView()
+      return found?.querySelector('[data-number]')
+    }, section)
+  await page.evaluate(() => window.scrollTo(0, 0))
 }
 
 /** A model of the list, as a reader chooses it: a click into the field, a click on the name. */

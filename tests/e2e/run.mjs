@@ -1,7 +1,7 @@
 /**
  * Drives the built page in Chromium against the real server: node tests/e2e/run.mjs [name of a check …]
  *
- * LORALENS_URL: a server that already runs. CHROMIUM: the browser's path. Screenshots lie in frontend/screenshots.
+ * LORALENS_URL: a server that already runs. CHROMIUM: the browser's path.
  */
 import { startHub } from './hub.mjs'
 import { startBrowser, startServer } from './lib.mjs'

@@ -100,7 +100,7 @@ export default async function explain(context) {
     const first = await found.locator('[data-tensor]').first().innerText()
     assert(first.includes('4.64\u00a0GiB'), `the tensor has the message's size: ${first}`)
     assert(/[一-鿿]/.test(first) === chinese, `in the reader's language: ${first}`)
-    await axe(page, `an explained message, ${look.lang}, ${look.theme}, ${look.width}`)
+    await axe(page, `an explained message, ${look.lang}, ${look.theme}, ${look.width}`, '#check')
     await found.locator('[data-apply]').click()
     await found.locator('[role=status]').waitFor()
 
@@ -123,15 +123,11 @@ export default async function explain(context) {
       'running,lost,failed',
       'what became of them',
     )
-    await axe(page, `watched trainings, ${look.lang}, ${look.theme}, ${look.width}`)
+    await axe(page, `watched trainings, ${look.lang}, ${look.theme}, ${look.width}`, '#check')
     await sizes(page, look.width < 600, `watched trainings, ${look.lang}, ${look.width}`)
     const before = asked
     await page.waitForTimeout(2500)
     assert(asked > before, 'what runs is asked for again')
-    await page.screenshot({
-      path: `${process.env.SHOTS ?? 'frontend/screenshots'}/explain-${look.lang}-${look.theme}-${look.width}.png`,
-      fullPage: false,
-    })
     await runs.nth(2).locator('[data-explain-run]').click()
     await found.waitFor()
     assert((await part.locator('textarea').inputValue()).startsWith('OutOfMemoryError'), 'its error is explained')

@@ -3,7 +3,7 @@
  * computed leaves the earlier one's numbers under the earlier one's name, and says so.
  */
 import { goTo, shownNumbers, wantedOf } from '../cards.mjs'
-import { assert, equal, openPage, post, settled, showEverything } from '../lib.mjs'
+import { assert, equal, openPage, post, settled, show } from '../lib.mjs'
 
 async function oneOfEach(url) {
   const { models } = await (await fetch(`${url}/api/models`)).json()
@@ -24,7 +24,7 @@ export default async function families(context) {
   const rows = await oneOfEach(context.url)
   const { page, finish } = await openPage(context, { lang: 'en', expected: ['422'] })
   await settled(page)
-  await showEverything(page)
+  await show(page, 'compare', 'hub')
   await page.locator('[data-number=shared]').waitFor()
   let before = 'Llama-2-7B'
   let checked = 0
@@ -80,7 +80,7 @@ async function targets(context) {
   })
   const by = Object.fromEntries(answer.estimates.map((item) => [item.method, item]))
   const trainable = by.lora.parameters.trainable.toLocaleString('en')
-  await showEverything(page)
+  await show(page, 'compare')
   await page.locator('[data-card=lora] [data-number=trainable]').filter({ hasText: trainable }).waitFor()
   await finish()
 }

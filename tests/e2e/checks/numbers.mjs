@@ -1,6 +1,6 @@
 /** Every number on the page equals the API's, for a table of settings. The rounding here is written independently. */
 import { goTo, shownNumbers, wantedOf } from '../cards.mjs'
-import { equal, openPage, post, settled, showEverything, assert } from '../lib.mjs'
+import { equal, openPage, post, settled, show, assert } from '../lib.mjs'
 
 const MODELS = {
   'llama-2-7b': ['q', 'v'],
@@ -81,7 +81,7 @@ function bodyOf(model, targets, settings, method) {
 async function compare(context, lang, models) {
   const { page, finish } = await openPage(context, { lang })
   await settled(page)
-  await showEverything(page)
+  await show(page, 'compare', 'hub')
   await page.locator('[data-number=shared]').waitFor()
   let checked = 0
   let cases = 0

@@ -24,6 +24,11 @@ async function exchange(context, lang) {
     await lines.first().waitFor()
     const said = read((await lines.allInnerTexts()).join(' '))
     assert(WAITS[lang][place].test(said) && WAITS[lang][2].test(said), said)
+    // Hours that are added up stand beside the time on the clock, the least one too.
+    for (const name of ['least-hours', 'expected-hours']) {
+      const clock = read(await time.locator(`div:has(> [data-number=${name}]) dd.band`).innerText())
+      assert(/on 8 GPUs|8 张 GPU 一起/.test(clock), `${name} on the clock: ${clock}`)
+    }
     await finish()
   }
 }
