@@ -102,7 +102,7 @@ class Moments:
         elif self.host.much_unsaid(self.recipe):
             found.append(
                 f"a machine needs at least {least} of host memory, to be safe {safe}, and what it has is not said "
-                "(host_memory): nothing fits before it is"
+                "(host_memory): until it is, this run is not said to fit"
             )
         return found
 

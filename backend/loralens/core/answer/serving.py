@@ -181,7 +181,7 @@ def _answer(
         "gpus": [_on_gpu(catalogue.gpu(name), s) for name in gpus],
         "terms": _terms(s, batch, length, kv_dtype, adapter_dtype, padded),
         "assumptions": [
-            f"each device loses {CONTEXT_TYPICAL // 2**20} MiB to its CUDA context (assumption)",
+            f"of a device's memory {CONTEXT_TYPICAL // 2**20} MiB are its CUDA context's and no part of this sum (assumption)",
             "activations of a decode step and of prefill chunks are left out",
             "one device; the full models share one key/value budget",
         ],

@@ -1,4 +1,5 @@
 /** Memory over the time of the step, below the towers. */
+import { methodStroke } from '@/shared/charts/categories'
 import { eventAt, type Life } from './lives'
 import type { Palette, Scene } from './scene'
 
@@ -77,7 +78,8 @@ export function drawCurve(
       context.globalAlpha = alpha
       context.strokeStyle = palette.methods[method]!
       context.lineWidth = 2
-      context.setLineDash(method === 0 ? [] : [6, 3])
+      const { dash } = methodStroke(scene.lives[method]!.method)
+      context.setLineDash(dash === 'none' ? [] : dash.split(' ').map(Number))
       path(line)
       context.stroke()
       context.setLineDash([])
