@@ -87,26 +87,29 @@ counted() {
   printf '   %s s\n' $((SECONDS - begun))
 }
 
+apt_installs() {
+  timeout 180 apt-get update && timeout 300 apt-get install -y --no-install-recommends "$@"
+}
+
 # The browser tests need Chromium, and a Chinese font: without one every Chinese screenshot shows boxes.
 browser_is_there() {
-  local name missing=()
-  for name in chromium-headless-shell chromium chromium-browser google-chrome; do
-    command -v "$name" >/dev/null && break
-    [ "$name" != google-chrome ] || [ -n "${CHROMIUM:-}" ] || missing+=(chromium)
+  local name found=${CHROMIUM:-} missing=() shell=chromium-headless-shell may_install=
+  for name in google-chrome chromium-browser chromium "$shell"; do
+    ! command -v "$name" >/dev/null || found=${CHROMIUM:-$name}
   done
-  [ "$(uname)" = Darwin ] || [ -n "$(fc-list :lang=zh 2>/dev/null | head -n 1)" ] || missing+=(fonts-noto-cjk)
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    # On a machine of its own, its shell is worth a few seconds even where the browser is: see startBrowser.
-    if [ -n "${CI:-}" ] && [ "$name" = chromium ]; then
-      { timeout 60 apt-get install -y --no-install-recommends chromium-headless-shell; } >"$LOGS/apt-shell.log" 2>&1 || true
-    fi
-    [ ${#missing[@]} = 0 ] && return
+  [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || may_install=1
+  # On a machine that only tests, the shell is worth some seconds even where a whole browser is: see startBrowser.
+  if [ -n "${CI:-}" ] && [ -n "$may_install" ] && [ -z "${CHROMIUM:-}" ] && [ "$found" != "$shell" ]; then
+    ! apt_installs "$shell" >"$LOGS/apt-shell.log" 2>&1 || found=$shell
+  fi
+  [ -n "$found" ] || missing+=(chromium)
+  [ "$(uname)" = Darwin ] || [ -n "$(fc-list :lang=zh 2>/dev/null | head -n 1)" ] || missing+=(fonts-noto-cjk fontconfig)
+  [ ${#missing[@]} = 0 ] && return
+  if [ -n "$may_install" ]; then
     say "Installing ${missing[*]} …"
-    { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}" fontconfig; } >"$LOGS/apt.log" 2>&1 ||
-      { tail -n 5 "$LOGS/apt.log" >&2; return 1; }
+    apt_installs "${missing[@]}" >"$LOGS/apt.log" 2>&1 || { tail -n 5 "$LOGS/apt.log" >&2; return 1; }
     return
   fi
-  [ ${#missing[@]} = 0 ] && return
   printf 'error: the browser tests need %s; install them and run ./start.sh test again\n' "${missing[*]}" >&2
   return 1
 }
