@@ -101,7 +101,7 @@ CHANGES: Final = (
     Change("loss", _set("loss", "fused", "full", "kernel", "chunked", "kept_positions", "linear"), "none",
            "A fused loss never forms the full logits (tokens × vocabulary)."),
     Change("fused_kernels", _set("fused_kernels", True, False), "none",
-           "Fused norm and rotary kernels keep fewer intermediates."),
+           "Fused norm and rotary kernels read, write and keep fewer intermediates."),
     Change("optimizer", _set("optimizer", "adamw_fused", "adamw_foreach", "adamw_loop"), "none",
            "Fused AdamW needs no temporary copies for its update; the result is the same.", "optimizer_fused"),
     Change("double_quant", _set("double_quant", True, False), "none",

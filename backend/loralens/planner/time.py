@@ -45,8 +45,8 @@ STALLED: Final = (
 )
 
 ON_A_DRIVE: Final = (
-    "What every step reads from the drive and writes to it can take most of its time, and depends on the drive: there is no time and "
-    "no cost."
+    "What every step reads from the drive and writes to it can take most of its time, and depends on the drive: neither time nor "
+    "cost is given."
 )
 
 STOPPED: Final = "The sequence is too short for the pictures, video or sound of a sample. Training stops with an error: there is no time and no cost."

@@ -33,6 +33,8 @@ export interface Kind {
   category: number
   count: number
   bytes: number
+  /** A weight that does not train. */
+  frozen: boolean
 }
 
 export interface Fact {
@@ -71,7 +73,8 @@ export function factsAt(life: Life, method: number, slots: readonly Slot[], time
     if (life.death[index]! >= since && life.death[index]! < now) add(freed)
     if (!alive) continue
     const category = now > life.turn[index]! ? life.turned[index]! : life.category[index]!
-    const kind = kinds.get(life.name[index]!) ?? { name: life.name[index]!, category, count: 0, bytes: 0 }
+    const frozen = CATEGORIES[category] === 'weights' && life.trains[index] === 0
+    const kind = kinds.get(life.name[index]!) ?? { name: life.name[index]!, category, count: 0, bytes: 0, frozen }
     add(kind)
     kinds.set(kind.name, kind)
   }
