@@ -5,13 +5,13 @@ const DRIVE = 'm=llama-3.1-70b&k=full&g=h100-80gb&gpus=8&strategy=zero3&offload=
 /** What the GPUs hold and nobody says of the machine. */
 const SAYS = {
   en: [
-    /^None of \d+ plans fits safely/,
+    /^None of \d+ plans is known to fit safely/,
     /^The GPUs hold it\. A machine needs at least [\d.,]+ GiB of host memory, to be safe [\d.,]+ GiB;/,
     'No config to paste',
     'only where something is offloaded',
   ],
   'zh-CN': [
-    /^试过的方案（\d+ 个）中没有装得稳妥的/,
+    /^试过的方案（\d+ 个）中没有确定装得稳妥的/,
     /^显卡够用。一台机器最低需要 [\d.,]+ GiB 主机内存，稳妥需要 [\d.,]+ GiB，/,
     '没有可粘贴的配置',
     '只有把东西卸载到主机内存时',

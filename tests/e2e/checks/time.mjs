@@ -67,7 +67,7 @@ async function stopped(context) {
   equal(await page.locator('[data-time-parts]').count(), 0, 'where its time goes')
   await page.locator('#timeline').scrollIntoViewIfNeeded()
   await page.locator('[data-phase-seconds]').scrollIntoViewIfNeeded()
-  await page.waitForLoadState('networkidle')
+  await page.waitForLoadState('networkidle', { timeout: 90_000 }) // the other methods are computed too
   equal(await page.locator('[data-phase-seconds] li').count(), 0, 'seconds of its phases')
   await finish()
 }
