@@ -11,7 +11,7 @@ from loralens.core.tape.ledger import CATEGORIES
 from loralens.core.texts import Both
 from loralens.planner import textbook
 from loralens.planner.course_chinese import in_chinese
-from loralens.planner.course_verdicts import VERDICTS
+from loralens.planner.course_verdicts import GIB_AS_GB, VERDICTS
 from loralens.planner.textbook import Figure
 from loralens.planner.texts import TEXTS
 from loralens.planner.time import gpu_hours
@@ -84,8 +84,15 @@ def _row(figure: Figure, exact: ExactValue) -> CourseNumber:
         },
         "verdict": verdict.kind,
         "verdict_text": TEXTS(f"course.kind.{verdict.kind}"),
-        "text": TEXTS(f"course.remark.{verdict.remark}", exact=exact.text, name=whose),
+        "text": _remark(figure.id, TEXTS(f"course.remark.{verdict.remark}", exact=exact.text, name=whose)),
     }
+
+
+def _remark(figure: str, text: Both) -> Both:
+    if figure not in GIB_AS_GB:
+        return text
+    unit = TEXTS("course.gib_as_gb")
+    return {"zh": unit["zh"] + text["zh"], "en": f"{unit['en']} {text['en']}"}
 
 
 def _both(text: str) -> Both:
@@ -98,7 +105,12 @@ def _same(value: float, unit: str, text: str, regime: str) -> ExactValue:
 
 
 def _size(size: int, regime: str) -> ExactValue:
-    return _same(size, "bytes", f"{size / GIB:.2f} GiB = {size / 10**9:.2f} GB", regime)
+    return _same(size, "bytes", _both_units(size), regime)
+
+
+def _both_units(size: int) -> str:
+    """The course prints GB for either, so both stand beside what it prints."""
+    return f"{size / GIB:.2f} GiB = {size / 10**9:.2f} GB"
 
 
 def _exact() -> dict[str, ExactValue]:
@@ -112,13 +124,13 @@ def _memory() -> dict[str, ExactValue]:
     alone = _q_only("7B")
     own = alone.trainable_parameters * 16  # adapter weight 4, gradient 4, two moments of 4
     usual, floats = f"{REGIME}, {full.plan.regime}", f"{REGIME}, {wide.plan.regime}"
-    small, large = _peak(lora), _peak(full)
     ratio = full.allocated_bytes / lora.allocated_bytes
     saved = 100 * (1 - lora.allocated_bytes / full.allocated_bytes)
-    both = TEXTS("course.exact.checkpointed", peak=small, checkpointed=_peak(checkpointed))
+    peak, again = _both_units(lora.allocated_bytes), _both_units(checkpointed.allocated_bytes)
+    both = TEXTS("course.exact.checkpointed", peak=peak, checkpointed=again)
     compared = f"{REGIME}: {full.plan.regime} against {lora.plan.regime}"
     return {
-        "full-98": _same(full.allocated_bytes, "bytes", large, usual),
+        "full-98": _size(full.allocated_bytes, usual),
         "full-weights-26": _size(wide.total_parameters * 4, floats),
         "full-optimizer-52": _size(wide.breakdown["optimizer_state_bytes"], floats),
         "full-gradients-26": _size(wide.trainable_parameters * 4, floats),
@@ -135,7 +147,9 @@ def _memory() -> dict[str, ExactValue]:
 def _activations(regime: str) -> ExactValue:
     """The most that autograd holds at any moment, for two batch sizes: it moves with the tokens alone."""
     one, four = (_most_activations(estimate("7B", method="full", micro_batch_size=batch, **KEPT)) for batch in (1, 4))
-    return ExactValue(one, "bytes", TEXTS("course.exact.activations", one=one / GIB, four=four / GIB), regime)
+    return ExactValue(
+        one, "bytes", TEXTS("course.exact.activations", one=_both_units(one), four=_both_units(four)), regime
+    )
 
 
 def _most_activations(found: Estimate) -> int:
@@ -215,7 +229,3 @@ def _training() -> dict[str, ExactValue]:
 
 def _q_only(name: str) -> Estimate:
     return estimate(name, method="lora", rank=8, target_modules=["q_proj"])
-
-
-def _peak(found: Estimate) -> str:
-    return f"{found.allocated_bytes / GIB:.2f} GiB"

@@ -24,6 +24,13 @@ REMARKS: Final = {
     **dict.fromkeys(STORAGE, "storage"),
 }
 """Figures that share a remark; any other has its own."""
+GIB_AS_GB: Final = frozenset(
+    (
+        "full-weights-26", "full-optimizer-52", "full-gradients-26", "full-activations-13", "full-total-117",
+        "lora-weights-13",
+    )
+)  # fmt: skip
+"""Figures that the course calls GB and that its rule gives in GiB."""
 OF_KIND: Final[dict[Kind, tuple[str, ...]]] = {
     "exact": ("square-16384", "square-1.5625"),
     "one case": ("adapter-7b", "share-0.03", "adapter-file-4"),

@@ -17,6 +17,8 @@ export function createPage(history: PageHistory, rendered: boolean): { app: Appl
   const queryClient = new QueryClient({
     defaultOptions: {
       queries: {
+        // Answers are replaced, never changed: to follow each of their numbers would cost more than to draw them.
+        shallow: true,
         // The server is usually this very machine: the browser's idea of being online says nothing about it.
         networkMode: 'always',
         refetchOnWindowFocus: false,
