@@ -159,7 +159,49 @@ async function calibration(page, url) {
   await part.locator('[data-run=cancelled]').waitFor({ timeout: SLOW })
 }
 
+/** A link to a run that is not here, and then the one that comes with the page: never the one under the other's name. */
+async function recorded(context) {
+  const { page, finish } = await openPage(context, {
+    path: '/part2?embed=benchmark&run=no-such-run',
+    lang: 'en',
+    expected: ['404'],
+  })
+  await page.locator('[data-run=gone]').waitFor()
+  await page.locator('[data-action=show-recorded]').click()
+  await page.locator('#benchmark [data-recorded]').waitFor()
+  equal(await page.locator('[data-run=gone]').count(), 0, 'what was missing is not spoken of any more')
+  equal(await page.getByRole('button', { name: 'Copy link to this run' }).count(), 0, 'its link would lead nowhere')
+  await page.waitForFunction(() => !new URLSearchParams(location.search).has('run'))
+  await finish()
+}
+
+/** A run that the server refuses to begin: the one before is still a press away. */
+async function refused(context, id) {
+  const { page, finish } = await openPage(context, {
+    path: `/part2?embed=benchmark&run=${id}`,
+    lang: 'en',
+    expected: ['503'],
+  })
+  await page.locator('[data-part=verdict]').waitFor({ timeout: SLOW })
+  await page.route('**/api/benchmarks', (route) =>
+    route.request().method() === 'POST'
+      ? route.fulfill({
+          status: 503,
+          contentType: 'application/problem+json',
+          body: JSON.stringify({ title: 'Busy', status: 503, code: 'busy', detail: 'no place in the queue' }),
+        })
+      : route.fallback(),
+  )
+  await page.locator('[data-action=start-benchmark]').click()
+  await state(page, 'failed')
+  await page.waitForFunction(() => !new URLSearchParams(location.search).has('run'))
+  await page.locator('[data-action=open-last]').click()
+  await page.locator('[data-part=verdict]').waitFor({ timeout: SLOW })
+  await finish()
+}
+
 export default async function benchmark(context) {
+  await recorded(context)
   let { page, finish } = await openPage(context, { lang: 'en', path: '/part2#benchmark' })
   await settled(page)
   await page.locator('#bench-seconds').waitFor()
@@ -196,5 +238,6 @@ export default async function benchmark(context) {
   }))
   await page.locator('[data-run=gone]').waitFor()
   await finish()
+  await refused(context, id)
   return `${result.points.length} points, ${result.skipped.length} skipped`
 }

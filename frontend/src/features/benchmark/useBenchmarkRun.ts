@@ -78,6 +78,7 @@ export function useBenchmarkRun(): BenchmarkRun {
       await run.start('/api/benchmarks', body)
     },
     show(recorded) {
+      run.leave()
       clear()
       take(recorded)
     },

@@ -30,6 +30,8 @@ export interface RunEvents {
   /** Shows a job that may have ended long ago: its result at once, else its stream as `join`. */
   open: (id: string) => Promise<void>
   cancel: () => Promise<void>
+  /** Follows no job any more; what it still answers is not heard. */
+  leave: () => void
 }
 
 const FAILURES = 3
@@ -43,13 +45,26 @@ export function useRunEvents(types: readonly string[], received: (type: string, 
   let source: EventSource | null = null
   let poll: ReturnType<typeof setTimeout> | undefined
   let failures = 0
+  /** What was asked for last: an answer to anything before it comes too late. */
+  let turn = 0
 
   function close(): void {
     source?.close()
     source = null
     clearTimeout(poll)
   }
-  onScopeDispose(close)
+  function turnTo(job: string | null, now: RunStatus): number {
+    close()
+    id.value = job
+    problem.value = null
+    place.value = null
+    status.value = now
+    return (turn += 1)
+  }
+  onScopeDispose(() => {
+    turn += 1
+    close()
+  })
 
   function ended(job: Pick<JobAnswer, 'status' | 'error'>): void {
     close()
@@ -58,8 +73,10 @@ export function useRunEvents(types: readonly string[], received: (type: string, 
   }
 
   async function ask(): Promise<void> {
+    const mine = turn
     try {
       const job = await request<JobAnswer>('GET', `/api/jobs/${id.value}`)
+      if (mine !== turn) return
       if (['queued', 'running'].includes(job.status)) {
         poll = setTimeout(() => void ask(), POLL_MS)
         return
@@ -67,6 +84,7 @@ export function useRunEvents(types: readonly string[], received: (type: string, 
       if (job.result) received('result', job.result)
       ended(job)
     } catch (error) {
+      if (mine !== turn) return
       if (error instanceof ApiError) ended({ status: 'failed', error: error.problem })
       else poll = setTimeout(() => void ask(), POLL_MS)
     }
@@ -111,16 +129,15 @@ export function useRunEvents(types: readonly string[], received: (type: string, 
     place,
     problem,
     async start(path, body) {
-      close()
-      problem.value = null
-      place.value = null
-      status.value = 'starting'
+      const mine = turnTo(null, 'starting')
       try {
         const job = await request<{ id: string; place: number | null }>('POST', path, body)
+        if (mine !== turn) return
         id.value = job.id
         place.value = job.place
         listen()
       } catch (error) {
+        if (mine !== turn) return
         status.value = 'failed'
         problem.value =
           error instanceof ApiError
@@ -129,30 +146,25 @@ export function useRunEvents(types: readonly string[], received: (type: string, 
       }
     },
     join(job) {
-      id.value = job
-      problem.value = null
-      status.value = 'starting'
+      turnTo(job, 'starting')
       listen()
     },
     async open(job) {
-      close()
-      id.value = job
-      problem.value = null
-      place.value = null
-      status.value = 'starting'
+      const mine = turnTo(job, 'starting')
       try {
         const found = await request<JobAnswer>('GET', `/api/jobs/${job}`)
-        if (id.value !== job) return
+        if (mine !== turn) return
         if (found.result) {
           received('result', found.result)
           ended(found)
         } else listen()
       } catch (error) {
-        if (id.value !== job) return
+        if (mine !== turn) return
         if (error instanceof ApiError) ended({ status: 'failed', error: error.problem })
         else listen()
       }
     },
+    leave: () => void turnTo(null, 'idle'),
     async cancel() {
       if (id.value === null) return
       try {
