@@ -1,5 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { createSSRApp } from 'vue'
+import { createI18n } from 'vue-i18n'
+import { renderToString } from 'vue/server-renderer'
+import AdapterCards from './AdapterCards.vue'
 import { doctorSays } from './doctorSaid'
 import { formOf, givenOf } from './forms'
 import { WAYS } from './useAdapters'
@@ -81,5 +85,15 @@ describe('withToken', () => {
 describe('words', () => {
   it('name every way of switching', () => {
     for (const way of WAYS) expect(en.adapters.way[way]).toBeTruthy()
+  })
+})
+
+describe('AdapterCards', () => {
+  it('keep their buttons within reach of the focus while one is being switched to', async () => {
+    const words = createI18n({ legacy: false, locale: 'en', missingWarn: false, fallbackWarn: false })
+    const given = { adapters: [], active: null, baseBytes: 1, busy: true }
+    const cards = await renderToString(createSSRApp(AdapterCards, given).use(words))
+    expect(cards).toContain('aria-disabled="true"')
+    expect(cards).not.toMatch(/\sdisabled/)
   })
 })

@@ -1,5 +1,5 @@
 /** An adapter's two files, looked into by the server on this machine; kept there only when it is to be resized. */
-import { ref, shallowRef, type Ref } from 'vue'
+import { computed, ref, shallowRef, type ComputedRef, type Ref } from 'vue'
 import { ApiError, request, type Problem, type Schemas } from '@/shared/api/client'
 import { post } from '@/shared/api/form'
 import { formOf } from './forms'
@@ -66,6 +66,8 @@ export interface Inspector {
   resized: Ref<Resized | null>
   problem: Ref<Problem | null>
   busy: Ref<boolean>
+  /** The server has its files, or they were given here. */
+  resizable: ComputedRef<boolean>
   look: (path: string) => Promise<void>
   drop: (files: readonly File[], incomplete: string) => Promise<void>
   resize: (rank: number) => Promise<void>
@@ -77,22 +79,29 @@ export function useInspector(): Inspector {
   const resized = shallowRef<Resized | null>(null)
   const problem = shallowRef<Problem | null>(null)
   const busy = ref(false)
-  let pair: Pair | null = null
+  const pair = shallowRef<Pair | null>(null)
+  /** What was asked for last: the answer to anything before it comes too late. */
+  let turn = 0
 
-  async function during(work: () => Promise<void>): Promise<void> {
+  /** `work` gives what to do with its answer, done only if nothing else was asked for meanwhile. */
+  async function during(work: () => Promise<() => void>): Promise<void> {
+    const mine = (turn += 1)
     busy.value = true
     problem.value = null
     resized.value = null
     try {
-      await work()
+      const taken = await work()
+      if (mine === turn) taken()
     } catch (error) {
-      problem.value = asProblem(error)
+      if (mine === turn) problem.value = asProblem(error)
     } finally {
-      busy.value = false
+      if (mine === turn) busy.value = false
     }
   }
-  const json = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
-    return await request<T>(method as 'GET' | 'POST', path, body)
+  /** Another adapter: nothing of the one before stands under its name. */
+  function begin(files: Pair | null): void {
+    report.value = identified.value = null
+    pair.value = files
   }
 
   return {
@@ -101,30 +110,34 @@ export function useInspector(): Inspector {
     resized,
     problem,
     busy,
+    resizable: computed(() => report.value !== null && (report.value.id !== null || pair.value !== null)),
     look: (path) =>
       during(async () => {
-        pair = identified.value = null
-        report.value = await json<Report>('GET', path)
+        begin(null)
+        const found = await request<Report>('GET', path)
+        return () => (report.value = found)
       }),
     drop: (files, incomplete) =>
       during(async () => {
-        report.value = identified.value = null
-        pair = pairOf(files)
-        if (!pair) throw new ApiError({ title: incomplete, status: 422, detail: incomplete })
-        const answer = await send<Report | Identified>('/api/adapters/inspect', pair)
-        if ('peft_type' in answer) identified.value = answer
-        else report.value = answer
+        const given = pairOf(files)
+        begin(given)
+        if (!given) throw new ApiError({ title: incomplete, status: 422, detail: incomplete })
+        const answer = await send<Report | Identified>('/api/adapters/inspect', given)
+        return () => {
+          if ('peft_type' in answer) identified.value = answer
+          else report.value = answer
+        }
       }),
     resize: (rank) =>
       during(async () => {
-        if (!report.value) return
-        let id = report.value.id
-        if (id === null && pair) {
-          const kept = await send<Report>('/api/adapters/uploads', pair)
-          id = kept.id
+        const [now, files] = [report.value, pair.value]
+        const kept = now?.id === null && files ? await send<Report>('/api/adapters/uploads', files) : now
+        if (!kept?.id) return () => undefined
+        const made = await request<Resized>('POST', `/api/adapters/kept/${kept.id}/resize`, { rank })
+        return () => {
           report.value = kept
+          resized.value = made
         }
-        if (id !== null) resized.value = await json<Resized>('POST', `/api/adapters/kept/${id}/resize`, { rank })
       }),
   }
 }

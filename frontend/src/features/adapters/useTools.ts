@@ -91,16 +91,34 @@ export function useTools(): Tools {
   const madePlain = shallowRef<Ready<PlainReport> | null>(null)
   const converted = shallowRef<Ready<ConvertReport> | null>(null)
 
+  /** What was asked for last: the answer about files that were taken away, or to another question, comes too late. */
+  let turn = 0
+
   function clear(): void {
+    turn += 1
+    busy.value = false
     for (const made of [merged, madePlain, converted]) if (made.value) URL.revokeObjectURL(made.value.address)
     problem.value = diagnosis.value = comparison.value = null
     merged.value = madePlain.value = converted.value = null
   }
   onScopeDispose(clear)
 
-  async function ready<T>(response: Response, file: string): Promise<Ready<T>> {
-    const report = JSON.parse(response.headers.get('x-report') ?? '{}') as T
-    return { report, address: URL.createObjectURL(await response.blob()), file }
+  /** Takes what the server answered, with what keeps it; a file gets its address only then. */
+  async function taking(action: Action, response: Response, to: string | undefined): Promise<() => void> {
+    if (action === 'doctor' || action === 'compare') {
+      const found: unknown = await response.json()
+      if (action === 'doctor') return () => (diagnosis.value = found as Diagnosis)
+      return () => (comparison.value = found as Comparison)
+    }
+    const blob = await response.blob()
+    const ready = <T>(file: string): Ready<T> => ({
+      report: JSON.parse(response.headers.get('x-report') ?? '{}') as T,
+      address: URL.createObjectURL(blob),
+      file,
+    })
+    if (action === 'merge') return () => (merged.value = ready('merged.zip'))
+    if (action === 'plain') return () => (madePlain.value = ready('plain.zip'))
+    return () => (converted.value = ready(`${to ?? 'converted'}.zip`))
   }
 
   return {
@@ -114,19 +132,17 @@ export function useTools(): Tools {
     clear,
     async run(action, adapters, words, config) {
       clear()
+      const mine = turn
       busy.value = true
       try {
         const query = new URLSearchParams(words).toString()
         const response = await post(`/api/adapters/${action}?${query}`, formOf(adapters, config))
-        if (action === 'doctor') diagnosis.value = (await response.json()) as Diagnosis
-        else if (action === 'compare') comparison.value = (await response.json()) as Comparison
-        else if (action === 'merge') merged.value = await ready(response, 'merged.zip')
-        else if (action === 'plain') madePlain.value = await ready(response, 'plain.zip')
-        else converted.value = await ready(response, `${words.to ?? 'converted'}.zip`)
+        const take = await taking(action, response, words.to)
+        if (mine === turn) take()
       } catch (error) {
-        problem.value = asProblem(error)
+        if (mine === turn) problem.value = asProblem(error)
       } finally {
-        busy.value = false
+        if (mine === turn) busy.value = false
       }
     },
   }
