@@ -54,6 +54,21 @@ async function orders(page) {
   assert(!(rank > 512), `a rank that nobody trains is not promised: ${most.join(' | ')}`)
 }
 
+/** What was right for other settings is asked anew, whichever of them it was. */
+async function asked(page) {
+  const question = page.locator('[data-question=trainable]')
+  await question.locator('input').first().check()
+  const before = await question.innerText()
+  await page.getByRole('button', { name: 'More', exact: false }).first().click()
+  await page
+    .locator('.targets input:not(:checked)')
+    .first()
+    .evaluate((box) => box.click())
+  await page.waitForFunction((old) => document.querySelector('[data-question=trainable]').innerText !== old, before)
+  await settled(page)
+  equal(await question.locator('input:checked').count(), 0, 'an answer to the question of other layers')
+}
+
 /** A lesson says what it needs, and a number stands on one line with its unit. */
 async function lessons(page) {
   const said = await page.locator('#code [role=tabpanel]:visible').innerText()
@@ -123,6 +138,7 @@ export default async function findings(context) {
     })
     await orders(page)
     await lessons(page)
+    if (width > 600) await asked(page)
     await finish()
   }
 }

@@ -30,6 +30,22 @@ async function steps(context) {
     'Email summary',
     'the step back took the switch back',
   )
+  // The recorded training: whole at first, and shorter by each step back.
+  const training = page.locator('#forgetting [data-steps]')
+  await training.scrollIntoViewIfNeeded()
+  const curve = () => page.locator('#forgetting .charts svg').first().innerHTML()
+  const whole = await curve()
+  const said = await training.locator('p').innerText()
+  await training.locator('button').first().click()
+  assert((await curve()) !== whole, 'a step back takes the end of the curves away')
+  assert((await training.locator('p').innerText()) !== said, 'and says how far they go')
+  await training.locator('button').last().click()
+  equal(await curve(), whole, 'the last step shows all of them')
+  equal(
+    await page.locator('#forgetting').getByRole('button', { name: 'Replay', exact: true }).count(),
+    0,
+    'no button that would do nothing',
+  )
   await finish()
 }
 

@@ -19,6 +19,16 @@ describe('replay', () => {
     expect(vi.getTimerCount()).toBe(0)
     scope.stop()
   })
+  it('stands where it is put, and is whole at the last step', () => {
+    const scope = effectScope()
+    const replay = scope.run(() => useReplay(() => true))!
+    replay.hold([0, 4, 8], 1)
+    expect(replay.upTo.value).toBe(4)
+    replay.hold([0, 4, 8], 2)
+    expect(replay.upTo.value).toBeNull()
+    expect(vi.getTimerCount()).toBe(0)
+    scope.stop()
+  })
   it('does not move for those who asked for less motion, nor after its component is gone', () => {
     const scope = effectScope()
     const still = scope.run(() => useReplay(() => true))!

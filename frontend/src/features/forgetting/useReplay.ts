@@ -6,6 +6,8 @@ export interface Replay {
   upTo: Ref<number | null>
   play: (steps: readonly number[]) => void
   stop: () => void
+  /** Held at one of the steps, for those who press instead of watching; the last one is everything. */
+  hold: (steps: readonly number[], index: number) => void
 }
 
 const INTERVAL_MS = 350
@@ -23,6 +25,10 @@ export function useReplay(reduced: () => boolean): Replay {
   return {
     upTo,
     stop,
+    hold(steps, index) {
+      stop()
+      upTo.value = index < steps.length - 1 ? (steps[index] ?? null) : null
+    },
     play(steps) {
       stop()
       if (reduced() || steps.length === 0) return
