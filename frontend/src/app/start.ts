@@ -32,6 +32,5 @@ export async function start(): Promise<void> {
   await comeToLife()
   delete dataset.rendered
   const embedded = new URLSearchParams(window.location.search).has('embed')
-  if (import.meta.env.PROD && !embedded)
-    setTimeout(() => void import('./keepForLater').then((it) => it.keepForLater(base)), IDLE_MS)
+  if (import.meta.env.PROD && !embedded) setTimeout(() => void import('./later').then((it) => it.later(base)), IDLE_MS)
 }

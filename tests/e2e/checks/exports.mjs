@@ -124,6 +124,16 @@ async function links(context) {
   await page.waitForTimeout(400)
   const link = await page.evaluate(() => navigator.clipboard.readText())
   assert(/[?&]config=[\w-]+/.test(link) && link.includes('lang=en'), `the link says all: ${link}`)
+  // A page that came by plain HTTP from another machine has no clipboard of its own.
+  await page.evaluate(() => {
+    Object.defineProperty(navigator, 'clipboard', { value: undefined })
+    document.addEventListener('copy', () => (window.copied = document.activeElement.value))
+  })
+  await page.locator('[data-copy-link]:visible').click()
+  await page.waitForFunction((text) => window.copied === text, link)
+  await page.evaluate(() => (document.execCommand = () => false))
+  await page.locator('[data-copy-link]:visible').click()
+  await page.locator('[data-copy-link]').filter({ hasText: 'did not allow' }).waitFor()
   await page.locator('[data-cite]:visible').click()
   const box = page.locator('dialog[open]')
   await box.locator('[data-cite-part=sentence]').waitFor()

@@ -73,6 +73,26 @@ export default async function keyboard(context) {
     'the focus returns to the number',
   )
 
+  // A change that was applied goes, with its button: the focus stays where it was, on the heading.
+  const apply = page.locator('[data-best-changes] li button').first()
+  await apply.focus()
+  await page.keyboard.press('Enter')
+  await apply.waitFor({ state: 'attached' })
+  await page.waitForFunction(() => document.querySelector('[data-best-changes][aria-busy=false]'))
+  await settled(page)
+  assert(
+    await page.evaluate(() => document.activeElement?.closest('[data-best-changes]')),
+    `the focus stays among the changes, not ${await focused(page)}`,
+  )
+  // What a field does not take is said beside it, and the numbers are of what it took.
+  const batch = page.locator('input[role=spinbutton]:visible').first()
+  await batch.fill('99999999')
+  await page.keyboard.press('Tab')
+  assert(
+    /^1–[\d,]+$/.test(await page.locator('[role=alert]:visible').filter({ hasText: '–' }).first().innerText()),
+    'its range',
+  )
+
   // A word of the text lights its part of the picture and of the formula, and stays lit when pressed.
   await tabTo(page, () => document.activeElement?.getAttribute('data-word') === 'b')
   await page.locator('#decomposition .sym.b.on').waitFor()

@@ -51,6 +51,29 @@ export default async function states(context) {
   await page.locator('[data-banner=offline]').waitFor({ state: 'detached' })
   await finish()
 
+  // Numbers of the reader's own samples never stand under another method's name.
+  ;({ page, finish } = await openPage(context, { path: '/part2#fit', lang: 'en' }))
+  await settled(page)
+  const samples = Buffer.from(
+    ['{"text": "one two three"}', '{"text": "a longer text, of a few more words"}'].join('\n'),
+  )
+  const file = { name: 'train.jsonl', mimeType: 'application/json', buffer: samples }
+  await page.locator('[data-own-data] input[type=file]').setInputFiles(file)
+  const table = page.locator('[data-own-data] table')
+  await table.locator('caption', { hasText: 'LoRA' }).waitFor({ state: 'attached' })
+  const asked = []
+  await page.route('**/api/memory', (route) => {
+    if (!route.request().postData().includes('"lengths"')) return route.continue()
+    asked.push(route)
+  })
+  await page.locator('[data-method][value=full]').check({ force: true })
+  await page.locator('[data-own-data]').getByText('Computing').waitFor()
+  equal(await table.count(), 0, 'no table while its question is open')
+  while (asked.length === 0) await page.waitForTimeout(20)
+  await asked.shift().continue()
+  await table.locator('caption', { hasText: 'Full' }).waitFor({ state: 'attached' })
+  await finish()
+
   // One section alone, for other pages to embed.
   ;({ page, finish } = await openPage(context, { path: '/part2?embed=hub' }))
   await page.locator('#hub').waitFor()

@@ -37,7 +37,7 @@ export function useAnchor(): { follow: () => void } {
   let stop = (): void => undefined
   const follow = (): void => {
     stop()
-    const id = decodeURIComponent(window.location.hash.slice(1))
+    const id = window.location.hash.slice(1)
     if (id) stop = followAnchor(id)
   }
   onMounted(() => window.addEventListener('hashchange', follow))

@@ -10,6 +10,7 @@ describe('an address', () => {
     expect(placeOf(address)).toEqual({ path: '/part2', query, hash: '#fit' })
     expect(addressOf({ path: '/part2', query: { t: 'q,v', g: 'custom:24GiB' } })).toBe('/part2?t=q,v&g=custom:24GiB')
     expect(addressOf({ path: '/', query: {} })).toBe('/')
+    expect(placeOf('/part2#100%').hash).toBe('#100%')
   })
 })
 

@@ -79,7 +79,7 @@ export function placeOf(address: string): Place {
   return {
     path: pathname.replace(/(?<=.)\/$/, ''),
     query: Object.fromEntries(searchParams),
-    hash: decodeURIComponent(hash),
+    hash,
   }
 }
 

@@ -1,5 +1,5 @@
 /** The page's settings: the address bar is the store, this is its typed, reactive face. */
-import { inject, nextTick, provide, reactive, ref, watch, type InjectionKey, type Ref } from 'vue'
+import { inject, onScopeDispose, provide, reactive, ref, watch, type InjectionKey, type Ref } from 'vue'
 import { useRoute, useRouter } from '@/shared/lib/router'
 import { formatQuery, parseQuery, type Complaint, type Part2Settings, type Query } from '@/shared/url/part2Query'
 
@@ -13,17 +13,11 @@ export interface SettingsStore {
 
 const KEY: InjectionKey<SettingsStore> = Symbol('settings')
 
-function plain(query: Record<string, unknown>): Query {
-  return Object.fromEntries(
-    Object.entries(query).flatMap(([key, value]) => (typeof value === 'string' ? [[key, value]] : [])),
-  )
-}
-
 /** `embeds`: the sections that may stand alone. */
 export function provideSettings(embeds: readonly string[] = []): SettingsStore {
   const route = useRoute()
   const router = useRouter()
-  const first = parseQuery(plain(route.query), embeds)
+  const first = parseQuery(route.query, embeds)
   const settings = reactive(first.settings)
   const complaints = ref(first.complaints)
   let written = JSON.stringify(formatQuery(settings))
@@ -32,15 +26,15 @@ export function provideSettings(embeds: readonly string[] = []): SettingsStore {
   watch(settings, () => {
     const query = formatQuery(settings)
     const text = JSON.stringify(query)
-    if (text === written) return
     clearTimeout(timer)
+    if (text === written) return
     timer = setTimeout(() => {
       // A picker is a step one wants to come back from; a slider's every stop is not.
       const before = JSON.parse(written) as Query
       const picked = ['m', 'config', 'g', 'k'].some((key) => before[key] !== query[key])
       written = text
       const foreign = Object.fromEntries(
-        Object.entries(plain(route.query)).filter(([key]) => (FOREIGN as readonly string[]).includes(key)),
+        Object.entries(route.query).filter(([key]) => (FOREIGN as readonly string[]).includes(key)),
       )
       void router[picked ? 'push' : 'replace']({ path: route.path, query: { ...query, ...foreign }, hash: route.hash })
     }, 120)
@@ -49,17 +43,17 @@ export function provideSettings(embeds: readonly string[] = []): SettingsStore {
   watch(
     () => route.query,
     (query) => {
-      const parsed = parseQuery(plain(query), embeds)
+      const parsed = parseQuery(query, embeds)
       const text = JSON.stringify(formatQuery(parsed.settings))
       if (text === written || !route.path.startsWith('/part2')) return
       clearTimeout(timer)
       written = text
       complaints.value = parsed.complaints
       Object.assign(settings, parsed.settings)
-      void nextTick()
     },
   )
 
+  onScopeDispose(() => clearTimeout(timer))
   const store = { settings, complaints }
   provide(KEY, store)
   return store

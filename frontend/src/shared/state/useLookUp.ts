@@ -1,5 +1,5 @@
 /** One look-up of a model's name: while it runs, and why it failed. */
-import { ref, type Ref } from 'vue'
+import { onScopeDispose, ref, type Ref } from 'vue'
 import { useAnswers } from './answers'
 import { reasonOf } from './lookUp'
 
@@ -13,12 +13,14 @@ export interface LookUp {
 export function useLookUp(): LookUp {
   const answers = useAnswers()
   const busy = ref(false)
+  const gone = new AbortController()
+  onScopeDispose(() => gone.abort())
   const failure: LookUp['failure'] = ref(null)
   async function look(name: string, fromHub: boolean): Promise<string | undefined> {
     busy.value = true
     failure.value = null
     try {
-      return (await answers.lookUp(name, fromHub)).model.name
+      return (await answers.lookUp(name, fromHub, gone.signal)).model.name
     } catch (error) {
       failure.value = reasonOf(error)
       return undefined

@@ -9,8 +9,11 @@ export interface Choice {
   choice: ComputedRef<ModelChoice>
   /** The reader's own config.json, when one was given. */
   ownConfig: Ref<JsonObject | null>
-  /** Finds a model by its name and shows it; the Hub is asked only with `fromHub`. Throws what the API refuses. */
-  lookUp: (name: string, fromHub: boolean) => Promise<Schemas['ResolvedModel']>
+  /**
+   * Finds a model by its name and shows it, unless another has been chosen meanwhile; the Hub is asked only with
+   * `fromHub`. Throws what the API refuses, and when it is called off.
+   */
+  lookUp: (name: string, fromHub: boolean, signal?: AbortSignal) => Promise<Schemas['ResolvedModel']>
   /** How a name that was typed was understood, as long as its model is shown. */
   readAs: ComputedRef<readonly string[]>
   /** A name of the address that means no model; the default model is shown in its place. */
@@ -36,11 +39,11 @@ export function useModelChoice(settings: Part2Settings): Choice {
     return config ? { config } : { model: settings.model }
   })
 
-  async function lookUp(name: string, fromHub: boolean): Promise<Schemas['ResolvedModel']> {
-    const model = await request<Schemas['ResolvedModel']>('POST', '/api/models/resolve', {
-      model: name,
-      from_hub: fromHub,
-    })
+  async function lookUp(name: string, fromHub: boolean, signal?: AbortSignal): Promise<Schemas['ResolvedModel']> {
+    const before = choice.value
+    const body = { model: name, from_hub: fromHub }
+    const model = await request<Schemas['ResolvedModel']>('POST', '/api/models/resolve', body, signal)
+    if (choice.value !== before) return model
     if (model.source !== 'catalogue') found.set(model.id, model.config as JsonObject)
     ownConfig.value = null
     missing.value = null

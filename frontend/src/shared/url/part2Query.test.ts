@@ -82,6 +82,27 @@ const settings: fc.Arbitrary<Part2Settings> = fc
   .map((value) => ({ ...value, activeAdapter: value.activeAdapter % value.adapters }))
 
 describe('the address', () => {
+  it('tells layers that are called by one letter from those it shortens', () => {
+    const of = (targets: string[]) => ({ ...DEFAULTS, words: { target_modules: targets } })
+    for (const targets of [
+      ['q', 'v', 'k'],
+      ['q_proj', 'v_proj'],
+      ['o', 'wi_0'],
+    ])
+      expect(parseQuery(formatQuery(of(targets))).settings.words.target_modules).toEqual(targets)
+    expect(parseQuery({ t: 'q,v' }).settings.words.target_modules).toEqual(['q_proj', 'v_proj'])
+    expect(formatQuery(of(['q_proj', 'k'])).t).toBe('q,.k')
+  })
+
+  it('takes a folder of any name, and the last adapter for one that is no longer there', () => {
+    for (const model of ['my model', '我的模型', 'org/Name-7B']) {
+      const parsed = parseQuery({ m: model })
+      expect([parsed.settings.model, parsed.complaints]).toEqual([model, []])
+    }
+    expect(parseQuery({ m: 'a\u0000b' }).complaints).toEqual([{ key: 'm', value: 'a\u0000b' }])
+    expect(parseQuery({ n: '5', x: '15' }).settings.activeAdapter).toBe(4)
+  })
+
   it('restores every setting', () => {
     fc.assert(
       fc.property(settings, (value) => {
@@ -177,6 +198,10 @@ describe('the address', () => {
           const { settings: value, complaints } = parseQuery(query)
           expect(value.rank).toBeGreaterThanOrEqual(1)
           expect(value.activeAdapter).toBeLessThan(value.adapters)
+          // What is read is written alike: the page would otherwise change what its reader has just chosen.
+          const again = parseQuery(formatQuery(value)).settings
+          for (const name of ['model', 'gpu', 'rank', 'adapters', 'activeAdapter', 'run'] as const)
+            expect(again[name]).toEqual(value[name])
           for (const complaint of complaints) expect(query[complaint.key]).toBeDefined()
         },
       ),

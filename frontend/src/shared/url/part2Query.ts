@@ -76,6 +76,8 @@ export interface Complaint {
 export type Query = Record<string, string>
 
 const ID = /^[\w.\-/]{1,200}$/
+/** A folder with a model may be called anything that can be printed. */
+const MODEL = /^\P{C}{1,200}$/u
 const RUN = /^[\w-]{1,80}$/
 const CONFIG = /^[\w-]{1,8000}$/
 
@@ -151,8 +153,8 @@ export function parseQuery(
     )
   }
   const settings: Part2Settings = {
-    model: read('m', DEFAULTS.model, matching(ID)),
-    gpu: read('g', DEFAULTS.gpu, (text) => parseOwnGpu(text)?.id ?? (ID.test(text) ? text : undefined)),
+    model: read('m', DEFAULTS.model, matching(MODEL)),
+    gpu: read('g', DEFAULTS.gpu, (text) => parseOwnGpu(text)?.id ?? matching(ID)(text)),
     method: read('k', DEFAULTS.method, oneOf(METHODS)),
     rank: readWord(WORD.get('rank')!, DEFAULTS.rank) as number,
     batch: readWord(WORD.get('micro_batch_size')!, DEFAULTS.batch) as number,
@@ -170,13 +172,15 @@ export function parseQuery(
     config: read<string | null>('config', DEFAULTS.config, matching(CONFIG)),
     embed: read<string | null>('embed', DEFAULTS.embed, oneOf(embeds)),
   }
-  if (settings.activeAdapter >= settings.adapters) settings.activeAdapter = 0
+  settings.activeAdapter = Math.min(settings.activeAdapter, settings.adapters - 1)
   return { settings, complaints }
 }
 
-/** `q` in an address means `q_proj`. */
-const longName = (name: string): string => (/^(q|k|v|o|gate|up|down)$/.test(name) ? `${name}_proj` : name)
-const shortName = (name: string): string => name.replace(/^(q|k|v|o|gate|up|down)_proj$/, '$1')
+/** `q` in an address means `q_proj`, and `.q` a layer that is called `q`. */
+const SHORT_NAME = /^(q|k|v|o|gate|up|down)$/
+const longName = (name: string): string => (name.startsWith('.') ? name.slice(1) : name.replace(SHORT_NAME, '$1_proj'))
+const shortName = (name: string): string =>
+  name.replace(SHORT_NAME, '.$1').replace(/^(q|k|v|o|gate|up|down)_proj$/, '$1')
 const each = (value: Json, change: (name: string) => string): Json =>
   Array.isArray(value) ? value.map((name) => change(String(name))) : value
 
@@ -192,15 +196,15 @@ function wordText(word: Word, value: Json): string {
 
 export function formatQuery(settings: Part2Settings): Query {
   const query: Query = {}
-  const put = (key: string, value: string, fallback: string): void => {
-    if (value !== fallback) query[key] = value
+  const put = (key: string, value: string | number, fallback: string | number): void => {
+    if (value !== fallback) query[key] = String(value)
   }
   put('m', settings.model, DEFAULTS.model)
   put('g', settings.gpu, DEFAULTS.gpu)
   put('k', settings.method, DEFAULTS.method)
-  put('r', String(settings.rank), String(DEFAULTS.rank))
-  put('b', String(settings.batch), String(DEFAULTS.batch))
-  put('s', String(settings.length), String(DEFAULTS.length))
+  put('r', settings.rank, DEFAULTS.rank)
+  put('b', settings.batch, DEFAULTS.batch)
+  put('s', settings.length, DEFAULTS.length)
   // Under a trainer a precision is said word by word: what is left open is the trainer's.
   const precision = isFilled(settings.words) ? null : precisionOf(settings.words)
   put('p', precision ?? 'bf16', 'bf16')
@@ -209,11 +213,11 @@ export function formatQuery(settings: Part2Settings): Query {
     if (!(word.name in settings.words) || inPrecision) continue
     query[SHORT[word.name] ?? word.name] = wordText(word, settings.words[word.name]!)
   }
-  put('tok', String(settings.tokens), String(DEFAULTS.tokens))
-  put('n', String(settings.adapters), String(DEFAULTS.adapters))
-  put('x', String(settings.activeAdapter), '0')
+  put('tok', settings.tokens, DEFAULTS.tokens)
+  put('n', settings.adapters, DEFAULTS.adapters)
+  put('x', settings.activeAdapter, 0)
   put('c', `${settings.row}.${settings.column}`, `${DEFAULTS.row}.${DEFAULTS.column}`)
-  put('z', String(settings.zoom), '0')
+  put('z', settings.zoom, 0)
   if (settings.run !== null) query.run = settings.run
   if (settings.versus !== null) query.vs = settings.versus
   if (settings.experiment !== null) query.exp = settings.experiment
