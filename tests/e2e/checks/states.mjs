@@ -46,7 +46,7 @@ export default async function states(context) {
   await page.unroute('**/api/**')
   await page
     .locator('[data-banner=offline] button')
-    .click()
+    .click({ timeout: 2000 })
     .catch(() => {}) // or the page finds the server by itself first
   await page.locator('[data-banner=offline]').waitFor({ state: 'detached' })
   await finish()
@@ -115,7 +115,7 @@ async function serverGone(context) {
   await page.unroute('**/*')
   await page
     .locator('[data-banner=offline] button')
-    .click()
+    .click({ timeout: 2000 })
     .catch(() => {}) // or the page finds the server by itself first
   await page.locator('.sentence').filter({ hasText: 'Qwen3-14B' }).waitFor()
   equal(await page.locator('[data-note=standing]').count(), 0, 'nothing earlier is left')
