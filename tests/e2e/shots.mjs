@@ -125,7 +125,7 @@ const SCENES = {
     keep: ['[data-answer]', '#compare', '#fit', '#time'],
   },
   refused: {
-    path: '/part2?m=llama-2-7b&k=qlora&checkpoint_every=4&gc=0&n=50',
+    path: '/part2?m=llama-2-7b&k=qlora&gpus=3&tp=2&strategy=fsdp2&n=50',
     act: everything,
     keep: ['[data-answer]', '#compare', '#fit', '#hub'],
   },

@@ -94,6 +94,8 @@ export default async function states(context) {
   await languageSwitch(context)
   await serverGone(context)
   await deepLinks(context)
+  await nothingToPrint(context)
+  await backAgain(context)
 }
 
 /** The server goes away while the page is open: nothing is reloaded, and no number loses its name. */
@@ -119,6 +121,48 @@ async function serverGone(context) {
     .catch(() => {}) // or the page finds the server by itself first
   await page.locator('.sentence').filter({ hasText: 'Qwen3-14B' }).waitFor()
   equal(await page.locator('[data-note=standing]').count(), 0, 'nothing earlier is left')
+  await finish()
+}
+
+/** Refused settings make no empty sheet of paper; where the table alone has no answer, it says why. */
+async function nothingToPrint(context) {
+  let { page, finish } = await openPage(context, {
+    lang: 'en',
+    width: 1440,
+    path: '/part2?gpus=3&tp=2&strategy=fsdp2',
+    expected: ['422'],
+  })
+  await page.locator('[data-banner=error]').waitFor()
+  await page.evaluate(() => (window.print = () => (window.printed = true)))
+  if (!(await page.locator('[data-print-sheet]:visible').count())) await page.locator('.wide .btn').click()
+  await page.locator('[data-print-sheet]:visible').click()
+  await page.locator('[data-print-sheet]').filter({ hasText: 'no answer to print' }).waitFor()
+  equal(await page.evaluate(() => window.printed), undefined, 'no dialog')
+  await finish()
+
+  ;({ page, finish } = await openPage(context, { path: '/', lang: 'en', expected: ['500'] }))
+  await page.route('**/api/sweep', (route) =>
+    route.fulfill({ status: 500, json: { error: { code: 'internal', message: 'Something went wrong.', params: {} } } }),
+  )
+  await page.goto(`${context.url}/part2?b=3`)
+  await page.locator('[data-heat-map] [role=alert]').waitFor({ timeout: 30_000 })
+  await finish()
+}
+
+/** An anchor's entry in the history has a place of its own: Back finds the first page where it was left. */
+async function backAgain(context) {
+  const { page, finish } = await openPage(context, { path: '/', lang: 'en', height: 500 })
+  await page.waitForFunction(() => document.documentElement.dataset.rendered === undefined)
+  await page.evaluate(() => scrollTo(0, 200))
+  await page.waitForFunction(() => scrollY === 200)
+  await page.locator('main a[href*=part2]').first().click()
+  await settled(page)
+  for (const id of ['#compare', '#fit']) {
+    await page.evaluate((hash) => (location.hash = hash), id)
+    await page.waitForFunction((hash) => location.hash === hash && history.state?.entry > 1, id)
+  }
+  await page.evaluate(() => history.go(-3))
+  await page.waitForFunction(() => location.pathname === '/' && scrollY === 200)
   await finish()
 }
 

@@ -12,15 +12,15 @@ const ready = ref(false)
 
 export function useProblem(): {
   say: (problem: Problem) => string
-  /** The way out, if there is one. */
+  /** The way out, if there is one, with the mark that parts it from what `say` says. */
   sayHint: (problem: Problem) => string
   sayError: (error: unknown) => string
 } {
   const said = useLocale()
   const { t, te } = said
-  const told = (text: string, hint?: boolean): string => {
+  const told = (text: string, before = ''): string => {
     void import('./refusals').then((loaded) => (refusals.value = loaded)).catch(() => {})
-    return joined(refusals.value?.told(said, text, hint) ?? text)
+    return joined(refusals.value?.told(said, text, before) ?? (before && '; ') + text)
   }
   const say = (problem: Problem): string => {
     const detail = told(problem.detail ?? problem.title)
@@ -33,7 +33,7 @@ export function useProblem(): {
   }
   return {
     say,
-    sayHint: ({ hint }) => (hint ? told(hint, true) : ''),
+    sayHint: (problem) => (problem.hint ? told(problem.hint, say(problem)) : ''),
     sayError: (error) => (error instanceof ApiError ? say(error.problem) : t('state.unreachable')),
   }
 }

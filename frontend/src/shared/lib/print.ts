@@ -1,15 +1,12 @@
 /** Printing: the answer on one sheet, or the whole page, whose sections are rendered and answered first. */
 import { useQueryClient } from '@tanstack/vue-query'
-import { nextTick, onMounted, onScopeDispose, ref, type Ref } from 'vue'
+import { onMounted, onScopeDispose, ref, type Ref } from 'vue'
 
 /** Tells every lazy section to render. */
 export const SHOW_ALL = 'loralens:show-all'
 
 /** Asks for the answer's sheet alone. */
 export const PRINT_SHEET = 'loralens:print-sheet'
-
-const PATIENCE = 8000
-const frame = (): Promise<unknown> => new Promise((next) => requestAnimationFrame(next))
 
 /** `printing` is true from the first preparation on; `print` waits for sections and answers, then opens the dialog. */
 export function usePrint(): { printing: Ref<boolean>; print: () => Promise<void> } {
@@ -31,35 +28,14 @@ export function usePrint(): { printing: Ref<boolean>; print: () => Promise<void>
     delete dataset.print
   }
 
-  /** The style sheet leaves out everything else. */
-  async function printSheet(): Promise<void> {
-    printing.value = true
-    lighten()
-    document.documentElement.dataset.print = 'sheet'
-    const until = performance.now() + PATIENCE
-    do await frame()
-    while ((!document.querySelector('.answer-sheet') || client.isFetching() > 0) && performance.now() < until)
+  async function prepare(what: 'prepareSheet' | 'preparePage'): Promise<void> {
+    before()
+    // Without the server this part of the page may be missing: paper then shows what is there.
+    await import('./preparePrint').then((parts) => parts[what](client)).catch(() => {})
     window.print()
   }
-
-  async function print(): Promise<void> {
-    printing.value = true
-    lighten()
-    window.dispatchEvent(new Event(SHOW_ALL))
-    const until = performance.now() + PATIENCE
-    let calm = 0
-    // Sections inside sections come to light one after the other; three calm frames in a row are enough.
-    while (calm < 3 && performance.now() < until) {
-      await frame()
-      await nextTick()
-      window.dispatchEvent(new Event(SHOW_ALL))
-      calm =
-        document.querySelector('.lazy > span[id]') || client.isFetching() > 0 || document.querySelector('.lazy:empty')
-          ? 0
-          : calm + 1
-    }
-    window.print()
-  }
+  const print = (): Promise<void> => prepare('preparePage')
+  const printSheet = (): Promise<void> => prepare('prepareSheet')
 
   const before = (): void => {
     printing.value = true

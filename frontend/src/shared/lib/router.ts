@@ -40,15 +40,22 @@ export function createWebHistory(base = '/'): PageHistory {
   const { history, location } = window
   const href = (address: string): string => base + address.slice(1)
   const entry = (): number | null => (history.state as { entry?: number } | null)?.entry ?? null
+  /** Where the reader was last: an entry that an anchor of the page made comes after it. */
+  let last = entry() ?? -1
   return {
     href,
     entry,
     read: () => `/${location.pathname.slice(base.length)}${location.search}${location.hash}`,
     write(address, how) {
-      const next = (entry() ?? 0) + (how === 'push' ? 1 : 0)
-      history[`${how}State`]({ entry: next }, '', href(address))
+      const now = entry()
+      last = now === null || how === 'push' ? last + 1 : now
+      history[`${how}State`]({ entry: last }, '', href(address))
     },
-    listen: (went) => window.addEventListener('popstate', went),
+    listen: (went) =>
+      window.addEventListener('popstate', () => {
+        went()
+        last = entry() ?? last
+      }),
   }
 }
 
