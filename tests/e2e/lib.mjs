@@ -162,6 +162,8 @@ export async function showEverything(page) {
   await page.evaluate(() => window.scrollTo(0, 0))
   // Chunks of the sections may still be on their way.
   await page.waitForLoadState('networkidle')
+  // Refused settings have neither questions nor matrices.
+  if (await page.locator('[data-banner=error]').count()) return
   await page.locator('#recap fieldset').first().waitFor({ state: 'attached' })
   await page.locator('#decomposition canvas').waitFor({ state: 'attached' })
 }

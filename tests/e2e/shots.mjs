@@ -127,7 +127,6 @@ const SCENES = {
   refused: {
     path: '/part2?m=llama-2-7b&k=qlora&gpus=3&tp=2&strategy=fsdp2&n=50',
     act: everything,
-    keep: ['[data-answer]', '#compare', '#fit', '#hub'],
   },
   settings: {
     path: '/part2?optimizer=adamw_8bit&gpus=8&strategy=fsdp2',

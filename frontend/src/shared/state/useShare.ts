@@ -1,6 +1,7 @@
 /** What leaves the page says what it is of: the settings in words, version and date, and a link that restores them all. */
 import { computed, type ComputedRef } from 'vue'
 import { useLocale } from '@/shared/i18n'
+import { sentences } from '@/shared/i18n/sentences'
 import { useSettingRows } from '@/shared/recipe/useSettingRows'
 import { formatQuery } from '@/shared/url/part2Query'
 import { useAnswers } from './answers'
@@ -35,7 +36,7 @@ export function useShare(): Share {
     link,
     local: computed(() => /^https?:\/\/(localhost|127\.|\[::1\])/.test(link.value ?? '')),
     summary: computed(() =>
-      rows.value.map(([name, value], index) => (index < 3 ? value : `${name} ${value}`)).join(' · '),
+      rows.value.map(([name, value], index) => (index < 3 ? value : sentences(name, value))).join(' · '),
     ),
     source: () => `LoRA Lens ${version} · ${today()}${link.value ? ` · ${link.value}` : ''}`,
   }
