@@ -120,6 +120,8 @@ export async function openPage(
   page.on('console', (message) => {
     // The machine gained or lost a network interface: nothing that the page did.
     if (message.text().includes('ERR_NETWORK_CHANGED')) return
+    // The server has much to do, for other tests run beside it: the page asks again when it may.
+    if (message.text().includes('status of 429')) return
     // What the browser says of `serviceWorkers: 'block'`.
     if (message.text().includes('registration blocked by Playwright')) return
     if (['error', 'warning'].includes(message.type()) && !expected.some((piece) => message.text().includes(piece)))

@@ -147,6 +147,17 @@ async function nothingToPrint(context) {
   await page.goto(`${context.url}/part2?b=3`)
   await page.locator('[data-heat-map] [role=alert]').waitFor({ timeout: 30_000 })
   await finish()
+
+  // A busy server is asked again when it says, and nobody is told that settings were refused.
+  ;({ page, finish } = await openPage(context, { path: '/', lang: 'en' }))
+  let busy = 2
+  await page.route('**/api/fit', (route) =>
+    busy-- > 0 ? route.fulfill({ status: 429, headers: { 'retry-after': '1' }, json: {} }) : route.continue(),
+  )
+  await page.goto(`${context.url}/part2?b=3`)
+  await page.locator('[data-further=longest]').filter({ hasText: 'Sequences' }).waitFor({ timeout: 30_000 })
+  assert(busy < 0, 'asked three times')
+  await finish()
 }
 
 /** An anchor's entry in the history has a place of its own: Back finds the first page where it was left. */

@@ -27,10 +27,31 @@ export const starting = ref(false)
 
 const isAbort = (error: unknown): boolean => error instanceof DOMException && error.name === 'AbortError'
 
-async function server(method: string, path: string, body: string, signal?: AbortSignal): Promise<Answer> {
+/** A server that is busy says when to ask again: so often that is done, if it is within so many seconds. */
+const AGAIN = 2
+const PATIENCE_SECONDS = 30
+
+const pause = (seconds: number, signal?: AbortSignal): Promise<void> =>
+  new Promise((done, fail) => {
+    setTimeout(done, seconds * 1000)
+    signal?.addEventListener('abort', () => fail(signal.reason as Error))
+  })
+
+async function server(
+  method: string,
+  path: string,
+  body: string,
+  signal?: AbortSignal,
+  again = AGAIN,
+): Promise<Answer> {
   const headers = new Headers({ accept: 'application/json' })
   if (body) headers.set('content-type', 'application/json')
   const response = await fetch(path, { method, signal, headers, body: body || null })
+  const seconds = Number(response.headers.get('retry-after'))
+  if (response.status === 429 && again && seconds && seconds <= PATIENCE_SECONDS) {
+    await pause(seconds, signal)
+    return server(method, path, body, signal, again - 1)
+  }
   // A proxy in front of a stopped server answers by itself, without our problem body.
   if (response.status === 502 || response.status === 504) throw new OfflineError()
   return { status: response.status, text: await response.text() }
