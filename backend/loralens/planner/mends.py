@@ -25,7 +25,7 @@ def _nothing(_: Question) -> None:
 
 
 MACHINE: Final = Change("host_memory", _nothing, "none",
-    "Much is needed of the machine, and nobody says what it has: say it, and it is judged. With this much it is safe.")  # fmt: skip
+    "The run needs a lot of host memory, and how much the machine has is not given: give it, and it is judged. With this much it is safe.")  # fmt: skip
 LENGTH: Final = Change("sequence_length", _nothing, "time",
     "The sequence is too short for the {media} of a sample, and training stops with an error: this length has room for it all, and "
     "for some text.", "sequence_room")  # fmt: skip
