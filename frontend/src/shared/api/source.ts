@@ -27,7 +27,7 @@ export const starting = ref(false)
 
 const isAbort = (error: unknown): boolean => error instanceof DOMException && error.name === 'AbortError'
 
-/** A server that is busy says when to ask again: so often that is done, if it is within so many seconds. */
+/** A server that is busy says when to ask again: so often that is done, if it is within so many seconds (assumptions). */
 const AGAIN = 2
 const PATIENCE_SECONDS = 30
 

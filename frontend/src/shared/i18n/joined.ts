@@ -1,4 +1,4 @@
-/** Between a number and its unit, "rank" and its number, and before a dot between two facts. */
+/** Between a number and its unit, "rank" or 批量 and its number, and before a dot between two facts. */
 const PARTED = /(?<=[\d}]) (?=(?:[kKMGT]i?B|TFLOP|[mµ]?s|min|h|nats)\b)|(?<=\brank|批量) (?=[{\d])|(?<=\}) (?=· \{)/g
 
 /** Spaces at which no line must end become such. For texts that are written by hand, or come from the API. */
